@@ -1,0 +1,29 @@
+"""What a caller may catch. Every message says what was expected, what came, where, and what to do."""
+
+
+class CryopickError(Exception):
+    """Base of every error that cryopick raises on purpose."""
+
+
+class InputError(CryopickError):
+    """The user's files or folders cannot be used: missing, empty, unreadable, not a micrograph."""
+
+
+class FormatError(InputError):
+    """A file exists but its content is not what its format promises (truncated, malformed, foreign)."""
+
+
+class SettingsError(CryopickError, ValueError):
+    """A setting has an impossible value, an unknown name or an unknown unit."""
+
+
+class WeightsError(CryopickError):
+    """A checkpoint is missing, damaged, or belongs to another architecture."""
+
+
+class MissingExtraError(CryopickError, ImportError):
+    """An optional dependency is not installed; the message holds the pip command that installs it."""
+
+
+class RunFolderError(CryopickError):
+    """A run folder belongs to other settings, is not a run folder, or cannot be written."""

@@ -1,0 +1,1 @@
+"""The one home of coordinates: units, boxes, flips, tiles, pairing, selection."""

@@ -1,0 +1,1 @@
+"""The one home of file formats: each with read and write."""

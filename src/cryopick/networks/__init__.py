@@ -1,0 +1,1 @@
+"""Plain nn.Modules built from plain arguments."""

@@ -1,0 +1,1 @@
+"""Pickers side by side behind one small protocol, each readable alone."""

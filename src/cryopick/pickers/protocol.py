@@ -1,0 +1,56 @@
+"""What a picker is: settings in a frozen dataclass, and one method, `pick`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar, Protocol, Self, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryopick.geometry.units import Length
+from cryopick.types import Micrograph, Picks
+
+
+@runtime_checkable
+class Picker(Protocol):
+    """Finds particles in one micrograph.
+
+    A picker is a frozen, keyword-only dataclass; its fields are its settings and become command-line options, config
+    entries and documentation. It never opens a micrograph, starts a worker, draws, or knows a data set by name.
+    Particles are dark in every micrograph that a picker is given; the workflow inverts negative stain before.
+    """
+
+    name: ClassVar[str]
+    """Set by `register_picker`."""
+    score_meaning: ClassVar[str]
+    """One line: what the score is and its range."""
+    default_threshold: ClassVar[float]
+    """Candidates with a score below it are rejected unless the user or `choose_threshold` says otherwise."""
+    diameter: Length | None
+    """Particle diameter; a picker that cannot do without raises `SettingsError` in `pick`."""
+
+    def pick(self, micrograph: Micrograph) -> Picks:
+        """All candidates, well below the threshold too, with scores, sub-pixel centres and diameters; no `reason` set.
+
+        An empty, blank, tiny or NaN-filled micrograph gives an empty result, never an error. Repeatable.
+        """
+        ...
+
+
+@runtime_checkable
+class PreparesForRun(Protocol):
+    """A picker that looks at a few micrographs of the run first: estimates the diameter, trains itself."""
+
+    def prepare(self, micrographs: Sequence[Micrograph]) -> Self:
+        """The same picker with what it learnt from the micrographs filled into its fields."""
+        ...
+
+
+@runtime_checkable
+class ChoosesThreshold(Protocol):
+    """A picker that chooses the threshold from all scores of a run."""
+
+    def choose_threshold(self, scores: NDArray[np.float32], *, target_precision: float | None = None) -> float:
+        """The threshold for these candidate scores of a whole run, after all other selection."""
+        ...

@@ -1,0 +1,1 @@
+"""Arrays to arrays: no paths, no state."""

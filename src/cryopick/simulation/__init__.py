@@ -1,0 +1,1 @@
+"""Simulated micrographs, in the order the electrons meet things."""

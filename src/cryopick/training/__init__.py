@@ -1,0 +1,1 @@
+"""One training path that all learned pickers share."""

@@ -1,0 +1,117 @@
+"""The vocabulary that every layer speaks: `Micrograph` and `Picks`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+FRAME = "relion"
+"""The only frame inside cryopick: centres `(x, y)` in pixels, `(0, 0)` the centre of the first stored pixel, y grows
+with the row. Other frames are converted in `cryopick.io`."""
+
+
+@dataclass(frozen=True, eq=False)
+class Micrograph:
+    """One motion-corrected, summed micrograph.
+
+    Parameters
+    ----------
+    pixels : (h, w) float32, as stored (no contrast or axis change); may hold NaN or inf, which pickers must survive
+    name : unique within a run; the path relative to the input folder, with `/` as separator
+    pixel_size_angstrom : Å per pixel, or None when unknown
+    path : where the pixels came from, or None for an array in memory
+    """
+
+    pixels: NDArray[np.float32]
+    name: str = "micrograph"
+    pixel_size_angstrom: float | None = None
+    path: Path | None = None
+    warnings: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        pixels = np.asarray(self.pixels)
+        if pixels.ndim != 2 or 0 in pixels.shape:
+            raise ValueError(f"{self.name}: a micrograph is a 2-D image, got an array of shape {pixels.shape}")
+        object.__setattr__(self, "pixels", np.ascontiguousarray(pixels, dtype=np.float32))
+
+    @property
+    def shape_yx(self) -> tuple[int, int]:
+        """Rows, columns."""
+        return self.pixels.shape[0], self.pixels.shape[1]
+
+    def inverted(self) -> Micrograph:
+        """The same micrograph with opposite contrast (negative stain becomes particles-dark)."""
+        return replace(self, pixels=-self.pixels)
+
+
+@dataclass(frozen=True, eq=False)
+class Picks:
+    """Particle centres of one micrograph, kept and rejected ones alike.
+
+    Parameters
+    ----------
+    xy_px : (n, 2) float64, centres in the frame named by `FRAME`
+    score : (n,) float32, higher is better; NaN where a format carries none
+    diameter_px : (n,) float32, NaN where unknown
+    class_id : (n,) int32, species or view; 0 where there is only one
+    reason : (n,) str, why a candidate was rejected; "" for kept ones (see `cryopick.geometry.selection`)
+    micrograph_name, shape_yx, pixel_size_angstrom : of the micrograph; None where a file does not say
+    maps : named overview images for the report, any size, each spanning the whole micrograph; particles' heat, junk
+    warnings : sentences for the user; the result still stands
+    """
+
+    xy_px: NDArray[np.float64]
+    score: NDArray[np.float32] = field(default=None)  # type: ignore[assignment]  # filled below, so never None outside
+    diameter_px: NDArray[np.float32] = field(default=None)  # type: ignore[assignment]
+    class_id: NDArray[np.int32] = field(default=None)  # type: ignore[assignment]
+    reason: NDArray[np.str_] = field(default=None)  # type: ignore[assignment]
+    micrograph_name: str = "micrograph"
+    shape_yx: tuple[int, int] | None = None
+    pixel_size_angstrom: float | None = None
+    maps: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        xy_px = np.asarray(self.xy_px, dtype=np.float64).reshape(-1, 2)
+        n = len(xy_px)
+        object.__setattr__(self, "xy_px", xy_px)
+        columns: tuple[tuple[str, type, object], ...] = (
+            ("score", np.float32, np.nan),
+            ("diameter_px", np.float32, np.nan),
+            ("class_id", np.int32, 0),
+            ("reason", np.str_, ""),
+        )
+        for name, dtype, missing in columns:
+            given: ArrayLike | None = getattr(self, name)
+            column = np.asarray(missing if given is None else given, dtype=dtype)
+            column = np.full(n, column) if column.ndim == 0 else column
+            if column.shape != (n,):
+                raise ValueError(f"{self.micrograph_name}: {n} centres but `{name}` has shape {column.shape}")
+            object.__setattr__(self, name, column)
+
+    def __len__(self) -> int:
+        return len(self.xy_px)
+
+    @property
+    def is_kept(self) -> NDArray[np.bool_]:
+        """(n,) True where no rejection reason is recorded."""
+        return np.asarray(self.reason == "")
+
+    def take(self, index: NDArray[np.integer] | NDArray[np.bool_]) -> Picks:
+        """The picks at `index` (integers or a mask), everything else unchanged."""
+        return replace(
+            self,
+            xy_px=self.xy_px[index],
+            score=self.score[index],
+            diameter_px=self.diameter_px[index],
+            class_id=self.class_id[index],
+            reason=self.reason[index],
+        )
+
+    def kept(self) -> Picks:
+        """Only the accepted picks."""
+        return self.take(self.is_kept)

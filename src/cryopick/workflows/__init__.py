@@ -1,0 +1,1 @@
+"""One plain function per verb, for the command line and notebooks alike."""
