@@ -115,3 +115,26 @@ class Picks:
     def kept(self) -> Picks:
         """Only the accepted picks."""
         return self.take(self.is_kept)
+
+
+@dataclass(frozen=True, eq=False)
+class Volume:
+    """A cubic density map.
+
+    Parameters
+    ----------
+    density : (n, n, n) float32, axes `[z, y, x]`; electrostatic potential in volts above that of the surrounding ice
+        where it is physical (simulation), arbitrary units for maps read from files. The rotation centre is voxel
+        `n // 2` of every axis, as in RELION.
+    voxel_size_angstrom : Å per voxel
+    """
+
+    density: NDArray[np.float32]
+    voxel_size_angstrom: float
+    name: str = "volume"
+
+    def __post_init__(self) -> None:
+        density = np.asarray(self.density)
+        if density.ndim != 3 or len(set(density.shape)) != 1 or 0 in density.shape:
+            raise ValueError(f"{self.name}: a volume is a cube (n, n, n), got an array of shape {density.shape}")
+        object.__setattr__(self, "density", np.ascontiguousarray(density, dtype=np.float32))
