@@ -1,0 +1,258 @@
+"""Comma-separated coordinates: x,y and what else the header names; also CryoPPP's tables, whose y axis is flipped."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryopick.errors import FormatError, SettingsError
+from cryopick.io.grouping import group_picks
+from cryopick.io.names import micrograph_name_of_file
+from cryopick.io.text import read_text, shortest, write_text
+from cryopick.types import Picks
+
+UNCERTAIN = "uncertain"
+"""The `kind` and the `reason` of labels that must count neither way; they get `class_id` 1, particles 0."""
+
+_ALIASES = {
+    "x": ("x", "x_px", "x_coord", "x_coordinate", "coordinate_x", "center_x", "centre_x", "cx"),
+    "y": ("y", "y_px", "y_coord", "y_coordinate", "coordinate_y", "center_y", "centre_y", "cy"),
+    "x_angstrom": ("x_angstrom", "x_a", "x_å"),
+    "y_angstrom": ("y_angstrom", "y_a", "y_å"),
+    "score": ("score", "confidence", "fom", "probability"),
+    "diameter": ("diameter", "diameter_px"),
+    "class_id": ("class_id", "class"),
+    "kind": ("kind",),
+    "reason": ("reason",),
+    "micrograph": ("micrograph", "micrograph_name", "image_name", "image", "filename"),
+}
+_FIELD_OF = {alias: field for field, aliases in _ALIASES.items() for alias in aliases}
+_CRYOPPP_HEADER = {"x-coordinate", "y-coordinate"}
+
+
+@dataclass(frozen=True, eq=False)
+class CsvTable:
+    """A CSV file by column: `fields` maps our name of a column to its texts, `lines` gives each row's line number."""
+
+    path: Path
+    fields: Mapping[str, Sequence[str]]
+    lines: Sequence[int]
+    is_cryoppp: bool
+
+    def floats(self, field: str, *, is_missing_allowed: bool = False) -> NDArray[np.float64]:
+        """(n,) The column as numbers; a bad one raises `FormatError` with its line."""
+        values = self.fields[field]
+        try:
+            numbers = np.array(values, dtype=np.float64) if len(values) else np.empty(0)
+        except (ValueError, UnicodeError):
+            numbers = np.array([self._number(field, row, is_missing_allowed) for row in range(len(values))])
+        is_bad = np.isinf(numbers) | (np.isnan(numbers) & (not is_missing_allowed))
+        if is_bad.any():
+            self._raise_bad(field, int(np.argmax(is_bad)))
+        return numbers
+
+    def _number(self, field: str, row: int, is_missing_allowed: bool) -> float:
+        text = self.fields[field][row].strip()
+        if not text and is_missing_allowed:
+            return float("nan")
+        try:
+            return float(text)
+        except ValueError:
+            self._raise_bad(field, row)
+            raise
+
+    def _raise_bad(self, field: str, row: int) -> None:
+        value = self.fields[field][row][:60]
+        raise FormatError(
+            f"{self.path} line {self.lines[row]}: {field} is {value!r}, expected a number; fix or delete the row"
+        )
+
+
+def read_csv_table(path: Path) -> CsvTable:
+    """Rows and header of a CSV file; without a header the columns are x, y and, if there is a third, score.
+
+    Raises
+    ------
+    FormatError
+        If a row is short, the x or y column is missing, or a column has a unit we do not know (`x_foo`).
+    """
+    text = read_text(path, what="a CSV file of coordinates")
+    try:
+        rows = list(csv.reader(io.StringIO(text, newline=""), skipinitialspace=True))
+    except csv.Error as error:
+        raise FormatError(f"{path}: not a CSV file ({error}); expected columns x,y") from error
+    numbered = [(n, row) for n, row in enumerate(rows, start=1) if row and not (row[0].startswith("#") and n > 1)]
+    numbered = [(n, row) for n, row in numbered if any(cell.strip() for cell in row)]
+    if not numbered:
+        raise FormatError(f"{path}: is empty, expected a header such as x,y and one row per particle")
+    header = [cell.strip().lstrip("#").strip().lower() for cell in numbered[0][1]]
+    is_cryoppp = set(header) >= _CRYOPPP_HEADER
+    if _is_number(header[0]) and len(header) > 1:
+        names = ["x", "y", "score"][: len(header)] + [""] * (len(header) - 3)
+    else:
+        names = [_field_of(cell.replace("-", "_") if is_cryoppp else cell, path) for cell in header]
+        numbered = numbered[1:]
+    for axis in "xy":
+        if axis not in names and f"{axis}_angstrom" not in names:
+            raise FormatError(f"{path}: has no column {axis}; columns found: {', '.join(header)[:200]}; expected x,y")
+    twice = next((name for name in names if name and names.count(name) > 1), None)
+    if twice is not None:
+        raise FormatError(f"{path}: two columns mean {twice}: {', '.join(header)[:200]}; remove one")
+    short = next(((n, row) for n, row in numbered if len(row) != len(names)), None)
+    if short is not None:
+        raise FormatError(
+            f"{path} line {short[0]}: {len(short[1])} values, expected {len(names)}; fix or delete the row"
+        )
+    columns = list(zip(*(row for _, row in numbered), strict=True)) if numbered else [()] * len(names)
+    fields = {name: column for name, column in zip(names, columns, strict=True) if name}
+    return CsvTable(path, fields, [n for n, _ in numbered], is_cryoppp)
+
+
+def read_csv(
+    path: Path, *, shape_yx: tuple[int, int] | None = None, pixel_size_angstrom: float | None = None
+) -> dict[str, Picks]:
+    """Picks by micrograph name; without a micrograph column the file's own name is the micrograph's.
+
+    Parameters
+    ----------
+    shape_yx : image size; CryoPPP's files (X-Coordinate, Y-Coordinate) need it, because they count y as `h - row`
+    pixel_size_angstrom : needed when the columns are in Å
+
+    Raises
+    ------
+    FormatError
+        For malformed rows, naming the line.
+    SettingsError
+        If the image size or pixel size is needed and missing.
+    """
+    table = read_csv_table(path)
+    xy_px = np.stack([_axis_px(table, axis, pixel_size_angstrom) for axis in "xy"], axis=1)
+    if table.is_cryoppp:
+        if shape_yx is None:
+            raise SettingsError(
+                f"{path}: CryoPPP counts y from the bottom (h - row), so the image height is needed; "
+                "pass the micrographs (--micrographs DIR) or the image size"
+            )
+        xy_px[:, 1] = shape_yx[0] - xy_px[:, 1]
+    columns: dict[str, NDArray[Any]] = {}
+    if "score" in table.fields:
+        columns["score"] = table.floats("score", is_missing_allowed=True)
+    if "diameter" in table.fields:
+        columns["diameter_px"] = table.floats("diameter", is_missing_allowed=True)
+    if "class_id" in table.fields:
+        columns["class_id"] = _class_ids(table)
+    if "reason" in table.fields:
+        columns["reason"] = np.array(table.fields["reason"], dtype=np.str_)
+    if "kind" in table.fields:
+        is_uncertain = _is_uncertain(table)
+        columns.setdefault("class_id", is_uncertain.astype(np.int32))
+        columns["reason"] = np.where(is_uncertain, UNCERTAIN, columns.get("reason", ""))
+    own_name = micrograph_name_of_file(path.name)
+    names = table.fields.get("micrograph", [own_name] * len(xy_px))
+    grouped = group_picks(names, xy_px, **columns)
+    if not grouped and "micrograph" not in table.fields:
+        grouped = {own_name: Picks(xy_px=xy_px, micrograph_name=own_name)}
+    known = {"shape_yx": shape_yx, "pixel_size_angstrom": pixel_size_angstrom}
+    return {name: replace(picks, **known) for name, picks in grouped.items()}  # type: ignore[arg-type]
+
+
+def write_csv(path: Path, picks: Sequence[Picks]) -> None:
+    """One table with everything that `Picks` holds per candidate; the micrograph column only when there are several."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    with_names = len(picks) != 1
+    header = ["x", "y", "score", "diameter_px", "class_id", "reason"]
+    writer.writerow([*header, "micrograph"] if with_names else header)
+    for one in picks:
+        columns = [
+            shortest(one.xy_px[:, 0]),
+            shortest(one.xy_px[:, 1]),
+            shortest(one.score, missing=""),
+            shortest(one.diameter_px, missing=""),
+            one.class_id.tolist(),
+            one.reason.tolist(),
+        ]
+        if with_names:
+            columns.append([one.micrograph_name] * len(one))
+        writer.writerows(zip(*columns, strict=True))
+    write_text(path, text.getvalue())
+
+
+def write_cryoppp(path: Path, picks: Sequence[Picks]) -> None:
+    """CryoPPP's table of one micrograph: centres, `Y-Coordinate` counted as `h - row`.
+
+    Raises
+    ------
+    SettingsError
+        If the image height is unknown, or there is more than one micrograph.
+    """
+    if len(picks) != 1:
+        raise SettingsError(f"{path}: CryoPPP keeps one CSV per micrograph, got {len(picks)}; give a folder")
+    (one,) = picks
+    if one.shape_yx is None:
+        raise SettingsError(
+            f"{path}: CryoPPP counts y from the bottom; pass the micrographs so that the height is known"
+        )
+    columns = (
+        shortest(one.xy_px[:, 0]),
+        shortest(one.shape_yx[0] - one.xy_px[:, 1]),
+        shortest(one.diameter_px, missing=""),
+    )
+    rows = ["X-Coordinate,Y-Coordinate,Diameter", *map(",".join, zip(*columns, strict=True))]
+    write_text(path, "\n".join(rows) + "\n")
+
+
+def _axis_px(table: CsvTable, axis: str, pixel_size_angstrom: float | None) -> NDArray[np.float64]:
+    if axis in table.fields:
+        return table.floats(axis)
+    if pixel_size_angstrom is None:
+        raise SettingsError(f"{table.path}: {axis} is in Å and the pixel size is unknown; give --pixel-size")
+    return table.floats(f"{axis}_angstrom") / pixel_size_angstrom
+
+
+def _field_of(cell: str, path: Path) -> str:
+    """Our name of a column, "" for one that we ignore."""
+    field = _FIELD_OF.get(cell, "")
+    head, _, unit = cell.partition("_")
+    if (
+        not field
+        and head in ("x", "y", "diameter")
+        and unit in ("nm", "um", "mm", "m", "frac", "in", "pt", "unit", "units")
+    ):
+        raise FormatError(
+            f"{path}: column {cell!r} has a unit that we do not convert; expected pixels (x) or Å (x_angstrom)"
+        )
+    return field
+
+
+def _class_ids(table: CsvTable) -> NDArray[np.int32]:
+    numbers = table.floats("class_id")
+    is_bad = (numbers != np.rint(numbers)) | (np.abs(numbers) > np.iinfo(np.int32).max)
+    if is_bad.any():
+        table._raise_bad("class_id", int(np.argmax(is_bad)))
+    return numbers.astype(np.int32)
+
+
+def _is_uncertain(table: CsvTable) -> NDArray[np.bool_]:
+    kinds = [kind.strip().lower() for kind in table.fields["kind"]]
+    unknown = next((row for row, kind in enumerate(kinds) if kind not in ("particle", UNCERTAIN)), None)
+    if unknown is not None:
+        raise FormatError(
+            f"{table.path} line {table.lines[unknown]}: kind is {kinds[unknown][:60]!r}, expected particle or uncertain"
+        )
+    return np.array([kind == UNCERTAIN for kind in kinds], dtype=np.bool_)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,84 @@
+"""Tables of all particles to one `Picks` per micrograph, and what every reader checks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryopick.errors import InputError
+from cryopick.types import Picks
+
+MAX_OUTSIDE_FRACTION = 0.5
+"""More picks than this outside the image mean another frame, binning or micrograph, not stray picks."""
+
+
+def group_picks(names: Sequence[str], xy_px: NDArray[np.float64], **columns: Any) -> dict[str, Picks]:
+    """Split a combined table into one `Picks` per micrograph, in order of first appearance, rows in file order.
+
+    Parameters
+    ----------
+    names : (n,) micrograph of each row
+    xy_px : (n, 2)
+    columns : (n,) arrays by the field of `Picks` that they fill
+    """
+    code_of: dict[str, int] = {}
+    codes = np.array([code_of.setdefault(name, len(code_of)) for name in names], dtype=np.int64)
+    order = np.argsort(codes, kind="stable")
+    bounds = np.searchsorted(codes[order], np.arange(len(code_of) + 1))
+    grouped = {}
+    for code, name in enumerate(code_of):
+        rows = order[bounds[code] : bounds[code + 1]]
+        given: dict[str, Any] = {field: values[rows] for field, values in columns.items()}
+        grouped[name] = Picks(xy_px=xy_px[rows], micrograph_name=name, **given)
+    return grouped
+
+
+def with_image_size(picks: Picks, shape_yx: tuple[int, int] | None, *, source: str) -> Picks:
+    """Record the image size and doubt picks outside it, aloud: a few are kept with a warning, many are an error.
+
+    Inside means that the centre is on the image, `-0.5 <= x < w - 0.5` and the same for y.
+
+    Raises
+    ------
+    InputError
+        If more than half of the picks are outside; they belong to another frame, binning or micrograph.
+    """
+    if shape_yx is None:
+        return picks
+    picks = replace(picks, shape_yx=shape_yx)
+    count = int(np.count_nonzero(~is_inside(picks.xy_px, shape_yx)))
+    if count == 0:
+        return picks
+    height, width = shape_yx
+    sentence = (
+        f"{source}: {count} of {len(picks)} picks of {picks.micrograph_name} are outside the {width} x {height} image"
+    )
+    if count > MAX_OUTSIDE_FRACTION * len(picks) and count > 1:
+        raise InputError(
+            f"{sentence} (x up to {picks.xy_px[:, 0].max():.0f}, y up to {picks.xy_px[:, 1].max():.0f}); expected "
+            "pixels of this micrograph: check the binning, swapped axes, or whether it is another micrograph"
+        )
+    return replace(picks, warnings=(*picks.warnings, f"{sentence}; RELION stops at a box wholly outside"))
+
+
+def is_inside(xy_px: NDArray[np.float64], shape_yx: tuple[int, int]) -> NDArray[np.bool_]:
+    """(n,) True where the centre lies on the image."""
+    height, width = shape_yx
+    x, y = xy_px[:, 0], xy_px[:, 1]
+    return np.asarray((x >= -0.5) & (x < width - 0.5) & (y >= -0.5) & (y < height - 0.5))
+
+
+def shape_of(shapes_yx: Mapping[str, tuple[int, int]] | None, name: str) -> tuple[int, int] | None:
+    """The image size of micrograph `name`, by its aliases (see `match_micrograph_names`); None when not known."""
+    from cryopick.io.names import match_micrograph_names
+
+    if not shapes_yx:
+        return None
+    if name in shapes_yx:
+        return shapes_yx[name]
+    candidate = match_micrograph_names([name], shapes_yx).get(name)
+    return None if candidate is None else shapes_yx[candidate]

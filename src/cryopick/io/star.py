@@ -1,0 +1,257 @@
+"""STAR files: tables of text columns in, tables out, in the syntax that RELION 3.0 to 5 reads."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryopick.errors import FormatError
+from cryopick.io.text import read_text, shortest, write_text
+
+_TOKEN = re.compile(r""""(?:[^"]|"(?=\S))*"(?=\s|$)|'(?:[^']|'(?=\S))*'(?=\s|$)|\S+""")
+_NEEDS_QUOTES = re.compile(r"""^$|\s|^[_#'";]|^(data_|loop_|save_|global_|stop_)""", re.IGNORECASE)
+
+
+@dataclass(frozen=True, eq=False)
+class StarTable:
+    """One table of a STAR file; a block of single values is a table of one row.
+
+    Parameters
+    ----------
+    name : of the block, without `data_`; may be empty
+    columns : label without the leading underscore -> one text per row
+    is_loop : False for a block of label-value pairs
+    path : the file, for messages
+    line_numbers : 1-based line of each row in that file
+    """
+
+    name: str
+    columns: Mapping[str, Sequence[str]]
+    is_loop: bool = True
+    path: Path | None = None
+    line_numbers: Sequence[int] = ()
+
+    def __len__(self) -> int:
+        return len(next(iter(self.columns.values()))) if self.columns else 0
+
+    def __contains__(self, column: str) -> bool:
+        return column in self.columns
+
+    def text(self, column: str) -> Sequence[str]:
+        """The column as text; a missing one raises `FormatError` that lists those present."""
+        if column not in self.columns:
+            present = ", ".join(self.columns) or "none"
+            raise FormatError(f"{self.path}: table data_{self.name} has no column {column}; its columns: {present}")
+        return self.columns[column]
+
+    def floats(self, column: str) -> NDArray[np.float64]:
+        """(n,) The column as finite numbers; the first text that is none raises `FormatError` naming the row."""
+        values = self.text(column)
+        try:
+            numbers = np.array(values, dtype=np.float64) if len(values) else np.empty(0)
+        except (ValueError, UnicodeError):
+            numbers = np.array([_float_or_nan(value) for value in values])
+        is_bad = ~np.isfinite(numbers)
+        if is_bad.any():
+            self._raise_bad_value(column, int(np.argmax(is_bad)), "a number")
+        return numbers
+
+    def ints(self, column: str) -> NDArray[np.int64]:
+        """(n,) The column as whole numbers (`1.000000` is one)."""
+        numbers = self.floats(column)
+        is_bad = (numbers != np.rint(numbers)) | (np.abs(numbers) > 2**53)
+        if is_bad.any():
+            self._raise_bad_value(column, int(np.argmax(is_bad)), "a whole number")
+        return numbers.astype(np.int64)
+
+    def _raise_bad_value(self, column: str, row: int, expected: str) -> None:
+        value = _shown(self.columns[column][row])
+        raise FormatError(
+            f"{self.path} line {self._line(row)} (row {row + 1} of data_{self.name}): {column} is {value}, "
+            f"expected {expected}; fix or delete the row"
+        )
+
+    def _line(self, row: int) -> int:
+        return self.line_numbers[row] if row < len(self.line_numbers) else row + 1
+
+
+def read_star(path: Path) -> dict[str, StarTable]:
+    """All tables of a STAR file by block name (`data_` gives the name "").
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read.
+    FormatError
+        If it is binary, holds no table, has a row of the wrong length, a row after the blank line that ends a loop
+        (RELION would drop it silently), or two blocks of one name. The message names the line.
+    """
+    lines = [line.rstrip("\r") for line in read_text(path, what="a STAR file").split("\n")]
+    tables: dict[str, StarTable] = {}
+    name: str | None = None
+    pairs: dict[str, list[str]] = {}
+    pairs_line = 0
+    i = 0
+    while i < len(lines):
+        words = lines[i].split(None, 1)
+        first = words[0] if words else ""
+        if not first or first.startswith("#"):
+            i += 1
+        elif first.lower().startswith("data_"):
+            _keep_pairs(tables, name, pairs, pairs_line, path)
+            name, pairs = first[len("data_") :], {}
+            if name in tables:
+                raise FormatError(f"{path} line {i + 1}: second block data_{name}; split the file into one per block")
+            i += 1
+        elif name is None:
+            raise FormatError(f"{path} line {i + 1}: expected data_, got {_shown(first)}; this is not a STAR file")
+        elif first.lower() == "loop_":
+            if name in tables:
+                raise FormatError(f"{path} line {i + 1}: second loop in block data_{name}; RELION reads one per block")
+            tables[name], i = _read_loop(lines, i + 1, name, path)
+        elif first.startswith("_") and name not in tables:
+            pairs_line = i + 1
+            pairs[first[1:]] = [_pair_value(lines[i], i + 1, path)]
+            i += 1
+        else:
+            raise FormatError(
+                f"{path} line {i + 1}: {_shown(first)} stands outside any table (a blank line ends a table); "
+                "remove the blank line before it, or the line itself"
+            )
+    _keep_pairs(tables, name, pairs, pairs_line, path)
+    if name is None:
+        raise FormatError(f"{path}: no data_ block found, expected a STAR file; is the file empty or truncated?")
+    return tables
+
+
+def star_text(tables: Sequence[StarTable], *, version: int | None = None) -> str:
+    """The tables as text; `version` (30001, 50001) writes RELION's version comment, which 3.0 files lack."""
+    parts = []
+    for table in tables:
+        head = "\n" if version is None else f"\n# version {version}\n\n"
+        head += f"data_{table.name}\n\n"
+        if table.is_loop:
+            labels = [f"_{label} #{number}" for number, label in enumerate(table.columns, start=1)]
+            rows = [" ".join(row) for row in zip(*table.columns.values(), strict=True)]
+            parts.append(head + "\n".join(["loop_", *labels, *rows]) + "\n")
+        else:
+            parts.append(head + "".join(f"_{label} {values[0]}\n" for label, values in table.columns.items()))
+    return "\n".join(parts) + "\n"
+
+
+def write_star(path: Path, tables: Sequence[StarTable], *, version: int | None = None) -> None:
+    """Write the tables atomically, with LF line ends."""
+    write_text(path, star_text(tables, version=version))
+
+
+def make_table(name: str, columns: Mapping[str, Sequence[Any] | NDArray[Any]], *, is_loop: bool = True) -> StarTable:
+    """A table from arrays of numbers or texts, formatted and quoted for RELION.
+
+    Raises
+    ------
+    FormatError
+        If a number is not finite (STAR has no missing value that RELION understands) or a text cannot be quoted.
+    """
+    return StarTable(name, {label: _formatted(label, values) for label, values in columns.items()}, is_loop)
+
+
+def _formatted(label: str, values: Sequence[Any] | NDArray[Any]) -> list[str]:
+    column = np.asarray(values)
+    if column.dtype.kind == "f":
+        if not np.isfinite(column).all():
+            row = int(np.argmin(np.isfinite(column)))
+            raise FormatError(f"{label} row {row + 1} is {column[row]}, which STAR cannot hold; expected a number")
+        return shortest(column)
+    if column.dtype.kind in "iu":
+        return [str(value) for value in column.tolist()]
+    return [quoted(str(value)) for value in values]
+
+
+def quoted(text: str) -> str:
+    """The text as one STAR word: in quotes when it is empty, has blanks, or would be taken for syntax."""
+    if "\n" in text or "\r" in text or "\0" in text:
+        raise FormatError(f"{text!r} has a line break, which STAR cannot hold; rename the file")
+    if not _NEEDS_QUOTES.search(text):
+        return text
+    for quote in ('"', "'"):
+        if quote not in text:
+            return f"{quote}{text}{quote}"
+    raise FormatError(f"{text!r} has blanks and both kinds of quotes, which STAR cannot hold; rename the file")
+
+
+def _read_loop(lines: list[str], i: int, name: str, path: Path) -> tuple[StarTable, int]:
+    """The loop whose first label is expected at or after line index `i`, and the index of the line after it."""
+    labels: list[str] = []
+    while i < len(lines) and (not lines[i].strip() or lines[i].lstrip()[0] in "_#"):
+        if lines[i].lstrip().startswith("_"):
+            labels.append(lines[i].split()[0][1:])
+        i += 1
+    if not labels:
+        raise FormatError(f"{path}: loop_ of block data_{name} has no labels; is the file truncated?")
+    if len(set(labels)) != len(labels):
+        twice = next(label for label in labels if labels.count(label) > 1)
+        raise FormatError(f"{path}: block data_{name} has the label _{twice} twice; rename or remove one")
+    start = i
+    while i < len(lines) and lines[i] and not lines[i].isspace() and not _ends_loop(lines[i]):
+        i += 1
+    body = lines[start:i]
+    numbers: Sequence[int] = range(start + 1, i + 1)
+    if any(line.lstrip().startswith("#") for line in body):
+        numbers = [number for number, line in zip(numbers, body, strict=True) if not line.lstrip().startswith("#")]
+        body = [lines[number - 1] for number in numbers]
+    rows = [line.split() if "'" not in line and '"' not in line else _split_quoted(line) for line in body]
+    wrong = next((k for k, row in enumerate(rows) if len(row) != len(labels)), None)
+    if wrong is not None:
+        raise FormatError(
+            f"{path} line {numbers[wrong]} (row {wrong + 1} of data_{name}): {len(rows[wrong])} values, "
+            f"expected {len(labels)} ({', '.join(labels)}); fix or delete the row"
+        )
+    columns = zip(*rows, strict=True) if rows else ([] for _ in labels)
+    return StarTable(name, dict(zip(labels, columns, strict=True)), True, path, numbers), i
+
+
+def _ends_loop(line: str) -> bool:
+    word = line.strip().lower()
+    return word == "loop_" or (word.startswith("data_") and len(word.split()) == 1)
+
+
+def _split_quoted(line: str) -> list[str]:
+    return [_unquoted(word) for word in _TOKEN.findall(line)]
+
+
+def _unquoted(word: str) -> str:
+    return word[1:-1] if len(word) >= 2 and word[0] in "\"'" and word[-1] == word[0] else word
+
+
+def _pair_value(line: str, number: int, path: Path) -> str:
+    words = _split_quoted(line)
+    if len(words) >= 3 and words[2].startswith("#"):
+        words = words[:2]
+    if len(words) != 2:
+        raise FormatError(f"{path} line {number}: expected a label and one value, got {_shown(line.strip())}")
+    return words[1]
+
+
+def _keep_pairs(
+    tables: dict[str, StarTable], name: str | None, pairs: dict[str, list[str]], line: int, path: Path
+) -> None:
+    if name is not None and name not in tables:
+        tables[name] = StarTable(name, pairs, False, path, [line])
+
+
+def _float_or_nan(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return float("nan")
+
+
+def _shown(text: str) -> str:
+    """A value for a message, cut to a readable length."""
+    return repr(text if len(text) <= 60 else text[:57] + "...")
