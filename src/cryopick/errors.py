@@ -13,6 +13,10 @@ class FormatError(InputError):
     """A file exists but its content is not what its format promises (truncated, malformed, foreign)."""
 
 
+class OutputError(CryopickError):
+    """A file cannot be written: disk full, no permission, a folder of that name."""
+
+
 class SettingsError(CryopickError, ValueError):
     """A setting has an impossible value, an unknown name or an unknown unit."""
 

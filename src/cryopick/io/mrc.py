@@ -1,0 +1,382 @@
+"""MRC images, stacks and maps (MRC2014), forgiving about headers and strict about pixels.
+
+References
+----------
+A. Cheng et al., MRC2014: Extensions to the MRC format header for electron cryo-microscopy and tomography,
+J. Struct. Biol. 192 (2015). Mode 0 is signed, as in RELION since 3.1 and mrcfile, unless an IMOD stamp says otherwise.
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import struct
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from cryopick.errors import FormatError, SettingsError
+from cryopick.io.atomic import atomic_path
+from cryopick.io.image_info import DecodedImage, ImageInfo, require_plausible_shape, require_single_image
+from cryopick.io.reading import explain_read_errors, file_size_bytes
+from cryopick.types import Volume
+
+HEADER_BYTES = 1024
+DTYPE_OF_MODE: dict[int, np.dtype[Any]] = {
+    0: np.dtype("i1"),
+    1: np.dtype("i2"),
+    2: np.dtype("f4"),
+    6: np.dtype("u2"),
+    12: np.dtype("f2"),
+}
+MODE_OF_DTYPE = {dtype.name: mode for mode, dtype in DTYPE_OF_MODE.items()}
+MODE_4_BIT = 101
+_FOREIGN_MODES = {
+    3: "complex int16, a Fourier transform",
+    4: "complex float32, a Fourier transform",
+    16: "colour",
+}
+_IMOD_STAMP = 1146047817  # "IMOD", word 39 of the header
+_IMOD_SIGNED_BYTES = 1  # bit of word 40
+_CHUNK_BYTES = 1 << 24
+_UNPACKED = ("gz", "bz2")
+
+
+@dataclass(frozen=True)
+class MrcHeader:
+    """The fields of an MRC header that cryopick uses.
+
+    Parameters
+    ----------
+    shape_zyx : sections, rows, columns
+    mode : MODE
+    dtype : of a stored pixel with its byte order; uint8 holding two pixels for mode 101
+    extended_bytes : bytes between the header and the pixels
+    voxel_size_angstrom_xyz : cell length / sampling, 0 where the header does not say
+    is_volume : the space group says 3-D map (ISPG 1 or more)
+    """
+
+    shape_zyx: tuple[int, int, int]
+    mode: int
+    dtype: np.dtype[Any]
+    extended_bytes: int
+    voxel_size_angstrom_xyz: tuple[float, float, float]
+    is_volume: bool
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def data_bytes(self) -> int:
+        sections, rows, columns = self.shape_zyx
+        if self.mode == MODE_4_BIT:
+            return sections * rows * ((columns + 1) // 2)  # a row starts on a whole byte
+        return sections * rows * columns * self.dtype.itemsize
+
+    @property
+    def pixel_dtype_name(self) -> str:
+        return "uint4" if self.mode == MODE_4_BIT else self.dtype.name
+
+
+def read_mrc_header(path: str | Path) -> MrcHeader:
+    """Read the header alone, plain or within `.gz` or `.bz2`, and check it against the size of a plain file.
+
+    Raises
+    ------
+    InputError
+        If the file is missing or may not be read.
+    FormatError
+        If it is empty, truncated or not an MRC file.
+    """
+    size = file_size_bytes(path)
+    with _open(path) as stream:
+        header = parse_mrc_header(_read_up_to(stream, HEADER_BYTES, path), path)
+    if _compression(path) is None:
+        _require_bytes(size, header, path)
+    return header
+
+
+def probe_mrc(path: str | Path) -> ImageInfo:
+    """What the header says, without the pixels; errors as in `read_mrc_header`."""
+    return _describe(Path(path), read_mrc_header(path))
+
+
+def read_mrc_image(path: str | Path) -> DecodedImage:
+    """The pixels of a single image, (h, w), in the stored type and in native byte order.
+
+    The pixels are read, not mapped: every picker needs all of them at once, a read from the page cache costs about as
+    much as a map, and a mapped file that shrinks during the run would kill the process.
+
+    Raises
+    ------
+    InputError, FormatError
+        As `read_mrc_header`, and if the file holds a stack, a movie or a volume.
+    """
+    header = read_mrc_header(path)
+    info = _describe(Path(path), header)
+    require_single_image(info)
+    require_plausible_shape(Path(path), info.shape_yx)
+    sections, warnings = _read_sections(path, header)
+    return DecodedImage(pixels=sections[0], info=info, warnings=info.warnings + warnings)
+
+
+def read_mrc_stack(path: str | Path) -> tuple[NDArray[np.float32], float | None]:
+    """All sections of a stack, single image or map: (n, h, w) float32, and the pixel size in Å (None if 0)."""
+    header = read_mrc_header(path)
+    require_plausible_shape(Path(path), header.shape_zyx[1:])
+    sections, _ = _read_sections(path, header)
+    return np.ascontiguousarray(sections, dtype=np.float32), header.voxel_size_angstrom_xyz[0] or None
+
+
+def read_mrc_volume(path: str | Path, *, voxel_size_angstrom: float | None = None) -> Volume:
+    """A cubic 3-D map; `voxel_size_angstrom` overrules the header.
+
+    Raises
+    ------
+    InputError, FormatError
+        As `read_mrc_header`; and if the map is not a cube, has unequal voxel sides, or no voxel size is known.
+    """
+    header = read_mrc_header(path)
+    if len(set(header.shape_zyx)) != 1:
+        shape = " x ".join(str(n) for n in header.shape_zyx)
+        raise FormatError(f"{path}: expected a cubic map, its sections x rows x columns are {shape}; pad it to a cube")
+    sides = header.voxel_size_angstrom_xyz
+    if voxel_size_angstrom is None:
+        voxel_size_angstrom = sides[0]
+        if voxel_size_angstrom <= 0:
+            raise FormatError(f"{path}: the header gives no voxel size; give it in Å")
+        if max(sides) > 1.001 * min(sides):
+            raise FormatError(f"{path}: expected cubic voxels, the header says {sides} Å; give the voxel size in Å")
+    density, _ = _read_sections(path, header)
+    return Volume(density=density.astype(np.float32), voxel_size_angstrom=voxel_size_angstrom, name=Path(path).stem)
+
+
+def write_mrc(
+    path: str | Path, pixels: ArrayLike, *, pixel_size_angstrom: float | None = None, is_volume: bool = False
+) -> None:
+    """Write an image (h, w), a stack or a map (n, h, w), in the mode of its type, whole or not at all.
+
+    Parameters
+    ----------
+    pixels : int8, int16, uint16, float16 or float32 (modes 0, 1, 6, 12, 2); other types are refused, not converted
+    pixel_size_angstrom : Å per pixel or voxel; None is written as 0, the format's "unknown"
+    is_volume : mark the sections as one 3-D map, not as a stack of images
+
+    Raises
+    ------
+    SettingsError
+        If the type or the shape cannot be written.
+    OutputError
+        If the file cannot be written.
+    """
+    array = np.asarray(pixels)
+    if array.dtype.name not in MODE_OF_DTYPE:
+        known = ", ".join(MODE_OF_DTYPE)
+        raise SettingsError(f"{path}: pixels are {array.dtype.name}, MRC holds {known}; convert them first")
+    if array.ndim not in (2, 3) or 0 in array.shape:
+        raise SettingsError(f"{path}: expected an array (h, w) or (n, h, w), got shape {array.shape}")
+    array = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
+    shape_zyx = array.shape if array.ndim == 3 else (1, *array.shape)
+    header = _pack_header(array, shape_zyx, pixel_size_angstrom or 0.0, is_volume)
+    with atomic_path(path) as temporary, _create(temporary, _compression(path)) as stream:
+        stream.write(header)
+        stream.write(array.data)
+
+
+def parse_mrc_header(raw: bytes | bytearray, path: str | Path) -> MrcHeader:
+    """Understand 1024 header bytes of either byte order; the MAP stamp may be missing or wrong (`FormatError`)."""
+    if len(raw) < HEADER_BYTES:
+        raise FormatError(f"{path}: expected an MRC header of {HEADER_BYTES} bytes, the file holds {len(raw)}")
+    order = _byte_order(raw)
+    if order is None:
+        nx, ny, nz, mode = struct.unpack_from("<4i", raw)
+        if mode in _FOREIGN_MODES:
+            raise FormatError(f"{path}: MRC mode {mode} ({_FOREIGN_MODES[mode]}) is not a micrograph; convert it first")
+        raise FormatError(
+            f"{path}: not an MRC file, or its header is damaged: it says {nx} x {ny} x {nz} pixels of mode {mode}, "
+            f"expected positive sizes and a mode of {_known_modes()}"
+        )
+    nx, ny, nz, mode = struct.unpack_from(order + "4i", raw)
+    mx, my, mz = struct.unpack_from(order + "3i", raw, 28)
+    cell = struct.unpack_from(order + "3f", raw, 40)
+    ispg, extended_bytes = struct.unpack_from(order + "2i", raw, 88)
+    imod_stamp, imod_flags = struct.unpack_from(order + "2i", raw, 152)
+    if extended_bytes < 0:
+        raise FormatError(f"{path}: the header says its extended part has {extended_bytes} bytes; the file is damaged")
+    warnings: tuple[str, ...] = ()
+    dtype = np.dtype("u1") if mode == MODE_4_BIT else DTYPE_OF_MODE[mode].newbyteorder(order)
+    if mode == 0 and imod_stamp == _IMOD_STAMP and not imod_flags & _IMOD_SIGNED_BYTES:
+        dtype = np.dtype("u1")
+        warnings += ("IMOD marked its mode 0 bytes as unsigned; they are read so (RELION reads them as signed)",)
+    # Rounded, since single-precision lengths make 1.77 into 1.7699999809
+    voxel = tuple(
+        float(f"{length / n:.6g}") if n > 0 and np.isfinite(length) else 0.0
+        for length, n in zip(cell, (mx, my, mz), strict=True)
+    )
+    if voxel[0] > 0 and voxel[1] > 0 and abs(voxel[0] - voxel[1]) > 0.01 * voxel[0]:
+        warnings += (f"the header says pixels of {voxel[0]:g} x {voxel[1]:g} Å, not square; the first is used",)
+    return MrcHeader(
+        shape_zyx=(nz, ny, nx),
+        mode=mode,
+        dtype=dtype,
+        extended_bytes=extended_bytes,
+        voxel_size_angstrom_xyz=(voxel[0], voxel[1], voxel[2]),
+        is_volume=ispg >= 1,
+        warnings=warnings,
+    )
+
+
+def _byte_order(raw: bytes | bytearray) -> str | None:
+    """The order in which the sizes and the mode make sense, the machine stamp's first; None when neither does."""
+    stamped = ">" if raw[212] == 0x11 else "<"
+    for order in (stamped, "<" if stamped == ">" else ">"):
+        nx, ny, nz, mode = struct.unpack_from(order + "4i", raw)
+        if min(nx, ny, nz) > 0 and (mode in DTYPE_OF_MODE or mode == MODE_4_BIT):
+            return order
+    return None
+
+
+def _known_modes() -> str:
+    return ", ".join(str(mode) for mode in (*DTYPE_OF_MODE, MODE_4_BIT))
+
+
+def _describe(path: Path, header: MrcHeader) -> ImageInfo:
+    sections, rows, columns = header.shape_zyx
+    # ISPG is 1 in many images too, so a map must also look like one.
+    is_cube = sections == rows == columns > 1
+    kind = "image" if sections == 1 else "volume" if header.is_volume or is_cube else "stack"
+    return ImageInfo(
+        path=path,
+        format="MRC",
+        kind=kind,
+        shape_yx=(rows, columns),
+        dtype=header.pixel_dtype_name,
+        n_frames=sections,
+        pixel_size_angstrom=header.voxel_size_angstrom_xyz[0],
+        mrc_mode=header.mode,
+        warnings=header.warnings,
+    )
+
+
+def _require_bytes(actual_bytes: int, header: MrcHeader, path: str | Path) -> None:
+    expected_bytes = HEADER_BYTES + header.extended_bytes + header.data_bytes
+    if actual_bytes >= expected_bytes or _is_packed_across_rows(actual_bytes, header):
+        return
+    sections, rows, columns = header.shape_zyx
+    raise FormatError(
+        f"{path}: truncated, or its header is wrong: expected {expected_bytes} bytes "
+        f"({HEADER_BYTES} of header, {header.extended_bytes} of extended header, "
+        f"{columns} x {rows} x {sections} pixels of mode {header.mode}), the file holds {actual_bytes}; copy it again"
+    )
+
+
+def _is_packed_across_rows(actual_bytes: int, header: MrcHeader) -> bool:
+    """True for mode 101 of odd width whose rows do not start on whole bytes, as RELION writes it."""
+    sections, rows, columns = header.shape_zyx
+    n_pixels = sections * rows * columns
+    packed = HEADER_BYTES + header.extended_bytes + n_pixels // 2
+    return header.mode == MODE_4_BIT and n_pixels % 2 == 0 and actual_bytes == packed
+
+
+def _read_sections(path: str | Path, header: MrcHeader) -> tuple[NDArray[Any], tuple[str, ...]]:
+    """(n, h, w) in the stored type and native byte order, and a warning when bytes are left over."""
+    start = HEADER_BYTES + header.extended_bytes
+    size = file_size_bytes(path)
+    is_packed = _compression(path) is None and _is_packed_across_rows(size, header)
+    n_bytes = size - start if is_packed else header.data_bytes
+    if _compression(path) is None:
+        with explain_read_errors(path):
+            raw = np.fromfile(path, dtype=np.uint8, count=n_bytes, offset=start)
+        left_over = size - start - n_bytes
+    else:
+        with _open(path) as stream:
+            content = _read_up_to(stream, start + n_bytes, path)
+            left_over = len(_read_up_to(stream, _CHUNK_BYTES, path))
+        raw = np.frombuffer(content, dtype=np.uint8)[start:].copy()  # aligned, whatever the extended header's size
+    if len(raw) < n_bytes:
+        _require_bytes(start + len(raw), header, path)
+    warnings: tuple[str, ...] = ()
+    if left_over:
+        warnings = (f"{left_over} or more bytes follow the pixels that the header announces; they are not read",)
+    if header.mode == MODE_4_BIT:
+        return _unpack_4_bit(raw, header.shape_zyx, is_packed=is_packed), warnings
+    sections = raw.view(header.dtype).reshape(header.shape_zyx)
+    return sections.astype(header.dtype.newbyteorder("="), copy=False), warnings
+
+
+def _unpack_4_bit(raw: NDArray[np.uint8], shape_zyx: tuple[int, int, int], *, is_packed: bool) -> NDArray[np.uint8]:
+    """Two pixels per byte, the first in the low half (IMOD); values 0 to 15."""
+    sections, rows, columns = shape_zyx
+    pixels = np.stack((raw & 15, raw >> 4), axis=-1)
+    if is_packed:
+        return pixels.reshape(shape_zyx)
+    return pixels.reshape(sections, rows, -1)[:, :, :columns]
+
+
+def _pack_header(array: NDArray[Any], shape_zyx: tuple[int, ...], pixel_size_angstrom: float, is_volume: bool) -> bytes:
+    sections, rows, columns = shape_zyx
+    sampling_z = sections if is_volume else 1  # MRC2014: an image stack is sections of one-section volumes
+    raw = bytearray(HEADER_BYTES)
+    struct.pack_into("<4i", raw, 0, columns, rows, sections, MODE_OF_DTYPE[array.dtype.name])
+    struct.pack_into("<3i", raw, 28, columns, rows, sampling_z)
+    cell = (columns * pixel_size_angstrom, rows * pixel_size_angstrom, sampling_z * pixel_size_angstrom)
+    struct.pack_into("<6f", raw, 40, *cell, 90.0, 90.0, 90.0)
+    struct.pack_into("<3i", raw, 64, 1, 2, 3)  # columns are x, rows are y, sections are z
+    smallest, largest, mean, deviation = _density_statistics(array)
+    struct.pack_into("<3f", raw, 76, smallest, largest, mean)
+    struct.pack_into("<2i", raw, 88, 1 if is_volume else 0, 0)
+    struct.pack_into("<i", raw, 108, 20140)  # format version
+    raw[208:216] = b"MAP DD\x00\x00"
+    struct.pack_into("<f", raw, 216, deviation)
+    label = b"written by cryopick"
+    struct.pack_into("<i", raw, 220, 1)
+    raw[224 : 224 + len(label)] = label
+    return bytes(raw)
+
+
+def _density_statistics(array: NDArray[Any]) -> tuple[float, float, float, float]:
+    """Smallest, largest, mean, standard deviation; MRC2014's "not determined" (largest < smallest) when not finite."""
+    mean = float(array.mean(dtype=np.float64))
+    if not np.isfinite(mean):
+        return 0.0, -1.0, -2.0, -1.0
+    return float(array.min()), float(array.max()), mean, float(array.std(dtype=np.float64))
+
+
+def _open(path: str | Path) -> IO[bytes]:
+    compression = _compression(path)
+    with explain_read_errors(path):
+        if compression == "gz":
+            return gzip.open(path, "rb")  # type: ignore[return-value]  # a binary stream, whatever its class
+        return bz2.open(path, "rb") if compression == "bz2" else open(path, "rb")
+
+
+def _create(temporary: Path, compression: str | None) -> IO[bytes]:
+    if compression == "gz":
+        return gzip.GzipFile(temporary, "wb", compresslevel=4, mtime=0)  # type: ignore[return-value]
+    return bz2.open(temporary, "wb") if compression == "bz2" else open(temporary, "wb")
+
+
+def _compression(path: str | Path) -> str | None:
+    suffix = Path(path).suffix.lower().removeprefix(".")
+    return suffix if suffix in _UNPACKED else None
+
+
+def _read_up_to(stream: IO[bytes], n_bytes: int, path: str | Path) -> bytearray:
+    """At most `n_bytes`, in pieces, so that a damaged header cannot ask for all memory."""
+    content = bytearray()
+    try:
+        while len(content) < n_bytes:
+            piece = stream.read(min(_CHUNK_BYTES, n_bytes - len(content)))
+            if not piece:
+                break
+            content += piece
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise FormatError(f"{path}: the compressed data are damaged or truncated ({error}); copy it again") from error
+    except OSError as error:
+        if error.errno is None:  # bz2 reports damaged data so
+            raise FormatError(f"{path}: the compressed data are damaged ({error}); copy it again") from error
+        with explain_read_errors(path):
+            raise
+    return content

@@ -1,0 +1,60 @@
+"""Opening files for reading, with errors that a user can act on."""
+
+from __future__ import annotations
+
+import errno
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from cryopick.errors import FormatError, InputError
+
+_REASONS = {
+    errno.ENOENT: "no such file; check the path",
+    errno.ENOTDIR: "no such file; check the path",
+    errno.EACCES: "no permission to read it; change its permissions or copy it",
+    errno.EPERM: "no permission to read it; change its permissions or copy it",
+    errno.ENAMETOOLONG: "the path is too long for the file system",
+    errno.ELOOP: "its symbolic links form a circle",
+    errno.EIO: "the disk reports an error while reading it",
+    errno.ESTALE: "the network file system lost it; try again",
+}
+
+
+@contextmanager
+def explain_read_errors(path: str | Path) -> Iterator[None]:
+    """Turn an `OSError` of the block into an `InputError` that says why `path` cannot be read."""
+    try:
+        yield
+    except OSError as error:
+        reason = _REASONS.get(error.errno or 0, error.strerror or str(error))
+        raise InputError(f"{path}: cannot be read: {reason}") from error
+
+
+def file_size_bytes(path: str | Path) -> int:
+    """The size of a regular, non-empty file.
+
+    Raises
+    ------
+    InputError
+        If there is no such file, or it is a folder or a device.
+    FormatError
+        If the file is empty.
+    """
+    with explain_read_errors(path):
+        status = Path(path).stat()
+    if stat.S_ISDIR(status.st_mode):
+        raise InputError(f"{path}: expected a file, this is a folder")
+    if not stat.S_ISREG(status.st_mode):
+        raise InputError(f"{path}: expected a file, this is a device or a pipe")
+    if status.st_size == 0:
+        raise FormatError(f"{path}: the file is empty (0 bytes); copy it again, or remove it")
+    return status.st_size
+
+
+def read_bytes(path: str | Path) -> bytes:
+    """The whole content of a non-empty file; errors as in `file_size_bytes`, and when permission is missing."""
+    file_size_bytes(path)
+    with explain_read_errors(path):
+        return Path(path).read_bytes()
