@@ -64,8 +64,11 @@ def write_bytes_atomic(path: str | Path, content: bytes) -> None:
 
 
 def write_text_atomic(path: str | Path, text: str) -> None:
-    """Write `text` as UTF-8, line ends as they are, whole or not at all; see `atomic_path`."""
-    write_bytes_atomic(path, text.encode("utf-8"))
+    """Write `text` as UTF-8, line ends as they are, whole or not at all; see `atomic_path`.
+
+    Surrogates, as they stand for bytes of file names that are not UTF-8, become those bytes again.
+    """
+    write_bytes_atomic(path, text.encode("utf-8", errors="surrogateescape"))
 
 
 @contextmanager

@@ -23,7 +23,6 @@ from cryopick.errors import FormatError, SettingsError
 from cryopick.io.atomic import atomic_path
 from cryopick.io.image_info import DecodedImage, ImageInfo, require_plausible_shape, require_single_image
 from cryopick.io.reading import explain_read_errors, file_size_bytes
-from cryopick.types import Volume
 
 HEADER_BYTES = 1024
 DTYPE_OF_MODE: dict[int, np.dtype[Any]] = {
@@ -130,29 +129,6 @@ def read_mrc_stack(path: str | Path) -> tuple[NDArray[np.float32], float | None]
     return np.ascontiguousarray(sections, dtype=np.float32), header.voxel_size_angstrom_xyz[0] or None
 
 
-def read_mrc_volume(path: str | Path, *, voxel_size_angstrom: float | None = None) -> Volume:
-    """A cubic 3-D map; `voxel_size_angstrom` overrules the header.
-
-    Raises
-    ------
-    InputError, FormatError
-        As `read_mrc_header`; and if the map is not a cube, has unequal voxel sides, or no voxel size is known.
-    """
-    header = read_mrc_header(path)
-    if len(set(header.shape_zyx)) != 1:
-        shape = " x ".join(str(n) for n in header.shape_zyx)
-        raise FormatError(f"{path}: expected a cubic map, its sections x rows x columns are {shape}; pad it to a cube")
-    sides = header.voxel_size_angstrom_xyz
-    if voxel_size_angstrom is None:
-        voxel_size_angstrom = sides[0]
-        if voxel_size_angstrom <= 0:
-            raise FormatError(f"{path}: the header gives no voxel size; give it in Å")
-        if max(sides) > 1.001 * min(sides):
-            raise FormatError(f"{path}: expected cubic voxels, the header says {sides} Å; give the voxel size in Å")
-    density, _ = _read_sections(path, header)
-    return Volume(density=density.astype(np.float32), voxel_size_angstrom=voxel_size_angstrom, name=Path(path).stem)
-
-
 def write_mrc(
     path: str | Path, pixels: ArrayLike, *, pixel_size_angstrom: float | None = None, is_volume: bool = False
 ) -> None:
@@ -206,7 +182,7 @@ def parse_mrc_header(raw: bytes | bytearray, path: str | Path) -> MrcHeader:
     if extended_bytes < 0:
         raise FormatError(f"{path}: the header says its extended part has {extended_bytes} bytes; the file is damaged")
     warnings: tuple[str, ...] = ()
-    dtype = np.dtype("u1") if mode == MODE_4_BIT else DTYPE_OF_MODE[mode].newbyteorder(order)
+    dtype = np.dtype("u1") if mode == MODE_4_BIT else DTYPE_OF_MODE[mode].newbyteorder(">" if order == ">" else "<")
     if mode == 0 and imod_stamp == _IMOD_STAMP and not imod_flags & _IMOD_SIGNED_BYTES:
         dtype = np.dtype("u1")
         warnings += ("IMOD marked its mode 0 bytes as unsigned; they are read so (RELION reads them as signed)",)
