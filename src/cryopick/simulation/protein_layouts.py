@@ -172,7 +172,7 @@ def _rod(rng: np.random.Generator, diameter: float) -> Layout:
 
 def _ring(rng: np.random.Generator, diameter: float) -> Layout:
     fold = int(rng.integers(3, 8 + round(diameter / 40)))
-    tangential = math.sin(math.pi / fold) * rng.uniform(0.9, 1.1)  # neighbours touch at ring radius 1
+    tangential = math.sin(math.pi / fold) * rng.uniform(1.0, 1.4)  # neighbours touch at 1
     radial, height = tangential * rng.uniform(0.7, 1.4), tangential * rng.uniform(0.8, 2.5)
     radial, height = min(radial, 0.6), min(height, 1.0)
     k = int(rng.integers(1, 4))
@@ -194,13 +194,13 @@ def _barrel(rng: np.random.Generator, diameter: float) -> Layout:  # noqa: ARG00
     fold = int(rng.integers(5, 10))
     layers = int(rng.integers(1, 3))  # in each half; D symmetry makes the other half
     half_step = math.sin(math.pi / fold) * rng.uniform(0.8, 1.3)
-    tangential = math.sin(math.pi / fold) * rng.uniform(0.95, 1.15)
+    tangential = math.sin(math.pi / fold) * rng.uniform(1.1, 1.4)
     radial = rng.uniform(0.2, 0.4)
     z = half_step * (2 * np.arange(layers) + 1)
     twist = rng.uniform(0, 2 * math.pi / fold, size=layers)
     ring_radius = 1 + rng.uniform(-0.15, 0.15, size=layers)
     center = np.stack([ring_radius * np.cos(twist), ring_radius * np.sin(twist), z], axis=1)
-    semi_axes = np.tile([tangential, half_step * 1.05, radial], (layers, 1))
+    semi_axes = np.tile([tangential, half_step * 1.25, radial], (layers, 1))
     if rng.random() < 0.4:  # a lid or a gate domain that narrows the end
         lid = [[0.55 * math.cos(twist[-1]), 0.55 * math.sin(twist[-1]), z[-1] + 1.4 * half_step]]
         center = np.concatenate([center, lid])
@@ -259,7 +259,7 @@ def _multilobed(rng: np.random.Generator, diameter: float) -> Layout:
     k = int(rng.integers(2, 6))
     direction = _directions(rng, k)
     radius = rng.uniform(0.5, 1.0, size=k)
-    center = direction * (rng.uniform(1.2, 1.9, size=k) * radius)[:, None]
+    center = direction * (rng.uniform(1.3, 2.4, size=k) * radius)[:, None]
     stalk = _linkers([(np.zeros(3), point) for point in center], thickness=max(0.12, 18 / diameter))
     return _layout(
         np.concatenate([center, stalk[0]]),

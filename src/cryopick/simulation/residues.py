@@ -20,6 +20,9 @@ _FOLD_SPACING = 30.0  # Å between the middles of folding units, about 200 resid
 _BLOCK_RADIUS = 29.0  # Å, reaches the farthest corner of a unit's cell
 _HELIX_SPACING = 10.2  # Å between packed helices; with 1.5 Å rise per residue this gives 135 Å^3 per residue
 _STRAND_SPACING, _SHEET_SPACING, _STRAND_RISE = 4.8, 8.6, 3.3  # Å, likewise
+_CLEFT = 4.0  # Å, mean width of the solvent between folding units
+_CAVITIES = 0.08  # share of folding units left out of a large lobe
+_FEWEST_UNITS_WITH_CAVITIES = 6
 _BLOCKS = 6  # different folding units per protein
 _MOST_RESIDUES = 80_000  # beyond it residues are merged into larger ones
 _BELT_SPACING = 6.0  # Å between beads of lipid
@@ -112,7 +115,11 @@ def _fill_lobe(rng: np.random.Generator, layout: Layout, index: int, *, blocks: 
     pair = np.concatenate(parts)
     if len(middle) == 1:
         return pair
-    return np.asarray(pair[cKDTree(middle).query(pair[:, 0])[1] == owner])
+    distance, nearest = cKDTree(middle).query(pair[:, 0], k=2)
+    gap = rng.exponential(_CLEFT, size=len(middle))
+    is_present = rng.random(len(middle)) >= _CAVITIES * (len(middle) > _FEWEST_UNITS_WITH_CAVITIES)
+    is_own = (nearest[:, 0] == owner) & (distance[:, 1] - distance[:, 0] > gap[owner])
+    return np.asarray(pair[is_own & is_present[owner]])
 
 
 class _Lobes:
@@ -157,9 +164,9 @@ class _Roughness:
     def __init__(self, rng: np.random.Generator, lobes: int) -> None:
         direction = rng.normal(size=(_ROUGHNESS_WAVES, 3))
         direction /= np.linalg.norm(direction, axis=1, keepdims=True)
-        self._wave = direction * (2 * math.pi / rng.uniform(15, 60, size=(_ROUGHNESS_WAVES, 1)))
+        self._wave = direction * (2 * math.pi / rng.uniform(18, 70, size=(_ROUGHNESS_WAVES, 1)))
         self._phase = rng.uniform(0, 2 * math.pi, size=(lobes, _ROUGHNESS_WAVES))
-        self._amplitude = rng.uniform(0.03, 0.12)
+        self._amplitude = rng.uniform(0.05, 0.18)
 
     def __call__(self, relative: Array, lobe: int) -> Array:
         bump = np.sin(relative @ self._wave.T + self._phase[lobe]).sum(axis=1)
