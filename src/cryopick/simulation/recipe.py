@@ -1,0 +1,284 @@
+"""Every range that a simulated micrograph is drawn from, in one frozen object that TOML can hold."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from cryopick.errors import SettingsError
+
+Range = tuple[float, float]
+"""Lowest and highest value; drawn uniformly, or uniformly in the logarithm where the field says so."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayoutRanges:
+    """How many particles and where.
+
+    Parameters
+    ----------
+    coverage : projected particle discs / micrograph area; above about 0.5 particles are packed in a layer
+    spacing_diameters : smallest distance of two centres; below 1 neighbours may overlap
+    empty_probability : share of micrographs without any particle
+    clumped_probability, packed_probability : share of micrographs with patchy, with closely packed particles
+    species : number of species per micrograph, whole numbers
+    preferred_probability : share of species that mostly show few of their views
+    """
+
+    coverage: Range = (0.03, 0.6)
+    spacing_diameters: Range = (0.85, 1.4)
+    empty_probability: float = 0.05
+    clumped_probability: float = 0.25
+    packed_probability: float = 0.15
+    species: Range = (1, 1)
+    preferred_probability: float = 0.3
+
+
+@dataclass(frozen=True, kw_only=True)
+class IceRanges:
+    """The film.
+
+    Parameters
+    ----------
+    thickness_angstrom : mean, log-uniform; typical holes hold 200 to 1000 Å
+    gradient, lens, waviness : relative thickness changes, see `ice.relative_thickness`
+    mean_free_path_angstrom : of electrons that stay inside the aperture
+    structure_factor : see `ice.graininess_volt_angstrom`
+    clutter : amplitude of unfolded protein and other small debris, relative to the ice's own graininess
+    """
+
+    thickness_angstrom: Range = (150.0, 1000.0)
+    gradient: Range = (0.0, 0.6)
+    lens: Range = (0.0, 0.6)
+    waviness: Range = (0.0, 0.08)
+    mean_free_path_angstrom: Range = (2500.0, 4000.0)
+    structure_factor: Range = (0.05, 0.3)
+    clutter: Range = (0.0, 2.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DirtRanges:
+    """What should not be picked; each probability is that of meeting the thing in one micrograph.
+
+    Parameters
+    ----------
+    carbon_thickness_angstrom, gold_thickness_angstrom : of the support film
+    hole_radius_angstrom : log-uniform; 6000 Å is an R1.2/1.3 grid
+    film_share : how far the film reaches into the micrograph
+    blob_count, blob_diameter_angstrom, blob_thickness_angstrom : contamination; log-uniform, count in whole numbers
+    crystal_grain_angstrom : grain size of crystalline ice
+    fibre_count, fibre_width_angstrom : filaments
+    fragment_count, aggregate_count : broken particles and heaps of particles, relative to the number of particles
+    """
+
+    carbon_probability: float = 0.2
+    carbon_thickness_angstrom: Range = (80.0, 250.0)
+    gold_probability: float = 0.06
+    gold_thickness_angstrom: Range = (300.0, 500.0)
+    hole_radius_angstrom: Range = (5000.0, 40000.0)
+    film_share: Range = (0.05, 0.45)
+    blob_probability: float = 0.4
+    blob_count: Range = (1, 25)
+    blob_diameter_angstrom: Range = (50.0, 1500.0)
+    blob_thickness_angstrom: Range = (40.0, 800.0)
+    crystalline_probability: float = 0.06
+    crystal_grain_angstrom: Range = (60.0, 400.0)
+    fibre_probability: float = 0.1
+    fibre_count: Range = (1, 6)
+    fibre_width_angstrom: Range = (15.0, 120.0)
+    fragment_probability: float = 0.3
+    fragment_count: Range = (0.05, 0.5)
+    aggregate_probability: float = 0.2
+    aggregate_count: Range = (0.01, 0.06)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpticsRanges:
+    """The microscope.
+
+    Parameters
+    ----------
+    voltage_kv, spherical_aberration_mm : one of these values
+    defocus_um : mean underfocus
+    astigmatism_um : half difference of the two defoci
+    b_factor_angstrom2 : envelope `exp(-B k^2 / 4)`
+    phase_plate_probability, phase_shift_deg : with a plate, the defocus is drawn from `phase_plate_defocus_um`
+    """
+
+    voltage_kv: tuple[float, ...] = (300.0, 200.0)
+    spherical_aberration_mm: tuple[float, ...] = (2.7, 2.0, 1.4)
+    defocus_um: Range = (0.6, 3.5)
+    astigmatism_um: Range = (0.0, 0.08)
+    amplitude_contrast: Range = (0.07, 0.14)
+    b_factor_angstrom2: Range = (20.0, 250.0)
+    phase_plate_probability: float = 0.07
+    phase_shift_deg: Range = (40.0, 120.0)
+    phase_plate_defocus_um: Range = (0.3, 1.2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectorRanges:
+    """The camera.
+
+    Parameters
+    ----------
+    dose_e_per_angstrom2 : log-uniform
+    dqe_zero : detective quantum efficiency at zero frequency, the share of electrons that count
+    mtf_nyquist : modulation transfer at the Nyquist frequency
+    gain_residue : relative error of the gain reference; zero in half of the micrographs
+    dead_line_probability, hot_pixel_fraction : unremoved faults
+    border_probability, border_share : replicated borders, as a fraction of the side
+    """
+
+    dose_e_per_angstrom2: Range = (15.0, 70.0)
+    dqe_zero: Range = (0.35, 0.95)
+    mtf_nyquist: Range = (0.15, 0.7)
+    gain_residue: Range = (0.0, 0.01)
+    dead_line_probability: float = 0.05
+    hot_pixel_fraction: Range = (0.0, 2e-6)
+    border_probability: float = 0.12
+    border_share: Range = (0.004, 0.035)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LookRanges:
+    """The state in which an archive holds the micrograph; the probabilities are independent.
+
+    Parameters
+    ----------
+    low_pass_probability, low_pass_angstrom : Gaussian low-pass, half height
+    high_pass_probability, high_pass_diameters : Gaussian high-pass, half height in particle diameters
+    denoise_probability : non-local means, bilateral, median or CLAHE on 8 bits
+    eight_bit_probability, jpeg_probability, jpeg_quality : storage; JPEG implies 8 bits
+    """
+
+    low_pass_probability: float = 0.2
+    low_pass_angstrom: Range = (10.0, 30.0)
+    high_pass_probability: float = 0.15
+    high_pass_diameters: Range = (1.5, 8.0)
+    denoise_probability: float = 0.15
+    eight_bit_probability: float = 0.3
+    jpeg_probability: float = 0.15
+    jpeg_quality: Range = (60, 97)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """All ranges of the simulator, in the order in which electrons meet things.
+
+    Parameters
+    ----------
+    shape_yx : rows, columns of a micrograph
+    pixel_size_angstrom : Å per pixel
+    layout, ice, dirt, optics, detector, look : see their classes
+    """
+
+    shape_yx: tuple[int, int] = (4096, 4096)
+    pixel_size_angstrom: float = 1.5
+    layout: LayoutRanges = field(default_factory=LayoutRanges)
+    ice: IceRanges = field(default_factory=IceRanges)
+    dirt: DirtRanges = field(default_factory=DirtRanges)
+    optics: OpticsRanges = field(default_factory=OpticsRanges)
+    detector: DetectorRanges = field(default_factory=DetectorRanges)
+    look: LookRanges = field(default_factory=LookRanges)
+
+    def __post_init__(self) -> None:
+        if min(self.shape_yx) < 32:
+            raise SettingsError(f"shape_yx is {self.shape_yx}; a simulated micrograph has at least 32 pixels a side")
+        if not self.pixel_size_angstrom > 0:
+            raise SettingsError(f"pixel_size_angstrom is {self.pixel_size_angstrom:g}, expected a positive number of Å")
+        for group in ("layout", "ice", "dirt", "optics", "detector", "look"):
+            _check_ranges(group, getattr(self, group))
+
+
+def _check_ranges(group: str, ranges: Any) -> None:
+    for item in fields(ranges):
+        name, value = f"{group}.{item.name}", getattr(ranges, item.name)
+        if item.name.endswith("_probability"):
+            if not 0 <= value <= 1:
+                raise SettingsError(f"{name} is {value:g}, expected a probability in [0, 1]")
+        elif item.type == "Range":
+            if len(value) != 2 or not all(np.isfinite(value)):
+                raise SettingsError(f"{name} is {value!r}, expected two finite numbers: lowest, highest")
+            if value[0] > value[1]:
+                raise SettingsError(
+                    f"{name} is {value[0]:g} to {value[1]:g}: the lowest value is above the highest; swap them"
+                )
+            if value[0] < 0:
+                raise SettingsError(f"{name} starts at {value[0]:g}, expected 0 or more")
+        elif isinstance(value, tuple) and len(value) == 0:
+            raise SettingsError(f"{name} is empty, expected at least one value")
+
+
+def draw(rng: np.random.Generator, limits: Range) -> float:
+    """Uniform within the limits."""
+    return float(rng.uniform(*limits))
+
+
+def draw_log(rng: np.random.Generator, limits: Range) -> float:
+    """Uniform in the logarithm within positive limits."""
+    return float(np.exp(rng.uniform(np.log(limits[0]), np.log(limits[1]))))
+
+
+def draw_count(rng: np.random.Generator, limits: Range) -> int:
+    """Whole number, uniform within the limits, both included."""
+    return int(rng.integers(int(limits[0]), int(limits[1]) + 1))
+
+
+def recipe_from_mapping(values: Mapping[str, Any], base: Recipe | None = None) -> Recipe:
+    """A recipe from nested tables such as TOML gives; fields that are not named keep those of `base`."""
+    recipe: Recipe = _updated(base or Recipe(), values, "recipe")
+    return recipe
+
+
+def recipe_from_toml(text: str) -> Recipe:
+    """Inverse of `recipe_to_toml`; unknown names raise `SettingsError` listing the known ones."""
+    try:
+        return recipe_from_mapping(tomllib.loads(text))
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"the recipe is not valid TOML: {error}") from error
+
+
+def recipe_to_toml(recipe: Recipe) -> str:
+    """Every field of the recipe as TOML, scalars first, then one table per group."""
+    top, tables = [], []
+    for item in fields(recipe):
+        value = getattr(recipe, item.name)
+        if is_dataclass(value):
+            lines = [f"{inner.name} = {_toml_value(getattr(value, inner.name))}" for inner in fields(value)]
+            tables.append("\n".join([f"[{item.name}]", *lines]))
+        else:
+            top.append(f"{item.name} = {_toml_value(value)}")
+    return "\n\n".join(["\n".join(top), *tables]) + "\n"
+
+
+def _toml_value(value: Any) -> str:
+    if isinstance(value, tuple):
+        return "[" + ", ".join(_toml_value(part) for part in value) + "]"
+    return repr(value)
+
+
+def _updated(target: Any, values: Mapping[str, Any], where: str) -> Any:
+    known = {item.name for item in fields(target)}
+    changes: dict[str, Any] = {}
+    for name, value in values.items():
+        if name not in known:
+            raise SettingsError(f"{where} has no field {name!r}; known: {', '.join(sorted(known))}")
+        current = getattr(target, name)
+        if is_dataclass(current):
+            if not isinstance(value, Mapping):
+                raise SettingsError(f"{where}.{name} is {value!r}, expected a table")
+            changes[name] = _updated(current, value, f"{where}.{name}")
+        elif isinstance(current, tuple):
+            if not isinstance(value, list | tuple) or not all(isinstance(part, int | float) for part in value):
+                raise SettingsError(f"{where}.{name} is {value!r}, expected a list of numbers")
+            changes[name] = tuple(value)
+        else:
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise SettingsError(f"{where}.{name} is {value!r}, expected a number")
+            changes[name] = value
+    return replace(target, **changes)
