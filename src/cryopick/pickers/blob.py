@@ -1,0 +1,166 @@
+"""`blob`: particles as dark discs, cores or hollow shells of a given diameter; needs nothing but the diameter."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated, ClassVar, Literal, Self, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryopick.errors import SettingsError
+from cryopick.geometry.units import Length
+from cryopick.pickers.registry import register_picker
+from cryopick.processing.fourier import normalized_correlation
+from cryopick.processing.normalize import normalize_locally
+from cryopick.processing.peaks import find_peaks
+from cryopick.processing.scale import ScaleMap, resample
+from cryopick.types import Micrograph, Picks
+
+ProfileName = Literal["auto", "small-core", "core", "solid", "wide", "disc", "shell", "thin-shell"]
+
+PROFILES: dict[ProfileName, tuple[float, float]] = {
+    "small-core": (0.40, 0.0),
+    "core": (0.50, 0.0),
+    "solid": (0.70, 0.0),
+    "wide": (0.85, 0.0),
+    "disc": (1.0, 0.0),
+    "shell": (1.0, 0.60),
+    "thin-shell": (1.0, 0.80),
+}
+"""Outer and inner radius of the dark part, in particle radii. The diameter that people give is that of the circle
+around every view, or of the mask; the dark core of an elongated or domed particle is smaller than that."""
+
+WORKING_DIAMETER_PX = 12.0
+"""Micrographs are resampled to this many pixels per diameter. The window then holds about 300 pixels: enough to tell
+disc from shell, few enough that the chance correlation of white noise (about 0.06, one standard deviation) and the
+correlation of a particle that the eye can just see (0.3 and more) lie apart at any pixel size and any noise level."""
+WINDOW_RADII = 1.6
+"""Radius of the window that is compared with the profile, in particle radii: the particle and a rim of background."""
+EDGE_WIDTH_RADII = 0.12
+"""Softness of the profile's edges: about one working pixel."""
+CANDIDATE_FLOOR = 0.15
+"""Peaks below are never candidates."""
+EVIDENCE_FLOOR = 0.3
+"""Peaks below do not take part in the choice of the profile: most of them are noise."""
+SCALE_STEP = 1.19
+"""Ratio of neighbouring diameters within a range: a quarter octave, at which a disc loses a tenth of its score."""
+SMALLEST_DIAMETER_PX = 4.0
+"""Below it discs and shells cannot be told from single noisy pixels."""
+
+
+@register_picker("blob")
+@dataclass(frozen=True, kw_only=True)
+class BlobPicker:
+    """Correlates the micrograph with dark radial profiles of the particle's diameter.
+
+    Scale-space blob detection (T. Lindeberg, Int. J. Computer Vision 30 (1998) 79-116) with normalised correlation in
+    the place of the Laplacian, which makes scores comparable between micrographs, and with a family of profiles, solid
+    and hollow, in the place of a single one, so that a shell is marked at its centre rather than on its rim. One
+    profile is chosen per micrograph, or per run: the one with more strong dark matches than strong bright ones. Noise
+    gives as many bright as dark matches, whatever the profile, so it has no say.
+    """
+
+    name: ClassVar[str]
+    score_meaning: ClassVar[str] = "correlation with a dark disc or shell, -1 to 1; pure noise stays below 0.3"
+    default_threshold: ClassVar[float] = 0.36
+
+    diameter: Annotated[Length | None, "particle diameter, or a range of diameters such as 150-200A"] = None
+    profile: Annotated[
+        ProfileName, "radial profile of the particle: auto chooses; core for dense, shell for hollow particles"
+    ] = "auto"
+
+    def __post_init__(self) -> None:
+        if self.profile not in get_args(ProfileName):
+            raise SettingsError(f"profile {self.profile!r} unknown; known profiles: {', '.join(get_args(ProfileName))}")
+
+    def prepare(self, micrographs: Sequence[Micrograph]) -> Self:
+        """The same picker with the profile that suits these micrographs, so that a run uses one profile throughout."""
+        if self.profile != "auto" or not micrographs:
+            return self
+        evidence: dict[ProfileName, float] = dict.fromkeys(PROFILES, 0.0)
+        for micrograph in micrographs:
+            for name, value in self._evidence(micrograph).items():
+                evidence[name] += value
+        return replace(self, profile=_strongest(evidence))
+
+    def pick(self, micrograph: Micrograph) -> Picks:
+        """All candidates with a correlation above `CANDIDATE_FLOOR`; see `cryopick.pickers.protocol.Picker`."""
+        profile = self.profile if self.profile != "auto" else _strongest(self._evidence(micrograph))
+        found = [
+            (scale.to_stored_xy(xy_px), score, np.full(len(score), diameter_px))
+            for working, scale, diameter_px in self._scales(micrograph)
+            for correlation in _correlations(working, [profile], working_diameter_px=diameter_px * scale.factor)
+            for xy_px, score in [find_peaks(correlation, min_score=CANDIDATE_FLOOR)]
+        ]
+        xy_px, score, diameter_px = (np.concatenate(column) for column in zip(*found, strict=True))
+        picks = Picks(
+            xy_px=xy_px,
+            score=score,
+            diameter_px=diameter_px,
+            micrograph_name=micrograph.name,
+            shape_yx=micrograph.shape_yx,
+            pixel_size_angstrom=micrograph.pixel_size_angstrom,
+        )
+        return picks.take(np.lexsort((xy_px[:, 0], xy_px[:, 1], -score)))
+
+    def _scales(self, micrograph: Micrograph) -> Iterator[tuple[NDArray[np.float32], ScaleMap, float]]:
+        """For each diameter: the normalised working image, its scale, and the diameter in stored pixels."""
+        for diameter_px in _diameters_px(self.diameter, micrograph):
+            factor = min(WORKING_DIAMETER_PX / diameter_px, 1.0)  # growing an image adds pixels but no information
+            working, scale = resample(micrograph.pixels, factor=factor)
+            yield normalize_locally(working, diameter_px=diameter_px * scale.factor), scale, diameter_px
+
+    def _evidence(self, micrograph: Micrograph) -> dict[ProfileName, float]:
+        """Per profile: squared correlation of strong dark peaks minus that of strong bright ones."""
+        evidence: dict[ProfileName, float] = dict.fromkeys(PROFILES, 0.0)
+        for working, scale, diameter_px in self._scales(micrograph):
+            working_diameter_px = diameter_px * scale.factor
+            correlations = _correlations(working, list(PROFILES), working_diameter_px=working_diameter_px)
+            for name, correlation in zip(PROFILES, correlations, strict=True):
+                for sign in (1.0, -1.0):
+                    reach_px = 0.5 * working_diameter_px
+                    _, score = find_peaks(sign * correlation, min_score=EVIDENCE_FLOOR, radius_px=reach_px)
+                    evidence[name] += sign * float(np.sum(score.astype(np.float64) ** 2))
+        return evidence
+
+
+def _diameters_px(diameter: Length | None, micrograph: Micrograph) -> NDArray[np.float64]:
+    """The diameters to look for, in stored pixels: one, or steps of at most `SCALE_STEP` from low to high."""
+    if diameter is None:
+        raise SettingsError("picker blob needs a diameter; give --diameter, for example 180A, 108px or 150-200A")
+    low_px, high_px = diameter.to_px(micrograph.pixel_size_angstrom)
+    if low_px < SMALLEST_DIAMETER_PX:
+        raise SettingsError(
+            f"{micrograph.name}: diameter {diameter} is {low_px:.3g} px, expected {SMALLEST_DIAMETER_PX:g} px or more; "
+            "check --diameter and the pixel size, or use micrographs that are binned less"
+        )
+    steps = int(np.ceil(np.log(high_px / low_px) / np.log(SCALE_STEP)))
+    return np.geomspace(low_px, high_px, steps + 1)
+
+
+def _strongest(evidence: dict[ProfileName, float]) -> ProfileName:
+    return max(evidence, key=lambda profile: evidence[profile])
+
+
+def _correlations(
+    working: NDArray[np.float32], names: list[ProfileName], *, working_diameter_px: float
+) -> Iterator[NDArray[np.float32]]:
+    """Correlation of a normalised image with each named dark profile, (h, w) in [-1, 1]."""
+    radius_px = working_diameter_px / 2
+    reach = int(np.ceil(WINDOW_RADII * radius_px))
+    offset = np.arange(-reach, reach + 1) / radius_px
+    radius = np.hypot(offset[:, None], offset)  # (t, t), in particle radii
+    templates = [_dark_profile(radius, *PROFILES[name]) for name in names]
+    return normalized_correlation(working, templates, window=radius <= WINDOW_RADII)
+
+
+def _dark_profile(radius: NDArray[np.float64], outer: float, inner: float) -> NDArray[np.float32]:
+    """-1 between the radii `inner` and `outer`, 0 elsewhere, with soft edges."""
+
+    def inside(edge: float) -> NDArray[np.float64]:
+        return 0.5 * (1 + np.tanh((edge - radius) / EDGE_WIDTH_RADII))
+
+    hollow = inside(inner) if inner > 0 else 0.0
+    return np.asarray(hollow - inside(outer), np.float32)
