@@ -7,24 +7,41 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from cryopick.errors import FormatError, InputError, SettingsError
-from cryopick.io.csv import read_csv, write_cryoppp, write_csv
-from cryopick.io.grouping import shape_of, with_image_size
+from cryopick.io.box import read_box, write_box
+from cryopick.io.cbox import read_cbox, write_cbox
+from cryopick.io.coco import read_coco, write_coco
+from cryopick.io.cryosparc import read_cryosparc, write_cryosparc
+from cryopick.io.csv import is_cryoppp_header, read_csv, write_cryoppp, write_csv
+from cryopick.io.eman_json import read_eman_json, write_eman_json
+from cryopick.io.grouping import shapes_of, with_image_size
+from cryopick.io.json_object import read_json_object
 from cryopick.io.names import micrograph_name_of_file, without_extension
 from cryopick.io.relion import read_relion, write_relion_list, write_relion_micrograph, write_relion_particles
+from cryopick.io.text import read_text
+from cryopick.io.topaz import read_topaz, write_topaz
 from cryopick.types import Picks
 
 LIST_FILE = "autopick.star"
+_BOOKKEEPING = ("job.star", "*pipeline.star", "coords_suffix_*.star", "RELION_*.star", "*summary.star", "set.json")
+"""Files of RELION jobs and label sets that lie among coordinate files and hold none."""
 
 
 @dataclass(frozen=True)
-class ReadOptions:
-    """What a file may not say itself."""
+class FileFacts:
+    """What a file may not say itself, for reading; or needs to hold, for writing.
 
-    shapes_yx: Mapping[str, tuple[int, int]] | None = None
+    Parameters
+    ----------
+    shape_yx : (h, w) of the micrograph, where a file is for one
+    pixel_size_angstrom : Å per px of the micrographs
+    box_px : side of boxes in px
+    rows : the convention of CryoSPARC's y, "relion" or "flipped" (see `cryopick.io.cryosparc`)
+    """
+
+    shape_yx: tuple[int, int] | None = None
     pixel_size_angstrom: float | None = None
-
-    def shape_for(self, path: Path) -> tuple[int, int] | None:
-        return shape_of(self.shapes_yx, micrograph_name_of_file(path.name))
+    box_px: float | None = None
+    rows: str | None = None
 
 
 @dataclass(frozen=True)
@@ -41,30 +58,90 @@ class CoordinateFormat:
     name: str
     suffix: str
     description: str
-    read: Callable[[Path, ReadOptions], dict[str, Picks]]
-    write: Callable[[Path, Sequence[Picks]], None]
+    read: Callable[[Path, FileFacts], dict[str, Picks]]
+    write: Callable[[Path, Sequence[Picks], FileFacts], None]
     is_per_micrograph: bool = False
     tail: str = ""
 
 
-def _read_star(path: Path, _: ReadOptions) -> dict[str, Picks]:
-    return read_relion(path)
-
-
-def _write_star(path: Path, picks: Sequence[Picks]) -> None:
-    write_relion_particles(path, picks)
-
-
-def _read_csv(path: Path, options: ReadOptions) -> dict[str, Picks]:
-    return read_csv(path, shape_yx=options.shape_for(path), pixel_size_angstrom=options.pixel_size_angstrom)
+def _only(picks: Picks) -> dict[str, Picks]:
+    return {picks.micrograph_name: picks}
 
 
 FORMATS: dict[str, CoordinateFormat] = {
     entry.name: entry
     for entry in (
-        CoordinateFormat("star", ".star", "RELION 3.0 to 5", _read_star, _write_star, tail="_picks"),
-        CoordinateFormat("csv", ".csv", "x,y with any of score, diameter, class, kind", _read_csv, write_csv),
-        CoordinateFormat("cryoppp", ".csv", "CryoPPP ground truth", _read_csv, write_cryoppp, is_per_micrograph=True),
+        CoordinateFormat(
+            "star",
+            ".star",
+            "RELION 3.0 to 5: one micrograph, combined particles, or autopick.star",
+            lambda path, _: read_relion(path),
+            lambda path, picks, _: write_relion_particles(path, picks),
+            tail="_picks",
+        ),
+        CoordinateFormat(
+            "box",
+            ".box",
+            "EMAN: corners of whole-pixel boxes",
+            lambda path, _: _only(read_box(path)),
+            lambda path, picks, facts: write_box(path, picks[0], box_px=facts.box_px),
+            is_per_micrograph=True,
+        ),
+        CoordinateFormat(
+            "cbox",
+            ".cbox",
+            "crYOLO: boxes with size estimates and confidence",
+            lambda path, _: _only(read_cbox(path)),
+            lambda path, picks, facts: write_cbox(path, picks[0], box_px=facts.box_px),
+            is_per_micrograph=True,
+        ),
+        CoordinateFormat(
+            "eman-json",
+            ".json",
+            "EMAN2 info file",
+            lambda path, _: _only(read_eman_json(path)),
+            lambda path, picks, _: write_eman_json(path, picks[0]),
+            is_per_micrograph=True,
+            tail="_info",
+        ),
+        CoordinateFormat(
+            "topaz",
+            ".txt",
+            "Topaz: image_name, x_coord, y_coord, score",
+            lambda path, _: read_topaz(path),
+            lambda path, picks, _: write_topaz(path, picks),
+        ),
+        CoordinateFormat(
+            "coco",
+            ".json",
+            "COCO annotations",
+            lambda path, _: read_coco(path),
+            lambda path, picks, facts: write_coco(path, picks, box_px=facts.box_px),
+        ),
+        CoordinateFormat(
+            "csv",
+            ".csv",
+            "x,y with any of score, diameter, class, kind, reason, micrograph",
+            lambda path, facts: read_csv(path, shape_yx=facts.shape_yx, pixel_size_angstrom=facts.pixel_size_angstrom),
+            lambda path, picks, _: write_csv(path, picks),
+        ),
+        CoordinateFormat(
+            "cryoppp",
+            ".csv",
+            "CryoPPP ground truth: y counted from the bottom",
+            lambda path, facts: read_csv(path, shape_yx=facts.shape_yx),
+            lambda path, picks, _: write_cryoppp(path, picks),
+            is_per_micrograph=True,
+        ),
+        CoordinateFormat(
+            "cryosparc",
+            ".cs",
+            "CryoSPARC particle locations",
+            lambda path, facts: read_cryosparc(path, rows=facts.rows),
+            lambda path, picks, facts: write_cryosparc(
+                path, picks, rows=facts.rows, pixel_size_angstrom=facts.pixel_size_angstrom
+            ),
+        ),
     )
 }
 
@@ -85,10 +162,24 @@ def detect_format(path: Path) -> str:
         If it is none that we read.
     """
     suffix = path.suffix.lower()
-    if suffix == ".star":
-        return "star"
-    if suffix == ".csv":
-        return "csv"
+    named = {".star": "star", ".box": "box", ".cbox": "cbox", ".cs": "cryosparc"}.get(suffix)
+    if named is not None:
+        return named
+    if suffix == ".json":
+        content = read_json_object(path, what="EMAN2 boxes or COCO annotations")
+        if "boxes" in content:
+            return "eman-json"
+        if "annotations" in content:
+            return "coco"
+        raise FormatError(f"{path}: JSON with neither `boxes` (EMAN2) nor `annotations` (COCO); pass the format")
+    if suffix in (".csv", ".txt", ".tsv"):
+        first = read_text(path, what="a table of coordinates").lstrip().partition("\n")[0].strip().lower()
+        if first.split("\t")[0] == "image_name":
+            return "topaz"
+        if suffix == ".csv":
+            return "cryoppp" if is_cryoppp_header(first.split(",")) else "csv"
+        if suffix == ".tsv" or "," in first:
+            return "csv"
     raise FormatError(f"{path}: coordinate format not recognised; pass one of: {', '.join(FORMATS)}")
 
 
@@ -98,6 +189,7 @@ def read_picks(
     format: str | None = None,
     shapes_yx: Mapping[str, tuple[int, int]] | None = None,
     pixel_size_angstrom: float | None = None,
+    rows: str | None = None,
 ) -> dict[str, Picks]:
     """Picks by micrograph name, from a file or a folder of files, in our frame.
 
@@ -111,6 +203,7 @@ def read_picks(
     shapes_yx : (h, w) by micrograph name or alias. Some formats need it; given, picks outside the image are kept
         with a warning in `Picks.warnings`, and when more than half are outside that is an error
     pixel_size_angstrom : Å per px, for files with coordinates in Å and where the file does not say
+    rows : "relion" or "flipped", for CryoSPARC's .cs, which does not say it (see `cryopick.io.cryosparc`)
 
     Raises
     ------
@@ -120,20 +213,23 @@ def read_picks(
         If a file is malformed; the message names the line.
     """
     path = Path(path)
-    options = ReadOptions(shapes_yx, pixel_size_angstrom)
+    facts = FileFacts(pixel_size_angstrom=pixel_size_angstrom, rows=rows)
+    shapes_yx = shapes_yx or {}
     if path.is_dir() and (path / LIST_FILE).is_file() and format in (None, "star"):
         path, format = path / LIST_FILE, "star"
     if path.is_dir():
-        found = _read_folder(path, format, options)
+        found = _read_folder(path, format, facts, shapes_yx)
     elif path.is_file():
-        found = format_named(format or detect_format(path)).read(path, options)
+        shape_yx = shapes_of([micrograph_name_of_file(path.name)], shapes_yx)
+        facts = replace(facts, shape_yx=next(iter(shape_yx.values()), None))
+        found = format_named(format or detect_format(path)).read(path, facts)
     else:
         raise InputError(f"{path}: no such file or folder; expected coordinates")
     checked = {}
+    shape_of = shapes_of(found, shapes_yx)
     for name, picks in found.items():
-        shape_yx = shape_of(shapes_yx, name) or picks.shape_yx
         known = replace(picks, pixel_size_angstrom=picks.pixel_size_angstrom or pixel_size_angstrom)
-        checked[name] = with_image_size(known, shape_yx, source=str(path))
+        checked[name] = with_image_size(known, shape_of.get(name, picks.shape_yx), source=str(path))
     return checked
 
 
@@ -142,6 +238,9 @@ def write_picks(
     path: Path | str,
     *,
     format: str | None = None,
+    box_px: float | None = None,
+    rows: str | None = None,
+    pixel_size_angstrom: float | None = None,
     keep_rejected: bool = False,
 ) -> list[Path]:
     """Write picks to one file, or to a folder with one file per micrograph; returns the files written.
@@ -152,6 +251,9 @@ def write_picks(
     Parameters
     ----------
     format : a name from `FORMATS`; None takes it from the extension of `path`
+    box_px : side of boxes, for box, cbox and coco; None takes each pick's diameter
+    rows : "relion" or "flipped", for cryosparc
+    pixel_size_angstrom : Å per px where the picks do not know it, for cryosparc
     keep_rejected : also write candidates with a rejection reason; only CSV has a column for it
 
     Raises
@@ -165,23 +267,29 @@ def write_picks(
     ordered = list(picks.values()) if isinstance(picks, Mapping) else list(picks)
     if not keep_rejected:
         ordered = [one.kept() for one in ordered]
+    facts = FileFacts(pixel_size_angstrom=pixel_size_angstrom, box_px=box_px, rows=rows)
     is_folder = path.is_dir() or not path.suffix
     if format is None and is_folder:
         raise SettingsError(f"{path}: is a folder, so the format must be given; one of: {', '.join(FORMATS)}")
     chosen = format_named(format) if format else format_named(detect_format(path))
     if is_folder:
-        return _write_folder(path, ordered, chosen)
+        return _write_folder(path, ordered, chosen, facts)
     if chosen.is_per_micrograph and len(ordered) != 1:
         raise SettingsError(
             f"{path}: a {chosen.name} file holds one micrograph and there are {len(ordered)}; give a folder instead"
         )
-    chosen.write(path, ordered)
+    chosen.write(path, ordered, facts)
     return [path]
 
 
-def _read_folder(folder: Path, format: str | None, options: ReadOptions) -> dict[str, Picks]:
+def _read_folder(
+    folder: Path, format: str | None, facts: FileFacts, shapes_yx: Mapping[str, tuple[int, int]]
+) -> dict[str, Picks]:
     wanted = {entry.suffix for entry in FORMATS.values()} if format is None else {format_named(format).suffix}
-    files = sorted(file for file in folder.rglob("*") if file.is_file() and file.suffix.lower() in wanted)
+    files = [file for file in sorted(folder.rglob("*")) if file.suffix.lower() in wanted and file.is_file()]
+    files = [file for file in files if not any(file.match(pattern) for pattern in _BOOKKEEPING)]
+    if format is None:
+        files = [file for file in files if file.suffix.lower() not in (".json", ".txt") or _is_recognised(file)]
     if not files:
         endings = ", ".join(sorted(wanted))
         raise InputError(f"{folder}: no coordinate files ({endings}) found; give a folder that holds some")
@@ -190,12 +298,12 @@ def _read_folder(folder: Path, format: str | None, options: ReadOptions) -> dict
         raise InputError(f"{folder}: files of several formats ({', '.join(endings_found)}); pass the format to read")
     found: dict[str, Picks] = {}
     file_of: dict[str, Path] = {}
-    for file in files:
+    named_by_file = {file: micrograph_name_of_file(file.relative_to(folder).as_posix()) for file in files}
+    shape_of = shapes_of(named_by_file.values(), shapes_yx)
+    for file, file_name in named_by_file.items():
         chosen = format_named(format or detect_format(file))
-        for name, picks in chosen.read(file, options).items():
-            relative = file.relative_to(folder).parent
-            is_named_by_file = name == micrograph_name_of_file(file.name)
-            full_name = str(PurePosixPath(relative.as_posix()) / name) if is_named_by_file else name
+        for name, picks in chosen.read(file, replace(facts, shape_yx=shape_of.get(file_name))).items():
+            full_name = file_name if name == micrograph_name_of_file(file.name) else name
             if full_name in found:
                 raise InputError(
                     f"{folder}: micrograph {full_name} is in {file_of[full_name].name} and in {file.name}; remove one"
@@ -205,7 +313,16 @@ def _read_folder(folder: Path, format: str | None, options: ReadOptions) -> dict
     return found
 
 
-def _write_folder(folder: Path, picks: Sequence[Picks], chosen: CoordinateFormat) -> list[Path]:
+def _is_recognised(file: Path) -> bool:
+    """False for notes and settings that only share the ending with a coordinate format."""
+    try:
+        detect_format(file)
+    except FormatError:
+        return False
+    return True
+
+
+def _write_folder(folder: Path, picks: Sequence[Picks], chosen: CoordinateFormat, facts: FileFacts) -> list[Path]:
     file_of: dict[Path, str] = {}
     for one in picks:
         file = _file_in(folder, one.micrograph_name, chosen)
@@ -218,7 +335,7 @@ def _write_folder(folder: Path, picks: Sequence[Picks], chosen: CoordinateFormat
         if chosen.name == "star":
             write_relion_micrograph(file, one)
         else:
-            chosen.write(file, [one])
+            chosen.write(file, [one], facts)
     written = list(file_of)
     if chosen.name == "star":
         write_relion_list(folder / LIST_FILE, [one.micrograph_name for one in picks], [str(file) for file in file_of])

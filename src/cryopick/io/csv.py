@@ -93,7 +93,7 @@ def read_csv_table(path: Path) -> CsvTable:
     if not numbered:
         raise FormatError(f"{path}: is empty, expected a header such as x,y and one row per particle")
     header = [cell.strip().lstrip("#").strip().lower() for cell in numbered[0][1]]
-    is_cryoppp = set(header) >= _CRYOPPP_HEADER
+    is_cryoppp = is_cryoppp_header(header)
     if _is_number(header[0]) and len(header) > 1:
         names = ["x", "y", "score"][: len(header)] + [""] * (len(header) - 3)
     else:
@@ -113,6 +113,11 @@ def read_csv_table(path: Path) -> CsvTable:
     columns = list(zip(*(row for _, row in numbered), strict=True)) if numbered else [()] * len(names)
     fields = {name: column for name, column in zip(names, columns, strict=True) if name}
     return CsvTable(path, fields, [n for n, _ in numbered], is_cryoppp)
+
+
+def is_cryoppp_header(cells: Sequence[str]) -> bool:
+    """True for the header of CryoPPP's files, whose y axis is flipped."""
+    return {cell.strip().lower() for cell in cells} >= _CRYOPPP_HEADER
 
 
 def read_csv(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryopick.errors import InputError
+from cryopick.io.names import match_micrograph_names
 from cryopick.types import Picks
 
 MAX_OUTSIDE_FRACTION = 0.5
@@ -72,13 +73,8 @@ def is_inside(xy_px: NDArray[np.float64], shape_yx: tuple[int, int]) -> NDArray[
     return np.asarray((x >= -0.5) & (x < width - 0.5) & (y >= -0.5) & (y < height - 0.5))
 
 
-def shape_of(shapes_yx: Mapping[str, tuple[int, int]] | None, name: str) -> tuple[int, int] | None:
-    """The image size of micrograph `name`, by its aliases (see `match_micrograph_names`); None when not known."""
-    from cryopick.io.names import match_micrograph_names
-
+def shapes_of(names: Iterable[str], shapes_yx: Mapping[str, tuple[int, int]]) -> dict[str, tuple[int, int]]:
+    """The image sizes of the micrographs meant by `names` (see `match_micrograph_names`), those that are known."""
     if not shapes_yx:
-        return None
-    if name in shapes_yx:
-        return shapes_yx[name]
-    candidate = match_micrograph_names([name], shapes_yx).get(name)
-    return None if candidate is None else shapes_yx[candidate]
+        return {}
+    return {name: shapes_yx[candidate] for name, candidate in match_micrograph_names(names, shapes_yx).items()}

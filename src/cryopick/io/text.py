@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,11 @@ def read_text(path: Path, *, what: str) -> str:
 
 def write_text(path: Path, text: str) -> None:
     """Write atomically, with line ends as they are; what `read_text` carried through goes out as it came in."""
-    write_bytes_atomic(path, text.encode("utf-8", errors="surrogateescape"))
+    try:
+        content = text.encode("utf-8", errors="surrogateescape")
+    except UnicodeEncodeError as error:
+        raise FormatError(f"{path}: {text[error.start]!r} in a name is no character; rename the micrograph") from error
+    write_bytes_atomic(path, content)
 
 
 def shortest(values: NDArray[np.floating], *, missing: str = "nan") -> list[str]:
@@ -45,3 +50,58 @@ def shortest(values: NDArray[np.floating], *, missing: str = "nan") -> list[str]
         for row in np.flatnonzero(np.isnan(values)):
             texts[row] = missing
     return texts
+
+
+def read_number_rows(
+    text: str, path: Path, *, names: Sequence[str], at_least: int, shown: str
+) -> tuple[NDArray[np.float64], Sequence[int]]:
+    """Rows of blank- or comma-separated numbers, without a header; empty lines and `#` comments are passed over.
+
+    Parameters
+    ----------
+    names : of the columns that are read; further ones are ignored
+    at_least : how many columns a row must have; all rows must have equally many
+    shown : the expected row, for the message
+
+    Returns
+    -------
+    rows : (n, c) finite numbers, c between `at_least` and `len(names)`
+    lines : 1-based line of each row
+
+    Raises
+    ------
+    FormatError
+        For a short or ragged row, or a text that is no finite number, naming the line.
+    """
+    split = [(number, line.replace(",", " ").split()) for number, line in enumerate(text.split("\n"), start=1)]
+    split = [(number, words) for number, words in split if words and not words[0].startswith("#")]
+    lines = [number for number, _ in split]
+    width = len(split[0][1]) if split else at_least
+    for number, words in split:
+        if len(words) < at_least or len(words) != width:
+            raise FormatError(
+                f"{path} line {number}: {len(words)} values, expected {max(width, at_least)}: {shown}; "
+                "fix or delete the row"
+            )
+    width = min(width, len(names))
+    cells = [words[:width] for _, words in split]
+    try:
+        rows = np.array(cells, dtype=np.float64).reshape(-1, width)
+    except (ValueError, UnicodeError):
+        rows = np.array([[number_or_nan(cell) for cell in row] for row in cells])
+    is_bad = ~np.isfinite(rows)
+    if is_bad.any():
+        row, column = divmod(int(np.argmax(is_bad)), width)
+        raise FormatError(
+            f"{path} line {lines[row]}: {names[column]} is {cells[row][column][:60]!r}, expected a number; "
+            "fix or delete the row"
+        )
+    return rows, lines
+
+
+def number_or_nan(text: str) -> float:
+    """The number that the text is, NaN for anything else."""
+    try:
+        return float(text)
+    except ValueError:
+        return float("nan")
