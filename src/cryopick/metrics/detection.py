@@ -194,8 +194,7 @@ class PrecisionRecallCurve:
     @property
     def precision(self) -> NDArray[np.float64]:
         """(n,) NaN where all picks so far are ignored."""
-        counted = self.true_positive + self.false_positive
-        return _divide(self.true_positive, counted)
+        return _divide(self.true_positive, self.true_positive + self.false_positive)
 
     @property
     def recall(self) -> NDArray[np.float64]:
@@ -207,10 +206,8 @@ class PrecisionRecallCurve:
 
     @property
     def f1(self) -> NDArray[np.float64]:
-        denominator = self.true_positive + self.false_positive + self.particle_count
-        return np.divide(
-            2 * self.true_positive, denominator, out=np.full(len(denominator), np.nan), where=denominator > 0
-        )
+        """(n,) NaN where there is nothing to count."""
+        return _divide(2 * self.true_positive, self.true_positive + self.false_positive + self.particle_count)
 
     @property
     def average_precision(self) -> float:

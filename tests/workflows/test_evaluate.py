@@ -1,0 +1,190 @@
+"""Scoring picks against labels through the workflow and the command line."""
+
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from cryopick.cli.main import build_app
+from cryopick.errors import InputError, SettingsError
+from cryopick.io.labels import Labels
+from cryopick.types import Picks
+from cryopick.workflows.evaluate import evaluate
+from cryopick.workflows.evaluation_report import as_json_object, as_table, draw_curves, write_evaluation
+
+GRID = np.stack(np.meshgrid(np.arange(1, 9) * 100.0, np.arange(1, 6) * 100.0), axis=-1).reshape(-1, 2)  # 40 particles
+SHAPE_YX = (600, 900)
+
+
+def labels(*, uncertain: int = 0, diameter_px: float | None = 80.0, name: str = "m1") -> dict[str, Labels]:
+    is_uncertain = np.arange(len(GRID)) < uncertain
+    return {name: Labels(GRID, is_uncertain, diameter_px, name)}
+
+
+def picks(offset_px: float = 0.0, *, wrong: int = 0, name: str = "m1.mrc") -> Picks:
+    elsewhere = np.stack([50.0 + 97 * np.arange(wrong), np.full(wrong, 550.0)], axis=1)
+    xy_px = np.concatenate([GRID + np.array([offset_px, 0.0]), elsewhere])
+    score = np.concatenate([np.linspace(0.99, 0.6, len(GRID)), np.linspace(0.5, 0.1, wrong)])
+    return Picks(xy_px=xy_px, score=score, micrograph_name=name, shape_yx=SHAPE_YX, pixel_size_angstrom=2.0)
+
+
+def test_perfect_picks_score_one_everywhere() -> None:
+    evaluation = evaluate([picks()], labels())
+    for scores in evaluation.tolerances:
+        assert (scores.counts.precision, scores.counts.recall, scores.counts.f1) == (1, 1, 1)
+        assert scores.average_precision == pytest.approx(1)
+    assert evaluation.main.centring.median_px == 0
+    assert evaluation.pixel_mask is not None
+    assert evaluation.pixel_mask.pooled.dice == 1
+    assert evaluation.box_one_to_one.f1 == 1
+
+
+def test_tolerance_is_a_fraction_of_the_diameter() -> None:
+    evaluation = evaluate([picks(21.0)], labels())  # 21 px is more than 0.25, less than 0.5 of 80 px
+    assert [scores.tolerance for scores in evaluation.tolerances] == [0.25, 0.5]
+    assert [scores.counts.f1 for scores in evaluation.tolerances] == [0, 1]
+    assert evaluate([picks(21.0)], labels(), diameter="84px").main.counts.f1 == 1
+    assert evaluate([picks(21.0)], labels(), diameter="168A").main.counts.f1 == 1  # 2 Å per pixel
+    own = evaluate([picks(21.0)], labels(), tolerance=0.3)
+    assert [scores.tolerance for scores in own.tolerances] == [0.3, 0.25, 0.5]
+    assert own.main.counts.f1 == 1
+
+
+def test_wrong_picks_lower_precision_but_not_the_average_precision_when_they_score_lowest() -> None:
+    evaluation = evaluate([picks(wrong=8)], labels())
+    assert evaluation.main.counts.precision == pytest.approx(40 / 48)
+    assert evaluation.main.average_precision == pytest.approx(1)
+    assert evaluation.main.best_f1 == 1
+    assert evaluation.main.best_threshold == pytest.approx(0.6)
+
+
+def test_uncertain_labels_count_neither_way() -> None:
+    counts = evaluate([picks()], labels(uncertain=10)).main.counts
+    assert (counts.true_positive, counts.false_positive, counts.false_negative, counts.ignored) == (30, 0, 0, 10)
+
+
+def test_rejected_picks_do_not_count() -> None:
+    some = replace(picks(), reason=np.where(np.arange(40) < 4, "edge", ""))
+    evaluation = evaluate([some], labels())
+    assert evaluation.main.counts.recall == pytest.approx(0.9)
+    assert evaluation.main.curve is not None
+    assert evaluation.main.curve.recall[-1] == pytest.approx(0.9)
+
+
+def test_a_labelled_micrograph_without_picks_counts_as_missed_and_is_named() -> None:
+    truth = labels() | labels(name="m2")
+    evaluation = evaluate([picks()], truth)
+    assert evaluation.main.counts.recall == pytest.approx(0.5)
+    assert any("m2" in note and "missed" in note for note in evaluation.notes)
+    skipped = evaluate([picks()], truth, skip_unpicked=True)
+    assert skipped.main.counts.recall == 1
+    assert any("m2" in note and "left out" in note for note in skipped.notes)
+
+
+def test_a_micrograph_without_labels_is_not_scored_and_is_named() -> None:
+    evaluation = evaluate([picks(), picks(wrong=5, name="m9.mrc")], labels())
+    assert evaluation.main.counts.false_positive == 0
+    assert any("m9.mrc" in note for note in evaluation.notes)
+
+
+def test_a_micrograph_labelled_as_empty_makes_every_pick_false() -> None:
+    empty = {"m1": Labels(np.zeros((0, 2)), np.zeros(0, dtype=bool), 80.0, "m1")}
+    evaluation = evaluate([picks()], empty)
+    assert evaluation.main.counts.false_positive == 40
+    assert np.isnan(evaluation.main.counts.recall)
+    assert as_json_object(evaluation)["tolerances"][0]["recall"] is None
+
+
+def test_no_common_micrograph_is_an_error_that_shows_both_names() -> None:
+    with pytest.raises(InputError, match=r"other\.mrc"):
+        evaluate([picks(name="other.mrc")], labels())
+
+
+def test_unknown_diameter_and_unknown_pixel_size_are_errors_that_name_the_option() -> None:
+    with pytest.raises(SettingsError, match="--diameter"):
+        evaluate([picks()], labels(diameter_px=None))
+    with pytest.raises(SettingsError, match="--pixel-size"):
+        evaluate([replace(picks(), pixel_size_angstrom=None)], labels(), diameter="160A")
+
+
+def test_picks_without_scores_have_counts_and_no_curve() -> None:
+    evaluation = evaluate([replace(picks(), score=np.full(40, np.nan))], labels())
+    assert evaluation.main.counts.f1 == 1
+    assert evaluation.main.curve is None
+    assert any("no score" in note for note in evaluation.notes)
+    assert "| average precision" in as_table(evaluation)
+
+
+def test_calibration_is_measured_only_for_probabilities() -> None:
+    assert evaluate([picks(wrong=8)], labels()).calibration is None
+    calibration = evaluate([picks(wrong=8)], labels(), is_probability=True).calibration
+    assert calibration is not None
+    assert calibration.observed_precision == pytest.approx(40 / 48)
+    with pytest.raises(InputError, match="not probabilities"):
+        evaluate([replace(picks(), score=np.linspace(0, 5, 40))], labels(), is_probability=True)
+
+
+def test_centring_error_is_given_in_angstrom_when_the_pixel_size_is_known() -> None:
+    scores = as_json_object(evaluate([picks(3.0)], labels()))["tolerances"][0]
+    assert scores["centring"]["median_px"] == pytest.approx(3)
+    assert scores["centring"]["median_angstrom"] == pytest.approx(6)
+    assert scores["centring"]["mean_offset_x_px"] == pytest.approx(3)
+
+
+def write_csv(path: Path, rows: list[tuple[float, float, str]], header: str) -> None:
+    with path.open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(header.split(","))
+        writer.writerows(rows)
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> tuple[Path, Path]:
+    """Pick files and label files of two micrographs."""
+    picked, truth = tmp_path / "picks", tmp_path / "labels"
+    picked.mkdir()
+    truth.mkdir()
+    for name, wrong in (("a.b.1", 4), ("c", 0)):
+        made = picks(2.0, wrong=wrong)
+        write_csv(picked / f"{name}.csv", [(*xy, s) for xy, s in zip(made.xy_px, made.score, strict=True)], "x,y,score")
+        write_csv(truth / f"{name}.csv", [(x, y, "particle") for x, y in GRID] + [(50, 550, "uncertain")], "x,y,kind")
+    return picked, truth
+
+
+def run(*arguments: str) -> str:
+    result = CliRunner().invoke(build_app("evaluate"), ["evaluate", *arguments], catch_exceptions=False)
+    assert result.exit_code == 0
+    return result.stdout
+
+
+def test_command_prints_a_table_or_json_and_writes_the_same_files_twice(
+    folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    picked, truth = folders
+    arguments = (str(picked), "--truth", str(truth), "--diameter", "80px")
+    table = run(*arguments, "-o", str(tmp_path / "out"))
+    assert "2 micrographs, 84 picks, 80 particles" in table
+    first = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    scores = json.loads(run(*arguments, "--json", "-o", str(tmp_path / "out")))
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == first
+    assert set(first) == {"evaluation.json", "evaluation.md", "micrographs.csv", "curve.csv", "curve.png"}
+    assert json.loads(first["evaluation.json"]) == scores
+    main = scores["tolerances"][0]
+    assert main["counts"] == {
+        "true_positive": 80, "false_positive": 3, "false_negative": 0, "ignored": 1, "duplicate": 0,
+    }  # fmt: skip
+    assert main["precision"] == pytest.approx(80 / 83)
+
+
+def test_curve_picture_is_a_png_and_the_curve_file_ends_at_the_headline(tmp_path: Path) -> None:
+    evaluation = evaluate([picks(wrong=8)], labels(), is_probability=True)
+    assert draw_curves({"blob": evaluation, "template": evaluation})[:4] == b"\x89PNG"
+    files = {path.name: path for path in write_evaluation(evaluation, tmp_path)}
+    assert files["calibration.png"].read_bytes()[:4] == b"\x89PNG"
+    last = list(csv.DictReader(files["curve.csv"].read_text().splitlines()))[-1]
+    assert float(last["precision"]) == pytest.approx(evaluation.main.counts.precision, rel=1e-4)
+    assert float(last["recall"]) == pytest.approx(evaluation.main.counts.recall)
