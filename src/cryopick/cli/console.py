@@ -1,0 +1,108 @@
+"""What every command shows: progress on stderr, data on stdout, JSON lines for programs."""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import typer
+
+
+class Listener(Protocol):
+    """Hears of each micrograph as it ends."""
+
+    def __call__(self, event: Any) -> None: ...
+
+
+def print_json(content: dict[str, Any]) -> None:
+    """One line of JSON on stdout; NaN, which JSON lacks, becomes null."""
+    sys.stdout.write(json.dumps(_without_nan(content), ensure_ascii=False, allow_nan=False) + "\n")
+    sys.stdout.flush()
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    return [_without_nan(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def command_line() -> str:
+    """What the user typed, ready to paste."""
+    return shlex.join(["cryopick", *sys.argv[1:]])
+
+
+@contextmanager
+def progress_listener(*, is_json: bool) -> Iterator[Listener]:
+    """A listener for the events of a run: a progress bar on stderr, or one JSON line per event on stdout.
+
+    Where stderr is no terminal, a line per failure and one per tenth of the run are written instead of the bar.
+    """
+    if is_json:
+        from cryopick.workflows.pick import event_as_dict
+
+        yield lambda event: print_json(event_as_dict(event))
+    elif sys.stderr.isatty():
+        with _bar() as listener:
+            yield listener
+    else:
+        yield _plain_lines
+
+
+@contextmanager
+def _bar() -> Iterator[Listener]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        def render(self, task: Any) -> Text:
+            return Text(
+                "" if not task.speed else f"{task.speed:.2f}/s" if task.speed >= 1 else f"{1 / task.speed:.1f} s each"
+            )
+
+    picked, particles = 0, 0
+    columns = (
+        TextColumn("picking"), BarColumn(), MofNCompleteColumn(), Rate(), TextColumn("left"), TimeRemainingColumn(),
+        TextColumn("{task.fields[particles]:,} particles"),
+    )  # fmt: skip
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        bar = progress.add_task("picking", total=None, particles=0)
+
+        def listen(event: Any) -> None:
+            nonlocal picked, particles
+            particles += event.count
+            if event.status == "skipped":  # known before: no part of the rate
+                picked += 1
+                progress.update(bar, total=event.total - picked, particles=particles)
+                return
+            if event.error:
+                progress.console.print(
+                    f"not picked: {event.name}: {event.error}", style="red", markup=False, highlight=False
+                )
+            progress.update(bar, total=event.total - picked, advance=1, particles=particles)
+
+        yield listen
+
+
+def _plain_lines(event: Any) -> None:
+    if event.error:
+        typer.echo(f"not picked: {event.name}: {event.error}", err=True)
+    tenth = max(1, event.total // 10)
+    if event.status != "skipped" and (event.position % tenth == 0 or event.position == event.total):
+        typer.echo(f"{event.position} of {event.total} micrographs", err=True)
+
+
+def print_warnings(warnings: dict[str, int], *, most: int = 5) -> None:
+    """Each different warning once, with the number of micrographs it is for, on stderr."""
+    ordered = sorted(warnings.items(), key=lambda item: (-item[1], item[0]))
+    for text, count in ordered[:most]:
+        typer.echo(f"warning ({count} micrograph{'s' if count > 1 else ''}): {text}", err=True)
+    if len(ordered) > most:
+        typer.echo(f"warning: {len(ordered) - most} more kinds of warnings are in the report", err=True)

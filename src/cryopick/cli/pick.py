@@ -1,0 +1,130 @@
+"""`cryopick pick`: parse, run the workflow, print where the results are."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cryopick.cli.console import command_line, print_json, print_warnings, progress_listener
+from cryopick.cli.options import option_value, with_options
+from cryopick.geometry.selection import SelectionSettings
+from cryopick.pickers.registry import list_pickers, picker_class
+from cryopick.workflows.pick import DEFAULT_PICKER, make_settings, pick_to_folder, read_config, summary_as_dict
+from cryopick.workflows.pick_one import RunSettings
+from cryopick.workflows.results import RunSummary
+
+SHOWN_FAILURES = 5
+
+
+def pick(
+    *,
+    inputs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="INPUT...", help="Folders, files, 'patterns*.mrc', @list.txt or a RELION micrographs.star."
+        ),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Run folder; an interrupted run in it is resumed.")],
+    picker: Annotated[
+        str | None, typer.Option(help=f"One of: {', '.join(list_pickers())}.", show_default=DEFAULT_PICKER)
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="TOML settings, for example run1/config.toml; options given here win.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", "-j", help="Processes side by side; the result does not depend on it.")
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Start again and replace the run in the folder.")
+    ] = False,
+    json: Annotated[
+        bool, typer.Option("--json", help="One JSON object per micrograph on stdout, no progress bar.")
+    ] = False,
+    given: dict[str, Any] | None = None,
+) -> None:
+    """Pick particles from micrographs into a run folder.
+
+    cryopick pick micrographs/ -o run1 --diameter 180A
+
+    Running the same command again picks only what is missing. Options whose help starts with the picker's name belong
+    to that --picker alone; `cryopick pickers` lists the pickers.
+    """
+    from_config = {} if config is None else read_config(config)
+    name = picker or from_config.pop("picker", DEFAULT_PICKER)
+    if from_config and picker is not None:
+        from_config = _shared_settings(from_config, config, name)
+    settings = make_settings(name, **{**from_config, **(given or {})})
+    with progress_listener(is_json=json) as listener:
+        summary = pick_to_folder(
+            inputs,
+            output,
+            settings,
+            workers=workers,
+            overwrite=overwrite,
+            command=command_line(),
+            on_event=listener,
+        )
+    if json:
+        print_json(summary_as_dict(summary))
+    else:
+        print_summary(summary, output)
+
+
+def print_summary(summary: RunSummary, output: Path) -> None:
+    """What a run came to and what to do with it."""
+    print_warnings(dict(summary.warnings))
+    for name, error in list(summary.failed.items())[:SHOWN_FAILURES]:
+        typer.echo(f"not picked: {name}: {error}", err=True)
+    if len(summary.failed) > SHOWN_FAILURES:
+        typer.echo(f"not picked: {len(summary.failed) - SHOWN_FAILURES} more, see {output / 'run.log'}", err=True)
+    done = summary.micrographs - len(summary.failed)
+    failed = f" ({len(summary.failed)} more failed)" if summary.failed else ""
+    typer.echo(
+        f"{summary.particles:,} particles in {done:,} micrographs{failed}, score {summary.threshold:.4g} or better"
+    )
+    if summary.box_px is not None and summary.diameter_px is not None:
+        size = f"{summary.diameter_px:g} px"
+        size += "" if summary.diameter_angstrom is None else f" ({summary.diameter_angstrom:g} Å)"
+        binned = "" if summary.binned_box_px is None else (
+            f", binned {summary.binned_box_px} px at {summary.binned_pixel_size_angstrom:.3g} Å"
+        )  # fmt: skip
+        typer.echo(f"diameter {size}; suggested box {summary.box_px} px{binned}")
+    typer.echo(f"look:      {output / 'report.html'}")
+    typer.echo(f"RELION:    {output / 'autopick.star'}")
+    typer.echo(f"cryoSPARC: {output / 'particles.star'}")
+
+
+def _shared_settings(given: dict[str, Any], config: Path | None, name: str) -> dict[str, Any]:
+    """The settings of a config file that also hold for another picker than the one it was written for."""
+    from cryopick.workflows.settings import settings_of
+
+    known = {
+        setting.name for cls in (RunSettings, SelectionSettings, picker_class(name)) for setting in settings_of(cls)
+    }
+    dropped = sorted(set(given) - known - {"picker"})
+    if dropped:
+        typer.echo(f"warning: {config}: picker {name} has no {', '.join(dropped)}; left out", err=True)
+    return {key: value for key, value in given.items() if key in known}
+
+
+def called_picker(arguments: Sequence[str]) -> str:
+    """The picker whose options `--help` shows and the parser takes: from --picker, else --config, else the default."""
+    name = option_value(arguments, "--picker")
+    if name is None:
+        config = option_value(arguments, "--config")
+        name = DEFAULT_PICKER if config is None else str(read_config(Path(config))["picker"])
+    return name
+
+
+def build_command(arguments: Sequence[str]) -> Any:
+    """The command with the options of the picker that `arguments` name."""
+    cls = picker_class(called_picker(arguments))
+    groups: list[tuple[str, type[Any]]] = [(f"{cls.name}: ", cls), ("", SelectionSettings), ("", RunSettings)]
+    return with_options(pick, groups, given_as="given")
+
+
+command = build_command(sys.argv[1:])

@@ -1,0 +1,250 @@
+"""One micrograph: read, pick, select, and draw its overview. Runs in the calling process or in a worker."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
+from queue import Full, Queue
+from threading import Event, Thread
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryopick.errors import CryopickError, SettingsError
+from cryopick.geometry.selection import SelectionSettings, select
+from cryopick.io.names import without_extension
+from cryopick.types import Micrograph, Picks
+
+OVERVIEW_PX = 768
+"""Longer side of the overview images that the report shows."""
+MASK_SUFFIXES = (".png", ".mrc", ".tif", ".tiff")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings:
+    """What holds for every picker: how micrographs are read and which candidates are kept."""
+
+    pixel_size_angstrom: Annotated[
+        float | None, "Å per pixel, for all micrographs; wins over optics tables and image headers"
+    ] = None
+    contrast: Annotated[
+        Literal["dark", "bright"], "how particles look: dark (cryo) or bright (most negative stain)"
+    ] = "dark"
+    target_precision: Annotated[
+        float | None, "choose the threshold so that this fraction of picks (0 to 1) is right, where the picker can tell"
+    ] = None
+    exclusion_masks: Annotated[
+        Path | None, "folder of images named like the micrographs, of any size; nothing is picked where they are not 0"
+    ] = None
+
+    def __post_init__(self) -> None:
+        if self.pixel_size_angstrom is not None and not 0 < self.pixel_size_angstrom < 1000:
+            raise SettingsError(f"pixel size {self.pixel_size_angstrom:g}: expected Å per pixel, above 0")
+        if self.target_precision is not None and not 0 < self.target_precision < 1:
+            raise SettingsError(f"target precision {self.target_precision:g}: expected a fraction between 0 and 1")
+        if self.exclusion_masks is not None and not self.exclusion_masks.is_dir():
+            raise SettingsError(f"exclusion masks: {self.exclusion_masks} is not a folder")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PickSettings:
+    """Everything that changes the result of a run."""
+
+    picker: Any
+    """An instance of a registered picker."""
+    run: RunSettings = field(default_factory=RunSettings)
+    selection: SelectionSettings = field(default_factory=SelectionSettings)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """One micrograph to pick: where it is, or the micrograph itself."""
+
+    name: str
+    path: Path | None = None
+    optics_pixel_size_angstrom: float | None = None
+    micrograph: Micrograph | None = None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Outcome:
+    """What came of one micrograph; `error` is "" where picking worked."""
+
+    name: str
+    picks: Picks | None = None
+    overview: bytes = b""
+    """JPEG, the longer side at most `OVERVIEW_PX`."""
+    maps: Mapping[str, bytes] = field(default_factory=dict)
+    """PNG of each of the picker's maps, grey, 0 to 1 mapped to 0 to 255."""
+    seconds: float = 0.0
+    error: str = ""
+    is_settings_error: bool = False
+    details: str = ""
+    """A traceback for the log, where the error was not one of ours."""
+
+
+def outcomes_of(tasks: Iterable[Task], settings: PickSettings, *, draw: bool = True) -> Iterator[Outcome]:
+    """Pick each micrograph, in order, reading the next one meanwhile."""
+    for task, micrograph, seconds in _read_ahead(tasks, settings.run):
+        yield _outcome(task, micrograph, settings, seconds, draw)
+
+
+def read_task(task: Task, run: RunSettings) -> Micrograph:
+    """The micrograph of a task with the contrast that pickers expect: particles dark."""
+    from cryopick.io.images import read_micrograph
+
+    micrograph = task.micrograph
+    if micrograph is None:
+        if task.path is None:
+            raise ValueError(f"{task.name}: a task needs a path or a micrograph")
+        micrograph = read_micrograph(
+            task.path,
+            pixel_size_angstrom=run.pixel_size_angstrom,
+            optics_pixel_size_angstrom=task.optics_pixel_size_angstrom,
+            name=task.name,
+        )
+    elif run.pixel_size_angstrom is not None:
+        micrograph = replace(micrograph, pixel_size_angstrom=run.pixel_size_angstrom)
+    return micrograph.inverted() if run.contrast == "bright" else micrograph
+
+
+def pick_micrograph(micrograph: Micrograph, settings: PickSettings) -> Picks:
+    """All candidates of one dark-particle micrograph, with the reasons for rejection that no threshold changes."""
+    found: Picks = settings.picker.pick(micrograph)
+    picks = replace(
+        found,
+        micrograph_name=micrograph.name,
+        shape_yx=micrograph.shape_yx,
+        pixel_size_angstrom=micrograph.pixel_size_angstrom,
+        warnings=tuple(dict.fromkeys((*micrograph.warnings, *found.warnings))),
+    )
+    mask = exclusion_mask(micrograph.name, settings.run)
+    return select(picks, settings.selection, threshold=-np.inf, exclusion_mask=mask)
+
+
+def exclusion_mask(name: str, run: RunSettings) -> NDArray[np.bool_] | None:
+    """(any h, any w) True where nothing may be picked, from the mask folder; None where it has no file for `name`.
+
+    The file has the micrograph's name with a suffix of `MASK_SUFFIXES`, in the same sub-folder or directly in the
+    mask folder.
+    """
+    if run.exclusion_masks is None:
+        return None
+    from cryopick.io.images import read_micrograph
+
+    stem = PurePosixPath(without_extension(name))
+    for place in (run.exclusion_masks / stem, run.exclusion_masks / stem.name):
+        for suffix in MASK_SUFFIXES:
+            path = place.with_name(place.name + suffix)
+            if path.is_file():
+                return np.asarray(read_micrograph(path).pixels != 0)
+    return None
+
+
+def _outcome(
+    task: Task, micrograph: Micrograph | Exception, settings: PickSettings, read_seconds: float, draw: bool
+) -> Outcome:
+    start = time.perf_counter()
+    try:
+        if isinstance(micrograph, Exception):
+            raise micrograph
+        picks = pick_micrograph(micrograph, settings)
+        return Outcome(
+            name=task.name,
+            picks=replace(picks, maps={}) if draw else picks,
+            overview=overview_jpeg(micrograph.pixels) if draw else b"",
+            maps={name: _map_png(values) for name, values in picks.maps.items()} if draw else {},
+            seconds=read_seconds + time.perf_counter() - start,
+        )
+    except (CryopickError, OSError, MemoryError) as error:
+        return Outcome(
+            name=task.name,
+            seconds=read_seconds + time.perf_counter() - start,
+            error=" ".join(str(error).split()) or type(error).__name__,
+            is_settings_error=isinstance(error, SettingsError),
+        )
+    except Exception as error:  # one micrograph must not end a run of thousands; the log keeps the traceback
+        return Outcome(
+            name=task.name,
+            seconds=read_seconds + time.perf_counter() - start,
+            error=f"unexpected {type(error).__name__} in picker {settings.picker.name}: {' '.join(str(error).split())}",
+            details=traceback.format_exc(),
+        )
+
+
+def _read_ahead(tasks: Iterable[Task], run: RunSettings) -> Iterator[tuple[Task, Micrograph | Exception, float]]:
+    """Each task with its micrograph, or with what reading raised; the next one is read in a thread meanwhile."""
+    ready: Queue[tuple[Task, Micrograph | Exception, float] | Exception | None] = Queue(maxsize=1)
+    is_abandoned = Event()
+
+    def hand_over(item: tuple[Task, Micrograph | Exception, float] | Exception | None) -> None:
+        while not is_abandoned.is_set():
+            try:
+                ready.put(item, timeout=0.2)
+            except Full:
+                continue
+            return
+
+    def read_all() -> None:
+        try:
+            for task in tasks:
+                start = time.perf_counter()
+                try:
+                    result: Micrograph | Exception = read_task(task, run)
+                except Exception as error:  # handed to the consumer, which tells expected from unexpected
+                    result = error
+                hand_over((task, result, time.perf_counter() - start))
+                if is_abandoned.is_set():
+                    return
+            hand_over(None)
+        except Exception as error:  # from the iterable of tasks itself
+            hand_over(error)
+
+    Thread(target=read_all, name="cryopick-read-ahead", daemon=True).start()
+    try:
+        while (item := ready.get()) is not None:
+            if isinstance(item, Exception):
+                raise item
+            yield item
+    finally:
+        is_abandoned.set()
+
+
+def overview_jpeg(pixels: NDArray[np.float32]) -> bytes:
+    """A small grey picture of a micrograph, its contrast stretched between the 0.5 and 99.5 percentiles."""
+    import cv2
+
+    finite = np.isfinite(pixels)
+    if not finite.all():
+        middle = float(np.median(pixels[finite])) if finite.any() else 0.0
+        pixels = np.where(finite, pixels, np.float32(middle))
+    height, width = pixels.shape
+    scale = min(1.0, OVERVIEW_PX / max(height, width))
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    small = cv2.GaussianBlur(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), (0, 0), 0.8)
+    low, high = np.percentile(small, (0.5, 99.5))
+    grey = np.clip((small - low) / max(high - low, np.finfo(np.float32).tiny) * 255, 0, 255).astype(np.uint8)
+    return _encoded(".jpg", grey, [cv2.IMWRITE_JPEG_QUALITY, 80])
+
+
+def _map_png(values: NDArray[np.float32]) -> bytes:
+    import cv2
+
+    small = np.nan_to_num(np.asarray(values, dtype=np.float32))
+    scale = min(1.0, OVERVIEW_PX / max(small.shape))
+    size = (max(1, round(small.shape[1] * scale)), max(1, round(small.shape[0] * scale)))
+    grey = np.clip(cv2.resize(small, size, interpolation=cv2.INTER_AREA) * 255, 0, 255)
+    return _encoded(".png", np.rint(grey).astype(np.uint8), [])
+
+
+def _encoded(suffix: str, grey: NDArray[np.uint8], options: list[int]) -> bytes:
+    import cv2
+
+    is_encoded, data = cv2.imencode(suffix, grey, options)
+    if not is_encoded:
+        raise RuntimeError(f"OpenCV could not encode a {grey.shape} picture as {suffix}")
+    return bytes(data)

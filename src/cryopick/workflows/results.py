@@ -1,0 +1,221 @@
+"""The tables at the top of a run folder, made from its per-micrograph files for one threshold."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from cryopick.geometry.selection import BELOW_THRESHOLD
+from cryopick.io.relion import NO_SCORE, write_relion_list, write_relion_micrograph, write_relion_particles
+from cryopick.io.star import make_table, write_star
+from cryopick.pickers.protocol import ChoosesThreshold
+from cryopick.types import Picks
+from cryopick.workflows.pick_one import PickSettings
+from cryopick.workflows.run_folder import AUTOPICK, MICROGRAPHS, PARTICLES, SUMMARY, Record, RunFolder
+from cryopick.workflows.suggest import suggest_boxes
+
+
+@dataclass(frozen=True, kw_only=True)
+class MicrographResult:
+    """One finished micrograph at the run's threshold."""
+
+    record: Record
+    candidates: Picks
+    """All candidates, the reason filled in for each that is not kept."""
+
+    @property
+    def count(self) -> int:
+        return int(np.count_nonzero(self.candidates.is_kept))
+
+    @property
+    def mean_score(self) -> float:
+        """Of the kept picks; NaN where there is none."""
+        score = self.candidates.score[self.candidates.is_kept]
+        return float(score.mean(dtype=np.float64)) if len(score) else float("nan")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSummary:
+    """What a run came to; also `summary.json`."""
+
+    cryopick_version: str
+    picker: str
+    micrographs: int
+    failed: Mapping[str, str]
+    """Name and error of each micrograph that could not be picked."""
+    particles: int
+    candidates: int
+    rejected: Mapping[str, int]
+    """How many candidates were rejected for which reason."""
+    threshold: float
+    threshold_source: str
+    score_meaning: str
+    diameter_px: float | None
+    diameter_angstrom: float | None
+    pixel_size_angstrom: float | None
+    box_px: int | None
+    binned_box_px: int | None
+    binned_pixel_size_angstrom: float | None
+    seconds: float
+    """Summed over micrographs and workers."""
+    warnings: Mapping[str, int]
+    """Each different warning, and for how many micrographs it was given."""
+
+
+def threshold_of(folder: RunFolder, settings: PickSettings) -> tuple[float, str]:
+    """The threshold of a run and where it comes from: rethreshold, the user, the picker's choice, its default."""
+    moved = folder.moved_threshold()
+    if moved is not None:
+        return moved, "rethreshold"
+    if settings.selection.threshold is not None:
+        return settings.selection.threshold, "given"
+    picker = settings.picker
+    if isinstance(picker, ChoosesThreshold):
+        done = [folder.read_candidates(record).kept().score for record in folder.records() if record.is_done]
+        scores = np.concatenate(done) if done else np.empty(0, np.float32)
+        chosen = picker.choose_threshold(scores, target_precision=settings.run.target_precision)
+        return float(chosen), "chosen by the picker from all scores"
+    return float(picker.default_threshold), "the picker's default"
+
+
+def at_threshold(candidates: Picks, threshold: float) -> Picks:
+    """Candidates with the reason filled in for those that only their score rules out.
+
+    The other selection rules take candidates from the best score down, so what lies below a threshold never changes
+    what is kept above it: one selection serves every threshold.
+    """
+    is_low = candidates.is_kept & ~(candidates.score >= np.float32(threshold))
+    return replace(candidates, reason=np.where(is_low, BELOW_THRESHOLD, candidates.reason))
+
+
+def write_picks(folder: RunFolder, record: Record, candidates: Picks, threshold: float) -> MicrographResult:
+    """Write the coordinate file of one micrograph."""
+    result = MicrographResult(record=record, candidates=at_threshold(candidates, threshold))
+    path = folder.picks_path(record.key)
+    with folder.writing(path):
+        write_relion_micrograph(path, result.candidates.kept())
+    return result
+
+
+def write_results(folder: RunFolder, settings: PickSettings) -> tuple[RunSummary, list[MicrographResult]]:
+    """Write every table of a run from its per-micrograph files."""
+    records = folder.records()
+    threshold, source = threshold_of(folder, settings)
+    results = [
+        write_picks(folder, record, folder.read_candidates(record), threshold) for record in records if record.is_done
+    ]
+    _write_list(folder, results)
+    _write_particles(folder, results)
+    _write_micrographs(folder, records, results)
+    summary = _summarize(records, results, settings, threshold, source)
+    folder.write(folder.path / SUMMARY, json.dumps(asdict(summary), indent=1, ensure_ascii=False) + "\n")
+    return summary, results
+
+
+def _write_list(folder: RunFolder, results: list[MicrographResult]) -> None:
+    path = folder.path / AUTOPICK
+    with folder.writing(path):
+        write_relion_list(
+            path,
+            [result.record.relion_name for result in results],
+            [folder.picks_path(result.record.key).as_posix() for result in results],
+        )
+
+
+def _write_particles(folder: RunFolder, results: list[MicrographResult]) -> None:
+    base_names = [PurePosixPath(result.record.name).name for result in results]
+    is_unique = len(set(base_names)) == len(base_names)
+    picks = [
+        replace(result.candidates.kept(), micrograph_name=base if is_unique else result.record.name)
+        for result, base in zip(results, base_names, strict=True)
+    ]
+    path = folder.path / PARTICLES
+    with folder.writing(path):
+        write_relion_particles(path, picks)
+
+
+def _write_micrographs(folder: RunFolder, records: list[Record], results: list[MicrographResult]) -> None:
+    result_of = {result.record.name: result for result in results}
+    rows: list[dict[str, Any]] = []
+    for record in records:
+        result = result_of.get(record.name)
+        mean_score = float("nan") if result is None else result.mean_score
+        rows.append(
+            {
+                "rlnMicrographName": record.relion_name,
+                "cryopickParticleCount": 0 if result is None else result.count,
+                "cryopickCandidateCount": 0 if result is None else len(result.candidates),
+                "cryopickMeanScore": round(mean_score, 6) if np.isfinite(mean_score) else NO_SCORE,
+                "cryopickSeconds": round(record.seconds, 3),
+                "cryopickStatus": "failed" if record.error else "done",
+                "cryopickWarnings": record.error or "; ".join(record.warnings) or "none",
+            }
+        )
+    columns = {
+        label: [_one_line(row[label]) for row in rows] for label in (rows[0] if rows else ("rlnMicrographName",))
+    }
+    path = folder.path / MICROGRAPHS
+    with folder.writing(path):
+        write_star(path, [make_table("micrographs", columns)], version=30001)
+
+
+def _one_line(value: Any) -> Any:
+    return " ".join(value.replace('"', "'").split()) if isinstance(value, str) else value
+
+
+def _summarize(
+    records: list[Record], results: list[MicrographResult], settings: PickSettings, threshold: float, source: str
+) -> RunSummary:
+    from cryopick import __version__
+
+    kept = [result.candidates.kept() for result in results]
+    sizes = [result.record.pixel_size_angstrom for result in results if result.record.pixel_size_angstrom]
+    pixel_size = float(np.median(sizes)) if sizes and len(sizes) == len(results) else None
+    diameter_px = _diameter_px(kept, settings, pixel_size)
+    boxes = None if diameter_px is None else suggest_boxes(diameter_px, pixel_size)
+    reasons = Counter(reason for result in results for reason in result.candidates.reason.tolist() if reason)
+    warnings = Counter(warning for result in results for warning in result.record.warnings)
+    return RunSummary(
+        cryopick_version=__version__,
+        picker=settings.picker.name,
+        micrographs=len(records),
+        failed={record.name: record.error for record in records if record.error},
+        particles=sum(len(picks) for picks in kept),
+        candidates=sum(len(result.candidates) for result in results),
+        rejected=dict(sorted(reasons.items())),
+        threshold=threshold,
+        threshold_source=source,
+        score_meaning=settings.picker.score_meaning,
+        diameter_px=None if diameter_px is None else round(diameter_px, 2),
+        diameter_angstrom=None if diameter_px is None or pixel_size is None else round(diameter_px * pixel_size, 1),
+        pixel_size_angstrom=pixel_size,
+        box_px=None if boxes is None else boxes.box_px,
+        binned_box_px=None if boxes is None else boxes.binned_box_px,
+        binned_pixel_size_angstrom=None if boxes is None else boxes.binned_pixel_size_angstrom,
+        seconds=round(sum(record.seconds for record in records), 2),
+        warnings=dict(sorted(warnings.items())),
+    )
+
+
+def _diameter_px(kept: list[Picks], settings: PickSettings, pixel_size: float | None) -> float | None:
+    """The median diameter of the picks; without picks, the diameter that was asked for."""
+    diameters = np.concatenate([picks.diameter_px for picks in kept]) if kept else np.empty(0, np.float32)
+    diameters = diameters[np.isfinite(diameters)]
+    if len(diameters):
+        return float(np.median(diameters))
+    asked = getattr(settings.picker, "diameter", None)
+    if asked is None or (asked.unit == "A" and pixel_size is None):
+        return None
+    return float(asked.middle_px(pixel_size))
+
+
+def read_summary(path: Path) -> dict[str, Any]:
+    """`summary.json` of a run folder."""
+    content: dict[str, Any] = json.loads((path / SUMMARY).read_text(encoding="utf-8"))
+    return content
