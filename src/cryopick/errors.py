@@ -25,6 +25,10 @@ class WeightsError(CryopickError):
     """A checkpoint is missing, damaged, or belongs to another architecture."""
 
 
+class TrainingError(CryopickError):
+    """Training cannot go on: the loss is not finite, or the data give nothing to learn from."""
+
+
 class MissingExtraError(CryopickError, ImportError):
     """An optional dependency is not installed; the message holds the pip command that installs it."""
 

@@ -1,0 +1,150 @@
+"""What a training run writes to be looked at: CSV tables, TensorBoard events and the loss curves as a picture."""
+
+from __future__ import annotations
+
+import csv
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from cryopick.errors import RunFolderError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+LOSS_TABLE, VALIDATION_TABLE, PICTURE, EVENTS = "loss.csv", "validation.csv", "loss.png", "tensorboard"
+logger = logging.getLogger(__name__)
+
+
+class Monitor(Protocol):
+    """Is told how a training run goes; the command line draws its progress bar with one. Must be picklable."""
+
+    def started(self, *, step: int, steps: int) -> None: ...
+
+    def stepped(self, *, step: int, losses: Mapping[str, float]) -> None:
+        """Called once every `log_every` steps with the mean losses since the last call."""
+        ...
+
+    def validated(self, *, step: int, scores: Mapping[str, float], is_best: bool) -> None: ...
+
+    def stopped(self, *, step: int, reason: str) -> None: ...
+
+
+class LoggingMonitor:
+    """Reports through `logging`."""
+
+    def started(self, *, step: int, steps: int) -> None:
+        logger.info("training from step %d to %d", step, steps)
+
+    def stepped(self, *, step: int, losses: Mapping[str, float]) -> None:
+        logger.debug("step %d: %s", step, _join(losses))
+
+    def validated(self, *, step: int, scores: Mapping[str, float], is_best: bool) -> None:
+        logger.info("step %d: %s%s", step, _join(scores), " (best so far)" if is_best else "")
+
+    def stopped(self, *, step: int, reason: str) -> None:
+        logger.info("stopped at step %d: %s", step, reason)
+
+
+def _join(values: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {value:.4g}" for name, value in values.items())
+
+
+class Table:
+    """A CSV file that grows row by row. Rows after `keep_to_step` belong to a lost part of the run and are dropped."""
+
+    def __init__(self, path: Path, *, keep_to_step: int) -> None:
+        self.path = path
+        self.rows = [row for row in read_table(path) if row["step"] <= keep_to_step]
+        self._columns: list[str] = list(self.rows[0]) if self.rows else []
+        if path.exists():
+            self._write(self.rows, mode="w")
+
+    def append(self, row: Mapping[str, float]) -> None:
+        """Add a row; it has the columns of the first one."""
+        if not self._columns:
+            self._columns = list(row)
+        plain = {name: float(row.get(name, float("nan"))) for name in self._columns}
+        is_first = not self.rows
+        self.rows.append(plain)
+        self._write([plain], mode="w" if is_first else "a")
+
+    def _write(self, rows: Sequence[Mapping[str, float]], *, mode: str) -> None:
+        try:
+            with self.path.open(mode, newline="", encoding="utf-8") as stream:
+                writer = csv.writer(stream, lineterminator="\n")
+                if mode == "w" and self._columns:
+                    writer.writerow(self._columns)
+                writer.writerows([f"{row[name]:.9g}" for name in self._columns] for row in rows)
+        except OSError as error:
+            raise RunFolderError(f"{self.path}: cannot be written ({error.strerror}); free space and resume") from error
+
+
+def read_table(path: Path) -> list[dict[str, float]]:
+    """Rows of a table; a last line torn by a kill is left out. A missing file has none."""
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as stream:
+        lines = list(csv.reader(stream))
+    rows = []
+    for line in lines[1:]:
+        if len(line) == len(lines[0]):
+            try:
+                rows.append({name: float(text) for name, text in zip(lines[0], line, strict=True)})
+            except ValueError:
+                continue  # torn inside a number
+    return rows
+
+
+class RunLogs:
+    """The tables, events and picture of one training folder."""
+
+    def __init__(self, folder: Path, *, start_step: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self.loss = Table(folder / LOSS_TABLE, keep_to_step=start_step)
+        self.validation = Table(folder / VALIDATION_TABLE, keep_to_step=start_step)
+        self.events: Any = SummaryWriter(str(folder / EVENTS), purge_step=start_step + 1 if start_step else None)
+
+    def losses(self, step: int, values: Mapping[str, float], **columns: float) -> None:
+        self.loss.append({"step": step, **columns, **values})
+        for name, value in {**columns, **values}.items():
+            self.events.add_scalar(f"train/{name}", value, step)
+
+    def scores(self, step: int, values: Mapping[str, float]) -> None:
+        self.validation.append({"step": step, **values})
+        for name, value in values.items():
+            self.events.add_scalar(f"validation/{name}", value, step)
+
+    def close(self) -> None:
+        self.events.close()
+
+    def draw(self) -> None:
+        draw_curves(self.loss.rows, self.validation.rows, self.folder / PICTURE)
+
+
+def draw_curves(loss: Sequence[Mapping[str, float]], validation: Sequence[Mapping[str, float]], path: Path) -> None:
+    """Loss and validation scores against the step, side by side, as a PNG."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    _curves(left, loss, skip=("step", "learning_rate", "seconds"), title="training loss")
+    _curves(right, validation, skip=("step",), title="validation")
+    if loss and all(row["loss"] > 0 for row in loss):
+        left.set_yscale("log")
+    figure.savefig(path, dpi=100)
+
+
+def _curves(axes: Axes, rows: Sequence[Mapping[str, float]], *, skip: tuple[str, ...], title: str) -> None:
+    axes.set_title(title)
+    axes.set_xlabel("step")
+    axes.grid(alpha=0.3)
+    steps, marker = [row["step"] for row in rows], "." if len(rows) < 40 else ""
+    for name in [name for name in (rows[0] if rows else {}) if name not in skip]:
+        axes.plot(steps, [row[name] for row in rows], label=name, marker=marker)
+    if rows:
+        axes.legend(fontsize="small")

@@ -1,0 +1,176 @@
+"""What the training loop needs to know of a picker family, and how it finds it.
+
+A picker class that can be trained names a module: `trainable: ClassVar[str] = "cryopick.training.general"`. That module
+holds
+
+- `PRESETS`, a mapping of preset name (`small`, `paper`) to `Preset`, and
+- `make_trainable(task, *, train, validation) -> Trainable`, where `task` is an instance of the preset's task dataclass
+  and `train` and `validation` are datasets, or None for simulation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from importlib import import_module
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, runtime_checkable
+
+import numpy as np
+
+from cryopick.errors import SettingsError
+from cryopick.pickers.registry import list_pickers, picker_class
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from cryopick.training.datasets import Dataset
+
+
+@runtime_checkable
+class Trainable(Protocol):
+    """A network, its data and its loss. Plain and picklable, so that worker processes can have a copy."""
+
+    picker: str
+    """Name of the picker that the weights are for."""
+
+    def architecture(self) -> dict[str, Any]:
+        """`{"network": name, ...arguments}`, plain JSON; goes into the card and is compared when weights are loaded."""
+        ...
+
+    def build_network(self) -> nn.Module:
+        """A new network; its initial weights come from torch's generator, which the loop has seeded."""
+        ...
+
+    def make_batch(self, index: int, rng: np.random.Generator) -> dict[str, Tensor]:
+        """Batch number `index` of an endless sequence, on the CPU; all randomness comes from `rng`, so that the batch
+        depends on the seed and on `index` only, whatever the number of workers and restarts."""
+        ...
+
+    def loss(self, network: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Scalars by name; `loss` is minimised, its parts are logged. `batch` is on the network's device."""
+        ...
+
+    def validate(self, network: nn.Module) -> dict[str, float]:
+        """Scores of the network (in evaluation mode); `score`, higher is better, decides which weights are kept."""
+        ...
+
+    def card_entries(self, network: nn.Module) -> dict[str, Any]:
+        """Further entries of the model card: `preprocessing`, `postprocessing` (such as a calibration), `data`."""
+        ...
+
+
+@runtime_checkable
+class GroupsParameters(Protocol):
+    """A trainable whose parts learn at different rates, or not at all."""
+
+    def parameter_groups(self, network: nn.Module) -> list[dict[str, Any]]:
+        """Groups for the optimizer; `lr_factor` (default 1) multiplies the learning rate of a group."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings:
+    """How long and how to train; shared by all picker families."""
+
+    steps: Annotated[int, "optimizer steps of the whole schedule"] = 10_000
+    learning_rate: Annotated[float, "highest learning rate"] = 1e-3
+    optimizer: Annotated[Literal["adamw", "adam", "sgd"], "optimizer; sgd has momentum 0.9"] = "adamw"
+    weight_decay: Annotated[float, "weight decay of the optimizer"] = 1e-2
+    schedule: Annotated[Literal["cosine", "constant"], "learning rate after the warm-up"] = "cosine"
+    warmup_steps: Annotated[int, "steps of linear warm-up"] = 100
+    final_lr_fraction: Annotated[float, "learning rate at the end of the cosine, as a fraction of the highest"] = 0.01
+    gradient_clip: Annotated[float, "largest norm of the gradient; 0 switches clipping off"] = 1.0
+    accumulate: Annotated[int, "batches per optimizer step"] = 1
+    ema_decay: Annotated[float, "decay of the moving average of weights that is kept; 0 switches it off"] = 0.999
+    seed: Annotated[int, "seed of weights and data"] = 0
+    validate_every: Annotated[int, "steps between validations"] = 500
+    patience: Annotated[int, "validations without improvement before stopping; 0 never stops early"] = 0
+    checkpoint_every: Annotated[int, "steps between checkpoints"] = 500
+    checkpoint_minutes: Annotated[float, "also a checkpoint after so many minutes"] = 5.0
+    max_minutes: Annotated[float | None, "stop after so many minutes; --resume goes on from there"] = None
+    precision: Annotated[Literal["32-true", "bf16-mixed", "16-mixed"], "number format; mixed ones suit GPUs"] = (
+        "32-true"
+    )
+    accelerator: Annotated[Literal["auto", "cpu", "gpu", "mps"], "kind of device"] = "auto"
+    devices: Annotated[int, "number of devices; each adds its own batch to every step"] = 1
+    workers: Annotated[int, "processes that make batches; 0 makes them in the training process"] = 0
+    log_every: Annotated[int, "steps between lines of the loss log"] = 10
+
+    def __post_init__(self) -> None:
+        counts = ("steps", "accumulate", "validate_every", "checkpoint_every", "devices", "log_every")
+        for name in (*counts, "learning_rate"):
+            if not getattr(self, name) > 0:
+                raise SettingsError(f"training: {name} is {getattr(self, name)}, expected more than 0")
+        whole = ("warmup_steps", "patience", "workers", "seed")
+        for name in (*whole, "weight_decay", "gradient_clip", "checkpoint_minutes"):
+            if not getattr(self, name) >= 0:
+                raise SettingsError(f"training: {name} is {getattr(self, name)}, expected 0 or more")
+        for name in ("ema_decay", "final_lr_fraction"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise SettingsError(f"training: {name} is {getattr(self, name)}, expected 0 to 1")
+        if self.max_minutes is not None and not self.max_minutes > 0:
+            raise SettingsError(f"training: max_minutes is {self.max_minutes}, expected more than 0")
+
+    def learning_rate_at(self, step: int) -> float:
+        """Learning rate of step 0, 1, …: a function of the step alone, so that a resumed run follows the same curve."""
+        if step < self.warmup_steps:
+            return self.learning_rate * (step + 1) / self.warmup_steps
+        if self.schedule == "constant":
+            return self.learning_rate
+        progress = (step - self.warmup_steps) / max(1, self.steps - self.warmup_steps)
+        cosine = 0.5 * (1 + float(np.cos(np.pi * min(progress, 1.0))))
+        return self.learning_rate * (self.final_lr_fraction + (1 - self.final_lr_fraction) * cosine)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    """A named starting point: the family's own settings (`task`, a frozen dataclass) and the shared ones."""
+
+    task: Any
+    training: TrainSettings = field(default_factory=TrainSettings)
+    about: str = ""
+
+    def changed(self, *, task: Mapping[str, Any], training: Mapping[str, Any]) -> Preset:
+        """This preset with some settings replaced; unknown names are listed against the known ones."""
+        for title, target, given in (("task", self.task, task), ("training", self.training, training)):
+            known = {f.name for f in fields(target)} if is_dataclass(target) else set()
+            unknown = sorted(set(given) - known)
+            if unknown:
+                names = ", ".join(sorted(known))
+                raise SettingsError(f"[{title}] has no setting {', '.join(unknown)}; it has: {names}")
+        new_task = replace(self.task, **task) if task else self.task
+        return replace(self, task=new_task, training=replace(self.training, **training))
+
+
+def trainable_pickers() -> list[str]:
+    """Names of the pickers that can be trained."""
+    return [name for name in list_pickers() if getattr(picker_class(name), "trainable", None)]
+
+
+def training_module(picker: str) -> Any:
+    """The module with `PRESETS` and `make_trainable` of a picker.
+
+    Raises
+    ------
+    SettingsError
+        If the picker is unknown or has nothing to train.
+    """
+    module = getattr(picker_class(picker), "trainable", None)
+    if not module:
+        known = ", ".join(trainable_pickers()) or "none"
+        raise SettingsError(f"picker {picker!r} has nothing to train; pickers that can be trained: {known}")
+    return import_module(module)
+
+
+def find_preset(picker: str, name: str) -> Preset:
+    """A preset of a picker by name; unknown names are listed against the known ones."""
+    presets: Mapping[str, Preset] = training_module(picker).PRESETS
+    if name not in presets:
+        raise SettingsError(f"picker {picker!r} has no preset {name!r}; it has: {', '.join(presets)}")
+    return presets[name]
+
+
+def make_trainable(picker: str, task: Any, *, train: Dataset | None, validation: Dataset | None) -> Trainable:
+    """The picker's trainable for these settings and data; None trains on simulation."""
+    trainable: Trainable = training_module(picker).make_trainable(task, train=train, validation=validation)
+    return trainable
