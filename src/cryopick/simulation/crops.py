@@ -184,7 +184,9 @@ class _Painter:
         kind = rng.random()
         self.is_empty = kind < self.ranges.empty_probability
         self.has_particles = kind > self.ranges.empty_probability + self.ranges.junk_only_probability
-        self.dirt_kinds = self._draw_dirt_kinds()
+        is_sure = not self.is_empty and not self.has_particles
+        kinds = dirt.draw_kinds(rng, self.recipe.dirt, is_sure=is_sure)
+        self.dirt_kinds = [] if self.is_empty else kinds
         has_film = "carbon" in self.dirt_kinds or "gold" in self.dirt_kinds
         margin_px = FILM_MARGIN_PX if has_film else MARGIN_PX
         self.size = fft.next_fast_len(generator.crop_px + 2 * margin_px, real=True)
@@ -205,7 +207,15 @@ class _Painter:
             self.species.append(species)
 
     def paint(self) -> Crop:
-        self._add_dirt()
+        dirt.add_dirt(
+            self.scene,
+            self.rng,
+            self.recipe.dirt,
+            kinds=self.dirt_kinds,
+            particle_angstrom=self.diameter_px * self.pixel_size,
+            particle_volt_angstrom=self.peak,
+            is_covering=not self.has_particles,
+        )
         if self.has_particles:
             for xy_px in self._centres():
                 self._stamp(xy_px)
@@ -218,29 +228,7 @@ class _Painter:
     # --- layout
 
     def _centres(self) -> list[tuple[float, float]]:
-        rng, ranges, diameter = self.rng, self.recipe.layout, self.diameter_px
-        kind = rng.random()
-        preference = None
-        if kind < ranges.packed_probability:
-            if rng.random() < 0.5:
-                preference = np.clip(smooth_field(rng, self.shape, cells=3) * 2 + np.float32(rng.uniform(0, 2)), 0, 1)
-            spacing = diameter * rng.uniform(ranges.spacing_diameters[0], 1.15)
-            xy_px = layout.pack(
-                rng, self.shape, spacing_px=spacing, jitter=rng.uniform(0.02, 0.12), preference=preference
-            )
-            xy_px = xy_px[rng.random(len(xy_px)) < rng.uniform(0.8, 1.0)]
-        else:
-            if kind < ranges.packed_probability + ranges.clumped_probability:
-                preference = np.clip(smooth_field(rng, self.shape, cells=draw_count(rng, (2, 6))) * 3, 0, 1)
-            coverage = draw_log(rng, (max(ranges.coverage[0], 0.01), ranges.coverage[1]))
-            count = max(1, round(coverage * self.size**2 / (np.pi / 4 * diameter**2)))
-            xy_px = layout.scatter(
-                rng,
-                self.shape,
-                count=count,
-                min_distance_px=diameter * draw(rng, ranges.spacing_diameters),
-                preference=preference,
-            )
+        xy_px = layout.draw_centres(self.rng, self.shape, self.recipe.layout, diameter_px=self.diameter_px)
         return [(float(x), float(y)) for x, y in xy_px]
 
     # --- particles
@@ -325,77 +313,6 @@ class _Painter:
                         scene.potential[rows, columns] += patch
                         scene.junk[rows, columns] |= patch > SILHOUETTE_LEVEL * patch.max()
 
-    # --- dirt
-
-    def _draw_dirt_kinds(self) -> list[str]:
-        if self.is_empty:
-            return []
-        ranges = self.recipe.dirt
-        kinds = {
-            "carbon": ranges.carbon_probability,
-            "gold": ranges.gold_probability,
-            "blobs": ranges.blob_probability,
-            "crystalline": ranges.crystalline_probability,
-            "fibres": ranges.fibre_probability,
-        }
-        present = [name for name, probability in kinds.items() if self.rng.random() < probability]
-        if not self.has_particles and not present:
-            present = [str(self.rng.choice(list(kinds)))]
-        return present
-
-    def _add_dirt(self) -> None:
-        rng, ranges, scene, is_sure = self.rng, self.recipe.dirt, self.scene, not self.has_particles
-        for name in self.dirt_kinds:
-            if name in ("carbon", "gold"):
-                thickness = ranges.carbon_thickness_angstrom if name == "carbon" else ranges.gold_thickness_angstrom
-                dirt.add_film_edge(
-                    scene,
-                    rng,
-                    material=name,
-                    thickness_angstrom=draw(rng, thickness),
-                    hole_radius_angstrom=draw_log(rng, ranges.hole_radius_angstrom),
-                    share=1.0 if is_sure and rng.random() < 0.4 else draw(rng, ranges.film_share),
-                    taper_angstrom=draw_log(rng, (10.0, 300.0)),
-                )
-            elif name == "blobs":
-                self._add_blobs()
-            elif name == "crystalline":
-                dirt.add_crystalline_patch(
-                    scene,
-                    rng,
-                    grain_angstrom=self.diameter_px * self.pixel_size * draw_log(rng, (0.3, 1.5)),
-                    strength_volt_angstrom=self.peak * draw_log(rng, (0.3, 3.0)),
-                    share=1.0 if is_sure else draw(rng, (0.1, 0.6)),
-                )
-            else:
-                for _ in range(draw_count(rng, ranges.fibre_count)):
-                    width = draw(rng, ranges.fibre_width_angstrom)
-                    width = float(np.clip(width, 1.2 * self.pixel_size, 0.7 * self.diameter_px * self.pixel_size))
-                    dirt.add_fibre(
-                        scene,
-                        rng,
-                        width_angstrom=width,
-                        volt=self.peak * draw_log(rng, (0.4, 3.0)) / width,
-                        length_angstrom=self.diameter_px * self.pixel_size * draw_log(rng, (2.0, 30.0)),
-                    )
-
-    def _add_blobs(self) -> None:
-        rng, ranges = self.rng, self.recipe.dirt
-        count = round(draw_log(rng, ranges.blob_count))
-        diameter_angstrom = self.diameter_px * self.pixel_size
-        typical = draw_log(rng, (0.3, 3.0))
-        for _ in range(max(1, count)):
-            size = typical * float(np.exp(rng.normal(0, 0.4)))
-            dirt.add_blob(
-                self.scene,
-                rng,
-                centre_xy_px=(float(rng.uniform(0, self.size)), float(rng.uniform(0, self.size))),
-                diameter_angstrom=diameter_angstrom * min(size, 5.0),
-                thickness_angstrom=self.peak * draw_log(rng, (0.8, 12.0)) / 4.5,
-                roughness=float(rng.uniform(0, 0.25)),
-                is_faceted=rng.random() < 0.3,
-            )
-
     # --- optics and camera
 
     def _expose(self) -> NDArray[np.float32]:
@@ -477,37 +394,15 @@ class _Painter:
     # --- looks
 
     def _look(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
-        import cv2
-
-        rng, ranges = self.rng, self.recipe.look
+        rng = self.rng
         response = None
         if rng.random() < 0.5:
             y = np.abs(fft.fftfreq(self.size).astype(np.float32))[:, None] * 2
             x = fft.rfftfreq(self.size).astype(np.float32)[None, :] * 2
             response = transfer(np.sqrt(y * y + x * x), at_nyquist=rng.uniform(0.3, 0.95))
-        shortest = self.diameter_px / draw(rng, (3.0, 9.0)) if rng.random() < 2 * ranges.low_pass_probability else None
-        has_high_pass = rng.random() < ranges.high_pass_probability
-        longest = self.diameter_px * draw(rng, ranges.high_pass_diameters) if has_high_pass else None
-        if shortest is not None or longest is not None:
-            band = looks.band_pass_response(self.shape, longest_px=longest, shortest_px=shortest)
-            response = band if response is None else np.asarray(response * band)
-        if response is not None:
-            image = np.asarray(fft.irfft2(fft.rfft2(image) * response, s=self.shape), dtype=np.float32)
-        if rng.random() < 0.1:  # kept at a coarser pixel size and grown again
-            factor = rng.uniform(0.45, 0.9)
-            small = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
-            image = np.asarray(cv2.resize(small, self.shape, interpolation=cv2.INTER_CUBIC), dtype=np.float32)
-        is_denoised = rng.random() < ranges.denoise_probability
-        is_jpeg = rng.random() < ranges.jpeg_probability
-        if is_denoised or is_jpeg or rng.random() < ranges.eight_bit_probability:
-            stored = looks.to_8_bit(image, saturation=draw_log(rng, (1e-4, 2e-2)))
-            if is_denoised:
-                method = str(rng.choice(["nlm", "bilateral", "median", "clahe"], p=[0.2, 0.25, 0.2, 0.35]))
-                stored = looks.denoise_8_bit(stored, method=method, strength=rng.uniform(0.1, 1.0))
-            if is_jpeg:
-                stored = looks.jpeg(stored, quality=draw_count(rng, ranges.jpeg_quality))
-            return stored.astype(np.float32)
-        return np.asarray(image * np.float32(draw_log(rng, (0.1, 1000.0))), dtype=np.float32)
+        look = looks.draw_look(rng, self.recipe.look, diameter_px=self.diameter_px, pixel_size_angstrom=self.pixel_size)
+        image = looks.apply_look(image, look, response=response)
+        return image if look.is_8_bit else np.asarray(image * np.float32(draw_log(rng, (0.1, 1000.0))))
 
     # --- truth
 

@@ -15,6 +15,7 @@ from cryopick.simulation.ice import (
     graininess_volt_angstrom,
     smooth_field,
 )
+from cryopick.simulation.recipe import DirtRanges, draw, draw_count, draw_log
 
 GOLD_VOLT = 25.0
 """Mean inner potential of gold, V (measured 22 to 30)."""
@@ -52,6 +53,114 @@ class Scene:
             setattr(self, name, np.zeros(self.shape_yx, dtype=np.float32))
         for name in ("junk", "film"):
             setattr(self, name, np.zeros(self.shape_yx, dtype=bool))
+
+
+KINDS = ("carbon", "gold", "blobs", "crystalline", "fibres")
+
+
+def draw_kinds(rng: np.random.Generator, ranges: DirtRanges, *, is_sure: bool) -> list[str]:
+    """Which of `KINDS` one micrograph holds; at least one when `is_sure`."""
+    probabilities = (
+        ranges.carbon_probability,
+        ranges.gold_probability,
+        ranges.blob_probability,
+        ranges.crystalline_probability,
+        ranges.fibre_probability,
+    )
+    present = [kind for kind, probability in zip(KINDS, probabilities, strict=True) if rng.random() < probability]
+    return present or [str(rng.choice(KINDS))] if is_sure else present
+
+
+def add_dirt(
+    scene: Scene,
+    rng: np.random.Generator,
+    ranges: DirtRanges,
+    *,
+    kinds: list[str],
+    particle_angstrom: float,
+    particle_volt_angstrom: float,
+    is_covering: bool = False,
+) -> None:
+    """Add dirt of the given kinds.
+
+    Parameters
+    ----------
+    kinds : of `KINDS`
+    particle_angstrom, particle_volt_angstrom : diameter and greatest projected potential of the particles: much of the
+        dirt is made about as large and as dark, because that is what pickers confuse with particles
+    is_covering : True lets film and crystalline ice cover the whole scene
+    """
+    for kind in kinds:
+        if kind in ("carbon", "gold"):
+            thickness = ranges.carbon_thickness_angstrom if kind == "carbon" else ranges.gold_thickness_angstrom
+            add_film_edge(
+                scene,
+                rng,
+                material=kind,
+                thickness_angstrom=draw(rng, thickness),
+                hole_radius_angstrom=draw_log(rng, ranges.hole_radius_angstrom),
+                share=1.0 if is_covering and rng.random() < 0.4 else draw(rng, ranges.film_share),
+                taper_angstrom=draw_log(rng, (10.0, 300.0)),
+            )
+        elif kind == "blobs":
+            _add_blobs(
+                scene, rng, ranges, particle_angstrom=particle_angstrom, particle_volt_angstrom=particle_volt_angstrom
+            )
+        elif kind == "crystalline":
+            add_crystalline_patch(
+                scene,
+                rng,
+                grain_angstrom=draw_log(rng, ranges.crystal_grain_angstrom),
+                strength_volt_angstrom=particle_volt_angstrom * draw_log(rng, (0.3, 3.0)),
+                share=1.0 if is_covering else draw(rng, (0.1, 0.6)),
+            )
+        else:
+            for _ in range(draw_count(rng, ranges.fibre_count)):
+                width = float(
+                    np.clip(
+                        draw(rng, ranges.fibre_width_angstrom),
+                        1.2 * scene.pixel_size_angstrom,
+                        max(0.7 * particle_angstrom, 1.3 * scene.pixel_size_angstrom),
+                    )
+                )
+                add_fibre(
+                    scene,
+                    rng,
+                    width_angstrom=width,
+                    volt=particle_volt_angstrom * draw_log(rng, (0.4, 3.0)) / width,
+                    length_angstrom=particle_angstrom * draw_log(rng, (2.0, 30.0)),
+                )
+
+
+def _add_blobs(
+    scene: Scene,
+    rng: np.random.Generator,
+    ranges: DirtRanges,
+    *,
+    particle_angstrom: float,
+    particle_volt_angstrom: float,
+) -> None:
+    height, width = scene.shape_yx
+    is_particle_like = rng.random() < 0.6
+    typical = particle_angstrom * draw_log(rng, (0.3, 3.0))
+    if not is_particle_like:
+        typical = draw_log(rng, ranges.blob_diameter_angstrom)
+    largest = 0.3 * max(scene.shape_yx) * scene.pixel_size_angstrom
+    for _ in range(max(1, round(draw_log(rng, ranges.blob_count)))):
+        thickness = particle_volt_angstrom * draw_log(rng, (0.8, 12.0)) / ICE_VOLT
+        if not is_particle_like:
+            thickness = draw_log(rng, ranges.blob_thickness_angstrom)
+        add_blob(
+            scene,
+            rng,
+            centre_xy_px=(float(rng.uniform(0, width)), float(rng.uniform(0, height))),
+            diameter_angstrom=float(
+                np.clip(typical * np.exp(rng.normal(0, 0.4)), 2 * scene.pixel_size_angstrom, largest)
+            ),
+            thickness_angstrom=thickness,
+            roughness=float(rng.uniform(0, 0.25)),
+            is_faceted=rng.random() < 0.3,
+        )
 
 
 def add_film_edge(

@@ -6,6 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
+from cryopick.simulation.ice import smooth_field
+from cryopick.simulation.recipe import LayoutRanges, draw, draw_count, draw_log
+
 
 def keep_apart(xy_px: NDArray[np.float64], *, min_distance_px: float) -> NDArray[np.bool_]:
     """Walk through the points in order and keep each one that is `min_distance_px` from all kept before it.
@@ -105,6 +108,53 @@ def pack(
     if preference is not None:
         xy_px = xy_px[rng.random(len(xy_px)) < sample_nearest(preference, xy_px)]
     return np.asarray(xy_px)
+
+
+def draw_centres(
+    rng: np.random.Generator,
+    shape_yx: tuple[int, int],
+    ranges: LayoutRanges,
+    *,
+    diameter_px: float,
+    allowed: NDArray[np.float32] | None = None,
+) -> NDArray[np.float64]:
+    """Centres of one micrograph in random order of density and pattern: scattered, patchy, or packed in a layer.
+
+    Parameters
+    ----------
+    diameter_px : of the particle
+    allowed : (h, w) in [0, 1], as `preference` of `scatter`; None allows everywhere
+
+    Returns
+    -------
+    xy_px : (n, 2) float64; particles at the border are cut by it
+    """
+    pattern = rng.random()
+    preference = None
+    if pattern < ranges.packed_probability:
+        if rng.random() < 0.5:  # the layer has holes
+            preference = np.clip(smooth_field(rng, shape_yx, cells=3) * 2 + np.float32(rng.uniform(0, 2)), 0, 1)
+        spacing_px = diameter_px * rng.uniform(ranges.spacing_diameters[0], max(1.15, ranges.spacing_diameters[0]))
+        jitter = rng.uniform(0.02, 0.12)
+        xy_px = pack(rng, shape_yx, spacing_px=spacing_px, jitter=jitter, preference=_both(preference, allowed))
+        return xy_px[rng.random(len(xy_px)) < rng.uniform(0.8, 1.0)]
+    if pattern < ranges.packed_probability + ranges.clumped_probability:
+        preference = np.clip(smooth_field(rng, shape_yx, cells=draw_count(rng, (2, 6))) * 3, 0, 1)
+    area_in_particles = shape_yx[0] * shape_yx[1] / (np.pi / 4 * diameter_px**2)
+    coverage = draw_log(rng, ranges.coverage) if ranges.coverage[0] > 0 else draw(rng, ranges.coverage)
+    return scatter(
+        rng,
+        shape_yx,
+        count=max(1, round(coverage * area_in_particles)),
+        min_distance_px=diameter_px * draw(rng, ranges.spacing_diameters),
+        preference=_both(preference, allowed),
+    )
+
+
+def _both(one: NDArray[np.float32] | None, other: NDArray[np.float32] | None) -> NDArray[np.float32] | None:
+    if one is None or other is None:
+        return one if other is None else other
+    return np.asarray(one * other)
 
 
 def sample_nearest(image: NDArray[np.float32], xy_px: NDArray[np.float64]) -> NDArray[np.float32]:

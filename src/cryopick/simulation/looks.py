@@ -2,11 +2,96 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
 
 from cryopick.errors import SettingsError
+from cryopick.simulation.recipe import LookRanges, draw, draw_count, draw_log
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """What is done to a micrograph between camera and archive; the default is nothing.
+
+    Parameters
+    ----------
+    shortest_px, longest_px : of the band-pass, see `band_pass`
+    coarser : factor (below 1) to which the image was shrunk before it was grown again, 1 for not at all
+    denoise : method of `denoise_8_bit`, or "" for none
+    denoise_strength : in (0, 1]
+    is_8_bit : stored in 8 bits
+    saturation : fraction clipped at each end in 8 bits
+    jpeg_quality : 1 to 100, or 0 for no JPEG
+    """
+
+    shortest_px: float | None = None
+    longest_px: float | None = None
+    coarser: float = 1.0
+    denoise: str = ""
+    denoise_strength: float = 0.5
+    is_8_bit: bool = False
+    saturation: float = 1e-3
+    jpeg_quality: int = 0
+
+
+def draw_look(rng: np.random.Generator, ranges: LookRanges, *, diameter_px: float, pixel_size_angstrom: float) -> Look:
+    """One look within the ranges, for particles of a diameter."""
+    shortest_px = longest_px = None
+    if rng.random() < ranges.low_pass_probability:
+        # Either a resolution or a share of the particle: people filter by both.
+        by_resolution = draw(rng, ranges.low_pass_angstrom) / pixel_size_angstrom
+        by_particle = diameter_px / draw(rng, ranges.low_pass_per_diameter)
+        shortest_px = by_resolution if rng.random() < 0.3 else by_particle
+    if rng.random() < ranges.high_pass_probability:
+        longest_px = diameter_px * draw(rng, ranges.high_pass_diameters)
+    is_denoised = rng.random() < ranges.denoise_probability
+    is_jpeg = rng.random() < ranges.jpeg_probability
+    methods = ["nlm", "bilateral", "median", "clahe"]
+    return Look(
+        shortest_px=shortest_px,
+        longest_px=longest_px,
+        coarser=float(rng.uniform(0.45, 0.9)) if rng.random() < ranges.coarser_probability else 1.0,
+        denoise=str(rng.choice(methods, p=[0.2, 0.25, 0.2, 0.35])) if is_denoised else "",
+        denoise_strength=float(rng.uniform(0.1, 1.0)),
+        is_8_bit=is_denoised or is_jpeg or rng.random() < ranges.eight_bit_probability,
+        saturation=draw_log(rng, (1e-4, 2e-2)),
+        jpeg_quality=draw_count(rng, ranges.jpeg_quality) if is_jpeg else 0,
+    )
+
+
+def apply_look(
+    image: NDArray[np.float32], look: Look, *, response: NDArray[np.float32] | None = None, workers: int = 1
+) -> NDArray[np.float32]:
+    """The image as the archive holds it, (h, w) float32 (whole numbers 0..255 in 8 bits).
+
+    Parameters
+    ----------
+    response : transfer function on the grid of `scipy.fft.rfft2` that is applied in the same pass (the camera's MTF)
+    """
+    import cv2
+
+    shape_yx = (image.shape[0], image.shape[1])
+    if look.shortest_px is not None or look.longest_px is not None:
+        band = band_pass_response(shape_yx, longest_px=look.longest_px, shortest_px=look.shortest_px)
+        response = band if response is None else np.asarray(response * band)
+    if response is not None:
+        spectrum = fft.rfft2(image, workers=workers)
+        spectrum *= response
+        image = np.asarray(fft.irfft2(spectrum, s=shape_yx, workers=workers), dtype=np.float32)
+    if look.coarser < 1:
+        small = cv2.resize(image, None, fx=look.coarser, fy=look.coarser, interpolation=cv2.INTER_AREA)
+        image = np.asarray(cv2.resize(small, shape_yx[::-1], interpolation=cv2.INTER_CUBIC), dtype=np.float32)
+    if not look.is_8_bit:
+        return image
+    stored = to_8_bit(image, saturation=look.saturation)
+    if look.denoise:
+        stored = denoise_8_bit(stored, method=look.denoise, strength=look.denoise_strength)
+    if look.jpeg_quality > 0:
+        stored = jpeg(stored, quality=look.jpeg_quality)
+    return stored.astype(np.float32)
 
 
 def band_pass(

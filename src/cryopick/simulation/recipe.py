@@ -150,14 +150,18 @@ class LookRanges:
 
     Parameters
     ----------
-    low_pass_probability, low_pass_angstrom : Gaussian low-pass, half height
+    low_pass_probability : Gaussian low-pass with its half height at `low_pass_angstrom`, or at the particle's diameter
+        divided by `low_pass_per_diameter`
+    coarser_probability : shrunk and grown again
     high_pass_probability, high_pass_diameters : Gaussian high-pass, half height in particle diameters
     denoise_probability : non-local means, bilateral, median or CLAHE on 8 bits
     eight_bit_probability, jpeg_probability, jpeg_quality : storage; JPEG implies 8 bits
     """
 
-    low_pass_probability: float = 0.2
+    low_pass_probability: float = 0.3
     low_pass_angstrom: Range = (10.0, 30.0)
+    low_pass_per_diameter: Range = (3.0, 9.0)
+    coarser_probability: float = 0.08
     high_pass_probability: float = 0.15
     high_pass_diameters: Range = (1.5, 8.0)
     denoise_probability: float = 0.15
