@@ -94,7 +94,9 @@ def find_micrographs(
     found: dict[str, _Found] = {}
     for given in inputs:
         for one in _expand(str(given), excluded):
-            found.setdefault(os.path.abspath(one.path), one)
+            place = os.path.abspath(one.path)
+            if place not in found or (one.listed_name is not None and found[place].listed_name is None):
+                found[place] = one  # a STAR file knows more than a folder does; the first place in the order stays
     return _named(list(found.values()))
 
 

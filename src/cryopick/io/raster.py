@@ -98,12 +98,9 @@ def _require_type(path: str | Path, pixels: ArrayLike, dtypes: tuple[str, ...]) 
 def _encode(path: str | Path, suffix: str, array: NDArray[Any], options: list[int]) -> None:
     import cv2
 
-    try:
-        _, encoded = cv2.imencode(suffix, array, options)
-    except cv2.error as error:  # JPEG sides end at 65535
-        raise SettingsError(
-            f"{path}: an image of shape {array.shape} cannot be written as {suffix} ({error})"
-        ) from error
+    is_encoded, encoded = cv2.imencode(suffix, array, options)
+    if not is_encoded:  # JPEG sides end at 65500
+        raise SettingsError(f"{path}: an image of shape {array.shape} cannot be written as {suffix}; use .mrc or .tif")
     write_bytes_atomic(path, encoded.tobytes())
 
 

@@ -21,7 +21,8 @@ from cryopick.io.reading import explain_read_errors, file_size_bytes
 TIFF_DTYPES = ("uint8", "int8", "uint16", "int16", "float16", "float32")
 _MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # classic and big TIFF, both byte orders
 _EER_COMPRESSIONS = range(65000, 65003)
-_MIN_IS_WHITE = 0
+_MIN_IS_WHITE = 0  # photometric interpretation
+_PLANES_APART = 2  # planar configuration
 
 
 def probe_tiff(path: str | Path) -> ImageInfo:
@@ -106,7 +107,12 @@ def _decode(path: Path, *, with_pixels: bool) -> tuple[ImageInfo, NDArray[Any] |
                     f"{path}: truncated: expected {page.nbytes} bytes of pixels, the file announces "
                     f"{sum(page.databytecounts)}; copy it again"
                 )
-            return info, page.asarray()
+            stored = page.asarray()
+            if stored.ndim == 3 and page.planarconfig == _PLANES_APART:
+                stored = np.moveaxis(stored, 0, -1)  # (h, w, channels)
+            if stored.shape[:2] != info.shape_yx or stored.ndim > 3 or (stored.ndim == 3 and stored.shape[2] > 4):
+                raise FormatError(f"{path}: expected one image, the TIFF page holds an array of shape {stored.shape}")
+            return info, stored
     except CryopickError:
         raise
     except Exception as error:  # a damaged file makes tifffile and its decoders raise nearly any class
