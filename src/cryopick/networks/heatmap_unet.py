@@ -1,0 +1,103 @@
+"""A small residual U-Net that predicts particle centres, sizes and junk from a scale-normalised micrograph."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from itertools import pairwise
+
+from torch import Tensor, nn
+
+STRIDE_PX = 2
+"""Input pixels per output pixel."""
+TOTAL_STRIDE_PX = 16
+"""Input heights and widths must be multiples of it; tiles must start at multiples of it to equal the whole."""
+OUTPUTS = ("centre", "offset_x", "offset_y", "log_size", "junk")
+
+
+class ResidualBlock(nn.Module):
+    """Two 3 x 3 convolutions around an identity (He et al., CVPR 2016)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.norm1: nn.Module = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.norm2: nn.Module = nn.BatchNorm2d(channels)
+        self.activation = nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.activation(self.norm1(self.conv1(x)))
+        y = self.norm2(self.conv2(y))
+        out: Tensor = self.activation(x + y)
+        return out
+
+
+class HeatmapUNet(nn.Module):
+    """Fully convolutional: (b, in_channels, h, w) to (b, 5, h / 2, w / 2), the planes named in `OUTPUTS`.
+
+    Parameters
+    ----------
+    in_channels : planes of the input
+    widths : channels at strides 2, 4, 8 and 16
+    depth : residual blocks per encoder level
+
+    Notes
+    -----
+    `centre` and `junk` are logits; offsets are in units of the output pixel; `log_size` is the natural logarithm of
+    the particle's diameter over the nominal one.
+    """
+
+    def __init__(
+        self, *, in_channels: int = 2, widths: tuple[int, int, int, int] = (32, 64, 96, 128), depth: int = 2
+    ) -> None:
+        super().__init__()
+        self.unshuffle = nn.PixelUnshuffle(STRIDE_PX)
+        self.stem = _conv_norm(in_channels * STRIDE_PX**2, widths[0])
+        self.encoder = nn.ModuleList(nn.Sequential(*[ResidualBlock(w) for _ in range(depth)]) for w in widths)
+        pairs = list(pairwise(widths))
+        self.down = nn.ModuleList(_conv_norm(fine, coarse, stride=2) for fine, coarse in pairs)
+        self.lateral = nn.ModuleList(nn.Conv2d(coarse, fine, 1) for fine, coarse in pairs)
+        self.decoder = nn.ModuleList(ResidualBlock(w) for w in widths[:-1])
+        self.head = nn.Sequential(_conv_norm(widths[0], widths[0]), nn.Conv2d(widths[0], len(OUTPUTS), 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(self.unshuffle(x))
+        skips = []
+        for level, encode in enumerate(self.encoder):
+            x = encode(x if level == 0 else self.down[level - 1](x))
+            skips.append(x)
+        for level in reversed(range(len(self.decoder))):
+            coarse = self.lateral[level](x)
+            x = self.decoder[level](skips[level] + nn.functional.interpolate(coarse, scale_factor=2.0, mode="nearest"))
+        out: Tensor = self.head(x)
+        return out
+
+
+def _conv_norm(channels_in: int, channels_out: int, *, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(channels_in, channels_out, 3, stride=stride, padding=1, bias=False),
+        nn.BatchNorm2d(channels_out),
+        nn.ReLU(inplace=True),
+    )
+
+
+def fold_batch_norm(network: HeatmapUNet) -> HeatmapUNet:
+    """A copy in evaluation mode whose batch norms are folded into the convolutions before them; same outputs."""
+    folded = deepcopy(network).eval()
+    for module in folded.modules():
+        if isinstance(module, ResidualBlock):
+            module.conv1 = _fused(module.conv1, module.norm1)
+            module.conv2 = _fused(module.conv2, module.norm2)
+            module.norm1 = module.norm2 = nn.Identity()
+        elif isinstance(module, nn.Sequential) and len(module) > 1 and isinstance(module[1], nn.BatchNorm2d):
+            module[0] = _fused(module[0], module[1])
+            module[1] = nn.Identity()
+    return folded
+
+
+def _fused(convolution: nn.Module, norm: nn.Module) -> nn.Conv2d:
+    from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+    if not (isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)):
+        raise TypeError(f"expected a convolution and its batch norm, got {type(convolution)} and {type(norm)}")
+    return fuse_conv_bn_eval(convolution, norm)

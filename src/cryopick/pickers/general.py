@@ -1,0 +1,332 @@
+"""`general`: a pretrained scale-normalised network; needs no labels and no settings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryopick.errors import SettingsError
+from cryopick.geometry.units import Length
+from cryopick.pickers.registry import register_picker
+from cryopick.processing.scale import network_planes, resample
+from cryopick.types import Micrograph, Picks
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+NOMINAL_PARTICLE_PX = 24.0
+"""Diameter that particles are resampled to before the network sees them."""
+STRIDE_PX = 2
+"""Working pixels per pixel of the network's maps."""
+TARGET_RADIUS = 0.2
+"""The centre map is the probability that a particle centre lies within this many diameters."""
+CANDIDATE_FLOOR = 0.02
+"""Map values below it are never candidates; far below any useful threshold."""
+TILE_PX = 1024
+HALO_PX = 192
+"""Working pixels read around a tile; more than half the network's receptive field, so that tiles equal the whole."""
+
+
+# ---------------------------------------------------------------------------------------------- truth to targets
+
+
+def centre_targets(
+    xy_px: NDArray[np.float64], diameter_px: NDArray[np.float64], *, shape_yx: tuple[int, int], stride_px: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """What the network should answer for particles at `xy_px` in a working image.
+
+    Parameters
+    ----------
+    xy_px, diameter_px : (n, 2) and (n,), working pixels
+    shape_yx : of the output grid
+    stride_px : working pixels per output pixel
+
+    Returns
+    -------
+    centre : (h, w), 1 within `TARGET_RADIUS` diameters of a centre, else 0
+    geometry : (3, h, w), x and y offset to that centre in output pixels and log(diameter / nominal)
+    """
+    height, width = shape_yx
+    centre = np.zeros(shape_yx, np.float32)
+    geometry = np.zeros((3, height, width), np.float32)
+    nearest = np.full(shape_yx, np.inf, np.float32)
+    grid_xy = (np.asarray(xy_px, np.float64).reshape(-1, 2) + 0.5) / stride_px - 0.5
+    for (x, y), diameter in zip(grid_xy, diameter_px, strict=True):
+        radius = max(TARGET_RADIUS * float(diameter) / stride_px, 1.0)
+        left, right = max(int(np.ceil(x - radius)), 0), min(int(np.floor(x + radius)), width - 1)
+        top, bottom = max(int(np.ceil(y - radius)), 0), min(int(np.floor(y + radius)), height - 1)
+        if left > right or top > bottom:
+            continue
+        window = np.s_[top : bottom + 1, left : right + 1]
+        dx = (x - np.arange(left, right + 1, dtype=np.float32))[None, :]
+        dy = (y - np.arange(top, bottom + 1, dtype=np.float32))[:, None]
+        squared = dx * dx + dy * dy
+        is_mine = (squared <= radius * radius) & (squared < nearest[window])
+        nearest[window][is_mine] = squared[is_mine]
+        centre[window][is_mine] = 1.0
+        log_size = np.float32(np.log(diameter / NOMINAL_PARTICLE_PX))
+        for plane, value in enumerate(np.broadcast_arrays(dx, dy, log_size)):
+            geometry[plane][window][is_mine] = value[is_mine]
+    return centre, geometry
+
+
+# ------------------------------------------------------------------------------------------------ output to picks
+
+
+def centres_from_maps(maps: NDArray[np.float32], *, stride_px: int) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
+    """Candidates: local maxima of the centre map, moved by the predicted offsets.
+
+    Parameters
+    ----------
+    maps : (5, h, w), the planes of `OUTPUTS`, `centre` and `junk` already probabilities
+
+    Returns
+    -------
+    xy_px : (n, 2) working pixels
+    index_yx : (n, 2) the output pixel of each candidate
+    """
+    import cv2
+
+    probability = np.pad(maps[0], 1, mode="edge")
+    # the discs of the target are flat: a light blur makes their middle the maximum
+    smooth = cv2.GaussianBlur(probability, (0, 0), 0.08 * NOMINAL_PARTICLE_PX / stride_px)
+    reach = max(1, round(0.15 * NOMINAL_PARTICLE_PX / stride_px))
+    highest = cv2.dilate(smooth, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1)))
+    is_peak = (smooth >= highest)[1:-1, 1:-1] & (smooth[1:-1, 1:-1] > CANDIDATE_FLOOR)
+    index_yx = np.argwhere(is_peak)
+    row, column = index_yx.T
+    offset_xy = np.clip(maps[1:3, row, column].T, -3, 3)
+    xy_px = (index_yx[:, ::-1] + offset_xy + 0.5) * stride_px - 0.5
+    return xy_px.astype(np.float64), index_yx
+
+
+# ------------------------------------------------------------------------------------------------------ inference
+
+
+@dataclass(frozen=True, eq=False)
+class HeatmapModel:
+    """A loaded network with its calibration, ready to map working images.
+
+    Parameters
+    ----------
+    network : batch norms folded, in evaluation mode, on `device`
+    calibration : (2, k) knots: logit of the centre map at a candidate, and the probability that such a pick is right
+    """
+
+    network: Any
+    device: str
+    is_bfloat16: bool
+    calibration: NDArray[np.float64]
+
+    def __call__(self, planes: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(2, h, w) planes of a working image to (5, ceil(h / 2), ceil(w / 2)) maps; tiles of any layout agree."""
+        import torch
+
+        from cryopick.networks.heatmap_unet import OUTPUTS, TOTAL_STRIDE_PX
+
+        height, width = planes.shape[1:]
+        pad_y, pad_x = -height % TOTAL_STRIDE_PX, -width % TOTAL_STRIDE_PX
+        padded = torch.from_numpy(np.pad(planes, ((0, 0), (0, pad_y), (0, pad_x))))
+        out: NDArray[np.float32] = np.empty(
+            (len(OUTPUTS), (height + pad_y) // STRIDE_PX, (width + pad_x) // STRIDE_PX), np.float32
+        )
+        with torch.inference_mode():
+            for top in range(0, padded.shape[1], TILE_PX):
+                for left in range(0, padded.shape[2], TILE_PX):
+                    self._fill_tile(padded, out, top=top, left=left)
+        out[0] = _sigmoid(out[0])
+        out[4] = _sigmoid(out[4])
+        return out[:, : -(-height // STRIDE_PX), : -(-width // STRIDE_PX)]
+
+    def _fill_tile(self, padded: Tensor, out: NDArray[np.float32], *, top: int, left: int) -> None:
+        import torch
+
+        bottom, right = min(top + TILE_PX, padded.shape[1]), min(left + TILE_PX, padded.shape[2])
+        read_top, read_left = max(top - HALO_PX, 0), max(left - HALO_PX, 0)
+        tile = padded[:, read_top : bottom + HALO_PX, read_left : right + HALO_PX][None]
+        tile = tile.to(self.device, dtype=torch.bfloat16 if self.is_bfloat16 else torch.float32)
+        maps = self.network(tile.contiguous(memory_format=torch.channels_last))[0].float().cpu().numpy()
+        rows = slice((top - read_top) // STRIDE_PX, (bottom - read_top) // STRIDE_PX)
+        columns = slice((left - read_left) // STRIDE_PX, (right - read_left) // STRIDE_PX)
+        out[:, top // STRIDE_PX : bottom // STRIDE_PX, left // STRIDE_PX : right // STRIDE_PX] = maps[:, rows, columns]
+
+    def calibrated(self, probability: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Probability that a pick with this value of the centre map is right (isotonic, fitted on simulation)."""
+        clipped = np.clip(probability.astype(np.float64), 1e-6, 1 - 1e-6)
+        logit = np.log(clipped / (1 - clipped))
+        return np.asarray(np.interp(logit, self.calibration[0], self.calibration[1]), np.float32)
+
+
+def _sigmoid(logit: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.asarray(1.0 / (1.0 + np.exp(-np.clip(logit, -30, 30))), np.float32)
+
+
+@lru_cache(maxsize=4)
+def load_model(weights: Path | None, *, device: str = "auto", precision: str = "auto") -> HeatmapModel:
+    """The network of a checkpoint (None: the one shipped with the package), folded and on its device.
+
+    Raises
+    ------
+    WeightsError
+        If the file is missing, damaged, or of another architecture.
+    """
+    import torch
+
+    from cryopick.io.checkpoint import find_weights, load_checkpoint
+    from cryopick.networks.heatmap_unet import HeatmapUNet, fold_batch_norm
+
+    checkpoint = load_checkpoint(find_weights(weights or "general"), picker="general")
+    card = checkpoint.card
+    network = HeatmapUNet(
+        in_channels=card.architecture["in_channels"],
+        widths=tuple(card.architecture["widths"]),
+        depth=card.architecture["depth"],
+    )
+    checkpoint.load_into(network)
+    chosen = device if device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
+    is_bfloat16 = precision == "bfloat16" or (precision == "auto" and _is_bfloat16_fast(chosen))
+    folded = fold_batch_norm(network).to(chosen, dtype=torch.bfloat16 if is_bfloat16 else torch.float32)
+    folded = folded.to(memory_format=torch.channels_last)
+    calibration = np.asarray(card.postprocessing["calibration"], np.float64)
+    return HeatmapModel(folded, device=chosen, is_bfloat16=is_bfloat16, calibration=calibration)
+
+
+def _is_bfloat16_fast(device: str) -> bool:
+    """True where bfloat16 has matrix hardware; elsewhere it is emulated and slower than float32."""
+    import torch
+
+    if device != "cpu":
+        return torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    is_supported = getattr(torch.cpu, "_is_amx_tile_supported", None)
+    return bool(is_supported is not None and is_supported())
+
+
+# --------------------------------------------------------------------------------------------------------- picker
+
+
+@register_picker("general")
+@dataclass(frozen=True, kw_only=True)
+class GeneralPicker:
+    """Pretrained network on scale-normalised micrographs; measures the diameter when none is given.
+
+    Trained on simulated micrographs alone. The score is the calibrated probability that a pick is a particle within a
+    quarter of a diameter; the threshold of a run maximises the expected F1.
+    """
+
+    trainable: ClassVar[str] = "cryopick.training.general"
+    score_meaning: ClassVar[str] = "probability that the pick is right, 0 to 1, calibrated on simulation"
+    default_threshold: ClassVar[float] = 0.4
+    minimum_threshold: ClassVar[float] = 0.3
+    """Never chosen lower, so that a run of empty micrographs yields none."""
+
+    diameter: Annotated[Length | None, "particle diameter, for example 180A or 108px; measured when not given"] = None
+    weights: Annotated[Path | None, "checkpoint to use instead of the shipped one"] = None
+    device: Annotated[str, "auto, cpu, cuda or cuda:N"] = "auto"
+    precision: Annotated[str, "auto, float32 or bfloat16; auto takes bfloat16 where the hardware has it"] = "auto"
+
+    measured: Annotated[str, "what the measurement of the diameter found; filled in by the run"] = ""
+
+    def __post_init__(self) -> None:
+        if self.precision not in ("auto", "float32", "bfloat16"):
+            raise SettingsError(f"precision is {self.precision!r}, expected auto, float32 or bfloat16")
+
+    def prepare(self, micrographs: Sequence[Micrograph]) -> Self:
+        """Measure the diameter on a few micrographs of the run, unless it is given."""
+        if self.diameter is not None or not micrographs:
+            return self
+        from cryopick.pickers.diameter import estimate_diameter
+
+        estimate = estimate_diameter(self._model(), micrographs)
+        if estimate is None:
+            return replace(
+                self, measured="nothing looks like a particle at any size; give --diameter to search for one"
+            )
+        return replace(self, diameter=estimate.diameter, measured=str(estimate))
+
+    def choose_threshold(self, scores: NDArray[np.float32], *, target_precision: float | None = None) -> float:
+        """The cut with the highest expected F1, or the lowest one whose expected precision reaches the target."""
+        from cryopick.processing.probability import threshold_for_f1, threshold_for_precision
+
+        if target_precision is not None:
+            return threshold_for_precision(scores, target_precision)
+        return max(self.minimum_threshold, threshold_for_f1(scores))
+
+    def pick(self, micrograph: Micrograph) -> Picks:
+        """All candidates of one micrograph, best first; `maps` holds the centre heat and the junk probability."""
+        picker = self.prepare([micrograph])
+        if picker.diameter is None:  # nothing particle-like at any size
+            return Picks(
+                xy_px=np.zeros((0, 2)),
+                micrograph_name=micrograph.name,
+                shape_yx=micrograph.shape_yx,
+                pixel_size_angstrom=micrograph.pixel_size_angstrom,
+            )
+        found = [
+            picks_at_scale(self._model(), micrograph, diameter_px=diameter_px)
+            for diameter_px in _scales_px(*picker.diameter.to_px(micrograph.pixel_size_angstrom))
+        ]
+        return found[0] if len(found) == 1 else _merge_scales(found)
+
+    def _model(self) -> HeatmapModel:
+        return load_model(self.weights, device=self.device, precision=self.precision)
+
+
+def picks_at_scale(model: HeatmapModel, micrograph: Micrograph, *, diameter_px: float) -> Picks:
+    """All candidates of particles about `diameter_px` wide, best first."""
+    working, scale = resample(micrograph.pixels, factor=NOMINAL_PARTICLE_PX / diameter_px)
+    maps = model(network_planes(working, particle_px=NOMINAL_PARTICLE_PX))
+    xy_px, index_yx = centres_from_maps(maps, stride_px=STRIDE_PX)
+    row, column = index_yx.T
+    xy_px = scale.to_stored_xy(xy_px)
+    height, width = micrograph.shape_yx
+    is_inside = (xy_px >= -0.5).all(axis=1) & (xy_px[:, 0] < width - 0.5) & (xy_px[:, 1] < height - 0.5)
+    order = np.flatnonzero(is_inside)
+    order = order[np.argsort(-maps[0, row[order], column[order]], kind="stable")]
+    row, column = row[order], column[order]
+    return Picks(
+        xy_px=xy_px[order],
+        score=model.calibrated(maps[0, row, column]),
+        diameter_px=(diameter_px * np.exp(maps[3, row, column])).astype(np.float32),
+        micrograph_name=micrograph.name,
+        shape_yx=micrograph.shape_yx,
+        pixel_size_angstrom=micrograph.pixel_size_angstrom,
+        maps={"centre probability": maps[0], "junk": maps[4]},
+    )
+
+
+def _scales_px(low_px: float, high_px: float) -> list[float]:
+    """Diameters to run at for a range: the network covers a factor of 1.5 around each."""
+    count = 1 + int(np.ceil(np.log(high_px / low_px) / np.log(1.5)) if high_px > low_px else 0)
+    if count == 1:
+        return [float(np.sqrt(low_px * high_px))]
+    return [float(d) for d in np.geomspace(low_px, high_px, count)]
+
+
+def _merge_scales(found: Sequence[Picks]) -> Picks:
+    """Candidates of several scales as one list; of those closer than a quarter diameter the best is kept."""
+    from scipy.spatial import cKDTree
+
+    score = np.concatenate([picks.score for picks in found])
+    order = np.argsort(-score, kind="stable")
+    merged = replace(
+        found[0],
+        xy_px=np.concatenate([picks.xy_px for picks in found])[order],
+        score=score[order],
+        diameter_px=np.concatenate([picks.diameter_px for picks in found])[order],
+        class_id=np.zeros(len(order), np.int32),
+        reason=np.full(len(order), ""),
+    )
+    tree = cKDTree(merged.xy_px)
+    is_taken = np.zeros(len(merged), bool)
+    is_best = np.zeros(len(merged), bool)
+    for i, (xy, diameter_px) in enumerate(zip(merged.xy_px, merged.diameter_px, strict=True)):
+        if not is_taken[i]:
+            is_best[i] = True
+            is_taken[tree.query_ball_point(xy, 0.25 * float(diameter_px))] = True
+    return merged.take(is_best)

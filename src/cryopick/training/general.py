@@ -1,0 +1,309 @@
+"""Training of the `general` picker's network on simulated crops."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryopick.errors import SettingsError
+from cryopick.geometry.selection import SelectionSettings, select
+from cryopick.metrics.detection import PrecisionRecallCurve, precision_recall_curve, rank_outcomes
+from cryopick.pickers.general import (
+    NOMINAL_PARTICLE_PX,
+    STRIDE_PX,
+    HeatmapModel,
+    centre_targets,
+    centres_from_maps,
+)
+from cryopick.processing.scale import network_planes
+from cryopick.simulation.crops import Crop, CropGenerator, CropRanges
+from cryopick.training.trainable import Preset, TrainSettings
+from cryopick.types import Picks
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from cryopick.training.datasets import Dataset
+
+PICKED_RATIO = (0.6, 1.65)
+"""Particles whose diameter over the nominal one lies in this range are to be picked …"""
+UNDECIDED_RATIO = (0.45, 2.2)
+"""… those outside this one are not; what lies between is left out of the loss."""
+NO_PARTICLES = np.zeros((0, 2))
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeneralTask:
+    """What the network is and what it sees."""
+
+    widths: Annotated[tuple[int, int, int, int], "channels at strides 2, 4, 8 and 16"] = (32, 64, 96, 128)
+    depth: Annotated[int, "residual blocks per encoder level"] = 2
+    batch_size: Annotated[int, "crops per batch"] = 24
+    crop_px: Annotated[int, "side of a crop, working pixels"] = 256
+    far_scale_share: Annotated[float, "share of crops whose particles have any size from 0.35 to 3.5 of nominal"] = 0.3
+    simulation_seed: Annotated[int, "seed of the simulated crops"] = 1
+    validation_crops: Annotated[int, "simulated crops that judge the network; other seed"] = 160
+    calibration_crops: Annotated[int, "simulated crops that the probabilities are calibrated on; a third seed"] = 480
+
+    def __post_init__(self) -> None:
+        if self.crop_px % 16:
+            raise SettingsError(f"[task] crop_px is {self.crop_px}, expected a multiple of 16")
+        if not 0 <= self.far_scale_share <= 1:
+            raise SettingsError(f"[task] far_scale_share is {self.far_scale_share}, expected 0 to 1")
+
+
+PRESETS: Mapping[str, Preset] = {
+    "small": Preset(
+        task=GeneralTask(),
+        training=TrainSettings(
+            steps=3600,
+            learning_rate=2e-3,
+            weight_decay=0.02,
+            warmup_steps=100,
+            gradient_clip=2.0,
+            ema_decay=0.998,
+            validate_every=400,
+            checkpoint_every=200,
+            precision="bf16-mixed",
+            workers=2,
+        ),
+        about="the shipped network: about an hour on 2 CPU cores with bfloat16 matrix units",
+    ),
+}
+
+
+def make_trainable(task: GeneralTask, *, train: Dataset | None, validation: Dataset | None) -> GeneralTrainable:
+    """Trains on simulation; data sets are for `cryopick finetune`."""
+    if train is not None or validation is not None:
+        raise SettingsError(
+            "general is trained on simulation only (--data simulation); to adapt it to your micrographs use "
+            "`cryopick finetune general`"
+        )
+    return GeneralTrainable(task)
+
+
+@dataclass
+class CropSource:
+    """Simulated crops near the nominal scale and far from it; crop `i` depends on the seed and `i` alone."""
+
+    crop_px: int
+    far_scale_share: float
+    seed: int
+
+    @cached_property
+    def near(self) -> CropGenerator:
+        return self._generator(seed=2 * self.seed, diameter_error=(0.7, 1.4))
+
+    @cached_property
+    def far(self) -> CropGenerator:
+        return self._generator(seed=2 * self.seed + 1, diameter_error=(0.35, 3.5))
+
+    def _generator(self, *, seed: int, diameter_error: tuple[float, float]) -> CropGenerator:
+        return CropGenerator(
+            seed=seed,
+            crop_px=self.crop_px,
+            particle_px_range=(NOMINAL_PARTICLE_PX, NOMINAL_PARTICLE_PX),
+            ranges=CropRanges(diameter_error=diameter_error),
+        )
+
+    def crop(self, index: int) -> Crop:
+        every = 10  # crops per cycle, so that the share is exact and known from the index
+        is_far = index % every < round(self.far_scale_share * every)
+        return (self.far if is_far else self.near).crop(index)
+
+
+@dataclass
+class GeneralTrainable:
+    """The network, its endless simulated crops and its loss."""
+
+    task: GeneralTask
+    picker: str = field(default="general", init=False)
+
+    @cached_property
+    def source(self) -> CropSource:
+        return CropSource(self.task.crop_px, self.task.far_scale_share, self.task.simulation_seed)
+
+    @cached_property
+    def validation(self) -> list[Crop]:
+        return self._held_out(self.task.validation_crops, seed=self.task.simulation_seed + 1000)
+
+    def _held_out(self, count: int, *, seed: int) -> list[Crop]:
+        source = CropSource(self.task.crop_px, 0.0, seed)
+        return [source.crop(index) for index in range(count)]
+
+    def architecture(self) -> dict[str, Any]:
+        return {"network": "heatmap_unet", "in_channels": 2, "widths": list(self.task.widths), "depth": self.task.depth}
+
+    def build_network(self) -> nn.Module:
+        return build_network(self.architecture())
+
+    def make_batch(self, index: int, rng: np.random.Generator) -> dict[str, Tensor]:  # noqa: ARG002  # crops are seeded by number
+        """Crops `index * batch_size` onwards."""
+        import torch
+
+        first = index * self.task.batch_size
+        examples = [example(self.source.crop(first + i)) for i in range(self.task.batch_size)]
+        planes, targets = (np.stack(arrays) for arrays in zip(*examples, strict=True))
+        return {"planes": torch.from_numpy(planes), "targets": torch.from_numpy(targets)}
+
+    def loss(self, network: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        import torch
+
+        planes = batch["planes"].contiguous(memory_format=torch.channels_last)
+        return heatmap_loss(network(planes).float(), batch["targets"])
+
+    def validate(self, network: nn.Module) -> dict[str, float]:
+        """Average precision and best F1 over the validation crops, at a quarter of a diameter."""
+        curve = detection_curve(as_model(network), self.validation)
+        return {
+            "score": curve.average_precision,
+            "best_f1": float(np.nanmax(curve.f1)),
+            "junk_iou": junk_iou(as_model(network), self.validation),
+        }
+
+    def card_entries(self, network: nn.Module) -> dict[str, Any]:
+        crops = self._held_out(self.task.calibration_crops, seed=self.task.simulation_seed + 2000)
+        return {
+            "preprocessing": {"nominal_particle_px": NOMINAL_PARTICLE_PX, "planes": "detail, background"},
+            "postprocessing": {"calibration": fit_calibration(as_model(network), crops).tolist()},
+            "data": {"kind": "simulation", "seed": self.task.simulation_seed},
+        }
+
+
+def build_network(architecture: Mapping[str, Any]) -> nn.Module:
+    """The network that a card's architecture describes, channels last in memory (fast on CPUs)."""
+    import torch
+
+    from cryopick.networks.heatmap_unet import HeatmapUNet
+
+    network = HeatmapUNet(
+        in_channels=architecture["in_channels"], widths=tuple(architecture["widths"]), depth=architecture["depth"]
+    )
+    return network.to(memory_format=torch.channels_last)
+
+
+# -------------------------------------------------------------------------------------------------------- targets
+
+
+def example(crop: Crop) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """A crop as the network sees it, and what it should answer.
+
+    Returns
+    -------
+    planes : (2, h, w), see `network_planes`
+    targets : (6, h / 2, w / 2): centre, offset x, offset y, log size, junk share, weight of the centre loss
+    """
+    planes = network_planes(crop.image, particle_px=NOMINAL_PARTICLE_PX)
+    shape_yx = crop.image.shape[0] // STRIDE_PX, crop.image.shape[1] // STRIDE_PX
+    ratio = crop.diameter_px / NOMINAL_PARTICLE_PX
+    is_picked = (ratio >= PICKED_RATIO[0]) & (ratio <= PICKED_RATIO[1])
+    is_undecided = ~is_picked & (ratio >= UNDECIDED_RATIO[0]) & (ratio <= UNDECIDED_RATIO[1])
+    diameter_px = crop.diameter_px.astype(np.float64)
+    centre, geometry = centre_targets(
+        crop.xy_px[is_picked], diameter_px[is_picked], shape_yx=shape_yx, stride_px=STRIDE_PX
+    )
+    undecided, _ = centre_targets(
+        crop.xy_px[is_undecided], diameter_px[is_undecided], shape_yx=shape_yx, stride_px=STRIDE_PX
+    )
+    weight = 1 - undecided * (1 - centre)
+    junk = crop.junk.reshape(shape_yx[0], STRIDE_PX, shape_yx[1], STRIDE_PX).mean(axis=(1, 3))
+    return planes, np.stack([centre, *geometry, junk, weight]).astype(np.float32)
+
+
+def heatmap_loss(maps: Tensor, targets: Tensor) -> dict[str, Tensor]:
+    """Binary cross-entropy of centres and junk (so that both are probabilities), L1 of offsets and sizes at centres.
+
+    Parameters
+    ----------
+    maps : (b, 5, h, w) logits and regressions of `HeatmapUNet`
+    targets : (b, 6, h, w) of `example`
+    """
+    from torch.nn.functional import binary_cross_entropy_with_logits
+
+    centre, weight = targets[:, 0], targets[:, 5]
+    per_pixel = binary_cross_entropy_with_logits(maps[:, 0], centre, reduction="none")
+    centre_loss = (per_pixel * weight).sum() / weight.sum().clamp(min=1)
+    at_centres = centre.sum().clamp(min=1)
+    offset_loss = ((maps[:, 1:3] - targets[:, 1:3]).abs().sum(1) * centre).sum() / at_centres
+    size_loss = ((maps[:, 3] - targets[:, 3]).abs() * centre).sum() / at_centres
+    junk_loss = binary_cross_entropy_with_logits(maps[:, 4], targets[:, 4])
+    loss = centre_loss + 0.02 * offset_loss + 0.05 * size_loss + 0.1 * junk_loss
+    return {"loss": loss, "centre": centre_loss, "offset": offset_loss, "size": size_loss, "junk": junk_loss}
+
+
+# -------------------------------------------------------------------------------------------------------- judging
+
+
+def as_model(network: nn.Module) -> HeatmapModel:
+    """The network as the picker runs it, in float32 and not yet calibrated."""
+    import torch
+
+    from cryopick.networks.heatmap_unet import fold_batch_norm
+
+    folded = fold_batch_norm(network).float().to(memory_format=torch.channels_last)  # type: ignore[arg-type]
+    device = str(next(folded.parameters()).device)
+    return HeatmapModel(folded, device=device, is_bfloat16=False, calibration=np.array([[-14.0, 14.0], [0.0, 1.0]]))
+
+
+def candidates(model: HeatmapModel, crop: Crop) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Centres (n, 2) and centre-map values (n,) of a crop's candidates, thinned as picks are."""
+    maps = model(network_planes(crop.image, particle_px=NOMINAL_PARTICLE_PX))
+    xy_px, index_yx = centres_from_maps(maps, stride_px=STRIDE_PX)
+    value = maps[0, index_yx[:, 0], index_yx[:, 1]].astype(np.float64)
+    picks = Picks(xy_px=xy_px, score=value, diameter_px=np.full(len(value), NOMINAL_PARTICLE_PX))
+    kept = select(picks, SelectionSettings(), threshold=0.0).is_kept
+    return xy_px[kept], value[kept]
+
+
+def detection_curve(model: HeatmapModel, crops: list[Crop]) -> PrecisionRecallCurve:
+    """Pooled precision and recall over crops, tolerance a quarter of each crop's particle diameter."""
+    outcomes = []
+    for crop in crops:
+        xy_px, value = candidates(model, crop)
+        outcomes.append(rank_outcomes(xy_px, value, crop.xy_px, NO_PARTICLES, max_distance_px=_tolerance_px(crop)))
+    return precision_recall_curve(outcomes)
+
+
+def _tolerance_px(crop: Crop) -> float:
+    diameter_px = float(np.median(crop.diameter_px)) if len(crop.diameter_px) else NOMINAL_PARTICLE_PX
+    return 0.25 * diameter_px
+
+
+def junk_iou(model: HeatmapModel, crops: list[Crop]) -> float:
+    """Intersection over union of predicted and true junk, pooled over crops."""
+    both = either = 0
+    for crop in crops:
+        maps = model(network_planes(crop.image, particle_px=NOMINAL_PARTICLE_PX))
+        truth = crop.junk[::STRIDE_PX, ::STRIDE_PX]
+        found = maps[4] > 0.5
+        both += int((truth & found).sum())
+        either += int((truth | found).sum())
+    return both / max(either, 1)
+
+
+def fit_calibration(model: HeatmapModel, crops: list[Crop]) -> NDArray[np.float64]:
+    """Knots (2, k) that map the logit of the centre map to the share of right picks (isotonic regression).
+
+    Platt's caveat applies: the share is that of the simulated distribution.
+    """
+    from sklearn.isotonic import IsotonicRegression
+
+    logits, rights = [], []
+    for crop in crops:
+        xy_px, value = candidates(model, crop)
+        outcome = rank_outcomes(xy_px, value, crop.xy_px, NO_PARTICLES, max_distance_px=_tolerance_px(crop))
+        clipped = np.clip(outcome.score, 1e-6, 1 - 1e-6)
+        logits.append(np.log(clipped / (1 - clipped)))
+        rights.append(outcome.is_paired)
+    logit, right = np.concatenate(logits), np.concatenate(rights).astype(np.float64)
+    knots = np.unique(np.quantile(logit, np.linspace(0, 1, 33)))
+    # a straight line through each bin's mean would still be noisy at the ends: isotonic first, then read off at knots
+    fitted = IsotonicRegression(y_min=0.001, y_max=0.999, out_of_bounds="clip").fit(logit, right)
+    width = np.gradient(knots) if len(knots) > 1 else np.ones(1)
+    smooth = [fitted.predict(np.linspace(k - w / 2, k + w / 2, 9)).mean() for k, w in zip(knots, width, strict=True)]
+    return np.stack([knots, np.maximum.accumulate(smooth)])
