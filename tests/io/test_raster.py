@@ -127,3 +127,13 @@ def test_types_and_shapes_that_do_not_fit_are_refused(tmp_path):
     (tmp_path / "d.png").mkdir()
     with pytest.raises(OutputError, match="folder of that name"):
         write_png(tmp_path / "d.png", SMOOTH)
+
+
+def test_a_header_that_announces_more_pixels_than_the_bytes_hold_is_refused_before_decoding(tmp_path):
+    write_jpeg(tmp_path / "m.jpg", SMOOTH)
+    content = bytearray((tmp_path / "m.jpg").read_bytes())
+    place = content.index(b"\xff\xc0")
+    content[place + 5 : place + 9] = struct.pack(">HH", 30000, 30000)
+    (tmp_path / "m.jpg").write_bytes(content)
+    with pytest.raises(FormatError, match=r"30000 x 30000 pixels, which \d+ bytes cannot hold"):
+        read_micrograph(tmp_path / "m.jpg")

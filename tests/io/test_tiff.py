@@ -157,3 +157,8 @@ def test_we_see_the_tiff_that_relion_writes_as_the_mrc_it_came_from(tmp_path, dt
     command = ["relion_convert_to_tiff", "--i", "m.mrc", "--o", "out/"]
     subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=60)
     assert np.array_equal(read_micrograph(tmp_path / "out" / "m.tif").pixels, RECTANGLE)
+
+
+def test_a_blank_compressed_image_is_read(tmp_path):
+    tifffile.imwrite(tmp_path / "m.tif", np.zeros((2000, 3000), "u1"), compression="zstd")
+    assert read_micrograph(tmp_path / "m.tif").shape_yx == (2000, 3000)

@@ -83,3 +83,16 @@ def require_plausible_shape(path: Path, shape_yx: tuple[int, int]) -> None:
         raise FormatError(
             f"{path}: the header says {columns} x {rows} pixels, more than any micrograph has; the file is damaged"
         )
+
+
+def require_enough_bytes(path: Path, shape_yx: tuple[int, int], *, n_bytes: int, most_pixels_per_byte: int) -> None:
+    """Refuse compressed images that announce more pixels than their bytes can hold (`FormatError`).
+
+    A damaged size in the header would otherwise cost gigabytes before decoding fails.
+    """
+    rows, columns = shape_yx
+    if rows * columns > n_bytes * most_pixels_per_byte:
+        raise FormatError(
+            f"{path}: the header says {columns} x {rows} pixels, which {n_bytes} bytes cannot hold; "
+            "the file is damaged or truncated, copy it again"
+        )

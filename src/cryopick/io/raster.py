@@ -13,7 +13,13 @@ from numpy.typing import ArrayLike, NDArray
 from cryopick.errors import FormatError, SettingsError
 from cryopick.io.atomic import write_bytes_atomic
 from cryopick.io.greyscale import to_grey
-from cryopick.io.image_info import DecodedImage, ImageInfo, require_plausible_shape, require_single_image
+from cryopick.io.image_info import (
+    DecodedImage,
+    ImageInfo,
+    require_enough_bytes,
+    require_plausible_shape,
+    require_single_image,
+)
 from cryopick.io.reading import read_bytes
 
 _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
@@ -22,6 +28,7 @@ _JPEG_MAGIC = b"\xff\xd8\xff"
 _JPEG_START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _JPEG_WITHOUT_LENGTH = frozenset((0x01, *range(0xD0, 0xD9)))
 _JPEG_START_OF_SCAN = 0xDA
+_MOST_PIXELS_PER_BYTE = 1 << 14  # Deflate turns a byte into at most 1032, each of 8 one-bit pixels; JPEG stays below
 DEFAULT_JPEG_QUALITY = 95
 
 
@@ -49,6 +56,7 @@ def read_raster_image(path: str | Path) -> DecodedImage:
     content = read_bytes(path)
     info = _describe(Path(path), content)
     require_single_image(info)
+    require_enough_bytes(Path(path), info.shape_yx, n_bytes=len(content), most_pixels_per_byte=_MOST_PIXELS_PER_BYTE)
     import cv2
 
     try:

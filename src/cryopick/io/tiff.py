@@ -15,7 +15,13 @@ from numpy.typing import ArrayLike, NDArray
 from cryopick.errors import CryopickError, FormatError, SettingsError
 from cryopick.io.atomic import atomic_path
 from cryopick.io.greyscale import to_grey
-from cryopick.io.image_info import DecodedImage, ImageInfo, require_plausible_shape, require_single_image
+from cryopick.io.image_info import (
+    DecodedImage,
+    ImageInfo,
+    require_enough_bytes,
+    require_plausible_shape,
+    require_single_image,
+)
 from cryopick.io.reading import explain_read_errors, file_size_bytes
 
 TIFF_DTYPES = ("uint8", "int8", "uint16", "int16", "float16", "float32")
@@ -23,6 +29,7 @@ _MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # classic and big TIFF, both 
 _EER_COMPRESSIONS = range(65000, 65003)
 _MIN_IS_WHITE = 0  # photometric interpretation
 _PLANES_APART = 2  # planar configuration
+_MOST_PIXELS_PER_BYTE = 1 << 16  # of blank images; Deflate and LZW reach 1 to 2 thousand, Zstandard more
 
 
 def probe_tiff(path: str | Path) -> ImageInfo:
@@ -94,7 +101,7 @@ def _decode(path: Path, *, with_pixels: bool) -> tuple[ImageInfo, NDArray[Any] |
             if not with_pixels:
                 return info, None
             require_single_image(info)
-            page = file.pages[0]
+            page: Any = file.pages[0]
             # tifffile fills bytes that are not there with zeros
             for offset, n_bytes in zip(page.dataoffsets, page.databytecounts, strict=True):
                 if offset + n_bytes > size:
@@ -107,6 +114,9 @@ def _decode(path: Path, *, with_pixels: bool) -> tuple[ImageInfo, NDArray[Any] |
                     f"{path}: truncated: expected {page.nbytes} bytes of pixels, the file announces "
                     f"{sum(page.databytecounts)}; copy it again"
                 )
+            require_enough_bytes(
+                path, info.shape_yx, n_bytes=sum(page.databytecounts), most_pixels_per_byte=_MOST_PIXELS_PER_BYTE
+            )
             stored = page.asarray()
             if stored.ndim == 3 and page.planarconfig == _PLANES_APART:
                 stored = np.moveaxis(stored, 0, -1)  # (h, w, channels)
