@@ -311,7 +311,10 @@ class _Run:
     def pick(self, workers: int | None) -> None:
         threshold, _ = self._provisional_threshold()
         for name in self.skipped:
-            self._tell(PickEvent(name=name, status="skipped", position=0, total=0))
+            if self.on_event is not None:
+                record = self.records[name]
+                candidates = at_threshold(self.folder.read_candidates(record), threshold)
+                self._tell(_event("skipped", MicrographResult(record=record, candidates=candidates)))
         todo = [self._task(name) for name in self.sources if name not in set(self.skipped)]
         if not todo:
             return
@@ -386,7 +389,7 @@ class _Run:
             self._log(f"{outcome.name}: failed: {outcome.error}\n{outcome.details}".rstrip())
         for warning in record.warnings:
             self._log(f"{outcome.name}: {warning}")
-        self._tell(_event(outcome, result))
+        self._tell(_event("failed" if result is None else "done", result or record))
 
     def _tell(self, event: PickEvent) -> None:
         self._position += 1
@@ -398,23 +401,24 @@ class _Run:
         self.folder.append_log(f"{datetime.now():%Y-%m-%d %H:%M:%S} {line}")
 
 
-def _event(outcome: Outcome, result: MicrographResult | None) -> PickEvent:
-    if result is None:
+def _event(status: str, result: MicrographResult | Record) -> PickEvent:
+    """The event of a micrograph that has candidates, or of one that failed; the run numbers it."""
+    if isinstance(result, Record):
         return PickEvent(
-            name=outcome.name, status="failed", position=0, total=0, seconds=outcome.seconds, error=outcome.error
+            name=result.name, status=status, position=0, total=0, seconds=result.seconds, error=result.error
         )
     kept = result.candidates.kept()
     known = kept.diameter_px[np.isfinite(kept.diameter_px)]
     return PickEvent(
-        name=outcome.name,
-        status="done",
+        name=result.record.name,
+        status=status,
         position=0,
         total=0,
         count=len(kept),
         candidates=len(result.candidates),
         mean_score=result.mean_score if len(kept) else None,
         diameter_px=float(np.median(known)) if len(known) else None,
-        seconds=outcome.seconds,
+        seconds=result.record.seconds,
         warnings=result.record.warnings,
     )
 

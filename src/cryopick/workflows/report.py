@@ -29,10 +29,12 @@ h1 { font-size: 24px; margin: 0 0 4px; } h2 { font-size: 18px; margin: 32px 0 10
 .warn { background: #fff4e0; border-left: 4px solid #f5a524; padding: 8px 12px; margin: 8px 0; }
 .cards { display: flex; flex-wrap: wrap; gap: 12px; margin: 18px 0; }
 .card { background: #fff; border-radius: 8px; padding: 10px 16px; box-shadow: 0 1px 2px #0002; }
-.card b { display: block; font-size: 22px; } .charts { display: flex; flex-wrap: wrap; gap: 16px; }
+.card b { display: block; font-size: 22px; } .panel b { display: block; margin-bottom: 6px; }
+.charts { display: flex; flex-wrap: wrap; gap: 16px; }
 .panel { background: #fff; border-radius: 8px; padding: 12px; box-shadow: 0 1px 2px #0002; }
 .gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(340px, 1fr)); gap: 16px; }
 figure { margin: 0; background: #fff; border-radius: 8px; padding: 10px; box-shadow: 0 1px 2px #0002; }
+figure:focus { grid-column: 1 / -1; outline: none; } figure { cursor: zoom-in; }
 figure svg { width: 100%; height: auto; display: block; } figcaption { margin-top: 6px; overflow-wrap: anywhere; }
 .maps { display: flex; gap: 8px; margin-top: 6px; } .maps div { flex: 1; font-size: 12px; } .maps img { width: 100%; }
 table { border-collapse: collapse; background: #fff; }
@@ -40,7 +42,8 @@ td, th { padding: 4px 12px; text-align: left; border-bottom: 1px solid #e4e7ec; 
 td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; } details { margin: 10px 0; }
 .other, .low { display: none; }
 #show-other:checked ~ .gallery .other, #show-low:checked ~ .gallery .low { display: inline; }
-label { margin-right: 18px; cursor: pointer; } code { background: #eceef2; padding: 1px 5px; border-radius: 4px; }
+input { margin-bottom: 14px; } label { margin-right: 18px; cursor: pointer; }
+code { background: #eceef2; padding: 1px 5px; border-radius: 4px; }
 """
 
 
@@ -78,7 +81,7 @@ def report_html(
         f"<h2>Micrographs{'' if len(shown) == len(results) else f' ({len(shown)} of {len(results)}, by count)'}</h2>",
         "<input type=checkbox id=show-other><label for=show-other> show candidates rejected by a rule (amber)</label>",
         "<input type=checkbox id=show-low><label for=show-low> show candidates below the threshold (grey)</label>",
-        "<div class=gallery>",
+        "<div class=muted>Click a picture to enlarge it.</div><div class=gallery>",
         *(_figure(folder, result) for result in shown),
         "</div>",
         _micrograph_table(results),
@@ -139,30 +142,38 @@ def _score_chart(summary: RunSummary, results: Sequence[MicrographResult]) -> st
 
 
 def _count_chart(results: Sequence[MicrographResult]) -> str:
-    return _histogram("Particles per micrograph", np.array([result.count for result in results], dtype=np.float64))
+    counts = np.array([result.count for result in results], dtype=np.float64)
+    return _histogram("Particles per micrograph", counts, low=0.0)
 
 
-def _histogram(title: str, values: NDArray[np.floating], *, mark: float | None = None, mark_text: str = "") -> str:
+def _histogram(
+    title: str,
+    values: NDArray[np.floating],
+    *,
+    low: float | None = None,
+    mark: float | None = None,
+    mark_text: str = "",
+) -> str:
     """A histogram as SVG; bars below `mark` are grey."""
     if len(values) == 0:
         return f"<div class=panel><b>{escape(title)}</b><p class=muted>nothing to show</p></div>"
     width, height, base = 520, 220, 180
-    low, high = float(values.min()), float(values.max())
+    low, high = float(values.min()) if low is None else low, float(values.max())
     if low == high:
         low, high = low - 0.5, high + 0.5
     heights, edges = np.histogram(values.astype(np.float64), bins=40, range=(low, high))
-    to_x = _scale(low, high, 40, width - 10)
-    to_y = _scale(0, max(int(heights.max()), 1), base, 14)
+    to_x = _scale(low, high, 40, width - 24)
+    to_y = _scale(0, max(int(heights.max()), 1), base, 30)
     bars = "".join(
         f"<rect x='{to_x(left):.1f}' y='{to_y(n):.1f}' width='{to_x(right) - to_x(left) - 0.8:.1f}' "
         f"height='{base - to_y(n):.1f}' fill='{_KEPT if mark is None or right > mark else _LOW}'/>"
         for n, left, right in zip(heights.tolist(), edges[:-1].tolist(), edges[1:].tolist(), strict=True)
     )
     ticks = "".join(
-        f"<text x='{to_x(x):.0f}' y='{base + 16}' text-anchor='middle'>{x:.3g}</text>"
+        f"<text x='{to_x(x):.0f}' y='{base + 16}' text-anchor='middle'>{_tick(x, high - low)}</text>"
         for x in np.linspace(low, high, 6)
     )
-    ticks += f"<text x='36' y='20' text-anchor='end'>{int(heights.max())}</text>"
+    ticks += f"<text x='36' y='34' text-anchor='end'>{int(heights.max())}</text>"
     ticks += f"<text x='36' y='{base}' text-anchor='end'>0</text>"
     line = ""
     if mark is not None and low <= mark <= high:
@@ -177,6 +188,10 @@ def _histogram(title: str, values: NDArray[np.floating], *, mark: float | None =
         f"fill='#475467'>{bars}{ticks}{line}<line x1='40' x2='{width - 10}' y1='{base}' y2='{base}' stroke='#98a2b3'/>"
         "</svg></div>"
     )
+
+
+def _tick(value: float, span: float) -> str:
+    return f"{value:.0f}" if span >= 10 else f"{value:.1f}" if span >= 2 else f"{value:.2f}"
 
 
 def _scale(low: float, high: float, start: float, end: float) -> Callable[[float], float]:
@@ -201,7 +216,7 @@ def _figure(folder: RunFolder, result: MicrographResult) -> str:
     )
     return (
         # pixel (0, 0) has its centre at the origin, so the picture starts half a pixel before it
-        f"<figure><svg viewBox='-0.5 -0.5 {width} {height}' fill='none' stroke-width='{stroke:.2f}'>"
+        f"<figure tabindex=0><svg viewBox='-0.5 -0.5 {width} {height}' fill='none' stroke-width='{stroke:.2f}'>"
         f"<image x='-0.5' y='-0.5' width='{width}' height='{height}' preserveAspectRatio='none' "
         f"href='data:image/jpeg;base64,{image}'/>"
         f"{_circles(candidates.take(is_low), _LOW, 'low', stroke)}"

@@ -1,0 +1,30 @@
+# make demo   on a fresh machine: environment, a small sample, picks, a report to look at
+# make test   everything the tests need, then style, types, import layers and tests
+
+BIN := .venv/bin
+DEMO := demo
+WORKERS ?= 2
+
+.PHONY: demo test check clean
+
+demo:
+	@scripts/environment
+	@test -d $(DEMO)/micrographs || $(BIN)/python -m cryopick.workflows.demo $(DEMO)
+	$(BIN)/cryopick pick $(DEMO)/micrographs -o $(DEMO)/run --picker blob --diameter 140A
+	$(BIN)/cryopick evaluate $(DEMO)/run --truth $(DEMO)/truth --diameter 70px
+	@echo
+	@echo "Open $(DEMO)/run/report.html in a browser. All results: $(DEMO)/run/"
+
+test:
+	@scripts/environment dev
+	@scripts/relion
+	@$(MAKE) --no-print-directory check
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+
+check:
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+clean:
+	rm -rf .venv $(DEMO)
