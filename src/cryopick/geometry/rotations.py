@@ -58,7 +58,7 @@ def matrix_to_euler(matrices: ArrayLike) -> NDArray[np.float64]:
     rot = np.where(is_pole, 0.0, np.arctan2(m[..., 2, 1], m[..., 2, 0]))
     psi_at_pole = np.arctan2(m[..., 0, 1], np.where(m[..., 2, 2] > 0, m[..., 0, 0], -m[..., 0, 0]))
     psi = np.where(is_pole, psi_at_pole, np.arctan2(m[..., 1, 2], -m[..., 0, 2]))
-    return np.degrees(np.stack([rot, tilt, psi], axis=-1))
+    return np.asarray(np.degrees(np.stack([rot, tilt, psi], axis=-1)))
 
 
 def random_rotations(n: int, rng: np.random.Generator) -> NDArray[np.float64]:

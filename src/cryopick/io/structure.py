@@ -67,7 +67,7 @@ def read_structure(path: str | os.PathLike[str], *, assembly: str = FIRST_ASSEMB
     except (ValueError, RuntimeError) as error:
         raise FormatError(f"{path}: not a readable PDB or mmCIF file ({error})") from error
     if len(structure) == 0 or structure[0].count_atom_sites() == 0:
-        raise InputError(f"{path}: the structure holds no atoms; expected ATOM records or an _atom_site loop")
+        raise InputError(f"{path}: the structure holds no atoms; expected ATOM records or a complete _atom_site loop")
     structure.setup_entities()
     structure.remove_waters()
     model = _assembled(structure, assembly, path)

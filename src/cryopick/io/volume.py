@@ -41,7 +41,7 @@ def read_volume(path: str | os.PathLike[str], *, voxel_size_angstrom: float | No
             density = np.array(mrc.data)
             header_voxel = mrc.voxel_size
             edges = np.array([header_voxel.x, header_voxel.y, header_voxel.z], dtype=np.float64)
-            axes = (int(mrc.header.mapc), int(mrc.header.mapr), int(mrc.header.maps))
+            axes = [int(mrc.header.maps), int(mrc.header.mapr), int(mrc.header.mapc)]
     except ValueError as error:
         raise FormatError(f"{path}: not a readable MRC map ({error}); expected a density map in MRC format") from error
     if density.ndim != 3 or len(set(density.shape)) != 1:
@@ -52,8 +52,8 @@ def read_volume(path: str | os.PathLike[str], *, voxel_size_angstrom: float | No
     if np.iscomplexobj(density) or not np.isfinite(density).all():
         raise FormatError(f"{path}: the map holds complex, NaN or infinite values; expected finite real numbers")
     # CCP4 maps may store other axes first; ours is always [z, y, x]
-    if sorted(axes) == [1, 2, 3] and axes != (1, 2, 3):
-        density = density.transpose([2 - axes[::-1].index(axis) for axis in (3, 2, 1)])
+    if sorted(axes) == [1, 2, 3]:
+        density = density.transpose([axes.index(axis) for axis in (3, 2, 1)])
     if voxel_size_angstrom is None:
         voxel_size_angstrom = _voxel_size_from_header(path, edges)
     elif not voxel_size_angstrom > 0:

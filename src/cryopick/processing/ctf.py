@@ -120,4 +120,4 @@ def ctf_2d(shape_yx: tuple[int, int], pixel_size_angstrom: float, params: CtfPar
     ctf = -np.sin(phase_aberration(frequency_x, frequency_y, params) + amplitude_phase)
     if params.b_factor_angstrom2 != 0:
         ctf *= np.exp(-params.b_factor_angstrom2 / 4 * (frequency_x**2 + frequency_y**2))
-    return ctf.astype(np.float32, copy=False)
+    return np.asarray(ctf, dtype=np.float32)

@@ -20,6 +20,8 @@ from cryopick.geometry.rotations import euler_to_matrix, random_rotations
 
 Array = NDArray[np.float64]
 
+MEAN_BUMP = 1.04  # how far the rough surface of a lobe sticks out of its ellipsoid where it is outermost
+
 
 @dataclass(frozen=True, eq=False)
 class Belt:
@@ -64,9 +66,9 @@ class Layout:
         direction = np.stack(np.meshgrid(steps, steps, steps), -1).reshape(-1, 3)
         direction = direction[np.any(direction != 0, axis=1)]
         direction /= np.linalg.norm(direction, axis=1)[:, None]
-        local = direction * self.semi_axes[:, None]  # (k, 26, 3)
+        local = direction * self.semi_axes[:, None] * MEAN_BUMP  # (k, 26, 3)
         points = np.einsum("kpa,kax->kpx", local, self.frame) + self.center[:, None]
-        return np.einsum("mij,pj->mpi", self.operators, points.reshape(-1, 3)).reshape(-1, 3)
+        return np.asarray(np.einsum("mij,pj->mpi", self.operators, points.reshape(-1, 3)).reshape(-1, 3))
 
     def scaled(self, factor: float) -> Layout:
         """All lengths times a factor; the belt keeps its thickness, which the lipid fixes."""
@@ -139,7 +141,7 @@ def _ribonucleoprotein(rng: np.random.Generator, diameter: float) -> Layout:
     """A dense irregular body, as ribosomes are: more contrast, a cleft, small proteins on the outside."""
     body = 3 + rng.poisson(diameter / 80)
     center, radius = _accreted(rng, body, spread=0.25)
-    k_small = rng.integers(3, 12)
+    k_small = int(rng.integers(3, 12))
     small_radius = rng.uniform(0.25, 0.5, size=k_small)
     host = rng.integers(0, body, size=k_small)
     small = center[host] + _directions(rng, k_small) * (radius[host] + 0.5 * small_radius)[:, None]

@@ -14,7 +14,7 @@ from cryopick.types import Volume
 FAMILIES: tuple[str, ...] = tuple(FAMILY_BY_NAME)
 SMALLEST_DIAMETER_ANGSTROM, LARGEST_DIAMETER_ANGSTROM = 60.0, 600.0
 
-_BEAD_SIGMA_ANGSTROM = 2.0  # half a residue with its thermal motion
+_BEAD_SIGMA_ANGSTROM = 2.3  # half a residue with its thermal motion
 
 
 def random_protein(
@@ -68,7 +68,7 @@ def random_protein(
 def particle_diameter_angstrom(volume: Volume) -> float:
     """Largest distance between two places of a particle, in Å.
 
-    The particle is where the map, averaged over 3 x 3 x 3 voxels, exceeds a fifth of its typical density inside (the
+    The particle is where the map, averaged over 3 x 3 x 3 voxels, exceeds a third of its typical density inside (the
     mean over what lies above half of its maximum).
 
     Raises
@@ -80,7 +80,7 @@ def particle_diameter_angstrom(volume: Volume) -> float:
     if not smooth.max() > 0:
         raise InputError(f"{volume.name}: no positive density; expected the particle above its surroundings")
     inside = float(smooth[smooth > smooth.max() / 2].mean())
-    z_y_x = np.argwhere(smooth > inside / 5).astype(np.float64)
+    z_y_x = np.argwhere(smooth > inside / 3).astype(np.float64)
     if len(z_y_x) < 5 or np.any(np.ptp(z_y_x, axis=0) == 0):
         return float(np.linalg.norm(np.ptp(z_y_x, axis=0) + 1)) * volume.voxel_size_angstrom
     return largest_extent(z_y_x) * volume.voxel_size_angstrom

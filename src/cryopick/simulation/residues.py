@@ -20,7 +20,7 @@ _FOLD_SPACING = 30.0  # Å between the middles of folding units, about 200 resid
 _BLOCK_RADIUS = 29.0  # Å, reaches the farthest corner of a unit's cell
 _HELIX_SPACING = 10.2  # Å between packed helices; with 1.5 Å rise per residue this gives 135 Å^3 per residue
 _STRAND_SPACING, _SHEET_SPACING, _STRAND_RISE = 4.8, 8.6, 3.3  # Å, likewise
-_CLEFT = 4.0  # Å, mean width of the solvent between folding units
+_CLEFT = 2.5  # Å, mean width of the solvent between folding units
 _CAVITIES = 0.08  # share of folding units left out of a large lobe
 _FEWEST_UNITS_WITH_CAVITIES = 6
 _BLOCKS = 6  # different folding units per protein
@@ -72,7 +72,7 @@ def _folding_unit(rng: np.random.Generator, radius: float) -> Array:
     """A ball of residues in parallel helices or stacked sheets: (n, 2, 3), backbone and side chain of each."""
     is_helical = rng.random() < 0.6
     reach = np.arange(-math.ceil(radius / _STRAND_SPACING), math.ceil(radius / _STRAND_SPACING) + 1)
-    i, j = (grid.ravel() for grid in np.meshgrid(reach, reach))
+    i, j = (grid.ravel().astype(np.float64) for grid in np.meshgrid(reach, reach))
     if is_helical:
         axis_x, axis_y = _HELIX_SPACING * (i + 0.5 * j), _HELIX_SPACING * math.sqrt(0.75) * j
         rise, turn, backbone_radius, side_radius = 1.5, math.radians(100), 2.3, 5.2
@@ -83,7 +83,7 @@ def _folding_unit(rng: np.random.Generator, radius: float) -> Array:
     axis = np.stack([axis_x[is_near], axis_y[is_near]], axis=1)
     axis += rng.normal(0, 0.5, size=axis.shape)
     step = np.arange(-int(radius / rise), int(radius / rise) + 1)
-    z = rise * (step + rng.uniform(0, 1, size=(len(axis), 1)))  # (rods, residues)
+    z: Array = rise * (step + rng.uniform(0, 1, size=(len(axis), 1)))  # (rods, residues)
     start = rng.uniform(0, 2 * math.pi, size=(len(axis), 1)) if is_helical else np.full((len(axis), 1), math.pi / 2)
     angle = start + turn * step
     circle = np.stack([np.cos(angle), np.sin(angle)], axis=-1)  # (rods, residues, 2)

@@ -114,7 +114,7 @@ def _scattering_factor(symbol: str, square_frequency: NDArray[np.float32]) -> ND
     """Electron scattering factor in Å at squared spatial frequency (s = frequency / 2 in the tables)."""
     coefficients = gemmi.Element(symbol).c4322.get_coefs()
     pairs = zip(coefficients[:5], coefficients[5:], strict=True)
-    return np.sum([a * np.exp(-b / 4 * square_frequency) for a, b in pairs], axis=0, dtype=np.float64)
+    return np.asarray(sum(a * np.exp(-b / 4 * square_frequency) for a, b in pairs), dtype=np.float64)
 
 
 def volume_from_map(path: str | os.PathLike[str], *, voxel_size_angstrom: float | None = None) -> Volume:
@@ -192,7 +192,7 @@ class BandLimitedGrid:
         self.square_frequency = square / np.float32(voxel_size_angstrom**2)
         # Cosine edge to Nyquist: a hard cut would ring around every atom
         radius = np.sqrt(square)
-        lowpass = 0.5 + 0.5 * np.cos(np.pi * np.clip((radius - 0.4) / 0.1, 0, 1))
+        lowpass = 0.5 + 0.5 * np.cos(np.pi * np.clip((radius - 0.35) / 0.15, 0, 1))
         spline = [np.sinc(f / 2) ** 4 for f in (frequency, half)]  # at the fine grid's half voxel
         self._filter = (lowpass / (spline[0][:, None, None] * spline[0][:, None] * spline[1])).astype(np.float32)
         self._sum = np.zeros(square.shape, dtype=np.complex64)
