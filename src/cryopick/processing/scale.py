@@ -84,12 +84,14 @@ def network_planes(working: NDArray[np.float32], *, particle_px: float) -> NDArr
         deviation (Gaussian of 3 diameters), clipped to ±6. Plane 1: the background in units of the detail's robust
         standard deviation, through asinh, so that carbon and thick ice show and nothing saturates.
     """
+    working = working - np.float32(np.mean(working, dtype=np.float64))
     background = gaussian_blur(working, sigma_px=1.5 * particle_px)
     detail = working - background
     variance = gaussian_blur(detail * detail, sigma_px=3 * particle_px)
     typical = float(np.median(variance))
     planes = np.zeros((2, *working.shape), np.float32)
-    if typical <= 0 or not np.isfinite(typical):
+    rounding = 1e-5 * float(np.abs(working).max())
+    if not typical > rounding**2:  # flat: what is left is rounding
         return planes
     # where an image is flat (replicated borders, masked corners) noise must not be blown up: the variance is floored
     planes[0] = np.clip(detail / np.sqrt(variance + 0.05 * typical), -6, 6)

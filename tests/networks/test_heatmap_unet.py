@@ -1,0 +1,41 @@
+"""The heatmap network: shapes, folding, and a receptive field that the tiles' halo covers."""
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from cryopick.networks.heatmap_unet import OUTPUTS, STRIDE_PX, HeatmapUNet, fold_batch_norm  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def network():
+    torch.manual_seed(0)
+    net = HeatmapUNet(widths=(8, 12, 16, 24))
+    net.train()
+    with torch.no_grad():  # running statistics away from their start, so that folding has something to fold
+        for _ in range(3):
+            net(torch.randn(2, 2, 64, 64) * 3 + 1)
+    return net.eval()
+
+
+def test_output_has_half_the_size_and_a_plane_per_name(network):
+    out = network(torch.randn(2, 2, 64, 96))
+    assert out.shape == (2, len(OUTPUTS), 64 // STRIDE_PX, 96 // STRIDE_PX)
+
+
+def test_folding_batch_norms_changes_nothing_but_removes_them(network):
+    x = torch.randn(1, 2, 64, 80)
+    folded = fold_batch_norm(network)
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in folded.modules())
+    assert torch.allclose(network(x), folded(x), atol=1e-4)
+
+
+def test_a_pixel_reaches_no_further_than_the_halo(network):
+    from cryopick.pickers.general import HALO_PX
+
+    x = torch.randn(1, 2, 64, 640)
+    y = x.clone()
+    y[..., 320] += 5.0
+    changed = (network(x) != network(y)).any(dim=(0)).any(dim=0).any(dim=0).nonzero().flatten() * STRIDE_PX
+    assert changed.min() >= 320 - HALO_PX
+    assert changed.max() <= 320 + HALO_PX

@@ -1,0 +1,51 @@
+"""Cuts chosen from probabilities, against brute force and against simulated outcomes."""
+
+import numpy as np
+import pytest
+
+from cryopick.processing.probability import expected_scores, threshold_for_f1, threshold_for_precision
+
+
+def test_expected_scores_of_three_candidates_by_hand():
+    precision, recall, f1 = expected_scores(np.array([0.9, 0.6, 0.1], np.float32), 0.5)
+    assert precision == pytest.approx(0.75)
+    assert recall == pytest.approx(1.5 / 1.6)
+    assert f1 == pytest.approx(2 * 1.5 / (2 + 1.6))
+
+
+def test_f1_cut_is_the_best_of_all_cuts():
+    p = np.random.default_rng(0).beta(0.6, 0.8, 400).astype(np.float32)
+    best = max(p, key=lambda t: expected_scores(p, float(t))[2])
+    assert threshold_for_f1(p) == pytest.approx(float(best))
+
+
+def test_f1_cut_is_half_the_best_f1():
+    p = np.random.default_rng(1).beta(0.6, 0.8, 20_000).astype(np.float32)
+    cut = threshold_for_f1(p)
+    assert cut == pytest.approx(expected_scores(p, cut)[2] / 2, abs=0.01)
+
+
+def test_expected_scores_are_what_outcomes_drawn_from_the_probabilities_give():
+    rng = np.random.default_rng(2)
+    p = rng.beta(0.7, 0.7, 50_000).astype(np.float32)
+    is_right = rng.random(len(p)) < p
+    precision, recall, _ = expected_scores(p, 0.4)
+    assert is_right[p >= 0.4].mean() == pytest.approx(precision, abs=0.01)
+    assert is_right[p >= 0.4].sum() / is_right.sum() == pytest.approx(recall, abs=0.01)
+
+
+def test_precision_cut_keeps_as_many_as_the_target_allows():
+    p = np.array([0.99, 0.95, 0.9, 0.8, 0.2], np.float32)
+    cut = threshold_for_precision(p, 0.9)  # means 0.99, 0.97, 0.947, 0.91, 0.768
+    assert cut == pytest.approx(0.8)
+
+
+def test_unreachable_precision_keeps_nothing():
+    assert threshold_for_precision(np.array([0.5, 0.4], np.float32), 0.9) == 1.0
+
+
+def test_no_candidates_keep_nothing():
+    none = np.zeros(0, np.float32)
+    assert threshold_for_f1(none) == 1.0
+    assert threshold_for_precision(none, 0.9) == 1.0
+    assert expected_scores(none, 0.5) == (1.0, 1.0, 0.0)
