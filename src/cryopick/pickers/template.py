@@ -30,10 +30,10 @@ from cryopick.processing.templates import (
 )
 from cryopick.types import Micrograph, Picks
 
-WORKING_DIAMETER_PX = 18.0
-"""Micrographs are resampled to this many pixels per diameter: detail down to a ninth of the diameter is compared."""
-WINDOW_RADII = 1.3
-"""Radius of the window that is compared, in particle radii: the particle and a narrow rim of background."""
+WORKING_DIAMETER_PX = 14.0
+"""Micrographs are resampled to this many pixels per diameter: detail down to a seventh of the diameter is compared."""
+WINDOW_RADII = 1.6
+"""Radius of the window that is compared, in particle radii: the particle and a rim of background."""
 CANDIDATE_FLOOR = 0.1
 """Peaks below are never candidates."""
 SMALLEST_DIAMETER_PX = 4.0
@@ -53,7 +53,7 @@ class TemplatePicker:
 
     name: ClassVar[str]
     score_meaning: ClassVar[str] = "correlation with the best reference and angle, -1 to 1"
-    default_threshold: ClassVar[float] = 0.36
+    default_threshold: ClassVar[float] = 0.45
 
     references: Annotated[Path | None, "MRC stack of 2-D references (.mrcs), or a 3-D map (.mrc, .map)"] = None
     diameter: Annotated[Length | None, "particle diameter; where not set, measured on the references"] = None

@@ -1,0 +1,195 @@
+"""What every registered picker promises, whatever it does inside."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cryopick.errors import WeightsError
+from cryopick.geometry.selection import SelectionSettings, select
+from cryopick.geometry.units import Length
+from cryopick.io.mrc import write_mrc
+from cryopick.pickers.protocol import Picker
+from cryopick.pickers.registry import BUILTIN_MODULES, list_pickers, make_picker, picker_class
+from cryopick.types import Micrograph
+
+DIAMETER_PX = 30.0
+PIXEL_SIZE_ANGSTROM = 2.0
+DIAMETER = Length(60.0, 60.0, "A")
+
+
+def disc_references(folder: Path) -> dict[str, object]:
+    """Two bright references of 2 Å per pixel: a disc and a ring of 60 Å."""
+    y, x = np.mgrid[:48, :48] - 24
+    radius = np.hypot(x, y)
+    stack = np.stack([radius <= 15, (radius <= 15) & (radius >= 9)]).astype(np.float32)
+    path = folder / "references.mrcs"
+    if not path.exists():
+        write_mrc(path, stack, pixel_size_angstrom=PIXEL_SIZE_ANGSTROM)
+    return {"references": path, "rotation_step_deg": 90.0}
+
+
+SETTINGS = {"template": disc_references}
+"""What a picker needs besides the diameter. Pickers not named here are made from the diameter alone."""
+
+
+@pytest.fixture(params=list_pickers())
+def picker(request, tmp_path_factory):
+    name = request.param
+    folder = tmp_path_factory.getbasetemp()
+    settings = SETTINGS[name](folder) if name in SETTINGS else {}
+    made = make_picker(name, diameter=DIAMETER, **settings)
+    try:
+        made.pick(Micrograph(np.zeros((64, 64), np.float32), pixel_size_angstrom=PIXEL_SIZE_ANGSTROM))
+    except WeightsError as error:
+        pytest.skip(f"picker {name} has no weights on this machine: {error}")
+    return made
+
+
+def kept(picker, micrograph, **settings):
+    picks = picker.pick(micrograph)
+    return select(picks, SelectionSettings(**settings), threshold=type(picker).default_threshold).kept()
+
+
+def check_well_formed(picks, micrograph):
+    height, width = micrograph.shape_yx
+    assert np.isfinite(picks.xy_px).all()
+    assert np.isfinite(picks.score).all()
+    assert np.isfinite(picks.diameter_px).all()
+    assert (picks.diameter_px > 0).all()
+    assert ((picks.xy_px >= -0.5) & (picks.xy_px <= np.array([width, height]) - 0.5)).all()
+    assert (picks.reason == "").all()
+    assert picks.micrograph_name == micrograph.name
+    assert picks.shape_yx == micrograph.shape_yx
+    assert picks.pixel_size_angstrom == micrograph.pixel_size_angstrom
+
+
+def test_every_builtin_module_registers_at_least_one_picker():
+    modules = {picker_class(name).__module__.rsplit(".", 1)[1] for name in list_pickers()}
+    assert set(BUILTIN_MODULES) <= modules
+
+
+def test_picker_follows_the_protocol_and_explains_its_score(picker):
+    assert isinstance(picker, Picker)
+    assert len(picker.score_meaning) > 10
+    assert np.isfinite(picker.default_threshold)
+    assert type(picker).__doc__
+
+
+def test_every_setting_has_a_default_and_a_help_sentence(picker):
+    for field in fields(picker):
+        assert "Annotated" in str(field.type), f"{type(picker).__name__}.{field.name} has no help sentence"
+
+
+def test_picks_are_inside_finite_and_carry_the_micrographs_identity(picker, draw_particles):
+    micrograph, _ = draw_particles()
+    picks = picker.pick(micrograph)
+    check_well_formed(picks, micrograph)
+    assert picks.micrograph_name == "drawn.mrc"
+
+
+def test_picking_twice_gives_the_same_candidates(picker, draw_particles):
+    micrograph, _ = draw_particles()
+    first, second = picker.pick(micrograph), picker.pick(micrograph)
+    np.testing.assert_array_equal(first.xy_px, second.xy_px)
+    np.testing.assert_array_equal(first.score, second.score)
+    np.testing.assert_array_equal(first.diameter_px, second.diameter_px)
+
+
+def test_the_micrograph_is_not_changed(picker, draw_particles):
+    micrograph, _ = draw_particles()
+    before = micrograph.pixels.copy()
+    picker.pick(micrograph)
+    np.testing.assert_array_equal(micrograph.pixels, before)
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0, -3.5e4, 1e6])
+def test_a_constant_micrograph_gives_no_picks(picker, value):
+    micrograph = Micrograph(np.full((200, 150), value, np.float32), pixel_size_angstrom=PIXEL_SIZE_ANGSTROM)
+    assert len(kept(picker, micrograph)) == 0
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_micrograph_without_a_finite_pixel_gives_no_picks(picker, value):
+    micrograph = Micrograph(np.full((128, 96), value, np.float32), pixel_size_angstrom=PIXEL_SIZE_ANGSTROM)
+    assert len(kept(picker, micrograph)) == 0
+
+
+@pytest.mark.parametrize("shape_yx", [(1, 1), (1, 40), (7, 5), (16, 16), (31, 29)])
+def test_a_micrograph_smaller_than_a_particle_is_survived(picker, shape_yx):
+    pixels = np.random.default_rng(0).normal(size=shape_yx)
+    micrograph = Micrograph(pixels, pixel_size_angstrom=PIXEL_SIZE_ANGSTROM)
+    check_well_formed(picker.pick(micrograph), micrograph)
+
+
+@pytest.mark.parametrize("shape_yx", [(90, 700), (700, 90)])
+def test_a_long_narrow_micrograph_is_picked_within_its_bounds(picker, shape_yx, draw_particles):
+    micrograph, _ = draw_particles(shape_yx=shape_yx)
+    check_well_formed(picker.pick(micrograph), micrograph)
+
+
+def test_dark_discs_are_found_at_their_centres_and_little_else(picker, draw_particles, count_found):
+    micrograph, true_xy = draw_particles()
+    picks = kept(picker, micrograph)
+    assert count_found(picks.xy_px, true_xy, 0.15 * DIAMETER_PX) >= 0.9 * len(true_xy)
+    assert len(picks) <= 1.2 * len(true_xy)
+
+
+def test_bright_discs_are_found_once_the_contrast_is_inverted(picker, draw_particles, count_found):
+    micrograph, true_xy = draw_particles(contrast=-1.0)
+    picks = kept(picker, micrograph.inverted())
+    assert count_found(picks.xy_px, true_xy, 0.15 * DIAMETER_PX) >= 0.9 * len(true_xy)
+    wrong_sign = kept(picker, micrograph)
+    assert count_found(wrong_sign.xy_px, true_xy, 0.15 * DIAMETER_PX) <= 0.3 * len(true_xy)
+
+
+def test_nan_and_infinite_pixels_spoil_only_their_surroundings(picker, draw_particles, count_found):
+    micrograph, true_xy = draw_particles()
+    pixels = micrograph.pixels.copy()
+    pixels[:60, :60] = np.nan
+    pixels[200, 300] = np.inf
+    pixels[100, 200] = -np.inf
+    spoilt = replace(micrograph, pixels=pixels)
+    check_well_formed(picker.pick(spoilt), spoilt)
+    far = np.hypot(true_xy[:, 0] - 30, true_xy[:, 1] - 30) > 90
+    for x, y in ((300, 200), (200, 100)):
+        far &= np.hypot(true_xy[:, 0] - x, true_xy[:, 1] - y) > 20
+    picks = kept(picker, spoilt)
+    assert count_found(picks.xy_px, true_xy[far], 0.15 * DIAMETER_PX) >= 0.85 * far.sum()
+
+
+def test_pixel_size_and_diameter_scaled_together_give_the_same_candidates(picker, draw_particles):
+    micrograph, _ = draw_particles()
+    picks = picker.pick(micrograph)
+    rescaled = replace(picker, diameter=Length(3 * DIAMETER.low, 3 * DIAMETER.high, "A"))
+    if hasattr(picker, "references_pixel_size_angstrom"):
+        rescaled = replace(rescaled, references_pixel_size_angstrom=3 * PIXEL_SIZE_ANGSTROM)
+    again = rescaled.pick(replace(micrograph, pixel_size_angstrom=3 * PIXEL_SIZE_ANGSTROM))
+    np.testing.assert_allclose(again.xy_px, picks.xy_px, atol=1e-6)
+    np.testing.assert_allclose(again.score, picks.score, atol=1e-6)
+
+
+def test_brightness_and_gain_do_not_matter(picker, draw_particles):
+    micrograph, _ = draw_particles()
+    picks = kept(picker, micrograph)
+    scaled = kept(picker, replace(micrograph, pixels=micrograph.pixels * 37.0 - 500.0))
+    assert abs(len(scaled) - len(picks)) <= 0.02 * len(picks) + 1
+    gaps = np.hypot(*(scaled.xy_px[None] - picks.xy_px[:, None]).transpose(2, 0, 1)).min(axis=1)
+    assert np.mean(gaps < 0.05 * DIAMETER_PX) >= 0.95
+
+
+@pytest.mark.parametrize("axis", ["x", "y"])
+def test_flipping_the_micrograph_flips_the_picks(picker, draw_particles, axis):
+    # sizes that no working scale divides, so that a resampling which is off by part of a pixel shows
+    micrograph, _ = draw_particles(shape_yx=(301, 407))
+    picks = kept(picker, micrograph)
+    flipped = kept(picker, replace(micrograph, pixels=np.flip(micrograph.pixels, axis=1 if axis == "x" else 0)))
+    expected_xy = picks.xy_px.copy()
+    column = 0 if axis == "x" else 1
+    expected_xy[:, column] = micrograph.pixels.shape[1 - column] - 1 - expected_xy[:, column]
+    gaps = np.hypot(*(flipped.xy_px[None] - expected_xy[:, None]).transpose(2, 0, 1)).min(axis=1)
+    assert np.mean(gaps < 0.1 * DIAMETER_PX) >= 0.9
+    assert len(flipped) >= 0.9 * len(picks)
