@@ -38,6 +38,7 @@ class Scene:
     grain : (h, w) float32, standard deviation of random projected potential beyond that of the ice, V Å
     junk : (h, w) bool, where nothing should be picked
     film : (h, w) bool, where the support film is
+    materials : of the support films
     """
 
     shape_yx: tuple[int, int]
@@ -47,6 +48,7 @@ class Scene:
     grain: NDArray[np.float32] = field(init=False)
     junk: NDArray[np.bool_] = field(init=False)
     film: NDArray[np.bool_] = field(init=False)
+    materials: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         for name in ("potential", "opacity", "grain"):
@@ -217,6 +219,7 @@ def add_film_edge(
             volt_angstrom3=CARBON_VOLT_ANGSTROM3,
         )
     scene.film |= is_film
+    scene.materials.add(material)
     scene.junk |= is_film
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
@@ -157,7 +159,7 @@ def _both(one: NDArray[np.float32] | None, other: NDArray[np.float32] | None) ->
     return np.asarray(one * other)
 
 
-def sample_nearest(image: NDArray[np.float32], xy_px: NDArray[np.float64]) -> NDArray[np.float32]:
+def sample_nearest(image: NDArray[Any], xy_px: NDArray[np.float64]) -> NDArray[Any]:
     """(n,) value of the pixel nearest to each point; points outside take that of the nearest border pixel."""
     column = np.clip(np.rint(xy_px[:, 0]).astype(int), 0, image.shape[1] - 1)
     row = np.clip(np.rint(xy_px[:, 1]).astype(int), 0, image.shape[0] - 1)

@@ -199,6 +199,88 @@ class Recipe:
             _check_ranges(group, getattr(self, group))
 
 
+def named_recipe(name: str) -> Recipe:
+    """A recipe of `RECIPE_NAMES`; an unknown name raises `SettingsError` listing them."""
+    if name not in RECIPE_NAMES:
+        raise SettingsError(f"recipe {name!r} is unknown; known: {', '.join(RECIPE_NAMES)}")
+    if name == "general":
+        return Recipe()
+    no_dirt = DirtRanges(
+        carbon_probability=0.0,
+        gold_probability=0.0,
+        blob_probability=0.0,
+        crystalline_probability=0.0,
+        fibre_probability=0.0,
+        fragment_probability=0.0,
+        aggregate_probability=0.0,
+    )
+    raw = LookRanges(
+        low_pass_probability=0.0,
+        coarser_probability=0.0,
+        high_pass_probability=0.0,
+        denoise_probability=0.0,
+        eight_bit_probability=0.0,
+        jpeg_probability=0.0,
+    )
+    scattered = LayoutRanges(empty_probability=0.0, clumped_probability=0.0, packed_probability=0.0)
+    good_camera = DetectorRanges(
+        gain_residue=(0.0, 0.0), dead_line_probability=0.0, hot_pixel_fraction=(0.0, 0.0), border_probability=0.0
+    )
+    even_ice = replace(IceRanges(), gradient=(0.0, 0.2), lens=(0.0, 0.2), waviness=(0.0, 0.02))
+    plain_optics = replace(OpticsRanges(), phase_plate_probability=0.0)
+    clean = Recipe(layout=scattered, ice=even_ice, dirt=no_dirt, optics=plain_optics, detector=good_camera, look=raw)
+    if name == "clean":
+        return clean
+    if name == "noise-light":
+        return replace(
+            clean,
+            layout=replace(scattered, spacing_diameters=(1.3, 1.3), coverage=(0.25, 0.25), preferred_probability=0.0),
+            ice=replace(
+                even_ice,
+                thickness_angstrom=(200.0, 200.0),
+                structure_factor=(0.0, 0.0),
+                clutter=(0.0, 0.0),
+                gradient=(0.0, 0.0),
+                lens=(0.0, 0.0),
+                waviness=(0.0, 0.0),
+            ),
+            optics=replace(plain_optics, b_factor_angstrom2=(0.0, 0.0), defocus_um=(1.0, 2.5)),
+            detector=replace(good_camera, dose_e_per_angstrom2=(5000.0, 5000.0), mtf_nyquist=(1.0, 1.0)),
+        )
+    # The segmentation + CRF work: uniform views, centres further apart than the box, radial CTF at 300 kV without
+    # envelope, white noise only; its dose-like figure is a variance ratio of 0.1 over the whole micrograph.
+    return replace(
+        clean,
+        shape_yx=(4096, 4096),
+        pixel_size_angstrom=1.77,
+        layout=replace(scattered, spacing_diameters=(1.6, 1.6), coverage=(0.08, 0.08), preferred_probability=0.0),
+        ice=replace(
+            even_ice,
+            thickness_angstrom=(200.0, 200.0),
+            structure_factor=(0.0, 0.0),
+            clutter=(0.0, 0.0),
+            gradient=(0.0, 0.0),
+            lens=(0.0, 0.0),
+            waviness=(0.0, 0.0),
+        ),
+        optics=replace(
+            plain_optics,
+            voltage_kv=(300.0,),
+            spherical_aberration_mm=(2.7,),
+            amplitude_contrast=(0.1, 0.1),
+            defocus_um=(1.6, 3.3),
+            astigmatism_um=(0.0, 0.0),
+            b_factor_angstrom2=(0.0, 0.0),
+        ),
+        detector=replace(good_camera, mtf_nyquist=(1.0, 1.0)),
+    )
+
+
+RECIPE_NAMES = ("general", "clean", "noise-light", "segmentation-crf")
+"""`general`: everything. `clean`: physical noise, no dirt, raw. `noise-light`: nearly noiseless, for reconstructions.
+`segmentation-crf`: as the segmentation + CRF picker's authors simulated."""
+
+
 def _check_ranges(group: str, ranges: Any) -> None:
     for item in fields(ranges):
         name, value = f"{group}.{item.name}", getattr(ranges, item.name)
