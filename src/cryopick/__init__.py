@@ -1,7 +1,18 @@
 """Find protein particles in cryo-EM micrographs."""
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # for type checkers and editors; at run time `__getattr__` imports on first use
+    from cryopick.geometry.units import Length, parse_length
+    from cryopick.io.coordinates import read_picks, write_picks
+    from cryopick.io.images import read_micrograph
+    from cryopick.pickers.registry import list_pickers, make_picker
+    from cryopick.types import Micrograph, Picks
+    from cryopick.workflows.convert import convert
+    from cryopick.workflows.evaluate import evaluate
+    from cryopick.workflows.pick import pick
+    from cryopick.workflows.rethreshold import rethreshold
 
 __version__ = "0.1.0"
 
@@ -13,6 +24,13 @@ _PUBLIC = {
     "parse_length": "cryopick.geometry.units",
     "list_pickers": "cryopick.pickers.registry",
     "make_picker": "cryopick.pickers.registry",
+    "pick": "cryopick.workflows.pick",
+    "rethreshold": "cryopick.workflows.rethreshold",
+    "evaluate": "cryopick.workflows.evaluate",
+    "convert": "cryopick.workflows.convert",
+    "read_micrograph": "cryopick.io.images",
+    "read_picks": "cryopick.io.coordinates",
+    "write_picks": "cryopick.io.coordinates",
 }
 
 __all__ = ["__version__", *_PUBLIC]  # noqa: PLE0604  # keys of a literal dict of strings

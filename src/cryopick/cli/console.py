@@ -45,7 +45,7 @@ def progress_listener(*, is_json: bool) -> Iterator[Listener]:
     Where stderr is no terminal, a line per failure and one per tenth of the run are written instead of the bar.
     """
     if is_json:
-        from cryopick.workflows.pick import event_as_dict
+        from cryopick.workflows.run import event_as_dict
 
         yield lambda event: print_json(event_as_dict(event))
     elif sys.stderr.isatty():

@@ -13,9 +13,10 @@ from cryopick.cli.console import command_line, print_json, print_warnings, progr
 from cryopick.cli.options import option_value, with_options
 from cryopick.geometry.selection import SelectionSettings
 from cryopick.pickers.registry import list_pickers, picker_class
-from cryopick.workflows.pick import DEFAULT_PICKER, make_settings, pick_to_folder, read_config, summary_as_dict
-from cryopick.workflows.pick_one import RunSettings
+from cryopick.workflows.pick import pick_to_folder
+from cryopick.workflows.pick_settings import DEFAULT_PICKER, RunSettings, make_settings, read_config
 from cryopick.workflows.results import RunSummary
+from cryopick.workflows.run import summary_as_dict
 
 SHOWN_FAILURES = 5
 

@@ -10,8 +10,8 @@ import typer
 from cryopick.cli.console import print_json
 from cryopick.cli.pick import print_summary
 from cryopick.errors import SettingsError
-from cryopick.workflows.pick import summary_as_dict
 from cryopick.workflows.rethreshold import rethreshold
+from cryopick.workflows.run import summary_as_dict
 
 
 def command(

@@ -9,55 +9,19 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from queue import Full, Queue
 from threading import Event, Thread
-from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cryopick.errors import CryopickError, SettingsError
-from cryopick.geometry.selection import SelectionSettings, select
+from cryopick.geometry.selection import select
 from cryopick.io.names import without_extension
 from cryopick.types import Micrograph, Picks
+from cryopick.workflows.pick_settings import PickSettings, RunSettings
 
 OVERVIEW_PX = 768
 """Longer side of the overview images that the report shows."""
 MASK_SUFFIXES = (".png", ".mrc", ".tif", ".tiff")
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunSettings:
-    """What holds for every picker: how micrographs are read and which candidates are kept."""
-
-    pixel_size_angstrom: Annotated[
-        float | None, "Å per pixel, for all micrographs; wins over optics tables and image headers"
-    ] = None
-    contrast: Annotated[
-        Literal["dark", "bright"], "how particles look: dark (cryo) or bright (most negative stain)"
-    ] = "dark"
-    target_precision: Annotated[
-        float | None, "choose the threshold so that this fraction of picks (0 to 1) is right, where the picker can tell"
-    ] = None
-    exclusion_masks: Annotated[
-        Path | None, "folder of images named like the micrographs, of any size; nothing is picked where they are not 0"
-    ] = None
-
-    def __post_init__(self) -> None:
-        if self.pixel_size_angstrom is not None and not 0 < self.pixel_size_angstrom < 1000:
-            raise SettingsError(f"pixel size {self.pixel_size_angstrom:g}: expected Å per pixel, above 0")
-        if self.target_precision is not None and not 0 < self.target_precision < 1:
-            raise SettingsError(f"target precision {self.target_precision:g}: expected a fraction between 0 and 1")
-        if self.exclusion_masks is not None and not self.exclusion_masks.is_dir():
-            raise SettingsError(f"exclusion masks: {self.exclusion_masks} is not a folder")
-
-
-@dataclass(frozen=True, kw_only=True)
-class PickSettings:
-    """Everything that changes the result of a run."""
-
-    picker: Any
-    """An instance of a registered picker."""
-    run: RunSettings = field(default_factory=RunSettings)
-    selection: SelectionSettings = field(default_factory=SelectionSettings)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ from cryopick.io.relion import NO_SCORE, write_relion_list, write_relion_microgr
 from cryopick.io.star import make_table, write_star
 from cryopick.pickers.protocol import ChoosesThreshold
 from cryopick.types import Picks
-from cryopick.workflows.pick_one import PickSettings
+from cryopick.workflows.pick_settings import PickSettings
 from cryopick.workflows.run_folder import AUTOPICK, MICROGRAPHS, PARTICLES, SUMMARY, Record, RunFolder
 from cryopick.workflows.suggest import suggest_boxes
 

@@ -10,8 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from cryopick.errors import RunFolderError, SettingsError
-from cryopick.workflows.pick import make_settings, read_config, settings_sections
-from cryopick.workflows.pick_one import PickSettings
+from cryopick.workflows.pick_settings import PickSettings, make_settings, read_config, settings_sections
 from cryopick.workflows.report import write_report
 from cryopick.workflows.results import RunSummary, write_results
 from cryopick.workflows.run_folder import CONFIG, MOVED_THRESHOLD, PREPARED, RunFolder

@@ -19,7 +19,8 @@ from queue import Queue
 from threading import Event, Lock, Thread
 from typing import IO, Any
 
-from cryopick.workflows.pick_one import Outcome, PickSettings, Task, outcomes_of
+from cryopick.workflows.pick_one import Outcome, Task, outcomes_of
+from cryopick.workflows.pick_settings import PickSettings
 
 IN_FLIGHT = 2
 """Tasks that a worker holds: one being picked, one being read ahead."""
