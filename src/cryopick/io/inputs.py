@@ -272,6 +272,6 @@ def _require_distinct_results(sources: Sequence[MicrographSource]) -> None:
     if clashes:
         shown = "; ".join(" and ".join(names) for names in clashes[:_N_SHOWN])
         raise InputError(
-            f"{len(clashes)} micrographs differ only in their file type ({shown}), so their results would share a "
-            "name; choose one type with a pattern such as 'folder/**/*.mrc'"
+            f"files that differ only in their type ({shown}): their results would share a name ({len(clashes)} in "
+            "all); choose one type with a pattern such as 'folder/**/*.mrc'"
         )
