@@ -13,7 +13,7 @@ DETAIL_SIGMA = 4.0
 """Normalised pixels are clipped here: a particle differs from its surroundings by less, contamination by more."""
 SCALE_DIAMETERS = 1.2
 """Sigma of the Gaussian over which mean and variance are local, in particle diameters."""
-VARIANCE_FLOOR = 0.5
+VARIANCE_FLOOR = 0.2
 """Local variance is floored at this part of its median: a flat patch (masked corner, replicated border) stays flat."""
 
 
