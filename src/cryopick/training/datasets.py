@@ -365,7 +365,7 @@ class DatasetSummary:
         low, median, high = self.particles_per_micrograph
         shown = [
             f"{self.path}: data set ({self.layout}), {self.micrographs} micrographs, {self.labelled} labelled",
-            f"particles: {self.particles} and {self.uncertain} uncertain; {low} to {high} per micrograph, median {median}",
+            f"particles: {self.particles}, uncertain: {self.uncertain}; per micrograph {low} to {high}, half {median}",
             "labels: " + ", ".join(f"{name} on {count}" for name, count in self.completeness.items()),
             "image sizes: " + ", ".join(f"{w} x {h} px ({n})" for (h, w), n in self.shapes_yx.items()),
             "pixel size: " + ", ".join(f"{_known(s, ' Å')} ({n})" for s, n in self.pixel_sizes_angstrom.items()),
