@@ -7,7 +7,7 @@ import pytest
 from scipy.ndimage import label
 
 from cryopick.errors import InputError, SettingsError
-from cryopick.simulation.protein_layouts import FAMILY_BY_NAME, lay_out_family, symmetry_operators
+from cryopick.simulation.protein_layouts import FAMILY_BY_NAME, Layout, lay_out_family, symmetry_operators
 from cryopick.simulation.proteins import FAMILIES, particle_diameter_angstrom, random_protein
 from cryopick.simulation.residues import RESIDUE_VOLUME_ANGSTROM3, fill_layout
 from cryopick.simulation.specimen import PROTEIN_CONTRAST_V
@@ -64,7 +64,7 @@ def test_point_groups_have_their_number_of_rotations(group: str, order: int) -> 
 def test_assemblies_are_symmetric(family: str) -> None:
     rng = np.random.default_rng(8)
     layout = lay_out_family(rng, family=family, diameter_angstrom=150.0)
-    xyz, _ = fill_layout(rng, layout)
+    xyz = fill_layout(rng, layout).xyz_angstrom
     assert len(layout.operators) > 1
     for operator in layout.operators[:4]:
         turned = xyz @ operator.T
@@ -84,7 +84,7 @@ def test_membrane_belt_is_fainter_than_protein() -> None:
     rng = np.random.default_rng(9)
     layout = lay_out_family(rng, family="membrane", diameter_angstrom=160.0)
     assert layout.belt is not None
-    _, weight = fill_layout(rng, layout)
+    weight = fill_layout(rng, layout).volume_angstrom3
     lipid_density = weight[weight < 0.95 * 6.0**3]  # beads stand on a 6 Å lattice
     assert len(lipid_density) > 100
     assert (weight > 0).all()
@@ -95,7 +95,7 @@ def test_packing_has_the_density_of_protein() -> None:
     """Protein fills most of the lobes: 135 Å^3 per residue, less clefts and cavities."""
     rng = np.random.default_rng(10)
     layout = lay_out_family(rng, family="globular", diameter_angstrom=120.0)
-    _, bead_volume = fill_layout(rng, layout)
+    bead_volume = fill_layout(rng, layout).volume_angstrom3
     # Volume of the union of the lobes by counting random points
     points = rng.uniform(-70, 70, size=(100_000, 3))
     local = np.einsum("kai,pki->pka", layout.frame, points[:, None] - layout.center) / layout.semi_axes
@@ -104,16 +104,32 @@ def test_packing_has_the_density_of_protein() -> None:
     assert bead_volume.reshape(-1, 2).sum(axis=1)[0] == pytest.approx(RESIDUE_VOLUME_ANGSTROM3)
 
 
-def test_most_particles_hold_together() -> None:
-    """Nearly all mass of a low-pass map hangs together, for most draws of every family that is one body."""
-    for family in ("globular", "assembly", "barrel", "shell", "ribonucleoprotein", "membrane"):
-        shares = []
-        for seed in range(4):
-            volume = random_protein(np.random.default_rng(seed), family=family, diameter_angstrom=150.0)
-            parts, _ = label(volume.density > 0.3, structure=np.ones((3, 3, 3)))
-            mass = np.bincount(parts.ravel(), volume.density.ravel())[1:]
-            shares.append(mass.max() / mass.sum())
-        assert np.median(shares) > 0.9, (family, shares)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_particles_hang_together(family: str) -> None:
+    """Nearly all mass lies in one piece, so that a picker is never asked to pick half a particle."""
+    shares = []
+    for seed in range(4):
+        volume = random_protein(np.random.default_rng(seed), family=family, diameter_angstrom=150.0)
+        parts, _ = label(volume.density > 0.3, structure=np.ones((3, 3, 3)))
+        mass = np.bincount(parts.ravel(), volume.density.ravel())[1:]
+        shares.append(mass.max() / mass.sum())
+    assert np.median(shares) > 0.9, shares
+
+
+def balls(*x: float, group: str = "C1") -> Layout:
+    """Balls of radius 1 along the x axis."""
+    center = np.array([[value, 0.0, 0.0] for value in x])
+    one = np.ones((len(x), 3))
+    return Layout(center, one, np.tile(np.eye(3), (len(x), 1, 1)), one[:, 0], symmetry_operators(group))
+
+
+def test_layouts_in_pieces_are_recognised() -> None:
+    assert balls(0.0, 1.5, 3.0).is_connected()
+    assert not balls(0.0, 1.5, 4.0).is_connected()
+    assert balls(0.8, group="C2").is_connected()  # its copy is at -0.8
+    assert not balls(1.2, group="C2").is_connected()
+    assert balls(1.2, group="C6").is_connected()  # neighbours at distance 1.2
+    assert not balls(2.5, group="C6").is_connected()
 
 
 def test_drawn_diameters_stay_in_the_range_of_the_family() -> None:

@@ -35,7 +35,7 @@ class Projector:
         start = padded // 2 - n // 2
         cube = np.zeros((padded,) * 3, dtype=np.float32)
         cube[(slice(start, start + n),) * 3] = volume.density / distance_weight**2
-        half = fft.rfftn(fft.ifftshift(cube), workers=-1)  # (p, p, p // 2 + 1) complex64
+        half = fft.rfftn(fft.ifftshift(cube), workers=1)  # (p, p, p // 2 + 1) complex64
         self._transform = fft.fftshift(half, axes=(0, 1))
         self._origin = padded // 2
 

@@ -12,7 +12,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import ConvexHull
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from scipy.spatial import ConvexHull, cKDTree
 from scipy.spatial.distance import pdist
 from scipy.spatial.transform import Rotation
 
@@ -20,6 +22,7 @@ from cryopick.geometry.rotations import euler_to_matrix, random_rotations
 
 Array = NDArray[np.float64]
 
+_MOST_DRAWS = 200  # a particle in pieces is drawn again
 MEAN_BUMP = 1.04  # how far the rough surface of a lobe sticks out of its ellipsoid where it is outermost
 
 
@@ -62,13 +65,33 @@ class Layout:
 
     def surface_points(self) -> Array:
         """Points on every lobe of every copy, enough to measure the particle."""
+        points = self._lobe_points(MEAN_BUMP).reshape(-1, 3)
+        return np.asarray(np.einsum("mij,pj->mpi", self.operators, points).reshape(-1, 3))
+
+    def _lobe_points(self, factor: float) -> Array:
+        """(k, 26, 3) on the surfaces of the subunit's lobes, blown up by a factor."""
         steps = np.array([-1.0, 0.0, 1.0])
         direction = np.stack(np.meshgrid(steps, steps, steps), -1).reshape(-1, 3)
         direction = direction[np.any(direction != 0, axis=1)]
         direction /= np.linalg.norm(direction, axis=1)[:, None]
-        local = direction * self.semi_axes[:, None] * MEAN_BUMP  # (k, 26, 3)
-        points = np.einsum("kpa,kax->kpx", local, self.frame) + self.center[:, None]
-        return np.asarray(np.einsum("mij,pj->mpi", self.operators, points.reshape(-1, 3)).reshape(-1, 3))
+        local = direction * self.semi_axes[:, None] * factor
+        return np.asarray(np.einsum("kpa,kax->kpx", local, self.frame) + self.center[:, None])
+
+    def is_connected(self) -> bool:
+        """True if lobes overlap into one piece, copies included."""
+        k, m = len(self.center), len(self.operators)
+        probes = np.concatenate([self._lobe_points(0.95), self.center[:, None]], axis=1)  # (k, 27, 3)
+        # A copy of a lobe holds a point if the lobe holds the point turned back
+        turned = np.einsum("mji,kpj->mkpi", self.operators, probes)
+        local = np.einsum("lai,mkpli->mkpla", self.frame, turned[:, :, :, None] - self.center) / self.semi_axes
+        touches = ((local**2).sum(axis=-1) < 1).any(axis=2)  # (m, k, k): lobe k of the subunit, lobe l of copy m
+        copy, first, second = np.nonzero(touches)
+        # The same contact between every pair of copies that is related in the same way: h to h times copy
+        products = np.einsum("hij,cjk->hcik", self.operators, self.operators[copy]).reshape(-1, 9)
+        partner = cKDTree(self.operators.reshape(-1, 9)).query(products)[1].reshape(m, -1)
+        start = (np.arange(m)[:, None] * k + first).ravel()
+        graph = coo_array((np.ones(start.size), (start, (partner * k + second).ravel())), shape=(m * k, m * k))
+        return int(connected_components(graph, directed=False)[0]) == 1
 
     def scaled(self, factor: float) -> Layout:
         """All lengths times a factor; the belt keeps its thickness, which the lipid fixes."""
@@ -168,7 +191,7 @@ def _rod(rng: np.random.Generator, diameter: float) -> Layout:
     semi_axes = np.stack([np.full(k, 0.75 / k), width, width * rng.uniform(0.7, 1.3)], axis=1)
     group = str(rng.choice(["C1", "C1", "C2"]))
     if group == "C2":
-        center[:, 1] += rng.uniform(0.0, 0.6) / aspect
+        center[:, 1] += rng.uniform(0.0, 0.45) / aspect
     return _layout(center, semi_axes, frame, group)
 
 
@@ -237,7 +260,7 @@ def _assembly(rng: np.random.Generator, diameter: float) -> Layout:
     copies = len(symmetry_operators(group))
     size = float(np.linalg.norm(center, axis=1).max() + radius.max())
     distance = (
-        size * rng.uniform(0.5, 0.8) * (copies ** (1 / 3) if group[0] != "C" else 0.6 / math.sin(math.pi / copies))
+        size * rng.uniform(0.4, 0.7) * (copies ** (1 / 3) if group[0] != "C" else 0.6 / math.sin(math.pi / copies))
     )
     direction = _directions(rng, 1)
     if group[0] == "C":
@@ -262,7 +285,7 @@ def _multilobed(rng: np.random.Generator, diameter: float) -> Layout:
     direction = _directions(rng, k)
     radius = rng.uniform(0.5, 1.0, size=k)
     center = direction * (rng.uniform(1.3, 2.4, size=k) * radius)[:, None]
-    stalk = _linkers([(np.zeros(3), point) for point in center], thickness=max(0.12, 18 / diameter))
+    stalk = _linkers([(np.zeros(3), point) for point in center], thickness=max(0.12, 28 / diameter))
     return _layout(
         np.concatenate([center, stalk[0]]),
         np.concatenate([_semi_axes(rng, radius), stalk[1]]),
@@ -283,7 +306,7 @@ def _flexible(rng: np.random.Generator, diameter: float) -> Layout:
         heading /= np.linalg.norm(heading)
         center[i] = center[i - 1] + heading * (radius[i] + radius[i - 1]) * rng.uniform(0.9, 1.25)
     ends = [(center[i - 1], center[i]) for i in range(1, k)]
-    link = _linkers(ends, thickness=0.3)
+    link = _linkers(ends, thickness=max(0.3, 12 * k / diameter))
     return _layout(
         np.concatenate([center, link[0]]) - center.mean(axis=0),
         np.concatenate([_semi_axes(rng, radius, elongation=0.3), link[1]]),
@@ -342,7 +365,12 @@ FAMILY_BY_NAME: dict[str, Family] = {
 
 def lay_out_family(rng: np.random.Generator, *, family: str, diameter_angstrom: float) -> Layout:
     """A random layout of one family, in Å, its largest extent (lobes and belt) equal to the diameter."""
-    layout = FAMILY_BY_NAME[family].lay_out(rng, diameter_angstrom)
+    for _ in range(_MOST_DRAWS):
+        layout = FAMILY_BY_NAME[family].lay_out(rng, diameter_angstrom)
+        if layout.is_connected():
+            break
+    else:
+        raise RuntimeError(f"family {family!r} drew {_MOST_DRAWS} layouts in pieces at {diameter_angstrom:g} Å")
     factor = diameter_angstrom / largest_extent(layout.surface_points())
     scaled = layout.scaled(factor)
     if scaled.belt is not None and 2 * scaled.belt.radius > diameter_angstrom:

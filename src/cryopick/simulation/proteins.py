@@ -56,12 +56,12 @@ def random_protein(
             f"{LARGEST_DIAMETER_ANGSTROM:g} Å"
         )
     layout = lay_out_family(rng, family=family, diameter_angstrom=diameter_angstrom)
-    xyz, protein_volume = fill_layout(rng, layout)
-    xyz = xyz - np.average(xyz, axis=0, weights=protein_volume)
+    beads = fill_layout(rng, layout)
+    xyz = beads.xyz_angstrom - np.average(beads.xyz_angstrom, axis=0, weights=beads.volume_angstrom3)
     radius = float(np.sqrt((xyz**2).sum(axis=1)).max())
     grid = BandLimitedGrid(2 * radius, voxel_size_angstrom)
-    smear = np.exp(-2 * np.pi**2 * _BEAD_SIGMA_ANGSTROM**2 * grid.square_frequency)
-    grid.add(xyz, PROTEIN_CONTRAST_V * protein_volume, smear)
+    smear = np.exp(-2 * np.pi**2 * (_BEAD_SIGMA_ANGSTROM * beads.grain) ** 2 * grid.square_frequency)
+    grid.add(xyz, PROTEIN_CONTRAST_V * beads.volume_angstrom3, smear)
     return grid.volume(BOX_PER_DIAMETER * diameter_angstrom, name=f"{family}-{diameter_angstrom:.0f}A")
 
 

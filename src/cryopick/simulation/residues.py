@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +30,23 @@ _BELT_SPACING = 6.0  # Å between beads of lipid
 _ROUGHNESS_WAVES = 6
 
 
-def fill_layout(rng: np.random.Generator, layout: Layout) -> tuple[Array, Array]:
+@dataclass(frozen=True, eq=False)
+class Beads:
+    """Points that stand for protein or lipid.
+
+    Parameters
+    ----------
+    xyz_angstrom : (n, 3)
+    volume_angstrom3 : (n,), volume that each stands for, times its contrast relative to protein
+    grain : linear size of a bead relative to half a residue; above 1 only in particles of very many residues
+    """
+
+    xyz_angstrom: Array
+    volume_angstrom3: Array
+    grain: float
+
+
+def fill_layout(rng: np.random.Generator, layout: Layout) -> Beads:
     """Beads of all copies of a layout.
 
     Parameters
@@ -39,17 +56,16 @@ def fill_layout(rng: np.random.Generator, layout: Layout) -> tuple[Array, Array]
 
     Returns
     -------
-    xyz_angstrom : (n, 3)
-    volume_angstrom3 : (n,), protein volume that each bead stands for, times its lobe's contrast relative to protein
+    beads : two per residue (backbone, side chain), then those of the belt
     """
     lobe_volume = 4 / 3 * math.pi * layout.semi_axes.prod(axis=1)
     expected = lobe_volume.sum() * len(layout.operators) / RESIDUE_VOLUME_ANGSTROM3
-    grain = max(1.0, (expected / _MOST_RESIDUES) ** (1 / 3))  # linear size of a bead relative to a residue
+    grain = max(1.0, (expected / _MOST_RESIDUES) ** (1 / 3))
     blocks = [_folding_unit(rng, _BLOCK_RADIUS) * grain for _ in range(_BLOCKS)]
     # Copies of lobes that can reach into the subunit; the subunit's own come first
     lobes = _neighbour_lobes(layout)
     roughness = _Roughness(rng, len(layout.center))
-    beads, weights = [], []
+    points, weights = [], []
     for index in range(len(layout.center)):
         pair = _fill_lobe(rng, layout, index, blocks=blocks, spacing=_FOLD_SPACING * grain)  # (n, 2, 3)
         owner, closeness = _nearest_lobe(pair[:, 0], lobes)
@@ -57,15 +73,15 @@ def fill_layout(rng: np.random.Generator, layout: Layout) -> tuple[Array, Array]
         kept = pair[(owner == index) & (closeness < limit)]
         share = np.array([BACKBONE_SHARE, 1 - BACKBONE_SHARE])
         weight = layout.contrast[index] * RESIDUE_VOLUME_ANGSTROM3 * grain**3 * np.tile(share, len(kept))
-        beads.append(kept.reshape(-1, 3))
+        points.append(kept.reshape(-1, 3))
         weights.append(weight)
-    subunit, subunit_weight = np.concatenate(beads), np.concatenate(weights)
+    subunit, subunit_weight = np.concatenate(points), np.concatenate(weights)
     xyz = np.einsum("mij,pj->mpi", layout.operators, subunit).reshape(-1, 3)
     weight = np.tile(subunit_weight, len(layout.operators))
     if layout.belt is not None:
         lipid, lipid_weight = _fill_belt(rng, layout.belt, xyz)
         xyz, weight = np.concatenate([xyz, lipid]), np.concatenate([weight, lipid_weight])
-    return xyz, weight
+    return Beads(xyz, weight, grain)
 
 
 def _folding_unit(rng: np.random.Generator, radius: float) -> Array:
@@ -105,7 +121,7 @@ def _fill_lobe(rng: np.random.Generator, layout: Layout, index: int, *, blocks: 
     steps = [(np.arange(c) - (c - 1) / 2) * 2 * r / c for c, r in zip(count, reach, strict=True)]
     local = np.stack(np.meshgrid(*steps, indexing="ij"), axis=-1).reshape(-1, 3)
     if len(local) > 1:
-        local = local + rng.uniform(-0.2, 0.2, size=local.shape) * spacing
+        local = local + rng.uniform(-0.33, 0.33, size=local.shape) * spacing
         local = local[np.linalg.norm(local / (reach + spacing / 3), axis=1) < 1]
     middle = local @ layout.frame[index] + layout.center[index]
     turns = euler_to_matrix(random_rotations(len(middle), rng))
