@@ -28,7 +28,10 @@ _PUBLIC = {
     "rethreshold": "cryopick.workflows.rethreshold",
     "evaluate": "cryopick.workflows.evaluate",
     "convert": "cryopick.workflows.convert",
+    "inspect": "cryopick.workflows.inspect",
+    "find_micrographs": "cryopick.io.inputs",
     "read_micrograph": "cryopick.io.images",
+    "write_micrograph": "cryopick.io.images",
     "read_picks": "cryopick.io.coordinates",
     "write_picks": "cryopick.io.coordinates",
 }

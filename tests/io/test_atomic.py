@@ -88,11 +88,10 @@ def test_a_file_in_place_of_a_folder_is_named(tmp_path):
         write_text_atomic(tmp_path / "a" / "x.txt", "x")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_missing_write_permission_is_named(tmp_path):
-    (tmp_path / "a").mkdir(mode=0o500)
-    with pytest.raises(OutputError, match="no permission"):
-        write_text_atomic(tmp_path / "a" / "x.txt", "x")
+def test_missing_write_permission_is_named(open_folder, as_nobody):
+    (open_folder / "a").mkdir(mode=0o500)
+    with pytest.raises(OutputError, match=r"x\.txt: cannot be written: no permission; choose a folder"):
+        write_text_atomic(open_folder / "a" / "x.txt", "x")
 
 
 def test_reading_errors_name_cause_and_remedy(tmp_path):

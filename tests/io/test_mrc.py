@@ -206,6 +206,12 @@ def test_stacks_read_back_section_by_section_with_their_pixel_size(tmp_path):
         assert file.is_image_stack()
 
 
+@pytest.mark.parametrize("angstrom", [-1.0, np.nan, np.inf])
+def test_impossible_pixel_sizes_are_not_written(tmp_path, angstrom):
+    with pytest.raises(SettingsError, match="pixel size"):
+        write_mrc(tmp_path / "m.mrc", RECTANGLE.astype("f4"), pixel_size_angstrom=angstrom)
+
+
 def test_types_that_mrc_lacks_are_refused_not_converted(tmp_path):
     with pytest.raises(SettingsError, match="uint8"):
         write_mrc(tmp_path / "m.mrc", np.zeros((3, 4), "u1"))
@@ -241,9 +247,8 @@ def test_a_pipe_is_refused_instead_of_waited_for(tmp_path):
         read_micrograph(tmp_path / "p.mrc")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_missing_read_permission_is_named(tmp_path):
-    path = tmp_path / "m.mrc"
+def test_missing_read_permission_is_named(open_folder, as_nobody):
+    path = open_folder / "m.mrc"
     write_mrc(path, RECTANGLE.astype("f4"))
     path.chmod(0)
     with pytest.raises(InputError, match="no permission to read"):

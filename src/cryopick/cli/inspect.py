@@ -30,12 +30,12 @@ def command(
     """
     from cryopick.cli.console import print_json
     from cryopick.errors import CryopickError
-    from cryopick.workflows.inspect import inspect_path
+    from cryopick.workflows.inspect import inspect
 
     n_failed = 0
     for path in paths:
         try:
-            found = inspect_path(path, pixel_size_angstrom=pixel_size)
+            found = inspect(path, pixel_size_angstrom=pixel_size)
         except CryopickError as error:
             n_failed += 1
             typer.echo(f"cryopick: {error}", err=True)

@@ -134,6 +134,9 @@ def _describe(path: Path, file: Any) -> ImageInfo:
     shape_yx = (int(page.imagelength), int(page.imagewidth))
     require_plausible_shape(path, shape_yx)
     is_eer = int(page.compression) in _EER_COMPRESSIONS
+    if is_eer:
+        n_frames = len(file.pages)
+        return ImageInfo(path=path, format="EER", kind="movie", shape_yx=shape_yx, dtype="uint8", n_frames=n_frames)
     # Thumbnails and reduced levels have another size; ImageJ files keep many frames behind one page.
     n_frames = sum(1 for other in file.pages if (other.imagelength, other.imagewidth) == shape_yx)
     frames_of_series = int(file.series[0].size) // (shape_yx[0] * shape_yx[1] * int(page.samplesperpixel))
@@ -145,8 +148,8 @@ def _describe(path: Path, file: Any) -> ImageInfo:
         raise FormatError(f"{path}: its TIFF pixels are of an unknown type; convert the file")
     return ImageInfo(
         path=path,
-        format="EER" if is_eer else "TIFF",
-        kind="movie" if is_eer else "stack" if n_frames > 1 else "image",
+        format="TIFF",
+        kind="stack" if n_frames > 1 else "image",
         shape_yx=shape_yx,
         dtype=np.dtype(page.dtype).name,
         n_frames=n_frames,

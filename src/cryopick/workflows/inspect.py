@@ -49,7 +49,7 @@ class Inspection:
     warnings: tuple[str, ...] = ()
 
 
-def inspect_path(path: str | Path, *, pixel_size_angstrom: float | None = None) -> Inspection:
+def inspect(path: str | Path, *, pixel_size_angstrom: float | None = None) -> Inspection:
     """Look into an image, a coordinate file, a STAR file or a folder.
 
     Movies, stacks and maps are described, not refused. The pixels of a micrograph are read for their statistics; of a
