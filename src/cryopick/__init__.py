@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # for type checkers and editors; at run time `__getattr__` imports on first use
     from cryopick.geometry.units import Length, parse_length
     from cryopick.io.coordinates import read_picks, write_picks
-    from cryopick.io.images import read_micrograph
+    from cryopick.io.images import read_micrograph, write_micrograph
+    from cryopick.io.inputs import find_micrographs
     from cryopick.pickers.registry import list_pickers, make_picker
     from cryopick.types import Micrograph, Picks
     from cryopick.workflows.convert import convert
     from cryopick.workflows.evaluate import evaluate
+    from cryopick.workflows.inspect import inspect
     from cryopick.workflows.pick import pick
     from cryopick.workflows.rethreshold import rethreshold
 
