@@ -33,10 +33,10 @@ PROFILES: dict[ProfileName, tuple[float, float]] = {
 around every view, or of the mask; the dark core of an elongated or domed particle is smaller than that."""
 
 WORKING_DIAMETER_PX = 12.0
-"""Micrographs are resampled to this many pixels per diameter. The window then holds about 300 pixels: enough to tell
-disc from shell, few enough that the chance correlation of white noise (about 0.06, one standard deviation) and the
-correlation of a particle that the eye can just see (0.3 and more) lie apart at any pixel size and any noise level."""
-WINDOW_RADII = 1.6
+"""Micrographs are resampled to this many pixels per diameter. The window then holds about 240 pixels: enough to tell
+disc from shell; the chance correlation of white noise is about 0.065 (one standard deviation), whatever the pixel size
+and the noise level, and particles that the eye can see have 0.4 and more."""
+WINDOW_RADII = 1.45
 """Radius of the window that is compared with the profile, in particle radii: the particle and a rim of background."""
 EDGE_WIDTH_RADII = 0.12
 """Softness of the profile's edges: about one working pixel."""
@@ -63,8 +63,8 @@ class BlobPicker:
     """
 
     name: ClassVar[str]
-    score_meaning: ClassVar[str] = "correlation with a dark disc or shell, -1 to 1; pure noise stays below 0.3"
-    default_threshold: ClassVar[float] = 0.36
+    score_meaning: ClassVar[str] = "correlation with a dark disc or shell, -1 to 1; noise alone seldom exceeds 0.35"
+    default_threshold: ClassVar[float] = 0.42
 
     diameter: Annotated[Length | None, "particle diameter, or a range of diameters such as 150-200A"] = None
     profile: Annotated[
@@ -79,51 +79,75 @@ class BlobPicker:
         """The same picker with the profile that suits these micrographs, so that a run uses one profile throughout."""
         if self.profile != "auto" or not micrographs:
             return self
-        evidence: dict[ProfileName, float] = dict.fromkeys(PROFILES, 0.0)
+        total: dict[ProfileName, float] = dict.fromkeys(PROFILES, 0.0)
         for micrograph in micrographs:
-            for name, value in self._evidence(micrograph).items():
-                evidence[name] += value
-        return replace(self, profile=_strongest(evidence))
+            for name, value in _evidence(self._scaled(micrograph)).items():
+                total[name] += value
+        return replace(self, profile=_strongest(total))
 
     def pick(self, micrograph: Micrograph) -> Picks:
-        """All candidates with a correlation above `CANDIDATE_FLOOR`; see `cryopick.pickers.protocol.Picker`."""
-        profile = self.profile if self.profile != "auto" else _strongest(self._evidence(micrograph))
-        found = [
-            (scale.to_stored_xy(xy_px), score, np.full(len(score), diameter_px))
-            for working, scale, diameter_px in self._scales(micrograph)
-            for correlation in _correlations(working, [profile], working_diameter_px=diameter_px * scale.factor)
-            for xy_px, score in [find_peaks(correlation, min_score=CANDIDATE_FLOOR)]
-        ]
-        xy_px, score, diameter_px = (np.concatenate(column) for column in zip(*found, strict=True))
-        picks = Picks(
-            xy_px=xy_px,
-            score=score,
-            diameter_px=diameter_px,
+        """All candidates with a correlation above `CANDIDATE_FLOOR`; `maps` holds the correlation."""
+        scaled = self._scaled(micrograph)
+        profile = self.profile if self.profile != "auto" else _strongest(_evidence(scaled))
+        correlations = [next(_correlations(image, [profile])) for image in scaled]
+        found = [find_peaks(correlation, min_score=CANDIDATE_FLOOR) for correlation in correlations]
+        xy_px = np.concatenate([image.scale.to_stored_xy(xy) for image, (xy, _) in zip(scaled, found, strict=True)])
+        score = np.concatenate([score for _, score in found])
+        diameter_px = np.concatenate(
+            [np.full(len(score), image.diameter_px) for image, (_, score) in zip(scaled, found, strict=True)]
+        )
+        order = np.lexsort((xy_px[:, 0], xy_px[:, 1], -score))
+        return Picks(
+            xy_px=xy_px[order],
+            score=score[order],
+            diameter_px=diameter_px[order],
             micrograph_name=micrograph.name,
             shape_yx=micrograph.shape_yx,
             pixel_size_angstrom=micrograph.pixel_size_angstrom,
+            maps={"correlation": _overview(correlations)},
         )
-        return picks.take(np.lexsort((xy_px[:, 0], xy_px[:, 1], -score)))
 
-    def _scales(self, micrograph: Micrograph) -> Iterator[tuple[NDArray[np.float32], ScaleMap, float]]:
-        """For each diameter: the normalised working image, its scale, and the diameter in stored pixels."""
+    def _scaled(self, micrograph: Micrograph) -> list[_ScaledImage]:
+        """The normalised working image for each diameter."""
+        scaled = []
         for diameter_px in _diameters_px(self.diameter, micrograph):
             factor = min(WORKING_DIAMETER_PX / diameter_px, 1.0)  # growing an image adds pixels but no information
             working, scale = resample(micrograph.pixels, factor=factor)
-            yield normalize_locally(working, diameter_px=diameter_px * scale.factor), scale, diameter_px
+            working = normalize_locally(working, diameter_px=diameter_px * scale.factor)
+            scaled.append(_ScaledImage(working, scale, float(diameter_px)))
+        return scaled
 
-    def _evidence(self, micrograph: Micrograph) -> dict[ProfileName, float]:
-        """Per profile: squared correlation of strong dark peaks minus that of strong bright ones."""
-        evidence: dict[ProfileName, float] = dict.fromkeys(PROFILES, 0.0)
-        for working, scale, diameter_px in self._scales(micrograph):
-            working_diameter_px = diameter_px * scale.factor
-            correlations = _correlations(working, list(PROFILES), working_diameter_px=working_diameter_px)
-            for name, correlation in zip(PROFILES, correlations, strict=True):
-                for sign in (1.0, -1.0):
-                    reach_px = 0.5 * working_diameter_px
-                    _, score = find_peaks(sign * correlation, min_score=EVIDENCE_FLOOR, radius_px=reach_px)
-                    evidence[name] += sign * float(np.sum(score.astype(np.float64) ** 2))
-        return evidence
+
+@dataclass(frozen=True, eq=False)
+class _ScaledImage:
+    """A micrograph at the working size of one diameter.
+
+    Parameters
+    ----------
+    pixels : (h, w) float32, locally of zero mean and unit variance
+    scale : between these pixels and the stored ones
+    diameter_px : in stored pixels
+    """
+
+    pixels: NDArray[np.float32]
+    scale: ScaleMap
+    diameter_px: float
+
+    @property
+    def working_diameter_px(self) -> float:
+        return self.diameter_px * self.scale.factor
+
+
+def _evidence(scaled: Sequence[_ScaledImage]) -> dict[ProfileName, float]:
+    """Per profile: squared correlation of strong dark peaks minus that of strong bright ones."""
+    evidence: dict[ProfileName, float] = dict.fromkeys(PROFILES, 0.0)
+    for image in scaled:
+        for name, correlation in zip(PROFILES, _correlations(image, list(PROFILES)), strict=True):
+            for sign in (1.0, -1.0):
+                reach_px = 0.5 * image.working_diameter_px
+                _, score = find_peaks(sign * correlation, min_score=EVIDENCE_FLOOR, radius_px=reach_px)
+                evidence[name] += sign * float(np.sum(score.astype(np.float64) ** 2))
+    return evidence
 
 
 def _diameters_px(diameter: Length | None, micrograph: Micrograph) -> NDArray[np.float64]:
@@ -144,16 +168,24 @@ def _strongest(evidence: dict[ProfileName, float]) -> ProfileName:
     return max(evidence, key=lambda profile: evidence[profile])
 
 
-def _correlations(
-    working: NDArray[np.float32], names: list[ProfileName], *, working_diameter_px: float
-) -> Iterator[NDArray[np.float32]]:
-    """Correlation of a normalised image with each named dark profile, (h, w) in [-1, 1]."""
-    radius_px = working_diameter_px / 2
+def _correlations(image: _ScaledImage, names: list[ProfileName]) -> Iterator[NDArray[np.float32]]:
+    """Correlation of the image with each named dark profile, (h, w) in [-1, 1]."""
+    radius_px = image.working_diameter_px / 2
     reach = int(np.ceil(WINDOW_RADII * radius_px))
     offset = np.arange(-reach, reach + 1) / radius_px
     radius = np.hypot(offset[:, None], offset)  # (t, t), in particle radii
     templates = [_dark_profile(radius, *PROFILES[name]) for name in names]
-    return normalized_correlation(working, templates, window=radius <= WINDOW_RADII)
+    return normalized_correlation(image.pixels, templates, window=radius <= WINDOW_RADII)
+
+
+def _overview(correlations: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """(h, w) the highest positive correlation over all diameters, at the working size of the smallest."""
+    import cv2
+
+    highest = np.maximum(correlations[0], 0)
+    for correlation in correlations[1:]:
+        highest = np.maximum(highest, cv2.resize(correlation, highest.shape[::-1], interpolation=cv2.INTER_LINEAR))
+    return highest
 
 
 def _dark_profile(radius: NDArray[np.float64], outer: float, inner: float) -> NDArray[np.float32]:

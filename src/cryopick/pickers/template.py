@@ -107,6 +107,7 @@ class TemplatePicker:
             micrograph_name=micrograph.name,
             shape_yx=micrograph.shape_yx,
             pixel_size_angstrom=micrograph.pixel_size_angstrom,
+            maps={"correlation": np.maximum(best, 0)},
             warnings=tuple(warnings),
         )
 
