@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -116,6 +116,7 @@ def simulate_micrograph(
     index: int = 0,
     name: str = "simulated",
     workers: int = 1,
+    target_snr: float | None = None,
 ) -> SimulatedMicrograph:
     """Simulate micrograph number `index` of a seed.
 
@@ -126,6 +127,8 @@ def simulate_micrograph(
     imagers : the species that may occur, at the recipe's pixel size
     name : of the micrograph
     workers : threads for Fourier transforms; the result is the same for any number
+    target_snr : sets the dose (then hardly a physical one) so that the median particle of the first species reaches
+        this ideal matched-filter SNR in clean ice; None draws the dose from the recipe
 
     Raises
     ------
@@ -140,7 +143,8 @@ def simulate_micrograph(
                 f"{imager.specimen.name} is imaged at {imager.pixel_size_angstrom:g} Å per pixel, the recipe asks for "
                 f"{recipe.pixel_size_angstrom:g}; make the imager with the recipe's pixel size"
             )
-    return _Simulation(recipe, np.random.SeedSequence(seed, spawn_key=(index,)), imagers, workers).run(name)
+    seeds = np.random.SeedSequence(seed, spawn_key=(index,))
+    return _Simulation(recipe, seeds, imagers, workers=workers, target_snr=target_snr).run(name)
 
 
 @dataclass(eq=False)
@@ -160,12 +164,18 @@ class _Particles:
 
 class _Simulation:
     def __init__(
-        self, recipe: Recipe, seeds: np.random.SeedSequence, imagers: Sequence[SpecimenImager], workers: int
+        self,
+        recipe: Recipe,
+        seeds: np.random.SeedSequence,
+        imagers: Sequence[SpecimenImager],
+        *,
+        workers: int,
+        target_snr: float | None,
     ) -> None:
         # One stream per stage: another number of draws in one stage leaves the others alone.
         stages = [np.random.default_rng(child) for child in seeds.spawn(5)]
         self.rng_layout, self.rng_views, self.rng_dirt, self.rng_optics, self.rng_camera = stages
-        self.recipe, self.workers = recipe, workers
+        self.recipe, self.workers, self.target_snr = recipe, workers, target_snr
         self.pixel_size = recipe.pixel_size_angstrom
         margin_px = round(MARGIN_ANGSTROM / self.pixel_size)
         height, width = (int(fft.next_fast_len(side + 2 * margin_px, real=True)) for side in recipe.shape_yx)
@@ -213,7 +223,7 @@ class _Simulation:
         dose = draw_log(rng, recipe.detector.dose_e_per_angstrom2)
         self.mean_free_path = draw(rng, recipe.ice.mean_free_path_angstrom)
         counted = dose * self.pixel_size**2 * draw(rng, recipe.detector.dqe_zero) * np.exp(-ice / self.mean_free_path)
-        return Conditions(
+        conditions = Conditions(
             optics=draw_optics(rng, recipe.optics),
             ice_angstrom=ice,
             dose_e_per_angstrom2=dose,
@@ -224,6 +234,31 @@ class _Simulation:
             dirt=kinds,
             look=looks.draw_look(rng, recipe.look, diameter_px=self.largest_px, pixel_size_angstrom=self.pixel_size),
         )
+        if self.target_snr is None:
+            return conditions
+        electrons = self._electrons_for(self.target_snr, conditions)
+        factor = electrons / conditions.electrons_per_pixel
+        return replace(conditions, electrons_per_pixel=electrons, dose_e_per_angstrom2=dose * factor)
+
+    def _electrons_for(self, snr: float, conditions: Conditions) -> float:
+        """Electrons per pixel at which the median view of the first species has this matched-filter SNR."""
+        imager = next(iter(self.imagers.values()))
+        views = imager.images(random_rotations(24, self.rng_optics), np.zeros((24, 2)))
+        low, high = 1e-6, 1e6
+        for _ in range(60):  # bisection: the SNR grows with the dose
+            middle = float(np.sqrt(low * high))
+            transfer, weight = self._matched_filter(imager.size_px, replace(conditions, electrons_per_pixel=middle))
+            reached = np.median([_matched_power(view, transfer, weight) for view in views]) ** 0.5
+            low, high = (middle, high) if reached < snr else (low, middle)
+        return float(np.sqrt(low * high))
+
+    def _matched_filter(self, size_px: int, conditions: Conditions) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Transfer function in a box, and the inverse noise power that weighs a signal's squared spectrum to SNR²."""
+        transfer = contrast_transfer((size_px, size_px), self.pixel_size, conditions.optics)
+        noise = 1 / conditions.electrons_per_pixel + self._ice_graininess(conditions) ** 2 * transfer**2
+        weight = 2 / noise / size_px**2  # twice: the half-plane stands for both
+        weight[:, 0] /= 2
+        return transfer, np.asarray(weight, dtype=np.float32)
 
     # --- particles
 
@@ -268,8 +303,7 @@ class _Simulation:
     def _stamp_particles(self, particles: _Particles, conditions: Conditions) -> NDArray[np.float64]:
         """Add all particles to the scene; (n,) squared matched-filter SNR of each in clean ice."""
         power = np.zeros(len(particles.xy_px))
-        graininess = self._ice_graininess(conditions)
-        spectra: dict[int, tuple[NDArray[np.float32], NDArray[np.float32]]] = {}
+        filters: dict[int, tuple[NDArray[np.float32], NDArray[np.float32]]] = {}
         silhouettes: dict[int, tuple[slice, slice, NDArray[np.bool_]]] = {}
         for i, image in self._images_of(particles):
             rows, columns, patch = self._clip(image, particles.xy_px[i])
@@ -278,15 +312,9 @@ class _Simulation:
             particles.area[i] = np.count_nonzero(silhouette)
             silhouettes[i] = (rows, columns, self._clip(silhouette, particles.xy_px[i])[2])
             size = image.shape[0]
-            if size not in spectra:
-                box_transfer = contrast_transfer((size, size), self.pixel_size, conditions.optics)
-                noise = 1 / conditions.electrons_per_pixel + graininess**2 * box_transfer**2
-                weight = 2 / noise / size**2
-                weight[:, 0] /= 2
-                spectra[size] = box_transfer, weight.astype(np.float32)
-            box_transfer, weight = spectra[size]
-            signal = fft.rfft2(image) * box_transfer
-            power[i] = float((weight * (signal.real**2 + signal.imag**2)).sum())
+            if size not in filters:
+                filters[size] = self._matched_filter(size, conditions)
+            power[i] = _matched_power(image, *filters[size])
         for i in sorted(silhouettes, reverse=True):
             rows, columns, silhouette = silhouettes[i]
             self.instances[rows, columns][silhouette] = i + 1
@@ -440,3 +468,9 @@ class _Simulation:
             junk=junk,
             conditions=conditions,
         )
+
+
+def _matched_power(image: NDArray[np.float32], transfer: NDArray[np.float32], weight: NDArray[np.float32]) -> float:
+    """Squared SNR of a matched filter for this projected potential."""
+    signal = fft.rfft2(image) * transfer
+    return float((weight * (signal.real**2 + signal.imag**2)).sum())
