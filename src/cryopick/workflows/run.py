@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import tomllib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
@@ -73,7 +74,7 @@ class Run:
         self.records = {record.name: record for record in folder.records()}
         # names depend on what else is given, so a file that this run knows keeps the name that it has here
         known = {record.source: record.name for record in self.records.values()}
-        self.sources = {known.get(str(source.path.absolute()), source.name): source for source in sources}
+        self.sources = {known.get(os.path.abspath(source.path), source.name): source for source in sources}
         taken = {name: record.key for name, record in self.records.items()}
         self.keys = assign_keys(list(self.sources), taken)
         self.skipped = [name for name in self.sources if self._is_finished(name)]
@@ -147,7 +148,7 @@ class Run:
         is_same_file = (record.size_bytes, record.modified_ns) == (size_bytes, modified_ns)
         if is_same_file:
             return self.folder.candidates_path(record.key).is_file()
-        if record.source != str(self.sources[name].path.absolute()):
+        if record.source != os.path.abspath(self.sources[name].path):
             raise RunFolderError(
                 f"{self.folder.path}: holds the picks of another micrograph named {name} ({record.source}, now "
                 f"{self.sources[name].path}); choose another folder with -o, or --overwrite"
@@ -167,7 +168,7 @@ class Run:
         record = Record(
             name=outcome.name,
             key=key,
-            source=str(source.path.absolute()),
+            source=os.path.abspath(source.path),
             relion_name=source.listed_name or source.path.as_posix(),
             size_bytes=size_bytes,
             modified_ns=modified_ns,

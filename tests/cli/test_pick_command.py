@@ -1,0 +1,142 @@
+"""The command line: options come from the settings, output is for people or for programs, errors are one line."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from discs import DIAMETER_PX, disc_micrograph
+
+from cryopick.io.images import write_micrograph
+from cryopick.pickers.registry import list_pickers, picker_class
+from cryopick.workflows.settings import settings_of
+
+
+def cryopick(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    words = [sys.executable, "-m", "cryopick.cli.main", *map(str, arguments)]
+    return subprocess.run(words, capture_output=True, text=True, check=False, cwd=cwd, timeout=120)
+
+
+@pytest.fixture
+def micrographs(tmp_path: Path) -> Path:
+    (tmp_path / "in").mkdir()
+    for seed in range(2):
+        write_micrograph(tmp_path / "in" / f"m{seed}.mrc", disc_micrograph("m", seed=seed))
+    return tmp_path / "in"
+
+
+def test_help_answers_within_half_a_second() -> None:
+    cryopick("--help")
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        assert "pick" in cryopick("--help").stdout
+        seconds.append(time.perf_counter() - start)
+    assert min(seconds) < 0.5
+
+
+def test_help_of_the_program_imports_nothing_heavy() -> None:
+    script = (
+        "import sys; sys.argv = ['cryopick', '--help']\n"
+        "from cryopick.cli.main import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "print(sorted({'torch', 'scipy', 'cv2', 'matplotlib', 'pandas'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("name", list_pickers())
+def test_every_setting_of_a_picker_is_an_option_and_is_listed(name: str) -> None:
+    shown = cryopick("pick", "--picker", name, "--help").stdout
+    listed = cryopick("pickers", name).stdout
+    for setting in settings_of(picker_class(name)):
+        assert setting.flag in shown
+        assert setting.flag in listed
+
+
+def test_pickers_lists_every_picker() -> None:
+    lines = cryopick("pickers").stdout.splitlines()
+    assert [line.split()[0] for line in lines[: len(list_pickers())]] == list_pickers()
+
+
+def test_a_run_prints_the_count_and_where_to_go_on(micrographs: Path, tmp_path: Path) -> None:
+    done = cryopick("pick", micrographs, "-o", "run", "-d", f"{DIAMETER_PX}px", cwd=tmp_path)
+    assert done.returncode == 0
+    assert done.stdout.startswith("6 particles in 2 micrographs, score ")
+    assert "run/autopick.star" in done.stdout
+    assert (tmp_path / "run" / "command.txt").read_text() == f"cryopick pick {micrographs} -o run -d {DIAMETER_PX}px\n"
+
+
+def test_json_mode_prints_one_object_per_micrograph_and_one_for_the_run(micrographs: Path, tmp_path: Path) -> None:
+    done = cryopick("pick", micrographs, "-o", tmp_path / "run", "-d", f"{DIAMETER_PX}px", "--json")
+    *events, last = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [(event["event"], event["status"], event["count"]) for event in events] == [("micrograph", "done", 3)] * 2
+    assert (last["event"], last["particles"]) == ("run", 6)
+
+
+def test_the_config_of_a_run_repeats_it_and_options_win_over_it(micrographs: Path, tmp_path: Path) -> None:
+    options = ("-d", f"{DIAMETER_PX}px", "--max-count", "2")
+    assert cryopick("pick", micrographs, "-o", tmp_path / "a", *options).returncode == 0
+    again = cryopick("pick", micrographs, "-o", tmp_path / "b", "--config", tmp_path / "a" / "config.toml")
+    assert again.stdout.startswith("4 particles")
+    assert (tmp_path / "a" / "config.toml").read_bytes() == (tmp_path / "b" / "config.toml").read_bytes()
+    won = cryopick(
+        *("pick", micrographs, "-o", tmp_path / "c", "--config", tmp_path / "a" / "config.toml", "--max-count", "1")
+    )
+    assert won.stdout.startswith("2 particles")
+
+
+def test_rethreshold_and_reset(micrographs: Path, tmp_path: Path) -> None:
+    cryopick("pick", micrographs, "-o", tmp_path / "run", "-d", f"{DIAMETER_PX}px")
+    assert cryopick("rethreshold", tmp_path / "run", "--threshold", "0.99").stdout.startswith("0 particles")
+    assert cryopick("rethreshold", tmp_path / "run", "--reset").stdout.startswith("6 particles")
+    assert cryopick("rethreshold", tmp_path / "run").returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["pick", "nowhere", "-o", "run"], "nowhere: no such file or folder"),
+        (["pick", "in", "-o", "run", "-d", "20 parsec"], "parsec"),
+        (["pick", "in", "-o", "run", "--picker", "magic"], "known pickers: blob"),
+        (["pick", "in", "-o", "run"], "diameter"),
+        (["pick", "in", "-o", "run", "-d", "20px", "--contrast", "grey"], "dark|bright"),
+        (["pick", "empty", "-o", "run", "-d", "20px"], "no micrographs found"),
+        (["rethreshold", "in", "-t", "1"], "no run folder"),
+        (["pickers", "magic"], "known pickers"),
+    ],
+)
+def test_a_mistake_gets_one_line_that_names_it(
+    micrographs: Path, tmp_path: Path, arguments: list[str], words: str
+) -> None:
+    (tmp_path / "empty").mkdir()
+    done = cryopick(*arguments, cwd=tmp_path)
+    assert done.returncode == 1
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stderr.startswith("cryopick: ")
+
+
+def test_an_option_of_another_picker_is_an_error(micrographs: Path, tmp_path: Path) -> None:
+    done = cryopick("pick", micrographs, "-o", tmp_path / "run", "--no-such-option", "3")
+    assert done.returncode == 2
+    assert "--no-such-option" in done.stderr
+
+
+def test_doctor_picks_a_sample_and_is_content(tmp_path: Path) -> None:
+    done = cryopick("doctor", tmp_path)
+    assert "picked a sample" in done.stdout
+    assert done.returncode == 0
+    assert done.stdout.splitlines()[-1] == "all well"
+
+
+def test_doctor_names_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    done = cryopick("doctor", tmp_path / "missing")
+    assert done.returncode == 1
+    assert "missing" in done.stderr
