@@ -271,7 +271,7 @@ def write_picks(
     is_folder = path.is_dir() or not path.suffix
     if format is None and is_folder:
         raise SettingsError(f"{path}: is a folder, so the format must be given; one of: {', '.join(FORMATS)}")
-    chosen = format_named(format) if format else format_named(detect_format(path))
+    chosen = format_named(format) if format else _format_to_write(path)
     if is_folder:
         return _write_folder(path, ordered, chosen, facts)
     if chosen.is_per_micrograph and len(ordered) != 1:
@@ -311,6 +311,16 @@ def _read_folder(
             found[full_name] = replace(picks, micrograph_name=full_name)
             file_of[full_name] = file
     return found
+
+
+def _format_to_write(path: Path) -> CoordinateFormat:
+    """By the file's ending alone, since a file to write need not exist; `.csv` means our own columns."""
+    ending = path.suffix.lower()
+    fitting = [entry for entry in FORMATS.values() if entry.suffix == ending and entry.name != "cryoppp"]
+    if len(fitting) != 1:
+        found = f"stands for {', '.join(entry.name for entry in fitting)}" if fitting else "is no coordinate format"
+        raise SettingsError(f"{path}: {ending} {found}; give the format, one of: {', '.join(FORMATS)}")
+    return fitting[0]
 
 
 def _is_recognised(file: Path) -> bool:

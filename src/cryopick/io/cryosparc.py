@@ -12,6 +12,8 @@ from __future__ import annotations
 import hashlib
 import io
 import re
+import tokenize
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -29,6 +31,7 @@ from cryopick.types import Picks
 ROWS = ("relion", "flipped")
 _NPY_MAGIC = b"\x93NUMPY"
 _CSDAT_MAGIC = b"\x94CSDAT"
+_TOO_DEEP = (RecursionError, MemoryError, tokenize.TokenError)
 _NUMBER_IN_FRONT = re.compile(r"^([0-9]{15,22})_")
 _NEEDED = (
     "location/micrograph_path",
@@ -170,20 +173,12 @@ def _load(path: Path) -> NDArray[Any]:
         stream = io.BytesIO(content)
         version = np.lib.format.read_magic(stream)
         read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, is_fortran, dtype = read_header(stream)
+        with warnings.catch_warnings(action="ignore"):  # of a header from Python 2, which is read all the same
+            shape, is_fortran, dtype = read_header(stream)
         expected = int(np.prod([int(side) for side in shape], dtype=object)) * dtype.itemsize
         found = len(content) - stream.tell()
     # A damaged header is a Python literal gone wrong, which numpy evaluates; these are all the ways it fails.
-    except (
-        ValueError,
-        SyntaxError,
-        TypeError,
-        KeyError,
-        EOFError,
-        OverflowError,
-        RecursionError,
-        MemoryError,
-    ) as error:
+    except (ValueError, SyntaxError, TypeError, LookupError, EOFError, ArithmeticError, *_TOO_DEEP) as error:
         raise FormatError(f"{path}: damaged NPY header ({str(error)[:100]}); copy or export the file again") from error
     if dtype.hasobject or dtype.names is None or len(shape) != 1 or is_fortran:
         raise FormatError(f"{path}: holds {dtype} of shape {shape}, expected a table of named columns")
