@@ -114,14 +114,17 @@ def read_source(source: MicrographSource, *, pixel_size_angstrom: float | None =
 
 
 def _expand(given: str, excluded: set[str]) -> Iterator[_Found]:
+    # os.path and not pathlib asks what exists: its answer to a name that is too long is no, not an error
+    if "\0" in given:
+        raise InputError(f"{given!r}: a path cannot hold a null character")
     path = Path(given)
-    if given.startswith("@") and not path.exists():
+    if given.startswith("@") and not os.path.exists(path):
         yield from _in_list(Path(given[1:]), excluded)
-    elif path.is_dir():
+    elif os.path.isdir(path):
         yield from _in_folder(path, excluded)
-    elif path.exists() and path.suffix.lower() == ".star":
+    elif os.path.exists(path) and path.suffix.lower() == ".star":
         yield from _in_star(path)
-    elif path.exists():
+    elif os.path.exists(path):
         yield _file(path)
     elif glob.has_magic(given):
         yield from _in_pattern(given, excluded)
@@ -161,7 +164,7 @@ def _walk(folder: Path, excluded: set[str]) -> Iterator[Path]:
     """Files below a folder, through symbolic links but around no circle twice; hidden names are left out."""
     seen = set(excluded)
     with explain_read_errors(folder):
-        os.scandir(folder).close()
+        os.listdir(folder)
     waiting = [folder]
     while waiting:
         here = waiting.pop()
@@ -170,15 +173,17 @@ def _walk(folder: Path, excluded: set[str]) -> Iterator[Path]:
             continue
         seen.add(real)
         try:
-            entries = [entry for entry in os.scandir(here) if not entry.name.startswith(".")]
-        except PermissionError:
-            _logger.warning("%s: left out, no permission to look into it", here)
+            names = os.listdir(here)
+        except OSError as error:
+            _logger.warning("%s: left out, cannot be looked into (%s)", here, error.strerror)
             continue
-        for entry in entries:
-            if entry.is_dir():
-                waiting.append(here / entry.name)
-            elif entry.is_file():
-                yield here / entry.name
+        for name in names:
+            if name.startswith("."):
+                continue
+            if os.path.isdir(here / name):
+                waiting.append(here / name)
+            elif os.path.isfile(here / name):
+                yield here / name
 
 
 def _in_pattern(pattern: str, excluded: set[str]) -> Iterator[_Found]:
@@ -188,7 +193,7 @@ def _in_pattern(pattern: str, excluded: set[str]) -> Iterator[_Found]:
             break
         fixed.append(part)
     matches = sorted(Path(match) for match in glob.glob(pattern, recursive=True))
-    files = [match for match in matches if match.is_file()]
+    files = [match for match in matches if os.path.isfile(match)]
     if not files:
         raise InputError(f"{pattern}: no file matches this pattern; check it, or give the folder")
     star_files = [file for file in files if file.suffix.lower() == ".star"]
@@ -212,10 +217,10 @@ def _in_list(path: Path, excluded: set[str]) -> Iterator[_Found]:
     base = _base_folder(path, entries)
     for entry in entries:
         located = base / entry
-        if not located.exists() and not glob.has_magic(entry):
+        if not os.path.exists(located) and not glob.has_magic(entry):
             yield replace(_file(located), root=base)
             continue
-        for one in _expand(str(located) if located.exists() else _pattern_below(base, entry), excluded):
+        for one in _expand(str(located) if os.path.exists(located) else _pattern_below(base, entry), excluded):
             # Names count from the base, so that a list of files from many folders keeps their tree
             yield one if one.listed_name is not None else replace(one, root=base)
 
@@ -233,7 +238,7 @@ def _base_folder(path: Path, entries: Sequence[str]) -> Path:
     """Where relative entries of the file `path` count from: the working folder, or a folder above the file."""
     probed = entries[:_MAX_PROBED]
     for base in (Path(), *Path(os.path.abspath(path)).parents):
-        if any((base / entry).exists() or glob.glob(_pattern_below(base, entry)) for entry in probed):
+        if any(os.path.exists(base / entry) or glob.glob(_pattern_below(base, entry)) for entry in probed):
             return base
     raise InputError(
         f"{path}: none of its {len(entries)} entries exists, the first being {entries[0]!r}; paths count from the "
