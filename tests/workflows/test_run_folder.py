@@ -16,6 +16,8 @@ from cryopick.types import Picks
 from cryopick.workflows.run_folder import Record, RunFolder, assign_keys
 from cryopick.workflows.suggest import next_fast_even_size, suggest_boxes
 
+RECORD = Record(name="m.mrc", key="m", source="", relion_name="m", size_bytes=0, modified_ns=0)
+
 
 def test_files_are_named_without_the_extension_unless_two_would_collide() -> None:
     keys = assign_keys(["a/m1.mrc", "b/m1.mrc", "m2.mrc.gz", "m3.mrc", "m3.tif"], {})
@@ -25,6 +27,16 @@ def test_files_are_named_without_the_extension_unless_two_would_collide() -> Non
         "m2.mrc.gz": "m2",
         "m3.mrc": "m3.mrc",
         "m3.tif": "m3.tif",
+    }
+
+
+def test_the_job_folder_of_relion_is_left_out_as_relion_does() -> None:
+    names = ["MotionCorr/job002/Movies/m1.mrc", "MotionCorr/job002/Movies/m2.mrc", "MotionCorr/job003/Movies/m2.mrc"]
+    keys = assign_keys(names, {})
+    assert keys == {
+        names[0]: "Movies/m1",
+        names[1]: "MotionCorr/job002/Movies/m2.mrc",  # both would be Movies/m2
+        names[2]: "MotionCorr/job003/Movies/m2.mrc",
     }
 
 
@@ -38,12 +50,13 @@ def test_a_name_that_would_leave_the_folder_is_refused(name: str) -> None:
         assign_keys([name], {})
 
 
+reasons = st.sampled_from(["", "edge", 'a, "b"'])
 finite = st.floats(-1e4, 1e4).map(lambda value: round(value, 3))
 
 
 @given(
     st.lists(
-        st.tuples(finite, finite, st.floats(-9, 9, width=32), st.integers(0, 5), st.sampled_from(["", "edge", 'a, "b"'])),
+        st.tuples(finite, finite, st.floats(-9, 9, width=32), st.integers(0, 5), reasons),
         max_size=8,
     )
 )
@@ -60,7 +73,7 @@ def test_candidates_read_back_to_the_precision_they_are_written_in(rows: list[tu
             reason=np.array(reason, np.str_),
         )
         folder.write_candidates("m", picks)
-        read = folder.read_candidates(Record(name="m.mrc", key="m", source="", relion_name="m", size_bytes=0, modified_ns=0))
+        read = folder.read_candidates(RECORD)
         np.testing.assert_allclose(read.xy_px, picks.xy_px, atol=6e-4)
         np.testing.assert_allclose(read.score, picks.score, rtol=1e-5)
         assert read.reason.tolist() == picks.reason.tolist()
@@ -72,9 +85,8 @@ def test_a_damaged_candidate_file_is_named_with_its_remedy(tmp_path: Path) -> No
     folder = RunFolder(tmp_path)
     (tmp_path / "candidates").mkdir()
     (tmp_path / "candidates" / "m.csv").write_text("x_px,y_px,score\n1,2\n")
-    record = Record(name="m.mrc", key="m", source="", relion_name="m", size_bytes=0, modified_ns=0)
     with pytest.raises(RunFolderError, match=r"candidates/m.csv.*delete"):
-        folder.read_candidates(record)
+        folder.read_candidates(RECORD)
 
 
 def test_a_folder_with_files_of_those_names_that_is_no_run_is_left_alone(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import csv
 import errno
 import io
 import json
+import re
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,6 +33,7 @@ CONTENTS = (
     *(PICKS, CANDIDATES, RECORDS, IMAGES, AUTOPICK, PARTICLES, MICROGRAPHS, REPORT, SUMMARY, COMMAND, LOG, PREPARED),
     *(MOVED_THRESHOLD, CONFIG),
 )
+_RELION_JOB = re.compile(r"^[A-Za-z0-9_]+/job[0-9]{3,}/")
 _COLUMNS = ("x_px", "y_px", "score", "diameter_px", "class_id", "reason")
 
 
@@ -239,7 +241,9 @@ def candidates_text(picks: Picks) -> str:
 
 
 def assign_keys(names: Sequence[str], taken: Mapping[str, str]) -> dict[str, str]:
-    """Where each micrograph's files lie: its name without the extension, or with it where two would collide.
+    """Where each micrograph's files lie: its name without the extension, or the whole name where two would collide.
+
+    A leading `JobType/job012/` is left out, as RELION leaves it out when it looks for coordinate files.
 
     `taken` maps names of earlier calls to their keys, which never change.
 
@@ -248,7 +252,7 @@ def assign_keys(names: Sequence[str], taken: Mapping[str, str]) -> dict[str, str
     RunFolderError
         If two names still collide, or a name would leave the run folder.
     """
-    stems = {name: without_extension(name) for name in names}
+    stems = {name: _RELION_JOB.sub("", without_extension(name)) for name in names}
     counts = Counter([*stems.values(), *(key for name, key in taken.items() if name not in stems)])
     keys = {name: taken.get(name) or (stem if counts[stem] == 1 else name) for name, stem in stems.items()}
     twice = [key for key, count in Counter(keys.values()).items() if count > 1]
