@@ -7,7 +7,8 @@ import pytest
 from scipy.ndimage import label
 
 from cryopick.errors import InputError, SettingsError
-from cryopick.simulation.protein_layouts import FAMILY_BY_NAME, Layout, lay_out_family, symmetry_operators
+from cryopick.simulation.protein_families import FAMILY_BY_NAME, lay_out_family
+from cryopick.simulation.protein_layouts import Layout, symmetry_operators
 from cryopick.simulation.proteins import FAMILIES, particle_diameter_angstrom, random_protein
 from cryopick.simulation.residues import RESIDUE_VOLUME_ANGSTROM3, fill_layout
 from cryopick.simulation.specimen import PROTEIN_CONTRAST_V

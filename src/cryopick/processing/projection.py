@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import fft
@@ -32,11 +34,14 @@ class Projector:
         # Linear interpolation in Fourier space multiplies the image by sinc^2 of the distance from the centre
         along_axis = np.sinc((np.arange(n) - n // 2) / padded).astype(np.float32)
         distance_weight = along_axis[:, None, None] * along_axis[:, None] * along_axis
-        start = padded // 2 - n // 2
-        cube = np.zeros((padded,) * 3, dtype=np.float32)
-        cube[(slice(start, start + n),) * 3] = volume.density / distance_weight**2
-        half = fft.rfftn(fft.ifftshift(cube), workers=1)  # (p, p, p // 2 + 1) complex64
-        self._transform = fft.fftshift(half, axes=(0, 1))
+        # Alternating signs move frequency 0 of y and z to the middle of the transform
+        sign = (1 - 2 * ((np.arange(n) - n // 2) % 2)).astype(np.float32)
+        density = volume.density / distance_weight**2 * (sign[:, None, None] * sign[:, None])
+        # Axis by axis, so that most of the padding is never transformed
+        transform = fft.rfft(_padded_around_centre(density, 2, padded), axis=2)  # (n, n, p // 2 + 1) complex64
+        for axis in (1, 0):
+            transform = fft.fft(_padded_around_centre(transform, axis, padded), axis=axis, overwrite_x=True)
+        self._transform = transform
         self._origin = padded // 2
 
         frequency_y, frequency_x = np.meshgrid(np.fft.fftfreq(n) * n, np.arange(n // 2 + 1), indexing="ij")
@@ -73,6 +78,16 @@ class Projector:
         slices[:, self._is_inside] = values * np.float32(self.voxel_size_angstrom)
         images = fft.irfft2(slices, s=(n, n), axes=(1, 2), workers=1)
         return np.asarray(fft.fftshift(images, axes=(1, 2)))
+
+
+def _padded_around_centre(array: NDArray[Any], axis: int, size: int) -> NDArray[Any]:
+    """Zeros up to `size` along an axis, its element `n // 2` moved to index 0."""
+    n, centre = array.shape[axis], array.shape[axis] // 2
+    padded = np.zeros((*array.shape[:axis], size, *array.shape[axis + 1 :]), dtype=array.dtype)
+    before = (slice(None),) * axis
+    padded[(*before, slice(0, n - centre))] = array[(*before, slice(centre, n))]
+    padded[(*before, slice(size - centre, size))] = array[(*before, slice(0, centre))]
+    return padded
 
 
 def project(volume: Volume, rotations: ArrayLike, *, shifts_px: ArrayLike | None = None) -> NDArray[np.float32]:

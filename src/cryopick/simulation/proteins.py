@@ -6,7 +6,8 @@ import numpy as np
 from scipy.ndimage import uniform_filter
 
 from cryopick.errors import InputError, SettingsError
-from cryopick.simulation.protein_layouts import FAMILY_BY_NAME, largest_extent, lay_out_family
+from cryopick.simulation.protein_families import FAMILY_BY_NAME, lay_out_family
+from cryopick.simulation.protein_layouts import largest_extent
 from cryopick.simulation.residues import fill_layout
 from cryopick.simulation.specimen import BOX_PER_DIAMETER, PROTEIN_CONTRAST_V, BandLimitedGrid
 from cryopick.types import Volume

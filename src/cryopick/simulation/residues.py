@@ -28,6 +28,7 @@ _BLOCKS = 6  # different folding units per protein
 _MOST_RESIDUES = 80_000  # beyond it residues are merged into larger ones
 _BELT_SPACING = 6.0  # Å between beads of lipid
 _ROUGHNESS_WAVES = 6
+_REACH = 1.3  # in semi-axes: no bump of a lobe sticks out farther
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,12 +117,12 @@ def _folding_unit(rng: np.random.Generator, radius: float) -> Array:
 
 def _fill_lobe(rng: np.random.Generator, layout: Layout, index: int, *, blocks: list[Array], spacing: float) -> Array:
     """Residues that cover one lobe generously: folding units on a shaken cubic lattice."""
-    reach = layout.semi_axes[index] * 1.3
+    reach = layout.semi_axes[index] * _REACH
     count = np.maximum(1, np.round(2 * reach / spacing)).astype(int)
     steps = [(np.arange(c) - (c - 1) / 2) * 2 * r / c for c, r in zip(count, reach, strict=True)]
     local = np.stack(np.meshgrid(*steps, indexing="ij"), axis=-1).reshape(-1, 3)
     if len(local) > 1:
-        local = local + rng.uniform(-0.33, 0.33, size=local.shape) * spacing
+        local = local + rng.uniform(-1, 1, size=local.shape) * np.minimum(spacing / 3, reach / 2)
         local = local[np.linalg.norm(local / (reach + spacing / 3), axis=1) < 1]
     middle = local @ layout.frame[index] + layout.center[index]
     turns = euler_to_matrix(random_rotations(len(middle), rng))
@@ -129,8 +130,10 @@ def _fill_lobe(rng: np.random.Generator, layout: Layout, index: int, *, blocks: 
     parts = [blocks[b] @ turn.T + point for b, turn, point in zip(chosen, turns, middle, strict=True)]
     owner = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
     pair = np.concatenate(parts)
+    is_near = np.linalg.norm((pair[:, 0] - layout.center[index]) @ layout.frame[index].T / reach, axis=1) < 1
+    pair, owner = pair[is_near], owner[is_near]
     if len(middle) == 1:
-        return pair
+        return np.asarray(pair)
     distance, nearest = cKDTree(middle).query(pair[:, 0], k=2)
     gap = rng.exponential(_CLEFT, size=len(middle))
     is_present = rng.random(len(middle)) >= _CAVITIES * (len(middle) > _FEWEST_UNITS_WITH_CAVITIES)

@@ -10,6 +10,7 @@ import gemmi
 import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
+from scipy.ndimage import gaussian_filter
 
 from cryopick.errors import InputError, SettingsError
 from cryopick.io.structure import FIRST_ASSEMBLY, AtomicModel, read_structure
@@ -20,8 +21,10 @@ SCATTERING_TO_POTENTIAL = 47.87801  # V Å^2, h^2 / (2 pi m e): potential = this
 ICE_DENSITY_G_PER_CM3 = 0.93  # vitreous ice (Dubochet et al., Q. Rev. Biophys. 21, 1988)
 ICE_POTENTIAL_V = 4.53  # of independent atoms at that density: 47.878 * (f_O + 2 f_H) / (18.015 / (0.93 * 0.60221))
 PROTEIN_CONTRAST_V = 3.4  # the mean residue C5 H7.8 N1.35 O1.5 in its 135 Å^3 (1.35 g/cm^3), by this module's tables
+ENVELOPE_CONTRAST_V = 0.85 * PROTEIN_CONTRAST_V  # inside a smooth envelope: about 15 % of it is solvent in clefts
 
 BOX_PER_DIAMETER = 1.5
+_SMOOTHING_ANGSTROM = 4.0  # standard deviation; leaves the domains of a protein, removes its side chains
 _DISPLACED_VOLUME_ANGSTROM3 = {"H": 5.15, "C": 16.44, "N": 2.49, "O": 9.13, "S": 19.86, "P": 5.73}
 """Ice that an atom pushes away (Fraser, MacRae and Suzuki, J. Appl. Cryst. 11, 1978, table 1; S, P: Svergun 1995)."""
 _HYDROGENS_PER_ATOM = {"C": 1.2, "N": 1.1, "O": 0.2}
@@ -127,7 +130,7 @@ def volume_from_map(path: str | os.PathLike[str], *, voxel_size_angstrom: float 
 
     Returns
     -------
-    volume : solvent (the mode of the border) at 0 V, and the mean over the particle at `PROTEIN_CONTRAST_V`
+    volume : solvent (the median of the border) at 0 V, and the mean over the particle at `ENVELOPE_CONTRAST_V`
 
     Raises
     ------
@@ -136,8 +139,10 @@ def volume_from_map(path: str | os.PathLike[str], *, voxel_size_angstrom: float 
     """
     volume = read_volume(path, voxel_size_angstrom=voxel_size_angstrom)
     density = volume.density - np.median(_border(volume.density))
-    is_particle = density > 0.5 * _mean_above_half(density, volume.name)
-    density *= PROTEIN_CONTRAST_V / float(density[is_particle].mean())
+    # Smoothed first: noise and the peaks of a sharpened map must not decide what is inside
+    smooth = gaussian_filter(density, _SMOOTHING_ANGSTROM / volume.voxel_size_angstrom)
+    is_particle = smooth > 0.5 * _mean_above_half(smooth, volume.name)
+    density *= ENVELOPE_CONTRAST_V / float(density[is_particle].mean())
     return replace(volume, density=density)
 
 
