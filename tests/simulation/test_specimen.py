@@ -64,9 +64,9 @@ def test_packed_protein_reaches_the_contrast_that_made_up_proteins_use() -> None
 def test_one_atom_by_direct_sum() -> None:
     """Carbon alone, at a coarse voxel: the map equals the sum of its Gaussians, low-passed as the map is."""
     voxel, b_factor = 0.5, 30.0  # fine enough for the filter not to matter
-    volume = volume_from_atoms(atoms("C H", [(0, 0, 0), (60, 0, 0)], b_factor=b_factor), voxel)
+    volume = volume_from_atoms(atoms("C H", [(0, 0, 0), (20, 0, 0)], b_factor=b_factor), voxel)
     n = len(volume.density)
-    column = round(n // 2 - 30 / voxel)  # the carbon; H is present, so none is added
+    column = round(n // 2 - 10 / voxel)  # the carbon; H is present, so none is added
     x = (np.arange(-6, 7)) * voxel
     coefficients = gemmi.Element("C").c4322.get_coefs()
     potential = np.zeros(len(x))
