@@ -91,9 +91,10 @@ def test_same_picks_give_the_same_bytes_and_other_micrographs_other_uids(tmp_pat
 
 def test_compressed_form_is_recognised_and_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "cryosparc.dataset", None)
-    (tmp_path / "p.cs").write_bytes(b"\x94CSDAT" + b"\0" * 100)
-    with pytest.raises(MissingExtraError, match=r"pip install 'cryopick\[cryosparc\]'"):
-        read_cryosparc(tmp_path / "p.cs", rows="relion")
+    for first_byte in (b"\x94", b"\x95"):  # of different versions of cryosparc-tools
+        (tmp_path / "p.cs").write_bytes(first_byte + b"CSDAT" + b"\0" * 100)
+        with pytest.raises(MissingExtraError, match=r"pip install 'cryopick\[cryosparc\]'"):
+            read_cryosparc(tmp_path / "p.cs", rows="relion")
 
 
 def test_truncated_and_foreign_files_are_refused(tmp_path: Path) -> None:
@@ -126,3 +127,18 @@ def test_a_fraction_that_is_no_number_names_its_row(tmp_path: Path) -> None:
         np.save(stream, table)
     with pytest.raises(FormatError, match=r"p\.cs row 2: location/center_x_frac is nan"):
         read_cryosparc(tmp_path / "p.cs", rows="relion")
+
+
+def test_cryosparc_tools_reads_ours_and_we_read_its_both_forms(tmp_path: Path) -> None:
+    dataset = pytest.importorskip(
+        "cryosparc.dataset", reason="needs cryosparc-tools (pip install 'cryopick[cryosparc]')"
+    )
+    write_cryosparc(tmp_path / "p.cs", [picks_of()], rows="flipped")
+    table = dataset.Dataset.load(str(tmp_path / "p.cs"))
+    assert list(table["location/micrograph_path"]) == [NAME] * 2
+    assert np.allclose(table["location/center_y_frac"], [0.8, 0.2])
+    table.save(str(tmp_path / "plain.cs"), format=dataset.NUMPY_FORMAT)
+    table.save(str(tmp_path / "compressed.cs"), format=dataset.CSDAT_FORMAT)
+    for name in ("plain.cs", "compressed.cs"):
+        again = read_cryosparc(tmp_path / name, rows="flipped")[NAME]
+        assert np.allclose(again.xy_px, picks_of().xy_px, atol=1e-5)

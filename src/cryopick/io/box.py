@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from cryopick.errors import FormatError, SettingsError
 from cryopick.geometry.boxes import centres_of_boxes, centres_of_integer_boxes, corners_of_integer_boxes
+from cryopick.io.grouping import as_float32
 from cryopick.io.names import micrograph_name_of_file
 from cryopick.io.text import read_number_rows, read_text, shortest, write_text
 from cryopick.types import Picks
@@ -46,7 +47,7 @@ def read_box(path: Path) -> Picks:
     is_whole = bool((rows[:, :4] == np.rint(rows[:, :4])).all())
     centres = centres_of_integer_boxes if is_whole else centres_of_boxes
     name = micrograph_name_of_file(path.name)
-    return Picks(xy_px=centres(xy_px, size_px), score=score.astype(np.float32), micrograph_name=name)
+    return Picks(xy_px=centres(xy_px, size_px), score=as_float32(score, path=path, what="score"), micrograph_name=name)
 
 
 def write_box(path: Path, picks: Picks, *, box_px: float | None = None) -> None:

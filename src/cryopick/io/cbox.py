@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from cryopick.errors import FormatError
 from cryopick.geometry.boxes import centres_of_boxes, corners_of_boxes
 from cryopick.io.box import box_sizes
+from cryopick.io.grouping import as_float32
 from cryopick.io.names import micrograph_name_of_file
 from cryopick.io.star import StarTable, make_table, read_star, write_star
 from cryopick.io.text import read_number_rows, read_text
@@ -44,8 +45,8 @@ def read_cbox(path: Path) -> Picks:
         estimate = rows[:, 5:7].mean(axis=1) if rows.shape[1] == len(OLD_COLUMNS) else np.full(len(rows), np.nan)
         return Picks(
             xy_px=centres_of_boxes(rows[:, :2], rows[:, 2:4]),
-            score=rows[:, 4].astype(np.float32),
-            diameter_px=_positive_or_nan(estimate),
+            score=as_float32(rows[:, 4], path=path, what="confidence"),
+            diameter_px=_positive_or_nan(estimate, path),
             micrograph_name=name,
         )
     tables = read_star(path)
@@ -64,8 +65,10 @@ def read_cbox(path: Path) -> Picks:
     estimates = [_floats_or_nan(table, label) if label in table else unknown for label in ("EstWidth", "EstHeight")]
     return Picks(
         xy_px=centres_of_boxes(corner_px, size_px),
-        score=(_floats_or_nan(table, "Confidence") if "Confidence" in table else unknown).astype(np.float32),
-        diameter_px=_positive_or_nan(np.mean(estimates, axis=0)),
+        score=as_float32(
+            _floats_or_nan(table, "Confidence") if "Confidence" in table else unknown, path=path, what="Confidence"
+        ),
+        diameter_px=_positive_or_nan(np.mean(estimates, axis=0), path),
         micrograph_name=name,
     )
 
@@ -110,5 +113,5 @@ def _floats_or_nan(table: StarTable, label: str) -> NDArray[np.float64]:
     return np.where(is_missing, np.nan, replace(table, columns=filled).floats(label))
 
 
-def _positive_or_nan(values: NDArray[np.float64]) -> NDArray[np.float32]:
-    return np.where(values > 0, values, np.nan).astype(np.float32)
+def _positive_or_nan(values: NDArray[np.float64], path: Path) -> NDArray[np.float32]:
+    return as_float32(np.where(values > 0, values, np.nan), path=path, what="estimated size")

@@ -13,7 +13,7 @@ import numpy as np
 from cryopick.errors import FormatError, SettingsError
 from cryopick.geometry.boxes import centres_of_boxes, corners_of_boxes
 from cryopick.io.box import box_sizes
-from cryopick.io.grouping import group_picks
+from cryopick.io.grouping import as_class_id, as_float32, group_picks
 from cryopick.io.json_object import finite_number, read_json_object
 from cryopick.io.text import write_text
 from cryopick.types import Picks
@@ -70,14 +70,12 @@ def read_coco(path: Path) -> dict[str, Picks]:
     known = [entry.get("id") for entry in declared if isinstance(entry, dict)] if isinstance(declared, list) else []
     first = min([*categories, *(finite_number(value, where=f"{path}: category id") for value in known)], default=1)
     class_id = np.array(categories) - first
-    if not ((class_id == np.rint(class_id)) & (class_id < 2**31)).all():
-        raise FormatError(f"{path}: category_id must be whole numbers")
     grouped = group_picks(
         names,
         centres_of_boxes(rows[:, :2], rows[:, 2:]),
-        score=np.array(scores, dtype=np.float64),
-        diameter_px=rows[:, 2:].mean(axis=1),
-        class_id=class_id.astype(np.int32),
+        score=as_float32(np.array(scores, dtype=np.float64), path=path, what="score"),
+        diameter_px=as_float32(rows[:, 2:].mean(axis=1), path=path, what="bbox side"),
+        class_id=as_class_id(class_id, path=path, what="category_id"),
     )
     empty = Picks(xy_px=np.empty((0, 2)))
     return {n: replace(grouped.get(n, empty), micrograph_name=n, shape_yx=shape) for n, shape in shape_of.items()}

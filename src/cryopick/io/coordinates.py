@@ -13,7 +13,7 @@ from cryopick.io.coco import read_coco, write_coco
 from cryopick.io.cryosparc import read_cryosparc, write_cryosparc
 from cryopick.io.csv import is_cryoppp_header, read_csv, write_cryoppp, write_csv
 from cryopick.io.eman_json import read_eman_json, write_eman_json
-from cryopick.io.grouping import shapes_of, with_image_size
+from cryopick.io.grouping import require_plausible, shapes_of, with_image_size
 from cryopick.io.json_object import read_json_object
 from cryopick.io.names import micrograph_name_of_file, without_extension
 from cryopick.io.relion import read_relion, write_relion_list, write_relion_micrograph, write_relion_particles
@@ -228,6 +228,7 @@ def read_picks(
     checked = {}
     shape_of = shapes_of(found, shapes_yx)
     for name, picks in found.items():
+        require_plausible(picks, source=str(path))
         known = replace(picks, pixel_size_angstrom=picks.pixel_size_angstrom or pixel_size_angstrom)
         checked[name] = with_image_size(known, shape_of.get(name, picks.shape_yx), source=str(path))
     return checked

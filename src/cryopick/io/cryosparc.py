@@ -24,13 +24,13 @@ from numpy.typing import NDArray
 
 from cryopick.errors import FormatError, MissingExtraError, SettingsError
 from cryopick.io.atomic import write_bytes_atomic
-from cryopick.io.grouping import group_picks
+from cryopick.io.grouping import as_float32, group_picks
 from cryopick.io.reading import read_bytes
 from cryopick.types import Picks
 
 ROWS = ("relion", "flipped")
 _NPY_MAGIC = b"\x93NUMPY"
-_CSDAT_MAGIC = b"\x94CSDAT"
+_CSDAT_MAGIC = b"CSDAT"  # after a first byte that tells the version
 _TOO_DEEP = (RecursionError, MemoryError, tokenize.TokenError)
 _NUMBER_IN_FRONT = re.compile(r"^([0-9]{15,22})_")
 _NEEDED = (
@@ -74,7 +74,8 @@ def read_cryosparc(path: Path, *, rows: str | None) -> dict[str, Picks]:
         fractions[:, 1] = 1 - fractions[:, 1]
     columns: dict[str, Any] = {}
     if "pick_stats/ncc_score" in (table.dtype.names or ()):
-        columns["score"] = _numbers(table, "pick_stats/ncc_score", path, is_nan_allowed=True)
+        score = _numbers(table, "pick_stats/ncc_score", path, is_nan_allowed=True)
+        columns["score"] = as_float32(score, path=path, what="pick_stats/ncc_score")
     grouped = group_picks(names, fractions * shape_hw[:, ::-1], **columns)
     psize_name = "location/micrograph_psize_A"
     has_psize = psize_name in (table.dtype.names or ())
@@ -139,6 +140,7 @@ def write_cryosparc(
         fractions = one.xy_px / np.array([one.shape_yx[1], one.shape_yx[0]])
         part["uid"] = _uids(one.micrograph_name, len(one))
         part["location/micrograph_uid"] = _micrograph_uid(one.micrograph_name)
+        part["location/exp_group_id"] = 1
         part["location/micrograph_path"] = one.micrograph_name.encode("utf-8", errors="surrogateescape")
         part["location/micrograph_shape"] = one.shape_yx
         part["location/center_x_frac"] = fractions[:, 0]
@@ -165,7 +167,7 @@ def require_rows(rows: str | None, *, source: str) -> None:
 
 def _load(path: Path) -> NDArray[Any]:
     content = read_bytes(path)
-    if content.startswith(_CSDAT_MAGIC):
+    if content[1:6] == _CSDAT_MAGIC:
         return _load_compressed(path)
     if not content.startswith(_NPY_MAGIC):
         raise FormatError(f"{path}: not a CryoSPARC .cs file (no NPY header); is it truncated, or another format?")

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryopick.errors import FormatError, SettingsError
-from cryopick.io.grouping import group_picks
+from cryopick.io.grouping import as_class_id, as_float32, group_picks
 from cryopick.io.names import micrograph_name_of_file
 from cryopick.io.text import read_text, shortest, write_text
 from cryopick.types import Picks
@@ -159,11 +159,12 @@ def read_csv(
         xy_px[:, 1] = shape_yx[0] - xy_px[:, 1]
     columns: dict[str, NDArray[Any]] = {}
     if "score" in table.fields:
-        columns["score"] = table.floats("score", is_missing_allowed=True)
+        columns["score"] = as_float32(table.floats("score", is_missing_allowed=True), path=path, what="score")
     if "diameter" in table.fields:
-        columns["diameter_px"] = table.floats("diameter", is_missing_allowed=True)
+        diameter_px = table.floats("diameter", is_missing_allowed=True)
+        columns["diameter_px"] = as_float32(diameter_px, path=path, what="diameter")
     if "class_id" in table.fields:
-        columns["class_id"] = _class_ids(table)
+        columns["class_id"] = as_class_id(table.floats("class_id"), path=path, what="class_id")
     if "reason" in table.fields:
         columns["reason"] = np.array(table.fields["reason"], dtype=np.str_)
     if "kind" in table.fields:
@@ -246,14 +247,6 @@ def _field_of(cell: str, path: Path) -> str:
             f"{path}: column {cell!r} has a unit that we do not convert; expected pixels (x) or Å (x_angstrom)"
         )
     return field
-
-
-def _class_ids(table: CsvTable) -> NDArray[np.int32]:
-    numbers = table.floats("class_id")
-    is_bad = (numbers != np.rint(numbers)) | (np.abs(numbers) > np.iinfo(np.int32).max)
-    if is_bad.any():
-        table._raise_bad("class_id", int(np.argmax(is_bad)))
-    return numbers.astype(np.int32)
 
 
 def _is_uncertain(table: CsvTable) -> NDArray[np.bool_]:

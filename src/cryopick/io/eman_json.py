@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from cryopick.errors import FormatError
+from cryopick.io.grouping import as_float32
 from cryopick.io.json_object import finite_number, read_json_object
 from cryopick.io.names import micrograph_name_of_file
 from cryopick.io.text import write_text
@@ -37,7 +38,11 @@ def read_eman_json(path: Path) -> Picks:
         xy_px[row] = finite_number(box[0], where=f"{where}: x"), finite_number(box[1], where=f"{where}: y")
         if len(box) > 3:
             score[row] = finite_number(box[3], where=f"{where}: score")
-    return Picks(xy_px=xy_px, score=score.astype(np.float32), micrograph_name=micrograph_name_of_file(path.name))
+    return Picks(
+        xy_px=xy_px,
+        score=as_float32(score, path=path, what="score"),
+        micrograph_name=micrograph_name_of_file(path.name),
+    )
 
 
 def write_eman_json(path: Path, picks: Picks) -> None:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cryopick.errors import InputError
+from cryopick.errors import FormatError, InputError
 from cryopick.io.names import match_micrograph_names
 from cryopick.types import Picks
 
+MAX_COORDINATE_PX = 1e7
 MAX_OUTSIDE_FRACTION = 0.5
 """More picks than this outside the image mean another frame, binning or micrograph, not stray picks."""
 
@@ -36,6 +38,36 @@ def group_picks(names: Sequence[str], xy_px: NDArray[np.float64], **columns: Any
         given: dict[str, Any] = {field: values[rows] for field, values in columns.items()}
         grouped[name] = Picks(xy_px=xy_px[rows], micrograph_name=name, **given)
     return grouped
+
+
+def as_float32(values: NDArray[np.float64], *, path: Path, what: str) -> NDArray[np.float32]:
+    """Scores or diameters in the type of `Picks`; a finite number too large for it raises `FormatError`."""
+    is_bad = np.isfinite(values) & (np.abs(values) > np.finfo(np.float32).max)
+    if is_bad.any():
+        raise FormatError(
+            f"{path}: {what} is {values[is_bad][0]:g}, expected a number below 3e38; fix or delete the row"
+        )
+    return values.astype(np.float32)
+
+
+def as_class_id(values: NDArray[np.int64] | NDArray[np.float64], *, path: Path, what: str) -> NDArray[np.int32]:
+    """Whole numbers in the type of `Picks.class_id`; anything else raises `FormatError`."""
+    is_bad = (values != np.rint(values)) | (np.abs(values) > np.iinfo(np.int32).max)
+    if is_bad.any():
+        raise FormatError(f"{path}: {what} is {values[is_bad][0]:g}, expected a whole number; fix or delete the row")
+    return values.astype(np.int32)
+
+
+def require_plausible(picks: Picks, *, source: str) -> None:
+    """Refuse coordinates so large that no detector has them and later arithmetic would overflow (`FormatError`)."""
+    is_bad = (np.abs(picks.xy_px) > MAX_COORDINATE_PX).any(axis=1)
+    if is_bad.any():
+        row = int(np.argmax(is_bad))
+        x, y = picks.xy_px[row]
+        raise FormatError(
+            f"{source}: pick {row + 1} of {picks.micrograph_name} is at ({x:g}, {y:g}), expected pixels below "
+            f"{MAX_COORDINATE_PX:g}; fix or delete the row"
+        )
 
 
 def with_image_size(picks: Picks, shape_yx: tuple[int, int] | None, *, source: str) -> Picks:

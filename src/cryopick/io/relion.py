@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryopick.errors import FormatError, InputError
-from cryopick.io.grouping import group_picks
+from cryopick.io.grouping import as_class_id, as_float32, group_picks
 from cryopick.io.names import micrograph_name_of_file
 from cryopick.io.star import StarTable, make_table, read_star, write_star
 from cryopick.types import Picks
@@ -71,9 +71,11 @@ def read_relion(path: Path) -> dict[str, Picks]:
     columns: dict[str, Any] = {}
     if "rlnAutopickFigureOfMerit" in table:
         score = table.floats("rlnAutopickFigureOfMerit")
-        columns["score"] = np.where(score == NO_SCORE, np.nan, score)
+        columns["score"] = as_float32(
+            np.where(score == NO_SCORE, np.nan, score), path=path, what="rlnAutopickFigureOfMerit"
+        )
     if "rlnClassNumber" in table:
-        class_id = table.ints("rlnClassNumber")
+        class_id = as_class_id(table.ints("rlnClassNumber"), path=path, what="rlnClassNumber")
         columns["class_id"] = np.where(class_id < 0, 0, class_id)
     if "rlnMicrographName" not in table:
         name = micrograph_name_of_file(path.name)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from cryopick.errors import FormatError
-from cryopick.io.grouping import group_picks
+from cryopick.io.grouping import as_float32, group_picks
 from cryopick.io.names import without_extension
 from cryopick.io.text import number_or_nan, read_text, shortest, write_text
 from cryopick.types import Picks
@@ -55,7 +55,7 @@ def read_topaz(path: Path) -> dict[str, Picks]:
         return numbers
 
     xy_px = np.stack([floats("x_coord"), floats("y_coord")], axis=1)
-    columns = {"score": floats("score")} if "score" in header else {}
+    columns = {"score": as_float32(floats("score"), path=path, what="score")} if "score" in header else {}
     return group_picks(by_name.get("image_name", ()), xy_px, **columns)
 
 
