@@ -1,0 +1,303 @@
+"""Any pickers on any labelled sets: one run each through `cryopick pick`, one table."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from cryopick.errors import CryopickError, InputError, SettingsError
+from cryopick.io.atomic import write_text_atomic
+from cryopick.io.labels import Labels
+from cryopick.pickers.registry import picker_class
+from cryopick.training.datasets import Dataset, open_dataset
+from cryopick.workflows.evaluate import TOLERANCES, Evaluation, evaluate
+from cryopick.workflows.machine import Machine, describe_machine
+from cryopick.workflows.run_folder import RunFolder
+from cryopick.workflows.settings import as_text, settings_of
+
+RUNS = "runs"
+
+
+@dataclass(frozen=True, eq=False)
+class BenchmarkSet:
+    """Labelled micrographs.
+
+    Parameters
+    ----------
+    name : unique in a benchmark
+    images : one path per micrograph
+    labels : by micrograph name
+    diameter_px : (low, high); equal when all micrographs share one diameter, None when labels do not say
+    pixel_size_angstrom : None when unknown or different from micrograph to micrograph
+    """
+
+    name: str
+    images: tuple[Path, ...]
+    labels: Mapping[str, Labels]
+    diameter_px: tuple[float, float] | None
+    pixel_size_angstrom: float | None
+
+    @property
+    def particle_count(self) -> int:
+        return sum(int(np.count_nonzero(~labels.is_uncertain)) for labels in self.labels.values())
+
+
+@dataclass(frozen=True, eq=False)
+class BenchmarkRow:
+    """One picker on one set.
+
+    Parameters
+    ----------
+    evaluation : None where the picker failed; `error` says why
+    seconds_per_micrograph : reading and picking, start of the program not counted; NaN where unknown
+    wall_seconds, cpu_seconds : the whole program, from start to end; CPU time sums over cores and, unlike the others,
+        hardly depends on what else the machine does
+    peak_memory_bytes : of the picking process; None where the system does not tell
+    settings : what the picker was given besides its defaults
+    """
+
+    picker: str
+    set_name: str
+    evaluation: Evaluation | None
+    error: str = ""
+    seconds_per_micrograph: float = float("nan")
+    wall_seconds: float = float("nan")
+    cpu_seconds: float = float("nan")
+    peak_memory_bytes: int | None = None
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Benchmark:
+    """All rows of a benchmark, in the order of sets and pickers."""
+
+    rows: tuple[BenchmarkRow, ...]
+    sets: tuple[BenchmarkSet, ...]
+    tolerance: float
+    machine: Machine
+
+
+def benchmark(
+    pickers: Sequence[str],
+    data: Sequence[Path | str],
+    output: Path | str,
+    *,
+    settings: Mapping[str, Mapping[str, str]] | None = None,
+    tolerance: float = TOLERANCES[0],
+    workers: int = 1,
+    seed: int = 0,
+    on_progress: Callable[[str], None] | None = None,
+) -> Benchmark:
+    """Run every picker on every set and score it; the same command again resumes and repeats no finished run.
+
+    Every picker gets the diameter and the pixel size of the set, and its own defaults otherwise. A picker that fails
+    on a set has a row that says so.
+
+    Parameters
+    ----------
+    pickers : registered names
+    data : data sets in any layout of `cryopick.training.datasets`, or folders of such
+    output : folder for runs; see `cryopick.workflows.benchmark_report.write_benchmark` for the tables
+    settings : picker name -> setting -> value, beyond the defaults
+    workers : processes per run; seconds per micrograph are those of one process
+    seed : of the bootstrap intervals
+
+    Raises
+    ------
+    SettingsError
+        If a picker is unknown.
+    InputError
+        If a set cannot be read.
+    """
+    given = settings or {}
+    for name in (*pickers, *given):
+        picker_class(name)  # raises with the known names
+    tell = on_progress or (lambda _: None)
+    sets = open_sets(data)
+    rows = []
+    for one in sets:
+        for name in pickers:
+            tell(f"{name} on {one.name} ({len(one.images)} micrographs)")
+            rows.append(
+                run_picker(
+                    name,
+                    one,
+                    Path(output) / RUNS / one.name / name,
+                    settings=given.get(name, {}),
+                    tolerance=tolerance,
+                    workers=workers,
+                    seed=seed,
+                )
+            )
+    return Benchmark(tuple(rows), tuple(sets), tolerance, describe_machine())
+
+
+def open_sets(data: Sequence[Path | str]) -> list[BenchmarkSet]:
+    """The data sets that paths name: each a set itself, or a folder whose sub-folders are sets."""
+    sets: list[BenchmarkSet] = []
+    for path in (Path(one) for one in data):
+        for folder in _set_folders(path):
+            try:
+                dataset = open_dataset(folder).labelled()
+            except CryopickError as error:
+                raise InputError(f"{folder}: not usable as a labelled set: {error}") from error
+            sets.append(_benchmark_set(dataset, taken={one.name for one in sets}))
+    if not sets:
+        raise InputError("no data sets given; give folders with micrographs and labels")
+    return sets
+
+
+def _set_folders(path: Path) -> list[Path]:
+    if not path.exists():
+        raise InputError(f"{path}: no such file or folder; expected a labelled set or a folder of such")
+    if path.is_file() or any(
+        child.is_file() and not child.name.startswith((".", "README")) for child in path.iterdir()
+    ):
+        return [path]
+    children = sorted(child for child in path.iterdir() if child.is_dir() and not child.name.startswith("."))
+    # CryoPPP keeps the images of one set in a sub-folder; a folder of sets has sub-folders that stand for themselves.
+    has_own_layout = any(child.name in ("micrographs", "ground_truth") for child in children)
+    return [path] if has_own_layout or not children else children
+
+
+def _benchmark_set(dataset: Dataset, *, taken: set[str]) -> BenchmarkSet:
+    name = dataset.path.stem if dataset.path.is_file() else dataset.path.resolve().name
+    number = 2
+    while name in taken:
+        name, number = f"{dataset.path.resolve().name}-{number}", number + 1
+    labels = {item.name: item.labels for item in dataset if item.labels is not None}
+    diameters = [one.diameter_px for one in labels.values() if one.diameter_px is not None]
+    sizes = {item.pixel_size_angstrom for item in dataset}
+    return BenchmarkSet(
+        name=name,
+        images=tuple(item.source.path for item in dataset),
+        labels=labels,
+        diameter_px=(min(diameters), max(diameters)) if diameters else None,
+        pixel_size_angstrom=sizes.pop() if len(sizes) == 1 else None,
+    )
+
+
+def run_picker(
+    name: str,
+    data: BenchmarkSet,
+    folder: Path,
+    *,
+    settings: Mapping[str, str],
+    tolerance: float,
+    workers: int,
+    seed: int,
+) -> BenchmarkRow:
+    """Run `cryopick pick` as a program of its own, so that its peak memory is its own, and score the run folder."""
+    options = _options(name, data, settings)
+    listing = folder.parent / f"{name}.txt"
+    write_text_atomic(listing, "".join(f"{path.absolute()}\n" for path in data.images))
+    command = [sys.executable, "-m", "cryopick.cli.main", "pick", f"@{listing}", "-o", str(folder)]
+    command += ["--picker", name, "--workers", str(workers), "--json"]
+    command += [word for flag, value in options.items() for word in (flag, value)]
+    usage_file = folder.parent / f"{name}.usage.json"
+    usage = _read_usage(usage_file, command)
+    if usage is None:
+        usage = run_measured(command)
+        if usage.exit_code != 0:
+            return BenchmarkRow(name, data.name, None, error=usage.last_line, settings=options)
+        content = {
+            "command": command,
+            "wall_seconds": usage.wall_seconds,
+            "cpu_seconds": usage.cpu_seconds,
+            "peak_memory_bytes": usage.peak_memory_bytes,
+        }
+        write_text_atomic(usage_file, json.dumps(content, indent=1) + "\n")
+    seconds = [record.seconds for record in RunFolder(folder).records() if record.is_done]
+    try:
+        evaluation = evaluate(folder, data.labels, tolerance=tolerance, seed=seed)
+    except CryopickError as error:
+        return BenchmarkRow(name, data.name, None, error=str(error), settings=options)
+    return BenchmarkRow(
+        picker=name,
+        set_name=data.name,
+        evaluation=evaluation,
+        seconds_per_micrograph=float(np.mean(seconds)) if seconds else float("nan"),
+        wall_seconds=usage.wall_seconds,
+        cpu_seconds=usage.cpu_seconds,
+        peak_memory_bytes=usage.peak_memory_bytes,
+        settings=options,
+    )
+
+
+def _options(name: str, data: BenchmarkSet, settings: Mapping[str, str]) -> dict[str, str]:
+    """Command-line options: the diameter and pixel size of the set where the picker takes them, then `settings`."""
+    flag_of = {setting.name: setting.flag for setting in settings_of(picker_class(name))}
+    options: dict[str, str] = {}
+    if data.pixel_size_angstrom is not None:
+        options["--pixel-size"] = as_text(float(data.pixel_size_angstrom))
+    if data.diameter_px is not None and "diameter" in flag_of:
+        low, high = data.diameter_px
+        options["--diameter"] = f"{low:g}px" if low == high else f"{low:g}-{high:g}px"
+    for setting, value in settings.items():
+        key = setting.replace("-", "_")
+        if key not in flag_of:
+            raise SettingsError(f"picker {name!r} has no setting {setting}; it has: {', '.join(sorted(flag_of))}")
+        options[flag_of[key]] = value
+    return options
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a program took."""
+
+    exit_code: int
+    wall_seconds: float
+    cpu_seconds: float
+    peak_memory_bytes: int | None
+    last_line: str
+    output: str = ""
+
+
+def run_measured(command: Sequence[str], *, cwd: Path | None = None) -> Usage:
+    """Run a program to its end and measure it; its output is kept, never shown."""
+    import tempfile
+
+    start = time.perf_counter()
+    with tempfile.TemporaryFile() as stream:
+        process = subprocess.Popen(command, cwd=cwd, stdout=stream, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
+        peak: int | None = None
+        cpu_seconds = float("nan")  # not told by every system
+        try:
+            if hasattr(os, "wait4"):
+                _, status, usage = os.wait4(process.pid, 0)
+                process.returncode = os.waitstatus_to_exitcode(status)
+                cpu_seconds = usage.ru_utime + usage.ru_stime
+                peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+            else:
+                process.wait()
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
+        wall_seconds = time.perf_counter() - start
+        stream.seek(0)
+        text = stream.read().decode(errors="replace")
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return Usage(process.returncode, wall_seconds, cpu_seconds, peak, lines[-1] if lines else "no output", text)
+
+
+def _read_usage(path: Path, command: Sequence[str]) -> Usage | None:
+    """What was measured when this very command ran before; None when it has not, or was another."""
+    if not path.is_file():
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["command"] != list(command):
+            return None
+        wall, cpu = float(content["wall_seconds"]), float(content["cpu_seconds"])
+        return Usage(0, wall, cpu, content["peak_memory_bytes"], "")
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: not what a benchmark writes ({error}); delete it") from error
