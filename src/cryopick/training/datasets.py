@@ -194,6 +194,9 @@ def _layout(path: Path, micrographs: Sequence[Path | str]) -> tuple[str, list[_S
     if published:
         sets = [_Set(one.name, micrographs or [one / CRYOPPP_IMAGES], one / CRYOPPP_LABELS) for one in published]
         return "cryoppp", sets
+    simulated = path / CRYOPPP_IMAGES  # of `cryopick simulate`, whose CSV files tell hidden particles from plain ones
+    if (simulated / SETTINGS_FILE).is_file():
+        return "folder", [_Set(path.name, micrographs or [simulated], simulated)]
     star = next((path / name for name in LABEL_STARS if (path / name).is_file()), None)
     if star is not None:
         listed = path / MICROGRAPHS_STAR

@@ -1,0 +1,87 @@
+"""`cryopick simulate`: labelled micrographs from structures, maps or procedural proteins."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def command(
+    *,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder; an interrupted simulation in it is resumed.")],
+    structure: Annotated[
+        list[str],
+        typer.Option(help="PDB, mmCIF or MRC file (several: all occur together), or `random` for procedural proteins."),
+    ] = ["random"],  # noqa: B006  # typer copies it
+    count: Annotated[int, typer.Option(help="Micrographs.")] = 10,
+    seed: Annotated[int, typer.Option(help="Same seed, same bytes.")] = 0,
+    proteins: Annotated[int, typer.Option(help="With random: different proteins, one per micrograph in turn.")] = 1,
+    diameter: Annotated[str, typer.Option(help="With random: diameters, for example 100-250A.")] = "80-350A",
+    recipe: Annotated[
+        str,
+        typer.Option(help="general, clean, noise-light, segmentation-crf, or a TOML file (see recipe.toml of a run)."),
+    ] = "general",
+    defocus: Annotated[str | None, typer.Option(help="Underfocus, for example 0.8-2.5um.")] = None,
+    dose: Annotated[str | None, typer.Option(help="Electrons per Å², for example 40 or 20-60.")] = None,
+    size: Annotated[str | None, typer.Option(help="Rows x columns, for example 4096x4096.")] = None,
+    pixel_size: Annotated[float | None, typer.Option(help="Å per pixel.")] = None,
+    workers: Annotated[int, typer.Option("--workers", "-j", help="Processes; the files do not depend on it.")] = 1,
+    suite: Annotated[
+        bool, typer.Option("--suite", help="Write the fixed benchmark suite instead (8 proteins x 3 levels).")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+) -> None:
+    """Simulate micrographs with full truth: centres, orientations, masks, RELION tables.
+
+    Example: cryopick simulate -o sim/ --structure random --count 20 --defocus 0.8-2.5um --dose 40 --seed 1
+    """
+    from cryopick.workflows.simulate import SimulationSettings, parse_range, simulate
+    from cryopick.workflows.simulate_recipe import recipe_with
+
+    if suite:
+        _write_suite(output)
+        return
+    chosen = recipe_with(recipe, defocus=defocus, dose=dose, size=size, pixel_size_angstrom=pixel_size)
+    settings = SimulationSettings(
+        structures=tuple(structure),
+        proteins=proteins,
+        diameter_angstrom=parse_range(diameter, what="diameter", units={"": 1.0, "A": 1.0, "Å": 1.0, "nm": 10.0}),
+        seed=seed,
+        recipe=chosen,
+    )
+    done = 0
+
+    def show(name: str) -> None:
+        nonlocal done
+        done += 1
+        typer.echo(f"{name} simulated ({done})", err=True)
+
+    summary = simulate(output, settings, count=count, workers=workers, on_done=show)
+    if json:
+        from json import dumps
+
+        content = {
+            "folder": str(summary.folder),
+            "micrographs": len(summary.names),
+            "made": summary.made,
+            "particles": summary.particles,
+            "diameter_px": summary.diameter_px,
+            "seconds": round(summary.seconds, 2),
+        }
+        typer.echo(dumps(content))
+        return
+    typer.echo(
+        f"{len(summary.names)} micrographs with {summary.particles} particles in {summary.folder} "
+        f"({summary.made} made now, {summary.seconds:.0f} s)\n"
+        f"images and labels: {summary.folder}/micrographs   masks: {summary.folder}/masks   "
+        f"RELION: {summary.folder}/particles.star"
+    )
+
+
+def _write_suite(output: Path) -> None:
+    from cryopick.workflows.simulate_suite import write_suite
+
+    folders = write_suite(output, on_done=lambda name: typer.echo(f"{name} written", err=True))
+    typer.echo(f"{len(folders)} sets in {output}; each holds micrographs/ with labels")

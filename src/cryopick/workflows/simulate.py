@@ -1,0 +1,330 @@
+"""Simulate labelled micrographs into a folder: resumable, in several processes, the same bytes however it is run."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cryopick.errors import CryopickError, InputError, RunFolderError, SettingsError
+from cryopick.geometry.rotations import random_rotations
+from cryopick.io.atomic import write_text_atomic
+from cryopick.simulation.imaging import Specimen, SpecimenImager
+from cryopick.simulation.micrograph import SimulatedMicrograph, simulate_micrograph
+from cryopick.simulation.proteins import random_protein
+from cryopick.simulation.recipe import Range, Recipe, draw_log, recipe_from_toml, recipe_to_toml
+from cryopick.simulation.specimen import volume_from_map, volume_from_structure
+from cryopick.simulation.truth_files import is_written, write_relion_tables, write_set_json, write_simulated
+from cryopick.types import Volume
+
+SETTINGS, RECIPE = "simulation.json", "recipe.toml"
+RANDOM = "random"
+_MAP_SUFFIXES = (".mrc", ".map", ".ccp4")
+_FINEST_VOXELS = 128
+"""Voxels across a procedural protein's diameter, at most: finer detail does not matter to picking."""
+_RANGE = re.compile(r"^\s*([0-9]*\.?[0-9]+)(?:\s*-\s*([0-9]*\.?[0-9]+))?\s*([A-Za-zÅµ/0-9]*)\s*$")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimulationSettings:
+    """What is simulated; together with nothing else it decides every byte.
+
+    Parameters
+    ----------
+    structures : files (PDB, mmCIF, MRC map), all of which occur on every micrograph, or only `random`
+    proteins : with `random`, how many different procedural proteins; micrograph i shows number i modulo this
+    diameter_angstrom : with `random`, their diameters, log-uniform
+    seed : of everything
+    recipe : ranges of everything else
+    """
+
+    structures: tuple[str, ...] = (RANDOM,)
+    proteins: int = 1
+    diameter_angstrom: Range = (80.0, 350.0)
+    seed: int = 0
+    recipe: Recipe = field(default_factory=Recipe)
+
+    def __post_init__(self) -> None:
+        if not self.structures:
+            raise SettingsError("no structure given; expected files, or the word random")
+        if RANDOM in self.structures and len(self.structures) > 1:
+            raise SettingsError("structures mix random with files; give either, in two runs")
+        if self.proteins < 1:
+            raise SettingsError(f"proteins is {self.proteins}, expected 1 or more")
+        if self.seed < 0:
+            raise SettingsError(f"seed is {self.seed}, expected 0 or more")
+        low, high = self.diameter_angstrom
+        if not 60 <= low <= high <= 600:
+            raise SettingsError(f"diameter is {low:g} to {high:g} Å, expected 60 <= lowest <= highest <= 600")
+        for path in self.structures:
+            if path != RANDOM and not Path(path).is_file():
+                raise InputError(f"{path}: no such file; expected a PDB, mmCIF or MRC file, or the word random")
+
+    @property
+    def is_random(self) -> bool:
+        return self.structures == (RANDOM,)
+
+    @property
+    def species_count(self) -> int:
+        return self.proteins if self.is_random else len(self.structures)
+
+
+@dataclass(frozen=True)
+class SimulationSummary:
+    """What a run came to: `names` of all micrographs in the folder, how many were made now, and in what time."""
+
+    folder: Path
+    names: tuple[str, ...]
+    made: int
+    seconds: float
+    particles: int
+    diameter_px: float | None
+
+
+def simulate(
+    output: Path | str,
+    settings: SimulationSettings,
+    *,
+    count: int,
+    workers: int = 1,
+    on_done: Callable[[str], None] | None = None,
+) -> SimulationSummary:
+    """Simulate micrographs into a folder (see `cryopick.simulation.truth_files` for its files).
+
+    Parameters
+    ----------
+    output : a new folder, or one of an earlier run with equal settings, in which only what is missing is made
+    count : micrographs in the end; a larger number later adds to the same series
+    workers : processes; the files do not depend on it
+    on_done : called with the name of each micrograph as it is finished
+
+    Raises
+    ------
+    RunFolderError
+        The folder belongs to other settings, or to something else.
+    SettingsError, InputError, OutputError
+        Impossible settings, unreadable structures, a disk that is full.
+    """
+    if count < 1:
+        raise SettingsError(f"count is {count}, expected 1 or more micrographs")
+    if workers < 1:
+        raise SettingsError(f"workers is {workers}, expected 1 or more")
+    started = time.monotonic()
+    folder = Path(output)
+    _claim(folder, settings)
+    names = [micrograph_name(index) for index in range(count)]
+    missing = [index for index, name in enumerate(names) if not is_written(folder, name)]
+    if workers == 1 or len(missing) < 2:
+        for index in missing:
+            write_simulated(folder, simulate_one(settings, index))
+            if on_done is not None:
+                on_done(names[index])
+    else:
+        _simulate_in_processes(folder, missing, min(workers, len(missing)), on_done)
+    write_relion_tables(folder, names)
+    facts = [json.loads((folder / "truth" / f"{name}.json").read_text(encoding="utf-8")) for name in names]
+    known = [one["diameter_px"] for one in facts if one["diameter_px"] is not None]
+    diameter_px = float(np.median(known)) if known else None
+    write_set_json(
+        folder,
+        diameter_px=None if diameter_px is None else round(diameter_px, 2),
+        pixel_size_angstrom=settings.recipe.pixel_size_angstrom,
+        protein=", ".join(Path(one).name for one in settings.structures),
+    )
+    return SimulationSummary(
+        folder=folder,
+        names=tuple(names),
+        made=len(missing),
+        seconds=time.monotonic() - started,
+        particles=sum(int(one["particles"]) for one in facts),
+        diameter_px=diameter_px,
+    )
+
+
+def simulate_one(settings: SimulationSettings, index: int, *, threads: int = 1) -> SimulatedMicrograph:
+    """Micrograph number `index` of the series."""
+    if settings.is_random:
+        most = max(1, int(settings.recipe.layout.species[1]))
+        species = [(index + k) % settings.proteins for k in range(min(most, settings.proteins))]
+        recipe = settings.recipe
+    else:
+        species = list(range(len(settings.structures)))
+        layout = replace(settings.recipe.layout, species=(len(species), len(species)))
+        recipe = replace(settings.recipe, layout=layout)
+    simulated = simulate_micrograph(
+        recipe,
+        settings.seed,
+        imagers=[imager_of(settings, number) for number in species],
+        index=index,
+        name=micrograph_name(index),
+        workers=threads,
+    )
+    return replace(simulated, species=np.array(species, dtype=np.int32)[simulated.species])
+
+
+@lru_cache(maxsize=8)
+def imager_of(settings: SimulationSettings, number: int) -> SpecimenImager:
+    """Species `number` of a run, ready to be projected at the recipe's pixel size."""
+    rng = np.random.default_rng(np.random.SeedSequence(settings.seed, spawn_key=(2**32 - 1, number)))
+    pixel_size = settings.recipe.pixel_size_angstrom
+    diameter = 0.0  # measured
+    volume: Volume
+    if settings.is_random:
+        diameter = draw_log(rng, settings.diameter_angstrom)
+        voxel_size = max(pixel_size, diameter / _FINEST_VOXELS)
+        volume = random_protein(rng, diameter_angstrom=diameter, voxel_size_angstrom=voxel_size)
+    elif Path(settings.structures[number]).suffix.lower() in _MAP_SUFFIXES:
+        volume = volume_from_map(settings.structures[number])
+    else:
+        volume = volume_from_structure(settings.structures[number], max(pixel_size, 1.0))
+    preferred = np.zeros((0, 2))
+    if rng.random() < settings.recipe.layout.preferred_probability:
+        preferred = random_rotations(int(rng.integers(1, 4)), rng)[:, :2]
+    return SpecimenImager(Specimen(volume, diameter, preferred), pixel_size)
+
+
+def micrograph_name(index: int) -> str:
+    """`sim_0001` for index 0."""
+    return f"sim_{index + 1:04d}"
+
+
+def parse_range(text: str, *, what: str, units: Mapping[str, float]) -> Range:
+    """Read `0.8-2.5um` or `40`; the result is in the unit whose factor is 1.
+
+    Parameters
+    ----------
+    what : name of the setting, for messages
+    units : factor by unit, "" for a number without unit
+
+    Raises
+    ------
+    SettingsError
+        For anything else, an unknown unit, or a lowest value above the highest.
+    """
+    match = _RANGE.match(text)
+    shown = ", ".join(unit for unit in units if unit) or "none"
+    if match is None:
+        raise SettingsError(
+            f"{what} {text!r} not understood; expected a number or a range such as 0.8-2.5 (units: {shown})"
+        )
+    first, second, unit = match.groups()
+    if unit not in units:
+        raise SettingsError(f"{what} {text!r} has unknown unit {unit!r}; use one of: {shown}")
+    low, high = float(first) * units[unit], float(second or first) * units[unit]
+    if low > high:
+        raise SettingsError(f"{what} {text!r}: the lowest value is above the highest; write {second}-{first}{unit}")
+    return low, high
+
+
+def _claim(folder: Path, settings: SimulationSettings) -> None:
+    """Make the folder ours: write the settings, or check that they are those of the earlier run."""
+    text, recipe_text = _settings_text(settings), recipe_to_toml(settings.recipe)
+    if folder.exists() and not folder.is_dir():
+        raise RunFolderError(f"{folder}: is a file, expected a folder to simulate into")
+    if (folder / SETTINGS).is_file():
+        here = (folder / SETTINGS).read_text(encoding="utf-8"), (folder / RECIPE).read_text(encoding="utf-8")
+        if here != (text, recipe_text):
+            raise RunFolderError(
+                f"{folder}: holds a simulation with other settings (see {SETTINGS} and {RECIPE} there); "
+                "repeat those settings to resume it, or choose another folder"
+            )
+        return
+    if folder.is_dir() and any(not entry.name.startswith(".") for entry in folder.iterdir()) and not _is_ours(folder):
+        raise RunFolderError(f"{folder}: is not empty and no simulation; choose a new folder")
+    write_text_atomic(folder / RECIPE, recipe_text)
+    write_text_atomic(folder / SETTINGS, text)
+
+
+def _is_ours(folder: Path) -> bool:
+    """True where a run was stopped between its first two files."""
+    return {entry.name for entry in folder.iterdir() if not entry.name.startswith(".")} == {RECIPE}
+
+
+def _settings_text(settings: SimulationSettings) -> str:
+    content = {key: value for key, value in asdict(replace(settings, recipe=Recipe())).items() if key != "recipe"}
+    return json.dumps(content, indent=1) + "\n"
+
+
+def read_settings(folder: Path) -> SimulationSettings:
+    """The settings of a simulation folder."""
+    content: dict[str, Any] = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+    return SimulationSettings(
+        structures=tuple(content["structures"]),
+        proteins=content["proteins"],
+        diameter_angstrom=tuple(content["diameter_angstrom"]),
+        seed=content["seed"],
+        recipe=recipe_from_toml((folder / RECIPE).read_text(encoding="utf-8")),
+    )
+
+
+# Workers are plain processes that read the settings from the folder, so nothing is forked or pickled and a script that
+# calls `simulate` needs no guard. Each line they print is JSON: a finished micrograph or an error.
+
+
+def _simulate_in_processes(
+    folder: Path, missing: Sequence[int], workers: int, on_done: Callable[[str], None] | None
+) -> None:
+    processes = []
+    try:
+        for worker in range(workers):
+            indices = ",".join(str(index) for index in missing[worker::workers])
+            command = [sys.executable, "-m", "cryopick.workflows.simulate", str(folder), indices]
+            processes.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+        _listen(processes, on_done)
+    finally:
+        for process in processes:
+            if process.poll() is None:
+                process.terminate()
+            process.wait()
+            if process.stdout is not None:
+                process.stdout.close()
+
+
+def _listen(processes: Sequence[subprocess.Popen[str]], on_done: Callable[[str], None] | None) -> None:
+    """Pass on what the workers say until all have ended; the first failure ends the run."""
+    import selectors
+
+    with selectors.DefaultSelector() as selector:
+        for process in processes:
+            selector.register(process.stdout, selectors.EVENT_READ, process)  # type: ignore[arg-type]
+        while selector.get_map():
+            for key, _ in selector.select():
+                line = key.fileobj.readline()  # type: ignore[union-attr]
+                if not line:
+                    selector.unregister(key.fileobj)
+                    if key.data.wait() != 0:
+                        raise RunFolderError(
+                            f"a simulation worker ended with status {key.data.returncode} (out of memory?); "
+                            "run the same command again with fewer workers to resume"
+                        )
+                    continue
+                message = json.loads(line)
+                if "error" in message:
+                    raise CryopickError(message["error"])
+                if on_done is not None:
+                    on_done(message["done"])
+
+
+def _work(folder: Path, indices: Sequence[int]) -> None:
+    """What a worker process does."""
+    try:
+        settings = read_settings(folder)
+        for index in indices:
+            write_simulated(folder, simulate_one(settings, index))
+            sys.stdout.write(json.dumps({"done": micrograph_name(index)}) + "\n")
+            sys.stdout.flush()
+    except CryopickError as error:
+        sys.stdout.write(json.dumps({"error": str(error)}) + "\n")
+
+
+if __name__ == "__main__":
+    _work(Path(sys.argv[1]), [int(index) for index in sys.argv[2].split(",")])
