@@ -58,6 +58,12 @@ def test_any_float_survives_mrc_bit_for_bit(tmp_path, pixels):
     assert told == ([f"{n_bad} of 15 pixels are NaN or infinite"] if n_bad else [])
 
 
+def test_infinities_of_both_signs_are_written_in_silence(tmp_path):
+    pixels = np.array([[np.inf, -np.inf], [0, 1]], "f4")
+    write_micrograph(tmp_path / "m.mrc", Micrograph(pixels))
+    assert np.array_equal(read_micrograph(tmp_path / "m.mrc").pixels, pixels)
+
+
 def test_huge_finite_values_whose_sum_overflows_are_not_called_infinite(tmp_path):
     write_micrograph(tmp_path / "m.mrc", Micrograph(np.full((4, 6), 3e38, "f4"), pixel_size_angstrom=2.0))
     assert read_micrograph(tmp_path / "m.mrc").warnings == ()

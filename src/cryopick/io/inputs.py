@@ -115,8 +115,12 @@ def read_source(source: MicrographSource, *, pixel_size_angstrom: float | None =
 
 def _expand(given: str, excluded: set[str]) -> Iterator[_Found]:
     # os.path and not pathlib asks what exists: its answer to a name that is too long is no, not an error
-    if "\0" in given:
-        raise InputError(f"{given!r}: a path cannot hold a null character")
+    try:
+        is_possible = b"\0" not in os.fsencode(given)
+    except UnicodeEncodeError:
+        is_possible = False
+    if not is_possible:
+        raise InputError(f"{given!r}: holds a character that no path can hold, null or half of a pair")
     path = Path(given)
     if given.startswith("@") and not os.path.exists(path):
         yield from _in_list(Path(given[1:]), excluded)

@@ -154,7 +154,8 @@ def _density_statistics(array: NDArray[Any]) -> tuple[float, float, float, float
     """Smallest, largest, mean, standard deviation; MRC2014's "not determined" (largest < smallest) when not finite."""
     if array.dtype == np.float16:
         array = array.astype(np.float32)  # several times faster to sum
-    mean = float(array.mean(dtype=np.float64))
+    with np.errstate(invalid="ignore"):  # inf - inf
+        mean = float(array.mean(dtype=np.float64))
     if not np.isfinite(mean):
         return 0.0, -1.0, -2.0, -1.0
     return float(array.min()), float(array.max()), mean, float(array.std(dtype=np.float64))
