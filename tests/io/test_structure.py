@@ -112,3 +112,6 @@ def test_missing_and_broken_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "broken.cif").write_text("loop_ this is no cif {")
     with pytest.raises(FormatError, match=r"broken\.cif: not a readable PDB or mmCIF file"):
         read_structure(tmp_path / "broken.cif")
+    (tmp_path / "void.cif").write_text("")
+    with pytest.raises(FormatError, match=r"void\.cif: not a readable PDB or mmCIF file"):
+        read_structure(tmp_path / "void.cif")

@@ -115,7 +115,7 @@ def test_structure_file_gives_the_same_map_as_its_atoms(tmp_path: Path) -> None:
 
 
 def test_unknown_element_is_named() -> None:
-    with pytest.raises(InputError, match="no electron scattering factors for element 'X'"):
+    with pytest.raises(InputError, match="test: no electron scattering factors for element 'X'"):
         volume_from_atoms(atoms("C X", [(0, 0, 0), (5, 0, 0)]), 2.0)
 
 

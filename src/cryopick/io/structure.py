@@ -64,8 +64,9 @@ def read_structure(path: str | os.PathLike[str], *, assembly: str = FIRST_ASSEMB
         raise InputError(f"{path}: no such file; expected an atomic model (.pdb, .ent, .cif, .mmcif, also .gz)")
     try:
         structure = gemmi.read_structure(str(path))
-    except (ValueError, RuntimeError) as error:
-        raise FormatError(f"{path}: not a readable PDB or mmCIF file ({error})") from error
+    except (ValueError, RuntimeError, IndexError) as error:  # IndexError: a .cif without any data block
+        reason = str(error).partition("\n")[0]
+        raise FormatError(f"{path}: not a readable PDB or mmCIF file ({reason})") from error
     if len(structure) == 0 or structure[0].count_atom_sites() == 0:
         raise InputError(f"{path}: the structure holds no atoms; expected ATOM records or a complete _atom_site loop")
     structure.setup_entities()

@@ -25,7 +25,7 @@ ENVELOPE_CONTRAST_V = 0.85 * PROTEIN_CONTRAST_V  # inside a smooth envelope: abo
 
 BOX_PER_DIAMETER = 1.5
 _SMOOTHING_ANGSTROM = 4.0  # standard deviation; leaves the domains of a protein, removes its side chains
-_DISPLACED_VOLUME_ANGSTROM3 = {"H": 5.15, "C": 16.44, "N": 2.49, "O": 9.13, "S": 19.86, "P": 5.73}
+_DISPLACED_VOLUME_ANGSTROM3 = {"H": 5.15, "D": 5.15, "C": 16.44, "N": 2.49, "O": 9.13, "S": 19.86, "P": 5.73}
 """Ice that an atom pushes away (Fraser, MacRae and Suzuki, J. Appl. Cryst. 11, 1978, table 1; S, P: Svergun 1995)."""
 _HYDROGENS_PER_ATOM = {"C": 1.2, "N": 1.1, "O": 0.2}
 """Mean hydrogens bound in protein: sums to 7.8 for the mean residue C5 H7.8 N1.35 O1.5 (used when a model has none)."""
@@ -72,7 +72,10 @@ def volume_from_atoms(model: AtomicModel, voxel_size_angstrom: float) -> Volume:
     grid = BandLimitedGrid(diameter, voxel_size_angstrom)
     for symbol in np.unique(model.element):
         is_element = model.element == symbol
-        contrast = contrast_of_atom(str(symbol), grid.square_frequency, with_hydrogens=not has_hydrogens)
+        try:
+            contrast = contrast_of_atom(str(symbol), grid.square_frequency, with_hydrogens=not has_hydrogens)
+        except InputError as error:
+            raise InputError(f"{model.name}: {error}") from error
         # One B factor for the map: at particle-picking resolution its spread over atoms does not show
         transfer = contrast * np.exp(-max(mean_b, 0.0) / 4 * grid.square_frequency)
         grid.add(xyz[is_element], weight[is_element], transfer)
