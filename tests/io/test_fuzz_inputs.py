@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from cryopick.errors import CryopickError
 from cryopick.io.inputs import find_micrographs
 
-FUZZ = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+FUZZ = settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
 # Parts that mean something to us, between text that does not
 PARTS = st.one_of(
     st.sampled_from(["a.mrc", "sub/", "b.png", "/", "..", ".", *"@#[]?'\" ", "*.mrc", "m.star"]),
