@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import mrcfile
@@ -17,7 +18,9 @@ from cryopick.io.volume import read_volume, write_volume
 from cryopick.processing.ctf import CtfParameters, ctf_2d
 from cryopick.processing.projection import project
 from cryopick.simulation.proteins import random_protein
+from cryopick.simulation.recipe import named_recipe
 from cryopick.types import Volume
+from cryopick.workflows.simulate import SimulationSettings, simulate
 
 needs_relion = pytest.mark.skipif(
     shutil.which("relion_project") is None or shutil.which("relion_reconstruct") is None,
@@ -183,3 +186,24 @@ def test_reconstruction_from_projections_gives_the_map_back(tmp_path: Path) -> N
     )
     run(tmp_path, "relion_reconstruct", "--i", "stack.star", "--o", "map.mrc", "--ctf", "--angpix", str(pixel))
     assert_map_comes_back(volume, read_volume(tmp_path / "map.mrc"))
+
+
+@pytest.mark.slow
+def test_reconstruction_from_written_micrographs_gives_the_map_back(tmp_path: Path) -> None:
+    """The whole way as a user goes it: a map, simulated micrographs, RELION's extraction at the truth, its map."""
+    pixel = 5.0
+    volume = random_protein(
+        np.random.default_rng(13), family="multilobed", diameter_angstrom=150.0, voxel_size_angstrom=pixel
+    )
+    write_volume(tmp_path / "truth.mrc", volume)
+    recipe = replace(named_recipe("noise-light"), shape_yx=(640, 768), pixel_size_angstrom=pixel)
+    settings = SimulationSettings(structures=(str(tmp_path / "truth.mrc"),), seed=1, recipe=recipe)
+    folder = tmp_path / "simulated"
+    summary = simulate(folder, settings, count=4)
+    assert summary.particles > 400
+    size = len(volume.density)
+    run(folder, "relion_preprocess", "--i", "micrographs.star", "--reextract_data_star", "particles.star", "--extract",
+        "--extract_size", str(size), "--invert_contrast", "--norm", "--bg_radius", str(size // 2 - 2),
+        "--part_dir", "Extract/", "--part_star", "Extract/particles.star")  # fmt: skip
+    run(folder, "relion_reconstruct", "--i", "Extract/particles.star", "--o", "map.mrc", "--ctf")
+    assert_map_comes_back(volume, read_volume(folder / "map.mrc"))
