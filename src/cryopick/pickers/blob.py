@@ -33,17 +33,19 @@ PROFILES: dict[ProfileName, tuple[float, float]] = {
 around every view, or of the mask; the dark core of an elongated or domed particle is smaller than that."""
 
 WORKING_DIAMETER_PX = 12.0
-"""Micrographs are resampled to this many pixels per diameter. The window then holds about 240 pixels: enough to tell
-disc from shell; the chance correlation of white noise is about 0.065 (one standard deviation), whatever the pixel size
-and the noise level, and particles that the eye can see have 0.4 and more."""
+"""Micrographs are resampled to this many pixels per diameter, enough to tell disc from shell. The window then holds
+about 240 pixels, so the chance correlation of white noise has a standard deviation of 0.065 at any pixel size."""
 WINDOW_RADII = 1.45
 """Radius of the window that is compared with the profile, in particle radii: the particle and a rim of background."""
 EDGE_WIDTH_RADII = 0.12
 """Softness of the profile's edges: about one working pixel."""
-CANDIDATE_FLOOR = 0.15
-"""Peaks below are never candidates."""
-EVIDENCE_FLOOR = 0.3
-"""Peaks below do not take part in the choice of the profile: most of them are noise."""
+SPREAD_LIMITS = (0.06, 0.10)
+"""What the spread of chance correlations may be. White noise cannot go below the lower one. What exceeds the upper one,
+in crowded, band-passed or denoised micrographs, comes from the particles and their halos and not from chance."""
+CANDIDATE_FLOOR = 2.0
+"""Candidates have at least this score; in noise alone there are many of them."""
+EVIDENCE_FLOOR = 0.25
+"""Correlations below it do not take part in the choice of the profile: most of them are noise."""
 SCALE_STEP = 1.19
 """Ratio of neighbouring diameters within a range: a quarter octave, at which a disc loses a tenth of its score."""
 SMALLEST_DIAMETER_PX = 4.0
@@ -57,14 +59,18 @@ class BlobPicker:
 
     Scale-space blob detection (T. Lindeberg, Int. J. Computer Vision 30 (1998) 79-116) with normalised correlation in
     the place of the Laplacian, which makes scores comparable between micrographs, and with a family of profiles, solid
-    and hollow, in the place of a single one, so that a shell is marked at its centre rather than on its rim. One
-    profile is chosen per micrograph, or per run: the one with more strong dark matches than strong bright ones. Noise
-    gives as many bright as dark matches, whatever the profile, so it has no say.
+    and hollow, in the place of a single one, so that a shell is marked at its centre rather than on its rim.
+
+    Noise correlates as often with the bright as with the dark profile. So the bright side of a micrograph tells the
+    spread of chance, the unit of the score; and of all profiles that one is taken, per micrograph or per run, whose
+    strong dark matches exceed its strong bright ones most.
     """
 
     name: ClassVar[str]
-    score_meaning: ClassVar[str] = "correlation with a dark disc or shell, -1 to 1; noise alone seldom exceeds 0.35"
-    default_threshold: ClassVar[float] = 0.42
+    score_meaning: ClassVar[str] = (
+        "correlation with a dark disc or shell, in standard deviations of chance; 0 to about 15"
+    )
+    default_threshold: ClassVar[float] = 4.2
 
     diameter: Annotated[Length | None, "particle diameter, or a range of diameters such as 150-200A"] = None
     profile: Annotated[
@@ -86,11 +92,13 @@ class BlobPicker:
         return replace(self, profile=_strongest(total))
 
     def pick(self, micrograph: Micrograph) -> Picks:
-        """All candidates with a correlation above `CANDIDATE_FLOOR`; `maps` holds the correlation."""
+        """All candidates with a score above `CANDIDATE_FLOOR`; `maps` holds the correlation."""
         scaled = self._scaled(micrograph)
         profile = self.profile if self.profile != "auto" else _strongest(_evidence(scaled))
         correlations = [next(_correlations(image, [profile])) for image in scaled]
-        found = [find_peaks(correlation, min_score=CANDIDATE_FLOOR) for correlation in correlations]
+        found = [
+            find_peaks(correlation / _spread(correlation), min_score=CANDIDATE_FLOOR) for correlation in correlations
+        ]
         xy_px = np.concatenate([image.scale.to_stored_xy(xy) for image, (xy, _) in zip(scaled, found, strict=True)])
         score = np.concatenate([score for _, score in found])
         diameter_px = np.concatenate(
@@ -176,6 +184,13 @@ def _correlations(image: _ScaledImage, names: list[ProfileName]) -> Iterator[NDA
     radius = np.hypot(offset[:, None], offset)  # (t, t), in particle radii
     templates = [_dark_profile(radius, *PROFILES[name]) for name in names]
     return normalized_correlation(image.pixels, templates, window=radius <= WINDOW_RADII)
+
+
+def _spread(correlation: NDArray[np.float32]) -> np.float32:
+    """Standard deviation of chance correlations, from the bright side, where there are no particles."""
+    bright = correlation[correlation < 0]
+    mean_square = np.mean(bright.astype(np.float64) ** 2) if bright.size else 0.0
+    return np.float32(np.clip(np.sqrt(mean_square), *SPREAD_LIMITS))
 
 
 def _overview(correlations: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:

@@ -14,7 +14,6 @@ from cryopick.errors import SettingsError
 from cryopick.geometry.rotations import euler_to_matrix
 from cryopick.geometry.units import Length
 from cryopick.io.mrc import probe_mrc, read_mrc_stack
-from cryopick.io.volume import read_volume
 from cryopick.pickers.registry import register_picker
 from cryopick.processing.fourier import normalized_correlation
 from cryopick.processing.normalize import normalize_locally
@@ -179,6 +178,7 @@ def _load(
     del changed_ns  # part of the cache's key only
     is_map = path.suffix.lower() != ".mrcs" and probe_mrc(path).kind == "volume"
     if is_map:
+        from cryopick.io.volume import read_volume
         from cryopick.processing.projection import project
 
         volume = read_volume(path, voxel_size_angstrom=pixel_size_angstrom)
