@@ -5,7 +5,7 @@ BIN := .venv/bin
 DEMO := demo
 WORKERS ?= 2
 
-.PHONY: demo test check clean
+.PHONY: demo test check docs clean
 
 demo:
 	@scripts/environment
@@ -25,6 +25,11 @@ check:
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs:
+	@scripts/environment dev
+	$(BIN)/python -m cryopick.workflows.catalogue README.md
+	$(BIN)/python docs/make_picture.py docs/picture.png
 
 clean:
 	rm -rf .venv $(DEMO)

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import inspect
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from cryopick.pickers.registry import list_pickers, picker_class
 from cryopick.workflows.settings import Setting, settings_of
+
+TABLE_BEGIN, TABLE_END = "<!-- pickers: made by `make docs` -->", "<!-- end of pickers -->"
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,27 @@ def settings_rows(name: str) -> list[Setting]:
 
 
 def pickers_markdown() -> str:
-    """The table of pickers for the README."""
-    rows = [f"| `{row.name}` | {row.summary} | {row.score_meaning} |" for row in picker_rows()]
-    return "\n".join(["| picker | what it does | score |", "|---|---|---|", *rows]) + "\n"
+    """The table of this package's pickers for the README; those of other packages are left out."""
+    rows = [
+        f"| `{row.name}` | {row.summary} |"
+        for row in picker_rows()
+        if picker_class(row.name).__module__.startswith("cryopick.")
+    ]
+    return "\n".join(["| picker | what it does |", "|---|---|", *rows]) + "\n"
+
+
+def with_current_table(readme: str) -> str:
+    """The text of the README with its table of pickers made anew between the two markers."""
+    before, rest = readme.split(TABLE_BEGIN)
+    _, after = rest.split(TABLE_END)
+    return f"{before}{TABLE_BEGIN}\n{pickers_markdown()}{TABLE_END}{after}"
+
+
+def main(arguments: Sequence[str]) -> None:
+    """`python -m cryopick.workflows.catalogue README.md`: renew the table in that file."""
+    path = Path(arguments[0])
+    path.write_text(with_current_table(path.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

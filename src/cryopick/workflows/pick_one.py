@@ -43,7 +43,7 @@ class Outcome:
     overview: bytes = b""
     """JPEG, the longer side at most `OVERVIEW_PX`."""
     maps: Mapping[str, bytes] = field(default_factory=dict)
-    """PNG of each of the picker's maps, grey, 0 to 1 mapped to 0 to 255."""
+    """PNG of each of the picker's maps, grey: 0 to 1 is black to white, maps of another range are stretched."""
     seconds: float = 0.0
     error: str = ""
     is_settings_error: bool = False
@@ -199,6 +199,9 @@ def _map_png(values: NDArray[np.float32]) -> bytes:
     import cv2
 
     small = np.nan_to_num(np.asarray(values, dtype=np.float32))
+    if small.min() < 0 or small.max() > 1:  # no probability: stretched, so that there is something to see
+        low, high = np.percentile(small, (1, 99.8))
+        small = (small - low) / max(high - low, np.finfo(np.float32).tiny)
     scale = min(1.0, OVERVIEW_PX / max(small.shape))
     size = (max(1, round(small.shape[1] * scale)), max(1, round(small.shape[0] * scale)))
     grey = np.clip(cv2.resize(small, size, interpolation=cv2.INTER_AREA) * 255, 0, 255)
