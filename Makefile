@@ -29,7 +29,7 @@ check:
 docs:
 	@scripts/environment dev
 	$(BIN)/python -m cryopick.workflows.catalogue README.md
-	$(BIN)/python docs/make_picture.py docs/picture.png
+	$(BIN)/python docs/make_picture.py docs/picture.jpg
 
 clean:
 	rm -rf .venv $(DEMO)

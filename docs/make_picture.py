@@ -1,6 +1,6 @@
-"""Draw the picture of the README: simulated micrographs, the picks of `blob` on them, and the true centres.
+"""Draw the picture of the README: simulated micrographs of clean ice, the picks of `blob` on them, and the true centres.
 
-python docs/make_picture.py docs/picture.png
+python docs/make_picture.py docs/picture.jpg
 """
 
 import sys
@@ -17,15 +17,15 @@ import cryopick
 from cryopick.workflows.simulate import SimulationSettings, simulate
 from cryopick.workflows.simulate_recipe import recipe_with
 
-SEEDS = (5, 8)
-DIAMETER_ANGSTROM = (120.0, 160.0)
+SEEDS = (20, 27)
+DIAMETER_ANGSTROM = (110.0, 150.0)
 PIXEL_SIZE_ANGSTROM = 2.0
 
 
 def simulated(seed: int, folder: Path) -> tuple[cryopick.Micrograph, cryopick.Picks]:
     """One micrograph of a procedural protein, and its true centres."""
     recipe = recipe_with(
-        "general", defocus="1.2-2.5um", dose="50", size="900x1200", pixel_size_angstrom=PIXEL_SIZE_ANGSTROM
+        "clean", defocus="1.5-2.2um", dose="45", size="800x1100", pixel_size_angstrom=PIXEL_SIZE_ANGSTROM
     )
     settings = SimulationSettings(
         structures=("random",), proteins=1, diameter_angstrom=DIAMETER_ANGSTROM, seed=seed, recipe=recipe
@@ -54,8 +54,8 @@ def draw(target: Path) -> None:
         row[1].set_xlim(row[0].get_xlim())
         row[1].set_ylim(row[0].get_ylim())
         print(f"seed {seed}: {len(kept)} picks, {len(truth)} particles, diameter {diameter_px:.0f} px")
-    figure.savefig(target, dpi=90, pil_kwargs={"optimize": True})
+    figure.savefig(target, dpi=90, pil_kwargs={"quality": 82})
 
 
 if __name__ == "__main__":
-    draw(Path(sys.argv[1] if len(sys.argv) > 1 else "picture.png"))
+    draw(Path(sys.argv[1] if len(sys.argv) > 1 else "picture.jpg"))
