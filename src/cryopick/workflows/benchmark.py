@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +17,7 @@ from cryopick.pickers.registry import picker_class
 from cryopick.training.datasets import Dataset, open_dataset
 from cryopick.workflows.evaluate import TOLERANCES, Evaluation, evaluate
 from cryopick.workflows.machine import Machine, describe_machine
+from cryopick.workflows.measure import Usage, run_measured
 from cryopick.workflows.run_folder import RunFolder
 from cryopick.workflows.settings import as_text, settings_of
 
@@ -249,46 +247,6 @@ def _options(name: str, data: BenchmarkSet, settings: Mapping[str, str]) -> dict
     return options
 
 
-@dataclass(frozen=True)
-class Usage:
-    """What a program took."""
-
-    exit_code: int
-    wall_seconds: float
-    cpu_seconds: float
-    peak_memory_bytes: int | None
-    last_line: str
-    output: str = ""
-
-
-def run_measured(command: Sequence[str], *, cwd: Path | None = None) -> Usage:
-    """Run a program to its end and measure it; its output is kept, never shown."""
-    import tempfile
-
-    start = time.perf_counter()
-    with tempfile.TemporaryFile() as stream:
-        process = subprocess.Popen(command, cwd=cwd, stdout=stream, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
-        peak: int | None = None
-        cpu_seconds = float("nan")  # not told by every system
-        try:
-            if hasattr(os, "wait4"):
-                _, status, usage = os.wait4(process.pid, 0)
-                process.returncode = os.waitstatus_to_exitcode(status)
-                cpu_seconds = usage.ru_utime + usage.ru_stime
-                peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-            else:
-                process.wait()
-        except BaseException:
-            process.kill()
-            process.wait()
-            raise
-        wall_seconds = time.perf_counter() - start
-        stream.seek(0)
-        text = stream.read().decode(errors="replace")
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return Usage(process.returncode, wall_seconds, cpu_seconds, peak, lines[-1] if lines else "no output", text)
-
-
 def _read_usage(path: Path, command: Sequence[str]) -> Usage | None:
     """What was measured when this very command ran before; None when it has not, or was another."""
     if not path.is_file():
@@ -298,6 +256,6 @@ def _read_usage(path: Path, command: Sequence[str]) -> Usage | None:
         if content["command"] != list(command):
             return None
         wall, cpu = float(content["wall_seconds"]), float(content["cpu_seconds"])
-        return Usage(0, wall, cpu, content["peak_memory_bytes"], "")
+        return Usage(0, wall, cpu, content["peak_memory_bytes"])
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: not what a benchmark writes ({error}); delete it") from error

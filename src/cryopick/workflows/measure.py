@@ -1,0 +1,76 @@
+"""Run a program to its end and measure its time and memory.
+
+The program is started by a small process of its own (this module run with `python -m`): Linux counts the memory of
+whoever starts a program into that program's peak, so a large starter would be measured instead.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a program took.
+
+    Parameters
+    ----------
+    cpu_seconds : summed over its cores and children; NaN where the system does not tell
+    peak_memory_bytes : of its largest process; None where the system does not tell
+    output : stdout and stderr together
+    """
+
+    exit_code: int
+    wall_seconds: float
+    cpu_seconds: float
+    peak_memory_bytes: int | None
+    output: str = ""
+
+    @property
+    def last_line(self) -> str:
+        """Of the output, for a message."""
+        lines = [line.strip() for line in self.output.splitlines() if line.strip()]
+        return lines[-1] if lines else "no output"
+
+
+def run_measured(command: Sequence[str], *, cwd: Path | None = None) -> Usage:
+    """Run `command` in folder `cwd`, keep its output, and measure it."""
+    with tempfile.TemporaryDirectory(prefix="cryopick-measure-") as folder:
+        result, output = Path(folder) / "usage.json", Path(folder) / "output.txt"
+        starter = [sys.executable, "-m", "cryopick.workflows.measure", str(result), str(output), *command]
+        with subprocess.Popen(starter, cwd=cwd, stdin=subprocess.DEVNULL) as process:
+            if process.wait() != 0:
+                raise RuntimeError(f"{command[0]}: the process that measures it ended with status {process.returncode}")
+        content = json.loads(result.read_text(encoding="utf-8"))
+        return Usage(**content, output=output.read_text(encoding="utf-8", errors="replace"))
+
+
+def _measure(result: Path, output: Path, command: list[str]) -> None:
+    start = time.perf_counter()
+    with output.open("wb") as stream:
+        try:
+            exit_code = subprocess.call(command, stdout=stream, stderr=subprocess.STDOUT)
+        except OSError as error:
+            stream.write(f"{command[0]}: {error.strerror}\n".encode())
+            exit_code = 127  # as a shell reports a program that cannot be started
+    wall_seconds = time.perf_counter() - start
+    cpu_seconds, peak = float("nan"), None
+    if sys.platform != "win32":
+        import resource
+
+        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+        cpu_seconds = usage.ru_utime + usage.ru_stime
+        peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    content = {"exit_code": exit_code, "wall_seconds": wall_seconds, "cpu_seconds": cpu_seconds}
+    result.write_text(json.dumps(content | {"peak_memory_bytes": peak}), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    _measure(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:])
