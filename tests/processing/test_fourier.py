@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cryopick.processing.fourier import normalized_correlation
+from cryopick.processing.fourier import chance_spread, normalized_correlation
 
 
 def by_definition(image, template, window):
@@ -78,3 +78,12 @@ def test_each_template_has_its_own_correlation_and_a_blank_one_scores_zero():
 def test_even_templates_are_refused():
     with pytest.raises(ValueError, match="odd"):
         list(normalized_correlation(np.zeros((9, 9), np.float32), [], window=np.ones((4, 4), bool)))
+
+
+def test_the_spread_of_chance_is_that_of_noise_whatever_the_particles_add():
+    rng = np.random.default_rng(0)
+    dark = 0.08 * rng.normal(size=(200, 200)).astype(np.float32)
+    dark[::20, ::20] = 0.9  # particles
+    assert chance_spread(-dark, limits=(0.01, 0.5)) == pytest.approx(0.08, rel=0.03)
+    assert chance_spread(-dark, limits=(0.01, 0.05)) == 0.05
+    assert chance_spread(np.zeros((4, 4), np.float32), limits=(0.06, 0.1)) == 0.06

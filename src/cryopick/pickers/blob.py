@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from cryopick.errors import SettingsError
 from cryopick.geometry.units import Length
 from cryopick.pickers.registry import register_picker
-from cryopick.processing.fourier import normalized_correlation
+from cryopick.processing.fourier import chance_spread, normalized_correlation
 from cryopick.processing.normalize import normalize_locally
 from cryopick.processing.peaks import find_peaks
 from cryopick.processing.scale import ScaleMap, resample
@@ -40,8 +40,7 @@ WINDOW_RADII = 1.45
 EDGE_WIDTH_RADII = 0.12
 """Softness of the profile's edges: about one working pixel."""
 SPREAD_LIMITS = (0.06, 0.10)
-"""What the spread of chance correlations may be. White noise cannot go below the lower one. What exceeds the upper one,
-in crowded, band-passed or denoised micrographs, comes from the particles and their halos and not from chance."""
+"""Of chance correlations, see `chance_spread`."""
 CANDIDATE_FLOOR = 2.0
 """Candidates have at least this score; in noise alone there are many of them."""
 EVIDENCE_FLOOR = 0.25
@@ -97,7 +96,8 @@ class BlobPicker:
         profile = self.profile if self.profile != "auto" else _strongest(_evidence(scaled))
         correlations = [next(_correlations(image, [profile])) for image in scaled]
         found = [
-            find_peaks(correlation / _spread(correlation), min_score=CANDIDATE_FLOOR) for correlation in correlations
+            find_peaks(correlation / chance_spread(-correlation, limits=SPREAD_LIMITS), min_score=CANDIDATE_FLOOR)
+            for correlation in correlations
         ]
         xy_px = np.concatenate([image.scale.to_stored_xy(xy) for image, (xy, _) in zip(scaled, found, strict=True)])
         score = np.concatenate([score for _, score in found])
@@ -184,13 +184,6 @@ def _correlations(image: _ScaledImage, names: list[ProfileName]) -> Iterator[NDA
     radius = np.hypot(offset[:, None], offset)  # (t, t), in particle radii
     templates = [_dark_profile(radius, *PROFILES[name]) for name in names]
     return normalized_correlation(image.pixels, templates, window=radius <= WINDOW_RADII)
-
-
-def _spread(correlation: NDArray[np.float32]) -> np.float32:
-    """Standard deviation of chance correlations, from the bright side, where there are no particles."""
-    bright = correlation[correlation < 0]
-    mean_square = np.mean(bright.astype(np.float64) ** 2) if bright.size else 0.0
-    return np.float32(np.clip(np.sqrt(mean_square), *SPREAD_LIMITS))
 
 
 def _overview(correlations: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:

@@ -15,7 +15,7 @@ from cryopick.geometry.rotations import euler_to_matrix
 from cryopick.geometry.units import Length
 from cryopick.io.mrc import probe_mrc, read_mrc_stack
 from cryopick.pickers.registry import register_picker
-from cryopick.processing.fourier import normalized_correlation
+from cryopick.processing.fourier import chance_spread, normalized_correlation
 from cryopick.processing.normalize import normalize_locally
 from cryopick.processing.peaks import find_peaks
 from cryopick.processing.scale import resample
@@ -33,8 +33,10 @@ WORKING_DIAMETER_PX = 14.0
 """Micrographs are resampled to this many pixels per diameter: detail down to a seventh of the diameter is compared."""
 WINDOW_RADII = 1.6
 """Radius of the window that is compared, in particle radii: the particle and a rim of background."""
-CANDIDATE_FLOOR = 0.1
-"""Peaks below are never candidates."""
+SPREAD_LIMITS = (0.07, 0.13)
+"""Of chance correlations, see `chance_spread`; the best of many templates spreads a little wider than a single one."""
+CANDIDATE_FLOOR = 1.8
+"""Candidates have at least this score; in noise alone there are many of them."""
 SMALLEST_DIAMETER_PX = 4.0
 """Below it a reference has no shape."""
 
@@ -45,14 +47,17 @@ class TemplatePicker:
     """Correlates the micrograph with references at all in-plane angles, normalised by the image under each.
 
     References are class averages or other 2-D images (a stack), or a 3-D map, which is projected along directions
-    spread over the sphere. A score compares one place with its best reference and angle (A. M. Roseman,
-    Ultramicroscopy 94 (2003) 225-236); flat places score 0 because the variance under the window is floored. Time
-    grows with the number of references times the number of angles.
+    spread over the sphere. A place is compared with its best reference and angle (A. M. Roseman, Ultramicroscopy 94
+    (2003) 225-236); flat places score 0 because the variance under the window is floored. The unit of the score is the
+    spread of chance, told by the correlation with the inverted references. Time grows with the number of references
+    times the number of angles.
     """
 
     name: ClassVar[str]
-    score_meaning: ClassVar[str] = "correlation with the best reference and angle, -1 to 1"
-    default_threshold: ClassVar[float] = 0.45
+    score_meaning: ClassVar[str] = (
+        "correlation with the best reference and angle, in standard deviations of chance; 0 to about 12"
+    )
+    default_threshold: ClassVar[float] = 3.6
 
     references: Annotated[Path | None, "MRC stack of 2-D references (.mrcs), or a 3-D map (.mrc, .map)"] = None
     diameter: Annotated[Length | None, "particle diameter; where not set, measured on the references"] = None
@@ -76,7 +81,7 @@ class TemplatePicker:
             raise SettingsError(f"references_pixel_size_angstrom is {pixel_size:g}, expected Å per pixel, above 0")
 
     def pick(self, micrograph: Micrograph) -> Picks:
-        """All candidates with a correlation above `CANDIDATE_FLOOR`; `class_id` is the reference, counted from 0."""
+        """All candidates with a score above `CANDIDATE_FLOOR`; `class_id` is the reference, counted from 0."""
         references = self._references()
         warnings = []
         if references.pixel_size_angstrom and micrograph.pixel_size_angstrom:
@@ -93,10 +98,11 @@ class TemplatePicker:
         working, scale = resample(micrograph.pixels, factor=min(WORKING_DIAMETER_PX / diameter_px, 1.0))
         working_diameter_px = diameter_px * scale.factor
         working = normalize_locally(working, diameter_px=working_diameter_px)
-        best, reference = self._best_correlation(
+        best, bright, reference = self._best_correlations(
             working, references, factor=magnification * scale.factor, radius_px=working_diameter_px / 2
         )
-        xy_px, score = find_peaks(best, min_score=CANDIDATE_FLOOR)
+        spread = chance_spread(bright, limits=SPREAD_LIMITS)
+        xy_px, score = find_peaks(best / spread, min_score=CANDIDATE_FLOOR)
         column, row = np.rint(xy_px).astype(int).T
         return Picks(
             xy_px=scale.to_stored_xy(xy_px),
@@ -134,10 +140,10 @@ class TemplatePicker:
             )
         return diameter_px
 
-    def _best_correlation(
+    def _best_correlations(
         self, working: NDArray[np.float32], references: _References, *, factor: float, radius_px: float
-    ) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-        """(h, w) the highest correlation over references and angles, and (h, w) the reference that gave it."""
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int32]]:
+        """(h, w) each: highest correlation over references and angles, the same of inverted ones, best reference."""
         reach_px = int(np.ceil(WINDOW_RADII * radius_px))
         offset = np.arange(-reach_px, reach_px + 1)
         window = np.hypot(offset[:, None], offset) <= WINDOW_RADII * radius_px
@@ -146,12 +152,14 @@ class TemplatePicker:
         )
         n_angles = angle_count(self.rotation_step_deg)
         best = np.full(working.shape, -1.0, np.float32)
+        bright = best.copy()
         reference = np.zeros(working.shape, np.int32)
         for i, correlation in enumerate(normalized_correlation(working, templates, window=window)):
             is_better = correlation > best
             best[is_better] = correlation[is_better]
             reference[is_better] = i // n_angles
-        return best, reference
+            np.maximum(bright, -correlation, out=bright)
+        return best, bright, reference
 
 
 @dataclass(frozen=True, eq=False)

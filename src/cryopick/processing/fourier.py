@@ -52,6 +52,25 @@ def normalized_correlation(
         yield np.clip(correlate.apply(transform, contrast / norm) * scale, -1.0, 1.0)
 
 
+def chance_spread(bright: NDArray[np.float32], *, limits: tuple[float, float]) -> float:
+    """Spread of the correlations that noise gives by chance, measured where there are no particles.
+
+    Parameters
+    ----------
+    bright : (h, w) float32, correlation with the inverted template, or the highest of those with several. Noise
+        correlates with it as with the template itself, dark particles do not.
+    limits : what the spread may be. The lower one is that of white noise; what exceeds the upper one comes from the
+        particles and their halos (crowded, band-passed or denoised micrographs) and not from chance.
+
+    Returns
+    -------
+    spread : root mean square of the positive correlations: the standard deviation, where their distribution is normal
+    """
+    positive = bright[bright > 0].astype(np.float64)
+    spread = np.sqrt(np.mean(positive**2)) if positive.size else 0.0
+    return float(np.clip(spread, *limits))
+
+
 class _Correlator:
     """Correlates images of one shape with kernels of one odd size."""
 
