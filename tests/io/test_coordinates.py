@@ -123,6 +123,28 @@ def test_file_of_another_program_gives_centres_and_scores(tmp_path: Path, name: 
     assert found["m1"].warnings == ()
 
 
+def test_lengths_in_angstrom_need_the_pixel_size(tmp_path: Path) -> None:
+    path = write(tmp_path / "m1.csv", "x,y,diameter_angstrom\n1,2,90\n3,4,\n")
+    picks = only(read_picks(path, pixel_size_angstrom=1.5))
+    assert picks.diameter_px[0] == 60
+    assert np.isnan(picks.diameter_px[1])
+    with pytest.raises(SettingsError, match="diameter is in Å and the pixel size is unknown"):
+        read_picks(path)
+
+
+def test_a_list_may_name_box_files_and_not_itself(tmp_path: Path) -> None:
+    listing = "data_coordinate_files\nloop_\n_rlnMicrographName\n_rlnMicrographCoordinates\n"
+    write(tmp_path / "m1.box", SAMPLES["m1.box"])
+    write(tmp_path / "autopick.star", f"{listing}a/m1.mrc m1.box\n")
+    assert read_picks(tmp_path)["a/m1.mrc"].xy_px.tolist() == [[10, 4], [40, 25]]
+    write(tmp_path / "autopick.star", f"{listing}a/m1.mrc autopick.star\n")
+    with pytest.raises(FormatError, match="is itself a list"):
+        read_picks(tmp_path)
+    write(tmp_path / "autopick.star", f"{listing}a.mrc m1.box\na.mrc m1.box\n")
+    with pytest.raises(FormatError, match=r"line 6: micrograph a\.mrc is listed twice"):
+        read_picks(tmp_path)
+
+
 def test_cryoppp_counts_y_from_the_bottom(tmp_path: Path) -> None:
     text = "X-Coordinate,Y-Coordinate,Class Reference,Diameter\n10,26,1,8\n40.5,5,1,8\n"
     path = write(tmp_path / "m1.csv", text)

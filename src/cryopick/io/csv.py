@@ -28,7 +28,8 @@ _ALIASES = {
     "y_angstrom": ("y_angstrom", "y_a", "y_å"),
     "score": ("score", "confidence", "fom", "probability"),
     "diameter": ("diameter", "diameter_px"),
-    "class_id": ("class_id", "class"),
+    "diameter_angstrom": ("diameter_angstrom", "diameter_a", "diameter_å"),
+    "class_id": ("class_id",),
     "kind": ("kind",),
     "reason": ("reason",),
     "micrograph": ("micrograph", "micrograph_name", "image_name", "image", "filename"),
@@ -149,7 +150,7 @@ def read_csv(
         If the image size or pixel size is needed and missing.
     """
     table = read_csv_table(path)
-    xy_px = np.stack([_axis_px(table, axis, pixel_size_angstrom) for axis in "xy"], axis=1)
+    xy_px = np.stack([_length_px(table, axis, pixel_size_angstrom) for axis in "xy"], axis=1)
     if table.is_cryoppp:
         if shape_yx is None:
             raise SettingsError(
@@ -160,8 +161,8 @@ def read_csv(
     columns: dict[str, NDArray[Any]] = {}
     if "score" in table.fields:
         columns["score"] = as_float32(table.floats("score", is_missing_allowed=True), path=path, what="score")
-    if "diameter" in table.fields:
-        diameter_px = table.floats("diameter", is_missing_allowed=True)
+    if "diameter" in table.fields or "diameter_angstrom" in table.fields:
+        diameter_px = _length_px(table, "diameter", pixel_size_angstrom, is_missing_allowed=True)
         columns["diameter_px"] = as_float32(diameter_px, path=path, what="diameter")
     if "class_id" in table.fields:
         columns["class_id"] = as_class_id(table.floats("class_id"), path=path, what="class_id")
@@ -226,12 +227,15 @@ def write_cryoppp(path: Path, picks: Sequence[Picks]) -> None:
     write_text(path, "\n".join(rows) + "\n")
 
 
-def _axis_px(table: CsvTable, axis: str, pixel_size_angstrom: float | None) -> NDArray[np.float64]:
-    if axis in table.fields:
-        return table.floats(axis)
+def _length_px(
+    table: CsvTable, field: str, pixel_size_angstrom: float | None, *, is_missing_allowed: bool = False
+) -> NDArray[np.float64]:
+    """(n,) A column of lengths in px, from `field` (px) or from `field_angstrom`."""
+    if field in table.fields:
+        return table.floats(field, is_missing_allowed=is_missing_allowed)
     if pixel_size_angstrom is None:
-        raise SettingsError(f"{table.path}: {axis} is in Å and the pixel size is unknown; give --pixel-size")
-    return table.floats(f"{axis}_angstrom") / pixel_size_angstrom
+        raise SettingsError(f"{table.path}: {field} is in Å and the pixel size is unknown; give --pixel-size")
+    return table.floats(f"{field}_angstrom", is_missing_allowed=is_missing_allowed) / pixel_size_angstrom
 
 
 def _field_of(cell: str, path: Path) -> str:

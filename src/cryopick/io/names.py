@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from pathlib import PurePosixPath
+from collections.abc import Iterable, Mapping
 
 from cryopick.errors import InputError
 
-_EXTENSIONS = set(
-    ".mrc .mrcs .map .tif .tiff .png .jpg .jpeg .eer .gz .bz2 .star .box .cbox .csv .json .txt .tsv .cs".split()  # noqa: SIM905  # reads better
-)
+_IMAGE_EXTENSIONS = {".mrc", ".mrcs", ".map", ".tif", ".tiff", ".png", ".jpg", ".jpeg", ".eer", ".gz", ".bz2"}
+_COORDINATE_EXTENSIONS = {".star", ".box", ".cbox", ".csv", ".json", ".txt", ".tsv", ".cs"}
+_EXTENSIONS = _IMAGE_EXTENSIONS | _COORDINATE_EXTENSIONS
 _UNIQUE_PREFIX = re.compile(r"^[0-9]{15,22}_")  # cryoSPARC puts a 64-bit number before imported names
 _PICK_SUFFIX = re.compile(r"_(picks?|autopick|manualpick|topazpick|cryolo|info|particles|boxes)$", re.IGNORECASE)
 _PROCESSING_SUFFIX = re.compile(
@@ -20,10 +19,12 @@ _PROCESSING_SUFFIX = re.compile(
 
 def without_extension(name: str) -> str:
     """`a/May08_03.15.02.mrc.gz` -> `a/May08_03.15.02`: only known extensions go, dots in names stay."""
-    path = PurePosixPath(name.replace("\\", "/"))
-    while path.suffix.lower() in _EXTENSIONS and path.stem:
-        path = path.with_suffix("")
-    return str(path)
+    path = name.replace("\\", "/")
+    while True:
+        stem, dot, suffix = path.rpartition(".")
+        if not dot or not stem or stem.endswith("/") or f".{suffix.lower()}" not in _EXTENSIONS:
+            return path
+        path = stem
 
 
 def micrograph_name_of_file(relative_path: str) -> str:
@@ -48,62 +49,60 @@ def match_micrograph_names(names: Iterable[str], candidates: Iterable[str]) -> d
         If a name fits several candidates equally well, or two names fit one candidate equally well.
     """
     wanted = list(dict.fromkeys(names))
-    free = list(dict.fromkeys(candidates))
-    found: dict[str, str] = {}
-    for simplify in (_same, without_extension, micrograph_name_of_file, _bare):
-        proposals: dict[str, list[tuple[int, str]]] = {}  # candidate -> (shared folders, name)
-        by_base: dict[str, list[tuple[tuple[str, ...], str]]] = {}
-        for candidate in free:
-            parts = PurePosixPath(simplify(candidate)).parts or ("",)
-            by_base.setdefault(parts[-1], []).append((parts, candidate))
-        for name in wanted:
-            if name in found:
-                continue
-            parts = PurePosixPath(simplify(name)).parts or ("",)
-            ranked = [(_shared_tail(parts, other), candidate) for other, candidate in by_base.get(parts[-1], [])]
-            if simplify is _same:
-                ranked = [(shared, candidate) for shared, candidate in ranked if candidate == name]
-            if not ranked:
-                continue
-            most = max(shared for shared, _ in ranked)
-            best = [candidate for shared, candidate in ranked if shared == most]
-            if len(best) > 1:
-                raise InputError(
-                    f"micrograph name {name!r} fits {len(best)} micrographs: {', '.join(sorted(best)[:4])}; "
-                    "use names that include the folder, or match one folder at a time"
-                )
-            proposals.setdefault(best[0], []).append((most, name))
-        for candidate, claims in proposals.items():
-            most = max(shared for shared, _ in claims)
-            winners = [name for shared, name in claims if shared == most]
-            if len(winners) > 1:
-                raise InputError(
-                    f"{len(winners)} names fit the one micrograph {candidate!r}: {', '.join(sorted(winners)[:4])}; "
-                    "use names that include the folder, or remove the duplicates"
-                )
-            found[winners[0]] = candidate
+    known = set(candidates := list(dict.fromkeys(candidates)))
+    found = {name: name for name in wanted if name in known}
+    for simplify in (without_extension, micrograph_name_of_file, _bare):
         taken = set(found.values())
-        free = [candidate for candidate in free if candidate not in taken]
+        free = [candidate for candidate in candidates if candidate not in taken]
+        left = [name for name in wanted if name not in found]
+        if free and left:
+            found.update(_match_tails({name: simplify(name) for name in left}, {c: simplify(c) for c in free}))
+    return {name: found[name] for name in wanted if name in found}
+
+
+def _match_tails(simple_names: Mapping[str, str], simple_candidates: Mapping[str, str]) -> dict[str, str]:
+    """Name -> candidate of equal base name that shares most folders; both are given with their simplified paths."""
+    by_tail: dict[str, list[str]] = {}
+    for candidate, simple in simple_candidates.items():
+        for tail in _tails(simple):
+            by_tail.setdefault(tail, []).append(candidate)
+    claims: dict[str, list[tuple[int, str]]] = {}  # candidate -> (length of the shared tail, name)
+    for name, simple in simple_names.items():
+        shared = next((tail for tail in _tails(simple) if tail in by_tail), None)
+        if shared is None:
+            continue
+        best = by_tail[shared]
+        if len(best) > 1:
+            best = [candidate for candidate in best if simple_candidates[candidate] == simple] or best
+        if len(best) > 1:
+            raise InputError(
+                f"micrograph name {name!r} fits {len(best)} micrographs: {', '.join(sorted(best)[:4])}; "
+                "use names that include the folder, or match one folder at a time"
+            )
+        claims.setdefault(best[0], []).append((len(shared), name))
+    found = {}
+    for candidate, claimed in claims.items():
+        most = max(claimed)[0]
+        winners = [name for count, name in claimed if count == most]
+        if len(winners) > 1:
+            raise InputError(
+                f"{len(winners)} names fit the one micrograph {candidate!r}: {', '.join(sorted(winners)[:4])}; "
+                "use names that include the folder, or remove the duplicates"
+            )
+        found[winners[0]] = candidate
     return found
-
-
-def _same(name: str) -> str:
-    return name
 
 
 def _bare(name: str) -> str:
     """Without pick suffix, number in front and processing suffixes."""
-    path = PurePosixPath(micrograph_name_of_file(name))
-    base = _UNIQUE_PREFIX.sub("", path.name)
-    while (shorter := _PROCESSING_SUFFIX.sub("", base)) != base:
-        base = shorter
-    return str(path.with_name(base)) if base and base != "." else str(path)
+    folder, slash, base = micrograph_name_of_file(name).rpartition("/")
+    bare = _UNIQUE_PREFIX.sub("", base)
+    while (shorter := _PROCESSING_SUFFIX.sub("", bare)) != bare:
+        bare = shorter
+    return f"{folder}{slash}{bare or base}"
 
 
-def _shared_tail(one: tuple[str, ...], other: tuple[str, ...]) -> int:
-    count = 0
-    for a, b in zip(reversed(one), reversed(other), strict=False):
-        if a != b:
-            break
-        count += 1
-    return count
+def _tails(path: str) -> list[str]:
+    """`a/b/c` -> `a/b/c`, `b/c`, `c`."""
+    parts = [part for part in path.split("/") if part not in ("", ".")]
+    return ["/".join(parts[start:]) for start in range(len(parts))]

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryopick.errors import FormatError, InputError
+from cryopick.io.box import read_box
 from cryopick.io.grouping import as_class_id, as_float32, group_picks
 from cryopick.io.names import micrograph_name_of_file
 from cryopick.io.star import StarTable, make_table, read_star, write_star
@@ -182,12 +183,22 @@ def _read_listed(path: Path, listing: StarTable) -> dict[str, Picks]:
                 f"{path} line {listing.line_numbers[row]}: lists {file}, which is not found; "
                 "run from RELION's project folder, or remove the line"
             )
-        inner = read_star(place)
-        if any("rlnMicrographCoordinates" in table for table in inner.values()):
-            raise FormatError(f"{path} line {listing.line_numbers[row]}: {file} is itself a list, expected coordinates")
-        (picks,) = read_relion(place).values() if inner else (Picks(xy_px=np.empty((0, 2))),)
-        found[name] = replace(picks, micrograph_name=name)
+        found[name] = replace(
+            _read_listed_file(place, line=f"{path} line {listing.line_numbers[row]}"), micrograph_name=name
+        )
     return found
+
+
+def _read_listed_file(path: Path, *, line: str) -> Picks:
+    """The picks of one file of a list, STAR or .box, which RELION accepts both."""
+    if path.suffix.lower() == ".box":
+        return read_box(path)
+    if any("rlnMicrographCoordinates" in table for table in read_star(path).values()):
+        raise FormatError(f"{line}: {path} is itself a list, expected coordinates")
+    inner = list(read_relion(path).values())
+    if len(inner) > 1:
+        raise FormatError(f"{line}: {path} holds {len(inner)} micrographs, expected the coordinates of one")
+    return inner[0] if inner else Picks(xy_px=np.empty((0, 2)))
 
 
 def _read_without_coordinates(path: Path, tables: Mapping[str, StarTable]) -> dict[str, Picks]:
