@@ -94,11 +94,12 @@ def test_scores_that_cannot_be_probabilities_are_refused(score: list[float]) -> 
 
 
 def test_disc_has_the_pixels_of_its_radius_and_is_cut_at_the_border() -> None:
-    mask = draw_discs(np.array([[3.0, 2.0], [9.0, 0.0], [-50.0, 2.0]]), diameter_px=5, shape_yx=(6, 10))
+    centres = [(3, 2), (9, 0), (-2, 4), (0, -1), (7, 7), (-50, 2), (4, 90)]
+    mask = draw_discs(np.array(centres, dtype=float), diameter_px=5, shape_yx=(6, 10))
     expected = np.zeros((6, 10), dtype=bool)
     for y in range(6):
         for x in range(10):
-            expected[y, x] = (x - 3) ** 2 + (y - 2) ** 2 <= 4 or (x - 9) ** 2 + y**2 <= 4
+            expected[y, x] = any((x - cx) ** 2 + (y - cy) ** 2 <= 4 for cx, cy in centres)
     np.testing.assert_array_equal(mask, expected)
 
 

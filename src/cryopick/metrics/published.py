@@ -109,13 +109,14 @@ def draw_discs(xy_px: NDArray[np.float64], *, diameter_px: float, shape_yx: tupl
     radius = int(diameter_px / 2)
     y, x = np.ogrid[-radius : radius + 1, -radius : radius + 1]
     disc = x**2 + y**2 <= radius**2
-    mask = np.zeros((height + 2 * radius, width + 2 * radius), dtype=bool)
+    # A frame of one disc around the image, so that discs that are partly outside need no special case.
+    frame = 2 * radius + 1
+    mask = np.zeros((height + 2 * frame, width + 2 * frame), dtype=bool)
     for column, row in np.rint(np.reshape(xy_px, (-1, 2))).astype(np.intp):
         if -radius <= column < width + radius and -radius <= row < height + radius:
-            mask[row : row + 2 * radius + 1, column : column + 2 * radius + 1] |= disc[
-                : mask.shape[0] - row, : mask.shape[1] - column
-            ]
-    return mask[radius : radius + height, radius : radius + width]
+            top, left = row + frame - radius, column + frame - radius
+            mask[top : top + disc.shape[0], left : left + disc.shape[1]] |= disc
+    return mask[frame : frame + height, frame : frame + width]
 
 
 @dataclass(frozen=True)
