@@ -21,7 +21,7 @@ from cryopick.simulation.detector import add_dead_lines, add_hot_pixels, replica
 from cryopick.simulation.ice import smooth_field
 from cryopick.simulation.optics import contrast_transfer, draw_optics
 from cryopick.simulation.recipe import Range, Recipe, draw, draw_count, draw_log
-from cryopick.simulation.species_pool import STOCK_DIAMETER_PX, SpeciesPool, StockedSpecies
+from cryopick.simulation.species_pool import STOCK_DIAMETERS_PX, SpeciesPool, StockedSpecies
 
 SILHOUETTE_LEVEL = 0.15
 """A pixel belongs to a particle where its own projected density exceeds this fraction of its maximum."""
@@ -45,6 +45,9 @@ class CropRanges:
     empty_probability, junk_only_probability : crops without particles: clean, and with dirt alone
     solvent_noise : power of noise that passed the CTF, relative to the shot noise
     gradient_sigma, wave_sigma : slow brightness changes across the crop in standard deviations of the noise
+    blotch_probability, blotch_strength, blotch_diameters : soft dark patches of thicker ice over and between particles,
+        which stay to be picked; strength relative to the particle's peak, size in particle diameters
+    strength_spread : standard deviation of the logarithm of the contrast of one particle relative to the others
     """
 
     detection_snr: Range = (3.8, 30.0)
@@ -55,6 +58,10 @@ class CropRanges:
     solvent_noise: Range = (0.0, 1.0)
     gradient_sigma: Range = (0.03, 4.0)
     wave_sigma: Range = (0.01, 0.6)
+    blotch_probability: float = 0.3
+    blotch_strength: Range = (0.15, 1.2)
+    blotch_diameters: Range = (1.5, 6.0)
+    strength_spread: Range = (0.0, 0.3)
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -200,6 +207,7 @@ class _Painter:
         self.peak = float(np.median(species.views.max(axis=(1, 2))))  # V Å, what dirt is compared with
         self.particles = np.zeros(self.shape, dtype=np.float32)
         self.stamps: list[_Stamp] = []
+        self.strength_spread = draw(rng, self.ranges.strength_spread)
 
     def add_species(self, species: StockedSpecies) -> None:
         """A second species, when it is not too different in size to share a field of view."""
@@ -240,11 +248,13 @@ class _Painter:
         import cv2
 
         rng = self.rng
-        number = int(rng.integers(len(species.views)))
-        view, stock_reach = species.views[number], float(species.reach_px[number])
-        scale = species.diameter_angstrom / self.pixel_size / STOCK_DIAMETER_PX  # crop pixels per stock pixel
+        diameter_px = species.diameter_angstrom / self.pixel_size
+        views, stocked_px = species.views_for(diameter_px)
+        number = int(rng.integers(len(views)))
+        view = views[number]
+        scale = diameter_px / stocked_px
         column, row = round(xy_px[0]), round(xy_px[1])
-        reach = int(np.ceil(stock_reach * scale + 1.5))
+        reach = int(np.ceil(float(species.reach[number]) * diameter_px + 1.5))
         angle = rng.uniform(0, 2 * np.pi)
         mirror = -1.0 if rng.random() < 0.5 else 1.0
         cosine, sine = np.cos(angle) / scale, np.sin(angle) / scale
@@ -256,7 +266,7 @@ class _Painter:
                 [sine, cosine, middle - sine * offset_x - cosine * offset_y],
             ]
         )
-        if scale < 0.75:  # what would alias is blurred away first
+        if scale < 0.7:  # what would alias is blurred away first
             view = np.asarray(cv2.GaussianBlur(view, (0, 0), 0.4 / scale), dtype=np.float32)
         side = 2 * reach + 1
         warped = cv2.warpAffine(view, matrix, (side, side), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
@@ -274,6 +284,7 @@ class _Painter:
         rows, columns, patch = self._draw_view(species, xy_px)
         if patch.size == 0:
             return
+        patch = patch * np.float32(np.exp(self.strength_spread * self.rng.standard_normal()))
         self.particles[rows, columns] += patch
         self.stamps.append(
             _Stamp(
@@ -328,6 +339,10 @@ class _Painter:
 
         potential = scene.potential
         potential += self.particles
+        if rng.random() < self.ranges.blotch_probability:
+            cells = max(2, round(self.size / (self.diameter_px * draw_log(rng, self.ranges.blotch_diameters))))
+            blotches = np.clip(smooth_field(rng, self.shape, cells=cells) - np.float32(rng.uniform(0, 1.5)), 0, 2)
+            potential += np.float32(self.peak * draw_log(rng, self.ranges.blotch_strength)) * blotches
         spectrum = fft.rfft2(potential)
         if solvent > 0.02 or scene.film.any():
             graininess = np.full(self.shape, solvent_volt_angstrom)
@@ -342,7 +357,8 @@ class _Painter:
         contrast = fft.irfft2(spectrum, s=self.shape)
         intensity = np.clip(contrast, -0.95, 4.0)
         intensity += 1
-        intensity *= np.exp(-scene.opacity)
+        if self.dirt_kinds:
+            intensity *= np.exp(-scene.opacity)
         shot = rng.standard_normal(self.shape, dtype=np.float32)
         shot *= np.sqrt(intensity)
         image = intensity + noise * shot
@@ -356,7 +372,7 @@ class _Painter:
         """Squared SNR per electron per pixel of one particle, and the rms of the transfer function."""
         species = self.species[0]
         view = species.views[int(self.rng.integers(len(species.views)))]
-        stock_pixel = species.diameter_angstrom / STOCK_DIAMETER_PX
+        stock_pixel = species.diameter_angstrom / STOCK_DIAMETERS_PX[0]
         transfer_stock = contrast_transfer(view.shape, stock_pixel, self.optics)
         # The crop's grid ends at its own Nyquist frequency: what lies beyond it is not seen.
         y = fft.fftfreq(view.shape[0])[:, None]

@@ -37,10 +37,15 @@ def smooth_field(rng: np.random.Generator, shape_yx: tuple[int, int], *, cells: 
         coarse = rng.standard_normal((rows, columns), dtype=np.float32)
         return np.asarray(cv2.resize(coarse, shape_yx[::-1], interpolation=cv2.INTER_CUBIC), dtype=np.float32)
     coarse = rng.standard_normal((rows + 3, columns + 3), dtype=np.float32)
-    field = _spline_weights(shape_yx[0], rows) @ coarse @ _spline_weights(shape_yx[1], columns).T
+    down, across = _spline_weights(shape_yx[0], rows), _spline_weights(shape_yx[1], columns)
+    stripes = np.einsum("yi,ij->yj", down, coarse)
+    # BLAS starts threads, which costs more than it saves on crops.
+    is_small = shape_yx[0] * shape_yx[1] < _LARGEST_CROP_PIXELS
+    field = np.einsum("yj,xj->yx", stripes, across) if is_small else stripes @ across.T
     return np.asarray(field, dtype=np.float32)
 
 
+_LARGEST_CROP_PIXELS = 1 << 18
 _MOST_SPLINE_CELLS = 96  # beyond, interpolation by OpenCV is cheaper than two matrix products
 
 

@@ -84,7 +84,7 @@ class SpecimenImager:
             part = slice(first, first + _IMAGES_PER_BATCH)
             shifts = offsets_xy_px[part] * self._voxels_per_pixel
             images = self._projector.project(euler_to_matrix(rot_tilt_psi_deg[part]), shifts_px=shifts)
-            parts.append(_resized(images, self.size_px))
+            parts.append(resized(images, self.size_px))
         return np.concatenate(parts)
 
 
@@ -120,7 +120,7 @@ def _padded_to_whole_pixels(volume: Volume, pixel_size_angstrom: float) -> tuple
     return Volume(density, volume.voxel_size_angstrom, name=volume.name), size_px
 
 
-def _resized(images: NDArray[np.float32], size_px: int) -> NDArray[np.float32]:
+def resized(images: NDArray[np.float32], size_px: int) -> NDArray[np.float32]:
     """Fourier-resample square images of even size; the middle pixel stays the middle pixel."""
     size = images.shape[-1]
     if size == size_px:

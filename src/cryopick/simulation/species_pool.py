@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 
 from cryopick.geometry.rotations import euler_to_matrix, random_rotations
 from cryopick.processing.projection import project
+from cryopick.simulation.imaging import resized
 from cryopick.simulation.proteins import random_protein
 from cryopick.simulation.recipe import Range, draw_log
 
-STOCK_DIAMETER_PX = 32
-"""Particle diameter at which projections are kept; crops shrink or grow them."""
+STOCK_DIAMETERS_PX = (32, 24, 16, 12)
+"""Particle diameters at which projections are kept; crops take the nearest that is large enough and shrink it a bit."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,14 +24,25 @@ class StockedSpecies:
 
     Parameters
     ----------
-    views : (m, b, b) float32, projected potential above ice, V Å, particle diameter `STOCK_DIAMETER_PX`
-    reach_px : (m,) float32, radius of the silhouette around the centre
+    views_by_diameter : for each of `STOCK_DIAMETERS_PX`, (m, b, b) float32, projected potential above ice, V Å
+    reach : (m,) float32, radius of the silhouette around the centre, in particle diameters
     diameter_angstrom : largest extent
     """
 
-    views: NDArray[np.float32]
-    reach_px: NDArray[np.float32]
+    views_by_diameter: dict[int, NDArray[np.float32]]
+    reach: NDArray[np.float32]
     diameter_angstrom: float
+
+    @property
+    def views(self) -> NDArray[np.float32]:
+        """The finest views."""
+        return self.views_by_diameter[STOCK_DIAMETERS_PX[0]]
+
+    def views_for(self, diameter_px: float) -> tuple[NDArray[np.float32], int]:
+        """Views to be scaled to a diameter with little blur or aliasing, and the diameter that they have."""
+        enough = [stocked for stocked in STOCK_DIAMETERS_PX if stocked >= 0.95 * diameter_px]
+        stocked = enough[-1] if enough else STOCK_DIAMETERS_PX[0]
+        return self.views_by_diameter[stocked], stocked
 
 
 class SpeciesPool:
@@ -81,12 +93,19 @@ class SpeciesPool:
     def _make(self, number: int) -> StockedSpecies:
         rng = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(1, number)))
         diameter = draw_log(rng, self.diameter_angstrom)
-        volume = random_protein(rng, diameter_angstrom=diameter, voxel_size_angstrom=diameter / STOCK_DIAMETER_PX)
+        finest_px = STOCK_DIAMETERS_PX[0]
+        volume = random_protein(rng, diameter_angstrom=diameter, voxel_size_angstrom=diameter / finest_px)
         angles = random_rotations(self.views_per_species, rng)
         if rng.random() < self.preferred_probability:
             angles = preferred_orientations(rng, angles)
         views = project(volume, euler_to_matrix(angles))
-        return StockedSpecies(views=views, reach_px=_reach(views), diameter_angstrom=diameter)
+        views_by_diameter = {
+            diameter_px: resized(views, 2 * round(views.shape[-1] * diameter_px / finest_px / 2))
+            for diameter_px in STOCK_DIAMETERS_PX
+        }
+        return StockedSpecies(
+            views_by_diameter=views_by_diameter, reach=_reach(views) / np.float32(finest_px), diameter_angstrom=diameter
+        )
 
 
 def preferred_orientations(rng: np.random.Generator, rot_tilt_psi_deg: NDArray[np.float64]) -> NDArray[np.float64]:
