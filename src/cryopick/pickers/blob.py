@@ -45,6 +45,8 @@ CANDIDATE_FLOOR = 2.0
 """Candidates have at least this score; in noise alone there are many of them."""
 EVIDENCE_FLOOR = 0.25
 """Correlations below it do not take part in the choice of the profile: most of them are noise."""
+EVIDENCE_PX = 1024
+"""Side of the middle piece, in working pixels, that the choice looks at: more than eighty diameters are plenty."""
 SCALE_STEP = 1.19
 """Ratio of neighbouring diameters within a range: a quarter octave, at which a disc loses a tenth of its score."""
 SMALLEST_DIAMETER_PX = 4.0
@@ -150,7 +152,8 @@ def _evidence(scaled: Sequence[_ScaledImage]) -> dict[ProfileName, float]:
     """Per profile: squared correlation of strong dark peaks minus that of strong bright ones."""
     evidence: dict[ProfileName, float] = dict.fromkeys(PROFILES, 0.0)
     for image in scaled:
-        for name, correlation in zip(PROFILES, _correlations(image, list(PROFILES)), strict=True):
+        middle = replace(image, pixels=_middle(image.pixels, EVIDENCE_PX))
+        for name, correlation in zip(PROFILES, _correlations(middle, list(PROFILES)), strict=True):
             for sign in (1.0, -1.0):
                 reach_px = 0.5 * image.working_diameter_px
                 _, score = find_peaks(sign * correlation, min_score=EVIDENCE_FLOOR, radius_px=reach_px)
@@ -184,6 +187,11 @@ def _correlations(image: _ScaledImage, names: list[ProfileName]) -> Iterator[NDA
     radius = np.hypot(offset[:, None], offset)  # (t, t), in particle radii
     templates = [_dark_profile(radius, *PROFILES[name]) for name in names]
     return normalized_correlation(image.pixels, templates, window=radius <= WINDOW_RADII)
+
+
+def _middle(pixels: NDArray[np.float32], side_px: int) -> NDArray[np.float32]:
+    top, left = (max(0, (n - side_px) // 2) for n in pixels.shape)
+    return pixels[top : top + side_px, left : left + side_px]
 
 
 def _overview(correlations: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
