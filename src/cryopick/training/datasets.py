@@ -1,16 +1,16 @@
-"""Labelled micrographs on disk, whatever the layout: what there is, which image goes with which labels, who validates.
+"""Labelled micrographs on disk, whatever the layout: what there is, and which image goes with which labels.
 
-Layouts, told apart by what a folder holds: CryoPPP as published (one set, or a folder of sets); a run of
-`cryopick pick`, a simulation or a RELION project (`micrographs.star` with `particles.star` or `autopick.star`); a
-folder of images with label files beside them. A coordinate file (STAR, .cs, .cbox, COCO, …) is a data set too, with
-the micrographs that it names or those given.
+Layouts, told apart by what a folder holds: CryoPPP as published (one set, or a folder of sets); a simulation; a run of
+`cryopick pick` or a RELION project (`micrographs.star` with `particles.star` or `autopick.star`); a folder of images
+with label files beside them. A coordinate file (STAR, .cs, .cbox, COCO, …) is a data set too, with the micrographs that
+it names or those given.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from cryopick.geometry.transforms import TRANSFORMS
 from cryopick.geometry.units import Length
 from cryopick.io.images import probe_image
 from cryopick.io.inputs import MicrographSource, find_micrographs, read_source
+from cryopick.io.json_object import read_json_object
 from cryopick.io.labels import SETTINGS_FILE, Labels, read_labels
 from cryopick.io.names import match_micrograph_names
 from cryopick.processing.orientation import OrientationFit, measure_orientation
@@ -29,7 +30,10 @@ from cryopick.types import Micrograph
 COMPLETENESS = ("complete", "sparse")
 """Whether what is not labelled is background, or may hold particles too."""
 CRYOPPP_IMAGES, CRYOPPP_LABELS = "micrographs", "ground_truth/particle_coordinates"
-MICROGRAPHS_STAR, LABEL_STARS = "micrographs.star", ("truth.star", "particles.star", "autopick.star")
+MICROGRAPHS_STAR, LABEL_STARS = "micrographs.star", ("autopick.star", "particles.star")
+SIMULATED_IMAGES, SIMULATED_TRUTH, SIMULATED_MASKS = "micrographs", "truth", "masks"
+PARTICLE_WORDS = ("particle", "protein", "molecule")
+"""A class of a COCO file with several classes must be called something like this to count as particles."""
 FLIPS = ("auto", "yes", "no")
 _MAX_MEASURED = 4  # micrographs read to check the orientation
 
@@ -46,6 +50,10 @@ class LabelledMicrograph:
     group : the set it is from; splits are made within each
     shape_yx : rows, columns
     pixel_size_angstrom : Å per pixel, or None
+    instances_path, junk_path : exact silhouettes and junk of simulated micrographs: 16-bit PNG with 0 background and
+        i + 1 particle i; 8-bit PNG with 255 junk
+    region_px : (left, top, right, bottom), the part of the image that belongs to this item; None for all. `labels` and
+        `shape_yx` are those of the part
     """
 
     source: MicrographSource
@@ -54,6 +62,9 @@ class LabelledMicrograph:
     group: str
     shape_yx: tuple[int, int]
     pixel_size_angstrom: float | None
+    instances_path: Path | None = None
+    junk_path: Path | None = None
+    region_px: tuple[int, int, int, int] | None = None
 
     @property
     def name(self) -> str:
@@ -69,7 +80,25 @@ class LabelledMicrograph:
         return None if self.labels is None else self.labels.diameter_px
 
     def read(self) -> Micrograph:
-        return read_source(self.source, pixel_size_angstrom=self.pixel_size_angstrom)
+        """The pixels of the item."""
+        micrograph = read_source(self.source, pixel_size_angstrom=self.pixel_size_angstrom)
+        if self.region_px is None:
+            return micrograph
+        left, top, right, bottom = self.region_px
+        return replace(micrograph, pixels=micrograph.pixels[top:bottom, left:right])
+
+    def part(self, region_px: tuple[int, int, int, int]) -> LabelledMicrograph:
+        """Only what lies in `(left, top, right, bottom)`, pixel edges; of an item that is not itself a part."""
+        if self.region_px is not None:
+            raise ValueError(f"{self.name}: is itself a part of a micrograph")
+        left, top, right, bottom = region_px
+        labels = self.labels
+        if labels is not None:
+            x, y = labels.xy_px[:, 0], labels.xy_px[:, 1]
+            is_in = (x >= left - 0.5) & (x < right - 0.5) & (y >= top - 0.5) & (y < bottom - 0.5)
+            xy_px = labels.xy_px[is_in] - [left, top]
+            labels = replace(labels, xy_px=xy_px, is_uncertain=labels.is_uncertain[is_in])
+        return replace(self, labels=labels, shape_yx=(bottom - top, right - left), region_px=region_px)
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +107,7 @@ class Dataset:
 
     Parameters
     ----------
-    layout : "cryoppp", "run or project", "folder" or "coordinates"
+    layout : "cryoppp", "simulation", "run or project", "folder" or "coordinates"
     orientation : what was measured on the images, or None where it could not be
     warnings : sentences for the user; the data can still be used
     """
@@ -184,7 +213,7 @@ class _Set:
     images: Sequence[Path | str]
     labels: Path
     is_named_by_star: bool = False
-    format: str | None = None
+    simulation: Path | None = None
 
 
 def _layout(path: Path, micrographs: Sequence[Path | str]) -> tuple[str, list[_Set]]:
@@ -197,6 +226,9 @@ def _layout(path: Path, micrographs: Sequence[Path | str]) -> tuple[str, list[_S
     simulated = path / CRYOPPP_IMAGES  # of `cryopick simulate`, whose CSV files tell hidden particles from plain ones
     if (simulated / SETTINGS_FILE).is_file():
         return "folder", [_Set(path.name, micrographs or [simulated], simulated)]
+    if (path / SIMULATED_TRUTH).is_dir() and (path / SIMULATED_IMAGES).is_dir():
+        images = path / SIMULATED_IMAGES
+        return "simulation", [_Set(path.name, micrographs or [images], images, simulation=path)]
     star = next((path / name for name in LABEL_STARS if (path / name).is_file()), None)
     if star is not None:
         listed = path / MICROGRAPHS_STAR
@@ -215,7 +247,9 @@ def _pair(one: _Set, *, pixel_size_angstrom: float | None, completeness: str | N
     if missing:
         raise InputError(f"{missing[0].path}: no such file, listed in {one.images[0]}; give the folder (--micrographs)")
     shapes_yx = {source.listed_name or source.name: infos[source.name].shape_yx for source in sources}
-    labels = read_labels(one.labels, format=one.format, shapes_yx=shapes_yx)
+    if one.labels.suffix.lower() == ".json":
+        check_coco_classes(one.labels)
+    labels = read_labels(one.labels, shapes_yx=shapes_yx)
     source_of = {source.listed_name or source.name: source for source in sources}
     matched = match_micrograph_names(labels, source_of)
     orphans = [name for name in labels if name not in matched]
@@ -236,8 +270,47 @@ def _pair(one: _Set, *, pixel_size_angstrom: float | None, completeness: str | N
         sizes = (pixel_size_angstrom, source.pixel_size_angstrom, found.pixel_size_angstrom if found else None)
         size = next((value for value in sizes if value), infos[source.name].pixel_size_angstrom or None)
         shape_yx = infos[source.name].shape_yx
-        items.append(LabelledMicrograph(source, found, str(stated), one.group, shape_yx, size))
+        item = LabelledMicrograph(source, found, str(stated), one.group, shape_yx, size)
+        items.append(item if one.simulation is None else _with_truth(item, one.simulation))
     return items
+
+
+def _with_truth(item: LabelledMicrograph, folder: Path) -> LabelledMicrograph:
+    """The masks of a simulated micrograph, and its own diameter instead of the mean one of the set."""
+    name = Path(item.name).stem
+    masks = {kind: folder / SIMULATED_MASKS / f"{name}_{kind}.png" for kind in ("instances", "junk")}
+    found = {f"{kind}_path": path for kind, path in masks.items() if path.is_file()}
+    labels, facts_path = item.labels, folder / SIMULATED_TRUTH / f"{name}.json"
+    if labels is not None and facts_path.is_file():
+        facts = json.loads(facts_path.read_text(encoding="utf-8"))
+        labels = replace(labels, diameter_px=facts.get("diameter_px") or labels.diameter_px)
+    return replace(item, labels=labels, **found)
+
+
+def check_coco_classes(path: Path) -> None:
+    """Refuse a COCO file whose annotations are of several classes that are not all particles.
+
+    Raises
+    ------
+    FormatError
+        Naming the foreign classes.
+    """
+    content = read_json_object(path, what="EMAN2 boxes or COCO annotations")
+    categories, annotations = content.get("categories"), content.get("annotations")
+    if not isinstance(categories, list) or not isinstance(annotations, list):
+        return  # another kind of JSON; its own reader judges it
+    name_of = {one.get("id"): str(one.get("name")) for one in categories if isinstance(one, dict)}
+    used = {one.get("category_id") for one in annotations if isinstance(one, dict)}
+    undeclared = sorted(str(identity) for identity in used - name_of.keys())
+    if undeclared and name_of:
+        raise FormatError(f"{path}: annotations of category {undeclared[0]}, which `categories` does not declare")
+    names = {name_of[identity] for identity in used if identity in name_of}
+    foreign = sorted(name for name in names if not any(word in name.lower() for word in PARTICLE_WORDS))
+    if foreign and len(names) > 1:
+        raise FormatError(
+            f"{path}: foreign classes {', '.join(foreign[:5])}; expected particles only: delete the annotations of "
+            f"other classes, or call the classes of particles {PARTICLE_WORDS[0]}"
+        )
 
 
 def _read_set_json(labels: Path) -> Mapping[str, Any]:
@@ -297,153 +370,3 @@ def _measure(items: Sequence[LabelledMicrograph]) -> OrientationFit | None:
     images = [item.read().pixels for item in usable]
     centres = [item.labels.xy_px for item in usable if item.labels is not None]
     return measure_orientation(images, centres, diameter_px=diameter_px)
-
-
-# ------------------------------------------------------------------------------------------------------------ splits
-
-
-@dataclass(frozen=True)
-class Split:
-    """Which micrographs train and which validate; written beside the weights so that nobody has to guess."""
-
-    seed: int
-    train: tuple[str, ...]
-    validation: tuple[str, ...]
-
-    def as_json(self) -> dict[str, Any]:
-        return {"seed": self.seed, "train": list(self.train), "validation": list(self.validation)}
-
-
-def split_by_micrograph(dataset: Dataset, *, validation_fraction: float = 0.2, seed: int = 0) -> Split:
-    """Divide the labelled micrographs at random, within each set, the same way for the same names and seed.
-
-    Each set gives at least one micrograph to validation when it has two or more.
-
-    Raises
-    ------
-    InputError
-        If fewer than two micrographs are labelled: training and validation would see the same one.
-    """
-    if not 0 < validation_fraction < 1:
-        raise SettingsError(f"validation fraction is {validation_fraction:g}, expected more than 0 and less than 1")
-    items = dataset.labelled().items
-    if len(items) < 2:
-        raise InputError(f"{dataset.path}: one labelled micrograph cannot be split; label at least one more")
-    train: list[str] = []
-    validation: list[str] = []
-    for number, group in enumerate(sorted({item.group for item in items})):
-        names = sorted(item.name for item in items if item.group == group)
-        order = np.random.default_rng([seed, number]).permutation(len(names))
-        count = min(max(round(validation_fraction * len(names)), 1), len(names) - 1)
-        validation += [names[i] for i in order[:count]]
-        train += [names[i] for i in order[count:]]
-    return Split(seed, tuple(sorted(train)), tuple(sorted(validation)))
-
-
-# ------------------------------------------------------------------------------------------------------- description
-
-
-@dataclass(frozen=True)
-class DatasetSummary:
-    """What `cryopick inspect` says of a data set."""
-
-    path: Path
-    layout: str
-    micrographs: int
-    labelled: int
-    particles: int
-    uncertain: int
-    particles_per_micrograph: tuple[int, int, int]
-    """Least, median, most, over labelled micrographs."""
-    shapes_yx: Mapping[tuple[int, int], int]
-    pixel_sizes_angstrom: Mapping[float | None, int]
-    diameters_px: Mapping[float | None, int]
-    completeness: Mapping[str, int]
-    groups: Mapping[str, int]
-    orientation: str
-    problems: tuple[str, ...] = field(default=())
-
-    def lines(self) -> list[str]:
-        """The summary as text, one fact per line; problems last."""
-        low, median, high = self.particles_per_micrograph
-        shown = [
-            f"{self.path}: data set ({self.layout}), {self.micrographs} micrographs, {self.labelled} labelled",
-            f"particles: {self.particles}, uncertain: {self.uncertain}; per micrograph {low} to {high}, half {median}",
-            "labels: " + ", ".join(f"{name} on {count}" for name, count in self.completeness.items()),
-            "image sizes: " + ", ".join(f"{w} x {h} px ({n})" for (h, w), n in self.shapes_yx.items()),
-            "pixel size: " + ", ".join(f"{_known(s, ' Å')} ({n})" for s, n in self.pixel_sizes_angstrom.items()),
-            "particle diameter: " + ", ".join(f"{_known(d, ' px')} ({n})" for d, n in self.diameters_px.items()),
-            f"orientation: {self.orientation}",
-        ]
-        if len(self.groups) > 1:
-            shown.insert(1, "sets: " + ", ".join(f"{name} ({count})" for name, count in self.groups.items()))
-        return shown + [f"problem: {text}" for text in self.problems]
-
-
-def describe_dataset(dataset: Dataset | Path | str) -> DatasetSummary:
-    """Counts, sizes, frame, and what looks wrong; raises as `open_dataset`."""
-    if not isinstance(dataset, Dataset):
-        dataset = open_dataset(dataset)
-    labelled = [item for item in dataset.items if item.labels is not None]
-    counts = [len(item.labels) for item in labelled if item.labels is not None]
-    fit = dataset.orientation
-    return DatasetSummary(
-        path=dataset.path,
-        layout=dataset.layout,
-        micrographs=len(dataset),
-        labelled=len(labelled),
-        particles=sum(int((~item.labels.is_uncertain).sum()) for item in labelled if item.labels is not None),
-        uncertain=sum(int(item.labels.is_uncertain.sum()) for item in labelled if item.labels is not None),
-        particles_per_micrograph=(min(counts, default=0), int(np.median(counts or [0])), max(counts, default=0)),
-        shapes_yx=_count(item.shape_yx for item in dataset.items),
-        pixel_sizes_angstrom=_count(
-            item.pixel_size_angstrom and round(item.pixel_size_angstrom, 4) for item in dataset.items
-        ),
-        diameters_px=_count(item.diameter_px and round(item.diameter_px, 1) for item in labelled),
-        completeness=_count(item.completeness for item in labelled),
-        groups=_count(item.group for item in dataset.items),
-        orientation="not measured (no diameter or no labels)" if fit is None else fit.describe(),
-        problems=(*dataset.warnings, *_problems(labelled)),
-    )
-
-
-def _problems(items: Sequence[LabelledMicrograph]) -> Iterator[str]:
-    from scipy.spatial import cKDTree
-
-    from cryopick.io.grouping import is_inside
-
-    outside = {i.name: int((~is_inside(i.labels.xy_px, i.shape_yx)).sum()) for i in items if i.labels is not None}
-    outside = {name: count for name, count in outside.items() if count}
-    if outside:
-        yield f"{sum(outside.values())} labels lie outside their image, on {len(outside)} micrographs: {_some(outside)}"
-    twins: dict[str, int] = {}
-    for item in items:
-        if item.labels is not None and len(item.labels) > 1 and item.diameter_px:
-            pairs = len(cKDTree(item.labels.xy_px).query_pairs(0.1 * item.diameter_px))
-            if pairs:
-                twins[item.name] = pairs
-    if twins:
-        yield f"{sum(twins.values())} pairs of labels are closer than a tenth of a diameter: {_some(twins)}"
-    if any(item.diameter_px is None for item in items):
-        yield "no particle diameter; give it, or write diameter_px into set.json"
-    if any(item.pixel_size_angstrom is None for item in items):
-        yield "no pixel size, so lengths in Å cannot be used; write pixel_size_angstrom into set.json"
-    empty = [item.name for item in items if item.labels is not None and len(item.labels) == 0]
-    if empty and len(empty) < len(items):
-        yield f"{len(empty)} micrographs are labelled as empty: {', '.join(empty[:3])}"
-
-
-def _some(counts: Mapping[str, int]) -> str:
-    shown = [f"{name} ({count})" for name, count in list(counts.items())[:3]]
-    return ", ".join(shown) + (" …" if len(counts) > 3 else "")
-
-
-def _count(values: Any) -> dict[Any, int]:
-    """How often each value comes, the commonest first."""
-    from collections import Counter
-
-    return dict(Counter(values).most_common())
-
-
-def _known(value: float | None, unit: str) -> str:
-    return "unknown" if value is None else f"{value:g}{unit}"

@@ -12,9 +12,10 @@ from typing import Annotated, Any, Literal
 from cryopick.errors import FormatError, InputError, SettingsError
 from cryopick.geometry.units import Length
 from cryopick.io.atomic import write_text_atomic
-from cryopick.training.datasets import Dataset, Split, open_dataset, split_by_micrograph
+from cryopick.training.datasets import Dataset, open_dataset
 from cryopick.training.logs import Monitor
 from cryopick.training.loop import TrainResult, train
+from cryopick.training.splits import Split, split_by_micrograph
 from cryopick.training.state import STATE_FILE
 from cryopick.training.trainable import Preset, TrainSettings, find_preset, make_trainable
 from cryopick.workflows.settings import as_plain, convert_settings, to_toml
