@@ -41,7 +41,7 @@ EDGE_WIDTH_RADII = 0.12
 """Softness of the profile's edges: about one working pixel."""
 SPREAD_LIMITS = (0.06, 0.10)
 """Of chance correlations, see `chance_spread`."""
-CANDIDATE_FLOOR = 2.0
+CANDIDATE_FLOOR = 2.5
 """Candidates have at least this score; in noise alone there are many of them."""
 EVIDENCE_FLOOR = 0.25
 """Correlations below it do not take part in the choice of the profile: most of them are noise."""

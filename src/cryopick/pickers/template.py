@@ -35,7 +35,7 @@ WINDOW_RADII = 1.6
 """Radius of the window that is compared, in particle radii: the particle and a rim of background."""
 SPREAD_LIMITS = (0.07, 0.13)
 """Of chance correlations, see `chance_spread`; the best of many templates spreads a little wider than a single one."""
-CANDIDATE_FLOOR = 1.8
+CANDIDATE_FLOOR = 2.2
 """Candidates have at least this score; in noise alone there are many of them."""
 SMALLEST_DIAMETER_PX = 4.0
 """Below it a reference has no shape."""
