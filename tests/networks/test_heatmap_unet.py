@@ -10,7 +10,7 @@ from cryopick.networks.heatmap_unet import OUTPUTS, STRIDE_PX, HeatmapUNet, fold
 @pytest.fixture(scope="module")
 def network():
     torch.manual_seed(0)
-    net = HeatmapUNet(widths=(8, 12, 16, 24))
+    net = HeatmapUNet(widths=(8, 12, 16))
     net.train()
     with torch.no_grad():  # running statistics away from their start, so that folding has something to fold
         for _ in range(3):

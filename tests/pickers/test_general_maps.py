@@ -64,7 +64,7 @@ def model():
     from cryopick.networks.heatmap_unet import HeatmapUNet, fold_batch_norm
 
     torch.manual_seed(1)
-    folded = fold_batch_norm(HeatmapUNet(widths=(8, 8, 8, 8)))
+    folded = fold_batch_norm(HeatmapUNet(widths=(8, 8, 8)))
     return HeatmapModel(folded, device="cpu", is_bfloat16=False, calibration=NO_CALIBRATION)
 
 

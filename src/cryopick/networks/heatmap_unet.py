@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 STRIDE_PX = 2
 """Input pixels per output pixel."""
+TRUNK_STRIDE_PX = 4
+"""Input pixels per pixel of the finest features; each holds a block of input pixels, so that no detail is lost."""
 TOTAL_STRIDE_PX = 16
 """Input heights and widths must be multiples of it; tiles must start at multiples of it to equal the whole."""
 OUTPUTS = ("centre", "offset_x", "offset_y", "log_size", "junk")
@@ -38,8 +40,8 @@ class HeatmapUNet(nn.Module):
     Parameters
     ----------
     in_channels : planes of the input
-    widths : channels at strides 2, 4, 8 and 16
-    depth : residual blocks per encoder level
+    widths : channels at strides 4, 8 and 16
+    depths : residual blocks of the encoder at each of them
 
     Notes
     -----
@@ -48,17 +50,29 @@ class HeatmapUNet(nn.Module):
     """
 
     def __init__(
-        self, *, in_channels: int = 2, widths: tuple[int, int, int, int] = (32, 64, 96, 128), depth: int = 2
+        self,
+        *,
+        in_channels: int = 2,
+        widths: tuple[int, int, int] = (64, 96, 128),
+        depths: tuple[int, int, int] = (2, 2, 2),
     ) -> None:
         super().__init__()
-        self.unshuffle = nn.PixelUnshuffle(STRIDE_PX)
-        self.stem = _conv_norm(in_channels * STRIDE_PX**2, widths[0])
-        self.encoder = nn.ModuleList(nn.Sequential(*[ResidualBlock(w) for _ in range(depth)]) for w in widths)
+        self.unshuffle = nn.PixelUnshuffle(TRUNK_STRIDE_PX)
+        self.stem = _conv_norm(in_channels * TRUNK_STRIDE_PX**2, widths[0])
+        self.encoder = nn.ModuleList(
+            nn.Sequential(*[ResidualBlock(width) for _ in range(depth)])
+            for width, depth in zip(widths, depths, strict=True)
+        )
         pairs = list(pairwise(widths))
         self.down = nn.ModuleList(_conv_norm(fine, coarse, stride=2) for fine, coarse in pairs)
         self.lateral = nn.ModuleList(nn.Conv2d(coarse, fine, 1) for fine, coarse in pairs)
-        self.decoder = nn.ModuleList(ResidualBlock(w) for w in widths[:-1])
-        self.head = nn.Sequential(_conv_norm(widths[0], widths[0]), nn.Conv2d(widths[0], len(OUTPUTS), 1))
+        self.decoder = nn.ModuleList(ResidualBlock(width) for width in widths[:-1])
+        upscale = TRUNK_STRIDE_PX // STRIDE_PX
+        self.head = nn.Sequential(
+            _conv_norm(widths[0], widths[0]),
+            nn.Conv2d(widths[0], len(OUTPUTS) * upscale**2, 1),
+            nn.PixelShuffle(upscale),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.stem(self.unshuffle(x))

@@ -20,7 +20,7 @@ from cryopick.types import Micrograph, Picks
 if TYPE_CHECKING:
     from torch import Tensor
 
-NOMINAL_PARTICLE_PX = 24.0
+NOMINAL_PARTICLE_PX = 20.0
 """Diameter that particles are resampled to before the network sees them."""
 STRIDE_PX = 2
 """Working pixels per pixel of the network's maps."""
@@ -186,7 +186,7 @@ def load_model(weights: Path | None, *, device: str = "auto", precision: str = "
     network = HeatmapUNet(
         in_channels=card.architecture["in_channels"],
         widths=tuple(card.architecture["widths"]),
-        depth=card.architecture["depth"],
+        depths=tuple(card.architecture["depths"]),
     )
     checkpoint.load_into(network)
     chosen = device if device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")

@@ -22,6 +22,7 @@ from cryopick.pickers.general import (
 )
 from cryopick.processing.scale import network_planes
 from cryopick.simulation.crops import Crop, CropGenerator, CropRanges
+from cryopick.simulation.recipe import LayoutRanges, Recipe
 from cryopick.training.trainable import Preset, TrainSettings
 from cryopick.types import Picks
 
@@ -41,10 +42,10 @@ NO_PARTICLES = np.zeros((0, 2))
 class GeneralTask:
     """What the network is and what it sees."""
 
-    widths: Annotated[tuple[int, int, int, int], "channels at strides 2, 4, 8 and 16"] = (32, 64, 96, 128)
-    depth: Annotated[int, "residual blocks per encoder level"] = 2
-    batch_size: Annotated[int, "crops per batch"] = 24
-    crop_px: Annotated[int, "side of a crop, working pixels"] = 256
+    widths: Annotated[tuple[int, int, int], "channels at strides 4, 8 and 16"] = (64, 96, 128)
+    depths: Annotated[tuple[int, int, int], "residual blocks of the encoder at each of them"] = (2, 2, 2)
+    batch_size: Annotated[int, "crops per batch"] = 32
+    crop_px: Annotated[int, "side of a crop, working pixels"] = 224
     far_scale_share: Annotated[float, "share of crops whose particles have any size from 0.35 to 3.5 of nominal"] = 0.3
     simulation_seed: Annotated[int, "seed of the simulated crops"] = 1
     validation_crops: Annotated[int, "simulated crops that judge the network; other seed"] = 160
@@ -61,16 +62,16 @@ PRESETS: Mapping[str, Preset] = {
     "small": Preset(
         task=GeneralTask(),
         training=TrainSettings(
-            steps=3600,
+            steps=4800,
             learning_rate=2e-3,
             weight_decay=0.02,
             warmup_steps=100,
             gradient_clip=2.0,
-            ema_decay=0.998,
-            validate_every=400,
+            ema_decay=0.999,
+            validate_every=600,
             checkpoint_every=200,
             precision="bf16-mixed",
-            workers=2,
+            workers=1,
         ),
         about="the shipped network: about an hour on 2 CPU cores with bfloat16 matrix units",
     ),
@@ -104,11 +105,13 @@ class CropSource:
         return self._generator(seed=2 * self.seed + 1, diameter_error=(0.35, 3.5))
 
     def _generator(self, *, seed: int, diameter_error: tuple[float, float]) -> CropGenerator:
+        recipe = Recipe(layout=LayoutRanges(spacing_diameters=(0.55, 1.3), packed_probability=0.2))
         return CropGenerator(
-            seed=seed,
+            recipe,
+            seed,
             crop_px=self.crop_px,
             particle_px_range=(NOMINAL_PARTICLE_PX, NOMINAL_PARTICLE_PX),
-            ranges=CropRanges(diameter_error=diameter_error),
+            ranges=CropRanges(diameter_error=diameter_error, empty_probability=0.1, junk_only_probability=0.15),
         )
 
     def crop(self, index: int) -> Crop:
@@ -137,7 +140,12 @@ class GeneralTrainable:
         return [source.crop(index) for index in range(count)]
 
     def architecture(self) -> dict[str, Any]:
-        return {"network": "heatmap_unet", "in_channels": 2, "widths": list(self.task.widths), "depth": self.task.depth}
+        return {
+            "network": "heatmap_unet",
+            "in_channels": 2,
+            "widths": list(self.task.widths),
+            "depths": list(self.task.depths),
+        }
 
     def build_network(self) -> nn.Module:
         return build_network(self.architecture())
@@ -182,7 +190,9 @@ def build_network(architecture: Mapping[str, Any]) -> nn.Module:
     from cryopick.networks.heatmap_unet import HeatmapUNet
 
     network = HeatmapUNet(
-        in_channels=architecture["in_channels"], widths=tuple(architecture["widths"]), depth=architecture["depth"]
+        in_channels=architecture["in_channels"],
+        widths=tuple(architecture["widths"]),
+        depths=tuple(architecture["depths"]),
     )
     return network.to(memory_format=torch.channels_last)
 

@@ -155,6 +155,7 @@ class _Run:
         import torch
 
         self.fabric, self.job, self.settings = fabric, job, job.settings
+        torch.set_flush_denormal(True)  # moments near zero would slow every step on CPUs
         torch.manual_seed(_torch_seed(self.settings.seed, stream=0, step=0))
         network = job.trainable.build_network()
         if job.start_from is not None:
@@ -259,6 +260,7 @@ class _Run:
             num_workers=settings.workers,
             worker_init_fn=_prepare_worker,
             prefetch_factor=2 if settings.workers else None,
+            multiprocessing_context=_process_start() if settings.workers else None,
         )
 
     # --------------------------------------------------------------------------------- looking, keeping, ending
@@ -402,6 +404,13 @@ class _Batches:
         return dict(batch)
 
 
+def _process_start() -> str:
+    """How workers start: never as copies of this process, whose threads (OpenCV's, OpenMP's) may hold locks."""
+    from multiprocessing import get_all_start_methods
+
+    return "forkserver" if "forkserver" in get_all_start_methods() else "spawn"
+
+
 def _prepare_worker(_worker: int) -> None:
     """Workers leave stopping to the training process, and use one core each."""
     import cv2
@@ -422,8 +431,8 @@ def _make_optimizer(trainable: Trainable, network: nn.Module, settings: TrainSet
     if settings.optimizer == "sgd":
         return optim.SGD(groups, lr=rate, weight_decay=decay, momentum=0.9)
     if settings.optimizer == "adam":
-        return optim.Adam(groups, lr=rate, weight_decay=decay)
-    return optim.AdamW(groups, lr=rate, weight_decay=decay)
+        return optim.Adam(groups, lr=rate, weight_decay=decay, fused=True)
+    return optim.AdamW(groups, lr=rate, weight_decay=decay, fused=True)
 
 
 def _plain_optimizer(optimizer: Any) -> Any:

@@ -1,0 +1,146 @@
+"""What the general network is asked to answer, how wrong answers are charged, and how its values become probabilities."""
+
+import numpy as np
+import pytest
+
+from cryopick.errors import SettingsError
+from cryopick.pickers.general import NOMINAL_PARTICLE_PX, STRIDE_PX, HeatmapModel, centres_from_maps
+from cryopick.processing.ctf import CtfParameters
+from cryopick.simulation.crops import Crop
+from cryopick.training.general import (
+    GeneralTask,
+    GeneralTrainable,
+    detection_curve,
+    example,
+    fit_calibration,
+    heatmap_loss,
+    make_trainable,
+)
+
+SIDE_PX = 128
+
+
+def crop_with(diameters_px, *, xy_px=None, image=None, junk=None):
+    n = len(diameters_px)
+    rng = np.random.default_rng(0)
+    return Crop(
+        image=rng.normal(size=(SIDE_PX, SIDE_PX)).astype(np.float32) if image is None else image,
+        xy_px=np.array([[20.0 + 30 * i, 40.0] for i in range(n)]).reshape(-1, 2) if xy_px is None else xy_px,
+        diameter_px=np.asarray(diameters_px, np.float32),
+        snr=np.full(n, 10, np.float32),
+        visibility=np.ones(n, np.float32),
+        instances=np.zeros((SIDE_PX, SIDE_PX), np.int32),
+        junk=np.zeros((SIDE_PX, SIDE_PX), bool) if junk is None else junk,
+        pixel_size_angstrom=8.0,
+        optics=CtfParameters(defocus_u_um=1.5, defocus_v_um=1.5),
+    )
+
+
+def at(plane, crop, index):
+    x, y = crop.xy_px[index] / STRIDE_PX
+    return plane[round(y), round(x)]
+
+
+def test_particles_of_about_the_nominal_size_are_wanted_others_not_and_those_between_are_left_out():
+    crop = crop_with(NOMINAL_PARTICLE_PX * np.array([1.0, 0.52, 0.3]))
+    _, targets = example(crop)
+    centre, weight = targets[0], targets[5]
+    assert [at(centre, crop, i) for i in range(3)] == [1, 0, 0]
+    assert [at(weight, crop, i) for i in range(3)] == [1, 0, 1]
+
+
+def test_junk_target_is_the_share_of_junk_pixels():
+    junk = np.zeros((SIDE_PX, SIDE_PX), bool)
+    junk[:, :3] = True
+    _, targets = example(crop_with([], junk=junk))
+    assert targets[4][:, :3].tolist() == [[1.0, 0.5, 0.0]] * (SIDE_PX // STRIDE_PX)
+
+
+def perfect_maps(targets):
+    torch = pytest.importorskip("torch")
+    maps = torch.from_numpy(targets[None, :5].copy())
+    maps[:, 0] = (maps[:, 0] * 2 - 1) * 30
+    maps[:, 4] = (maps[:, 4] * 2 - 1) * 30
+    return maps, torch.from_numpy(targets[None])
+
+
+def test_the_right_answer_costs_nothing():
+    _, targets = example(crop_with([20.0, 24.0]))
+    loss = heatmap_loss(*perfect_maps(targets))
+    assert float(loss["loss"]) == pytest.approx(0, abs=1e-5)
+
+
+def test_offsets_and_sizes_are_charged_at_centres_only():
+    _, targets = example(crop_with([20.0]))
+    maps, wanted = perfect_maps(targets)
+    away = maps.clone()
+    away[:, 1:4, 50:] += 100  # no particle there
+    assert float(heatmap_loss(away, wanted)["loss"]) == pytest.approx(0, abs=1e-5)
+    maps[:, 3] += 0.1
+    assert float(heatmap_loss(maps, wanted)["size"]) == pytest.approx(0.1, rel=0.05)
+
+
+def test_without_particles_the_loss_is_finite():
+    _, targets = example(crop_with([]))
+    maps, wanted = perfect_maps(targets)
+    assert all(np.isfinite(float(value)) for value in heatmap_loss(maps, wanted).values())
+
+
+class Oracle(HeatmapModel):
+    """Answers with targets of its own making in place of a network."""
+
+    def __init__(self, answers):
+        super().__init__(None, device="cpu", is_bfloat16=False, calibration=np.array([[-14.0, 14.0], [0.0, 1.0]]))
+        object.__setattr__(self, "answers", iter(answers))
+
+    def __call__(self, planes):
+        return next(self.answers)
+
+
+def test_the_curve_of_perfect_answers_has_average_precision_one():
+    crops = [crop_with([20.0, 20.0]), crop_with([20.0])]
+    model = Oracle([example(crop)[1][:5] for crop in crops])
+    assert detection_curve(model, crops).average_precision == pytest.approx(1.0)
+
+
+def test_calibration_learns_how_often_a_value_is_right():
+    rng = np.random.default_rng(4)
+    crops, answers = [], []
+    for _ in range(150):
+        grid = np.array([[20.0 + 30 * i, 20.0 + 30 * j] for i in range(4) for j in range(4)])
+        claimed = rng.uniform(0.1, 0.9, 16)
+        is_there = rng.random(16) < claimed**2  # an overconfident network
+        crops.append(crop_with(np.full(is_there.sum(), 20.0), xy_px=grid[is_there]))
+        maps = example(crop_with(np.full(16, 20.0), xy_px=grid))[1][:5]
+        _, index = centres_from_maps(maps, stride_px=STRIDE_PX)
+        nearest = np.linalg.norm((index[:, None, ::-1] * 2.0 + 0.5) - grid[None], axis=2).argmin(axis=1)
+        disc = maps[0].copy()
+        for cell, which in zip(index, nearest, strict=True):
+            region = np.s_[max(cell[0] - 6, 0) : cell[0] + 7, max(cell[1] - 6, 0) : cell[1] + 7]
+            maps[0][region] = disc[region] * claimed[which]
+        answers.append(maps)
+    knots, share = fit_calibration(Oracle(answers), crops)
+    assert np.all(np.diff(knots) > 0)
+    assert np.all(np.diff(share) >= 0)
+    for claimed in (0.3, 0.5, 0.7):
+        assert np.interp(np.log(claimed / (1 - claimed)), knots, share) == pytest.approx(claimed**2, abs=0.07)
+
+
+def test_a_batch_depends_on_its_number_alone():
+    pytest.importorskip("torch")
+    task = GeneralTask(batch_size=2, crop_px=96)
+    rng = np.random.default_rng(0)
+    one, other = GeneralTrainable(task), GeneralTrainable(task)
+    other.make_batch(0, rng)
+    first, second = one.make_batch(1, rng), other.make_batch(1, rng)
+    assert all(bool((first[name] == second[name]).all()) for name in first)
+
+
+def test_real_data_are_refused_for_training_from_scratch():
+    with pytest.raises(SettingsError, match="finetune"):
+        make_trainable(GeneralTask(), train=object(), validation=None)
+
+
+def test_crops_must_fit_the_networks_stride():
+    with pytest.raises(SettingsError, match="multiple of 16"):
+        GeneralTask(crop_px=100)
