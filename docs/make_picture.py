@@ -1,4 +1,4 @@
-"""Draw the picture of the README: simulated micrographs of clean ice, the picks of `blob` on them, and the true centres.
+"""Draw the picture of the README: simulated micrographs of clean ice, the picks of `blob`, and the true centres.
 
 python docs/make_picture.py docs/picture.jpg
 """

@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # for type checkers and editors; at run time `__getattr__` im
     from cryopick.workflows.inspect import inspect
     from cryopick.workflows.pick import pick
     from cryopick.workflows.rethreshold import rethreshold
+    from cryopick.workflows.simulate import simulate
 
 __version__ = "0.1.0"
 
@@ -31,6 +32,7 @@ _PUBLIC = {
     "evaluate": "cryopick.workflows.evaluate",
     "convert": "cryopick.workflows.convert",
     "inspect": "cryopick.workflows.inspect",
+    "simulate": "cryopick.workflows.simulate",
     "find_micrographs": "cryopick.io.inputs",
     "read_micrograph": "cryopick.io.images",
     "write_micrograph": "cryopick.io.images",

@@ -75,8 +75,9 @@ def test_a_run_prints_the_count_and_where_to_go_on(micrographs: Path, tmp_path: 
 
 def test_json_mode_prints_one_object_per_micrograph_and_one_for_the_run(micrographs: Path, tmp_path: Path) -> None:
     done = cryopick("pick", micrographs, "-o", tmp_path / "run", "-d", f"{DIAMETER_PX}px", "--json")
-    *events, last = [json.loads(line) for line in done.stdout.splitlines()]
+    first, *events, last = [json.loads(line) for line in done.stdout.splitlines()]
     assert [(event["event"], event["status"], event["count"]) for event in events] == [("micrograph", "done", 3)] * 2
+    assert first == {"event": "start", "total": 2}
     assert (last["event"], last["particles"]) == ("run", 6)
 
 

@@ -67,7 +67,7 @@ def _bar() -> Iterator[Listener]:
                 "" if not task.speed else f"{task.speed:.2f}/s" if task.speed >= 1 else f"{1 / task.speed:.1f} s each"
             )
 
-    picked, particles = 0, 0
+    skipped, particles = 0, 0
     columns = (
         TextColumn("picking"), BarColumn(), MofNCompleteColumn(), Rate(), TextColumn("left"), TimeRemainingColumn(),
         TextColumn("{task.fields[particles]:,} particles"),
@@ -76,17 +76,20 @@ def _bar() -> Iterator[Listener]:
         bar = progress.add_task("picking", total=None, particles=0)
 
         def listen(event: Any) -> None:
-            nonlocal picked, particles
+            nonlocal skipped, particles
             particles += event.count
+            if event.status == "started":
+                progress.update(bar, total=event.total)
+                return
             if event.status == "skipped":  # known before: no part of the rate
-                picked += 1
-                progress.update(bar, total=event.total - picked, particles=particles)
+                skipped += 1
+                progress.update(bar, total=event.total - skipped, particles=particles)
                 return
             if event.error:
                 progress.console.print(
                     f"not picked: {event.name}: {event.error}", style="red", markup=False, highlight=False
                 )
-            progress.update(bar, total=event.total - picked, advance=1, particles=particles)
+            progress.update(bar, advance=1, particles=particles)
 
         yield listen
 
@@ -95,7 +98,7 @@ def _plain_lines(event: Any) -> None:
     if event.error:
         typer.echo(f"not picked: {event.name}: {event.error}", err=True)
     tenth = max(1, event.total // 10)
-    if event.status != "skipped" and (event.position % tenth == 0 or event.position == event.total):
+    if event.status in ("done", "failed") and (event.position % tenth == 0 or event.position == event.total):
         typer.echo(f"{event.position} of {event.total} micrographs", err=True)
 
 

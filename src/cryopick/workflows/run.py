@@ -44,9 +44,9 @@ class PickEvent:
 
     name: str
     status: str
-    """`done`, `failed`, or `skipped` where an earlier call had finished it."""
+    """`done`, `failed`, or `skipped` where an earlier call had finished it; before them once `started`, without a name."""
     position: int
-    """1 for the first event."""
+    """1 for the first micrograph, 0 for the start."""
     total: int
     count: int = 0
     """Picks at the run's threshold; provisional where the picker chooses the threshold from all scores at the end."""
@@ -113,6 +113,8 @@ class Run:
 
     def pick(self, workers: int | None) -> None:
         threshold, _ = self._provisional_threshold()
+        if self.on_event is not None:
+            self.on_event(PickEvent(name="", status="started", position=0, total=len(self.sources)))
         for name in self.skipped:
             if self.on_event is not None:
                 record = self.records[name]
@@ -240,6 +242,8 @@ def _stat(path: Path) -> tuple[int, int]:
 
 def event_as_dict(event: PickEvent) -> dict[str, Any]:
     """An event as one flat JSON object."""
+    if event.status == "started":
+        return {"event": "start", "total": event.total}
     return {"event": "micrograph", **asdict(event)}
 
 
