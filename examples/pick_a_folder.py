@@ -3,7 +3,7 @@
 The same on the command line:
 
     cryopick pick micrographs/ -o run --picker blob --diameter 140A
-    cryopick rethreshold run --threshold 0.5
+    cryopick rethreshold run --threshold 6
     cryopick evaluate run --truth truth/ --diameter 140A
 
 Run it with: python examples/pick_a_folder.py [FOLDER]
@@ -25,8 +25,8 @@ print(f"{summary.particles} particles in {summary.micrographs} micrographs, box 
 cryopick.pick(folder / "micrographs", "blob", output=folder / "run", diameter="140A")
 
 # Every candidate was kept, so another threshold needs no second look at the micrographs.
-stricter = cryopick.rethreshold(folder / "run", threshold=0.6)
-print(f"{stricter.particles} particles with a score of 0.6 or better")
+stricter = cryopick.rethreshold(folder / "run", threshold=1.5 * summary.threshold)
+print(f"{stricter.particles} particles with a score of {stricter.threshold:.3g} or better")
 cryopick.rethreshold(folder / "run", threshold=None)  # and back
 
 evaluation = cryopick.evaluate(folder / "run", folder / "truth", diameter="140A")

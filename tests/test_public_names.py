@@ -8,16 +8,8 @@ import sys
 import cryopick
 
 PROMISED = {
-    *("Length", "Micrograph", "Picks", "__version__"),
-    *(
-        "find_micrographs",
-        "list_pickers",
-        "make_picker",
-        "parse_length",
-        "read_micrograph",
-        "read_picks",
-        "write_picks",
-    ),
+    *("Length", "Micrograph", "Picks", "__version__", "list_pickers", "make_picker", "parse_length"),
+    *("find_micrographs", "read_micrograph", "read_picks", "write_micrograph", "write_picks"),
     *("convert", "evaluate", "inspect", "pick", "rethreshold", "simulate"),
 }
 

@@ -95,7 +95,7 @@ def test_the_config_of_a_run_repeats_it_and_options_win_over_it(micrographs: Pat
 
 def test_rethreshold_and_reset(micrographs: Path, tmp_path: Path) -> None:
     cryopick("pick", micrographs, "-o", tmp_path / "run", "-d", f"{DIAMETER_PX}px")
-    assert cryopick("rethreshold", tmp_path / "run", "--threshold", "0.99").stdout.startswith("0 particles")
+    assert cryopick("rethreshold", tmp_path / "run", "--threshold", "1e6").stdout.startswith("0 particles")
     assert cryopick("rethreshold", tmp_path / "run", "--reset").stdout.startswith("6 particles")
     assert cryopick("rethreshold", tmp_path / "run").returncode == 1
 

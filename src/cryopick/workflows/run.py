@@ -44,7 +44,7 @@ class PickEvent:
 
     name: str
     status: str
-    """`done`, `failed`, or `skipped` where an earlier call had finished it; before them once `started`, without a name."""
+    """`done`, `failed`, or `skipped` where an earlier call had finished it; before them once `started`, with no name."""
     position: int
     """1 for the first micrograph, 0 for the start."""
     total: int
