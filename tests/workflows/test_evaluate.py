@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from discs import disc_centres
 from typer.testing import CliRunner
 
 from cryopick.cli.main import build_app
@@ -15,6 +16,9 @@ from cryopick.io.labels import Labels
 from cryopick.types import Picks
 from cryopick.workflows.evaluate import evaluate
 from cryopick.workflows.evaluation_report import as_json_object, as_table, draw_curves, write_evaluation
+from cryopick.workflows.pick import pick_to_folder
+from cryopick.workflows.pick_settings import make_settings
+from cryopick.workflows.rethreshold import rethreshold
 
 GRID = np.stack(np.meshgrid(np.arange(1, 9) * 100.0, np.arange(1, 6) * 100.0), axis=-1).reshape(-1, 2)  # 40 particles
 SHAPE_YX = (600, 900)
@@ -133,6 +137,46 @@ def test_centring_error_is_given_in_angstrom_when_the_pixel_size_is_known() -> N
     assert scores["centring"]["median_px"] == pytest.approx(3)
     assert scores["centring"]["median_angstrom"] == pytest.approx(6)
     assert scores["centring"]["mean_offset_x_px"] == pytest.approx(3)
+
+
+def disc_labels() -> dict[str, Labels]:
+    """Truth of the three micrographs of `folder_of_discs`, named as another program might."""
+    names = ("m1", "m2", "m3 é")
+    return {name: Labels(disc_centres(i), np.zeros(3, dtype=bool), 20.0, name) for i, name in enumerate(names)}
+
+
+def test_a_run_folder_gives_kept_picks_for_the_headline_and_all_candidates_for_the_curve(
+    folder_of_discs: Path, tmp_path: Path
+) -> None:
+    run_folder = tmp_path / "run"
+    summary = pick_to_folder([folder_of_discs], run_folder, make_settings("blob", diameter="20px"), workers=1)
+    at_default = evaluate(run_folder, disc_labels())
+    assert at_default.main.counts.f1 == 1
+    assert at_default.main.centring.median_px < 1
+    assert at_default.pixel_size_angstrom == 2.0
+    assert at_default.pixel_mask is not None
+    curve = at_default.main.curve
+    assert curve is not None
+    assert curve.true_positive[-1] == 9
+    in_force = int(np.searchsorted(-curve.threshold, -summary.threshold, side="right")) - 1
+    assert curve.recall[in_force] == at_default.main.counts.recall
+    assert curve.precision[in_force] == at_default.main.counts.precision
+
+    strict = float(curve.threshold[3])  # keeps the four best picks of the run
+    rethreshold(run_folder, strict)
+    moved = evaluate(run_folder, disc_labels())
+    assert (moved.main.counts.true_positive, moved.main.counts.false_negative) == (4, 5)
+    assert moved.main.average_precision == at_default.main.average_precision
+    from_files = evaluate(run_folder / "picks", disc_labels())
+    assert from_files.main.counts == moved.main.counts
+
+
+def test_an_unfinished_run_is_refused(tmp_path: Path, folder_of_discs: Path) -> None:
+    run_folder = tmp_path / "run"
+    pick_to_folder([folder_of_discs], run_folder, make_settings("blob", diameter="20px"), workers=1)
+    (run_folder / "summary.json").unlink()
+    with pytest.raises(InputError, match="not finished"):
+        evaluate(run_folder, disc_labels())
 
 
 def write_csv(path: Path, rows: list[tuple[float, float, str]], header: str) -> None:
