@@ -80,7 +80,8 @@ def threshold_of(folder: RunFolder, settings: PickSettings) -> tuple[float, str]
         done = [folder.read_candidates(record).kept().score for record in folder.records() if record.is_done]
         scores = np.concatenate(done) if done else np.empty(0, np.float32)
         chosen = picker.choose_threshold(scores, target_precision=settings.run.target_precision)
-        return float(chosen), "chosen by the picker from all scores"
+        limit = float(np.finfo(np.float32).max)  # JSON has no infinity; no score lies beyond
+        return min(max(float(chosen), -limit), limit), "chosen by the picker from all scores"
     return float(picker.default_threshold), "the picker's default"
 
 

@@ -44,7 +44,7 @@ class PickEvent:
 
     name: str
     status: str
-    """`done`, `failed`, or `skipped` where an earlier call had finished it; before them once `started`, with no name."""
+    """`done`, `failed`, or `skipped` where an earlier call had finished it; first of all `started`, with no name."""
     position: int
     """1 for the first micrograph, 0 for the start."""
     total: int
@@ -90,7 +90,10 @@ class Run:
             given = tomllib.loads(path.read_text(encoding="utf-8"))[picker.name]
             prepared = replace(picker, **convert_settings(type(picker), given, section=str(path)))
         else:
-            prepared = picker.prepare(self._sample())
+            sample = self._sample()
+            if not sample:  # nothing can be read: each micrograph will say why
+                return
+            prepared = picker.prepare(sample)
             self.folder.write(path, to_toml({picker.name: as_plain(prepared)}))
             before = as_plain(picker)
             learnt = {name: value for name, value in as_plain(prepared).items() if before.get(name) != value}
