@@ -62,13 +62,13 @@ PRESETS: Mapping[str, Preset] = {
     "small": Preset(
         task=GeneralTask(),
         training=TrainSettings(
-            steps=4800,
+            steps=4000,
             learning_rate=2e-3,
             weight_decay=0.02,
             warmup_steps=100,
             gradient_clip=2.0,
             ema_decay=0.999,
-            validate_every=600,
+            validate_every=800,
             checkpoint_every=200,
             precision="bf16-mixed",
             workers=1,
