@@ -167,6 +167,21 @@ def test_nothing_is_picked_under_an_exclusion_mask(folder_of_discs: Path, tmp_pa
     assert len(read_relion(tmp_path / "run" / "picks" / "m2_picks.star")["m2"]) == 3
 
 
+def test_names_in_no_encoding_and_with_markup_in_them_are_no_obstacle(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    names = [os.fsdecode(b"old \xff name.mrc"), "<b>&amp;'.mrc", "-o.mrc", "100%.mrc"]
+    for seed, name in enumerate(names):
+        write_micrograph(tmp_path / "in" / name, disc_micrograph(name, seed=seed))
+    summary, _ = run(tmp_path / "in", tmp_path / "run")
+    assert summary.particles == 12
+    assert sorted(read_relion(tmp_path / "run" / "particles.star")) == sorted(names)
+    report = (tmp_path / "run" / "report.html").read_text(errors="surrogateescape")
+    assert "<b>&amp;'" not in report
+    assert "&lt;b&gt;&amp;amp;&#x27;.mrc" in report
+    _, events = run(tmp_path / "in", tmp_path / "run")
+    assert {event.status for event in events} == {"skipped"}
+
+
 # ------------------------------------------------------------------------------------------------- a second call
 
 

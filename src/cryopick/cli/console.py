@@ -21,7 +21,7 @@ class Listener(Protocol):
 
 def print_json(content: dict[str, Any]) -> None:
     """One line of JSON on stdout; NaN, which JSON lacks, becomes null."""
-    sys.stdout.write(json.dumps(_without_nan(content), ensure_ascii=False, allow_nan=False) + "\n")
+    sys.stdout.write(json.dumps(_without_nan(content), allow_nan=False) + "\n")
     sys.stdout.flush()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from importlib import import_module
 
@@ -61,6 +62,8 @@ def _not_called() -> None:
 
 def main() -> None:
     """Entry point: known errors become one line on stderr and exit code 1, without a traceback."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # file names may be in no encoding at all
     called = next((word for word in sys.argv[1:] if not word.startswith("-")), None)
     try:
         build_app(called)()

@@ -18,8 +18,6 @@ from cryopick.workflows.pick_settings import DEFAULT_PICKER, RunSettings, make_s
 from cryopick.workflows.results import RunSummary
 from cryopick.workflows.run import summary_as_dict
 
-SHOWN_FAILURES = 5
-
 
 def pick(
     *,
@@ -78,15 +76,10 @@ def pick(
 def print_summary(summary: RunSummary, output: Path) -> None:
     """What a run came to and what to do with it."""
     print_warnings(dict(summary.warnings))
-    for name, error in list(summary.failed.items())[:SHOWN_FAILURES]:
-        typer.echo(f"not picked: {name}: {error}", err=True)
-    if len(summary.failed) > SHOWN_FAILURES:
-        typer.echo(f"not picked: {len(summary.failed) - SHOWN_FAILURES} more, see {output / 'run.log'}", err=True)
     done = summary.micrographs - len(summary.failed)
-    failed = f" ({len(summary.failed)} more failed)" if summary.failed else ""
-    typer.echo(
-        f"{summary.particles:,} particles in {done:,} micrographs{failed}, score {summary.threshold:.4g} or better"
-    )
+    failed = f" ({len(summary.failed):,} more failed, see {output / 'run.log'})" if summary.failed else ""
+    micrographs = f"{done:,} micrograph{'' if done == 1 else 's'}{failed}"
+    typer.echo(f"{summary.particles:,} particles in {micrographs}, score {summary.threshold:.4g} or better")
     if summary.box_px is not None and summary.diameter_px is not None:
         size = f"{summary.diameter_px:g} px"
         size += "" if summary.diameter_angstrom is None else f" ({summary.diameter_angstrom:g} Å)"

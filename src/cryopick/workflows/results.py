@@ -218,5 +218,5 @@ def _diameter_px(kept: list[Picks], settings: PickSettings, pixel_size: float | 
 
 def read_summary(path: Path) -> dict[str, Any]:
     """`summary.json` of a run folder."""
-    content: dict[str, Any] = json.loads((path / SUMMARY).read_text(encoding="utf-8"))
+    content: dict[str, Any] = json.loads((path / SUMMARY).read_text(encoding="utf-8", errors="surrogateescape"))
     return content
