@@ -9,8 +9,8 @@ import cryopick
 
 PROMISED = {
     *("Length", "Micrograph", "Picks", "__version__", "list_pickers", "make_picker", "parse_length"),
-    *("find_micrographs", "read_micrograph", "read_picks", "write_micrograph", "write_picks"),
-    *("convert", "evaluate", "inspect", "pick", "rethreshold", "simulate"),
+    *("find_micrographs", "read_labels", "read_micrograph", "read_picks", "write_micrograph", "write_picks"),
+    *("benchmark", "convert", "evaluate", "inspect", "pick", "rethreshold", "simulate"),
 }
 
 

@@ -30,6 +30,7 @@ _PUBLIC = {
     "pick": "cryopick.workflows.pick",
     "rethreshold": "cryopick.workflows.rethreshold",
     "evaluate": "cryopick.workflows.evaluate",
+    "benchmark": "cryopick.workflows.benchmark",
     "convert": "cryopick.workflows.convert",
     "inspect": "cryopick.workflows.inspect",
     "simulate": "cryopick.workflows.simulate",
@@ -37,6 +38,7 @@ _PUBLIC = {
     "read_micrograph": "cryopick.io.images",
     "write_micrograph": "cryopick.io.images",
     "read_picks": "cryopick.io.coordinates",
+    "read_labels": "cryopick.io.labels",
     "write_picks": "cryopick.io.coordinates",
 }
 
