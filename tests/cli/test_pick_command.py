@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
+import io
 import json
+import resource
 import subprocess
 import sys
-import time
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
 from discs import DIAMETER_PX, disc_micrograph
 
+from cryopick.cli.main import main
 from cryopick.io.images import write_micrograph
 from cryopick.pickers.registry import list_pickers, picker_class
 from cryopick.workflows.settings import settings_of
 
 
 def cryopick(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    words = [sys.executable, "-m", "cryopick.cli.main", *map(str, arguments)]
-    return subprocess.run(words, capture_output=True, text=True, check=False, cwd=cwd, timeout=120)
+    """Run the command as its entry point does, in this process, which saves a start of Python each time."""
+    words = ["cryopick", *map(str, arguments)]
+    sys.modules.pop("cryopick.cli.pick", None)  # its options depend on the command line at the time of import
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.setattr(sys, "argv", words)
+        patch.chdir(cwd or Path.cwd())
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
+    return subprocess.CompletedProcess(words, code, out.getvalue(), err.getvalue())
 
 
 @pytest.fixture
@@ -29,14 +42,14 @@ def micrographs(tmp_path: Path) -> Path:
     return tmp_path / "in"
 
 
-def test_help_answers_within_half_a_second() -> None:
-    cryopick("--help")
-    seconds = []
-    for _ in range(3):
-        start = time.perf_counter()
-        assert "pick" in cryopick("--help").stdout
-        seconds.append(time.perf_counter() - start)
-    assert min(seconds) < 0.5
+def test_help_costs_less_than_half_a_second() -> None:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    words = [sys.executable, "-m", "cryopick.cli.main", "--help"]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert "Pick particles" in done.stdout
+    # processor time, which other programs on the machine do not lengthen as they do the time on the clock
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.5
 
 
 def test_help_of_the_program_imports_nothing_heavy() -> None:
