@@ -428,11 +428,12 @@ def _make_optimizer(trainable: Trainable, network: nn.Module, settings: TrainSet
     else:
         groups = [{"params": [parameter for parameter in network.parameters() if parameter.requires_grad]}]
     rate, decay = settings.learning_rate, settings.weight_decay
+    is_fused = settings.precision != "16-mixed"  # a fused step unscales gradients itself, which forbids clipping them
     if settings.optimizer == "sgd":
         return optim.SGD(groups, lr=rate, weight_decay=decay, momentum=0.9)
     if settings.optimizer == "adam":
-        return optim.Adam(groups, lr=rate, weight_decay=decay, fused=True)
-    return optim.AdamW(groups, lr=rate, weight_decay=decay, fused=True)
+        return optim.Adam(groups, lr=rate, weight_decay=decay, fused=is_fused)
+    return optim.AdamW(groups, lr=rate, weight_decay=decay, fused=is_fused)
 
 
 def _plain_optimizer(optimizer: Any) -> Any:

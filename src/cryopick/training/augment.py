@@ -1,0 +1,52 @@
+"""Changes of a labelled crop that leave it a plausible micrograph; coordinates move with the pixels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryopick.geometry.transforms import flip_x, flip_y, transpose
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledCrop:
+    """A part of a labelled micrograph at working scale.
+
+    Parameters
+    ----------
+    image : (h, w) float32, particles dark
+    xy_px, diameter_px : (n, 2) and (n,), labelled particles whose centre is inside
+    is_uncertain : (n,) True where a label must not count
+    is_complete : True when every particle in the crop is labelled
+    """
+
+    image: NDArray[np.float32]
+    xy_px: NDArray[np.float64]
+    diameter_px: NDArray[np.float64]
+    is_uncertain: NDArray[np.bool_]
+    is_complete: bool
+
+
+def dihedral(crop: LabelledCrop, number: int) -> LabelledCrop:
+    """One of the eight symmetries of the square, 0 the identity: bit 0 flips y, bit 1 flips x, bit 2 transposes.
+
+    Micrographs have no up or down, and the detector's pixels are square. Astigmatism turns with the crop.
+    """
+    if not 0 <= number < 8:
+        raise ValueError(f"symmetry {number}: expected 0 to 7")
+    image, xy_px = crop.image, crop.xy_px
+    for bit, pixels, move in ((1, np.flipud, flip_y), (2, np.fliplr, flip_x), (4, np.transpose, transpose)):
+        if number & bit:
+            xy_px = move(xy_px, (image.shape[0], image.shape[1]))
+            image = pixels(image)
+    return replace(crop, image=np.ascontiguousarray(image), xy_px=xy_px)
+
+
+def jitter_intensity(crop: LabelledCrop, rng: np.random.Generator, *, noise: float = 0.2) -> LabelledCrop:
+    """Another brightness and contrast, and up to `noise` standard deviations of further white noise."""
+    spread = float(crop.image.std())
+    gain, offset = np.exp(rng.normal(0.0, 0.2)), rng.normal(0.0, 0.5) * spread
+    added = rng.uniform(0.0, noise) * spread * rng.standard_normal(crop.image.shape)
+    return replace(crop, image=np.asarray(gain * (crop.image + added) + offset, dtype=np.float32))

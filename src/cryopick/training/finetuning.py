@@ -1,0 +1,85 @@
+"""Fine-tuning without forgetting: new data and old data side by side, in training and in validation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cryopick.training.trainable import GroupsParameters, Trainable
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+NEW_MARK = "is_new_data"
+"""Entry of a batch: 1 for new data, 0 for old."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Before:
+    """Scores of the weights that fine-tuning starts from."""
+
+    new: float
+    old: float
+
+
+@dataclass
+class MixedTrainable:
+    """Two trainables of one network: batches of new and old data in turn, so that two per step hold one of each.
+
+    Parameters
+    ----------
+    new, old : same architecture; `old` is what the weights were trained on, usually simulation
+    before : scores at the start
+    max_loss : how much of the old score may be lost; weights that lose more are never kept
+    """
+
+    new: Trainable
+    old: Trainable
+    before: Before
+    max_loss: float = 0.02
+    picker: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.picker = self.new.picker
+
+    def architecture(self) -> dict[str, Any]:
+        return self.new.architecture()
+
+    def build_network(self) -> nn.Module:
+        return self.new.build_network()
+
+    def parameter_groups(self, network: nn.Module) -> list[dict[str, Any]]:
+        if isinstance(self.new, GroupsParameters):
+            return self.new.parameter_groups(network)
+        return [{"params": [parameter for parameter in network.parameters() if parameter.requires_grad]}]
+
+    def make_batch(self, index: int, rng: np.random.Generator) -> dict[str, Tensor]:
+        """Even batches hold new data, odd ones old."""
+        import torch
+
+        is_new = index % 2 == 0
+        batch = (self.new if is_new else self.old).make_batch(index // 2, rng)
+        return {**batch, NEW_MARK: torch.tensor(int(is_new))}
+
+    def loss(self, network: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        inner = {name: value for name, value in batch.items() if name != NEW_MARK}
+        is_new = bool(batch[NEW_MARK])
+        losses = (self.new if is_new else self.old).loss(network, inner)
+        # both kinds of batches name the same values, so that means over a step are of what they say, halved
+        nothing = losses["loss"].detach() * 0
+        halves = (losses["loss"].detach(), nothing) if is_new else (nothing, losses["loss"].detach())
+        return {"loss": losses["loss"], "new": 2 * halves[0], "old": 2 * halves[1]}
+
+    def validate(self, network: nn.Module) -> dict[str, float]:
+        """Both scores; `score` is that on new data, unless the old one fell too far: then it is below the start."""
+        new, old = self.new.validate(network)["score"], self.old.validate(network)["score"]
+        lost = self.before.old - old
+        score = new if lost <= self.max_loss else min(new, self.before.new) - lost
+        return {"score": score, "new": new, "old": old}
+
+    def card_entries(self, network: nn.Module) -> dict[str, Any]:
+        old, new = self.old.card_entries(network), self.new.card_entries(network)
+        return {**old, **new, "data": {"new": new.get("data", {}), "old": old.get("data", {})}}

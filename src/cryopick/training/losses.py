@@ -1,0 +1,80 @@
+"""Losses that several picker families share; logits in, scalars out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def dice_loss(logits: Tensor, target: Tensor, *, smooth: float = 1.0) -> Tensor:
+    """1 - soft Dice coefficient, over the whole batch.
+
+    Parameters
+    ----------
+    logits, target : same shape; target in [0, 1]
+    smooth : added to both sides of the fraction, so that empty images give 0 for empty answers
+
+    References
+    ----------
+    F. Milletari et al., V-Net, 3DV 2016 (there with squares in the denominator; ours has sums).
+    """
+    probability = logits.sigmoid()
+    both = (probability * target).sum()
+    return 1 - (2 * both + smooth) / (probability.sum() + target.sum() + smooth)
+
+
+def bce_dice_loss(logits: Tensor, target: Tensor) -> dict[str, Tensor]:
+    """Binary cross-entropy plus Dice, in equal parts; the parts are returned by name too."""
+    from torch.nn.functional import binary_cross_entropy_with_logits
+
+    bce, dice = binary_cross_entropy_with_logits(logits, target), dice_loss(logits, target)
+    return {"loss": bce + dice, "bce": bce, "dice": dice}
+
+
+def non_negative_pu_loss(logits: Tensor, is_positive: Tensor, weight: Tensor, *, prior: float) -> Tensor:
+    """Binary cross-entropy when only some positives are labelled and everything else may be either.
+
+    `prior * P(+) + max(0, U(-) - prior * P(-))`: the unlabelled pixels are treated as a mixture that holds `prior`
+    positives. Where the bracket falls below 0 the network has begun to memorise, and it is held at 0.
+
+    Parameters
+    ----------
+    logits, is_positive, weight : same shape; `is_positive` 1 on labelled positives, else 0; `weight` 0 leaves out
+    prior : share of positives among all pixels, labelled or not
+
+    References
+    ----------
+    R. Kiryo et al., Positive-Unlabeled Learning with Non-Negative Risk Estimator, NeurIPS 2017, eq. 6.
+    """
+    from torch.nn.functional import softplus
+
+    positive, unlabelled = is_positive * weight, (1 - is_positive) * weight
+    n_positive, n_unlabelled = positive.sum().clamp(min=1), unlabelled.sum().clamp(min=1)
+    as_positive, as_negative = softplus(-logits), softplus(logits)
+    found = (as_positive * positive).sum() / n_positive
+    refused = (as_negative * positive).sum() / n_positive
+    background = (as_negative * unlabelled).sum() / n_unlabelled
+    loss: Tensor = prior * found + (background - prior * refused).clamp(min=0)
+    return loss
+
+
+def focal_heatmap_loss(logits: Tensor, heat: Tensor, *, alpha: float = 2.0, beta: float = 4.0) -> Tensor:
+    """Penalty-reduced pixel-wise focal loss of a centre heatmap, divided by the number of centres.
+
+    Parameters
+    ----------
+    heat : target in [0, 1], exactly 1 at centres
+
+    References
+    ----------
+    X. Zhou et al., Objects as Points, arXiv:1904.07850, eq. 1.
+    """
+    from torch.nn.functional import logsigmoid
+
+    probability = logits.sigmoid()
+    is_centre = (heat == 1).to(logits.dtype)
+    at_centre = -((1 - probability) ** alpha) * logsigmoid(logits) * is_centre
+    elsewhere = -((1 - heat) ** beta) * probability**alpha * logsigmoid(-logits) * (1 - is_centre)
+    return (at_centre + elsewhere).sum() / is_centre.sum().clamp(min=1)
