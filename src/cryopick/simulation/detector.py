@@ -33,7 +33,7 @@ def add_gain_residue(rng: np.random.Generator, image: NDArray[np.float32], *, st
     height, width = image.shape
     image *= 1 + np.float32(strength) * rng.standard_normal((1, width), dtype=np.float32)
     image *= 1 + np.float32(0.5 * strength) * rng.standard_normal((height, 1), dtype=np.float32)
-    tiles = 1 + np.float32(strength) * rng.standard_normal((2, 4), dtype=np.float32)
+    tiles = 1 + np.float32(0.3 * strength) * rng.standard_normal((2, 4), dtype=np.float32)
     for row, band in enumerate(np.array_split(np.arange(height), 2)):
         for column, stripe in enumerate(np.array_split(np.arange(width), 4)):
             image[band[0] : band[-1] + 1, stripe[0] : stripe[-1] + 1] *= tiles[row, column]

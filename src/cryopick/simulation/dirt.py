@@ -201,7 +201,9 @@ def add_film_edge(
     is_film = inwards > 0
     if material == "gold":
         thickness = depth * np.float32(thickness_angstrom)
-        grains = 1 + np.float32(0.25) * smooth_field(rng, scene.shape_yx, cells=int(rng.integers(20, 60)))
+        across = max(scene.shape_yx) * scene.pixel_size_angstrom
+        cells = int(np.clip(across / draw_log(rng, (150.0, 500.0)), 8, max(scene.shape_yx) / 2))
+        grains = 1 + np.float32(0.3) * np.abs(smooth_field(rng, scene.shape_yx, cells=cells))
         scene.potential += thickness * np.float32(0.2 * GOLD_VOLT)
         scene.opacity += thickness * grains / np.float32(GOLD_MEAN_FREE_PATH_ANGSTROM)
         scene.grain += depth * np.float32(rng.uniform(200, 800) / scene.pixel_size_angstrom**0.5)

@@ -74,13 +74,16 @@ def apply_look(
     import cv2
 
     shape_yx = (image.shape[0], image.shape[1])
-    if look.shortest_px is not None or look.longest_px is not None:
-        band = band_pass_response(shape_yx, longest_px=look.longest_px, shortest_px=look.shortest_px)
-        response = band if response is None else np.asarray(response * band)
     if response is not None:
         spectrum = fft.rfft2(image, workers=workers)
+        if look.shortest_px is not None and look.longest_px is None:
+            response = np.asarray(
+                response * band_pass_response(shape_yx, longest_px=None, shortest_px=look.shortest_px)
+            )
         spectrum *= response
         image = np.asarray(fft.irfft2(spectrum, s=shape_yx, workers=workers), dtype=np.float32)
+    if look.longest_px is not None or (look.shortest_px is not None and response is None):
+        image = band_pass(image, longest_px=look.longest_px, shortest_px=look.shortest_px, workers=workers)
     if look.coarser < 1:
         small = cv2.resize(image, None, fx=look.coarser, fy=look.coarser, interpolation=cv2.INTER_AREA)
         image = np.asarray(cv2.resize(small, shape_yx[::-1], interpolation=cv2.INTER_CUBIC), dtype=np.float32)
@@ -95,18 +98,28 @@ def apply_look(
 
 
 def band_pass(
-    image: NDArray[np.float32], *, longest_px: float | None, shortest_px: float | None
+    image: NDArray[np.float32], *, longest_px: float | None, shortest_px: float | None, workers: int = 1
 ) -> NDArray[np.float32]:
     """Keep structure between two lengths, (h, w) float32; the mean stays.
 
     Parameters
     ----------
-    longest_px : half height of the high-pass, Gaussian; None keeps all low frequencies
+    longest_px : half height of the high-pass, Gaussian; None keeps all low frequencies. The image is mirrored at its
+        border, so that a brightness gradient leaves no frame
     shortest_px : half height of the low-pass, Gaussian; None keeps all high frequencies
     """
-    spectrum = fft.rfft2(image)
-    response = band_pass_response(image.shape, longest_px=longest_px, shortest_px=shortest_px)
-    return np.asarray(fft.irfft2(spectrum * response, s=image.shape), dtype=np.float32)
+    import cv2
+
+    height, width = image.shape
+    mirrored = 0 if longest_px is None else min(int(longest_px), height - 1, width - 1)
+    if mirrored:
+        image = np.asarray(
+            cv2.copyMakeBorder(image, mirrored, mirrored, mirrored, mirrored, cv2.BORDER_REFLECT_101), dtype=np.float32
+        )
+    spectrum = fft.rfft2(image, workers=workers)
+    spectrum *= band_pass_response(image.shape, longest_px=longest_px, shortest_px=shortest_px)
+    filtered = fft.irfft2(spectrum, s=image.shape, workers=workers)
+    return np.ascontiguousarray(filtered[mirrored : mirrored + height, mirrored : mirrored + width], dtype=np.float32)
 
 
 def band_pass_response(

@@ -137,7 +137,7 @@ class DetectorRanges:
     dose_e_per_angstrom2: Range = (15.0, 70.0)
     dqe_zero: Range = (0.35, 0.95)
     mtf_nyquist: Range = (0.15, 0.7)
-    gain_residue: Range = (0.0, 0.01)
+    gain_residue: Range = (0.0, 0.008)
     dead_line_probability: float = 0.05
     hot_pixel_fraction: Range = (0.0, 2e-6)
     border_probability: float = 0.12
