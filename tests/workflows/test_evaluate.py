@@ -171,6 +171,19 @@ def test_a_run_folder_gives_kept_picks_for_the_headline_and_all_candidates_for_t
     assert from_files.main.counts == moved.main.counts
 
 
+def test_a_data_set_with_its_images_is_truth_too(folder_of_discs: Path, tmp_path: Path) -> None:
+    simulated = tmp_path / "sim"
+    images = simulated / "micrographs"
+    images.mkdir(parents=True)
+    for seed, name in enumerate(("m1", "m2")):
+        (images / f"{name}.mrc").write_bytes((folder_of_discs / f"{name}.mrc").read_bytes())
+        rows = "".join(f"{x},{y},particle\n" for x, y in disc_centres(seed))
+        (images / f"{name}.csv").write_text("x,y,kind\n" + rows)
+    (images / "set.json").write_text('{"diameter_px": 20}')
+    pick_to_folder([images], tmp_path / "run", make_settings("blob", diameter="20px"), workers=1)
+    assert evaluate(tmp_path / "run", simulated).main.counts.f1 == 1
+
+
 def test_an_unfinished_run_is_refused(tmp_path: Path, folder_of_discs: Path) -> None:
     run_folder = tmp_path / "run"
     pick_to_folder([folder_of_discs], run_folder, make_settings("blob", diameter="20px"), workers=1)

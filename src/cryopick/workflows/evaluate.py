@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from cryopick.errors import InputError, SettingsError
 from cryopick.geometry.units import Length, parse_length
-from cryopick.io.labels import Labels, read_labels
+from cryopick.io.labels import Labels
 from cryopick.metrics.bootstrap import DetectionIntervals, Interval, bootstrap_average_precision, bootstrap_counts
 from cryopick.metrics.calibration import Calibration, calibrate
 from cryopick.metrics.detection import (
@@ -34,7 +34,7 @@ from cryopick.metrics.published import (
     pixel_mask_scores,
 )
 from cryopick.types import Picks
-from cryopick.workflows.scored_sets import LabelledPicks, pair_up, read_picked_set
+from cryopick.workflows.scored_sets import LabelledPicks, pair_up, read_picked_set, read_truth
 
 TOLERANCES = (0.25, 0.5)
 """Largest distance between a pick and its particle, in diameters. 0.25 equals the published box IoU of 0.6 along an
@@ -129,7 +129,8 @@ def evaluate(
     ----------
     picks : a run folder (its kept picks give the headline, all its candidates the curve), any coordinate file or folder
         of them, or picks in memory
-    truth : label files (CSV with `x,y,kind`, or any coordinate format), or labels in memory
+    truth : label files (CSV with `x,y,kind`, or any coordinate format), a data set with its images in `micrographs`
+        (a simulation, CryoPPP), or labels in memory
     diameter : particle diameter; None takes it from the labels (`set.json`, a diameter column)
     tolerance : in diameters; scores at 0.25 and 0.5 are always given as well
     pixel_size_angstrom : Å per px, where picks and labels do not say
@@ -147,7 +148,7 @@ def evaluate(
     if not 0 < tolerance <= 1:
         raise SettingsError(f"tolerance is {tolerance:g} diameters, expected more than 0 and at most 1")
     picked = read_picked_set(picks)
-    labels = truth if isinstance(truth, Mapping) else read_labels(truth)
+    labels = truth if isinstance(truth, Mapping) else read_truth(Path(truth))
     length = parse_length(diameter) if isinstance(diameter, str) else diameter
     notes: list[str] = []
     scored = pair_up(

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from cryopick.errors import InputError, SettingsError
 from cryopick.geometry.units import Length
-from cryopick.io.labels import Labels
+from cryopick.io.labels import Labels, read_labels
 from cryopick.io.names import match_micrograph_names
+from cryopick.training.datasets import CRYOPPP_IMAGES, open_dataset
 from cryopick.types import Picks
 from cryopick.workflows.run_folder import SUMMARY, RunFolder
 
@@ -79,6 +80,16 @@ def _read_run(folder: RunFolder) -> PickedSet:
             is_threshold_only[record.name] = every.is_kept
     meaning = str(summary.get("score_meaning", ""))
     return PickedSet(candidates, is_threshold_only, "probability" in meaning.lower(), tuple(summary.get("failed", ())))
+
+
+def read_truth(path: Path) -> dict[str, Labels]:
+    """Labels from label files, or from a data set that keeps its images in a folder `micrographs`.
+
+    Such a data set (a simulation, CryoPPP as published) is opened as one, which checks its frame on the images.
+    """
+    if (path / CRYOPPP_IMAGES).is_dir():
+        return {item.name: item.labels for item in open_dataset(path) if item.labels is not None}
+    return read_labels(path)
 
 
 def pair_up(
