@@ -28,6 +28,10 @@ WORKING_PX = 1024
 MIN_SCORE = 0.4
 BIN = 0.04
 """Width of the histogram bins, in the natural logarithm of the diameter."""
+MIN_DETECTIONS = 3
+MIN_FIT_DETECTIONS = 30
+FIT_LIMIT = 1.3
+"""Largest factor between a given diameter and the size that the network works at."""
 POPULATION_SHARE = 0.25
 """A second size is reported when it explains at least this share of what the first one does."""
 
@@ -98,19 +102,14 @@ def estimate_diameter(model: HeatmapModel, micrographs: Sequence[Micrograph]) ->
     populations = _modes(sizes, weights)
     if not populations:
         return None
-    diameter, medians, count = populations[0], [], 0
-    for _ in range(2):  # the size is read most exactly at the right scale
-        refined = [
-            _in_unit(_detect(model, micrograph, diameter_px=diameter / scale), scale).diameter_px
-            for micrograph, scale in zip(micrographs, unit_px, strict=True)
-        ]
-        medians = [float(np.median(found)) for found in refined if len(found) >= 3]
-        found = np.concatenate(refined)
-        if len(found) < 3:
-            return None
-        diameter, count = float(np.median(found)), len(found)
+    found = _refine(model, micrographs, diameter=populations[0], unit_px=unit_px)
+    if found is None:
+        return None
+    medians = [float(np.median(sizes)) for sizes in found if len(sizes) >= MIN_DETECTIONS]
+    every = np.concatenate(found)
+    diameter, count = float(np.median(every)), len(every)
     spread = float(np.std(medians)) / np.sqrt(len(medians)) if len(medians) > 1 else 0.0
-    own_error = 1.2533 * float(np.std(found)) / np.sqrt(count)  # standard error of a median
+    own_error = 1.2533 * float(np.std(every)) / np.sqrt(count)  # standard error of a median
     unit = "A" if _has_pixel_size(micrographs) else "px"
     return DiameterEstimate(
         diameter=Length(diameter, diameter, unit),
@@ -119,6 +118,42 @@ def estimate_diameter(model: HeatmapModel, micrographs: Sequence[Micrograph]) ->
         micrograph_count=len(micrographs),
         populations=(diameter, *populations[1:]),
     )
+
+
+def fit_working_diameter(model: HeatmapModel, micrographs: Sequence[Micrograph], given: Length) -> Length:
+    """The size at which the network sees these particles best, near a given diameter.
+
+    Users count a diameter to the tips of the longest view, or with a margin; the network knows the extent that it can
+    see. Working at that size finds more. At most `FIT_LIMIT` away from the given one; where the network sees too few
+    particles to tell, the given one.
+    """
+    unit_px = _unit_px(micrographs) if given.unit == "A" else [1.0] * len(micrographs)
+    found = _refine(model, micrographs, diameter=given.middle, unit_px=unit_px)
+    if found is None or sum(map(len, found)) < MIN_FIT_DETECTIONS:
+        return given
+    fitted = float(np.median(np.concatenate(found)))
+    fitted = float(np.clip(fitted, given.middle / FIT_LIMIT, given.middle * FIT_LIMIT))
+    return Length(fitted, fitted, given.unit)
+
+
+def _refine(
+    model: HeatmapModel, micrographs: Sequence[Micrograph], *, diameter: float, unit_px: Sequence[float]
+) -> list[NDArray[np.float64]] | None:
+    """Sizes of the confident detections of each micrograph, read twice, since they are most exact at the right scale.
+
+    None where there are fewer than `MIN_DETECTIONS`.
+    """
+    found: list[NDArray[np.float64]] = []
+    for _ in range(2):
+        found = [
+            _in_unit(_detect(model, micrograph, diameter_px=diameter / scale), scale).diameter_px
+            for micrograph, scale in zip(micrographs, unit_px, strict=True)
+        ]
+        every = np.concatenate(found)
+        if len(every) < MIN_DETECTIONS:
+            return None
+        diameter = float(np.median(every))
+    return found
 
 
 def _has_pixel_size(micrographs: Sequence[Micrograph]) -> bool:
@@ -173,7 +208,7 @@ def _modes(sizes: NDArray[np.float64], weights: NDArray[np.float64]) -> list[flo
     """Diameters at the peaks of the smoothed, weighted histogram of log size, the highest first."""
     from scipy.ndimage import gaussian_filter1d
 
-    if len(sizes) < 3:
+    if len(sizes) < MIN_DETECTIONS:
         return []
     log_size = np.log(sizes)
     edges = np.arange(log_size.min() - 10 * BIN, log_size.max() + 11 * BIN, BIN)

@@ -226,6 +226,9 @@ class GeneralPicker:
     """Never chosen lower, so that a run of empty micrographs yields none."""
 
     diameter: Annotated[Length | None, "particle diameter, for example 180A or 108px; measured when not given"] = None
+    working_diameter: Annotated[
+        Length | None, "size at which the network looks; where not set, fitted near the diameter on the micrographs"
+    ] = None
     weights: Annotated[Path | None, "checkpoint to use instead of the shipped one"] = None
     device: Annotated[str, "auto, cpu, cuda or cuda:N"] = "auto"
     precision: Annotated[str, "auto, float32 or bfloat16; auto takes bfloat16 where the hardware has it"] = "auto"
@@ -237,17 +240,21 @@ class GeneralPicker:
             raise SettingsError(f"precision is {self.precision!r}, expected auto, float32 or bfloat16")
 
     def prepare(self, micrographs: Sequence[Micrograph]) -> Self:
-        """Measure the diameter on a few micrographs of the run, unless it is given."""
-        if self.diameter is not None or not micrographs:
-            return self
-        from cryopick.pickers.diameter import estimate_diameter
+        """Measure the diameter on a few micrographs of the run unless it is given, and fit the working scale."""
+        from cryopick.pickers.diameter import estimate_diameter, fit_working_diameter
 
-        estimate = estimate_diameter(self._model(), micrographs)
-        if estimate is None:
-            return replace(
-                self, measured="nothing looks like a particle at any size; give --diameter to search for one"
-            )
-        return replace(self, diameter=estimate.diameter, measured=str(estimate))
+        if not micrographs:
+            return self
+        if self.diameter is None:
+            estimate = estimate_diameter(self._model(), micrographs)
+            if estimate is None:
+                return replace(self, measured="nothing looks like a particle at any size; --diameter searches for one")
+            diameter = estimate.diameter
+            return replace(self, diameter=diameter, working_diameter=diameter, measured=str(estimate))
+        if self.working_diameter is not None or self.diameter.is_range:
+            return self
+        fitted = fit_working_diameter(self._model(), micrographs, self.diameter)
+        return replace(self, working_diameter=fitted)
 
     def choose_threshold(self, scores: NDArray[np.float32], *, target_precision: float | None = None) -> float:
         """The cut with the highest expected F1, or the lowest one whose expected precision reaches the target."""
@@ -267,9 +274,10 @@ class GeneralPicker:
                 shape_yx=micrograph.shape_yx,
                 pixel_size_angstrom=micrograph.pixel_size_angstrom,
             )
+        working = picker.working_diameter or picker.diameter
         found = [
             picks_at_scale(self._model(), micrograph, diameter_px=diameter_px)
-            for diameter_px in _scales_px(*picker.diameter.to_px(micrograph.pixel_size_angstrom))
+            for diameter_px in _scales_px(*working.to_px(micrograph.pixel_size_angstrom))
         ]
         return found[0] if len(found) == 1 else _merge_scales(found)
 

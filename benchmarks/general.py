@@ -1,0 +1,283 @@
+"""What `general` reaches: real sets, the simulated suite against the physical limit, calibration, junk, cost.
+
+    python benchmarks/general.py --real path/to/sets --output benchmarks/results
+
+`--real` names a folder of labelled sets (images, one CSV each, set.json); without it only simulation is measured. One
+setting serves all sets. Writes general.json and general.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+
+from cryopick.geometry.selection import SelectionSettings, select
+from cryopick.geometry.units import Length
+from cryopick.io.labels import Labels
+from cryopick.pickers.general import GeneralPicker
+from cryopick.processing.probability import expected_scores
+from cryopick.simulation.crops import CropGenerator, CropRanges
+from cryopick.simulation.ideal import ideal_detection
+from cryopick.simulation.micrograph import SimulatedMicrograph
+from cryopick.simulation.recipe import DirtRanges, Recipe
+from cryopick.simulation.suite import suite_sets
+from cryopick.training.datasets import open_dataset
+from cryopick.types import Micrograph, Picks
+from cryopick.workflows.evaluate import Evaluation, evaluate
+from cryopick.workflows.machine import describe_machine
+
+JUNK_EXCLUSION = 0.5
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--real", type=Path, help="folder of labelled sets")
+    parser.add_argument("--output", type=Path, default=Path("benchmarks/results"))
+    parser.add_argument("--weights", type=Path, help="checkpoint instead of the shipped one")
+    parser.add_argument("--skip", nargs="*", default=[], choices=["suite", "junk", "cost"])
+    args = parser.parse_args()
+    picker = GeneralPicker(weights=args.weights)
+    found: dict[str, object] = {"machine": str(describe_machine())}
+    if args.real is not None:
+        found["real"] = real_sets(picker, args.real)
+    if "suite" not in args.skip:
+        found["suite"] = suite(picker)
+    if "junk" not in args.skip:
+        found["junk"] = junk(picker)
+    if "cost" not in args.skip:
+        found["cost"] = cost(picker)
+    args.output.mkdir(parents=True, exist_ok=True)
+    (args.output / "general.json").write_text(json.dumps(found, indent=1) + "\n")
+    text = as_markdown(found)
+    (args.output / "general.md").write_text(text)
+    print(text)
+
+
+# ------------------------------------------------------------------------------------------------------- measuring
+
+
+def run(picker: GeneralPicker, micrographs: list[Micrograph], diameter: Length | None) -> tuple[list[Picks], float]:
+    """What `cryopick pick` does with these micrographs: prepare, pick, one threshold for all; picks and threshold."""
+    from dataclasses import replace
+
+    picker = replace(picker, diameter=diameter).prepare(micrographs)
+    candidates = [picker.pick(micrograph) for micrograph in micrographs]
+    masks = [picks.maps["junk"] > JUNK_EXCLUSION if "junk" in picks.maps else None for picks in candidates]
+    everything = [
+        select(picks, SelectionSettings(), threshold=-np.inf, exclusion_mask=mask)
+        for picks, mask in zip(candidates, masks, strict=True)
+    ]
+    threshold = picker.choose_threshold(np.concatenate([picks.kept().score for picks in everything]))
+    chosen = [
+        select(picks, SelectionSettings(), threshold=threshold, exclusion_mask=mask)
+        for picks, mask in zip(candidates, masks, strict=True)
+    ]
+    return chosen, threshold
+
+
+def summary(evaluation: Evaluation, picks: list[Picks], threshold: float) -> dict[str, float]:
+    scores = evaluation.tolerances[0]
+    candidates = np.concatenate([one.score[one.is_kept | (one.reason == "below threshold")] for one in picks])
+    expected_precision, expected_recall, expected_f1 = expected_scores(candidates, threshold)
+    return {
+        "f1": scores.counts.f1,
+        "precision": scores.counts.precision,
+        "recall": scores.counts.recall,
+        "average_precision": scores.average_precision,
+        "best_f1": scores.best_f1,
+        "threshold": threshold,
+        "expected_precision": expected_precision,
+        "expected_recall": expected_recall,
+        "expected_f1": expected_f1,
+        "picks_per_micrograph": float(np.mean([one.is_kept.sum() for one in picks])),
+    }
+
+
+def real_sets(picker: GeneralPicker, folder: Path) -> dict[str, dict[str, object]]:
+    found: dict[str, dict[str, object]] = {}
+    for path in sorted(child for child in folder.iterdir() if child.is_dir()):
+        dataset = open_dataset(path).labelled()
+        micrographs = [item.read() for item in dataset]
+        labels = {item.name: item.labels for item in dataset if item.labels is not None}
+        listed_px = float(np.median([one.diameter_px for one in labels.values() if one.diameter_px]))
+        given = Length(listed_px, listed_px, "px")
+        entry: dict[str, object] = {}
+        for name, diameter in (("diameter given", given), ("diameter measured", None)):
+            picks, threshold = run(picker, micrographs, diameter)
+            result = evaluate(picks, labels, diameter=given)
+            entry[name] = summary(result, picks, threshold)
+        kept = [one.kept() for one in picks]
+        sizes = np.concatenate([one.diameter_px for one in kept])
+        entry["listed_diameter_px"] = listed_px
+        entry["measured_diameter_px"] = measured_px(picker, micrographs)
+        entry["median_size_of_picks_px"] = float(np.median(sizes)) if len(sizes) else float("nan")
+        found[path.name] = entry
+    return found
+
+
+def measured_px(picker: GeneralPicker, micrographs: list[Micrograph]) -> float:
+    sample = [micrographs[i] for i in np.unique(np.linspace(0, len(micrographs) - 1, 6).round().astype(int))]
+    prepared = picker.prepare(sample)
+    if prepared.diameter is None:
+        return float("nan")
+    return prepared.diameter.middle_px(sample[0].pixel_size_angstrom)
+
+
+def labels_of(simulated: SimulatedMicrograph) -> Labels:
+    """Particles to be picked count; those half hidden or on junk are uncertain."""
+    return Labels(
+        xy_px=simulated.xy_px,
+        is_uncertain=~simulated.is_pickable,
+        diameter_px=float(np.median(simulated.diameter_px)) if len(simulated.diameter_px) else None,
+        micrograph_name=simulated.micrograph.name,
+    )
+
+
+def suite(picker: GeneralPicker) -> dict[str, dict[str, float]]:
+    found: dict[str, dict[str, float]] = {}
+    for one in suite_sets():
+        imager = one.imager()
+        simulated = list(one.micrographs(imager, workers=2))
+        diameter = Length(one.protein.diameter_angstrom, one.protein.diameter_angstrom, "A")
+        micrographs = [each.micrograph for each in simulated]
+        picks, threshold = run(picker, micrographs, diameter)
+        truth = {each.micrograph.name: labels_of(each) for each in simulated}
+        entry = summary(evaluate(picks, truth, diameter=diameter), picks, threshold)
+        entry["ideal_f1"] = float(np.mean([ideal_detection(each, [imager], workers=2).f1 for each in simulated]))
+        found[one.name] = entry
+        print(f"{one.name}: F1 {entry['f1']:.3f}, ideal {entry['ideal_f1']:.3f}", flush=True)
+    return found
+
+
+def junk(picker: GeneralPicker, *, count: int = 40) -> dict[str, float]:
+    """Simulated crops with carbon and ice, seed of their own: picks inside junk, and the junk map against the truth."""
+    dirt = DirtRanges(carbon_probability=0.6, blob_probability=0.9, crystalline_probability=0.1)
+    generator = CropGenerator(
+        Recipe(dirt=dirt),
+        seed=90210,
+        crop_px=480,
+        particle_px_range=(20.0, 20.0),
+        ranges=CropRanges(diameter_error=(0.9, 1.1), detection_snr=(6.0, 25.0), empty_probability=0.0),
+    )
+    inside = total = both = either = 0
+    for index in range(count):
+        crop = generator.crop(index)
+        picks, _ = run(picker, [Micrograph(crop.image)], Length(20.0, 20.0, "px"))
+        kept = picks[0].kept()
+        column, row = np.rint(kept.xy_px).astype(int).T.clip(0, crop.junk.shape[0] - 1)
+        inside += int(crop.junk[row, column].sum())
+        total += len(kept)
+        found = np.kron(picks[0].maps["junk"] > JUNK_EXCLUSION, np.ones((2, 2), bool))[:480, :480]
+        both += int((found & crop.junk).sum())
+        either += int((found | crop.junk).sum())
+    return {"picks": total, "share_in_junk": inside / max(total, 1), "junk_iou": both / max(either, 1)}
+
+
+def cost(picker: GeneralPicker) -> dict[str, float]:
+    """Seconds and memory of whole runs, files read to STAR written, measured on the program from outside."""
+    import subprocess
+    import sys
+    import tempfile
+
+    from cryopick.io.images import write_micrograph
+
+    found: dict[str, float] = {}
+    rng = np.random.default_rng(0)
+    with tempfile.TemporaryDirectory() as scratch:
+        for side, count in ((4096, 20), (8192, 2)):
+            folder = Path(scratch) / str(side)
+            folder.mkdir()
+            pixels = rng.normal(size=(side, side)).astype(np.float32)
+            for index in range(count):
+                rolled = np.roll(pixels, 97 * index, axis=1)
+                write_micrograph(folder / f"m{index:02d}.mrc", Micrograph(rolled, pixel_size_angstrom=1.77))
+            command = [sys.executable, "-m", "cryopick.cli.main", "pick", str(folder), "-o", f"{folder}-run"]
+            command += ["--picker", "general", "--diameter", "191A"]
+            if picker.weights is not None:
+                command += ["--weights", str(picker.weights)]
+            start = time.perf_counter()
+            process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            peak_mib = watch(process)
+            found[f"seconds_per_{side}"] = (time.perf_counter() - start) / count
+            found[f"peak_mib_{side}"] = peak_mib
+            if process.returncode != 0:
+                raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}")
+    return found
+
+
+def watch(process: object) -> float:
+    """Largest memory of a process and its children while it runs, MiB (proportional shares of shared pages)."""
+    peak = 0.0
+    while process.poll() is None:  # type: ignore[attr-defined]
+        members = [process.pid]  # type: ignore[attr-defined]
+        for status in Path("/proc").glob("[0-9]*/stat"):
+            try:
+                fields = status.read_text().rsplit(")", 1)[1].split()
+            except OSError:
+                continue
+            if int(fields[1]) in members:
+                members.append(int(status.parent.name))
+        total = 0.0
+        for member in members:
+            try:
+                rollup = Path(f"/proc/{member}/smaps_rollup").read_text()
+            except OSError:
+                continue
+            total += next((float(line.split()[1]) / 1024 for line in rollup.splitlines() if line.startswith("Pss:")), 0)
+        peak = max(peak, total)
+        time.sleep(0.1)
+    return peak
+
+
+# --------------------------------------------------------------------------------------------------------- writing
+
+
+def as_markdown(found: dict[str, object]) -> str:
+    lines = ["# General picker", "", "Made by `python benchmarks/general.py`; one setting for all sets.", ""]
+    real = found.get("real")
+    if isinstance(real, dict):
+        lines += [
+            "| real set | diameter | F1 | precision | recall | expected precision | picks per micrograph |",
+            "| --- | --- | --- | --- | --- | --- | --- |",
+        ]
+        for name, entry in real.items():
+            for how in ("diameter given", "diameter measured"):
+                s = entry[how]
+                px = entry["listed_diameter_px"] if how == "diameter given" else entry["measured_diameter_px"]
+                lines.append(
+                    f"| {name} | {how}: {px:.0f} px | {s['f1']:.3f} | {s['precision']:.3f} | {s['recall']:.3f} | "
+                    f"{s['expected_precision']:.3f} | {s['picks_per_micrograph']:.1f} |"
+                )
+        lines.append("")
+    suite_rows = found.get("suite")
+    if isinstance(suite_rows, dict):
+        lines += ["| simulated set | F1 | ideal F1 | ratio | precision | expected |"]
+        lines += ["| --- | --- | --- | --- | --- | --- |"]
+        for name, s in suite_rows.items():
+            lines.append(
+                f"| {name} | {s['f1']:.3f} | {s['ideal_f1']:.3f} | {s['f1'] / s['ideal_f1']:.3f} | "
+                f"{s['precision']:.3f} | {s['expected_precision']:.3f} |"
+            )
+        for level in dict.fromkeys(name.rsplit("-", 1)[1] for name in suite_rows):
+            rows = [s for name, s in suite_rows.items() if name.endswith(f"-{level}")]
+            mean = {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}
+            ratio = mean["f1"] / mean["ideal_f1"]
+            lines.append(
+                f"| **mean {level}** | {mean['f1']:.3f} | {mean['ideal_f1']:.3f} | {ratio:.3f} | "
+                f"{mean['precision']:.3f} | {mean['expected_precision']:.3f} |"
+            )
+        gap = float(np.mean([abs(s["precision"] - s["expected_precision"]) for s in suite_rows.values()]))
+        lines += ["", f"Mean |expected - observed precision| on the suite: {gap:.3f}", ""]
+    for title in ("junk", "cost"):
+        part = found.get(title)
+        if isinstance(part, dict):
+            lines += [f"{title}: " + ", ".join(f"{key} {value:.3f}" for key, value in part.items()), ""]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()
