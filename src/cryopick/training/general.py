@@ -29,7 +29,9 @@ from cryopick.types import Picks
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from cryopick.io.checkpoint import Checkpoint
     from cryopick.training.datasets import Dataset
+    from cryopick.training.general_finetune import LabelledGeneralTrainable
 
 PICKED_RATIO = (0.6, 1.65)
 """Particles whose diameter over the nominal one lies in this range are to be picked …"""
@@ -86,6 +88,21 @@ def make_trainable(task: GeneralTask, *, train: Dataset | None, validation: Data
             "`cryopick finetune general`"
         )
     return GeneralTrainable(task)
+
+
+FINETUNE_TASK: Mapping[str, Any] = {"batch_size": 8, "validation_crops": 48}
+"""Fine-tuning is to take minutes: smaller batches and fewer validation crops than training."""
+
+
+def make_finetunable(
+    task: GeneralTask, *, train: Dataset, validation: Dataset, start: Checkpoint
+) -> LabelledGeneralTrainable:
+    """Learns from labelled micrographs, complete or sparse; `start` tells how many particles to expect on them."""
+    from cryopick.training.general_finetune import LabelledGeneralTrainable, estimate_prior
+
+    network = build_network(GeneralTrainable(task).architecture())
+    start.load_into(network)
+    return LabelledGeneralTrainable(task, train, validation, prior=estimate_prior(network.eval(), train))
 
 
 @dataclass

@@ -6,6 +6,10 @@ holds
 - `PRESETS`, a mapping of preset name (`small`, `paper`) to `Preset`, and
 - `make_trainable(task, *, train, validation) -> Trainable`, where `task` is an instance of the preset's task dataclass
   and `train` and `validation` are datasets, or None for simulation.
+
+For fine-tuning it may also hold `make_finetunable(task, *, train, validation, start) -> Trainable`, which learns from
+labelled data alone and knows the weights at the start (without it, `make_trainable` is called with the data), and
+`FINETUNE_TASK`, a mapping of task settings that fine-tuning changes.
 """
 
 from __future__ import annotations
@@ -23,6 +27,7 @@ from cryopick.pickers.registry import list_pickers, picker_class
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from cryopick.io.checkpoint import Checkpoint
     from cryopick.training.datasets import Dataset
 
 
@@ -174,3 +179,12 @@ def make_trainable(picker: str, task: Any, *, train: Dataset | None, validation:
     """The picker's trainable for these settings and data; None trains on simulation."""
     trainable: Trainable = training_module(picker).make_trainable(task, train=train, validation=validation)
     return trainable
+
+
+def make_finetunable(picker: str, task: Any, *, train: Dataset, validation: Dataset, start: Checkpoint) -> Trainable:
+    """The picker's trainable that learns from labelled data alone, for fine-tuning from the weights `start`."""
+    module = training_module(picker)
+    if hasattr(module, "make_finetunable"):
+        special: Trainable = module.make_finetunable(task, train=train, validation=validation, start=start)
+        return special
+    return make_trainable(picker, task, train=train, validation=validation)
