@@ -126,7 +126,8 @@ def test_band_pass_halves_at_the_two_lengths_and_keeps_the_mean() -> None:
         wave = np.tile(np.cos(2 * np.pi * x / period), (512, 1)).astype(np.float32) + 7
         passed = looks.band_pass(wave, longest_px=longest, shortest_px=shortest)
         assert passed.mean() == pytest.approx(7, abs=0.01)
-        assert passed.max() - 7 == pytest.approx(0.5, abs=0.01)
+        inner = passed[150:-150, 150:-150]  # the mirrored border breaks the wave's rhythm
+        assert inner.max() - 7 == pytest.approx(0.5, abs=0.02)
 
 
 def test_8_bit_looks_hold_whole_numbers_and_jpeg_stays_close() -> None:
