@@ -120,7 +120,7 @@ def draw_scores(benchmark: Benchmark) -> bytes:
     accuracy.set(xlim=(0, 1), xlabel=f"F1 within {benchmark.tolerance:g} diameters", yticks=range(len(sets)))
     accuracy.set_yticklabels(sets)
     accuracy.set_ylim(len(sets) - 0.5, -0.5)
-    accuracy.legend(fontsize=7)
+    figure.legend(loc="outside lower center", fontsize=8, ncols=min(len(pickers), 4))
     known = [row.seconds_per_micrograph for row in benchmark.rows if row.seconds_per_micrograph > 0]
     if known:
         speed.set(
@@ -141,14 +141,18 @@ def _cells(row: BenchmarkRow) -> list[str]:
         return [row.set_name, row.picker, "failed", *[""] * (len(HEADER) - 3)]
     main = row.evaluation.main
     loose = next((s for s in row.evaluation.tolerances if s.tolerance == 0.5), main)
-    interval = "-" if math.isnan(main.intervals.f1.low) else f"{main.intervals.f1.low:.3f}-{main.intervals.f1.high:.3f}"
-    scores = (main.counts.precision, main.counts.recall, main.average_precision, main.best_f1, loose.counts.f1)
+    f1, best_f1, loose_f1 = main.counts.f1, main.best_f1, loose.counts.f1
+    interval = main.intervals.f1
+    interval_text = "-" if math.isnan(interval.low) else f"{interval.low:.3f}-{interval.high:.3f}"
+    if math.isnan(main.counts.recall):  # no particles: F1 is 0 whatever the picker does, only its false picks tell
+        f1, best_f1, loose_f1, interval_text = *[float("nan")] * 3, "-"
+    scores = (main.counts.precision, main.counts.recall, main.average_precision, best_f1, loose_f1)
     memory = "-" if row.peak_memory_bytes is None else f"{row.peak_memory_bytes / 1e6:.0f}"
     return [
         row.set_name,
         row.picker,
-        _number(main.counts.f1),
-        interval,
+        _number(f1),
+        interval_text,
         *[_number(score) for score in scores],
         _number(main.centring.median_px, 2),
         _number(main.counts.false_positive / len(main.micrographs), 1),

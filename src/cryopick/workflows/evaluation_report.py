@@ -129,7 +129,7 @@ def draw_curves(evaluations: Mapping[str, Evaluation]) -> bytes:
                 label = "_nolegend_"
             axes.plot([scores.counts.recall], [scores.counts.precision], "o", color=f"C{number}", ms=5, label=label)
     axes.set(xlim=(0, 1.005), ylim=(0, 1.02), xlabel="recall", ylabel="precision")
-    axes.legend(loc="lower left", fontsize=7, framealpha=0.9)
+    figure.legend(loc="outside lower center", fontsize=7, ncols=1 if len(evaluations) == 1 else 2)
     return _png(figure)
 
 
