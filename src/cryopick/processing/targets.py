@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -106,7 +107,8 @@ def _segment(window: NDArray[np.float32], radius: NDArray[np.float64], *, sigma_
     nothing = np.zeros(window.shape, dtype=np.bool_)
     if len(values) < 9 or np.ptp(values) <= 0:
         return nothing
-    is_dark = (smooth < threshold_otsu(values)) & (radius <= SEGMENTATION_REACH)
+    threshold: Any = threshold_otsu(values)  # type: ignore[no-untyped-call]
+    is_dark = (smooth < threshold) & (radius <= SEGMENTATION_REACH)
     if smooth[radius <= 0.5].mean() >= values.mean():
         return nothing  # brighter than its surroundings: not a particle in this contrast
     is_dark = ndimage.binary_fill_holes(is_dark)  # hollow shells are particles too
@@ -154,7 +156,8 @@ def projected_instances(
     for index, centre in enumerate(centres):
         image = projector.project(rotations[index : index + 1])[0]
         image = np.maximum(image - np.median(_rim(image)), 0)  # maps seldom have a background of exactly 0
-        silhouette = image > threshold_li(image) if image.max() > 0 else np.zeros(image.shape, dtype=np.bool_)
+        threshold: Any = threshold_li(image) if image.max() > 0 else 0.0  # type: ignore[no-untyped-call]
+        silhouette = image > threshold
         parts, count = ndimage.label(silhouette)
         sizes = np.bincount(parts.ravel(), minlength=count + 1)
         sizes[0] = 0

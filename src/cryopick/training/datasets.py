@@ -23,7 +23,7 @@ from cryopick.io.images import probe_image
 from cryopick.io.inputs import MicrographSource, find_micrographs, read_source
 from cryopick.io.json_object import read_json_object
 from cryopick.io.labels import SETTINGS_FILE, Labels, read_labels
-from cryopick.io.names import match_micrograph_names
+from cryopick.io.names import match_micrograph_names, without_extension
 from cryopick.processing.orientation import OrientationFit, measure_orientation
 from cryopick.types import Micrograph
 
@@ -195,6 +195,8 @@ def open_dataset(
     warnings: list[str] = []
     for one in sets:
         found = _pair(one, pixel_size_angstrom=pixel_size_angstrom, completeness=completeness)
+        if len(sets) > 1:  # sets may share names
+            found = [replace(i, source=replace(i.source, name=f"{one.group}/{i.name}")) for i in found]
         items += [_with_diameter(item, diameter) for item in found]
         bare = [item.name for item in found if item.labels is None]
         if bare:
@@ -223,12 +225,9 @@ def _layout(path: Path, micrographs: Sequence[Path | str]) -> tuple[str, list[_S
     if published:
         sets = [_Set(one.name, micrographs or [one / CRYOPPP_IMAGES], one / CRYOPPP_LABELS) for one in published]
         return "cryoppp", sets
-    simulated = path / CRYOPPP_IMAGES  # of `cryopick simulate`, whose CSV files tell hidden particles from plain ones
-    if (simulated / SETTINGS_FILE).is_file():
-        return "folder", [_Set(path.name, micrographs or [simulated], simulated)]
-    if (path / SIMULATED_TRUTH).is_dir() and (path / SIMULATED_IMAGES).is_dir():
-        images = path / SIMULATED_IMAGES
-        return "simulation", [_Set(path.name, micrographs or [images], images, simulation=path)]
+    folder = path / SIMULATED_IMAGES  # its CSV files tell hidden particles from plain ones, particles.star does not
+    if (path / SIMULATED_TRUTH).is_dir() and folder.is_dir():
+        return "simulation", [_Set(path.name, micrographs or [folder], folder, simulation=path)]
     star = next((path / name for name in LABEL_STARS if (path / name).is_file()), None)
     if star is not None:
         listed = path / MICROGRAPHS_STAR
@@ -277,14 +276,18 @@ def _pair(one: _Set, *, pixel_size_angstrom: float | None, completeness: str | N
 
 def _with_truth(item: LabelledMicrograph, folder: Path) -> LabelledMicrograph:
     """The masks of a simulated micrograph, and its own diameter instead of the mean one of the set."""
-    name = Path(item.name).stem
-    masks = {kind: folder / SIMULATED_MASKS / f"{name}_{kind}.png" for kind in ("instances", "junk")}
-    found = {f"{kind}_path": path for kind, path in masks.items() if path.is_file()}
+    name = Path(without_extension(item.name)).name
+    instances, junk = (folder / SIMULATED_MASKS / f"{name}_{kind}.png" for kind in ("instances", "junk"))
     labels, facts_path = item.labels, folder / SIMULATED_TRUTH / f"{name}.json"
     if labels is not None and facts_path.is_file():
         facts = json.loads(facts_path.read_text(encoding="utf-8"))
         labels = replace(labels, diameter_px=facts.get("diameter_px") or labels.diameter_px)
-    return replace(item, labels=labels, **found)
+    return replace(
+        item,
+        labels=labels,
+        instances_path=instances if instances.is_file() else None,
+        junk_path=junk if junk.is_file() else None,
+    )
 
 
 def check_coco_classes(path: Path) -> None:
