@@ -43,7 +43,7 @@ def draw_look(rng: np.random.Generator, ranges: LookRanges, *, diameter_px: floa
     if rng.random() < ranges.low_pass_probability:
         # Either a resolution or a share of the particle: people filter by both.
         by_resolution = draw(rng, ranges.low_pass_angstrom) / pixel_size_angstrom
-        by_particle = diameter_px / draw(rng, ranges.low_pass_per_diameter)
+        by_particle = diameter_px / draw_log(rng, ranges.low_pass_per_diameter)
         shortest_px = by_resolution if rng.random() < 0.3 else by_particle
     if rng.random() < ranges.high_pass_probability:
         longest_px = diameter_px * draw(rng, ranges.high_pass_diameters)

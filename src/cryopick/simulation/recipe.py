@@ -52,9 +52,9 @@ class IceRanges:
     """
 
     thickness_angstrom: Range = (150.0, 1000.0)
-    gradient: Range = (0.0, 0.6)
-    lens: Range = (0.0, 0.6)
-    waviness: Range = (0.0, 0.08)
+    gradient: Range = (0.0, 0.3)
+    lens: Range = (0.0, 0.3)
+    waviness: Range = (0.0, 0.03)
     mean_free_path_angstrom: Range = (2500.0, 4000.0)
     structure_factor: Range = (0.05, 0.3)
     clutter: Range = (0.0, 2.0)
@@ -151,7 +151,7 @@ class LookRanges:
     Parameters
     ----------
     low_pass_probability : Gaussian low-pass with its half height at `low_pass_angstrom`, or at the particle's diameter
-        divided by `low_pass_per_diameter`
+        divided by `low_pass_per_diameter` (log-uniform; published 8-bit archives go down to 2)
     coarser_probability : shrunk and grown again
     high_pass_probability, high_pass_diameters : Gaussian high-pass, half height in particle diameters
     denoise_probability : non-local means, bilateral, median or CLAHE on 8 bits
@@ -160,7 +160,7 @@ class LookRanges:
 
     low_pass_probability: float = 0.3
     low_pass_angstrom: Range = (10.0, 30.0)
-    low_pass_per_diameter: Range = (3.0, 9.0)
+    low_pass_per_diameter: Range = (1.8, 9.0)
     coarser_probability: float = 0.08
     high_pass_probability: float = 0.15
     high_pass_diameters: Range = (1.5, 8.0)
