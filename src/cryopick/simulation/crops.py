@@ -47,6 +47,9 @@ class CropRanges:
     gradient_sigma, wave_sigma : slow brightness changes across the crop in standard deviations of the noise
     blotch_probability, blotch_strength, blotch_diameters : soft dark patches of thicker ice over and between particles,
         which stay to be picked; strength relative to the particle's peak, size in particle diameters
+    ghost_probability, ghost_share, ghost_strength : faint things that are not to be picked, in crops with and without
+        particles: thin round ice of any size and blurred protein; their number relative to the particles, their
+        contrast relative to a particle's peak
     strength_spread : standard deviation of the logarithm of the contrast of one particle relative to the others
     """
 
@@ -61,7 +64,10 @@ class CropRanges:
     blotch_probability: float = 0.3
     blotch_strength: Range = (0.15, 1.2)
     blotch_diameters: Range = (1.5, 6.0)
-    strength_spread: Range = (0.0, 0.3)
+    ghost_probability: float = 0.4
+    ghost_share: Range = (0.05, 0.6)
+    ghost_strength: Range = (0.1, 0.5)
+    strength_spread: Range = (0.0, 0.2)
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -228,6 +234,8 @@ class _Painter:
             for xy_px in self._centres():
                 self._stamp(xy_px)
             self._add_broken_and_heaped()
+        if not self.is_empty and self.rng.random() < self.ranges.ghost_probability:
+            self._add_ghosts()
         image = self._expose()
         image = self._spoil(image)
         image = self._look(image)
@@ -323,6 +331,34 @@ class _Painter:
                     if patch.size:
                         scene.potential[rows, columns] += patch
                         scene.junk[rows, columns] |= patch > SILHOUETTE_LEVEL * patch.max()
+
+    def _add_ghosts(self) -> None:
+        """Faint round ice and blurred protein: what a careful eye leaves out although it is darker than the ice."""
+        import cv2
+
+        rng = self.rng
+        likely = len(self.stamps) or 0.3 * self.size**2 / self.diameter_px**2
+        typical = draw_log(rng, (0.4, 1.6))  # size of the round ones, particle diameters
+        is_round = rng.random() < 0.6
+        for _ in range(max(1, round(likely * draw_log(rng, self.ranges.ghost_share)))):
+            x, y = rng.uniform(0, self.size, 2)
+            volt_angstrom = np.float32(self.peak * draw_log(rng, self.ranges.ghost_strength))
+            if not is_round:
+                rows, columns, patch = self._draw_view(self.species[0], (float(x), float(y)))
+                if patch.size and patch.max() > 0:
+                    patch = cv2.GaussianBlur(patch, (0, 0), self.diameter_px * rng.uniform(0.08, 0.2))
+                    self.scene.potential[rows, columns] += patch * (volt_angstrom / max(float(patch.max()), 1e-6))
+                continue
+            radius = 0.5 * self.diameter_px * typical * float(np.exp(rng.normal(0, 0.35)))
+            soft = radius * rng.uniform(0.1, 0.5)
+            reach = int(np.ceil(1.3 * radius + 3 * soft))
+            rows = slice(max(0, round(y) - reach), min(self.size, round(y) + reach + 1))
+            columns = slice(max(0, round(x) - reach), min(self.size, round(x) + reach + 1))
+            aspect = np.float32(np.exp(rng.normal(0, 0.15)))
+            dy = (np.arange(rows.start, rows.stop, dtype=np.float32)[:, None] - np.float32(y)) * aspect
+            dx = (np.arange(columns.start, columns.stop, dtype=np.float32)[None, :] - np.float32(x)) / aspect
+            disc = 0.5 * (1 + np.tanh((np.float32(radius) - np.hypot(dx, dy)) / np.float32(soft)))
+            self.scene.potential[rows, columns] += volt_angstrom * 1.6 * disc
 
     # --- optics and camera
 

@@ -64,13 +64,13 @@ PRESETS: Mapping[str, Preset] = {
     "small": Preset(
         task=GeneralTask(),
         training=TrainSettings(
-            steps=4000,
+            steps=3400,
             learning_rate=2e-3,
             weight_decay=0.02,
             warmup_steps=100,
             gradient_clip=2.0,
             ema_decay=0.999,
-            validate_every=800,
+            validate_every=850,
             checkpoint_every=200,
             precision="bf16-mixed",
             workers=1,
@@ -122,7 +122,7 @@ class CropSource:
         return self._generator(seed=2 * self.seed + 1, diameter_error=(0.35, 3.5))
 
     def _generator(self, *, seed: int, diameter_error: tuple[float, float]) -> CropGenerator:
-        recipe = Recipe(layout=LayoutRanges(spacing_diameters=(0.55, 1.3), packed_probability=0.2))
+        recipe = Recipe(layout=LayoutRanges(spacing_diameters=(0.6, 1.3), packed_probability=0.2))
         return CropGenerator(
             recipe,
             seed,
