@@ -346,7 +346,8 @@ class _Painter:
             if not is_round:
                 rows, columns, patch = self._draw_view(self.species[0], (float(x), float(y)))
                 if patch.size and patch.max() > 0:
-                    patch = cv2.GaussianBlur(patch, (0, 0), self.diameter_px * rng.uniform(0.08, 0.2))
+                    blurred = cv2.GaussianBlur(patch, (0, 0), self.diameter_px * rng.uniform(0.08, 0.2))
+                    patch = np.asarray(blurred, dtype=np.float32)
                     self.scene.potential[rows, columns] += patch * (volt_angstrom / max(float(patch.max()), 1e-6))
                 continue
             radius = 0.5 * self.diameter_px * typical * float(np.exp(rng.normal(0, 0.35)))
