@@ -1,0 +1,133 @@
+"""The pre-processing of Cryo-EMMAE as its program runs it, from a micrograph to the 1024 x 1024 picture it saves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryopick.errors import SettingsError
+from cryopick.processing.denoise.filters import (
+    GUIDED_EPSILON,
+    GUIDED_WINDOW_PX,
+    corner_wiener,
+    equalize_8bit,
+    guided_filter,
+    min_max,
+    to_8bit,
+    to_float32,
+)
+
+PICTURE_PX = 1024
+
+SHIFT_XY_PX = (-3.0, -3.0)
+"""In pixels of the micrograph as stored: -4 by the "Wiener" filter, +1 by two even boxes."""
+
+
+@dataclass(frozen=True, eq=False)
+class CryoEmmaeStages:
+    """The image after each step, (h, w) except the picture, in order.
+
+    Parameters
+    ----------
+    normalized : float64 in [0, 1], locally normalised, stretched by its extreme pixels
+    wiener : float64, about 1/31 of the step before it
+    equalized : uint8
+    guided : uint8
+    picture : (1024, 1024) uint8, the aspect ratio not kept
+    """
+
+    normalized: NDArray[np.float64]
+    wiener: NDArray[np.float64]
+    equalized: NDArray[np.uint8]
+    guided: NDArray[np.uint8]
+    picture: NDArray[np.uint8]
+
+
+def prepare_cryoemmae(pixels: NDArray[np.generic], *, diameter_px: int) -> CryoEmmaeStages:
+    """Local normalisation under a mask, "Wiener" filter, CLAHE, guided filter, reduction to 1024 x 1024.
+
+    Parameters
+    ----------
+    pixels : (h, w) real. The program reverses the rows of an MRC first: pass `pixels[::-1]` for its picture.
+    diameter_px : of a particle, in pixels of the micrograph as stored; made even by adding one
+
+    Returns
+    -------
+    stages : content lies at `SHIFT_XY_PX` from where it was. Places without variance become 0 and NaN or inf the
+        median, where the program divides by zero. At odd sizes it stops; here the mask is padded by one more at the end.
+
+    Raises
+    ------
+    SettingsError
+        If the mask does not fit into the micrograph.
+
+    References
+    ----------
+    A. Zamanos et al., Self-supervised learning for generalizable particle picking in cryo-EM micrographs, Cell Reports
+    Methods, 2025. The article's mask is the particle's disc; the program's is the square around it without the disc.
+    """
+    from PIL import Image
+
+    mask = corner_mask(diameter_px)
+    if mask.shape[0] > min(pixels.shape):
+        raise SettingsError(
+            f"a particle diameter of {diameter_px} px does not fit into a micrograph of "
+            f"{pixels.shape[1]} x {pixels.shape[0]} px; give the diameter in pixels of the micrograph as stored"
+        )
+    normalized = min_max(_normalize_under_mask(min_max(to_float32(pixels).astype(np.float64)), mask))
+    wiener = corner_wiener(normalized)
+    equalized = equalize_8bit(to_8bit(wiener))
+    guided = to_8bit(
+        guided_filter(
+            (equalized / 255).astype(np.float32),
+            (wiener / 255).astype(np.float32),
+            window_px=GUIDED_WINDOW_PX,
+            epsilon=GUIDED_EPSILON,
+        )
+    )
+    # Pillow's bicubic averages over the pixels it merges, OpenCV's does not
+    picture = np.asarray(Image.fromarray(guided).resize((PICTURE_PX, PICTURE_PX), Image.Resampling.BICUBIC))
+    return CryoEmmaeStages(np.asarray(normalized, np.float64), wiener, equalized, guided, picture)
+
+
+def corner_mask(diameter_px: int) -> NDArray[np.bool_]:
+    """The pixels over which the program takes local statistics: a square of the particle's size without its disc.
+
+    Parameters
+    ----------
+    diameter_px : at least 4; made even by adding one
+
+    Returns
+    -------
+    mask : (d, d) True in the four corners; the two middle rows both count as the centre, and so do the columns
+    """
+    if diameter_px < 4:
+        raise SettingsError(
+            f"particle diameter is {diameter_px} px, expected at least 4: smaller discs fill their square"
+        )
+    even_px = diameter_px + diameter_px % 2
+    radius = even_px // 2
+    offset = np.concatenate([np.arange(1 - radius, 1), np.arange(radius)])
+    return np.asarray(offset[:, None] ** 2 + offset**2 >= radius**2)
+
+
+def _normalize_under_mask(image: NDArray[np.floating], mask: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Subtract the mean under the mask around each pixel, divide by the standard deviation there; borders wrap."""
+    from scipy.fft import fftshift, irfft2, rfft2
+
+    height, width = image.shape
+    top, left = (height - mask.shape[0]) // 2, (width - mask.shape[1]) // 2
+    padded = np.zeros((height, width))
+    padded[top : top + mask.shape[0], left : left + mask.shape[1]] = mask
+    conjugate = np.conj(rfft2(padded)) / np.count_nonzero(mask)
+
+    def mean(values: NDArray[np.floating]) -> NDArray[np.float64]:
+        return np.asarray(fftshift(np.abs(irfft2(rfft2(values) * conjugate, (height, width)))))
+
+    local_mean = mean(image)
+    variance = mean(image * image) - local_mean * local_mean
+    is_varied = variance > 1e-12  # of values in [0, 1]; less is rounding, or a patch of one value
+    deviation = np.sqrt(np.where(is_varied, variance, 1.0))
+    return np.where(is_varied, (image - local_mean) / deviation, 0.0)
