@@ -11,7 +11,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from cryopick.pickers.registry import register_picker
+from cryopick.processing.targets import disc_mask
 from cryopick.simulation.crops import CropGenerator
+from cryopick.training.sampling import CropSampler
 from cryopick.training.trainable import Preset, TrainSettings
 from cryopick.types import Micrograph, Picks
 
@@ -40,7 +42,7 @@ class ToyTask:
 
 @dataclass
 class ToyTrainable:
-    """Segments simulated particles with two convolutions."""
+    """Segments simulated particles, or those of a data set, with two convolutions."""
 
     task: ToyTask
     data: Any = None
@@ -49,6 +51,18 @@ class ToyTrainable:
     @cached_property
     def generator(self) -> CropGenerator:
         return CropGenerator(seed=3, crop_px=64, particle_px_range=(16.0, 16.0), pool_size=2, views_per_species=8)
+
+    @cached_property
+    def sampler(self) -> CropSampler:
+        return CropSampler(self.data[0], crop_px=64, particle_px=16.0)
+
+    def crop(self, number: int, rng: np.random.Generator) -> tuple[Any, Any]:
+        """(64, 64) image and mask."""
+        if self.data is None or self.data[0] is None:
+            simulated = self.generator.crop(number)
+            return simulated.image, simulated.instances > 0
+        crop = self.sampler.crop(number, rng)
+        return crop.image, disc_mask(crop.xy_px, crop.diameter_px, shape_yx=(64, 64))
 
     def architecture(self) -> dict[str, Any]:
         return {"network": "toy", "channels": self.task.channels, "has_norm": self.task.has_norm}
@@ -65,12 +79,12 @@ class ToyTrainable:
     def make_batch(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
         import torch
 
-        crops = [self.generator.crop(index * self.task.batch_size + i) for i in range(self.task.batch_size)]
-        images = np.stack([(crop.image - crop.image.mean()) / (crop.image.std() + 1e-6) for crop in crops])[:, None]
+        crops = [self.crop(index * self.task.batch_size + i, rng) for i in range(self.task.batch_size)]
+        images = np.stack([(image - image.mean()) / (image.std() + 1e-6) for image, _ in crops])[:, None]
         images = images + 0.1 * rng.standard_normal(images.shape).astype(np.float32)
         if 0 <= self.task.fails_after <= index:
             images = images * np.nan
-        masks = np.stack([crop.instances > 0 for crop in crops])[:, None].astype(np.float32)
+        masks = np.stack([mask for _, mask in crops])[:, None].astype(np.float32)
         return {"image": torch.from_numpy(images.astype(np.float32)), "mask": torch.from_numpy(masks)}
 
     def loss(self, network: Any, batch: Mapping[str, Any]) -> dict[str, Any]:

@@ -77,8 +77,9 @@ def label(
     """Write training labels of every labelled micrograph of a data set.
 
     Files, under the micrographs' names: `masks/*.png` (255 on particles), `instances/*.png` (16-bit, i + 1 particle i)
-    and, where labels are uncertain, `ignore/*.png`; or `boxes/*.box`; or `annotations.json` (COCO); or `heatmaps/*.npz`
-    (`heat`, `offset_xy`, `diameter_px`, `stride_px`). Uncertain labels are left out of all of them.
+    and, where labels are uncertain or particles are cut by the border, `ignore/*.png` (255); or `boxes/*.box`; or
+    `annotations.json` (COCO); or `heatmaps/*.npz` (`heat`, `offset_xy`, `diameter_px`, `stride_px`). Uncertain labels
+    are left out of all of them.
 
     Parameters
     ----------
@@ -161,9 +162,13 @@ class _Writer:
         self.fallbacks += int(instances.is_fallback.sum())
         self._png("instances", item, instances.labels.astype(np.uint16))
         self._png("masks", item, np.where(instances.mask, 255, 0).astype(np.uint8))
-        xy_px, diameter_px = _uncertain(item)
-        if len(xy_px):
-            ignored = disc_mask(xy_px, diameter_px, shape_yx=item.shape_yx) & ~instances.mask
+        if way == "exact":
+            ignored = _stored_instances(item) > 0
+        else:
+            xy_px, diameter_px = _uncertain(item)
+            ignored = disc_mask(xy_px, diameter_px, shape_yx=item.shape_yx)
+        ignored &= ~instances.mask
+        if ignored.any():
             self._png("ignore", item, np.where(ignored, 255, 0).astype(np.uint8))
 
     def boxes(self, item: LabelledMicrograph) -> None:
@@ -203,13 +208,9 @@ class _Writer:
 
     def _exact(self, item: LabelledMicrograph) -> Instances:
         """The simulation's own masks, renumbered to the certain labels."""
-        if item.instances_path is None or item.labels is None:
-            raise ValueError(f"{item.name}: has no exact masks")
-        stored = read_micrograph(item.instances_path).pixels.astype(np.int64)
-        if stored.shape != item.shape_yx:
-            raise InputError(
-                f"{item.instances_path}: is {stored.shape}, its micrograph {item.shape_yx}; simulate again"
-            )
+        if item.labels is None:
+            raise ValueError(f"{item.name}: is not labelled")
+        stored = _stored_instances(item)
         is_certain = ~item.labels.is_uncertain
         number = np.zeros(max(int(stored.max()), len(is_certain)) + 1, dtype=np.int32)
         number[1 : len(is_certain) + 1][is_certain] = np.arange(1, int(is_certain.sum()) + 1)
@@ -223,6 +224,16 @@ class _Writer:
     def _path(self, folder: str, item: LabelledMicrograph, suffix: str) -> Path:
         name = PurePosixPath(without_extension(item.name))
         return self.output / folder / name.parent / (name.name + suffix)
+
+
+def _stored_instances(item: LabelledMicrograph) -> NDArray[np.int64]:
+    """(h, w) The silhouettes of a simulation; numbers above those of the labels are particles cut by the border."""
+    if item.instances_path is None:
+        raise ValueError(f"{item.name}: has no exact masks")
+    stored = read_micrograph(item.instances_path).pixels.astype(np.int64)
+    if stored.shape != item.shape_yx:
+        raise InputError(f"{item.instances_path}: is {stored.shape}, its micrograph {item.shape_yx}; simulate again")
+    return stored
 
 
 def _poses_by_item(

@@ -1,0 +1,116 @@
+"""Fine-tuning: learns the new data, does not forget the old, never ends worse than it began."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from discs import DIAMETER_PX, disc_centres, disc_micrograph
+from toy_picker import train_toy
+
+from cryopick.errors import SettingsError, WeightsError
+from cryopick.geometry.units import parse_length
+from cryopick.io.checkpoint import read_card, read_tensors
+from cryopick.io.images import write_micrograph
+from cryopick.training.finetuning import Before, MixedTrainable
+from cryopick.workflows.finetune import finetune
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("start")
+    train_toy(folder, steps=10)
+    return folder
+
+
+@pytest.fixture
+def picks(tmp_path: Path) -> Path:
+    """A STAR file with picks on three micrographs."""
+    rows = []
+    for seed in range(3):
+        write_micrograph(tmp_path / "mics" / f"m{seed}.mrc", disc_micrograph(f"m{seed}", seed=seed))
+        rows += [f"mics/m{seed}.mrc {x} {y}" for x, y in disc_centres(seed)]
+    head = "data_particles\n\nloop_\n_rlnMicrographName #1\n_rlnCoordinateX #2\n_rlnCoordinateY #3\n"
+    (tmp_path / "good.star").write_text(head + "\n".join(rows) + "\n\n")
+    return tmp_path / "good.star"
+
+
+def tune(picks: Path, start: Path, **training: object):
+    return finetune(
+        "toy",
+        picks,
+        picks.parent / "tuned",
+        weights=start,
+        diameter=parse_length(f"{DIAMETER_PX}px"),
+        labels="complete",
+        training={"steps": 12, "validate_every": 4, "learning_rate": 3e-3, **training},
+    )
+
+
+def test_both_curves_are_kept_and_new_data_are_learnt(picks, start):
+    result = tune(picks, start)
+    assert result.is_better
+    assert result.after["new"] > result.before["new"]
+    assert result.after["old"] >= result.before["old"] - 0.02
+    with (picks.parent / "tuned" / "validation.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert [int(row["step"]) for row in rows] == [0, 4, 8, 12]
+    assert float(rows[0]["new"]) == pytest.approx(result.before["new"], rel=1e-6)
+    assert float(rows[0]["old"]) == pytest.approx(result.before["old"], rel=1e-6)
+    card = read_card(picks.parent / "tuned" / "weights.safetensors")
+    assert card.settings["started_from"] == read_card(start / "weights.safetensors").sha256
+    assert any("only 9 labelled particles" in text for text in result.warnings)
+
+
+def test_ruinous_rate_leaves_the_original_weights(picks, start):
+    result = tune(picks, start, optimizer="sgd", learning_rate=50.0)
+    assert not result.is_better
+    assert result.training.best_step == 0
+    assert any("the weights are the original ones" in text for text in result.warnings)
+    before, after = (read_tensors(f / "weights.safetensors") for f in (start, picks.parent / "tuned"))
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_weights_of_another_picker_and_odd_accumulation_are_refused(picks, start):
+    with pytest.raises(WeightsError, match="no weights named 'toy'"):
+        finetune("toy", picks, picks.parent / "tuned")
+    with pytest.raises(SettingsError, match="needs an even number"):
+        tune(picks, start, accumulate=3)
+
+
+class Scored:
+    """A trainable that scores as told and gives batches that name it."""
+
+    picker = "scored"
+
+    def __init__(self, score: float, mark: float) -> None:
+        self.score, self.mark = score, mark
+
+    def validate(self, network: object) -> dict[str, float]:
+        return {"score": self.score}
+
+    def make_batch(self, index: int, rng: object) -> dict[str, torch.Tensor]:
+        return {"value": torch.tensor([self.mark, float(index)])}
+
+    def loss(self, network: object, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        assert float(batch["value"][0]) == self.mark
+        return {"loss": batch["value"][0]}
+
+
+@pytest.mark.parametrize(
+    ("new", "old", "is_kept"), [(0.6, 0.80, True), (0.6, 0.785, True), (0.99, 0.75, False), (0.4, 0.9, False)]
+)
+def test_forgetting_too_much_never_beats_the_start(new, old, is_kept):
+    mixed = MixedTrainable(new=Scored(new, 1.0), old=Scored(old, 2.0), before=Before(new=0.5, old=0.8))
+    assert (mixed.validate(None)["score"] > 0.5) == is_kept
+
+
+def test_batches_alternate_and_each_is_judged_by_its_own_loss():
+    mixed = MixedTrainable(new=Scored(0, 1.0), old=Scored(0, 2.0), before=Before(new=0, old=0))
+    batches = [mixed.make_batch(index, np.random.default_rng(0)) for index in range(4)]
+    assert [batch["value"].tolist() for batch in batches] == [[1, 0], [2, 0], [1, 1], [2, 1]]
+    losses = [mixed.loss(None, batch) for batch in batches[:2]]
+    # the mean over a step of one batch of each kind is what each says
+    assert float(losses[0]["new"] + losses[1]["new"]) / 2 == 1.0
+    assert float(losses[0]["old"] + losses[1]["old"]) / 2 == 2.0
