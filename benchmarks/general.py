@@ -29,8 +29,7 @@ from cryopick.training.datasets import open_dataset
 from cryopick.types import Micrograph, Picks
 from cryopick.workflows.evaluate import Evaluation, evaluate
 from cryopick.workflows.machine import describe_machine
-
-JUNK_EXCLUSION = 0.5
+from cryopick.workflows.pick_one import junk_mask
 
 
 def main() -> None:
@@ -66,14 +65,14 @@ def run(picker: GeneralPicker, micrographs: list[Micrograph], diameter: Length |
 
     picker = replace(picker, diameter=diameter).prepare(micrographs)
     candidates = [picker.pick(micrograph) for micrograph in micrographs]
-    masks = [picks.maps["junk"] > JUNK_EXCLUSION if "junk" in picks.maps else None for picks in candidates]
+    masks = [junk_mask(picks) for picks in candidates]
     everything = [
-        select(picks, SelectionSettings(), threshold=-np.inf, exclusion_mask=mask)
+        select(picks, SelectionSettings(), threshold=-np.inf, junk_mask=mask)
         for picks, mask in zip(candidates, masks, strict=True)
     ]
     threshold = picker.choose_threshold(np.concatenate([picks.kept().score for picks in everything]))
     chosen = [
-        select(picks, SelectionSettings(), threshold=threshold, exclusion_mask=mask)
+        select(picks, SelectionSettings(), threshold=threshold, junk_mask=mask)
         for picks, mask in zip(candidates, masks, strict=True)
     ]
     return chosen, threshold
@@ -171,7 +170,7 @@ def junk(picker: GeneralPicker, *, count: int = 40) -> dict[str, float]:
         column, row = np.rint(kept.xy_px).astype(int).T.clip(0, crop.junk.shape[0] - 1)
         inside += int(crop.junk[row, column].sum())
         total += len(kept)
-        found = np.kron(picks[0].maps["junk"] > JUNK_EXCLUSION, np.ones((2, 2), bool))[:480, :480]
+        found = np.kron(junk_mask(picks[0]), np.ones((2, 2), bool))[:480, :480]
         both += int((found & crop.junk).sum())
         either += int((found | crop.junk).sum())
     return {"picks": total, "share_in_junk": inside / max(total, 1), "junk_iou": both / max(either, 1)}

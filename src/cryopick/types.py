@@ -13,6 +13,9 @@ FRAME = "relion"
 """The only frame inside cryopick: centres `(x, y)` in pixels, `(0, 0)` the centre of the first stored pixel, y grows
 with the row. Other frames are converted in `cryopick.io`."""
 
+JUNK_MAP = "junk"
+"""Name of the map in `Picks.maps` that holds the probability of carbon, ice or contamination, 0 to 1."""
+
 
 @dataclass(frozen=True, eq=False)
 class Micrograph:

@@ -15,6 +15,7 @@ from cryopick.geometry.selection import (
     BELOW_THRESHOLD,
     IN_EXCLUSION_MASK,
     MIN_DISTANCE_FRACTION,
+    ON_JUNK,
     OVER_COUNT_LIMIT,
     REASONS,
     TOO_CLOSE,
@@ -213,3 +214,16 @@ def test_a_second_threshold_on_stored_candidates_equals_a_fresh_run(rows, low, h
     assert set(stored.reason[changed]) <= {""}
     assert set(fresh.reason[changed]) <= {BELOW_THRESHOLD}
     assert set(fresh.reason) <= {"", *REASONS}
+
+
+def test_junk_has_a_reason_of_its_own_and_lets_worse_neighbours_stand():
+    picks = Picks(
+        xy_px=np.array([[5.0, 5.0], [14.0, 12.0], [80.0, 80.0]]),
+        score=np.array([0.9, 0.8, 0.7]),
+        diameter_px=np.full(3, 20.0),
+        shape_yx=(100, 100),
+    )
+    junk = np.zeros((10, 10), bool)
+    junk[0, 0] = True  # pixels 0 to 9 in x and y
+    assert select(picks, SelectionSettings(), threshold=0.0, junk_mask=junk).reason.tolist() == [ON_JUNK, "", ""]
+    assert select(picks, SelectionSettings(), threshold=0.0).reason.tolist() == ["", TOO_CLOSE, ""]

@@ -80,6 +80,11 @@ def print_summary(summary: RunSummary, output: Path) -> None:
     failed = f" ({len(summary.failed):,} more failed, see {output / 'run.log'})" if summary.failed else ""
     micrographs = f"{done:,} micrograph{'' if done == 1 else 's'}{failed}"
     typer.echo(f"{summary.particles:,} particles in {micrographs}, score {summary.threshold:.4g} or better")
+    if summary.expected_precision is not None and summary.expected_recall is not None:
+        right, found = f"{summary.expected_precision:.0%}", f"{summary.expected_recall:.0%}"
+        typer.echo(f"expected: {right} of the picks are right, {found} of the particles are picked")
+    if summary.prepared:
+        typer.echo(summary.prepared)
     if summary.box_px is not None and summary.diameter_px is not None:
         size = f"{summary.diameter_px:g} px"
         size += "" if summary.diameter_angstrom is None else f" ({summary.diameter_angstrom:g} Å)"

@@ -16,8 +16,9 @@ BELOW_THRESHOLD = "below threshold"
 TOO_CLOSE = "too close to a better pick"
 AT_EDGE = "edge"
 IN_EXCLUSION_MASK = "in exclusion mask"
+ON_JUNK = "on junk"
 OVER_COUNT_LIMIT = "over the count limit"
-REASONS: tuple[str, ...] = (AT_EDGE, IN_EXCLUSION_MASK, TOO_CLOSE, OVER_COUNT_LIMIT, BELOW_THRESHOLD)
+REASONS: tuple[str, ...] = (AT_EDGE, IN_EXCLUSION_MASK, ON_JUNK, TOO_CLOSE, OVER_COUNT_LIMIT, BELOW_THRESHOLD)
 """Every reason that `select` writes, in the order in which they are tested; a candidate gets the first that applies.
 The threshold comes last, so that all other reasons are the same at every threshold."""
 
@@ -40,7 +41,7 @@ class SelectionSettings:
         Length | None, "picks closer than this to the edge of the image are rejected; where not set, only those outside"
     ] = None
     exclusion_distance: Annotated[
-        Length | None, "picks closer than this to the exclusion mask are rejected; where not set, only those in it"
+        Length | None, "picks closer than this to the exclusion mask or junk are rejected; where not set, those in it"
     ] = None
     max_count: Annotated[int | None, "keep at most so many picks per micrograph, the best ones; where not set, all"] = (
         None
@@ -63,6 +64,7 @@ def select(
     *,
     threshold: float,
     exclusion_mask: NDArray[np.bool_] | None = None,
+    junk_mask: NDArray[np.bool_] | None = None,
 ) -> Picks:
     """Give every candidate of one micrograph its reason for rejection, or "" when it is kept.
 
@@ -78,6 +80,7 @@ def select(
     threshold : the threshold in force (`settings.threshold`, or the picker's where that is None); a candidate without a
         score (NaN) passes only the threshold -inf
     exclusion_mask : (any h, any w) True where no pick is wanted; spans the whole micrograph at any resolution
+    junk_mask : the same for what a picker itself takes for carbon, ice or contamination
 
     Returns
     -------
@@ -97,6 +100,8 @@ def select(
     reason[_is_at_edge(picks, settings)] = AT_EDGE
     if exclusion_mask is not None:
         reason[(reason == "") & _is_near_mask(picks, settings, exclusion_mask)] = IN_EXCLUSION_MASK
+    if junk_mask is not None:
+        reason[(reason == "") & _is_near_mask(picks, settings, junk_mask)] = ON_JUNK
 
     order = np.lexsort((picks.xy_px[:, 0], picks.xy_px[:, 1], -score))
     standing = order[reason[order] == ""]

@@ -15,7 +15,7 @@ from cryopick.errors import SettingsError
 from cryopick.geometry.units import Length
 from cryopick.pickers.registry import register_picker
 from cryopick.processing.scale import network_planes, resample
-from cryopick.types import Micrograph, Picks
+from cryopick.types import JUNK_MAP, Micrograph, Picks
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -221,6 +221,7 @@ class GeneralPicker:
 
     trainable: ClassVar[str] = "cryopick.training.general"
     score_meaning: ClassVar[str] = "probability that the pick is right, 0 to 1, calibrated on simulation"
+    gives_probabilities: ClassVar[bool] = True
     default_threshold: ClassVar[float] = 0.4
     minimum_threshold: ClassVar[float] = 0.3
     """Never chosen lower, so that a run of empty micrographs yields none."""
@@ -304,7 +305,7 @@ def picks_at_scale(model: HeatmapModel, micrograph: Micrograph, *, diameter_px: 
         micrograph_name=micrograph.name,
         shape_yx=micrograph.shape_yx,
         pixel_size_angstrom=micrograph.pixel_size_angstrom,
-        maps={"centre probability": maps[0], "junk": maps[4]},
+        maps={"centre probability": maps[0], JUNK_MAP: maps[4]},
     )
 
 

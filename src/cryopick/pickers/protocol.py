@@ -54,3 +54,10 @@ class ChoosesThreshold(Protocol):
     def choose_threshold(self, scores: NDArray[np.float32], *, target_precision: float | None = None) -> float:
         """The threshold for these candidate scores of a whole run, after all other selection."""
         ...
+
+
+@runtime_checkable
+class GivesProbabilities(Protocol):
+    """A picker whose score is the probability that the pick is right; runs then tell what to expect of the cut."""
+
+    gives_probabilities: ClassVar[bool]

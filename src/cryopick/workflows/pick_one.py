@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from cryopick.errors import CryopickError, SettingsError
 from cryopick.geometry.selection import select
 from cryopick.io.names import without_extension
-from cryopick.types import Micrograph, Picks
+from cryopick.types import JUNK_MAP, Micrograph, Picks
 from cryopick.workflows.pick_settings import PickSettings, RunSettings
 
 OVERVIEW_PX = 768
@@ -87,7 +87,14 @@ def pick_micrograph(micrograph: Micrograph, settings: PickSettings) -> Picks:
         warnings=tuple(dict.fromkeys((*micrograph.warnings, *found.warnings))),
     )
     mask = exclusion_mask(micrograph.name, settings.run)
-    return select(picks, settings.selection, threshold=-np.inf, exclusion_mask=mask)
+    junk = None if settings.run.keep_junk else junk_mask(picks)
+    return select(picks, settings.selection, threshold=-np.inf, exclusion_mask=mask, junk_mask=junk)
+
+
+def junk_mask(picks: Picks) -> NDArray[np.bool_] | None:
+    """True where the picker thinks junk likelier than not; None where it maps none."""
+    junk = picks.maps.get(JUNK_MAP)
+    return None if junk is None else np.asarray(junk > 0.5)
 
 
 def exclusion_mask(name: str, run: RunSettings) -> NDArray[np.bool_] | None:

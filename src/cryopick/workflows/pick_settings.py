@@ -32,6 +32,8 @@ class RunSettings:
         Path | None, "folder of images named like the micrographs, of any size; nothing is picked where they are not 0"
     ] = None
 
+    keep_junk: Annotated[bool, "keep picks on what the picker maps as carbon, ice or contamination"] = False
+
     def __post_init__(self) -> None:
         if self.pixel_size_angstrom is not None and not 0 < self.pixel_size_angstrom < 1000:
             raise SettingsError(f"pixel size {self.pixel_size_angstrom:g}: expected Å per pixel, above 0")

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from cryopick.geometry.selection import BELOW_THRESHOLD
 from cryopick.types import Picks
+from cryopick.workflows.gallery import gallery_html, picture_id
 from cryopick.workflows.results import MicrographResult, RunSummary
 from cryopick.workflows.run_folder import REPORT, RunFolder
 from cryopick.workflows.settings import as_text
@@ -43,6 +44,7 @@ td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; } details { 
 .other, .low { display: none; }
 #show-other:checked ~ .gallery .other, #show-low:checked ~ .gallery .low { display: inline; }
 input { margin-bottom: 14px; } label { margin-right: 18px; cursor: pointer; }
+.closeups { display: flex; flex-wrap: wrap; gap: 8px; font-size: 12px; color: #667085; } .closeups div { width: 84px; }
 code { background: #eceef2; padding: 1px 5px; border-radius: 4px; }
 """
 
@@ -82,8 +84,9 @@ def report_html(
         "<input type=checkbox id=show-other><label for=show-other> show candidates rejected by a rule (amber)</label>",
         "<input type=checkbox id=show-low><label for=show-low> show candidates below the threshold (grey)</label>",
         "<div class=muted>Click a picture to enlarge it.</div><div class=gallery>",
-        *(_figure(folder, result) for result in shown),
+        *(_figure(folder, result, number) for number, result in enumerate(shown)),
         "</div>",
+        gallery_html(shown, threshold=summary.threshold),
         _micrograph_table(results),
         _settings(settings),
         _how_to_use(folder),
@@ -107,6 +110,9 @@ def _cards(summary: RunSummary, results: Sequence[MicrographResult]) -> str:
         (f"{np.median(counts):g}" if counts else "0", "particles per micrograph (median)"),
         (f"{summary.threshold:.4g}", f"score threshold ({summary.threshold_source})"),
     ]
+    if summary.expected_precision is not None and summary.expected_recall is not None:
+        cards.append((f"{100 * summary.expected_precision:.0f} %", "of the picks are expected to be right"))
+        cards.append((f"{100 * summary.expected_recall:.0f} %", "of the particles are expected to be picked"))
     if summary.diameter_px is not None:
         angstrom = "" if summary.diameter_angstrom is None else f" = {summary.diameter_angstrom:g} Å"
         cards.append((f"{summary.diameter_px:g} px{angstrom}", "particle diameter (median)"))
@@ -119,13 +125,14 @@ def _cards(summary: RunSummary, results: Sequence[MicrographResult]) -> str:
 
 
 def _problems(summary: RunSummary) -> str:
+    learnt = f"<div class=muted>{escape(summary.prepared)}</div>" if summary.prepared else ""
     rows = [f"<li><b>{escape(name)}</b>: {escape(error)}</li>" for name, error in summary.failed.items()]
     failed = f"<div class=warn>{len(rows)} not picked:<ul>{''.join(rows[:50])}</ul></div>" if rows else ""
     warned = "".join(
         f"<div class=warn>{count} micrograph{'s' if count > 1 else ''}: {escape(text)}</div>"
         for text, count in sorted(summary.warnings.items(), key=lambda item: (-item[1], item[0]))[:20]
     )
-    return failed + warned
+    return learnt + failed + warned
 
 
 # --------------------------------------------------------------------------------------------------------- charts
@@ -201,7 +208,7 @@ def _scale(low: float, high: float, start: float, end: float) -> Callable[[float
 # ------------------------------------------------------------------------------------------------------- pictures
 
 
-def _figure(folder: RunFolder, result: MicrographResult) -> str:
+def _figure(folder: RunFolder, result: MicrographResult, number: int) -> str:
     record, candidates = result.record, result.candidates
     height, width = record.shape_yx or (1, 1)
     is_low = candidates.reason == BELOW_THRESHOLD
@@ -217,8 +224,8 @@ def _figure(folder: RunFolder, result: MicrographResult) -> str:
     return (
         # pixel (0, 0) has its centre at the origin, so the picture starts half a pixel before it
         f"<figure tabindex=0><svg viewBox='-0.5 -0.5 {width} {height}' fill='none' stroke-width='{stroke:.2f}'>"
-        f"<image x='-0.5' y='-0.5' width='{width}' height='{height}' preserveAspectRatio='none' "
-        f"href='data:image/jpeg;base64,{image}'/>"
+        f"<image id='{picture_id(number)}' x='-0.5' y='-0.5' width='{width}' height='{height}' "
+        f"preserveAspectRatio='none' href='data:image/jpeg;base64,{image}'/>"
         f"{_circles(candidates.take(is_low), _LOW, 'low', stroke)}"
         f"{_circles(candidates.take(is_other), _REJECTED, 'other', stroke)}"
         f"{_circles(candidates.kept(), _KEPT, 'kept', stroke)}</svg>"

@@ -14,7 +14,8 @@ import numpy as np
 from cryopick.geometry.selection import BELOW_THRESHOLD
 from cryopick.io.relion import NO_SCORE, write_relion_list, write_relion_micrograph, write_relion_particles
 from cryopick.io.star import make_table, write_star
-from cryopick.pickers.protocol import ChoosesThreshold
+from cryopick.pickers.protocol import ChoosesThreshold, GivesProbabilities
+from cryopick.processing.probability import expected_scores
 from cryopick.types import Picks
 from cryopick.workflows.pick_settings import PickSettings
 from cryopick.workflows.run_folder import AUTOPICK, MICROGRAPHS, PARTICLES, SUMMARY, Record, RunFolder
@@ -56,6 +57,12 @@ class RunSummary:
     threshold: float
     threshold_source: str
     score_meaning: str
+    expected_precision: float | None
+    """Share of the picks that should be right, where scores are probabilities; None elsewhere."""
+    expected_recall: float | None
+    """Share of the particles that should be picked; particles that are no candidate at all are not counted."""
+    prepared: str
+    """What the picker found out about the micrographs before it picked, such as the diameter; empty where nothing."""
     diameter_px: float | None
     diameter_angstrom: float | None
     pixel_size_angstrom: float | None
@@ -180,6 +187,7 @@ def _summarize(
     pixel_size = float(np.median(sizes)) if sizes and len(sizes) == len(results) else None
     diameter_px = _diameter_px(kept, settings, pixel_size)
     boxes = None if diameter_px is None else suggest_boxes(diameter_px, pixel_size)
+    expected = _expected(results, threshold) if isinstance(settings.picker, GivesProbabilities) else None
     reasons = Counter(reason for result in results for reason in result.candidates.reason.tolist() if reason)
     warnings = Counter(warning for result in results for warning in result.record.warnings)
     return RunSummary(
@@ -193,6 +201,9 @@ def _summarize(
         threshold=threshold,
         threshold_source=source,
         score_meaning=settings.picker.score_meaning,
+        expected_precision=None if expected is None else round(expected[0], 4),
+        expected_recall=None if expected is None else round(expected[1], 4),
+        prepared=str(getattr(settings.picker, "measured", "")),
         diameter_px=None if diameter_px is None else round(diameter_px, 2),
         diameter_angstrom=None if diameter_px is None or pixel_size is None else round(diameter_px * pixel_size, 1),
         pixel_size_angstrom=pixel_size,
@@ -202,6 +213,17 @@ def _summarize(
         seconds=round(sum(record.seconds for record in records), 2),
         warnings=dict(sorted(warnings.items())),
     )
+
+
+def _expected(results: list[MicrographResult], threshold: float) -> tuple[float, float]:
+    """Expected precision and recall of a run whose scores are probabilities."""
+    open_scores = [
+        result.candidates.score[(result.candidates.reason == "") | (result.candidates.reason == BELOW_THRESHOLD)]
+        for result in results
+    ]
+    scores = np.concatenate(open_scores) if open_scores else np.empty(0, np.float32)
+    precision, recall, _ = expected_scores(scores, threshold)
+    return precision, recall
 
 
 def _diameter_px(kept: list[Picks], settings: PickSettings, pixel_size: float | None) -> float | None:
