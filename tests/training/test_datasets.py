@@ -191,3 +191,16 @@ def test_summary_counts_and_says_what_looks_wrong(plain):
     assert "1 labels lie outside their image, on 1 micrographs: m1.mrc (1)" in text
     assert "1 pairs of labels are closer than a tenth of a diameter: m1.mrc (1)" in text
     assert "1 micrographs are labelled as empty: m2.mrc" in text
+
+
+def test_inspect_tells_a_data_set_and_its_problems(plain, tmp_path):
+    from cryopick.workflows.inspect import inspect
+
+    found = inspect(plain)
+    assert found.kind == "data set"
+    assert found.facts["particles"] == 6
+    assert found.facts["labelled_micrographs"] == 3
+    assert found.facts["particle_diameter_px"] == {"20": 3}
+    assert any("no labels for 1 of 4 micrographs" in text for text in found.warnings)
+    wrong = inspect(make_cryoppp(tmp_path / "10017", is_flipped=False))
+    assert any("flip_y fits best" in text for text in wrong.warnings)

@@ -34,6 +34,21 @@ class DatasetSummary:
     orientation: str
     problems: tuple[str, ...] = ()
 
+    def facts(self) -> dict[str, Any]:
+        """Plain values by name, as `cryopick inspect` shows them; names carry their units."""
+        low, median, high = self.particles_per_micrograph
+        return {
+            "layout": self.layout,
+            "labelled_micrographs": self.labelled,
+            "particles": self.particles,
+            "uncertain_labels": self.uncertain,
+            "particles_per_micrograph": f"{low} to {high}, half {median} or fewer",
+            "labels": dict(self.completeness),
+            "particle_diameter_px": {_known(size, ""): count for size, count in self.diameters_px.items()},
+            **({"sets": dict(self.groups)} if len(self.groups) > 1 else {}),
+            "orientation": self.orientation,
+        }
+
     def lines(self) -> list[str]:
         """The summary as text, one fact per line; problems last."""
         low, median, high = self.particles_per_micrograph

@@ -207,6 +207,12 @@ def open_dataset(
     return Dataset(path, layout, tuple(items), fit, tuple(warnings))
 
 
+def looks_like_dataset(path: Path) -> bool:
+    """True for a folder in the layout of CryoPPP or a simulation, or with `set.json` beside images or labels."""
+    inside = [path, *(one for one in path.iterdir() if one.is_dir())] if path.is_dir() else []
+    return any((one / CRYOPPP_LABELS).is_dir() or (one / SETTINGS_FILE).is_file() for one in inside)
+
+
 @dataclass(frozen=True)
 class _Set:
     """Images and labels that belong together."""

@@ -155,7 +155,6 @@ class _Run:
         import torch
 
         self.fabric, self.job, self.settings = fabric, job, job.settings
-        torch.set_flush_denormal(True)  # moments near zero would slow every step on CPUs
         torch.manual_seed(_torch_seed(self.settings.seed, stream=0, step=0))
         network = job.trainable.build_network()
         if job.start_from is not None:
@@ -230,7 +229,11 @@ class _Run:
         # dropout and the like: a new known seed for every step, instead of a random state to save
         torch.manual_seed(_torch_seed(settings.seed, stream=1 + self.fabric.global_rank, step=step))
         for part in range(settings.accumulate):
+            # Moments near zero would slow every step on CPUs, so they are flushed; but not where batches are made,
+            # because those must not depend on which process makes them
+            torch.set_flush_denormal(False)
             batch = self.fabric.to_device(next(batches))
+            torch.set_flush_denormal(True)
             with self.fabric.no_backward_sync(self.network, enabled=part < settings.accumulate - 1):
                 losses = self.job.trainable.loss(self.network, batch)
                 self.fabric.backward(losses["loss"] / settings.accumulate)
@@ -244,6 +247,7 @@ class _Run:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.average.update(self.plain, step=step)
+        torch.set_flush_denormal(False)
         self.progress.step = step + 1
         self.progress.seconds = time.monotonic() - self.started_at
 

@@ -6,7 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ from cryopick.io.pixel_size import choose_pixel_size
 from cryopick.io.reading import explain_read_errors, file_size_bytes
 from cryopick.io.relion import is_relion_coordinates
 from cryopick.io.star import StarTable, read_star
+from cryopick.training.dataset_summary import describe_dataset
+from cryopick.training.datasets import looks_like_dataset
 from cryopick.types import Picks
 
 _MAX_PROBED = 200
@@ -68,7 +70,8 @@ def inspect(path: str | Path, *, pixel_size_angstrom: float | None = None) -> In
     """
     path = Path(path)
     if path.is_dir():
-        return _inspect_folder(path, pixel_size_angstrom)
+        found = _inspect_folder(path, pixel_size_angstrom)
+        return _with_labels(found) if looks_like_dataset(path) else found
     if path.name.lower().endswith(IMAGE_SUFFIXES):
         return _inspect_image(path, pixel_size_angstrom)
     file_size_bytes(path)
@@ -243,6 +246,16 @@ def _inspect_folder(folder: Path, pixel_size_angstrom: float | None) -> Inspecti
         except CryopickError as error:
             warnings += (str(error),)
     return Inspection(folder, kind, facts, warnings)
+
+
+def _with_labels(found: Inspection) -> Inspection:
+    """The folder as a labelled data set: counts, frame, and what looks wrong."""
+    try:
+        summary = describe_dataset(found.path)
+    except CryopickError as error:  # what `cryopick train` would answer
+        return replace(found, kind="data set", warnings=(*found.warnings, str(error)))
+    warnings = dict.fromkeys((*found.warnings, *summary.problems))
+    return replace(found, kind="data set", facts={**found.facts, **summary.facts()}, warnings=tuple(warnings))
 
 
 def _probe_all(paths: Sequence[Path], pixel_size_angstrom: float | None) -> tuple[dict[str, Any], tuple[str, ...]]:
