@@ -1,4 +1,4 @@
-"""What the general network is asked to answer, how wrong answers are charged, and how its values become probabilities."""
+"""What the general network is asked to answer, what wrong answers cost, and how values become probabilities."""
 
 import numpy as np
 import pytest

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from cryopick.geometry.selection import SelectionSettings, select
 from cryopick.geometry.units import Length
+from cryopick.processing.probability import expected_scores, threshold_for_f1
 from cryopick.types import Micrograph, Picks
 
 if TYPE_CHECKING:
@@ -29,7 +30,12 @@ MIN_SCORE = 0.4
 BIN = 0.04
 """Width of the histogram bins, in the natural logarithm of the diameter."""
 MIN_DETECTIONS = 3
-MIN_FIT_DETECTIONS = 30
+FIT_FACTORS = tuple(float(factor) for factor in np.geomspace(0.72, 1 / 0.72, 5))
+"""Sizes tried around the first estimate or the given one."""
+FIT_MICROGRAPHS = 3
+FIT_WORKING_PX = 768
+MIN_FIT_PARTICLES = 30
+"""Expected particles below which a size is not fitted."""
 FIT_LIMIT = 1.3
 """Largest factor between a given diameter and the size that the network works at."""
 POPULATION_SHARE = 0.25
@@ -78,18 +84,17 @@ def estimate_diameter(model: HeatmapModel, micrographs: Sequence[Micrograph]) ->
     """Measure the diameter of the commonest particles; None where nothing looks like a particle at any size.
 
     Every scale's confident detections vote for the size that the network reads off them, each with the area that it
-    explains, so that many small specks do not outvote the particles that they make up. The highest vote is refined at
-    its own scale.
+    explains, so that many small specks do not outvote the particles that they make up. Near the highest vote the size
+    at which the network is surest decides.
 
     Parameters
     ----------
     model : a loaded `general` network
     micrographs : a few, spread over the run; particles dark
 
-    Raises
-    ------
-    SettingsError
-        Never; micrographs of unknown pixel size give a diameter in px.
+    Returns
+    -------
+    The estimate, in px where a pixel size is unknown
     """
     unit_px = _unit_px(micrographs)
     votes = [
@@ -102,58 +107,82 @@ def estimate_diameter(model: HeatmapModel, micrographs: Sequence[Micrograph]) ->
     populations = _modes(sizes, weights)
     if not populations:
         return None
-    found = _refine(model, micrographs, diameter=populations[0], unit_px=unit_px)
-    if found is None:
+    fitted = _most_confident(model, micrographs, unit_px, around=populations[0])
+    if fitted is None:
         return None
-    medians = [float(np.median(sizes)) for sizes in found if len(sizes) >= MIN_DETECTIONS]
-    every = np.concatenate(found)
-    diameter, count = float(np.median(every)), len(every)
-    spread = float(np.std(medians)) / np.sqrt(len(medians)) if len(medians) > 1 else 0.0
-    own_error = 1.2533 * float(np.std(every)) / np.sqrt(count)  # standard error of a median
+    diameter, uncertainty = fitted
+    is_near = np.abs(np.log(sizes / diameter)) < TRUSTED_LOG_SIZE
     unit = "A" if _has_pixel_size(micrographs) else "px"
     return DiameterEstimate(
         diameter=Length(diameter, diameter, unit),
-        uncertainty=float(np.hypot(spread, own_error)),
-        detection_count=count,
+        uncertainty=uncertainty,
+        detection_count=int(is_near.sum()),
         micrograph_count=len(micrographs),
         populations=(diameter, *populations[1:]),
     )
 
 
 def fit_working_diameter(model: HeatmapModel, micrographs: Sequence[Micrograph], given: Length) -> Length:
-    """The size at which the network sees these particles best, near a given diameter.
+    """The size, near a given one, at which the network is surest of what it sees.
 
-    Users count a diameter to the tips of the longest view, or with a margin; the network knows the extent that it can
-    see. Working at that size finds more. At most `FIT_LIMIT` away from the given one; where the network sees too few
-    particles to tell, the given one.
+    Users count a diameter to the tips of the longest view, or with a margin; working at the size that the network
+    takes particles for finds more. At most `FIT_LIMIT` away; where too few particles are seen to tell, the given one.
     """
     unit_px = _unit_px(micrographs) if given.unit == "A" else [1.0] * len(micrographs)
-    found = _refine(model, micrographs, diameter=given.middle, unit_px=unit_px)
-    if found is None or sum(map(len, found)) < MIN_FIT_DETECTIONS:
+    fitted = _most_confident(model, micrographs, unit_px, around=given.middle)
+    if fitted is None:
         return given
-    fitted = float(np.median(np.concatenate(found)))
-    fitted = float(np.clip(fitted, given.middle / FIT_LIMIT, given.middle * FIT_LIMIT))
-    return Length(fitted, fitted, given.unit)
+    size = float(np.clip(fitted[0], given.middle / FIT_LIMIT, given.middle * FIT_LIMIT))
+    return Length(size, size, given.unit)
 
 
-def _refine(
-    model: HeatmapModel, micrographs: Sequence[Micrograph], *, diameter: float, unit_px: Sequence[float]
-) -> list[NDArray[np.float64]] | None:
-    """Sizes of the confident detections of each micrograph, read twice, since they are most exact at the right scale.
+def _most_confident(
+    model: HeatmapModel, micrographs: Sequence[Micrograph], unit_px: Sequence[float], *, around: float
+) -> tuple[float, float] | None:
+    """Diameter with the highest expected F1, and its standard error; None where too few particles are seen to tell.
 
-    None where there are fewer than `MIN_DETECTIONS`.
+    The network learnt from particles around its nominal size, so its calibrated probabilities are most decided when
+    the working scale is right. The curve over `FIT_FACTORS` is interpolated by a parabola; where its top is at an end,
+    the factors move there once.
     """
-    found: list[NDArray[np.float64]] = []
+    few = np.unique(np.linspace(0, len(micrographs) - 1, FIT_MICROGRAPHS).round().astype(int))
     for _ in range(2):
-        found = [
-            _in_unit(_detect(model, micrograph, diameter_px=diameter / scale), scale).diameter_px
-            for micrograph, scale in zip(micrographs, unit_px, strict=True)
+        scores = [
+            [_scores(model, micrographs[i], diameter_px=around * factor / unit_px[i]) for i in few]
+            for factor in FIT_FACTORS
         ]
-        every = np.concatenate(found)
-        if len(every) < MIN_DETECTIONS:
+        pooled = [np.concatenate(row) for row in scores]
+        if max(float(score.sum()) for score in pooled) < MIN_FIT_PARTICLES:
             return None
-        diameter = float(np.median(every))
-    return found
+        top = _top(np.array([_best_expected_f1(score) for score in pooled]))
+        if FIT_FACTORS[0] < top < FIT_FACTORS[-1]:
+            break
+        around, top = around * top, 1.0
+    each = [_top(np.array([_best_expected_f1(row[i]) for row in scores])) for i in range(len(few))]
+    spread = float(np.std(np.log(each))) / np.sqrt(len(few)) if len(few) > 1 else float(np.log(FIT_FACTORS[-1])) / 4
+    return around * top, around * top * spread
+
+
+def _top(f1: NDArray[np.float64]) -> float:
+    """Where a parabola through the highest value and its neighbours peaks; an end where that is the highest."""
+    best = int(np.argmax(f1))
+    if best in (0, len(f1) - 1):
+        return float(FIT_FACTORS[best])
+    left, middle, right = f1[best - 1 : best + 2]
+    curvature = left - 2 * middle + right
+    shift = 0.5 * (left - right) / curvature if curvature < 0 else 0.0
+    step = np.log(FIT_FACTORS[1] / FIT_FACTORS[0])
+    return float(FIT_FACTORS[best] * np.exp(shift * step))
+
+
+def _best_expected_f1(score: NDArray[np.float64]) -> float:
+    return expected_scores(score, threshold_for_f1(score))[2]
+
+
+def _scores(model: HeatmapModel, micrograph: Micrograph, *, diameter_px: float) -> NDArray[np.float64]:
+    """Probabilities of the candidates in the middle piece of a micrograph, thinned as picks are."""
+    found = _candidates(model, micrograph, diameter_px=diameter_px, working_px=FIT_WORKING_PX)
+    return found.score[select(found, SelectionSettings(), threshold=0.0).is_kept].astype(np.float64)
 
 
 def _has_pixel_size(micrographs: Sequence[Micrograph]) -> bool:
@@ -180,28 +209,26 @@ def _scales_px(micrograph: Micrograph) -> NDArray[np.float64]:
 
 
 def _detect(model: HeatmapModel, micrograph: Micrograph, *, diameter_px: float) -> _Detections:
-    from cryopick.pickers.general import NOMINAL_PARTICLE_PX, picks_at_scale
-
-    height, width = micrograph.shape_yx
-    side = round(WORKING_PX * diameter_px / NOMINAL_PARTICLE_PX)
-    top, left = max(0, (height - side) // 2), max(0, (width - side) // 2)
-    piece = Micrograph(micrograph.pixels[top : top + side, left : left + side], name=micrograph.name)
-    found = picks_at_scale(model, piece, diameter_px=diameter_px)
-    thinned = select(_with_one_diameter(found, diameter_px), SelectionSettings(), threshold=MIN_SCORE).is_kept
+    found = _candidates(model, micrograph, diameter_px=diameter_px, working_px=WORKING_PX)
     sizes = found.diameter_px.astype(np.float64)
-    is_trusted = thinned & (np.abs(np.log(sizes / diameter_px)) < TRUSTED_LOG_SIZE)
-    area = piece.shape_yx[0] * piece.shape_yx[1]
-    weight = found.score[is_trusted].astype(np.float64) * sizes[is_trusted] ** 2 / area
+    thinned = select(
+        replace(found, diameter_px=np.full(len(found), diameter_px)), SelectionSettings(), threshold=MIN_SCORE
+    )
+    is_trusted = thinned.is_kept & (np.abs(np.log(sizes / diameter_px)) < TRUSTED_LOG_SIZE)
+    height, width = found.shape_yx or (1, 1)
+    weight = found.score[is_trusted].astype(np.float64) * sizes[is_trusted] ** 2 / (height * width)
     return _Detections(sizes[is_trusted], weight)
 
 
-def _with_one_diameter(picks: Picks, diameter_px: float) -> Picks:
-    return Picks(
-        xy_px=picks.xy_px,
-        score=picks.score,
-        diameter_px=np.full(len(picks), diameter_px),
-        shape_yx=picks.shape_yx,
-    )
+def _candidates(model: HeatmapModel, micrograph: Micrograph, *, diameter_px: float, working_px: int) -> Picks:
+    """All candidates of the middle piece, `working_px` wide at working scale."""
+    from cryopick.pickers.general import NOMINAL_PARTICLE_PX, picks_at_scale
+
+    height, width = micrograph.shape_yx
+    side = round(working_px * diameter_px / NOMINAL_PARTICLE_PX)
+    top, left = max(0, (height - side) // 2), max(0, (width - side) // 2)
+    piece = Micrograph(micrograph.pixels[top : top + side, left : left + side], name=micrograph.name)
+    return picks_at_scale(model, piece, diameter_px=diameter_px)
 
 
 def _modes(sizes: NDArray[np.float64], weights: NDArray[np.float64]) -> list[float]:

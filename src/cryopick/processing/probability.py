@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def expected_scores(probability: NDArray[np.float32], threshold: float) -> tuple[float, float, float]:
+def expected_scores(probability: NDArray[np.floating], threshold: float) -> tuple[float, float, float]:
     """Expected precision, recall and F1 of keeping what reaches `threshold`.
 
     Parameters
@@ -26,7 +26,7 @@ def expected_scores(probability: NDArray[np.float32], threshold: float) -> tuple
     return precision, recall, f1
 
 
-def threshold_for_f1(probability: NDArray[np.float32]) -> float:
+def threshold_for_f1(probability: NDArray[np.floating]) -> float:
     """The cut with the highest expected F1; 1.0 when there are no candidates.
 
     Keeping the k most probable of n candidates has an expected F1 of about `2 sum_k p / (k + sum_n p)`; the best cut
@@ -40,7 +40,7 @@ def threshold_for_f1(probability: NDArray[np.float32]) -> float:
     return float(p[np.argmax(f1)])
 
 
-def threshold_for_precision(probability: NDArray[np.float32], target: float) -> float:
+def threshold_for_precision(probability: NDArray[np.floating], target: float) -> float:
     """The lowest cut whose kept candidates have a mean probability of at least `target`; 1.0 if none has."""
     p = np.sort(np.asarray(probability, np.float64))[::-1]
     if len(p) == 0:
