@@ -83,7 +83,7 @@ def test_discs_are_found_and_tables_say_so(sets: Path, tmp_path: Path) -> None:
 def test_the_same_benchmark_again_repeats_no_run(sets: Path, tmp_path: Path) -> None:
     first = benchmark(["blob"], [sets / "discs"], tmp_path / "bench")
     again = benchmark(["blob"], [sets / "discs"], tmp_path / "bench")
-    assert as_json(first) == as_json(again)
+    assert as_json(first)["rows"] == as_json(again)["rows"]
     assert again.rows[0].wall_seconds == first.rows[0].wall_seconds
 
 

@@ -20,6 +20,7 @@ class Machine:
     Parameters
     ----------
     threads : what OMP_NUM_THREADS says, "not set" otherwise
+    load : processes that wanted to run in the last minute, this one included; above `cores`, wall times are inflated
     """
 
     processor: str
@@ -28,13 +29,15 @@ class Machine:
     system: str
     python: str
     threads: str
+    load: float | None
     packages: tuple[str, ...]
 
     def __str__(self) -> str:
         memory = "" if self.memory_gb is None else f", {self.memory_gb:.0f} GB memory"
+        load = "" if self.load is None else f"; load {self.load:.1f}"
         return (
             f"{self.processor}, {self.cores} usable cores{memory}; {self.system}; Python {self.python}; "
-            f"OMP_NUM_THREADS {self.threads}; {', '.join(self.packages)}"
+            f"OMP_NUM_THREADS {self.threads}{load}; {', '.join(self.packages)}"
         )
 
 
@@ -53,6 +56,7 @@ def describe_machine() -> Machine:
         system=f"{platform.system()} {platform.machine()}",
         python=platform.python_version(),
         threads=os.environ.get("OMP_NUM_THREADS", "not set"),
+        load=os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         packages=tuple(packages),
     )
 
