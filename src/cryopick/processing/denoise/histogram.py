@@ -66,7 +66,8 @@ def equalize_adaptively(
 ) -> NDArray[np.float32]:
     """Equalise each tile's histogram, limited in contrast, and blend between the tiles (`adapthisteq`, CLAHE).
 
-    Flipping the image flips the result: the padding is the same at both ends, and a tile's own map holds at its centre.
+    Flipping the image flips the result, up to a pixel: the padding is the same at both ends, one more at the end where
+    it is odd, and a tile's own map holds at its centre.
 
     Parameters
     ----------
