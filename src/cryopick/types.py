@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -12,6 +13,9 @@ from numpy.typing import ArrayLike, NDArray
 FRAME = "relion"
 """The only frame inside cryopick: centres `(x, y)` in pixels, `(0, 0)` the centre of the first stored pixel, y grows
 with the row. Other frames are converted in `cryopick.io`."""
+
+_ALL_MISSING: Any = None
+"""Default of the columns of `Picks`; filled with each column's missing value on creation."""
 
 JUNK_MAP = "junk"
 """Name of the map in `Picks.maps` that holds the probability of carbon, ice or contamination, 0 to 1."""
@@ -68,10 +72,10 @@ class Picks:
     """
 
     xy_px: NDArray[np.float64]
-    score: NDArray[np.float32] = field(default=None)  # type: ignore[assignment]  # filled below, so never None outside
-    diameter_px: NDArray[np.float32] = field(default=None)  # type: ignore[assignment]
-    class_id: NDArray[np.int32] = field(default=None)  # type: ignore[assignment]
-    reason: NDArray[np.str_] = field(default=None)  # type: ignore[assignment]
+    score: NDArray[np.float32] = _ALL_MISSING
+    diameter_px: NDArray[np.float32] = _ALL_MISSING
+    class_id: NDArray[np.int32] = _ALL_MISSING
+    reason: NDArray[np.str_] = _ALL_MISSING
     micrograph_name: str = "micrograph"
     shape_yx: tuple[int, int] | None = None
     pixel_size_angstrom: float | None = None
@@ -90,7 +94,7 @@ class Picks:
         )
         for name, dtype, missing in columns:
             given: ArrayLike | None = getattr(self, name)
-            column = np.asarray(missing if given is None else given, dtype=dtype)
+            column: NDArray[Any] = np.asarray(missing if given is None else given, dtype=dtype)
             column = np.full(n, column) if column.ndim == 0 else column
             if column.shape != (n,):
                 raise ValueError(f"{self.micrograph_name}: {n} centres but `{name}` has shape {column.shape}")

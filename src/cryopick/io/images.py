@@ -96,12 +96,12 @@ def write_micrograph(
     OutputError
         If the file cannot be written.
     """
-    from cryopick.io import mrc, raster, tiff
+    from cryopick.io import mrc, mrc_header, raster, tiff
 
     path = Path(path)
     family = image_format(path)
     if family == "MRC":
-        pixels = _as_stored(path, micrograph.pixels, dtype or "float32", is_rescaled, tuple(mrc.MODE_OF_DTYPE))
+        pixels = _as_stored(path, micrograph.pixels, dtype or "float32", is_rescaled, tuple(mrc_header.MODE_OF_DTYPE))
         mrc.write_mrc(path, pixels, pixel_size_angstrom=micrograph.pixel_size_angstrom)
     elif family == "TIFF":
         pixels = _as_stored(path, micrograph.pixels, dtype or "float32", is_rescaled, tiff.TIFF_DTYPES)

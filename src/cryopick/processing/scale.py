@@ -22,12 +22,12 @@ class ScaleMap:
     def to_stored_xy(self, xy_px: NDArray[np.float64]) -> NDArray[np.float64]:
         """(n, 2) centres in working pixels to stored pixels; both have `(0, 0)` at the first pixel's centre."""
         factor_xy = np.array([self.factor_yx[1], self.factor_yx[0]])
-        return (np.asarray(xy_px, np.float64) + 0.5) / factor_xy - 0.5
+        return np.asarray((np.asarray(xy_px, np.float64) + 0.5) / factor_xy - 0.5)
 
     def to_working_xy(self, xy_px: NDArray[np.float64]) -> NDArray[np.float64]:
         """The inverse of `to_stored_xy`."""
         factor_xy = np.array([self.factor_yx[1], self.factor_yx[0]])
-        return (np.asarray(xy_px, np.float64) + 0.5) * factor_xy - 0.5
+        return np.asarray((np.asarray(xy_px, np.float64) + 0.5) * factor_xy - 0.5)
 
     @property
     def factor(self) -> float:
