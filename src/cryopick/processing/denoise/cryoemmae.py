@@ -56,7 +56,8 @@ def prepare_cryoemmae(pixels: NDArray[np.generic], *, diameter_px: int) -> CryoE
     Returns
     -------
     stages : content lies at `SHIFT_XY_PX` from where it was. Places without variance become 0 and NaN or inf the
-        median, where the program divides by zero. At odd sizes it stops; here the mask's padding is one longer at the end.
+        median, where the program divides by zero. It stops at odd sizes; here the padding of the mask is one longer at
+        the end.
 
     Raises
     ------
