@@ -11,6 +11,7 @@ from cryopick.cli.console import command_line
 from cryopick.cli.options import with_options
 from cryopick.cli.train import parse_assignments
 from cryopick.cli.training_monitor import ConsoleMonitor
+from cryopick.errors import SettingsError
 from cryopick.geometry.units import parse_length
 from cryopick.training.trainable import TrainSettings
 from cryopick.workflows.finetune import finetune as run_finetune
@@ -19,9 +20,17 @@ from cryopick.workflows.finetune import finetune as run_finetune
 def finetune(
     *,
     picker: Annotated[str, typer.Argument(help="The picker to adapt.")],
-    picks: Annotated[Path, typer.Option(help="Coordinates of particles (any format), or a labelled data set.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for weights, card, logs and curves.")],
+    picks: Annotated[
+        Path | None, typer.Option(help="Coordinates of particles (any format), or a labelled data set.")
+    ] = None,
     micrographs: Annotated[list[str] | None, typer.Option(help="The images that the picks are from.")] = None,
+    self_train: Annotated[
+        bool, typer.Option("--self-train", help="No picks needed: the picker's own confident ones teach it.")
+    ] = False,
+    confidence: Annotated[
+        float, typer.Option(help="With --self-train: expected precision of the picks that teach.")
+    ] = 0.95,
     weights: Annotated[
         str | None, typer.Option(help="Weights to start from: name, file or training folder.", show_default="shipped")
     ] = None,
@@ -43,8 +52,28 @@ def finetune(
 
     cryopick finetune general --picks good.star --micrographs mics/ -o tuned/ --diameter 180A
 
+    cryopick finetune general --self-train --micrographs mics/ -o tuned/
+
     Fine-tuning is short; its values replace the defaults shown here.
     """
+    if self_train:
+        if picks is not None or not micrographs:
+            raise SettingsError("--self-train takes --micrographs and no --picks: the picker's own picks teach it")
+        _self_train(
+            picker,
+            micrographs,
+            output,
+            weights=weights,
+            diameter=None if diameter is None else parse_length(diameter),
+            pixel_size_angstrom=pixel_size,
+            confidence=confidence,
+            task=parse_assignments(set_ or []),
+            training=given or {},
+            resume=resume,
+        )
+        return
+    if picks is None:
+        raise SettingsError("no picks to learn from: give --picks, or --self-train to learn without any")
     result = run_finetune(
         picker,
         picks,
@@ -73,6 +102,20 @@ def finetune(
     typer.echo(f"weights: {result.training.weights}")
     typer.echo(f"curves:  {output / 'loss.png'}")
     typer.echo(f"use them: cryopick pick MICROGRAPHS -o RUN --picker {picker} --weights {result.training.weights}")
+
+
+def _self_train(picker: str, micrographs: list[str], output: Path, **settings: Any) -> None:
+    from cryopick.workflows.self_train import AFTER, self_train
+
+    result = self_train(picker, micrographs, output, monitor=ConsoleMonitor(), **settings)
+    typer.echo(f"{result.teachers:,} confident picks taught")
+    typer.echo(f"expected F1 of the run: {result.before:.3f} before, {result.after:.3f} after")
+    old = result.finetuning
+    typer.echo(f"old data: {old.before['old']:.4f} before, {old.after.get('old', float('nan')):.4f} after")
+    kept = "the new weights are kept" if result.is_better else "no improvement: the old weights are kept"
+    typer.echo(f"{kept}: {result.weights}")
+    if result.is_better:
+        typer.echo(f"picks with them: {output / AFTER / 'report.html'}")
 
 
 command = with_options(finetune, [("", TrainSettings)], given_as="given")

@@ -1,0 +1,157 @@
+"""Self-training: the confident picks of a run retrain the picker on the user's own micrographs, without any labels.
+
+As CryoSegNet's authors fine-tune with predicted labels (Gyawali et al., Brief. Bioinform. 25(4), bbae282, 2024), with
+two safeguards: only picks that are expected to be right teach, and they count as sparse labels, so that a particle
+which was not picked is not taught to be background.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cryopick.errors import InputError, SettingsError
+from cryopick.geometry.units import Length
+from cryopick.io.checkpoint import find_weights
+from cryopick.pickers.protocol import GivesProbabilities
+from cryopick.processing.probability import threshold_for_precision
+from cryopick.training.logs import Monitor
+from cryopick.workflows.finetune import FinetuneResult, finetune
+from cryopick.workflows.pick import pick_to_folder
+from cryopick.workflows.pick_settings import make_settings
+from cryopick.workflows.results import RunSummary
+from cryopick.workflows.rethreshold import rethreshold, settings_of_run
+from cryopick.workflows.run_folder import PARTICLES, RunFolder
+
+BEFORE, TUNED, AFTER = "before", "tuned", "after"
+FEWEST_TEACHERS = 50
+"""Confident picks below which there is nothing to learn from."""
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelfTrainResult:
+    """How self-training ended.
+
+    Parameters
+    ----------
+    teachers : confident picks that taught
+    before, after : expected F1 of the runs with the old and with the new weights, threshold chosen by each; this is the
+        picker's own estimate and needs no labels
+    weights : the better ones
+    is_better : False when the old weights were kept
+    """
+
+    teachers: int
+    before: float
+    after: float
+    weights: Path
+    is_better: bool
+    finetuning: FinetuneResult
+
+
+def self_train(
+    picker: str,
+    micrographs: Sequence[str | Path],
+    output: Path | str,
+    *,
+    weights: Path | str | None = None,
+    diameter: Length | None = None,
+    pixel_size_angstrom: float | None = None,
+    confidence: float = 0.95,
+    task: dict[str, Any] | None = None,
+    training: dict[str, Any] | None = None,
+    resume: bool = False,
+    monitor: Monitor | None = None,
+) -> SelfTrainResult:
+    """Pick, retrain on the picks that are expected to be right, pick again, keep the better weights.
+
+    `output` receives the run before (`before/`), the training (`tuned/`) and the run after (`after/`).
+
+    Parameters
+    ----------
+    confidence : expected precision of the picks that teach
+
+    Raises
+    ------
+    SettingsError
+        If the picker's scores are not probabilities, or the confidence is not between 0 and 1.
+    InputError
+        If too few picks are confident.
+    """
+    if not 0 < confidence < 1:
+        raise SettingsError(f"confidence is {confidence:g}, expected a fraction between 0 and 1, such as 0.95")
+    output = Path(output)
+    old_weights = find_weights(weights or picker)
+    given = {"diameter": diameter, "pixel_size_angstrom": pixel_size_angstrom}
+    settings = make_settings(picker, **_known(given), weights=old_weights)
+    if not isinstance(settings.picker, GivesProbabilities):
+        raise SettingsError(
+            f"picker {picker!r} cannot tell how sure it is of a pick; self-training needs probabilities"
+        )
+    before = pick_to_folder(micrographs, output / BEFORE, settings)
+    folder = RunFolder(output / BEFORE)
+    scores = np.concatenate([folder.read_candidates(one).kept().score for one in folder.records() if one.is_done])
+    threshold = threshold_for_precision(scores, confidence)
+    teachers = int((scores >= threshold).sum())
+    if teachers < FEWEST_TEACHERS:
+        raise InputError(
+            f"{output / BEFORE}: only {teachers} picks are expected to be right to {confidence:.0%}, at least "
+            f"{FEWEST_TEACHERS} are needed; give more micrographs, a lower confidence, or label some by hand"
+        )
+    rethreshold(output / BEFORE, threshold)
+    prepared = settings_of_run(folder).picker
+    working = getattr(prepared, "working_diameter", None) or prepared.diameter
+    tuning = finetune(
+        picker,
+        output / BEFORE / PARTICLES,
+        output / TUNED,
+        micrographs=tuple(micrographs),
+        weights=old_weights,
+        diameter=working,
+        pixel_size_angstrom=pixel_size_angstrom,
+        labels="sparse",
+        flip_y="no",
+        task=task,
+        training=training,
+        resume=resume,
+        monitor=monitor,
+    )
+    rethreshold(output / BEFORE, None)
+    # the same diameter, so that only the weights differ
+    after = pick_to_folder(
+        micrographs,
+        output / AFTER,
+        make_settings(
+            picker,
+            **_known({**given, "diameter": prepared.diameter, "working_diameter": working}),
+            weights=tuning.training.weights,
+        ),
+    )
+    is_better = tuning.is_better and expected_f1(after) >= expected_f1(before)
+    if not is_better:
+        _logger.info("self-training did not improve on the start: the old weights are kept")
+    return SelfTrainResult(
+        teachers=teachers,
+        before=expected_f1(before),
+        after=expected_f1(after),
+        weights=tuning.training.weights if is_better else old_weights,
+        is_better=is_better,
+        finetuning=tuning,
+    )
+
+
+def expected_f1(summary: RunSummary) -> float:
+    """Harmonic mean of a run's expected precision and recall."""
+    precision, recall = summary.expected_precision or 0.0, summary.expected_recall or 0.0
+    return 2 * precision * recall / (precision + recall) if precision + recall > 0 else 0.0
+
+
+def _known(given: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in given.items() if value is not None}
