@@ -1,0 +1,53 @@
+"""`cryopick label`, `train` and `finetune` as typed; a training run itself is in `tests/training`."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from discs import DIAMETER_PX, disc_centres, disc_micrograph
+
+from cryopick.io.images import write_micrograph
+
+
+def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "cryopick.cli.main", *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
+
+
+def test_label_writes_masks_and_says_what_it_did(tmp_path: Path) -> None:
+    write_micrograph(tmp_path / "data" / "m0.mrc", disc_micrograph("m0"))
+    rows = "\n".join(f"{x},{y}" for x, y in disc_centres(0))
+    (tmp_path / "data" / "m0.csv").write_text(f"x,y\n{rows}\n")
+    (tmp_path / "data" / "set.json").write_text(json.dumps({"diameter_px": DIAMETER_PX}))
+    done = run(tmp_path, "label", "data", "-o", "labels", "--as", "masks", "--shape", "disc")
+    assert (done.returncode, done.stdout.splitlines()) == (
+        0,
+        ["masks of 3 particles on 1 micrographs, disc on 1", "labels: labels"],
+    )
+    assert (tmp_path / "labels" / "masks" / "m0.png").is_file()
+    failed = run(tmp_path, "label", "data", "-o", "labels", "--as", "polygons")
+    assert failed.returncode == 1
+    assert failed.stderr.startswith("cryopick: labels as 'polygons': expected one of masks, boxes, coco, heatmap")
+
+
+def test_mistakes_are_named_before_anything_is_trained(tmp_path: Path) -> None:
+    for arguments, message in (
+        (["train", "-o", "t"], "no picker to train"),
+        (["train", "blob", "-o", "t"], "picker 'blob' has nothing to train; pickers that can be trained:"),
+        (["train", "general", "-o", "t", "--preset", "huge"], "picker 'general' has no preset 'huge'; it has: small"),
+        (["train", "general", "-o", "t", "--steps", "many"], "--steps: expected whole number, got 'many'"),
+        (["train", "general", "-o", "t", "--set", "crops=3"], "[task] has no setting crops; it has:"),
+        (["train", "-o", "t", "--resume"], "holds no training run to resume"),
+        (
+            ["finetune", "general", "--picks", "none.star", "-o", "t", "--weights", "none/x.safetensors"],
+            "no such weights",
+        ),
+    ):
+        failed = run(tmp_path, *arguments)
+        assert failed.returncode == 1, arguments
+        assert message in failed.stderr
+        assert "Traceback" not in failed.stderr
+    assert not (tmp_path / "t").exists()
