@@ -1,0 +1,105 @@
+"""The general picker with its shipped weights: finds simulated particles, sizes them, and leaves noise alone."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from cryopick.geometry.selection import SelectionSettings, select
+from cryopick.geometry.units import Length
+from cryopick.io.checkpoint import load_checkpoint, weights_folders
+from cryopick.metrics.detection import match_picks
+from cryopick.pickers.general import GeneralPicker
+from cryopick.simulation.suite import suite_sets
+from cryopick.types import Micrograph
+
+WEIGHTS = weights_folders()[0] / "general.safetensors"
+NO_POINTS = np.zeros((0, 2))
+pytestmark = pytest.mark.skipif(not WEIGHTS.is_file(), reason="the package holds no weights of the general picker")
+
+
+@pytest.fixture(scope="module")
+def rings():
+    """Two simulated micrographs of a ring-shaped protein in little noise."""
+    one = next(each for each in suite_sets(levels=("easy",)) if each.protein.family == "ring")
+    return one, list(one.micrographs())[:2]
+
+
+def picks_of(picker, micrograph, *, threshold=None):
+    candidates = picker.pick(micrograph)
+    chosen = select(candidates, SelectionSettings(), threshold=-np.inf)
+    cut = picker.choose_threshold(chosen.kept().score) if threshold is None else threshold
+    return select(candidates, SelectionSettings(), threshold=cut).kept()
+
+
+def test_simulated_rings_are_found_and_centred(rings):
+    one, simulated = rings
+    size = one.protein.diameter_angstrom
+    picker = GeneralPicker(diameter=Length(size, size, "A"))
+    for each in simulated:
+        found = picks_of(picker, each.micrograph)
+        truth = each.xy_px[each.is_pickable]
+        others = each.xy_px[~each.is_pickable]
+        tolerance_px = 0.25 * float(np.median(each.diameter_px))
+        match = match_picks(found.xy_px, truth, others, max_distance_px=tolerance_px)
+        assert match.counts.f1 > 0.9
+        assert np.median(match.pairs.distance) < 0.3 * tolerance_px
+
+
+def test_without_a_diameter_it_is_measured(rings):
+    one, simulated = rings
+    prepared = GeneralPicker().prepare([each.micrograph for each in simulated])
+    assert prepared.diameter.unit == "A"
+    assert prepared.diameter.middle == pytest.approx(one.protein.diameter_angstrom, rel=0.2)
+    assert "measured" in prepared.measured
+
+
+def test_pixel_size_unknown_gives_a_diameter_in_pixels(rings):
+    one, simulated = rings
+    unknown = [replace(each.micrograph, pixel_size_angstrom=None) for each in simulated]
+    prepared = GeneralPicker().prepare(unknown)
+    assert prepared.diameter.unit == "px"
+    expected_px = one.protein.diameter_angstrom / one.protein.pixel_size_angstrom
+    assert prepared.diameter.middle == pytest.approx(expected_px, rel=0.2)
+
+
+def test_noise_holds_no_particle():
+    rng = np.random.default_rng(0)
+    picker = GeneralPicker(diameter=Length(60, 60, "px"))
+    noise = [rng.normal(size=(700, 900)).astype(np.float32) for _ in range(2)]
+    assert [len(picks_of(picker, Micrograph(each))) for each in noise] == [0, 0]
+
+
+def test_picks_do_not_depend_on_the_tiling(rings, monkeypatch):
+    one, simulated = rings
+    size = one.protein.diameter_angstrom
+    picker = GeneralPicker(diameter=Length(size, size, "A"), precision="float32")
+    whole = picker.pick(simulated[0].micrograph)
+    monkeypatch.setattr("cryopick.pickers.general.TILE_PX", 128)
+    tiled = picker.pick(simulated[0].micrograph)
+    assert np.allclose(whole.xy_px, tiled.xy_px, atol=1e-2)
+    assert np.allclose(whole.score, tiled.score, atol=1e-3)
+
+
+def test_half_precision_changes_scores_by_little(rings):
+    one, simulated = rings
+    size = one.protein.diameter_angstrom
+    both = [
+        picks_of(
+            GeneralPicker(diameter=Length(size, size, "A"), precision=precision), simulated[0].micrograph, threshold=0.5
+        )
+        for precision in ("float32", "bfloat16")
+    ]
+    match = match_picks(both[0].xy_px, both[1].xy_px, NO_POINTS, max_distance_px=3.0)
+    assert match.counts.f1 > 0.97
+
+
+def test_the_card_tells_what_the_weights_are():
+    card = load_checkpoint(WEIGHTS, picker="general").card
+    assert card.data["kind"] == "simulation"
+    assert card.licence == "BSD-3-Clause"
+    assert card.steps > 0
+    knots, share = card.postprocessing["calibration"]
+    assert np.all(np.diff(knots) > 0)
+    assert np.all(np.diff(share) >= 0)
+    assert 0 <= share[0] <= share[-1] <= 1
