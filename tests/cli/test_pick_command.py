@@ -118,7 +118,7 @@ def test_rethreshold_and_reset(micrographs: Path, tmp_path: Path) -> None:
     [
         (["pick", "nowhere", "-o", "run"], "nowhere: no such file or folder"),
         (["pick", "in", "-o", "run", "-d", "20 parsec"], "parsec"),
-        (["pick", "in", "-o", "run", "--picker", "magic"], "known pickers: blob"),
+        (["pick", "in", "-o", "run", "--picker", "magic"], "unknown picker 'magic'; known pickers: "),
         (["pick", "in", "-o", "run"], "diameter"),
         (["pick", "in", "-o", "run", "-d", "20px", "--contrast", "grey"], "dark|bright"),
         (["pick", "empty", "-o", "run", "-d", "20px"], "no micrographs found"),

@@ -175,6 +175,7 @@ def test_a_data_set_with_its_images_is_truth_too(folder_of_discs: Path, tmp_path
     simulated = tmp_path / "sim"
     images = simulated / "micrographs"
     images.mkdir(parents=True)
+    (simulated / "truth").mkdir()
     for seed, name in enumerate(("m1", "m2")):
         (images / f"{name}.mrc").write_bytes((folder_of_discs / f"{name}.mrc").read_bytes())
         rows = "".join(f"{x},{y},particle\n" for x, y in disc_centres(seed))
