@@ -10,7 +10,7 @@ WORKERS ?= 2
 demo:
 	@scripts/environment
 	@test -d $(DEMO)/micrographs || $(BIN)/python -m cryopick.workflows.demo $(DEMO)
-	$(BIN)/cryopick pick $(DEMO)/micrographs -o $(DEMO)/run --picker blob --diameter 140A
+	$(BIN)/cryopick pick $(DEMO)/micrographs -o $(DEMO)/run
 	$(BIN)/cryopick evaluate $(DEMO)/run --truth $(DEMO)/truth --diameter 70px
 	@echo
 	@echo "Open $(DEMO)/run/report.html in a browser. All results: $(DEMO)/run/"

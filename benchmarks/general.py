@@ -78,10 +78,13 @@ def run(picker: GeneralPicker, micrographs: list[Micrograph], diameter: Length |
     return chosen, threshold
 
 
-def summary(evaluation: Evaluation, picks: list[Picks], threshold: float) -> dict[str, float]:
+def summary(picker: GeneralPicker, evaluation: Evaluation, picks: list[Picks], threshold: float) -> dict[str, float]:
     scores = evaluation.tolerances[0]
     candidates = np.concatenate([one.score[one.is_kept | (one.reason == "below threshold")] for one in picks])
-    expected_precision, expected_recall, expected_f1 = expected_scores(candidates, threshold)
+    probability = picker.run_probabilities(candidates)
+    kept = probability[candidates >= np.float32(threshold)]
+    cut = float(kept.min()) if len(kept) else 2.0
+    expected_precision, expected_recall, expected_f1 = expected_scores(probability, cut)
     return {
         "f1": scores.counts.f1,
         "precision": scores.counts.precision,
@@ -108,7 +111,7 @@ def real_sets(picker: GeneralPicker, folder: Path) -> dict[str, dict[str, object
         for name, diameter in (("diameter given", given), ("diameter measured", None)):
             picks, threshold = run(picker, micrographs, diameter)
             result = evaluate(picks, labels, diameter=given)
-            entry[name] = summary(result, picks, threshold)
+            entry[name] = summary(picker, result, picks, threshold)
         kept = [one.kept() for one in picks]
         sizes = np.concatenate([one.diameter_px for one in kept])
         entry["listed_diameter_px"] = listed_px
@@ -145,7 +148,7 @@ def suite(picker: GeneralPicker) -> dict[str, dict[str, float]]:
         micrographs = [each.micrograph for each in simulated]
         picks, threshold = run(picker, micrographs, diameter)
         truth = {each.micrograph.name: labels_of(each) for each in simulated}
-        entry = summary(evaluate(picks, truth, diameter=diameter), picks, threshold)
+        entry = summary(picker, evaluate(picks, truth, diameter=diameter), picks, threshold)
         entry["ideal_f1"] = float(np.mean([ideal_detection(each, [imager], workers=2).f1 for each in simulated]))
         found[one.name] = entry
         print(f"{one.name}: F1 {entry['f1']:.3f}, ideal {entry['ideal_f1']:.3f}", flush=True)

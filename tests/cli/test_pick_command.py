@@ -79,15 +79,17 @@ def test_pickers_lists_every_picker() -> None:
 
 
 def test_a_run_prints_the_count_and_where_to_go_on(micrographs: Path, tmp_path: Path) -> None:
-    done = cryopick("pick", micrographs, "-o", "run", "-d", f"{DIAMETER_PX}px", cwd=tmp_path)
+    done = cryopick("pick", micrographs, "-o", "run", "--picker", "blob", "-d", f"{DIAMETER_PX}px", cwd=tmp_path)
     assert done.returncode == 0
     assert done.stdout.startswith("6 particles in 2 micrographs, score ")
     assert "run/autopick.star" in done.stdout
-    assert (tmp_path / "run" / "command.txt").read_text() == f"cryopick pick {micrographs} -o run -d {DIAMETER_PX}px\n"
+    assert (
+        tmp_path / "run" / "command.txt"
+    ).read_text() == f"cryopick pick {micrographs} -o run --picker blob -d {DIAMETER_PX}px\n"
 
 
 def test_json_mode_prints_one_object_per_micrograph_and_one_for_the_run(micrographs: Path, tmp_path: Path) -> None:
-    done = cryopick("pick", micrographs, "-o", tmp_path / "run", "-d", f"{DIAMETER_PX}px", "--json")
+    done = cryopick("pick", micrographs, "-o", tmp_path / "run", "--picker", "blob", "-d", f"{DIAMETER_PX}px", "--json")
     first, *events, last = [json.loads(line) for line in done.stdout.splitlines()]
     assert [(event["event"], event["status"], event["count"]) for event in events] == [("micrograph", "done", 3)] * 2
     assert first == {"event": "start", "total": 2}
@@ -107,7 +109,7 @@ def test_the_config_of_a_run_repeats_it_and_options_win_over_it(micrographs: Pat
 
 
 def test_rethreshold_and_reset(micrographs: Path, tmp_path: Path) -> None:
-    cryopick("pick", micrographs, "-o", tmp_path / "run", "-d", f"{DIAMETER_PX}px")
+    cryopick("pick", micrographs, "-o", tmp_path / "run", "--picker", "blob", "-d", f"{DIAMETER_PX}px")
     assert cryopick("rethreshold", tmp_path / "run", "--threshold", "1e6").stdout.startswith("0 particles")
     assert cryopick("rethreshold", tmp_path / "run", "--reset").stdout.startswith("6 particles")
     assert cryopick("rethreshold", tmp_path / "run").returncode == 1
@@ -119,7 +121,7 @@ def test_rethreshold_and_reset(micrographs: Path, tmp_path: Path) -> None:
         (["pick", "nowhere", "-o", "run"], "nowhere: no such file or folder"),
         (["pick", "in", "-o", "run", "-d", "20 parsec"], "parsec"),
         (["pick", "in", "-o", "run", "--picker", "magic"], "unknown picker 'magic'; known pickers: "),
-        (["pick", "in", "-o", "run"], "diameter"),
+        (["pick", "in", "-o", "run", "--picker", "blob"], "diameter"),
         (["pick", "in", "-o", "run", "-d", "20px", "--contrast", "grey"], "dark|bright"),
         (["pick", "empty", "-o", "run", "-d", "20px"], "no micrographs found"),
         (["rethreshold", "in", "-t", "1"], "no run folder"),

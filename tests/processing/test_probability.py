@@ -3,7 +3,12 @@
 import numpy as np
 import pytest
 
-from cryopick.processing.probability import expected_scores, threshold_for_f1, threshold_for_precision
+from cryopick.processing.probability import (
+    adapted_to_emptier_run,
+    expected_scores,
+    threshold_for_f1,
+    threshold_for_precision,
+)
 
 
 def test_expected_scores_of_three_candidates_by_hand():
@@ -49,3 +54,34 @@ def test_no_candidates_keep_nothing():
     assert threshold_for_f1(none) == 1.0
     assert threshold_for_precision(none, 0.9) == 1.0
     assert expected_scores(none, 0.5) == (1.0, 1.0, 0.0)
+
+
+def two_gaussians(share, *, n, seed):
+    """Values of right (mean 2) and wrong (mean 0) candidates, and the exact probability at an assumed share."""
+    rng = np.random.default_rng(seed)
+    is_right = rng.random(n) < share
+    value = rng.normal(np.where(is_right, 2.0, 0.0))
+
+    def probability(assumed):
+        odds = assumed / (1 - assumed) * np.exp(2 * value - 2)
+        return odds / (1 + odds)
+
+    return is_right, probability
+
+
+def test_an_emptier_run_gets_the_probabilities_of_its_own_share():
+    _, probability = two_gaussians(0.05, n=100_000, seed=3)
+    adapted = adapted_to_emptier_run(probability(0.35), share=0.35)
+    assert np.abs(adapted - probability(0.05)).max() < 0.05
+    assert adapted.mean() == pytest.approx(0.05, abs=0.01)
+
+
+def test_a_fuller_run_keeps_its_probabilities():
+    _, probability = two_gaussians(0.6, n=20_000, seed=4)
+    assert np.array_equal(adapted_to_emptier_run(probability(0.35), share=0.35), probability(0.35))
+
+
+def test_adapting_keeps_the_order():
+    _, probability = two_gaussians(0.02, n=5_000, seed=5)
+    given = np.sort(probability(0.35))
+    assert np.all(np.diff(adapted_to_emptier_run(given, share=0.35)) >= 0)

@@ -38,7 +38,7 @@ MIN_FIT_PARTICLES = 30
 """Expected particles below which a size is not fitted."""
 FIT_LIMIT = 1.3
 """Largest factor between a given diameter and the size that the network works at."""
-POPULATION_SHARE = 0.25
+POPULATION_SHARE = 0.5
 """A second size is reported when it explains at least this share of what the first one does."""
 
 

@@ -156,6 +156,11 @@ class HeatmapModel:
         columns = slice((left - read_left) // STRIDE_PX, (right - read_left) // STRIDE_PX)
         out[:, top // STRIDE_PX : bottom // STRIDE_PX, left // STRIDE_PX : right // STRIDE_PX] = maps[:, rows, columns]
 
+    @property
+    def particle_share(self) -> float:
+        """Share of right candidates where the network was calibrated; the knots are quantiles of the candidates."""
+        return float(np.mean(self.calibration[1]))
+
     def calibrated(self, probability: NDArray[np.float32]) -> NDArray[np.float32]:
         """Probability that a pick with this value of the centre map is right (isotonic, fitted on simulation)."""
         clipped = np.clip(probability.astype(np.float64), 1e-6, 1 - 1e-6)
@@ -221,7 +226,6 @@ class GeneralPicker:
 
     trainable: ClassVar[str] = "cryopick.training.general"
     score_meaning: ClassVar[str] = "probability that the pick is right, 0 to 1, calibrated on simulation"
-    gives_probabilities: ClassVar[bool] = True
     default_threshold: ClassVar[float] = 0.4
     minimum_threshold: ClassVar[float] = 0.3
     """Never chosen lower, so that a run of empty micrographs yields none."""
@@ -257,13 +261,25 @@ class GeneralPicker:
         fitted = fit_working_diameter(self._model(), micrographs, self.diameter)
         return replace(self, working_diameter=fitted)
 
+    def run_probabilities(self, scores: NDArray[np.float32]) -> NDArray[np.float64]:
+        """The scores, lowered where the run holds fewer particles among its candidates than simulation did."""
+        from cryopick.processing.probability import adapted_to_emptier_run
+
+        return adapted_to_emptier_run(scores, share=self._model().particle_share)
+
     def choose_threshold(self, scores: NDArray[np.float32], *, target_precision: float | None = None) -> float:
         """The cut with the highest expected F1, or the lowest one whose expected precision reaches the target."""
         from cryopick.processing.probability import threshold_for_f1, threshold_for_precision
 
+        if len(scores) == 0:
+            return self.default_threshold
+        probability = self.run_probabilities(scores)
         if target_precision is not None:
-            return threshold_for_precision(scores, target_precision)
-        return max(self.minimum_threshold, threshold_for_f1(scores))
+            cut = threshold_for_precision(probability, target_precision)
+        else:
+            cut = max(self.minimum_threshold, threshold_for_f1(probability))
+        kept = scores[probability >= cut]  # the probabilities rise with the scores
+        return float(kept.min()) if len(kept) else 1.0
 
     def pick(self, micrograph: Micrograph) -> Picks:
         """All candidates of one micrograph, best first; `maps` holds the centre heat and the junk probability."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import ClassVar, Protocol, Self, runtime_checkable
 
 import numpy as np
@@ -48,6 +49,18 @@ class PreparesForRun(Protocol):
 
 
 @runtime_checkable
+class PreparesInFolder(Protocol):
+    """A picker whose preparation makes files, such as a trained model, that belong to the run and are kept with it."""
+
+    sample_size: ClassVar[int]
+    """Micrographs that it wants to see."""
+
+    def prepare_in(self, folder: Path, micrographs: Sequence[Micrograph]) -> Self:
+        """As `prepare`, with files written into `folder`, which need not exist yet."""
+        ...
+
+
+@runtime_checkable
 class ChoosesThreshold(Protocol):
     """A picker that chooses the threshold from all scores of a run."""
 
@@ -60,4 +73,6 @@ class ChoosesThreshold(Protocol):
 class GivesProbabilities(Protocol):
     """A picker whose score is the probability that the pick is right; runs then tell what to expect of the cut."""
 
-    gives_probabilities: ClassVar[bool]
+    def run_probabilities(self, scores: NDArray[np.float32]) -> NDArray[np.float64]:
+        """The probabilities of all candidates of a whole run, given that they are all; in the order of `scores`."""
+        ...

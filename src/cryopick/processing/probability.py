@@ -48,3 +48,33 @@ def threshold_for_precision(probability: NDArray[np.floating], target: float) ->
     precision = np.cumsum(p) / np.arange(1, len(p) + 1)
     reached = np.flatnonzero(precision >= target)
     return float(p[reached[-1]]) if len(reached) else 1.0
+
+
+def adapted_to_emptier_run(
+    probability: NDArray[np.floating], *, share: float, iterations: int = 60
+) -> NDArray[np.float64]:
+    """Probabilities for a run in which particles are rarer among the candidates than where they were calibrated.
+
+    Calibrated probabilities hold a prior: the share of right candidates in the data that they were calibrated on. In a
+    run of nearly empty micrographs that prior is wrong, and noise is believed too much. The run's own share is found by
+    expectation maximisation from the probabilities alone; only a smaller one is used, because a larger one would lower
+    the cut below what was ever measured.
+
+    Parameters
+    ----------
+    probability : (n,) calibrated, of all candidates of a run
+    share : of right candidates where they were calibrated, 0 to 1
+
+    References
+    ----------
+    M. Saerens, P. Latinne, C. Decaestecker, Neural Computation 14, 2002, 21, eqs. 2.4 and 2.5.
+    """
+    p = np.clip(np.asarray(probability, np.float64), 1e-4, 1 - 1e-4)
+    if len(p) == 0 or p.mean() >= share:
+        return np.asarray(probability, np.float64)
+    found, adapted = float(p.mean()), p
+    for _ in range(iterations):
+        right, wrong = p * found / share, (1 - p) * (1 - found) / (1 - share)
+        adapted = right / (right + wrong)
+        found = float(np.clip(adapted.mean(), 1e-4, 1 - 1e-4))
+    return adapted if found < share else np.asarray(probability, np.float64)

@@ -12,7 +12,7 @@ from cryopick.geometry.selection import SelectionSettings
 from cryopick.pickers.registry import make_picker, picker_class
 from cryopick.workflows.settings import as_plain, convert_settings, settings_of
 
-DEFAULT_PICKER = "blob"
+DEFAULT_PICKER = "general"
 
 
 @dataclass(frozen=True, kw_only=True)

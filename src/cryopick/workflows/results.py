@@ -187,7 +187,8 @@ def _summarize(
     pixel_size = float(np.median(sizes)) if sizes and len(sizes) == len(results) else None
     diameter_px = _diameter_px(kept, settings, pixel_size)
     boxes = None if diameter_px is None else suggest_boxes(diameter_px, pixel_size)
-    expected = _expected(results, threshold) if isinstance(settings.picker, GivesProbabilities) else None
+    is_probability = isinstance(settings.picker, GivesProbabilities)
+    expected = _expected(results, settings.picker, threshold) if is_probability else None
     reasons = Counter(reason for result in results for reason in result.candidates.reason.tolist() if reason)
     warnings = Counter(warning for result in results for warning in result.record.warnings)
     return RunSummary(
@@ -215,14 +216,17 @@ def _summarize(
     )
 
 
-def _expected(results: list[MicrographResult], threshold: float) -> tuple[float, float]:
+def _expected(results: list[MicrographResult], picker: GivesProbabilities, threshold: float) -> tuple[float, float]:
     """Expected precision and recall of a run whose scores are probabilities."""
     open_scores = [
         result.candidates.score[(result.candidates.reason == "") | (result.candidates.reason == BELOW_THRESHOLD)]
         for result in results
     ]
     scores = np.concatenate(open_scores) if open_scores else np.empty(0, np.float32)
-    precision, recall, _ = expected_scores(scores, threshold)
+    is_kept = scores >= np.float32(threshold)
+    probability = picker.run_probabilities(scores)
+    cut = float(probability[is_kept].min()) if is_kept.any() else 2.0  # nothing is kept
+    precision, recall, _ = expected_scores(probability, cut)
     return precision, recall
 
 
