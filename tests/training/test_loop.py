@@ -73,12 +73,13 @@ def test_run_killed_twice_ends_with_the_weights_of_an_undisturbed_run(tmp_path, 
         process = start(*arguments)
         wait_for_step(folder, kill_after, process)
         process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.communicate()
         assert not (folder / WEIGHTS_FILE).exists()
         assert kill_after <= read_progress(folder / STATE_FILE).step < 40
         arguments = ["-o", str(folder), "--resume", "--workers", "1"]
     process = start(*arguments)
-    assert process.wait(timeout=300) == 0, process.communicate()
+    output = process.communicate(timeout=300)
+    assert process.returncode == 0, output
     assert file_sha256(folder / WEIGHTS_FILE) == file_sha256(undisturbed / WEIGHTS_FILE)
     states = [read_tensors(run / STATE_FILE) for run in (folder, undisturbed)]
     assert states[0].keys() == states[1].keys()
@@ -199,7 +200,8 @@ def test_two_devices_learn_what_one_does_from_twice_the_batches(tmp_path):
     # with the same batches and no batch statistics or dropout the mean gradients are equal
     common = ["--set", "dropout=0", "--set", "has_norm=false", "--steps", "6"]
     two = start("toy", "-o", str(tmp_path / "two"), "--devices", "2", *common)
-    assert two.wait(timeout=300) == 0, two.communicate()
+    output = two.communicate(timeout=300)
+    assert two.returncode == 0, output
     train_toy(tmp_path / "one", task={"dropout": 0.0, "has_norm": False}, steps=6, accumulate=2)
     one, other = (read_tensors(tmp_path / name / WEIGHTS_FILE) for name in ("one", "two"))
     for name in one:
