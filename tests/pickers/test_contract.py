@@ -32,7 +32,25 @@ def disc_references(folder: Path) -> dict[str, object]:
     return {"references": path, "rotation_step_deg": 90.0}
 
 
-SETTINGS = {"template": disc_references}
+def model_trained_on_discs(folder: Path) -> dict[str, object]:
+    """A small DeepCryoPicker model that labelled 200 dark discs in noise for itself."""
+    rng = np.random.default_rng(5)
+    micrographs = []
+    for _ in range(2):
+        pixels = rng.normal(100.0, 1.0, (520, 600))
+        y, x = np.mgrid[:520, :600]
+        for centre_y in np.arange(30, 500, 52):
+            for centre_x in np.arange(30, 580, 54):
+                shift_x, shift_y = rng.uniform(-6, 6, 2)
+                pixels -= np.hypot(x - centre_x - shift_x, y - centre_y - shift_y) <= DIAMETER_PX / 2
+        micrographs.append(Micrograph(pixels, pixel_size_angstrom=PIXEL_SIZE_ANGSTROM))
+    path = folder / "deepcryopicker"
+    if not path.exists():
+        make_picker("deepcryopicker", diameter=DIAMETER, steps=60).prepare_in(path, micrographs)
+    return {"model": path / "deepcryopicker.safetensors"}
+
+
+SETTINGS = {"template": disc_references, "deepcryopicker": model_trained_on_discs}
 """What a picker needs besides the diameter. Pickers not named here are made from the diameter alone."""
 
 

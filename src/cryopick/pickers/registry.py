@@ -10,7 +10,10 @@ from typing import Any, TypeVar
 
 from cryopick.errors import SettingsError
 
-BUILTIN_MODULES: tuple[str, ...] = ("blob", "template")
+BUILTIN_MODULES: tuple[str, ...] = (
+    *("blob", "general", "template"),
+    *("autocryopicker", "supercryopicker", "deepcryopicker"),
+)
 ENTRY_POINT_GROUP = "cryopick.pickers"
 
 _registered: dict[str, type[Any]] = {}

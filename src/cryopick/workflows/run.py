@@ -15,7 +15,7 @@ import numpy as np
 
 from cryopick.errors import CryopickError, RunFolderError, SettingsError
 from cryopick.io.inputs import MicrographSource
-from cryopick.pickers.protocol import PreparesForRun
+from cryopick.pickers.protocol import PreparesForRun, PreparesInFolder
 from cryopick.types import Micrograph
 from cryopick.workflows.pick_one import Outcome, Task, read_task
 from cryopick.workflows.pick_settings import PickSettings, settings_sections
@@ -28,7 +28,7 @@ from cryopick.workflows.results import (
     write_picks,
     write_results,
 )
-from cryopick.workflows.run_folder import PREPARED, Record, RunFolder, assign_keys
+from cryopick.workflows.run_folder import MODEL, PREPARED, Record, RunFolder, assign_keys
 from cryopick.workflows.settings import as_plain, convert_settings, to_toml
 from cryopick.workflows.workers import default_workers, pick_in_workers
 
@@ -93,7 +93,10 @@ class Run:
             sample = self._sample()
             if not sample:  # nothing can be read: each micrograph will say why
                 return
-            prepared = picker.prepare(sample)
+            if isinstance(picker, PreparesInFolder):
+                prepared = picker.prepare_in(self.folder.path / MODEL, sample)
+            else:
+                prepared = picker.prepare(sample)
             self.folder.write(path, to_toml({picker.name: as_plain(prepared)}))
             before = as_plain(picker)
             learnt = {name: value for name, value in as_plain(prepared).items() if before.get(name) != value}
@@ -102,7 +105,9 @@ class Run:
 
     def _sample(self) -> list[Micrograph]:
         names = list(self.sources)
-        wanted = dict.fromkeys(np.linspace(0, len(names) - 1, min(SAMPLE_SIZE, len(names))).round().astype(int))
+        picker = self.settings.picker
+        size = picker.sample_size if isinstance(picker, PreparesInFolder) else SAMPLE_SIZE
+        wanted = dict.fromkeys(np.linspace(0, len(names) - 1, min(size, len(names))).round().astype(int))
         order = [*wanted, *(index for index in range(len(names)) if index not in wanted)]
         sample: list[Micrograph] = []
         for index in order:

@@ -28,10 +28,10 @@ from cryopick.types import Picks
 PICKS, CANDIDATES, RECORDS, IMAGES = "picks", "candidates", "records", "images"
 AUTOPICK, PARTICLES, MICROGRAPHS = "autopick.star", "particles.star", "micrographs.star"
 REPORT, SUMMARY, CONFIG, COMMAND, LOG = "report.html", "summary.json", "config.toml", "command.txt", "run.log"
-PREPARED, MOVED_THRESHOLD, LOCK = "prepared.toml", "threshold.json", ".lock"
+PREPARED, MODEL, MOVED_THRESHOLD, LOCK = "prepared.toml", "model", "threshold.json", ".lock"
 CONTENTS = (
     *(PICKS, CANDIDATES, RECORDS, IMAGES, AUTOPICK, PARTICLES, MICROGRAPHS, REPORT, SUMMARY, COMMAND, LOG, PREPARED),
-    *(MOVED_THRESHOLD, CONFIG),
+    *(MODEL, MOVED_THRESHOLD, CONFIG),
 )
 _RELION_JOB = re.compile(r"^[A-Za-z0-9_]+/job[0-9]{3,}/")
 _COLUMNS = ("x_px", "y_px", "score", "diameter_px", "class_id", "reason")

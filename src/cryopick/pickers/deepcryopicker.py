@@ -1,0 +1,501 @@
+"""`deepcryopicker`: clusters label its training set, a window classifier learns from it and picks. Needs no labels."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryopick.errors import SettingsError, TrainingError
+from cryopick.geometry.units import Length, parse_length
+from cryopick.pickers.clustered_objects import (
+    WORKING_DIAMETER_PX,
+    Found,
+    Preprocessing,
+    WorkingImage,
+    known_size,
+    no_picks,
+    to_picks,
+    working_image,
+)
+from cryopick.pickers.particle_size import ParticleSize
+from cryopick.pickers.registry import register_picker
+from cryopick.pickers.self_labels import (
+    TOO_STRONG,
+    LabelledImage,
+    label_images,
+    why_inconsistent,
+)
+from cryopick.pickers.window_training import (
+    BAD,
+    ExampleImage,
+    ExampleWindows,
+    confusion_matrix,
+    fit,
+    split_images,
+    training_record,
+)
+from cryopick.processing.peaks import find_peaks
+from cryopick.processing.scale import ScaleMap
+from cryopick.types import Micrograph, Picks
+
+if TYPE_CHECKING:
+    from torch import nn
+
+NetworkName = Literal["compact", "paper"]
+
+BOX_DIAMETERS = 1.3
+"""Box side over particle diameter: 94 px for the paper's apoferritin of 72 px."""
+COMPACT_WINDOW_PX, PAPER_WINDOW_PX = 37, 227
+PAPER_STEP_BOXES = 0.1
+LOGIT_FLOOR = -2.5
+"""Candidates have at least this log odds of being a particle: a probability of 0.08."""
+SMOOTHING_DIAMETERS = 0.1
+"""Gaussian sigma of the log odds before their maxima are taken: the score is flat on top of a particle."""
+PEAK_DIAMETERS = 0.25
+CLEANING_THRESHOLD = 0.5
+LARGEST_REGION = 1.5
+"""Connected places above the threshold that cover more than a disc of so many diameters are ice or carbon."""
+MODEL_FILE = "deepcryopicker.safetensors"
+LABELS_FILE = "examples.npz"
+BATCH_SIZE = {"compact": 96, "paper": 16}
+LEARNING_RATE = {"compact": 3e-3, "paper": 1e-4}
+
+
+@register_picker("deepcryopicker")
+@dataclass(frozen=True, kw_only=True)
+class DeepCryoPicker:
+    """Trains itself on a run's own micrographs, without labels (A. Al-Azzawi et al., BMC Bioinformatics 21, 2020, 509).
+
+    AutoCryoPicker and SuperCryoPicker find objects; those that look right and alike become examples of top views, side
+    views and irregular particles, places between them of background; a classifier learns to tell these apart and is
+    applied to every place of every micrograph. One model serves the whole run and is kept in its folder.
+    """
+
+    name: ClassVar[str]
+    trainable: ClassVar[str] = "cryopick.training.deepcryopicker"
+    sample_size: ClassVar[int] = 8
+    """Micrographs of a run that labels are made from."""
+    score_meaning: ClassVar[str] = "probability of being a particle rather than background, 0 to 1, not calibrated"
+    default_threshold: ClassVar[float] = 0.5
+
+    diameter: Annotated[Length | None, "particle diameter, for example 180A or 108px; measured when not given"] = None
+    model: Annotated[Path | None, "weights of an earlier run or training; trained on this run when not given"] = None
+    network: Annotated[
+        Literal["compact", "paper"], "compact: 0.3 M parameters; paper: AlexNet, very slow without a GPU"
+    ] = "compact"
+    classes: Annotated[int, "4, or 5 with bad objects as a class of their own instead of as background"] = 4
+    steps: Annotated[int, "training steps"] = 300
+    seed: Annotated[int, "seed of weights and windows"] = 0
+    preprocessing: Annotated[
+        Literal["corrected", "published"], "corrected: background removed, working size; published: the MATLAB chain"
+    ] = "corrected"
+    device: Annotated[str, "auto, cpu, cuda or cuda:N"] = "auto"
+
+    body: Annotated[float | None, "diameter of the dark part over that of the particle; measured by the run"] = None
+    found: Annotated[str, "what the run's own training came to; filled in by the run"] = ""
+
+    def __post_init__(self) -> None:
+        for name, known in (("network", ("compact", "paper")), ("preprocessing", ("corrected", "published"))):
+            if getattr(self, name) not in known:
+                raise SettingsError(f"{self.name}: {name} is {getattr(self, name)!r}, expected {' or '.join(known)}")
+        if self.classes not in (4, 5):
+            raise SettingsError(f"{self.name}: classes is {self.classes}, expected 4 or 5")
+        if self.steps < 1:
+            raise SettingsError(f"{self.name}: steps is {self.steps}, expected 1 or more")
+
+    def prepare(self, micrographs: Sequence[Micrograph]) -> Self:
+        """As `prepare_in`, in a folder that lasts as long as this process."""
+        return self.prepare_in(_session_folder(), micrographs)
+
+    def prepare_in(self, folder: Path, micrographs: Sequence[Micrograph]) -> Self:
+        """Cluster, choose examples, train, and write the model into `folder`; nothing where a model is given.
+
+        Raises
+        ------
+        TrainingError
+            If the micrographs show no consistent kind of particle; the message says what was seen.
+        """
+        if self.model is not None:
+            return self if self.diameter is not None else replace(self, diameter=_diameter_of(self.model))
+        if not micrographs:
+            return self
+        size = known_size(micrographs, self.diameter, self.body)
+        if size is None:
+            raise TrainingError(
+                f"{self.name} saw no consistent particles in {len(micrographs)} micrograph(s): no size of dark disc or "
+                "ring is commoner than its bright counterpart; check the contrast, give --diameter, or use `general`"
+            )
+        labelled = label_run(micrographs, size, preprocessing=self.preprocessing)
+        why = why_inconsistent(labelled.images) if labelled.images else "saw no micrograph larger than a particle"
+        if why:
+            raise TrainingError(f"{self.name} {why}; give --diameter, check the contrast, or use `general`")
+        network, record = self._train(labelled, size)
+        path = _write_model(folder, network, self, size, record)
+        _write_labels(folder, labelled.images)
+        examples = ", ".join(f"{count} {name}" for name, count in record["examples"].items())
+        found = (
+            f"trained on {examples} of {len(labelled.images)} micrographs; {record['accuracy']:.0%} of held-out "
+            "windows classified as the clusters say"
+        )
+        return replace(self, diameter=size.diameter, body=size.body, model=path, found=found)
+
+    def _train(self, labelled: LabelledRun, size: ParticleSize) -> tuple[nn.Module, dict[str, Any]]:
+        """A trained network and the record of its training."""
+        import torch
+
+        from cryopick.networks.window_classifier import build_classifier
+
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            network = build_classifier(architecture(self.network, self.classes)).to(resolve_device(self.device))
+        images = network_images(labelled, size, network=self.network, preprocessing=self.preprocessing)
+        diameter_px = network_diameter_px(labelled.micrographs[0], size, network=self.network)
+        train, validation = split_images(images)
+
+        def windows(part: Sequence[ExampleImage]) -> ExampleWindows:
+            return ExampleWindows(
+                part, diameter_px=diameter_px, window_px=network.window_px, has_bad_class=self.classes == 5
+            )
+
+        examples = windows(train)
+        fit(
+            network,
+            examples,
+            steps=self.steps,
+            batch_size=BATCH_SIZE[self.network],
+            learning_rate=LEARNING_RATE[self.network],
+            seed=self.seed,
+        )
+        held_out = windows(validation)
+        network.cpu()
+        matrix = confusion_matrix(network, held_out if held_out.views else examples, classes=self.classes)
+        return network, training_record(matrix, examples.counts)
+
+    def pick(self, micrograph: Micrograph) -> Picks:
+        """Candidates, best first; `class_id` is the view: 1 top, 2 side, 3 irregular; `maps` holds the score."""
+        picker = self
+        if self.model is None or self.diameter is None:
+            try:
+                picker = self.prepare([micrograph])
+            except TrainingError as error:
+                return no_picks(micrograph, warnings=(str(error),))
+        if picker.model is None or picker.diameter is None:
+            return no_picks(micrograph)
+        diameter_px = picker.diameter.middle_px(micrograph.pixel_size_angstrom)
+        classifier = load_classifier(picker.model, device=picker.device)
+        prepare_image = paper_image if classifier.is_paper else working_image
+        image = prepare_image(micrograph, diameter_px=diameter_px, preprocessing=classifier.preprocessing)
+        if image is None:
+            return no_picks(micrograph)
+        log_odds, view, step_px = classifier.maps(image.pixels, diameter_px=diameter_px * image.scale.factor)
+        found = find_in_maps(log_odds, view, diameter=diameter_px * image.scale.factor / step_px)
+        found = replace(found, xy_px=found.xy_px * step_px)
+        probability = (1 / (1 + np.exp(-log_odds))).astype(np.float32)
+        return to_picks(found, micrograph, image.scale, diameter_px, maps={"particle score": probability})
+
+
+def architecture(network: NetworkName, classes: int) -> dict[str, Any]:
+    """What `build_classifier` builds."""
+    if network == "paper":
+        return {"network": "alexnet_picker", "classes": classes, "activation": "relu"}
+    return {"network": "compact_classifier", "classes": classes, "widths": [24, 48, 64]}
+
+
+# ---------------------------------------------------------------------------------------------------------- labels
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledRun:
+    """Micrographs that are larger than a particle and not blank, with their objects and scales."""
+
+    micrographs: list[Micrograph]
+    images: list[LabelledImage]
+    scales: list[ScaleMap]
+
+
+def label_run(micrographs: Sequence[Micrograph], size: ParticleSize, *, preprocessing: Preprocessing) -> LabelledRun:
+    """Objects and examples of all usable micrographs."""
+    pairs = [
+        (
+            micrograph,
+            working_image(
+                micrograph,
+                diameter_px=size.diameter.middle_px(micrograph.pixel_size_angstrom),
+                preprocessing=preprocessing,
+            ),
+        )
+        for micrograph in micrographs
+    ]
+    usable = [(micrograph, image) for micrograph, image in pairs if image is not None]
+    images = [image for _, image in usable]
+    return LabelledRun(
+        [micrograph for micrograph, _ in usable],
+        label_images(images, size) if images else [],
+        [image.scale for image in images],
+    )
+
+
+def network_images(
+    labelled: LabelledRun, size: ParticleSize, *, network: NetworkName, preprocessing: Preprocessing
+) -> list[ExampleImage]:
+    """The examples of a run on images at the network's scale."""
+    images = []
+    for image, micrograph, scale in zip(labelled.images, labelled.micrographs, labelled.scales, strict=True):
+        pixels, xy_px = image.pixels, image.xy_px
+        if network == "paper":
+            diameter_px = size.diameter.middle_px(micrograph.pixel_size_angstrom)
+            scaled = paper_image(micrograph, diameter_px=diameter_px, preprocessing=preprocessing)
+            if scaled is not None:
+                pixels, xy_px = scaled.pixels, scaled.scale.to_working_xy(scale.to_stored_xy(xy_px))
+        images.append(ExampleImage(pixels, xy_px, class_ids(image)))
+    return images
+
+
+def network_diameter_px(micrograph: Micrograph, size: ParticleSize, *, network: NetworkName) -> float:
+    """Particle diameter at the network's scale."""
+    if network == "compact":
+        return WORKING_DIAMETER_PX
+    stored_px = size.diameter.middle_px(micrograph.pixel_size_angstrom)
+    return stored_px * paper_scale([BOX_DIAMETERS * stored_px])
+
+
+def class_ids(image: LabelledImage) -> NDArray[np.int64]:
+    """(n,) the view of good examples, `BAD` of what is clearly none, -1 of what may be either."""
+    is_bad = image.reason == TOO_STRONG
+    kinds = np.where(image.is_good, image.view, np.where(is_bad, BAD, -1))
+    return kinds.astype(np.int64)
+
+
+# ------------------------------------------------------------------------------------------------------ the picture
+
+
+def paper_scale(boxes_px: Sequence[float]) -> float:
+    """The factor, a multiple of 0.125, by which the paper scales micrographs for its 227-pixel window.
+
+    Particles smaller than the window grow as far as the largest box stays below it; larger ones shrink until it does.
+
+    Parameters
+    ----------
+    boxes_px : mean box sides of all views; the largest decides
+    """
+    box = max(boxes_px)
+    return max(0.125, float(np.ceil(PAPER_WINDOW_PX / box / 0.125) - 1) * 0.125)
+
+
+def paper_image(micrograph: Micrograph, *, diameter_px: float, preprocessing: Preprocessing) -> WorkingImage | None:
+    """The micrograph as the published network sees it: scaled by `paper_scale`."""
+    from cryopick.processing.scale import resample
+
+    base = working_image(micrograph, diameter_px=diameter_px, preprocessing=preprocessing)
+    if base is None:
+        return None
+    target = paper_scale([BOX_DIAMETERS * diameter_px])
+    pixels, rest = resample(base.pixels, factor=target / base.scale.factor)
+    factor_yx = base.scale.factor_yx[0] * rest.factor_yx[0], base.scale.factor_yx[1] * rest.factor_yx[1]
+    return WorkingImage(pixels, ScaleMap(factor_yx))
+
+
+# ------------------------------------------------------------------------------------------------------------- maps
+
+
+@dataclass(frozen=True, eq=False)
+class Classifier:
+    """A loaded network and what its windows have to look like."""
+
+    network: Any
+    device: str
+    is_bfloat16: bool
+    preprocessing: Preprocessing = "corrected"
+
+    @property
+    def is_paper(self) -> bool:
+        """Whether this is the published network, which slides over a larger image."""
+        return bool(self.network.window_px == PAPER_WINDOW_PX)
+
+    def maps(
+        self, pixels: NDArray[np.float32], *, diameter_px: float
+    ) -> tuple[NDArray[np.float32], NDArray[np.int32], float]:
+        """The classifier at every place.
+
+        Returns
+        -------
+        log_odds : (h, w) of being any view rather than background (or bad); place (0, 0) is pixel (0, 0)
+        view : (h, w) the likeliest view
+        step_px : pixels of the image per place
+        """
+        import torch
+
+        with torch.inference_mode():
+            if self.is_paper:
+                step = max(1, round(PAPER_STEP_BOXES * BOX_DIAMETERS * diameter_px))
+                logits = slide(self.network, pixels, step_px=step, device=self.device)
+            else:
+                step = self.network.stride_px
+                logits = self._dense(pixels)
+            logits = logits.float()
+            views = logits[1:4]
+            others = torch.cat([logits[:1], logits[4:]])
+            log_odds = torch.logsumexp(views, 0) - torch.logsumexp(others, 0)
+            view = 1 + views.argmax(0)
+        return log_odds.cpu().numpy(), view.cpu().numpy().astype(np.int32), float(step)
+
+    def _dense(self, pixels: NDArray[np.float32]) -> Any:
+        import torch
+
+        dtype = torch.bfloat16 if self.is_bfloat16 else torch.float32
+        image = torch.from_numpy(padded(pixels, self.network.window_px))[None, None]
+        batch = image.to(self.device, dtype).contiguous(memory_format=torch.channels_last)
+        return self.network(batch)[0]
+
+
+def padded(pixels: NDArray[np.float32], window_px: int) -> NDArray[np.float32]:
+    """The image mirrored beyond its borders, so that the first window is centred on the first pixel."""
+    return np.pad(pixels, window_px // 2, mode="symmetric")
+
+
+def slide(network: Any, pixels: NDArray[np.float32], *, step_px: int, device: str, batch: int = 64) -> Any:
+    """Logits (classes, h, w) of windows cut at a constant step, the first centred on pixel (0, 0)."""
+    import torch
+
+    side = network.window_px
+    image = torch.from_numpy(padded(pixels, side))
+    rows, columns = (range(0, n, step_px) for n in pixels.shape)
+    corners = [(row, column) for row in rows for column in columns]
+    parts = []
+    for start in range(0, len(corners), batch):
+        windows = [image[row : row + side, column : column + side] for row, column in corners[start : start + batch]]
+        parts.append(network(torch.stack(windows)[:, None].to(device)).flatten(1))
+    return torch.cat(parts).T.reshape(-1, len(rows), len(columns))
+
+
+def find_in_maps(log_odds: NDArray[np.float32], view: NDArray[np.int32], *, diameter: float) -> Found:
+    """Candidates of score maps: cleaned, smoothed, local maxima; centres in map pixels.
+
+    Parameters
+    ----------
+    log_odds, view : (h, w) of `Classifier.maps`
+    diameter : of a particle, map pixels
+    """
+    import cv2
+
+    cleaned = clean_map(log_odds, diameter=diameter)
+    sigma = max(SMOOTHING_DIAMETERS * diameter, 0.3)
+    smooth = cv2.GaussianBlur(cleaned, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE)
+    xy, value = find_peaks(np.asarray(smooth, np.float32), min_score=LOGIT_FLOOR, radius_px=PEAK_DIAMETERS * diameter)
+    column, row = np.rint(xy).astype(int).T if len(xy) else (np.zeros(0, int), np.zeros(0, int))
+    score = (1 / (1 + np.exp(-value))).astype(np.float32)
+    return Found(xy, score, np.full(len(xy), diameter / 2), view[row, column])
+
+
+def clean_map(log_odds: NDArray[np.float32], *, diameter: float) -> NDArray[np.float32]:
+    """The map without large connected places of high score; on them it becomes the lowest value of the map."""
+    from cryopick.processing.shapes import find_objects
+
+    odds = CLEANING_THRESHOLD / (1 - CLEANING_THRESHOLD)
+    regions = find_objects(log_odds > np.log(odds))
+    is_large = regions.area_px > np.pi * (LARGEST_REGION * diameter / 2) ** 2
+    return np.where(regions.keep(is_large), log_odds.min(), log_odds).astype(np.float32)
+
+
+# ------------------------------------------------------------------------------------------------------------ model
+
+
+def load_classifier(path: Path | str, *, device: str = "auto") -> Classifier:
+    """The network of a file that `prepare_in` or `cryopick train deepcryopicker` wrote."""
+    path = Path(path)
+    path = path / "weights.safetensors" if path.is_dir() else path
+    stamp = path.stat().st_mtime_ns if path.is_file() else 0
+    return _load(path, stamp, resolve_device(device))
+
+
+@lru_cache(maxsize=4)
+def _load(path: Path, _stamp: int, device: str) -> Classifier:
+    import torch
+
+    from cryopick.io.checkpoint import load_checkpoint
+    from cryopick.networks.window_classifier import CompactClassifier, build_classifier, fold_for_inference
+    from cryopick.pickers.general import _is_bfloat16_fast
+
+    checkpoint = load_checkpoint(path, picker="deepcryopicker")
+    network = build_classifier(checkpoint.card.architecture)
+    checkpoint.load_into(network)
+    is_bfloat16 = False
+    if isinstance(network, CompactClassifier):
+        is_bfloat16 = _is_bfloat16_fast(device)
+        network = fold_for_inference(network).to(torch.bfloat16 if is_bfloat16 else torch.float32)
+        network = network.to(memory_format=torch.channels_last)
+    mode: Preprocessing = "published" if checkpoint.card.preprocessing.get("mode") == "published" else "corrected"
+    return Classifier(network.eval().to(device), device, is_bfloat16, mode)
+
+
+def resolve_device(device: str) -> str:
+    """`auto` becomes cuda where there is one."""
+    import torch
+
+    if device != "auto":
+        return device
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _diameter_of(model: Path) -> Length | None:
+    from cryopick.io.checkpoint import read_card
+
+    path = model / "weights.safetensors" if model.is_dir() else model
+    text = read_card(path).postprocessing.get("diameter")
+    return None if text is None else parse_length(str(text))
+
+
+def _write_model(
+    folder: Path, network: nn.Module, picker: DeepCryoPicker, size: ParticleSize, record: dict[str, Any]
+) -> Path:
+    from cryopick.io.checkpoint import ModelCard, save_checkpoint
+
+    folder.mkdir(parents=True, exist_ok=True)
+    card = ModelCard(
+        picker=picker.name,
+        architecture=architecture(picker.network, picker.classes),
+        preprocessing={"mode": picker.preprocessing, "particle_px": WORKING_DIAMETER_PX},
+        postprocessing={"diameter": str(size.diameter), "body": size.body},
+        data={
+            "kind": "labelled by clustering",
+            **{name: record[name] for name in ("examples", "classes", "confusion")},
+        },
+        seed=picker.seed,
+        steps=picker.steps,
+        scores={"held_out_accuracy": record["accuracy"]},
+        notes=("trained on one run's micrographs; meant for micrographs like them",),
+    )
+    path = folder / MODEL_FILE
+    save_checkpoint(path, network.state_dict(), card)
+    return path.resolve()
+
+
+def _write_labels(folder: Path, labelled: Sequence[LabelledImage]) -> None:
+    """Chosen and rejected examples with their pictures, for the report: `examples.npz`."""
+    from cryopick.io.atomic import atomic_path
+
+    arrays: dict[str, NDArray[Any]] = {}
+    for number, image in enumerate(labelled):
+        arrays[f"pixels{number}"] = image.pixels.astype(np.float16)
+        arrays[f"mask{number}"] = np.packbits(image.mask, axis=1)
+        arrays[f"xy_px{number}"], arrays[f"view{number}"] = image.xy_px, image.view
+        arrays[f"reason{number}"], arrays[f"score{number}"] = image.reason, image.score
+    with atomic_path(folder / LABELS_FILE) as part, part.open("wb") as stream:
+        np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]  # the stubs take the arrays for its own options
+
+
+_session: list[tempfile.TemporaryDirectory[str]] = []
+
+
+def _session_folder() -> Path:
+    """A new folder for the model of a picker that is used outside a run; removed when the process ends."""
+    if not _session:
+        _session.append(tempfile.TemporaryDirectory(prefix="cryopick-deepcryopicker-"))
+    return Path(tempfile.mkdtemp(dir=_session[0].name))
