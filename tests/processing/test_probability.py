@@ -5,6 +5,7 @@ import pytest
 
 from cryopick.processing.probability import (
     adapted_to_emptier_run,
+    agreement_with_experts,
     expected_scores,
     threshold_for_f1,
     threshold_for_precision,
@@ -85,3 +86,14 @@ def test_adapting_keeps_the_order():
     _, probability = two_gaussians(0.02, n=5_000, seed=5)
     given = np.sort(probability(0.35))
     assert np.all(np.diff(adapted_to_emptier_run(given, share=0.35)) >= 0)
+
+
+def test_people_leave_out_what_is_fainter_than_the_typical_particle():
+    p = np.array([0.9, 0.9, 0.9, 0.3])
+    typical = (3 * 0.81 + 0.09) / 3.0
+    assert agreement_with_experts(p) == pytest.approx([0.9, 0.9, 0.9, 0.3 * (0.3 / typical) ** 2])
+
+
+def test_where_all_particles_are_faint_people_mark_them_all_the_same():
+    p = np.full(20, 0.4)
+    assert agreement_with_experts(p) == pytest.approx(p)

@@ -32,6 +32,8 @@ BIN = 0.04
 MIN_DETECTIONS = 3
 FIT_FACTORS = tuple(float(factor) for factor in np.geomspace(0.72, 1 / 0.72, 5))
 """Sizes tried around the first estimate or the given one."""
+DEVIATION_COST = 0.5
+"""Expected F1 that a size costs per squared logarithm of its ratio to the first estimate; noise decides nothing."""
 FIT_MICROGRAPHS = 3
 FIT_WORKING_PX = 768
 MIN_FIT_PARTICLES = 30
@@ -145,6 +147,7 @@ def _most_confident(
     the working scale is right. The curve over `FIT_FACTORS` is interpolated by a parabola; where its top is at an end,
     the factors move there once.
     """
+    penalty = DEVIATION_COST * np.log(np.asarray(FIT_FACTORS)) ** 2
     few = np.unique(np.linspace(0, len(micrographs) - 1, FIT_MICROGRAPHS).round().astype(int))
     for _ in range(2):
         scores = [
@@ -154,11 +157,11 @@ def _most_confident(
         pooled = [np.concatenate(row) for row in scores]
         if max(float(score.sum()) for score in pooled) < MIN_FIT_PARTICLES:
             return None
-        top = _top(np.array([_best_expected_f1(score) for score in pooled]))
+        top = _top(np.array([_best_expected_f1(score) for score in pooled]) - penalty)
         if FIT_FACTORS[0] < top < FIT_FACTORS[-1]:
             break
         around, top = around * top, 1.0
-    each = [_top(np.array([_best_expected_f1(row[i]) for row in scores])) for i in range(len(few))]
+    each = [_top(np.array([_best_expected_f1(row[i]) for row in scores]) - penalty) for i in range(len(few))]
     spread = float(np.std(np.log(each))) / np.sqrt(len(few)) if len(few) > 1 else float(np.log(FIT_FACTORS[-1])) / 4
     return around * top, around * top * spread
 

@@ -268,8 +268,8 @@ class GeneralPicker:
         return adapted_to_emptier_run(scores, share=self._model().particle_share)
 
     def choose_threshold(self, scores: NDArray[np.float32], *, target_precision: float | None = None) -> float:
-        """The cut with the highest expected F1, or the lowest one whose expected precision reaches the target."""
-        from cryopick.processing.probability import threshold_for_f1, threshold_for_precision
+        """The cut with the highest F1 expected against a person's labels, or the lowest that reaches the precision."""
+        from cryopick.processing.probability import agreement_with_experts, threshold_for_f1, threshold_for_precision
 
         if len(scores) == 0:
             return self.default_threshold
@@ -277,7 +277,9 @@ class GeneralPicker:
         if target_precision is not None:
             cut = threshold_for_precision(probability, target_precision)
         else:
-            cut = max(self.minimum_threshold, threshold_for_f1(probability))
+            agreement = agreement_with_experts(probability)
+            is_kept = (agreement >= threshold_for_f1(agreement)) & (probability >= self.minimum_threshold)
+            cut = float(probability[is_kept].min()) if is_kept.any() else 2.0
         kept = scores[probability >= cut]  # the probabilities rise with the scores
         return float(kept.min()) if len(kept) else 1.0
 
