@@ -41,19 +41,17 @@ def main() -> None:
     args = parser.parse_args()
     picker = GeneralPicker(weights=args.weights)
     found: dict[str, object] = {"machine": str(describe_machine())}
-    if args.real is not None:
-        found["real"] = real_sets(picker, args.real)
-    if "suite" not in args.skip:
-        found["suite"] = suite(picker)
-    if "junk" not in args.skip:
-        found["junk"] = junk(picker)
-    if "cost" not in args.skip:
-        found["cost"] = cost(picker)
     args.output.mkdir(parents=True, exist_ok=True)
-    (args.output / "general.json").write_text(json.dumps(found, indent=1) + "\n")
-    text = as_markdown(found)
-    (args.output / "general.md").write_text(text)
-    print(text)
+    parts = {"suite": suite, "junk": junk, "cost": cost}
+    if args.real is not None:
+        parts = {"real": lambda picker: real_sets(picker, args.real), **parts}
+    for name, measure in parts.items():
+        if name not in args.skip:
+            found[name] = measure(picker)
+            # after every part, so that an interrupted measurement keeps what it has
+            (args.output / "general.json").write_text(json.dumps(found, indent=1) + "\n")
+            (args.output / "general.md").write_text(as_markdown(found))
+    print(as_markdown(found))
 
 
 # ------------------------------------------------------------------------------------------------------- measuring
@@ -173,7 +171,9 @@ def junk(picker: GeneralPicker, *, count: int = 40) -> dict[str, float]:
         column, row = np.rint(kept.xy_px).astype(int).T.clip(0, crop.junk.shape[0] - 1)
         inside += int(crop.junk[row, column].sum())
         total += len(kept)
-        found = np.kron(junk_mask(picks[0]), np.ones((2, 2), bool))[:480, :480]
+        mask = junk_mask(picks[0])
+        rows, columns = (np.arange(480) * side // 480 for side in mask.shape)
+        found = mask[np.ix_(rows, columns)]
         both += int((found & crop.junk).sum())
         either += int((found | crop.junk).sum())
     return {"picks": total, "share_in_junk": inside / max(total, 1), "junk_iou": both / max(either, 1)}

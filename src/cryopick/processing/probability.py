@@ -97,4 +97,4 @@ def agreement_with_experts(probability: NDArray[np.floating]) -> NDArray[np.floa
     if total <= 0:
         return p
     typical = float((p * p).sum()) / total
-    return p * np.minimum(1.0, p / typical) ** 2
+    return np.asarray(p * np.minimum(1.0, p / typical) ** 2)
