@@ -213,3 +213,41 @@ def test_particle_of_fewer_pixels_than_an_outline_needs_is_refused():
     with pytest.raises(SettingsError, match="check --diameter"):
         make_picker("autocryopicker", diameter=Length(3, 3, "px")).pick(Micrograph(np.eye(64)))
     assert WORKING_DIAMETER_PX > 6
+
+
+def barrels(seed, *, side_px=1000, diameter_px=70.0, count=75):
+    """Hollow cylinders as tall as wide, seen along the axis (ring) or across (rectangle), like KLH; views 1 and 2."""
+    rng = np.random.default_rng(seed)
+    outer, inner, height = diameter_px / 2, 0.275 * diameter_px, 1.05 * diameter_px
+    y, x = np.mgrid[:side_px, :side_px].astype(float)
+    pixels = np.zeros((side_px, side_px))
+    xy, views = np.zeros((0, 2)), []
+    while len(xy) < count:
+        centre = rng.uniform(0.7 * diameter_px, side_px - 0.7 * diameter_px, 2)
+        if len(xy) and np.hypot(*(xy - centre).T).min() < 1.45 * diameter_px:
+            continue
+        top, left = (int(c - diameter_px) if c > diameter_px else 0 for c in centre[::-1])
+        window = np.s_[top : top + int(2 * diameter_px), left : left + int(2 * diameter_px)]
+        dx, dy = x[window] - centre[0], y[window] - centre[1]
+        views.append(int(rng.integers(1, 3)))
+        if views[-1] == 1:
+            radius = np.hypot(dx, dy)
+            path = ((radius < outer) & (radius > inner)) * height
+        else:
+            angle = rng.uniform(0, np.pi)
+            along, across = dx * np.cos(angle) + dy * np.sin(angle), dy * np.cos(angle) - dx * np.sin(angle)
+            chords = [2 * np.sqrt(np.clip(r**2 - across**2, 0, None)) for r in (outer, inner)]
+            path = (np.abs(along) < height / 2) * (chords[0] - chords[1])
+        pixels[window] -= path / height
+        xy = np.vstack([xy, centre])
+    return Micrograph(pixels + rng.normal(0, 0.8, pixels.shape)), xy, np.array(views)
+
+
+@pytest.mark.slow
+def test_barrels_are_found_and_told_apart_by_view(tmp_path):
+    picker = DeepCryoPicker(steps=150).prepare_in(tmp_path, [barrels(seed)[0] for seed in range(3)])
+    micrograph, xy, views = barrels(10)
+    picks = select(picker.pick(micrograph), SelectionSettings(), threshold=picker.default_threshold).kept()
+    match = match_picks(picks.xy_px, xy, np.zeros((0, 2)), max_distance_px=0.25 * 70)
+    assert match.counts.f1 >= 0.9
+    assert np.mean(picks.class_id[match.pairs.first] == views[match.pairs.second]) >= 0.9

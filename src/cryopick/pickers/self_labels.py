@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from cryopick.pickers.clustered_objects import (
     find_round,
     find_square,
     intensity_mask,
+    joined,
     super_pixel_mask,
 )
 from cryopick.pickers.particle_size import ParticleSize
@@ -47,6 +48,9 @@ CHANCE_PERCENTILE = 90.0
 """Examples have more contrast than this percentile of what the same procedure finds in the inverted micrographs."""
 MINIMUM_SHARE = 0.25
 """Of the objects that look right, so many have to stand out from chance."""
+
+SMALLEST_VIEW = 0.2
+"""Share of the examples that side views have to be."""
 
 ALONE, AREA, LIKENESS = "found by one picker only", "area", "unlike the others"
 TOO_STRONG, CHANCE = "darker than the others", "no stronger than chance"
@@ -90,9 +94,21 @@ def label_images(images: Sequence[WorkingImage], size: ParticleSize) -> list[Lab
     bright = _drop_outliers([_label(WorkingImage(-image.pixels, image.scale), size) for image in images])
     by_chance = np.concatenate([_contrast(image, size)[image.is_good] for image in bright])
     limit = float(np.percentile(by_chance, CHANCE_PERCENTILE)) if len(by_chance) else 0.0
+    return _without_rare_side_views(
+        [
+            _with_reason(image, np.where(image.is_good & (_contrast(image, size) <= limit), CHANCE, image.reason))
+            for image in dark
+        ]
+    )
+
+
+def _without_rare_side_views(images: list[LabelledImage]) -> list[LabelledImage]:
+    """Square objects count as irregular where they are too few to be a view: ill-drawn round ones look square too."""
+    views = np.concatenate([image.view[image.is_good] for image in images])
+    if np.count_nonzero(views == SIDE) >= SMALLEST_VIEW * len(views):
+        return images
     return [
-        _with_reason(image, np.where(image.is_good & (_contrast(image, size) <= limit), CHANCE, image.reason))
-        for image in dark
+        replace(image, view=np.where(image.view == SIDE, IRREGULAR, image.view).astype(np.int32)) for image in images
     ]
 
 
@@ -127,8 +143,11 @@ def _label(image: WorkingImage, size: ParticleSize) -> LabelledImage:
     mask = clean_mask(intensity_mask(image, clustering="lloyd", clusters=1), size)
     darkest, nearness = super_pixel_mask(image, size, clusters=2 if size.is_hollow else 1)
     super_mask = clean_mask(darkest, size)
+    # side views let the beam through where top views stand on edge, so they may be in the second darkest cluster only
+    wider = clean_mask(intensity_mask(image, clustering="lloyd", clusters=2), size)
+    squares = joined(find_square(mask, size), find_square(wider, size))
     stages = [
-        find_square(mask, size),
+        squares,
         _at_least(find_round(mask, size), ROUND_SUPPORT),
         find_irregular(super_mask, nearness, size, min_score=IRREGULAR_COVER),
     ]

@@ -9,12 +9,13 @@ from numpy.typing import NDArray
 
 from cryopick.processing.peaks import find_peaks
 
-ROUND_LIMIT = 1.15
-"""Objects with a circularity below it count as round; a square has 1.27."""
+ROUND_LIMIT = 1.10
+"""Objects with a circularity below it count as round; a square has 1.27, one of a dozen pixels a little less."""
 SQUARE_RATIO = 0.8
 """Smallest Feret diameter over the largest one of a square side view, at least."""
-RECTANGLE_FILL = 0.85
-"""Area over that of the smallest rectangle around the object, at least."""
+RECTANGLE_FILL = 0.76
+"""Area over that of the smallest rectangle around the object, at least. A square has 1; one of a dozen pixels 0.8,
+because its corners are rounded and the rectangle lies around whole pixels."""
 VOTE_SIGMA_PX = 1.0
 _RADIUS_STEP_PX = 0.5
 
