@@ -73,7 +73,7 @@ def test_run_killed_twice_ends_with_the_weights_of_an_undisturbed_run(tmp_path, 
         process = start(*arguments)
         wait_for_step(folder, kill_after, process)
         process.send_signal(signal.SIGKILL)
-        process.communicate()
+        process.communicate(timeout=60)  # ends only when the workers, which hold the pipes too, have ended
         assert not (folder / WEIGHTS_FILE).exists()
         assert kill_after <= read_progress(folder / STATE_FILE).step < 40
         arguments = ["-o", str(folder), "--resume", "--workers", "1"]

@@ -42,6 +42,11 @@ _FREE_ON_RESUME = frozenset(
 """Settings that do not change the weights and may differ when a run is resumed."""
 
 
+WORKER_START = "spawn"
+"""Workers are no copies of the training process, whose threads (OpenCV's, OpenMP's) may hold locks; and they are its
+children, not those of a server process, so that they notice when it is killed and end too."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainResult:
     """How a training run ended."""
@@ -264,7 +269,7 @@ class _Run:
             num_workers=settings.workers,
             worker_init_fn=_prepare_worker,
             prefetch_factor=2 if settings.workers else None,
-            multiprocessing_context=_process_start() if settings.workers else None,
+            multiprocessing_context=WORKER_START if settings.workers else None,
         )
 
     # --------------------------------------------------------------------------------- looking, keeping, ending
@@ -406,13 +411,6 @@ class _Batches:
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         batch = self.trainable.make_batch(index, np.random.default_rng([self.seed, index]))
         return dict(batch)
-
-
-def _process_start() -> str:
-    """How workers start: never as copies of this process, whose threads (OpenCV's, OpenMP's) may hold locks."""
-    from multiprocessing import get_all_start_methods
-
-    return "forkserver" if "forkserver" in get_all_start_methods() else "spawn"
 
 
 def _prepare_worker(_worker: int) -> None:
