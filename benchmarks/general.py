@@ -266,13 +266,13 @@ def as_markdown(found: dict[str, object]) -> str:
             )
         for level in dict.fromkeys(name.rsplit("-", 1)[1] for name in suite_rows):
             rows = [s for name, s in suite_rows.items() if name.endswith(f"-{level}")]
-            mean = {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}
+            mean = {key: float(np.nanmean([row[key] for row in rows])) for key in rows[0]}
             ratio = mean["f1"] / mean["ideal_f1"]
             lines.append(
                 f"| **mean {level}** | {mean['f1']:.3f} | {mean['ideal_f1']:.3f} | {ratio:.3f} | "
                 f"{mean['precision']:.3f} | {mean['expected_precision']:.3f} |"
             )
-        gap = float(np.mean([abs(s["precision"] - s["expected_precision"]) for s in suite_rows.values()]))
+        gap = float(np.nanmean([abs(s["precision"] - s["expected_precision"]) for s in suite_rows.values()]))
         lines += ["", f"Mean |expected - observed precision| on the suite: {gap:.3f}", ""]
     for title in ("junk", "cost"):
         part = found.get(title)
