@@ -215,7 +215,7 @@ def test_particle_of_fewer_pixels_than_an_outline_needs_is_refused():
     assert WORKING_DIAMETER_PX > 6
 
 
-def barrels(seed, *, side_px=1000, diameter_px=70.0, count=75):
+def barrels(seed, *, side_px=1000, diameter_px=70.0, count=50):
     """Hollow cylinders as tall as wide, seen along the axis (ring) or across (rectangle), like KLH; views 1 and 2."""
     rng = np.random.default_rng(seed)
     outer, inner, height = diameter_px / 2, 0.275 * diameter_px, 1.05 * diameter_px

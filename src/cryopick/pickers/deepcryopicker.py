@@ -83,8 +83,7 @@ class DeepCryoPicker:
     sample_size: ClassVar[int] = 8
     """Micrographs of a run that labels are made from."""
     score_meaning: ClassVar[str] = "probability of being a particle rather than background, 0 to 1, not calibrated"
-    default_threshold: ClassVar[float] = 0.7
-    """Half of the training windows are background, of the places of a micrograph nearly all: 0.5 would be too low."""
+    default_threshold: ClassVar[float] = 0.5
 
     diameter: Annotated[Length | None, "particle diameter, for example 180A or 108px; measured when not given"] = None
     model: Annotated[Path | None, "weights of an earlier run or training; trained on this run when not given"] = None
