@@ -97,7 +97,7 @@ def test_json_mode_prints_one_object_per_micrograph_and_one_for_the_run(microgra
 
 
 def test_the_config_of_a_run_repeats_it_and_options_win_over_it(micrographs: Path, tmp_path: Path) -> None:
-    options = ("-d", f"{DIAMETER_PX}px", "--max-count", "2")
+    options = ("--picker", "blob", "-d", f"{DIAMETER_PX}px", "--max-count", "2")
     assert cryopick("pick", micrographs, "-o", tmp_path / "a", *options).returncode == 0
     again = cryopick("pick", micrographs, "-o", tmp_path / "b", "--config", tmp_path / "a" / "config.toml")
     assert again.stdout.startswith("4 particles")

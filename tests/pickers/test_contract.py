@@ -86,7 +86,7 @@ def check_well_formed(picks, micrograph):
 
 
 def test_every_builtin_module_registers_at_least_one_picker():
-    modules = {picker_class(name).__module__.rsplit(".", 1)[1] for name in list_pickers()}
+    modules = {picker_class(name).__module__.rsplit(".", 1)[-1] for name in list_pickers()}
     assert set(BUILTIN_MODULES) <= modules
 
 

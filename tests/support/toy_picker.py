@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 
+from cryopick.geometry.units import Length
 from cryopick.pickers.registry import register_picker
 from cryopick.processing.targets import disc_mask
 from cryopick.simulation.crops import CropGenerator
@@ -24,7 +25,7 @@ class ToyPicker:
     trainable: ClassVar[str] = "toy_picker"
     score_meaning: ClassVar[str] = "none"
     default_threshold: ClassVar[float] = 0.0
-    diameter: None = None
+    diameter: Annotated[Length | None, "particle diameter"] = None
 
     def pick(self, micrograph: Micrograph) -> Picks:
         return Picks(xy_px=np.empty((0, 2)), micrograph_name=micrograph.name)

@@ -17,7 +17,21 @@ from cryopick.io.images import write_micrograph
 
 COUNT = 200
 KILLS = 10
-COMMAND = [sys.executable, "-m", "cryopick.cli.main", "pick", "../in", "-o", "run", "-d", f"{DIAMETER_PX}px", "-j", "2"]
+COMMAND = [
+    sys.executable,
+    "-m",
+    "cryopick.cli.main",
+    "pick",
+    "../in",
+    "-o",
+    "run",
+    "--picker",
+    "blob",
+    "-d",
+    f"{DIAMETER_PX}px",
+    "-j",
+    "2",
+]
 TIMED = ("run.log", "micrographs.star")
 
 

@@ -273,7 +273,8 @@ class _Painter:
         left, right = max(int(np.ceil(x - reach_px)), 0), min(int(np.floor(x + reach_px)) + 1, width)
         top, bottom = max(int(np.ceil(y - reach_px)), 0), min(int(np.floor(y + reach_px)) + 1, height)
         if left < right and top < bottom:
-            yield np.s_[top:bottom, left:right], np.hypot(*np.ogrid[top - y : bottom - y, left - x : right - x])
+            rows, columns = np.arange(top, bottom)[:, None] - y, np.arange(left, right)[None, :] - x
+            yield np.s_[top:bottom, left:right], np.hypot(rows, columns)
 
     def paint(
         self, window: tuple[slice, slice], silhouette: NDArray[np.bool_], distance: NDArray[np.float64], number: int
