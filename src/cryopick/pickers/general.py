@@ -226,6 +226,8 @@ class GeneralPicker:
 
     trainable: ClassVar[str] = "cryopick.training.general"
     score_meaning: ClassVar[str] = "probability that the pick is right, 0 to 1, calibrated on simulation"
+    fills_machine: ClassVar[bool] = True
+    """One process uses all cores; a second one would hold the network and its buffers again."""
     default_threshold: ClassVar[float] = 0.4
     minimum_threshold: ClassVar[float] = 0.3
     """Never chosen lower, so that a run of empty micrographs yields none."""
