@@ -10,13 +10,18 @@ from __future__ import annotations
 
 import argparse
 import json
+import subprocess
+import sys
+import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from cryopick.geometry.selection import SelectionSettings, select
 from cryopick.geometry.units import Length
+from cryopick.io.images import write_micrograph
 from cryopick.io.labels import Labels
 from cryopick.pickers.general import GeneralPicker
 from cryopick.processing.probability import expected_scores
@@ -59,8 +64,6 @@ def main() -> None:
 
 def run(picker: GeneralPicker, micrographs: list[Micrograph], diameter: Length | None) -> tuple[list[Picks], float]:
     """What `cryopick pick` does with these micrographs: prepare, pick, one threshold for all; picks and threshold."""
-    from dataclasses import replace
-
     picker = replace(picker, diameter=diameter).prepare(micrographs)
     candidates = [picker.pick(micrograph) for micrograph in micrographs]
     masks = [junk_mask(picks) for picks in candidates]
@@ -181,12 +184,6 @@ def junk(picker: GeneralPicker, *, count: int = 40) -> dict[str, float]:
 
 def cost(picker: GeneralPicker) -> dict[str, float]:
     """Seconds and memory of whole runs, files read to STAR written, measured on the program from outside."""
-    import subprocess
-    import sys
-    import tempfile
-
-    from cryopick.io.images import write_micrograph
-
     found: dict[str, float] = {}
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as scratch:
@@ -211,11 +208,11 @@ def cost(picker: GeneralPicker) -> dict[str, float]:
     return found
 
 
-def watch(process: object) -> float:
+def watch(process: subprocess.Popen[bytes]) -> float:
     """Largest memory of a process and its children while it runs, MiB (proportional shares of shared pages)."""
     peak = 0.0
-    while process.poll() is None:  # type: ignore[attr-defined]
-        members = [process.pid]  # type: ignore[attr-defined]
+    while process.poll() is None:
+        members = [process.pid]
         for status in Path("/proc").glob("[0-9]*/stat"):
             try:
                 fields = status.read_text().rsplit(")", 1)[1].split()
