@@ -31,11 +31,12 @@ def test_folding_batch_norms_changes_nothing_but_removes_them(network):
 
 
 def test_a_pixel_reaches_no_further_than_the_halo(network):
-    from cryopick.pickers.general import HALO_PX
+    from cryopick.pickers.dense import DenseNetwork
 
+    halo_px = DenseNetwork.halo_px
     x = torch.randn(1, 2, 64, 640)
     y = x.clone()
     y[..., 320] += 5.0
     changed = (network(x) != network(y)).any(dim=(0)).any(dim=0).any(dim=0).nonzero().flatten() * STRIDE_PX
-    assert changed.min() >= 320 - HALO_PX
-    assert changed.max() <= 320 + HALO_PX
+    assert changed.min() >= 320 - halo_px
+    assert changed.max() <= 320 + halo_px

@@ -9,7 +9,7 @@ from cryopick.geometry.selection import SelectionSettings, select
 from cryopick.geometry.units import Length
 from cryopick.io.checkpoint import load_checkpoint, weights_folders
 from cryopick.metrics.detection import match_picks, pooled
-from cryopick.pickers.general import GeneralPicker
+from cryopick.pickers.general import GeneralPicker, load_model
 from cryopick.simulation.suite import suite_sets
 from cryopick.types import Micrograph
 from cryopick.workflows.pick_one import junk_mask
@@ -78,7 +78,9 @@ def test_picks_do_not_depend_on_the_tiling(rings, monkeypatch):
     size = one.protein.diameter_angstrom
     picker = GeneralPicker(diameter=Length(size, size, "A"), precision="float32")
     whole = picker.pick(simulated[0].micrograph)
-    monkeypatch.setattr("cryopick.pickers.general.TILE_PX", 128)
+    model = load_model(None, precision="float32")
+    in_tiles = replace(model, dense=replace(model.dense, tile_px=128))
+    monkeypatch.setattr("cryopick.pickers.general.load_model", lambda *_, **__: in_tiles)
     tiled = picker.pick(simulated[0].micrograph)
     assert np.allclose(whole.xy_px, tiled.xy_px, atol=1e-2)
     assert np.allclose(whole.score, tiled.score, atol=1e-3)

@@ -1,5 +1,7 @@
 """The general picker without its weights: targets and their inverse, tiles, calibration, merged scales."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -7,15 +9,14 @@ from cryopick.pickers.general import (
     NOMINAL_PARTICLE_PX,
     STRIDE_PX,
     TARGET_RADIUS,
-    HeatmapModel,
     _merge_scales,
     _scales_px,
     centre_targets,
     centres_from_maps,
+    heatmap_model,
 )
+from cryopick.processing.probability import Calibration
 from cryopick.types import Picks
-
-NO_CALIBRATION = np.array([[-14.0, 14.0], [0.0, 1.0]])
 
 
 def maps_of(xy_px, diameter_px, shape_yx):
@@ -61,18 +62,17 @@ def test_a_centre_at_the_corner_is_found():
 @pytest.fixture(scope="module")
 def model():
     torch = pytest.importorskip("torch")
-    from cryopick.networks.heatmap_unet import HeatmapUNet, fold_batch_norm
+    from cryopick.networks.heatmap_unet import HeatmapUNet
 
     torch.manual_seed(1)
-    folded = fold_batch_norm(HeatmapUNet(widths=(8, 8, 8)))
-    return HeatmapModel(folded, device="cpu", is_bfloat16=False, calibration=NO_CALIBRATION)
+    network = HeatmapUNet(widths=(8, 8, 8)).eval()
+    return heatmap_model(network, Calibration.none(), device="cpu", precision="float32")
 
 
-def test_tiles_equal_the_whole(model, monkeypatch):
+def test_tiles_equal_the_whole(model):
     planes = np.random.default_rng(1).normal(size=(2, 700, 610)).astype(np.float32)
     whole = model(planes)
-    monkeypatch.setattr("cryopick.pickers.general.TILE_PX", 256)
-    tiled = model(planes)
+    tiled = replace(model, dense=replace(model.dense, tile_px=256))(planes)
     assert whole.shape == (5, 350, 305)
     assert np.allclose(whole, tiled, atol=1e-5)
 
@@ -81,13 +81,11 @@ def test_odd_sizes_keep_every_pixel(model):
     assert model(np.zeros((2, 33, 47), np.float32)).shape == (5, 17, 24)
 
 
-def test_calibration_reads_between_its_knots(model):
-    calibrated = HeatmapModel(
-        None, device="cpu", is_bfloat16=False, calibration=np.array([[-2.0, 0, 2], [0.1, 0.3, 0.9]])
-    )
+def test_calibration_reads_between_its_knots():
+    calibrated = Calibration(np.array([[-2.0, 0, 2], [0.1, 0.3, 0.9]]))
     logit = np.array([-9.0, -2.0, 1.0, 9.0])
     probability = (1 / (1 + np.exp(-logit))).astype(np.float32)
-    assert np.allclose(calibrated.calibrated(probability), [0.1, 0.1, 0.6, 0.9], atol=1e-5)
+    assert np.allclose(calibrated(probability), [0.1, 0.1, 0.6, 0.9], atol=1e-5)
 
 
 def test_a_range_of_diameters_is_covered_in_steps_that_the_network_bridges():

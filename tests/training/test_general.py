@@ -6,13 +6,14 @@ import pytest
 from cryopick.errors import SettingsError
 from cryopick.pickers.general import NOMINAL_PARTICLE_PX, STRIDE_PX, HeatmapModel, centres_from_maps
 from cryopick.processing.ctf import CtfParameters
+from cryopick.processing.probability import Calibration
 from cryopick.simulation.crops import Crop
 from cryopick.training.general import (
     GeneralTask,
     GeneralTrainable,
+    calibrated_on,
     detection_curve,
     example,
-    fit_calibration,
     heatmap_loss,
     make_trainable,
 )
@@ -90,7 +91,7 @@ class Oracle(HeatmapModel):
     """Answers with targets of its own making in place of a network."""
 
     def __init__(self, answers):
-        super().__init__(None, device="cpu", is_bfloat16=False, calibration=np.array([[-14.0, 14.0], [0.0, 1.0]]))
+        super().__init__(None, Calibration.none())
         object.__setattr__(self, "answers", iter(answers))
 
     def __call__(self, planes):
@@ -119,7 +120,7 @@ def test_calibration_learns_how_often_a_value_is_right():
             region = np.s_[max(cell[0] - 6, 0) : cell[0] + 7, max(cell[1] - 6, 0) : cell[1] + 7]
             maps[0][region] = disc[region] * claimed[which]
         answers.append(maps)
-    knots, share = fit_calibration(Oracle(answers), crops)
+    knots, share = calibrated_on(Oracle(answers), crops).knots
     assert np.all(np.diff(knots) > 0)
     assert np.all(np.diff(share) >= 0)
     for claimed in (0.3, 0.5, 0.7):
@@ -128,7 +129,7 @@ def test_calibration_learns_how_often_a_value_is_right():
 
 def test_a_batch_depends_on_its_number_alone():
     pytest.importorskip("torch")
-    task = GeneralTask(batch_size=2, crop_px=96)
+    task = GeneralTask(batch_size=2, crop_px=96, distinct_crops=0)
     rng = np.random.default_rng(0)
     one, other = GeneralTrainable(task), GeneralTrainable(task)
     other.make_batch(0, rng)

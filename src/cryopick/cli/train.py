@@ -28,6 +28,9 @@ def train(
         list[str] | None, typer.Option(help="Images of the data set, where they lie elsewhere.")
     ] = None,
     preset: Annotated[str | None, typer.Option(help="small, paper, …", show_default="small")] = None,
+    start: Annotated[
+        str | None, typer.Option(help="Weights to start from: a file, or a picker's name for the shipped ones.")
+    ] = None,
     config: Annotated[
         Path | None, typer.Option(help="TOML settings, for example trained/config.toml; options given here win.")
     ] = None,
@@ -50,6 +53,7 @@ def train(
     changes: dict[str, Any] = {
         "data": data,
         "preset": preset,
+        "start": start,
         "data_settings": {name: value for name, value in given.items() if name in of_data},
         "training": {name: value for name, value in given.items() if name not in of_data},
         "task": parse_assignments(set_ or []),

@@ -421,14 +421,14 @@ def _load(path: Path, _stamp: int, device: str) -> Classifier:
 
     from cryopick.io.checkpoint import load_checkpoint
     from cryopick.networks.window_classifier import CompactClassifier, build_classifier, fold_for_inference
-    from cryopick.pickers.general import _is_bfloat16_fast
+    from cryopick.pickers.dense import is_bfloat16_fast
 
     checkpoint = load_checkpoint(path, picker="deepcryopicker")
     network = build_classifier(checkpoint.card.architecture)
     checkpoint.load_into(network)
     is_bfloat16 = False
     if isinstance(network, CompactClassifier):
-        is_bfloat16 = _is_bfloat16_fast(device)
+        is_bfloat16 = is_bfloat16_fast(device)
         network = fold_for_inference(network).to(torch.bfloat16 if is_bfloat16 else torch.float32)
         network = network.to(memory_format=torch.channels_last)
     mode: Preprocessing = "published" if checkpoint.card.preprocessing.get("mode") == "published" else "corrected"

@@ -6,19 +6,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cryopick.errors import SettingsError
 from cryopick.geometry.units import Length
+from cryopick.pickers.dense import PRECISIONS, DenseNetwork, sigmoid
+from cryopick.pickers.expected_f1 import ChoosesByExpectedF1
 from cryopick.pickers.registry import register_picker
+from cryopick.processing.probability import Calibration
 from cryopick.processing.scale import network_planes, resample
 from cryopick.types import JUNK_MAP, Micrograph, Picks
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from cryopick.networks.heatmap_unet import HeatmapUNet
 
 NOMINAL_PARTICLE_PX = 20.0
 """Diameter that particles are resampled to before the network sees them."""
@@ -28,9 +31,6 @@ TARGET_RADIUS = 0.2
 """The centre map is the probability that a particle centre lies within this many diameters."""
 CANDIDATE_FLOOR = 0.02
 """Map values below it are never candidates; far below any useful threshold."""
-TILE_PX = 1024
-HALO_PX = 192
-"""Working pixels read around a tile; more than half the network's receptive field, so that tiles equal the whole."""
 
 
 # ---------------------------------------------------------------------------------------------- truth to targets
@@ -115,61 +115,19 @@ class HeatmapModel:
 
     Parameters
     ----------
-    network : batch norms folded, in evaluation mode, on `device`
-    calibration : (2, k) knots: logit of the centre map at a candidate, and the probability that such a pick is right
+    dense : a `HeatmapUNet`, batch norms folded
+    calibration : of the centre map's values at candidates
     """
 
-    network: Any
-    device: str
-    is_bfloat16: bool
-    calibration: NDArray[np.float64]
+    dense: DenseNetwork
+    calibration: Calibration
 
     def __call__(self, planes: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(2, h, w) planes of a working image to (5, ceil(h / 2), ceil(w / 2)) maps; tiles of any layout agree."""
-        import torch
-
-        from cryopick.networks.heatmap_unet import OUTPUTS, TOTAL_STRIDE_PX
-
-        height, width = planes.shape[1:]
-        pad_y, pad_x = -height % TOTAL_STRIDE_PX, -width % TOTAL_STRIDE_PX
-        padded = torch.from_numpy(np.pad(planes, ((0, 0), (0, pad_y), (0, pad_x))))
-        out: NDArray[np.float32] = np.empty(
-            (len(OUTPUTS), (height + pad_y) // STRIDE_PX, (width + pad_x) // STRIDE_PX), np.float32
-        )
-        with torch.inference_mode():
-            for top in range(0, padded.shape[1], TILE_PX):
-                for left in range(0, padded.shape[2], TILE_PX):
-                    self._fill_tile(padded, out, top=top, left=left)
-        out[0] = _sigmoid(out[0])
-        out[4] = _sigmoid(out[4])
-        return out[:, : -(-height // STRIDE_PX), : -(-width // STRIDE_PX)]
-
-    def _fill_tile(self, padded: Tensor, out: NDArray[np.float32], *, top: int, left: int) -> None:
-        import torch
-
-        bottom, right = min(top + TILE_PX, padded.shape[1]), min(left + TILE_PX, padded.shape[2])
-        read_top, read_left = max(top - HALO_PX, 0), max(left - HALO_PX, 0)
-        tile = padded[:, read_top : bottom + HALO_PX, read_left : right + HALO_PX][None]
-        tile = tile.to(self.device, dtype=torch.bfloat16 if self.is_bfloat16 else torch.float32)
-        maps = self.network(tile.contiguous(memory_format=torch.channels_last))[0].float().cpu().numpy()
-        rows = slice((top - read_top) // STRIDE_PX, (bottom - read_top) // STRIDE_PX)
-        columns = slice((left - read_left) // STRIDE_PX, (right - read_left) // STRIDE_PX)
-        out[:, top // STRIDE_PX : bottom // STRIDE_PX, left // STRIDE_PX : right // STRIDE_PX] = maps[:, rows, columns]
-
-    @property
-    def particle_share(self) -> float:
-        """Share of right candidates where the network was calibrated; the knots are quantiles of the candidates."""
-        return float(np.mean(self.calibration[1]))
-
-    def calibrated(self, probability: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Probability that a pick with this value of the centre map is right (isotonic, fitted on simulation)."""
-        clipped = np.clip(probability.astype(np.float64), 1e-6, 1 - 1e-6)
-        logit = np.log(clipped / (1 - clipped))
-        return np.asarray(np.interp(logit, self.calibration[0], self.calibration[1]), np.float32)
-
-
-def _sigmoid(logit: NDArray[np.float32]) -> NDArray[np.float32]:
-    return np.asarray(1.0 / (1.0 + np.exp(-np.clip(logit, -30, 30))), np.float32)
+        """(2, h, w) planes to (5, ceil(h / 2), ceil(w / 2)) maps; `centre` and `junk` are probabilities."""
+        out = self.dense(planes)
+        out[0] = sigmoid(out[0])
+        out[4] = sigmoid(out[4])
+        return out
 
 
 @lru_cache(maxsize=4)
@@ -181,10 +139,8 @@ def load_model(weights: Path | None, *, device: str = "auto", precision: str = "
     WeightsError
         If the file is missing, damaged, or of another architecture.
     """
-    import torch
-
     from cryopick.io.checkpoint import find_weights, load_checkpoint
-    from cryopick.networks.heatmap_unet import HeatmapUNet, fold_batch_norm
+    from cryopick.networks.heatmap_unet import HeatmapUNet
 
     checkpoint = load_checkpoint(find_weights(weights or "general"), picker="general")
     card = checkpoint.card
@@ -194,22 +150,25 @@ def load_model(weights: Path | None, *, device: str = "auto", precision: str = "
         depths=tuple(card.architecture["depths"]),
     )
     checkpoint.load_into(network)
-    chosen = device if device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
-    is_bfloat16 = precision == "bfloat16" or (precision == "auto" and _is_bfloat16_fast(chosen))
-    folded = fold_batch_norm(network).to(chosen, dtype=torch.bfloat16 if is_bfloat16 else torch.float32)
-    folded = folded.to(memory_format=torch.channels_last)
-    calibration = np.asarray(card.postprocessing["calibration"], np.float64)
-    return HeatmapModel(folded, device=chosen, is_bfloat16=is_bfloat16, calibration=calibration)
+    calibration = Calibration.from_list(card.postprocessing["calibration"])
+    return heatmap_model(network, calibration, device=device, precision=precision)
 
 
-def _is_bfloat16_fast(device: str) -> bool:
-    """True where bfloat16 has matrix hardware; elsewhere it is emulated and slower than float32."""
-    import torch
+def heatmap_model(
+    network: HeatmapUNet, calibration: Calibration, *, device: str = "auto", precision: str = "auto"
+) -> HeatmapModel:
+    """A network, which is copied, as the picker runs it."""
+    from cryopick.networks.heatmap_unet import OUTPUTS, TOTAL_STRIDE_PX, fold_batch_norm
 
-    if device != "cpu":
-        return torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-    is_supported = getattr(torch.cpu, "_is_amx_tile_supported", None)
-    return bool(is_supported is not None and is_supported())
+    dense = DenseNetwork.loaded(
+        fold_batch_norm(network),
+        device=device,
+        precision=precision,
+        channels=len(OUTPUTS),
+        stride_px=STRIDE_PX,
+        multiple_px=TOTAL_STRIDE_PX,
+    )
+    return HeatmapModel(dense, calibration)
 
 
 # --------------------------------------------------------------------------------------------------------- picker
@@ -217,7 +176,7 @@ def _is_bfloat16_fast(device: str) -> bool:
 
 @register_picker("general")
 @dataclass(frozen=True, kw_only=True)
-class GeneralPicker:
+class GeneralPicker(ChoosesByExpectedF1):
     """Pretrained network on scale-normalised micrographs; measures the diameter when none is given.
 
     Trained on simulated micrographs alone. The score is the calibrated probability that a pick is a particle within a
@@ -228,9 +187,6 @@ class GeneralPicker:
     score_meaning: ClassVar[str] = "probability that the pick is right, 0 to 1, calibrated on simulation"
     fills_machine: ClassVar[bool] = True
     """One process uses all cores; a second one would hold the network and its buffers again."""
-    default_threshold: ClassVar[float] = 0.4
-    minimum_threshold: ClassVar[float] = 0.3
-    """Never chosen lower, so that a run of empty micrographs yields none."""
 
     diameter: Annotated[Length | None, "particle diameter, for example 180A or 108px; measured when not given"] = None
     working_diameter: Annotated[
@@ -243,8 +199,8 @@ class GeneralPicker:
     measured: Annotated[str, "what the measurement of the diameter found; filled in by the run"] = ""
 
     def __post_init__(self) -> None:
-        if self.precision not in ("auto", "float32", "bfloat16"):
-            raise SettingsError(f"precision is {self.precision!r}, expected auto, float32 or bfloat16")
+        if self.precision not in PRECISIONS:
+            raise SettingsError(f"precision is {self.precision!r}, expected {', '.join(PRECISIONS)}")
 
     def prepare(self, micrographs: Sequence[Micrograph]) -> Self:
         """Measure the diameter on a few micrographs of the run unless it is given, and fit the working scale."""
@@ -263,27 +219,10 @@ class GeneralPicker:
         fitted = fit_working_diameter(self._model(), micrographs, self.diameter)
         return replace(self, working_diameter=fitted)
 
-    def run_probabilities(self, scores: NDArray[np.float32]) -> NDArray[np.float64]:
-        """The scores, lowered where the run holds fewer particles among its candidates than simulation did."""
-        from cryopick.processing.probability import adapted_to_emptier_run
-
-        return adapted_to_emptier_run(scores, share=self._model().particle_share)
-
-    def choose_threshold(self, scores: NDArray[np.float32], *, target_precision: float | None = None) -> float:
-        """The cut with the highest F1 expected against a person's labels, or the lowest that reaches the precision."""
-        from cryopick.processing.probability import agreement_with_experts, threshold_for_f1, threshold_for_precision
-
-        if len(scores) == 0:
-            return self.default_threshold
-        probability = self.run_probabilities(scores)
-        if target_precision is not None:
-            cut = threshold_for_precision(probability, target_precision)
-        else:
-            agreement = agreement_with_experts(probability)
-            is_kept = (agreement >= threshold_for_f1(agreement)) & (probability >= self.minimum_threshold)
-            cut = float(probability[is_kept].min()) if is_kept.any() else 2.0
-        kept = scores[probability >= cut]  # the probabilities rise with the scores
-        return float(kept.min()) if len(kept) else 1.0
+    @property
+    def calibrated_share(self) -> float:
+        """Share of right candidates among those of simulation."""
+        return self._model().calibration.share
 
     def pick(self, micrograph: Micrograph) -> Picks:
         """All candidates of one micrograph, best first; `maps` holds the centre heat and the junk probability."""
@@ -320,7 +259,7 @@ def picks_at_scale(model: HeatmapModel, micrograph: Micrograph, *, diameter_px: 
     row, column = row[order], column[order]
     return Picks(
         xy_px=xy_px[order],
-        score=model.calibrated(maps[0, row, column]),
+        score=model.calibration(maps[0, row, column]),
         diameter_px=(diameter_px * np.exp(maps[3, row, column])).astype(np.float32),
         micrograph_name=micrograph.name,
         shape_yx=micrograph.shape_yx,

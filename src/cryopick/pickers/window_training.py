@@ -197,14 +197,14 @@ def fit(
     """
     import torch
 
-    from cryopick.pickers.general import _is_bfloat16_fast
+    from cryopick.pickers.dense import is_bfloat16_fast
 
     rng = np.random.default_rng(seed)
     network.train().to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(network.parameters(), lr=learning_rate, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps)
     device = str(next(network.parameters()).device)
-    is_bfloat16 = _is_bfloat16_fast(device)
+    is_bfloat16 = is_bfloat16_fast(device)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for step in range(steps):

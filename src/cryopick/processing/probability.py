@@ -1,9 +1,56 @@
-"""Choosing a cut from calibrated probabilities alone, without labels."""
+"""Calibrated probabilities, and choosing a cut from them alone, without labels."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
 import numpy as np
 from numpy.typing import NDArray
+
+
+def logit(score: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Logarithm of the odds; scores are taken as at least a millionth away from 0 and 1."""
+    clipped = np.clip(np.asarray(score, np.float64), 1e-6, 1 - 1e-6)
+    return np.asarray(np.log(clipped / (1 - clipped)))
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """What a network's score is worth: a rising curve from its logit to the probability that such a pick is right.
+
+    Parameters
+    ----------
+    knots : (2, k), logits at quantiles of the candidates it was fitted on, and probabilities there
+    """
+
+    knots: NDArray[np.float64]
+
+    def __call__(self, score: NDArray[np.floating]) -> NDArray[np.float32]:
+        """(n,) scores in [0, 1] to (n,) probabilities; constant beyond the outermost knots."""
+        return np.asarray(np.interp(logit(score), self.knots[0], self.knots[1]), np.float32)
+
+    @property
+    def share(self) -> float:
+        """Share of right candidates where it was fitted; the knots are quantiles of the candidates."""
+        return float(np.mean(self.knots[1]))
+
+    def to_list(self) -> list[list[float]]:
+        """Plain JSON for a model card."""
+        knots: list[list[float]] = self.knots.tolist()
+        return knots
+
+    @classmethod
+    def from_list(cls, knots: Sequence[Sequence[float]]) -> Self:
+        """The inverse of `to_list`."""
+        return cls(np.asarray(knots, np.float64))
+
+    @classmethod
+    def none(cls) -> Self:
+        """Scores as they are, for networks that are not calibrated yet."""
+        x = np.linspace(-14.0, 14.0, 281)
+        return cls(np.stack([x, 1 / (1 + np.exp(-x))]))
 
 
 def expected_scores(probability: NDArray[np.floating], threshold: float) -> tuple[float, float, float]:

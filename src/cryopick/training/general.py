@@ -19,10 +19,13 @@ from cryopick.pickers.general import (
     HeatmapModel,
     centre_targets,
     centres_from_maps,
+    heatmap_model,
 )
+from cryopick.processing.probability import Calibration
 from cryopick.processing.scale import network_planes
-from cryopick.simulation.crops import Crop, CropGenerator, CropRanges
-from cryopick.simulation.recipe import LayoutRanges, Recipe
+from cryopick.simulation.crops import Crop
+from cryopick.training.calibrating import fit_calibration
+from cryopick.training.simulated_crops import SimulatedCrops
 from cryopick.training.trainable import Preset, TrainSettings
 from cryopick.types import Picks
 
@@ -50,14 +53,13 @@ class GeneralTask:
     crop_px: Annotated[int, "side of a crop, working pixels"] = 224
     far_scale_share: Annotated[float, "share of crops whose particles have any size from 0.35 to 3.5 of nominal"] = 0.3
     simulation_seed: Annotated[int, "seed of the simulated crops"] = 1
+    distinct_crops: Annotated[int, "crops before they repeat, turned; kept on disk. 0: never repeated or kept"] = 24_576
     validation_crops: Annotated[int, "simulated crops that judge the network; other seed"] = 160
     calibration_crops: Annotated[int, "simulated crops that the probabilities are calibrated on; a third seed"] = 480
 
     def __post_init__(self) -> None:
         if self.crop_px % 16:
             raise SettingsError(f"[task] crop_px is {self.crop_px}, expected a multiple of 16")
-        if not 0 <= self.far_scale_share <= 1:
-            raise SettingsError(f"[task] far_scale_share is {self.far_scale_share}, expected 0 to 1")
 
 
 PRESETS: Mapping[str, Preset] = {
@@ -75,7 +77,24 @@ PRESETS: Mapping[str, Preset] = {
             precision="bf16-mixed",
             workers=1,
         ),
-        about="the shipped network: about an hour on 2 CPU cores with bfloat16 matrix units",
+        about="first stage of the shipped network: about 50 minutes on 2 CPU cores with bfloat16 arithmetic",
+    ),
+    "refine": Preset(
+        task=GeneralTask(),
+        training=TrainSettings(
+            steps=2000,
+            learning_rate=1e-3,
+            weight_decay=0.02,
+            warmup_steps=50,
+            gradient_clip=2.0,
+            ema_decay=0.998,
+            validate_every=1000,
+            checkpoint_every=200,
+            precision="bf16-mixed",
+            workers=1,
+            seed=1,
+        ),
+        about="second stage, with --start and the weights of the first: about 30 minutes on 2 CPU cores",
     ),
 }
 
@@ -106,38 +125,6 @@ def make_finetunable(
 
 
 @dataclass
-class CropSource:
-    """Simulated crops near the nominal scale and far from it; crop `i` depends on the seed and `i` alone."""
-
-    crop_px: int
-    far_scale_share: float
-    seed: int
-
-    @cached_property
-    def near(self) -> CropGenerator:
-        return self._generator(seed=2 * self.seed, diameter_error=(0.7, 1.4))
-
-    @cached_property
-    def far(self) -> CropGenerator:
-        return self._generator(seed=2 * self.seed + 1, diameter_error=(0.35, 3.5))
-
-    def _generator(self, *, seed: int, diameter_error: tuple[float, float]) -> CropGenerator:
-        recipe = Recipe(layout=LayoutRanges(spacing_diameters=(0.6, 1.3), packed_probability=0.2))
-        return CropGenerator(
-            recipe,
-            seed,
-            crop_px=self.crop_px,
-            particle_px_range=(NOMINAL_PARTICLE_PX, NOMINAL_PARTICLE_PX),
-            ranges=CropRanges(diameter_error=diameter_error, empty_probability=0.1, junk_only_probability=0.15),
-        )
-
-    def crop(self, index: int) -> Crop:
-        every = 10  # crops per cycle, so that the share is exact and known from the index
-        is_far = index % every < round(self.far_scale_share * every)
-        return (self.far if is_far else self.near).crop(index)
-
-
-@dataclass
 class GeneralTrainable:
     """The network, its endless simulated crops and its loss."""
 
@@ -145,15 +132,17 @@ class GeneralTrainable:
     picker: str = field(default="general", init=False)
 
     @cached_property
-    def source(self) -> CropSource:
-        return CropSource(self.task.crop_px, self.task.far_scale_share, self.task.simulation_seed)
+    def source(self) -> SimulatedCrops:
+        return SimulatedCrops(
+            self.task.crop_px, self.task.far_scale_share, self.task.simulation_seed, count=self.task.distinct_crops
+        )
 
     @cached_property
     def validation(self) -> list[Crop]:
         return self._held_out(self.task.validation_crops, seed=self.task.simulation_seed + 1000)
 
     def _held_out(self, count: int, *, seed: int) -> list[Crop]:
-        source = CropSource(self.task.crop_px, 0.0, seed)
+        source = SimulatedCrops(self.task.crop_px, 0.0, seed, count=0)
         return [source.crop(index) for index in range(count)]
 
     def architecture(self) -> dict[str, Any]:
@@ -195,7 +184,7 @@ class GeneralTrainable:
         crops = self._held_out(self.task.calibration_crops, seed=self.task.simulation_seed + 2000)
         return {
             "preprocessing": {"nominal_particle_px": NOMINAL_PARTICLE_PX, "planes": "detail, background"},
-            "postprocessing": {"calibration": fit_calibration(as_model(network), crops).tolist()},
+            "postprocessing": {"calibration": calibrated_on(as_model(network), crops).to_list()},
             "data": {"kind": "simulation", "seed": self.task.simulation_seed},
         }
 
@@ -268,13 +257,12 @@ def heatmap_loss(maps: Tensor, targets: Tensor) -> dict[str, Tensor]:
 
 def as_model(network: nn.Module) -> HeatmapModel:
     """The network as the picker runs it, in float32 and not yet calibrated."""
-    import torch
+    from cryopick.networks.heatmap_unet import HeatmapUNet
 
-    from cryopick.networks.heatmap_unet import fold_batch_norm
-
-    folded = fold_batch_norm(network).float().to(memory_format=torch.channels_last)  # type: ignore[arg-type]
-    device = str(next(folded.parameters()).device)
-    return HeatmapModel(folded, device=device, is_bfloat16=False, calibration=np.array([[-14.0, 14.0], [0.0, 1.0]]))
+    if not isinstance(network, HeatmapUNet):
+        raise TypeError(f"expected a HeatmapUNet, got {type(network)}")
+    device = str(next(network.parameters()).device)
+    return heatmap_model(network, Calibration.none(), device=device, precision="float32")
 
 
 def candidates(model: HeatmapModel, crop: Crop) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -313,24 +301,10 @@ def junk_iou(model: HeatmapModel, crops: list[Crop]) -> float:
     return both / max(either, 1)
 
 
-def fit_calibration(model: HeatmapModel, crops: list[Crop]) -> NDArray[np.float64]:
-    """Knots (2, k) that map the logit of the centre map to the share of right picks (isotonic regression).
-
-    Platt's caveat applies: the share is that of the simulated distribution.
-    """
-    from sklearn.isotonic import IsotonicRegression
-
-    logits, rights = [], []
+def calibrated_on(model: HeatmapModel, crops: list[Crop]) -> Calibration:
+    """The calibration of the centre map at the candidates of held-out crops."""
+    outcomes = []
     for crop in crops:
         xy_px, value = candidates(model, crop)
-        outcome = rank_outcomes(xy_px, value, crop.xy_px, NO_PARTICLES, max_distance_px=_tolerance_px(crop))
-        clipped = np.clip(outcome.score, 1e-6, 1 - 1e-6)
-        logits.append(np.log(clipped / (1 - clipped)))
-        rights.append(outcome.is_paired)
-    logit, right = np.concatenate(logits), np.concatenate(rights).astype(np.float64)
-    knots = np.unique(np.quantile(logit, np.linspace(0, 1, 33)))
-    # a straight line through each bin's mean would still be noisy at the ends: isotonic first, then read off at knots
-    fitted = IsotonicRegression(y_min=0.001, y_max=0.999, out_of_bounds="clip").fit(logit, right)
-    width = np.gradient(knots) if len(knots) > 1 else np.ones(1)
-    smooth = [fitted.predict(np.linspace(k - w / 2, k + w / 2, 9)).mean() for k, w in zip(knots, width, strict=True)]
-    return np.stack([knots, np.maximum.accumulate(smooth)])
+        outcomes.append(rank_outcomes(xy_px, value, crop.xy_px, NO_PARTICLES, max_distance_px=_tolerance_px(crop)))
+    return fit_calibration(np.concatenate([o.score for o in outcomes]), np.concatenate([o.is_paired for o in outcomes]))

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from cryopick.errors import FormatError, InputError, SettingsError
 from cryopick.geometry.units import Length
 from cryopick.io.atomic import write_text_atomic
+from cryopick.io.checkpoint import find_weights, load_checkpoint
 from cryopick.training.datasets import Dataset, open_dataset
 from cryopick.training.logs import Monitor
 from cryopick.training.loop import TrainResult, train
@@ -47,11 +48,13 @@ class TrainPlan:
     data: str
     data_settings: DataSettings
     preset: Preset
+    start: str = ""
+    """Weights to start from: a picker's name for those shipped with the package, or a file; empty for random ones."""
 
     def sections(self) -> dict[str, dict[str, Any]]:
         """Plain values as they stand in the config file."""
         return {
-            "train": {"picker": self.picker, "preset": self.preset_name, "data": self.data},
+            "train": {"picker": self.picker, "preset": self.preset_name, "data": self.data, "start": self.start},
             "data": as_plain(self.data_settings),
             "task": as_plain(self.preset.task),
             "training": as_plain(self.preset.training),
@@ -63,6 +66,7 @@ def plan_training(
     *,
     data: str | None = None,
     preset: str | None = None,
+    start: str | None = None,
     config: Path | None = None,
     data_settings: Mapping[str, Any] | None = None,
     task: Mapping[str, Any] | None = None,
@@ -72,7 +76,8 @@ def plan_training(
 
     Parameters
     ----------
-    picker, data, preset : None takes the config file's; else data is simulation and the preset is `small`
+    picker, data, preset, start : None takes the config file's; else data is simulation, the preset is `small`, and the
+        first weights are random
     config : TOML with any of the sections `[train]`, `[data]`, `[task]`, `[training]`, as a training folder holds it
     data_settings, task, training : settings by name, as values or as texts of the command line
 
@@ -89,12 +94,12 @@ def plan_training(
     if picker and head.get("picker", picker) != picker:
         raise SettingsError(f"{config}: is for picker {head['picker']!r}, not {picker!r}; leave one of them out")
     preset_name = preset or head.get("preset") or "small"
-    start = find_preset(chosen, preset_name)
+    found = find_preset(chosen, preset_name)
     given_task = {**sections.get("task", {}), **(task or {})}
     given_training = {**sections.get("training", {}), **(training or {})}
     given_data = {**sections.get("data", {}), **(data_settings or {})}
-    changed = start.changed(
-        task=convert_settings(type(start.task), given_task, section="[task]"),
+    changed = found.changed(
+        task=convert_settings(type(found.task), given_task, section="[task]"),
         training=convert_settings(TrainSettings, given_training, section="[training]"),
     )
     return TrainPlan(
@@ -103,6 +108,7 @@ def plan_training(
         data=str(data or head.get("data") or SIMULATION),
         data_settings=DataSettings(**convert_settings(DataSettings, given_data, section="[data]")),
         preset=changed,
+        start=str(start if start is not None else head.get("start") or ""),
     )
 
 
@@ -150,6 +156,9 @@ def train_picker(
     record: dict[str, Any] = {"preset": plan.preset_name, "task": as_plain(plan.preset.task), "data": plan.data}
     if training_set is not None and validation_set is not None and split is not None:
         record |= {"training_data": training_set.card_entry(), "validation_data": validation_set.card_entry()}
+    start_from = load_checkpoint(find_weights(plan.start), picker=plan.picker) if plan.start else None
+    if start_from is not None:
+        record["start"] = {"weights": Path(plan.start).name, "sha256": start_from.card.sha256}
     if not (output / STATE_FILE).exists():
         write_text_atomic(output / CONFIG, to_toml(plan.sections()))
         if split is not None:
@@ -157,7 +166,16 @@ def train_picker(
     if command is not None:
         earlier = (output / COMMAND).read_text(encoding="utf-8") if (output / COMMAND).exists() and resume else ""
         write_text_atomic(output / COMMAND, f"{earlier}{command}\n")
-    return train(trainable, plan.preset.training, output, resume=resume, record=record, monitor=monitor)
+    return train(
+        trainable,
+        plan.preset.training,
+        output,
+        resume=resume,
+        start_from=start_from,
+        validate_first=start_from is not None,
+        record=record,
+        monitor=monitor,
+    )
 
 
 def resumed_plan(output: Path | str, given: TrainPlan | None, **changes: Any) -> TrainPlan:

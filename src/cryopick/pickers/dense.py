@@ -1,0 +1,124 @@
+"""Running a fully convolutional network over a whole image, in tiles that leave no seam."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryopick.errors import SettingsError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+PRECISIONS = ("auto", "float32", "bfloat16")
+
+
+@dataclass(frozen=True, eq=False)
+class DenseNetwork:
+    """A fully convolutional network, ready to map images of any size.
+
+    Parameters
+    ----------
+    network : in evaluation mode, on `device`, channels last; (b, c, h, w) to (b, channels, h / stride, w / stride)
+    device : as torch names it
+    is_bfloat16 : whether its weights are, so that tiles must be too
+    channels : planes that it returns
+    stride_px : image pixels per pixel of its output
+    multiple_px : tiles start at multiples of it, so that its grids agree; the image is padded to one with zeros
+    tile_px : side of a tile
+    halo_px : read around a tile; at least half the receptive field, so that tiles equal the whole
+    """
+
+    network: Any
+    device: str
+    is_bfloat16: bool
+    channels: int
+    stride_px: int
+    multiple_px: int
+    tile_px: int = 1024
+    halo_px: int = 192
+
+    def __post_init__(self) -> None:
+        for name in ("tile_px", "halo_px"):
+            if getattr(self, name) % self.multiple_px:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected a multiple of {self.multiple_px}")
+
+    @classmethod
+    def loaded(cls, network: Any, *, device: str = "auto", precision: str = "auto", **layout: int) -> Self:
+        """The network moved to its device and number format; `layout` are the remaining fields."""
+        import torch
+
+        device = chosen_device(device)
+        is_bfloat16 = chosen_bfloat16(device, precision)
+        network = network.eval().to(device, dtype=torch.bfloat16 if is_bfloat16 else torch.float32)
+        network = network.to(memory_format=torch.channels_last)
+        return cls(network, device=device, is_bfloat16=is_bfloat16, **layout)
+
+    def __call__(self, planes: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(c, h, w) planes to (channels, ceil(h / stride), ceil(w / stride)) maps, as the network gives them."""
+        import torch
+
+        height, width = planes.shape[1:]
+        pad_y, pad_x = -height % self.multiple_px, -width % self.multiple_px
+        padded = torch.from_numpy(np.pad(planes, ((0, 0), (0, pad_y), (0, pad_x))))
+        out: NDArray[np.float32] = np.empty(
+            (self.channels, (height + pad_y) // self.stride_px, (width + pad_x) // self.stride_px), np.float32
+        )
+        with torch.inference_mode():
+            for top in range(0, padded.shape[1], self.tile_px):
+                for left in range(0, padded.shape[2], self.tile_px):
+                    self._fill_tile(padded, out, top=top, left=left)
+        return out[:, : -(-height // self.stride_px), : -(-width // self.stride_px)]
+
+    def _fill_tile(self, padded: Tensor, out: NDArray[np.float32], *, top: int, left: int) -> None:
+        import torch
+
+        stride = self.stride_px
+        bottom, right = min(top + self.tile_px, padded.shape[1]), min(left + self.tile_px, padded.shape[2])
+        read_top, read_left = max(top - self.halo_px, 0), max(left - self.halo_px, 0)
+        tile = padded[:, read_top : bottom + self.halo_px, read_left : right + self.halo_px][None]
+        tile = tile.to(self.device, dtype=torch.bfloat16 if self.is_bfloat16 else torch.float32)
+        maps = self.network(tile.contiguous(memory_format=torch.channels_last))[0].float().cpu().numpy()
+        rows = slice((top - read_top) // stride, (bottom - read_top) // stride)
+        columns = slice((left - read_left) // stride, (right - read_left) // stride)
+        out[:, top // stride : bottom // stride, left // stride : right // stride] = maps[:, rows, columns]
+
+
+def sigmoid(logit: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Logistic function, element by element, without overflow."""
+    return np.asarray(1.0 / (1.0 + np.exp(-np.clip(logit, -30, 30))), np.float32)
+
+
+def chosen_device(device: str) -> str:
+    """`auto` becomes cuda where there is one; anything else stays."""
+    import torch
+
+    if device != "auto":
+        return device
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def chosen_bfloat16(device: str, precision: str) -> bool:
+    """Whether to run in bfloat16 on a device; `auto` does where the hardware has it.
+
+    Raises
+    ------
+    SettingsError
+        If `precision` is none of `PRECISIONS`.
+    """
+    if precision not in PRECISIONS:
+        raise SettingsError(f"precision is {precision!r}, expected {', '.join(PRECISIONS[:-1])} or {PRECISIONS[-1]}")
+    return precision == "bfloat16" or (precision == "auto" and is_bfloat16_fast(device))
+
+
+def is_bfloat16_fast(device: str) -> bool:
+    """True where bfloat16 has matrix hardware; elsewhere it is emulated and slower than float32."""
+    import torch
+
+    if device != "cpu":
+        return torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    is_supported = getattr(torch.cpu, "_is_amx_tile_supported", None)
+    return bool(is_supported is not None and is_supported())

@@ -1,0 +1,46 @@
+"""The threshold of pickers whose score is a calibrated probability."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryopick.processing.probability import (
+    adapted_to_emptier_run,
+    agreement_with_experts,
+    threshold_for_f1,
+    threshold_for_precision,
+)
+
+
+class ChoosesByExpectedF1:
+    """Gives a picker `run_probabilities` and `choose_threshold`; the picker says `calibrated_share`."""
+
+    default_threshold: ClassVar[float] = 0.4
+    minimum_threshold: ClassVar[float] = 0.3
+    """Never chosen lower, so that a run of empty micrographs yields none."""
+
+    @property
+    def calibrated_share(self) -> float:
+        """Share of right candidates where the probabilities were calibrated (`Calibration.share`)."""
+        raise NotImplementedError
+
+    def run_probabilities(self, scores: NDArray[np.float32]) -> NDArray[np.float64]:
+        """The scores, lowered where the run holds fewer particles among its candidates than simulation did."""
+        return adapted_to_emptier_run(scores, share=self.calibrated_share)
+
+    def choose_threshold(self, scores: NDArray[np.float32], *, target_precision: float | None = None) -> float:
+        """The cut with the highest F1 expected against a person's labels, or the lowest that reaches the precision."""
+        if len(scores) == 0:
+            return self.default_threshold
+        probability = self.run_probabilities(scores)
+        if target_precision is not None:
+            cut = threshold_for_precision(probability, target_precision)
+        else:
+            agreement = agreement_with_experts(probability)
+            is_kept = (agreement >= threshold_for_f1(agreement)) & (probability >= self.minimum_threshold)
+            cut = float(probability[is_kept].min()) if is_kept.any() else 2.0
+        kept = scores[probability >= cut]  # the probabilities rise with the scores
+        return float(kept.min()) if len(kept) else 1.0
