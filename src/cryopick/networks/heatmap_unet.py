@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from copy import deepcopy
 from itertools import pairwise
+from typing import TypeVar
 
 from torch import Tensor, nn
 
@@ -14,6 +15,8 @@ TRUNK_STRIDE_PX = 4
 TOTAL_STRIDE_PX = 16
 """Input heights and widths must be multiples of it; tiles must start at multiples of it to equal the whole."""
 OUTPUTS = ("centre", "offset_x", "offset_y", "log_size", "junk")
+
+AnyNetwork = TypeVar("AnyNetwork", bound=nn.Module)
 
 
 class ResidualBlock(nn.Module):
@@ -95,8 +98,8 @@ def _conv_norm(channels_in: int, channels_out: int, *, stride: int = 1) -> nn.Se
     )
 
 
-def fold_batch_norm(network: HeatmapUNet) -> HeatmapUNet:
-    """A copy in evaluation mode whose batch norms are folded into the convolutions before them; same outputs."""
+def fold_batch_norm(network: AnyNetwork) -> AnyNetwork:
+    """A copy of a network of these blocks, for evaluation, batch norms folded into the convolutions before them."""
     folded = deepcopy(network).eval()
     for module in folded.modules():
         if isinstance(module, ResidualBlock):

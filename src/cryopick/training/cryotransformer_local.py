@@ -1,0 +1,413 @@
+"""Training of the small detection transformer of `cryotransformer` on simulated crops or labelled micrographs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryopick.errors import SettingsError
+from cryopick.metrics.detection import precision_recall_curve, rank_outcomes
+from cryopick.pickers.cryotransformer_local import (
+    NETWORK,
+    NOMINAL_PARTICLE_PX,
+    PROPOSAL_FLOOR,
+    LocalSetModel,
+    build_local,
+    local_model,
+)
+from cryopick.processing.probability import Calibration
+from cryopick.processing.scale import network_planes
+from cryopick.simulation.crops import Crop
+from cryopick.training.augment import LabelledCrop
+from cryopick.training.calibrating import fit_calibration
+from cryopick.training.cryotransformer_matching import FORBIDDEN, assign, box_losses, matching_cost
+from cryopick.training.general import PICKED_RATIO, UNDECIDED_RATIO, example, heatmap_loss
+from cryopick.training.sampling import CropSampler
+from cryopick.training.simulated_crops import SimulatedCrops
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from cryopick.networks.detection_transformer_local import Queries
+    from cryopick.training.datasets import Dataset
+
+BOX_UNIT_PX = 10 * NOMINAL_PARTICLE_PX
+"""Unit of boxes in costs and losses: about the side of a crop, as the paper's unit is the side of the image."""
+REACHABLE = 0.5
+"""A query further than this many diameters from a particle is never matched with it."""
+DUPLICATE = 0.3
+"""Two answers closer than this many diameters are one particle answered for twice."""
+NO_PARTICLES = np.zeros((0, 2))
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalTask:
+    """What the network is and what it sees."""
+
+    width: Annotated[int, "channels of a query"] = 96
+    heads: Annotated[int, "heads of every attention"] = 4
+    layers: Annotated[int, "decoder layers; 0 answers with the proposals"] = 3
+    window: Annotated[int, "side of the square of tokens that a query attends to; odd"] = 7
+    neighbours: Annotated[int, "nearest queries that a query attends to; 1 switches self-attention off"] = 12
+    start: Annotated[
+        Literal["general", "random"], "first weights of the convolutional trunk: those of the general picker, or random"
+    ] = "general"
+    trunk_rate: Annotated[float, "learning rate of the trunk relative to the rest; 0 keeps it as it is"] = 0.2
+    heat_weight: Annotated[float, "weight of the heat map's loss, which answers for particles many to one"] = 0.5
+    queries: Annotated[int, "most queries of one crop in training; picking has no limit"] = 256
+    batch_size: Annotated[int, "crops per batch"] = 16
+    crop_px: Annotated[int, "side of a crop, working pixels"] = 224
+    far_scale_share: Annotated[float, "share of crops whose particles have any size from 0.35 to 3.5 of nominal"] = 0.3
+    simulation_seed: Annotated[int, "seed of the simulated crops"] = 1
+    distinct_crops: Annotated[int, "crops before they repeat, turned; kept on disk. 0: never repeated or kept"] = 24_576
+    validation_crops: Annotated[int, "simulated crops that judge the network; other seed"] = 96
+    calibration_crops: Annotated[int, "simulated crops that the probabilities are calibrated on; a third seed"] = 320
+
+    def __post_init__(self) -> None:
+        if self.crop_px % 16:
+            raise SettingsError(f"[task] crop_px is {self.crop_px}, expected a multiple of 16")
+        if self.window % 2 == 0 or self.width % self.heads:
+            raise SettingsError(
+                f"[task] window is {self.window}, width {self.width}, heads {self.heads}; expected an odd window and a "
+                "width that the heads divide"
+            )
+
+
+@dataclass
+class LocalTrainable:
+    """The network, its crops and its loss.
+
+    Parameters
+    ----------
+    train, validation : labelled micrographs with known diameters, or None for simulation
+    """
+
+    task: LocalTask
+    train: Dataset | None = None
+    validation: Dataset | None = None
+    picker: str = field(default="cryotransformer", init=False)
+
+    @cached_property
+    def simulated(self) -> SimulatedCrops:
+        task = self.task
+        return SimulatedCrops(task.crop_px, task.far_scale_share, task.simulation_seed, count=task.distinct_crops)
+
+    @cached_property
+    def sampler(self) -> CropSampler | None:
+        if self.train is None:
+            return None
+        return CropSampler(self.train, crop_px=self.task.crop_px, particle_px=NOMINAL_PARTICLE_PX)
+
+    @cached_property
+    def held_out(self) -> Sequence[Crop | LabelledCrop]:
+        """What the network is judged on."""
+        if self.validation is None:
+            return self._simulated_apart(self.task.validation_crops, seed=self.task.simulation_seed + 1000)
+        sampler = CropSampler(self.validation, crop_px=self.task.crop_px, particle_px=NOMINAL_PARTICLE_PX)
+        return [sampler.whole(index) for index in range(len(sampler.items))]
+
+    def _simulated_apart(self, count: int, *, seed: int) -> list[Crop]:
+        source = SimulatedCrops(self.task.crop_px, 0.0, seed, count=0)
+        return [source.crop(index) for index in range(count)]
+
+    @cached_property
+    def trunk(self) -> tuple[dict[str, Any], Mapping[str, Tensor] | None]:
+        """Widths and depths of the trunk, and its first weights."""
+        from cryopick.io.checkpoint import find_weights, load_checkpoint
+
+        if self.task.start == "random":
+            return {"in_channels": 2, "trunk_widths": [64, 96, 128], "trunk_depths": [2, 2, 2]}, None
+        checkpoint = load_checkpoint(find_weights("general"), picker="general")
+        found = checkpoint.card.architecture
+        layout = {"in_channels": found["in_channels"], "trunk_widths": found["widths"], "trunk_depths": found["depths"]}
+        return layout, checkpoint.tensors
+
+    def architecture(self) -> dict[str, Any]:
+        task = self.task
+        return {
+            "network": NETWORK,
+            **self.trunk[0],
+            "width": task.width,
+            "heads": task.heads,
+            "layers": task.layers,
+            "window": task.window,
+            "neighbours": task.neighbours,
+        }
+
+    def build_network(self) -> nn.Module:
+        network = build_local(self.architecture())
+        if self.trunk[1] is not None:
+            network.encoder.load_trunk(self.trunk[1])
+        return network
+
+    def parameter_groups(self, network: nn.Module) -> list[dict[str, Any]]:
+        """The trunk learns more slowly: its first weights are good."""
+        parts: tuple[list[Any], list[Any]] = ([], [])
+        for name, parameter in network.named_parameters():
+            parts[name.startswith(("encoder.trunk.", "encoder.heat_head."))].append(parameter)
+        rate = 1.0 if self.task.start == "random" else self.task.trunk_rate
+        if rate == 0:
+            for parameter in parts[1]:
+                parameter.requires_grad_(False)
+            return [{"params": parts[0]}]
+        return [{"params": parts[0]}, {"params": parts[1], "lr_factor": rate}]
+
+    def make_batch(self, index: int, rng: np.random.Generator) -> dict[str, Tensor]:
+        """Crops `index * batch_size` onwards, their heat maps, and their particles as one list.
+
+        `particles` is (n, 5): number of the crop, x, y and diameter in working pixels, 1 where it is to be picked (0
+        where that is undecided).
+        """
+        import torch
+
+        planes, targets, particles, weights = [], [], [], []
+        for number in range(self.task.batch_size):
+            position = index * self.task.batch_size + number
+            if self.sampler is None:
+                crop = self.simulated.crop(position)
+                one_planes, one_targets = example(crop)
+                rows, weight = particles_of(crop), 1.0
+            else:
+                labelled = self.sampler.crop(position, rng)
+                one_planes = network_planes(labelled.image, particle_px=NOMINAL_PARTICLE_PX)
+                one_targets, rows = labelled_targets(labelled), labelled_particles(labelled)
+                weight = float(labelled.is_complete)
+            planes.append(one_planes)
+            targets.append(one_targets)
+            weights.append(weight)
+            particles.append(np.column_stack([np.full(len(rows), number), rows]))
+        return {
+            "planes": torch.from_numpy(np.stack(planes)),
+            "targets": torch.from_numpy(np.stack(targets)),
+            "particles": torch.from_numpy(np.concatenate(particles).astype(np.float32)),
+            "background": torch.tensor(weights),
+        }
+
+    def loss(self, network: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Matched losses of the proposals and of every decoder layer, and the heat map's loss."""
+        import torch
+
+        planes = batch["planes"].contiguous(memory_format=torch.channels_last)
+        found = network(planes, floor=PROPOSAL_FLOOR, most=self.task.queries)
+        particles, background = batch["particles"], batch["background"]
+        count = particles[:, 4].sum().clamp(min=len(background))  # batches of empty crops must not weigh more
+        parts: dict[str, Tensor] = {}
+        proposals = all_proposals(found["proposals"])
+        stages: list[tuple[str, Queries, float]] = [("proposal", proposals, 0.5)]
+        stages += [(f"layer{number}", one, 1.0) for number, one in enumerate(found["stages"], start=1)]
+        total = torch.zeros((), device=planes.device)
+        for name, queries, weight in stages:
+            classes, l1, giou = set_losses(queries, particles, background)
+            parts[f"{name}_class"] = classes / count
+            parts[f"{name}_box"] = (5 * l1 + 2 * giou) / count
+            total = total + weight * (parts[f"{name}_class"] + parts[f"{name}_box"])
+        if self.task.heat_weight > 0:
+            heat = heatmap_loss(found["heat"].float(), batch["targets"])
+            parts["heat"] = heat["loss"]
+            # the heat map's loss is a mean over pixels, the others are per particle
+            pixels = batch["targets"][:, 0].numel()
+            total = total + self.task.heat_weight * heat["loss"] * pixels / (30 * count)
+        return {"loss": total, **parts}
+
+    def validate(self, network: nn.Module) -> dict[str, float]:
+        """Average precision and best F1 at a quarter of a diameter, and the share of duplicates among those picks."""
+        return judge(as_model(network), self.held_out)
+
+    def card_entries(self, network: nn.Module) -> dict[str, Any]:
+        crops = self._simulated_apart(self.task.calibration_crops, seed=self.task.simulation_seed + 2000)
+        data: dict[str, Any] = {"kind": "simulation", "seed": self.task.simulation_seed}
+        if self.train is not None and self.validation is not None:
+            data = {"train": self.train.card_entry(), "validation": self.validation.card_entry()}
+        if self.task.start == "general":
+            data["started_from"] = "general"
+        return {
+            "preprocessing": {"nominal_particle_px": NOMINAL_PARTICLE_PX, "planes": "detail, background"},
+            "postprocessing": {"calibration": calibrated_on(as_model(network), crops).to_list()},
+            "data": data,
+        }
+
+
+# -------------------------------------------------------------------------------------------------------- targets
+
+
+def particles_of(crop: Crop) -> NDArray[np.float64]:
+    """(n, 4) x, y, diameter, and 1 where it is to be picked; particles of quite another size are none."""
+    ratio = crop.diameter_px / NOMINAL_PARTICLE_PX
+    is_picked = (ratio >= PICKED_RATIO[0]) & (ratio <= PICKED_RATIO[1])
+    is_known = (ratio >= UNDECIDED_RATIO[0]) & (ratio <= UNDECIDED_RATIO[1])
+    return np.column_stack([crop.xy_px, crop.diameter_px, is_picked])[is_known]
+
+
+def labelled_particles(crop: LabelledCrop) -> NDArray[np.float64]:
+    """(n, 4) as `particles_of`; uncertain labels are undecided."""
+    return np.column_stack([crop.xy_px, crop.diameter_px, ~crop.is_uncertain])
+
+
+def labelled_targets(crop: LabelledCrop) -> NDArray[np.float32]:
+    """(6, h / 2, w / 2) as those of `example`; nothing is known of junk; sparse labels say nothing of background."""
+    from cryopick.training.general_finetune import crop_targets
+
+    centre, offset_x, offset_y, weight = crop_targets(crop)
+    if not crop.is_complete:
+        weight = weight * centre
+    size = centre * np.log(np.median(crop.diameter_px) / NOMINAL_PARTICLE_PX) if len(crop.diameter_px) else centre * 0
+    return np.stack([centre, offset_x, offset_y, size, np.zeros_like(centre), weight]).astype(np.float32)
+
+
+# --------------------------------------------------------------------------------------------------------- losses
+
+
+def all_proposals(proposals: Tensor) -> Queries:
+    """Every token of (b, 4, h, w) proposals as a query, whatever its logit."""
+    from cryopick.networks.detection_transformer_local import select_queries
+
+    return select_queries(proposals, floor=1e-12)[0]
+
+
+def set_losses(queries: Queries, particles: Tensor, background: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Sums over a batch of the class loss, the L1 loss and the generalised IoU loss after one-to-one matching.
+
+    Parameters
+    ----------
+    particles : (n, 5) crop, x, y, diameter, 1 to be picked or 0 undecided
+    background : (b,) weight of unmatched queries, 0 where labels are sparse
+    """
+    import torch
+    from torch.nn.functional import binary_cross_entropy_with_logits
+
+    boxes, target_boxes = _boxes(queries.xy_px, queries.log_size), _target_boxes(particles)
+    rows, columns, is_silent = match(queries, boxes, particles, target_boxes)
+    is_matched = torch.zeros_like(queries.logit)
+    is_matched[rows] = particles[columns, 4]
+    weight = torch.where(is_silent, 0.0, background[queries.image])
+    weight[rows] = particles[columns, 4]
+    classes = (binary_cross_entropy_with_logits(queries.logit, is_matched, reduction="none") * weight).sum()
+    is_picked = particles[columns, 4] > 0
+    l1, giou = box_losses(boxes[rows[is_picked]], target_boxes[columns[is_picked]])
+    return classes, l1, giou
+
+
+def match(queries: Queries, boxes: Tensor, particles: Tensor, target_boxes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Matched queries and particles, crop by crop, and the queries that an undecided particle excuses.
+
+    Only queries within `REACHABLE` diameters of a particle are looked at for it; the others would cost more than none.
+    """
+    import torch
+    from scipy.spatial import cKDTree
+
+    from cryopick.networks.detection_transformer_local import places_apart
+
+    with torch.no_grad():
+        probability = queries.logit.sigmoid()
+        apart, places = places_apart(queries.xy_px, queries.image), places_apart(particles[:, 1:3], particles[:, 0])
+        truth = particles.cpu().numpy().astype(np.float64)
+        silent = np.zeros(len(apart), bool)
+        rows: list[NDArray[np.intp]] = []
+        columns: list[NDArray[np.intp]] = []
+        if len(truth) and len(apart):
+            near = cKDTree(apart).query_ball_point(places, REACHABLE * truth[:, 3])
+            for number in np.unique(truth[:, 0]):
+                targets = np.flatnonzero(truth[:, 0] == number)
+                members = np.unique(np.concatenate([np.asarray(near[t], np.intp) for t in targets]))
+                if len(members) == 0:
+                    continue
+                some, them = torch.from_numpy(members).to(boxes.device), torch.from_numpy(targets).to(boxes.device)
+                cost = matching_cost(probability[some], boxes[some], target_boxes[them]).cpu().numpy()
+                for j, target in enumerate(targets):
+                    is_near = np.isin(members, np.asarray(near[target], np.intp))
+                    cost[~is_near, j] = FORBIDDEN
+                    silent[members[is_near]] |= truth[target, 4] == 0
+                row, column = assign(cost)
+                rows.append(members[row])
+                columns.append(targets[column])
+        found = [np.concatenate(one) if one else np.zeros(0, np.intp) for one in (rows, columns)]
+    device = boxes.device
+    return (
+        torch.from_numpy(found[0]).to(device),
+        torch.from_numpy(found[1]).to(device),
+        torch.from_numpy(silent).to(device),
+    )
+
+
+def _boxes(xy_px: Tensor, log_size: Tensor) -> Tensor:
+    import torch
+
+    side = (log_size.clamp(-2, 2).exp() * (NOMINAL_PARTICLE_PX / BOX_UNIT_PX))[:, None]
+    return torch.cat([xy_px / BOX_UNIT_PX, side, side], dim=1)
+
+
+def _target_boxes(particles: Tensor) -> Tensor:
+    import torch
+
+    return torch.cat([particles[:, 1:3], particles[:, 3:4], particles[:, 3:4]], dim=1) / BOX_UNIT_PX
+
+
+# -------------------------------------------------------------------------------------------------------- judging
+
+
+def as_model(network: nn.Module) -> LocalSetModel:
+    """The network as the picker runs it, in float32 and not yet calibrated."""
+    from cryopick.networks.detection_transformer_local import LocalDetectionTransformer
+
+    if not isinstance(network, LocalDetectionTransformer):
+        raise TypeError(f"expected a LocalDetectionTransformer, got {type(network)}")
+    device = str(next(network.parameters()).device)
+    return local_model(network, Calibration.none(), device=device, precision="float32")
+
+
+def judge(model: LocalSetModel, crops: Sequence[Crop | LabelledCrop]) -> dict[str, float]:
+    """Scores over crops; `score` is the average precision, `duplicates` a share of the picks at the best F1."""
+    outcomes, found = [], []
+    for crop in crops:
+        prediction = model(network_planes(crop.image, particle_px=NOMINAL_PARTICLE_PX))
+        diameter_px = _diameter_px(crop)
+        certain, uncertain = _truth(crop)
+        found.append((prediction.xy_px, prediction.score, diameter_px))
+        outcomes.append(
+            rank_outcomes(prediction.xy_px, prediction.score, certain, uncertain, max_distance_px=0.25 * diameter_px)
+        )
+    curve = precision_recall_curve(outcomes)
+    best = int(np.nanargmax(curve.f1))
+    threshold = float(curve.threshold[best])
+    picks = sum(int((score >= threshold).sum()) for _, score, _ in found)
+    twice = sum(count_duplicates(xy[score >= threshold], DUPLICATE * size) for xy, score, size in found)
+    return {
+        "score": curve.average_precision,
+        "best_f1": float(curve.f1[best]),
+        "duplicates": twice / max(picks, 1),
+    }
+
+
+def count_duplicates(xy_px: NDArray[np.float64], distance_px: float) -> int:
+    """Pairs of answers no further apart than `distance_px`."""
+    from scipy.spatial import cKDTree
+
+    return len(cKDTree(xy_px).query_pairs(distance_px)) if len(xy_px) else 0
+
+
+def calibrated_on(model: LocalSetModel, crops: Sequence[Crop]) -> Calibration:
+    """What the answers' probabilities are worth on held-out crops."""
+    outcomes = []
+    for crop in crops:
+        prediction = model(network_planes(crop.image, particle_px=NOMINAL_PARTICLE_PX))
+        tolerance_px = 0.25 * _diameter_px(crop)
+        outcomes.append(
+            rank_outcomes(prediction.xy_px, prediction.score, crop.xy_px, NO_PARTICLES, max_distance_px=tolerance_px)
+        )
+    score = np.concatenate([outcome.score for outcome in outcomes])
+    return fit_calibration(score, np.concatenate([outcome.is_paired for outcome in outcomes]))
+
+
+def _diameter_px(crop: Crop | LabelledCrop) -> float:
+    return float(np.median(crop.diameter_px)) if len(crop.diameter_px) else NOMINAL_PARTICLE_PX
+
+
+def _truth(crop: Crop | LabelledCrop) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    if isinstance(crop, Crop):
+        return crop.xy_px, NO_PARTICLES
+    return crop.xy_px[~crop.is_uncertain], crop.xy_px[crop.is_uncertain]
