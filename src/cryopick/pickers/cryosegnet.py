@@ -1,0 +1,378 @@
+"""`cryosegnet`: an attention-gated U-Net marks particles, Segment Anything cuts them out of its map."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryopick.errors import SettingsError
+from cryopick.geometry.units import Length
+from cryopick.pickers.cryosegnet_map import (
+    PARTICLE_PX,
+    PEAK_BLUR,
+    ParticleMapper,
+    load_mapper,
+    map_peaks,
+)
+from cryopick.pickers.cryosegnet_masks import (
+    LoadedSam,
+    corrected_selection,
+    height_at,
+    load_segmenter,
+    published_picks,
+    score_features,
+    with_reason,
+)
+from cryopick.pickers.dense import PRECISIONS
+from cryopick.pickers.expected_f1 import ChoosesByExpectedF1
+from cryopick.pickers.registry import register_picker
+from cryopick.processing.mask_generation import GeneratorSettings, Masks, generate_masks, point_grid
+from cryopick.processing.scale import ScaleMap, gaussian_blur
+from cryopick.types import JUNK_MAP, Micrograph, Picks
+
+CALIBRATED_FILTERS = GeneratorSettings(predicted_iou=0.05, stability=0.2)
+"""Where the score knows what predicted IoU and stability are worth, only hopeless masks are dropped."""
+SMALLEST_REGION_SHARE = 0.05
+"""Holes and islands below this share of a particle's disc are removed from masks."""
+LARGEST_GRID = 512
+DENOISED_MAP, PARTICLE_MAP, MASKS_MAP, KEPT_MAP = "denoised", "particle map", "masks", "masks kept"
+
+
+@register_picker("cryosegnet")
+@dataclass(frozen=True, kw_only=True)
+class CryoSegNetPicker(ChoosesByExpectedF1):
+    """Attention-gated U-Net and Segment Anything (R. Gyawali et al., Brief. Bioinform. 25(4), 2024, bbae282).
+
+    The U-Net maps particles; Segment Anything cuts each one out of that map, asked at the map's maxima; masks that are
+    empty, doubtful, of the wrong size or inside better ones are dropped. The score is the calibrated probability that
+    a pick is right, from the map and from what the mask says of itself.
+    """
+
+    trainable: ClassVar[str] = "cryopick.training.cryosegnet"
+    score_meaning: ClassVar[str] = (
+        "probability that the pick is right, 0 to 1, calibrated on simulation; predicted IoU where post-processing is "
+        "published or none"
+    )
+    fills_machine: ClassVar[bool] = True
+    """One process uses all cores; a second one would hold both networks again."""
+
+    diameter: Annotated[Length | None, "particle diameter, for example 180A or 108px; measured when not given"] = None
+    working_diameter: Annotated[
+        Length | None, "size at which the U-Net looks; where not set, fitted near the diameter on the micrographs"
+    ] = None
+    weights: Annotated[Path | None, "U-Net checkpoint to use instead of the shipped one"] = None
+    sam: Annotated[
+        str | None,
+        "Segment Anything to use instead of the shipped compact one: Meta's sam_vit_*.pth, a folder in the layout of "
+        "transformers, a name such as facebook/sam-vit-huge, or weights trained with --preset sam",
+    ] = None
+    segmenter: Annotated[
+        Literal["sam", "none"], "none: maxima of the U-Net's map are the picks, without Segment Anything"
+    ] = "sam"
+    prompts: Annotated[
+        Literal["peaks", "grid"], "where Segment Anything is asked: maxima of the map, or the published point grid"
+    ] = "peaks"
+    points_per_side: Annotated[int, "points of that grid along each side; published 32"] = 32
+    postprocessing: Annotated[
+        Literal["corrected", "published", "none"],
+        "corrected: size, overlap, calibrated score; published: the program's filters and arithmetic; none: all masks",
+    ] = "corrected"
+    predicted_iou: Annotated[
+        float | None, "masks need a higher predicted IoU; where not set, 0.88 as published, or left to the score"
+    ] = None
+    stability: Annotated[
+        float | None, "masks need this stability; where not set, 0.95 as published, or left to the score"
+    ] = None
+    jittered_duplicates: Annotated[
+        bool,
+        "with published post-processing: repeat picks of predicted IoU above 0.9999 at random places, as published",
+    ] = False
+    device: Annotated[str, "auto, cpu, cuda or cuda:N"] = "auto"
+    precision: Annotated[str, "auto, float32 or bfloat16; auto takes bfloat16 where the hardware has it"] = "auto"
+
+    measured: Annotated[str, "what the measurement of the diameter found; filled in by the run"] = ""
+
+    def __post_init__(self) -> None:
+        choices = {
+            "segmenter": ("sam", "none"),
+            "prompts": ("peaks", "grid"),
+            "postprocessing": ("corrected", "published", "none"),
+            "precision": PRECISIONS,
+        }
+        for name, known in choices.items():
+            if getattr(self, name) not in known:
+                raise SettingsError(f"cryosegnet: {name} is {getattr(self, name)!r}, expected {' or '.join(known)}")
+        if not 1 <= self.points_per_side <= LARGEST_GRID:
+            raise SettingsError(f"cryosegnet: points_per_side is {self.points_per_side}, expected 1 to {LARGEST_GRID}")
+        if self.jittered_duplicates and self.postprocessing != "published":
+            raise SettingsError("cryosegnet: jittered_duplicates needs --postprocessing published")
+
+    # ------------------------------------------------------------------------------------------------- the threshold
+
+    @property
+    def calibrated_share(self) -> float:
+        """Share of right candidates where the scores were calibrated."""
+        score = None if self.segmenter == "none" else self._sam().score
+        return (self._mapper().calibration if score is None else score.calibration).share
+
+    def run_probabilities(self, scores: NDArray[np.float32]) -> NDArray[np.float64]:
+        """The scores of a run, lowered where it is emptier than simulation; unchanged where they are predicted IoUs."""
+        if self.postprocessing != "corrected" and self.segmenter == "sam":
+            return np.asarray(scores, np.float64)
+        return super().run_probabilities(scores)
+
+    def choose_threshold(self, scores: NDArray[np.float32], *, target_precision: float | None = None) -> float:
+        """As for all calibrated pickers; masks that the published filters pass are all kept."""
+        if self.postprocessing != "corrected" and self.segmenter == "sam":
+            return 0.0
+        return super().choose_threshold(scores, target_precision=target_precision)
+
+    # ------------------------------------------------------------------------------------------------------- picking
+
+    def prepare(self, micrographs: Sequence[Micrograph]) -> Self:
+        """Measure the diameter on a few micrographs of the run unless it is given, and fit the working scale."""
+        from cryopick.pickers.diameter import estimate_diameter, fit_working_diameter
+        from cryopick.pickers.general import load_model
+
+        if not micrographs:
+            return self
+        if self.diameter is not None and (self._mapper().view.is_squeezed or self.working_diameter is not None):
+            return self
+        eye = load_model(None, device=self.device, precision=self.precision)
+        if self.diameter is None:
+            estimate = estimate_diameter(eye, micrographs)
+            if estimate is None:
+                return replace(self, measured="nothing looks like a particle at any size; --diameter searches for one")
+            diameter = estimate.diameter
+            return replace(self, diameter=diameter, working_diameter=diameter, measured=str(estimate))
+        return replace(self, working_diameter=fit_working_diameter(eye, micrographs, self.diameter))
+
+    def pick(self, micrograph: Micrograph) -> Picks:
+        """All candidates of one micrograph, best first; `maps` holds each step's picture.
+
+        `maps`: the denoised micrograph, the U-Net's particle map, all masks, those that became candidates, and those
+        that were dropped, by reason; the junk probability where the network maps it.
+        """
+        picker = self.prepare([micrograph])
+        mapper = self._mapper()
+        working = picker.working_diameter or picker.diameter
+        if working is None and not mapper.view.is_squeezed:  # nothing particle-like at any size
+            return _picks(micrograph)
+        diameter_px = None if working is None else working.middle_px(micrograph.pixel_size_angstrom)
+        planes, scale, denoised = mapper.view.show(micrograph.pixels, diameter_px=diameter_px)
+        maps = mapper.maps(planes)
+        pictures = {DENOISED_MAP: denoised, PARTICLE_MAP: maps[0]}
+        if len(maps) > 1:
+            pictures[JUNK_MAP] = maps[1]
+        particle_px = PARTICLE_PX if diameter_px is None else diameter_px * scale.factor
+        if self.segmenter == "none":
+            xy_px, height = map_peaks(maps[0], particle_px=particle_px)
+            score = mapper.calibration(height)
+            return _picks(micrograph, xy_px, score, diameter_px or np.nan, scale=scale, maps=pictures)
+        if self.postprocessing == "corrected" and diameter_px is None:
+            raise SettingsError(
+                f"{micrograph.name}: corrected post-processing needs the particle diameter, and none was found: give "
+                "--diameter, or use --postprocessing published"
+            )
+        return self._pick_masks(micrograph, maps[0], pictures, scale=scale, particle_px=particle_px)
+
+    def _pick_masks(
+        self,
+        micrograph: Micrograph,
+        probability: NDArray[np.float32],
+        pictures: dict[str, NDArray[np.float32]],
+        *,
+        scale: ScaleMap,
+        particle_px: float,
+    ) -> Picks:
+        """Segment the map and make picks of the masks."""
+        sam = self._sam()
+        masks = segment_map(
+            probability,
+            sam,
+            particle_px=particle_px,
+            settings=self._filters(sam, particle_px=particle_px),
+            grid=self.points_per_side if self.prompts == "grid" else None,
+            is_stretched=self.postprocessing == "published",
+            # the compact model knows particles of one size only
+            is_whole=self._mapper().view.is_squeezed and sam.score is None,
+        )
+        pictures = {**pictures, MASKS_MAP: masks.draw(probability.shape)}
+        if self.postprocessing == "published":
+            random = np.random.default_rng(0) if self.jittered_duplicates else None
+            found = published_picks(
+                masks, map_shape_yx=probability.shape, shape_yx=micrograph.shape_yx, duplicates=random
+            )
+            pictures |= fate_pictures(with_reason(masks, found.reason), probability.shape)
+            return _picks(micrograph, found.xy_px, found.score, max(found.diameter_px, 1.0), scale=None, maps=pictures)
+        mask_px = disc_share(self._mapper()) * particle_px
+        if self.postprocessing == "none":
+            score = np.clip(masks.predicted_iou, 0, 1)
+        else:
+            score = mask_scores(probability, masks, sam, self._mapper(), particle_px=particle_px)
+            masks = with_reason(masks, corrected_selection(masks, score, particle_px=mask_px))
+        pictures |= fate_pictures(masks, probability.shape)
+        kept = masks.reason == ""
+        sizes = 2 * np.sqrt(masks.area_px[kept] / np.pi) / disc_share(self._mapper()) / scale.factor
+        return _picks(micrograph, masks.centroid_xy_px[kept], score[kept], sizes, scale=scale, maps=pictures)
+
+    def _filters(self, sam: LoadedSam, *, particle_px: float) -> GeneratorSettings:
+        """What the generator drops: left to the score where that is calibrated, else as published."""
+        is_scored = sam.score is not None and self.postprocessing == "corrected"
+        filters = CALIBRATED_FILTERS if is_scored else GeneratorSettings()
+        given = {
+            name: getattr(self, name) for name in ("predicted_iou", "stability") if getattr(self, name) is not None
+        }
+        if self.postprocessing == "corrected":
+            disc_px2 = np.pi / 4 * (disc_share(self._mapper()) * particle_px) ** 2
+            given["smallest_region_px"] = SMALLEST_REGION_SHARE * float(disc_px2)
+        return replace(filters, **given)
+
+    def _mapper(self) -> ParticleMapper:
+        return load_mapper(self.weights, device=self.device, precision=self.precision)
+
+    def _sam(self) -> LoadedSam:
+        return load_segmenter(self.sam, device=self.device, precision=self.precision)
+
+
+# --------------------------------------------------------------------------------------------------- map to masks
+
+
+def segment_map(
+    probability: NDArray[np.float32],
+    sam: LoadedSam,
+    *,
+    particle_px: float,
+    settings: GeneratorSettings,
+    grid: int | None = None,
+    is_stretched: bool = False,
+    is_whole: bool = False,
+) -> Masks:
+    """Masks of a particle map, in its pixels, by descending predicted IoU.
+
+    Parameters
+    ----------
+    probability : (h, w) in [0, 1]
+    particle_px : diameter of a particle in pixels of the map
+    grid : points per side; None asks at the map's maxima
+    is_stretched : stretch the map to whole numbers from 0 to 255, as published; faint maps then look like strong ones
+    is_whole : squeeze the map into the one square that Segment Anything sees, as published. Else it is shown in tiles,
+        at the particle size that suits the model
+    """
+    import cv2
+
+    prompts = map_peaks(probability, particle_px=particle_px)[0] if grid is None else None
+    height, width = probability.shape
+    side = sam.segmenter.image_px
+    picture = np.asarray(255 * probability, np.float32)
+    if is_stretched:
+        span = float(probability.max() - probability.min())
+        picture = np.floor((probability - probability.min()) * (255 / span if span > 0 else 0.0))
+    factor = sam.segmenter.particle_px / particle_px
+    size = (side, side) if is_whole else (max(1, round(width * factor)), max(1, round(height * factor)))
+    if size != (width, height):
+        picture = np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_LINEAR), np.float32)
+    shown = ScaleMap((size[1] / height, size[0] / width))
+    prompts_shown = (
+        point_grid((size[1], size[0]), points_per_side=grid or 32) if prompts is None else shown.to_working_xy(prompts)
+    )
+    settings = replace(settings, smallest_region_px=settings.smallest_region_px * shown.factor**2)
+    masks = generate_masks(sam.segmenter, picture, prompts_shown, settings)
+    return masks if size == (width, height) else rescaled(masks, shown)
+
+
+def rescaled(masks: Masks, shown: ScaleMap) -> Masks:
+    """Masks of a resized picture in pixels of the map that it was made from."""
+    import cv2
+
+    factor_y, factor_x = shown.factor_yx
+    box, patches, area = masks.box_xyxy_px.copy(), [], masks.area_px.copy()
+    for i, patch in enumerate(masks.patches):
+        if not patch.size:
+            patches.append(patch)
+            continue
+        left, top, right, bottom = masks.box_xyxy_px[i].tolist()
+        first = shown.to_stored_xy(np.array([[left - 0.5, top - 0.5]]))[0]
+        last = shown.to_stored_xy(np.array([[right + 0.5, bottom + 0.5]]))[0]
+        low = np.floor(first + 0.5).astype(int)
+        high = np.maximum(np.ceil(last - 0.5).astype(int), low)
+        columns, rows = (np.arange(low[axis], high[axis] + 1) for axis in (0, 1))
+        # each pixel of the map asks for the value at its middle
+        x = ((columns + 0.5) * factor_x - 0.5 - left).astype(np.float32)
+        y = ((rows + 0.5) * factor_y - 0.5 - top).astype(np.float32)
+        grid_x, grid_y = np.meshgrid(x, y)
+        sampled = cv2.remap(
+            patch.astype(np.float32), grid_x, grid_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=0
+        )
+        box[i] = low[0], low[1], high[0], high[1]
+        patches.append(np.asarray(sampled >= 0.5))
+        area[i] = round(int(area[i]) / (factor_x * factor_y))
+    return replace(
+        masks,
+        prompt_xy_px=shown.to_stored_xy(masks.prompt_xy_px),
+        centroid_xy_px=shown.to_stored_xy(masks.centroid_xy_px),
+        box_xyxy_px=box,
+        area_px=area,
+        patches=tuple(patches),
+    )
+
+
+def disc_share(mapper: ParticleMapper) -> float:
+    """Diameter of the discs that the U-Net marks, over the particle's."""
+    return float(mapper.entries.get("disc_share", 1.0))
+
+
+def mask_scores(
+    probability: NDArray[np.float32], masks: Masks, sam: LoadedSam, mapper: ParticleMapper, *, particle_px: float
+) -> NDArray[np.float32]:
+    """(n,) probability that each mask is a particle; from the map alone for a Segment Anything not calibrated here."""
+    smooth = gaussian_blur(probability, sigma_px=PEAK_BLUR * particle_px)
+    height = height_at(smooth, masks.centroid_xy_px)
+    if sam.score is None:
+        return mapper.calibration(height)
+    return sam.score(score_features(height, masks, particle_px=disc_share(mapper) * particle_px))
+
+
+def fate_pictures(masks: Masks, shape_yx: tuple[int, ...]) -> dict[str, NDArray[np.float32]]:
+    """Pictures of the masks that are kept, and of those that are not, one per reason."""
+    height, width = shape_yx
+    pictures = {KEPT_MAP: masks.kept().draw((height, width))}
+    for reason in np.unique(masks.reason[masks.reason != ""]).tolist():
+        dropped = masks.take(masks.reason == reason)
+        if dropped.area_px.any():
+            pictures[f"masks dropped: {reason}"] = dropped.draw((height, width))
+    return pictures
+
+
+def _picks(
+    micrograph: Micrograph,
+    xy_px: NDArray[np.float64] | None = None,
+    score: NDArray[np.float32] | None = None,
+    diameter_px: NDArray[np.float64] | float = 1.0,
+    *,
+    scale: ScaleMap | None = None,
+    maps: dict[str, NDArray[np.float32]] | None = None,
+) -> Picks:
+    """Candidates inside the micrograph, best first; `scale` where they are in pixels of a working picture."""
+    xy = np.zeros((0, 2)) if xy_px is None else np.asarray(xy_px, np.float64)
+    value = np.zeros(len(xy), np.float32) if score is None else np.asarray(score, np.float32)
+    if scale is not None:
+        xy = scale.to_stored_xy(xy)
+    height, width = micrograph.shape_yx
+    is_inside = (xy >= -0.5).all(axis=1) & (xy[:, 0] < width - 0.5) & (xy[:, 1] < height - 0.5)
+    order = np.flatnonzero(is_inside)
+    order = order[np.argsort(-value[order], kind="stable")]
+    return Picks(
+        xy_px=xy[order],
+        score=value[order],
+        diameter_px=np.broadcast_to(np.asarray(diameter_px, np.float32), len(xy))[order],
+        micrograph_name=micrograph.name,
+        shape_yx=micrograph.shape_yx,
+        pixel_size_angstrom=micrograph.pixel_size_angstrom,
+        maps=maps or {},
+    )

@@ -1,0 +1,304 @@
+"""Training of CryoSegNet's compact Segment Anything on particle maps of simulated crops."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryopick.metrics.detection import RankedOutcomes, precision_recall_curve, rank_outcomes
+from cryopick.networks.segment_anything import build_compact_sam, decode, encode
+from cryopick.pickers.cryosegnet import CALIBRATED_FILTERS, disc_share, segment_map
+from cryopick.pickers.cryosegnet_map import (
+    PARTICLE_PX,
+    PEAK_BLUR,
+    ParticleMapper,
+    load_mapper,
+    map_peaks,
+)
+from cryopick.pickers.cryosegnet_masks import (
+    EMBEDDED,
+    LoadedSam,
+    MaskScore,
+    as_segmenter,
+    corrected_selection,
+    height_at,
+    score_features,
+    with_reason,
+)
+from cryopick.processing.probability import Calibration
+from cryopick.processing.scale import gaussian_blur
+from cryopick.processing.targets import disc_instances
+from cryopick.simulation.crops import Crop
+from cryopick.training.calibrating import fit_calibration
+from cryopick.training.cryosegnet import (
+    NO_PARTICLES,
+    PICKED_RATIO,
+    UNDECIDED_RATIO,
+    best_f1,
+    held_out_crops,
+    tolerance_px,
+)
+from cryopick.training.cryosegnet_tasks import SamTask
+from cryopick.training.losses import dice_loss
+from cryopick.training.simulated_crops import SimulatedCrops
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+PROMPT_REACH = 0.5
+"""A prompt closer than this many diameters to a particle's centre asks for that particle."""
+PEAK_SHARE, PARTICLE_SHARE = 0.5, 0.35
+"""Shares of the prompts at maxima of the map and on particles; the others lie anywhere."""
+IOU_WEIGHT = 1.0
+ASKS_NOTHING, ASKS_UNKNOWN = -1, -2
+
+
+@dataclass
+class SamTrainable:
+    """The compact Segment Anything, maps of simulated crops, prompts and their masks."""
+
+    task: SamTask
+    picker: str = field(default=EMBEDDED, init=False)
+
+    @cached_property
+    def mapper(self) -> ParticleMapper:
+        """The U-Net whose maps it learns to segment."""
+        return load_mapper(self.task.unet)
+
+    @cached_property
+    def source(self) -> SimulatedCrops:
+        return SimulatedCrops(self.task.crop_px, seed=self.task.simulation_seed)
+
+    @cached_property
+    def validation(self) -> list[tuple[Crop, NDArray[np.float32]]]:
+        """Crops with their maps."""
+        crops = held_out_crops(self.task.validation_crops, self.task.crop_px, seed=self.task.simulation_seed + 1000)
+        return [(crop, self.particle_map(crop)) for crop in crops]
+
+    def particle_map(self, crop: Crop) -> NDArray[np.float32]:
+        """(h, w) of the U-Net."""
+        maps = self.mapper.maps(self.mapper.view.planes(crop.image))
+        return np.asarray(maps[0])
+
+    def architecture(self) -> dict[str, Any]:
+        return self.task.architecture()
+
+    def build_network(self) -> nn.Module:
+        return build_compact_sam(self.architecture())
+
+    def make_batch(self, index: int, rng: np.random.Generator) -> dict[str, Tensor]:
+        """Parts of the maps of crops `index * batch_size` onwards, with prompts and the mask that each asks for."""
+        import torch
+
+        examples = []
+        for i in range(self.task.batch_size):
+            crop = self.source.crop(index * self.task.batch_size + i)
+            examples.append(
+                example(
+                    self.particle_map(crop),
+                    crop,
+                    rng,
+                    side_px=self.task.image_px,
+                    block_px=self.task.patch_px // 4,
+                    prompts=self.task.prompts,
+                    mask_share=disc_share(self.mapper),
+                )
+            )
+        pictures, points, masks, kinds = (np.stack(arrays) for arrays in zip(*examples, strict=True))
+        return {
+            "pictures": torch.from_numpy(pictures),
+            "points": torch.from_numpy(points),
+            "masks": torch.from_numpy(masks),
+            "kinds": torch.from_numpy(kinds),
+        }
+
+    def loss(self, network: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Cross-entropy and Dice of the masks that were asked for; squared error of the predicted IoU."""
+        embeddings = encode(network, batch["pictures"])
+        count = batch["points"].shape[1]
+        logits, predicted = decode(
+            network, embeddings.repeat_interleave(count, dim=0), batch["points"].flatten(0, 1).float()
+        )
+        return mask_loss(logits.float(), predicted.float(), batch["masks"].flatten(0, 1), batch["kinds"].flatten())
+
+    def validate(self, network: nn.Module) -> dict[str, float]:
+        """Average precision of masks as picks, by predicted IoU, at a quarter of a diameter."""
+        sam = LoadedSam(as_segmenter(network, device=_device(network)), None)
+        found = [candidates(sam, self.mapper, probability) for _, probability in self.validation]
+        outcomes = [
+            _outcomes(crop, xy_px, features[:, 1])
+            for (crop, _), (xy_px, features) in zip(self.validation, found, strict=True)
+        ]
+        curve = precision_recall_curve(outcomes)
+        return {"score": curve.average_precision, "best_f1": best_f1(curve)}
+
+    def card_entries(self, network: nn.Module) -> dict[str, Any]:
+        crops = held_out_crops(self.task.calibration_crops, self.task.crop_px, seed=self.task.simulation_seed + 2000)
+        sam = LoadedSam(as_segmenter(network, device=_device(network)), None)
+        return {
+            "preprocessing": {"particle_px": PARTICLE_PX, "unet": self.mapper.sha256},
+            "postprocessing": {"mask_score": fit_mask_score(sam, self.mapper, crops).to_card()},
+            "data": {"kind": "simulation", "seed": self.task.simulation_seed},
+        }
+
+
+# ------------------------------------------------------------------------------------------------ what is asked for
+
+
+def example(
+    probability: NDArray[np.float32],
+    crop: Crop,
+    rng: np.random.Generator,
+    *,
+    side_px: int,
+    block_px: int,
+    prompts: int,
+    mask_share: float,
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
+    """A part of a crop's map with prompts.
+
+    Returns
+    -------
+    picture : (side, side) in 0..255
+    points : (n, 2) prompts in pixels of the part
+    masks : (n, side / block, side / block) share of each block of pixels that the mask covers
+    kinds : (n,) the particle that is asked for, `ASKS_NOTHING`, or `ASKS_UNKNOWN` where either answer is fine
+    """
+    height, width = probability.shape
+    top, left = (int(rng.integers(max(size - side_px, 0) + 1)) for size in (height, width))
+    part = probability[top : top + side_px, left : left + side_px]
+    xy = crop.xy_px - [left, top]
+    diameter = crop.diameter_px.astype(np.float64)
+    ratio = diameter / PARTICLE_PX
+    is_wanted = (ratio >= PICKED_RATIO[0]) & (ratio <= PICKED_RATIO[1])
+    is_possible = (ratio >= UNDECIDED_RATIO[0]) & (ratio <= UNDECIDED_RATIO[1])
+    points = _draw_prompts(part, xy[is_wanted], diameter[is_wanted], rng, count=prompts)
+    kinds = np.full(prompts, ASKS_NOTHING, np.int64)
+    if len(xy):
+        gap = np.hypot(*(points[:, None] - xy[None]).transpose(2, 0, 1)) / diameter
+        nearest = gap.argmin(axis=1)
+        is_asked = gap[np.arange(prompts), nearest] <= PROMPT_REACH
+        kinds[is_asked & is_wanted[nearest]] = nearest[is_asked & is_wanted[nearest]]
+        kinds[is_asked & ~is_wanted[nearest] & is_possible[nearest]] = ASKS_UNKNOWN
+    masks = np.zeros((prompts, side_px // block_px, side_px // block_px), np.float32)
+    if is_wanted.any():
+        labels = np.zeros((side_px, side_px), np.int64)
+        numbers = np.flatnonzero(is_wanted)
+        drawn = disc_instances(xy[is_wanted], mask_share * diameter[is_wanted], shape_yx=(side_px, side_px)).labels
+        labels[drawn > 0] = numbers[drawn[drawn > 0] - 1] + 1
+        blocks = labels.reshape(side_px // block_px, block_px, side_px // block_px, block_px)
+        for i in np.flatnonzero(kinds >= 0):
+            masks[i] = (blocks == kinds[i] + 1).mean(axis=(1, 3))
+        kinds[(kinds >= 0) & (masks.max(axis=(1, 2)) < 0.5)] = ASKS_UNKNOWN  # hardly inside the part
+    return np.asarray(255 * part, np.float32), points.astype(np.float32), masks, kinds
+
+
+def _draw_prompts(
+    part: NDArray[np.float32],
+    xy_px: NDArray[np.float64],
+    diameter_px: NDArray[np.float64],
+    rng: np.random.Generator,
+    *,
+    count: int,
+) -> NDArray[np.float64]:
+    """(count, 2): maxima of the map, places on particles, places anywhere."""
+    side = part.shape[0]
+    peaks = map_peaks(part, particle_px=PARTICLE_PX)[0]
+    peaks = peaks[rng.permutation(len(peaks))[: round(PEAK_SHARE * count)]]
+    angle, radius = rng.uniform(0, 2 * np.pi, len(xy_px)), PROMPT_REACH * np.sqrt(rng.uniform(0, 1, len(xy_px)))
+    on = xy_px + (radius * diameter_px)[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    on = on[((on >= 0) & (on <= side - 1)).all(axis=1)]
+    on = on[rng.permutation(len(on))[: round(PARTICLE_SHARE * count)]]
+    anywhere = rng.uniform(0, side - 1, (count - len(peaks) - len(on), 2))
+    return np.concatenate([np.clip(peaks, 0, side - 1), on, anywhere])
+
+
+def mask_loss(logits: Tensor, predicted: Tensor, masks: Tensor, kinds: Tensor) -> dict[str, Tensor]:
+    """Cross-entropy and Dice of asked masks; squared error of the predicted IoU, which is 0 where nothing is there.
+
+    Parameters
+    ----------
+    logits : (n, 1, h, w)
+    predicted : (n, 1)
+    masks : (n, h, w) in [0, 1]
+    kinds : (n,)
+    """
+    import torch
+    from torch.nn.functional import binary_cross_entropy_with_logits
+
+    asked = kinds >= 0
+    given = logits[:, 0]
+    with torch.no_grad():
+        found, wanted = given > 0, masks >= 0.5
+        both = (found & wanted).sum(dim=(1, 2)).float()
+        either = (found | wanted).sum(dim=(1, 2)).float()
+        iou = torch.where(asked, both / either.clamp(min=1), torch.zeros_like(both))
+    is_known = kinds != ASKS_UNKNOWN
+    iou_loss = (predicted[:, 0] - iou)[is_known].square().mean() if bool(is_known.any()) else given.sum() * 0
+    if bool(asked.any()):
+        # masks are a hundredth of a picture: without the factor the map's empty places would rule
+        bce = 20 * binary_cross_entropy_with_logits(given[asked], masks[asked])
+        dice = dice_loss(given[asked], masks[asked], smooth=1.0)
+        mean_iou = iou[asked].mean()
+    else:
+        bce = dice = mean_iou = given.sum() * 0
+    return {"loss": bce + dice + IOU_WEIGHT * iou_loss, "bce": bce, "dice": dice, "iou": iou_loss, "mean_iou": mean_iou}
+
+
+# ---------------------------------------------------------------------------------------------------------- judging
+
+
+def candidates(
+    sam: LoadedSam, mapper: ParticleMapper, probability: NDArray[np.float32]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Centres (n, 2) and `score_features` (n, k) of the masks that a map gives, doubles resolved by predicted IoU."""
+    masks = segment_map(probability, sam, particle_px=PARTICLE_PX, settings=CALIBRATED_FILTERS)
+    mask_px = disc_share(mapper) * PARTICLE_PX
+    height = height_at(gaussian_blur(probability, sigma_px=PEAK_BLUR * PARTICLE_PX), masks.centroid_xy_px)
+    reason = corrected_selection(masks, masks.predicted_iou, particle_px=mask_px)
+    kept = reason == ""
+    features = score_features(height, with_reason(masks, reason), particle_px=mask_px)
+    return masks.centroid_xy_px[kept], features[kept]
+
+
+def fit_mask_score(sam: LoadedSam, mapper: ParticleMapper, crops: list[Crop]) -> MaskScore:
+    """The regression on one half of the crops, its calibration on the other."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    found = [candidates(sam, mapper, mapper.maps(mapper.view.planes(crop.image))[0]) for crop in crops]
+    rights = [_is_right(crop, *one) for crop, one in zip(crops, found, strict=True)]
+    halves = []
+    for start in (0, 1):
+        features = np.concatenate([features for _, features in found[start::2]])
+        halves.append((features, np.concatenate(rights[start::2])))
+    (features, right), (other_features, other_right) = halves
+    fitted = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(features, right)
+    scaler, regression = fitted[0], fitted[1]
+    weights = regression.coef_[0] / scaler.scale_
+    offset = float(regression.intercept_[0] - np.dot(weights, scaler.mean_))
+    score = MaskScore(np.asarray(weights), offset, Calibration.none())
+    return MaskScore(score.weights, offset, fit_calibration(score.raw(other_features), other_right))
+
+
+def _is_right(crop: Crop, xy_px: NDArray[np.float64], features: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """(n,) whether each candidate is paired with a particle, in the candidates' order."""
+    order = np.argsort(-features[:, 0], kind="stable")
+    outcome = _outcomes(crop, xy_px[order], np.arange(len(order))[::-1].astype(np.float64))
+    right = np.zeros(len(order), bool)
+    right[order] = outcome.is_paired
+    return right
+
+
+def _outcomes(crop: Crop, xy_px: NDArray[np.float64], score: NDArray[np.float64]) -> RankedOutcomes:
+    return rank_outcomes(xy_px, score, crop.xy_px, NO_PARTICLES, max_distance_px=tolerance_px(crop))
+
+
+def _device(network: nn.Module) -> str:
+    return str(next(network.parameters()).device)

@@ -1,0 +1,146 @@
+"""What CryoSegNet's two networks are and how they are trained: the tasks and presets of both."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cryopick.errors import SettingsError
+from cryopick.networks.attention_unet import PAPER_WIDTHS, architecture_of
+from cryopick.networks.segment_anything import CompactSamSize, compact_architecture
+from cryopick.pickers.cryosegnet_map import INPUT_CHANNELS, PAPER_SIDE_PX
+from cryopick.training.trainable import Preset, TrainSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class UNetTask:
+    """What the U-Net is and what it sees."""
+
+    view: Annotated[
+        Literal["planes", "denoised", "published"],
+        "planes: detail and background at working scale; denoised: the same scale after the corrected denoiser; "
+        "published: the published denoiser, squeezed into a square",
+    ] = "planes"
+    side_px: Annotated[int, "side of that square"] = PAPER_SIDE_PX
+    widths: Annotated[tuple[int, ...], "channels per level, finest first, the bottleneck last"] = (48, 96, 128, 160)
+    patch_px: Annotated[int, "block of pixels that becomes channels before the first level; 1 as published"] = 4
+    align_corners: Annotated[bool, "of the upsampling; true as published"] = False
+    dice_share: Annotated[float, "weight of the Dice loss; the rest is that of the cross-entropy; 0.5 as published"] = (
+        0.15
+    )
+    batch_size: Annotated[int, "crops or micrographs per batch"] = 16
+    crop_px: Annotated[int, "side of a crop, working pixels"] = 224
+    simulation_seed: Annotated[int, "seed of the simulated crops"] = 1
+    validation_crops: Annotated[int, "simulated crops that judge the network; other seed"] = 160
+    calibration_crops: Annotated[int, "simulated crops that the probabilities are calibrated on; a third seed"] = 320
+
+    def __post_init__(self) -> None:
+        stride = self.patch_px * 2 ** (len(self.widths) - 1)
+        size_name = "side_px" if self.view == "published" else "crop_px"
+        if getattr(self, size_name) % stride:
+            raise SettingsError(f"[task] {size_name} is {getattr(self, size_name)}, expected a multiple of {stride}")
+        if not 0 <= self.dice_share <= 1:
+            raise SettingsError(f"[task] dice_share is {self.dice_share}, expected 0 to 1")
+
+    @property
+    def marks_junk(self) -> bool:
+        """Whether a second map says where junk is; the published network has one map."""
+        return self.view != "published"
+
+    def architecture(self) -> dict[str, Any]:
+        """For the card."""
+        return architecture_of(
+            in_channels=INPUT_CHANNELS[self.view],
+            out_channels=2 if self.marks_junk else 1,
+            widths=self.widths,
+            patch_px=self.patch_px,
+            align_corners=self.align_corners,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamTask:
+    """The compact Segment Anything and what it learns from."""
+
+    unet: Annotated[
+        Path | None, "weights of the U-Net whose maps it learns to segment; the shipped one when not set"
+    ] = None
+    image_px: Annotated[int, "side of the pictures that it sees, working pixels"] = 128
+    patch_px: Annotated[int, "side of a patch of its image encoder"] = 8
+    width: Annotated[int, "channels of the image encoder"] = 96
+    depth: Annotated[int, "layers of the image encoder"] = 4
+    heads: Annotated[int, "attention heads of the image encoder"] = 4
+    decoder_width: Annotated[int, "channels of the mask decoder"] = 64
+    batch_size: Annotated[int, "pictures per batch"] = 16
+    prompts: Annotated[int, "prompts per picture"] = 12
+    crop_px: Annotated[int, "side of the simulated crops, of which the pictures are parts"] = 224
+    simulation_seed: Annotated[int, "seed of the simulated crops"] = 1
+    validation_crops: Annotated[int, "simulated crops that judge the network; other seed"] = 96
+    calibration_crops: Annotated[int, "simulated crops that the scores are calibrated on; a third seed"] = 400
+
+    def architecture(self) -> dict[str, Any]:
+        """For the card."""
+        names = ("image_px", "patch_px", "width", "depth", "heads", "decoder_width")
+        return compact_architecture(CompactSamSize(**{name: getattr(self, name) for name in names}))
+
+
+PRESETS: Mapping[str, Preset] = {
+    "small": Preset(
+        task=UNetTask(),
+        training=TrainSettings(
+            steps=1800,
+            learning_rate=2e-3,
+            weight_decay=0.02,
+            warmup_steps=80,
+            gradient_clip=2.0,
+            ema_decay=0.998,
+            validate_every=900,
+            checkpoint_every=200,
+            precision="bf16-mixed",
+            workers=1,
+        ),
+        about="the shipped U-Net: about 16 minutes on 2 CPU cores with bfloat16 matrix units",
+    ),
+    "paper": Preset(
+        task=UNetTask(
+            view="published",
+            widths=PAPER_WIDTHS,
+            patch_px=1,
+            align_corners=True,
+            dice_share=0.5,
+            batch_size=6,
+        ),
+        training=TrainSettings(
+            steps=165_000,  # 200 epochs of 4,948 micrographs in batches of 6
+            learning_rate=1e-4,
+            optimizer="adam",
+            weight_decay=0.0,
+            schedule="constant",
+            warmup_steps=0,
+            gradient_clip=0.0,
+            ema_decay=0.0,
+            validate_every=825,
+            checkpoint_every=825,
+            workers=8,
+        ),
+        about="the published U-Net and training, on labelled micrographs (--data); for a GPU",
+    ),
+    "sam": Preset(
+        task=SamTask(),
+        training=TrainSettings(
+            steps=1100,
+            learning_rate=1e-3,
+            weight_decay=0.01,
+            warmup_steps=60,
+            gradient_clip=1.0,
+            ema_decay=0.998,
+            validate_every=550,
+            checkpoint_every=200,
+            precision="bf16-mixed",
+            workers=1,
+        ),
+        about="the shipped compact Segment Anything, on maps of the shipped U-Net: about 10 minutes on 2 CPU cores",
+    ),
+}
