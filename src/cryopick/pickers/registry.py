@@ -13,6 +13,7 @@ from cryopick.errors import SettingsError
 BUILTIN_MODULES: tuple[str, ...] = (
     *("blob", "general", "template"),
     *("autocryopicker", "supercryopicker", "deepcryopicker"),
+    "cryosegnet",
     "cryotransformer",
 )
 ENTRY_POINT_GROUP = "cryopick.pickers"
