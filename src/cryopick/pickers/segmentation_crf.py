@@ -1,0 +1,181 @@
+"""`segmentation-crf`: every pixel is called particle or not, a random field tidies the map, regions become particles.
+
+References
+----------
+S.-C. Chung, P.-C. Chou, A Novel Particle Picking Pipeline for Cryo-EM Using Semantic Segmentation and Conditional
+Random Field (extended abstract). Implemented from its description.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal, Self
+
+import numpy as np
+
+from cryopick.errors import SettingsError, WeightsError
+from cryopick.geometry.units import Length
+from cryopick.pickers.dense import PRECISIONS
+from cryopick.pickers.expected_f1 import ChoosesByExpectedF1
+from cryopick.pickers.registry import register_picker
+from cryopick.pickers.segmentation_maps import (
+    CELLS_PER_DIAMETER,
+    CORE_RADIUS,
+    CRFS,
+    DENSE,
+    JUNK,
+    SegmentationModel,
+    core_map,
+    load_segmentation,
+    particle_map,
+)
+from cryopick.pickers.segmentation_regions import find_regions
+from cryopick.processing.dense_crf import DenseCrf, published_crf
+from cryopick.processing.scale import resample
+from cryopick.types import JUNK_MAP, Micrograph, Picks
+
+BACKBONES = (
+    *("small", "deeplabv3-small", "fcn-resnet50", "fcn-resnet101"),
+    *("deeplabv3-resnet50", "deeplabv3-resnet101"),
+)
+"""`small` and `deeplabv3-small` are the FCN and the DeepLabv3 head of one light network, which is shipped."""
+
+
+@register_picker("segmentation-crf")
+@dataclass(frozen=True, kw_only=True)
+class SegmentationCrfPicker(ChoosesByExpectedF1):
+    """Segments every pixel (FCN or DeepLabv3), optionally with a conditional random field (S.-C. Chung, P.-C. Chou).
+
+    A network gives for every place the probability of a particle, of its core, of junk and of background; a conditional
+    random field may refine the map; each connected region, split where particles touch, gives one particle at the
+    centroid of its core. The score is the calibrated probability that the pick is right.
+    """
+
+    trainable: ClassVar[str] = "cryopick.training.segmentation_crf"
+    score_meaning: ClassVar[str] = "probability that the pick is right, 0 to 1, calibrated on simulation"
+    fills_machine: ClassVar[bool] = True
+    """One process uses all cores; a second one would hold the network and its buffers again."""
+
+    diameter: Annotated[Length | None, "particle diameter, for example 180A or 108px; measured when not given"] = None
+    backbone: Annotated[
+        Literal[
+            "small", "deeplabv3-small", "fcn-resnet50", "fcn-resnet101", "deeplabv3-resnet50", "deeplabv3-resnet101"
+        ],
+        "network; small (FCN) and deeplabv3-small are shipped, the others need --weights of your own training",
+    ] = "small"
+    crf: Annotated[
+        Literal["none", "dense", "conv", "learned"],
+        "conditional random field on the map: none, fully connected, convolutional, or on learned features",
+    ] = "none"
+    crf_parameters: Annotated[
+        Literal["default", "published", "published-with-axis-fault"],
+        "of the dense CRF: ours, those published, or those with the published mix-up of rows and columns",
+    ] = "default"
+    split: Annotated[
+        Literal["core", "distance"], "touching particles are told apart by learned cores or by the distance transform"
+    ] = "core"
+    min_area: Annotated[float, "smallest region, as a fraction of the area of a disc of the diameter"] = 0.08
+    max_area: Annotated[float, "largest region, likewise"] = 2.5
+    weights: Annotated[Path | None, "checkpoint to use instead of the shipped one"] = None
+    device: Annotated[str, "auto, cpu, cuda or cuda:N"] = "auto"
+    precision: Annotated[str, "auto, float32 or bfloat16; auto takes bfloat16 where the hardware has it"] = "auto"
+
+    measured: Annotated[str, "what the measurement of the diameter found; filled in by the run"] = ""
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise SettingsError(f"precision is {self.precision!r}, expected {', '.join(PRECISIONS)}")
+        if self.backbone not in BACKBONES:
+            raise SettingsError(f"backbone is {self.backbone!r}, expected one of: {', '.join(BACKBONES)}")
+        if self.crf not in CRFS:
+            raise SettingsError(f"crf is {self.crf!r}, expected one of: {', '.join(CRFS)}")
+        if self.crf_parameters != "default" and self.crf != "dense":
+            raise SettingsError(f"crf_parameters {self.crf_parameters!r} are of the dense CRF, but crf is {self.crf!r}")
+        if not 0 <= self.min_area < self.max_area:
+            raise SettingsError(
+                f"min_area is {self.min_area:g} and max_area {self.max_area:g}, expected 0 <= min_area < max_area"
+            )
+        if self.diameter is not None and self.diameter.is_range:
+            raise SettingsError(
+                f"diameter is the range {self.diameter}; segmentation-crf looks at one size, give one diameter"
+            )
+
+    def prepare(self, micrographs: Sequence[Micrograph]) -> Self:
+        """Measure the diameter on a few micrographs of the run, with the `general` network, unless it is given."""
+        if self.diameter is not None or not micrographs:
+            return self
+        from cryopick.pickers.diameter import estimate_diameter
+        from cryopick.pickers.general import load_model
+
+        general = load_model(None, device=self.device, precision=self.precision)
+        estimate = estimate_diameter(general, micrographs)
+        if estimate is None:
+            return replace(self, measured="nothing looks like a particle at any size; give --diameter")
+        return replace(self, diameter=estimate.diameter, measured=str(estimate))
+
+    @property
+    def calibrated_share(self) -> float:
+        return self._model().calibrations[self.crf].share
+
+    @property
+    def dense_crf(self) -> DenseCrf:
+        """Settings of the dense CRF."""
+        if self.crf_parameters == "default":
+            return DENSE
+        published = published_crf(with_axis_fault=self.crf_parameters == "published-with-axis-fault")
+        return replace(published, compatible=DENSE.compatible)
+
+    def pick(self, micrograph: Micrograph) -> Picks:
+        """All candidates of one micrograph, best first; `maps` holds the particle and the junk probability."""
+        picker = self.prepare([micrograph])
+        if picker.diameter is None:  # nothing particle-like at any size
+            return Picks(
+                xy_px=np.zeros((0, 2)),
+                micrograph_name=micrograph.name,
+                shape_yx=micrograph.shape_yx,
+                pixel_size_angstrom=micrograph.pixel_size_angstrom,
+            )
+        model = self._model()
+        diameter_px = picker.diameter.middle_px(micrograph.pixel_size_angstrom)
+        working, scale = resample(micrograph.pixels, factor=model.particle_px / diameter_px)
+        maps = model.probabilities(working, crf=self.crf, dense_crf=self.dense_crf)
+        particle = particle_map(maps)
+        regions = find_regions(
+            particle,
+            core_map(maps) if self.split == "core" else None,
+            diameter_px=CELLS_PER_DIAMETER,
+            core_radius=CORE_RADIUS,
+        )
+        xy_px = scale.to_stored_xy((regions.xy_px + 0.5) * model.stride_px - 0.5)
+        height, width = micrograph.shape_yx
+        area = regions.area_px / (np.pi / 4 * CELLS_PER_DIAMETER**2)
+        is_valid = (area >= self.min_area) & (area <= self.max_area)
+        is_valid &= (xy_px >= -0.5).all(axis=1) & (xy_px[:, 0] < width - 0.5) & (xy_px[:, 1] < height - 0.5)
+        return Picks(
+            xy_px=xy_px[is_valid],
+            score=model.calibrations[self.crf](regions.score[is_valid]),
+            diameter_px=np.full(int(is_valid.sum()), diameter_px, np.float32),
+            micrograph_name=micrograph.name,
+            shape_yx=micrograph.shape_yx,
+            pixel_size_angstrom=micrograph.pixel_size_angstrom,
+            maps={"particle probability": particle, JUNK_MAP: maps[JUNK]},
+        )
+
+    def _model(self) -> SegmentationModel:
+        is_small = self.backbone.endswith("small")
+        if self.weights is None and not is_small:
+            raise WeightsError(
+                f"no weights of backbone {self.backbone!r} are shipped; train them with "
+                "`cryopick train segmentation-crf --preset paper` and give --weights, or use --backbone small"
+            )
+        head = "deeplabv3" if self.backbone.startswith("deeplabv3") else "fcn"
+        backbone = "small" if is_small else self.backbone
+        return load_segmentation(
+            self.weights or "segmentation_crf",
+            backbone=backbone,
+            head=head,
+            device=self.device,
+            precision=self.precision,
+        )

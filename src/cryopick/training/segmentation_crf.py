@@ -1,0 +1,458 @@
+"""Training of the segmentation networks and their CRFs, on simulated crops or on labelled micrographs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryopick.errors import SettingsError
+from cryopick.geometry.selection import SelectionSettings, select
+from cryopick.metrics.detection import RankedOutcomes, precision_recall_curve, rank_outcomes
+from cryopick.metrics.segmentation import ConfusionMatrix
+from cryopick.pickers.segmentation_maps import (
+    CELLS_PER_DIAMETER,
+    CORE_RADIUS,
+    CRFS,
+    SegmentationModel,
+    core_map,
+    particle_map,
+    segmentation_model,
+    working_particle_px,
+)
+from cryopick.pickers.segmentation_regions import find_regions
+from cryopick.processing.scale import network_planes
+from cryopick.simulation.crops import Crop, CropGenerator, CropRanges
+from cryopick.simulation.recipe import LayoutRanges, Recipe
+from cryopick.training.calibrating import fit_calibration
+from cryopick.training.segmentation_losses import segmentation_loss, weight_of_sparse
+from cryopick.training.segmentation_targets import Example, MapSampler, crop_example
+from cryopick.training.simulated_crops import SimulatedCrops
+from cryopick.training.trainable import Preset, TrainSettings
+from cryopick.types import Picks
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from cryopick.io.checkpoint import Checkpoint
+    from cryopick.training.datasets import Dataset
+
+BACKBONES = ("small", "fcn-resnet50", "fcn-resnet101", "deeplabv3-resnet50", "deeplabv3-resnet101")
+NO_PARTICLES = np.zeros((0, 2))
+CRF_SHARE = 0.5
+"""Weight of the loss behind the CRFs, relative to that before them."""
+TRUNK_RATE = 0.3
+"""Learning rate of a trunk that is trained already, relative to that of new heads."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentationTask:
+    """What the network is and what it sees."""
+
+    backbone: Annotated[
+        Literal["small", "fcn-resnet50", "fcn-resnet101", "deeplabv3-resnet50", "deeplabv3-resnet101"],
+        "small holds an FCN and a DeepLabv3 head on one light trunk; the others are torchvision's",
+    ] = "small"
+    start: Annotated[Literal["general", "random"], "weights of the small trunk: those of `general`, or random"] = (
+        "general"
+    )
+    widths: Annotated[tuple[int, int, int], "small trunk: channels at strides 4, 8 and 16"] = (64, 96, 128)
+    depths: Annotated[tuple[int, int, int], "small trunk: residual blocks at each of them"] = (2, 2, 2)
+    dropout: Annotated[float, "of torchvision's heads"] = 0.5
+    batch_size: Annotated[int, "crops per batch"] = 16
+    crop_px: Annotated[int, "side of a crop, working pixels (20 or, for ResNets, 80 per particle)"] = 224
+    crf_from_step: Annotated[int, "batch from which the CRFs are trained together with the network"] = 500
+    crf_crops: Annotated[int, "crops of a batch that the CRFs see"] = 4
+    simulation_seed: Annotated[int, "seed of the simulated crops"] = 1
+    distinct_crops: Annotated[int, "crops before they repeat, turned; kept on disk. 0: never repeated or kept"] = 24_576
+    validation_crops: Annotated[int, "simulated crops that judge the network; other seed"] = 64
+    calibration_crops: Annotated[int, "simulated crops that probabilities are calibrated on; a third seed"] = 320
+
+    def __post_init__(self) -> None:
+        multiple = 16 if self.backbone == "small" else 64
+        if self.crop_px % multiple:
+            raise SettingsError(f"[task] crop_px is {self.crop_px}, expected a multiple of {multiple}")
+        if not 0 <= self.crf_crops <= self.batch_size:
+            raise SettingsError(f"[task] crf_crops is {self.crf_crops}, expected 0 to batch_size ({self.batch_size})")
+
+
+PRESETS: Mapping[str, Preset] = {
+    "small": Preset(
+        task=SegmentationTask(),
+        training=TrainSettings(
+            steps=750,
+            learning_rate=1.5e-3,
+            weight_decay=0.02,
+            warmup_steps=40,
+            gradient_clip=2.0,
+            ema_decay=0.99,
+            validate_every=750,
+            checkpoint_every=150,
+            precision="bf16-mixed",
+            workers=1,
+        ),
+        about="the shipped network: about 15 minutes on 2 CPU cores with bfloat16 arithmetic, from `general`",
+    ),
+    "paper": Preset(
+        task=SegmentationTask(
+            backbone="fcn-resnet101", batch_size=7, crop_px=512, crf_from_step=80_000, crf_crops=2, start="random"
+        ),
+        training=TrainSettings(
+            steps=100_000,
+            learning_rate=1e-3,
+            optimizer="adam",
+            weight_decay=0.0,
+            schedule="cosine",
+            ema_decay=0.0,
+            validate_every=1000,
+            checkpoint_every=1000,
+            precision="bf16-mixed",
+            workers=8,
+        ),
+        about="the published FCN geometry and optimizer, with the faults of its training mended; needs a GPU",
+    ),
+    "paper-deeplabv3": Preset(
+        task=SegmentationTask(
+            backbone="deeplabv3-resnet50", batch_size=2, crop_px=1024, crf_from_step=80_000, crf_crops=1, start="random"
+        ),
+        training=TrainSettings(
+            steps=100_000,
+            learning_rate=1e-3,
+            optimizer="adam",
+            weight_decay=0.0,
+            schedule="cosine",
+            ema_decay=0.0,
+            validate_every=1000,
+            checkpoint_every=1000,
+            precision="bf16-mixed",
+            workers=8,
+        ),
+        about="the published DeepLabv3 geometry and optimizer, likewise; needs a GPU",
+    ),
+}
+
+
+def make_trainable(
+    task: SegmentationTask, *, train: Dataset | None, validation: Dataset | None
+) -> SegmentationTrainable:
+    """Trains on simulated crops, or on labelled micrographs where they are given."""
+    return SegmentationTrainable(task, train, validation)
+
+
+FINETUNE_TASK: Mapping[str, Any] = {"batch_size": 8, "crf_from_step": 100}
+
+
+def make_finetunable(
+    task: SegmentationTask,
+    *,
+    train: Dataset,
+    validation: Dataset,
+    start: Checkpoint,  # noqa: ARG001  # the loop loads it
+) -> SegmentationTrainable:
+    """Learns from labelled micrographs, complete or sparse, and keeps the calibration to their held-out part."""
+    return SegmentationTrainable(task, train, validation)
+
+
+@dataclass
+class SegmentationTrainable:
+    """A network with its CRFs, its examples and its loss.
+
+    Parameters
+    ----------
+    train, validation : labelled, with known particle diameters; None trains on simulated crops
+    """
+
+    task: SegmentationTask
+    train: Dataset | None = None
+    validation: Dataset | None = None
+    picker: str = field(default="segmentation-crf", init=False)
+
+    @property
+    def stride_px(self) -> int:
+        """Working pixels per cell of the maps."""
+        return 2 if self.task.backbone == "small" else 8
+
+    @cached_property
+    def source(self) -> SimulatedCrops | CropGenerator:
+        """Simulated crops with particles of the backbone's working size."""
+        if self.stride_px == 2:
+            return SimulatedCrops(self.task.crop_px, seed=self.task.simulation_seed, count=self.task.distinct_crops)
+        return self._large_crops(self.task.simulation_seed)
+
+    def _large_crops(self, seed: int) -> CropGenerator:
+        particle_px = working_particle_px(self.stride_px)
+        layout = LayoutRanges(spacing_diameters=(0.6, 1.3), packed_probability=0.2)
+        ranges = CropRanges(diameter_error=(0.7, 1.4), empty_probability=0.1, junk_only_probability=0.15)
+        return CropGenerator(
+            Recipe(layout=layout),
+            seed,
+            crop_px=self.task.crop_px,
+            particle_px_range=(particle_px, particle_px),
+            ranges=ranges,
+        )
+
+    @cached_property
+    def sampler(self) -> MapSampler:
+        """Examples from labelled micrographs."""
+        if self.train is None:
+            raise ValueError("trained on simulation, there is no data set to sample")
+        return MapSampler(self.train, crop_px=self.task.crop_px, stride_px=self.stride_px)
+
+    def _held_out(self, count: int, *, seed: int) -> list[Crop]:
+        if self.stride_px == 2:
+            source: SimulatedCrops | CropGenerator = SimulatedCrops(self.task.crop_px, 0.0, seed, count=0)
+        else:
+            source = self._large_crops(seed)
+        return [source.crop(index) for index in range(count)]
+
+    # --------------------------------------------------------------------------------------------- the network
+
+    def architecture(self) -> dict[str, Any]:
+        shared = {"network": "segmentation", "backbone": self.task.backbone, "in_channels": 2}
+        if self.task.backbone == "small":
+            return {**shared, "widths": list(self.task.widths), "depths": list(self.task.depths)}
+        return {**shared, "dropout": self.task.dropout}
+
+    def build_network(self) -> nn.Module:
+        import torch
+
+        from cryopick.networks.segmentation import build_segmentation
+
+        network = build_segmentation(self.architecture())
+        if self.task.backbone == "small" and self.task.start == "general":
+            load_trunk(network)
+        return network.to(memory_format=torch.channels_last)
+
+    def parameter_groups(self, network: nn.Module) -> list[dict[str, Any]]:
+        """A trained trunk learns more slowly than new heads."""
+        if self.task.backbone != "small" or self.task.start != "general":
+            return [{"params": list(network.parameters())}]
+        trunk: Any = network.trunk
+        inside = {id(parameter) for parameter in trunk.parameters()}
+        rest = [parameter for parameter in network.parameters() if id(parameter) not in inside]
+        return [{"params": list(trunk.parameters()), "lr_factor": TRUNK_RATE}, {"params": rest}]
+
+    # ------------------------------------------------------------------------------------------------ examples
+
+    def make_batch(self, index: int, rng: np.random.Generator) -> dict[str, Tensor]:
+        """Examples `index * batch_size` onwards."""
+        import torch
+
+        first, count = index * self.task.batch_size, self.task.batch_size
+        examples = [self._example(first + i, rng) for i in range(count)]
+        arrays = {
+            name: torch.from_numpy(np.stack([getattr(one, name) for one in examples]))
+            for name in ("planes", "guide", "target", "weight")
+        }
+        crf_crops = self.task.crf_crops if index >= self.task.crf_from_step else 0
+        return {
+            **arrays,
+            "is_complete": torch.tensor([one.is_complete for one in examples]),
+            "crf_crops": torch.tensor(crf_crops),
+        }
+
+    def _example(self, position: int, rng: np.random.Generator) -> Example:
+        if self.train is None:
+            return crop_example(self.source.crop(position), stride_px=self.stride_px)
+        return self.sampler.example(position, rng)
+
+    def loss(self, network: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Mean over the heads; later also of what the CRFs make of the first crops, through which all is trained."""
+        import torch
+
+        from cryopick.networks.segmentation import CLASSES
+
+        planes = batch["planes"].contiguous(memory_format=torch.channels_last)
+        crf_crops, labels = int(batch["crf_crops"]), len(CLASSES)
+        refined = None
+        if crf_crops:
+            maps, refined = network(planes, batch["guide"][:crf_crops])
+        else:
+            maps = network(planes)
+        heads = [maps[:, i : i + labels].float() for i in range(0, maps.shape[1] - labels, labels)]
+        target, weight, is_complete = batch["target"], batch["weight"], batch["is_complete"]
+        parts = []
+        for logits in heads:
+            kept = weight_of_sparse(logits, target, weight, is_complete)
+            parts.append(segmentation_loss(logits, target, kept))
+        losses = {name: torch.stack([part[name] for part in parts]).mean() for name in parts[0]}
+        if refined is not None:
+            some, some_weight = target[:crf_crops], weight[:crf_crops]
+            behind = []
+            for first in (0, labels):
+                logits = refined[:, first : first + labels].float()
+                kept = weight_of_sparse(logits, some, some_weight, is_complete[:crf_crops])
+                behind.append(segmentation_loss(logits, some, kept)["loss"])
+            losses["crf"] = torch.stack(behind).mean()
+            losses["loss"] = losses["loss"] + CRF_SHARE * losses["crf"]
+        return losses
+
+    # ------------------------------------------------------------------------------------------------- judging
+
+    @cached_property
+    def judged(self) -> list[Judged]:
+        """Simulated crops, or whole held-out micrographs."""
+        if self.validation is None:
+            crops = self._held_out(self.task.validation_crops, seed=self.task.simulation_seed + 1000)
+            return [judged_crop(crop, stride_px=self.stride_px) for crop in crops]
+        return list(judged_dataset(self.validation, crop_px=self.task.crop_px, stride_px=self.stride_px))
+
+    def validate(self, network: nn.Module) -> dict[str, float]:
+        """Average precision at a quarter of a diameter, and pixel scores, of every head; `score` is their mean."""
+        scores: dict[str, float] = {}
+        for head in network.head_names:  # type: ignore[union-attr]
+            model = as_model(network, head=head)
+            outcomes, matrix = [], ConfusionMatrix.empty(2)
+            for one in self.judged:
+                probability = model.refined(model.dense(one.planes), one.planes[0], crf="none")
+                outcomes.append(ranked(probability, one))
+                matrix += pixel_matrix(probability, one)
+            curve = precision_recall_curve(outcomes)
+            best_f1, _ = curve.best_f1()
+            scores[f"{head}_average_precision"] = curve.average_precision
+            scores[f"{head}_best_f1"] = best_f1
+            scores[f"{head}_pixel_iou"] = float(matrix.iou[1])
+        # what a set cannot tell (no particle at all) is left out
+        told = [value for name, value in scores.items() if name.endswith(("precision", "iou")) and np.isfinite(value)]
+        return {"score": float(np.mean(told)) if told else float("nan"), **scores}
+
+    def card_entries(self, network: nn.Module) -> dict[str, Any]:
+        if self.validation is None:
+            crops = self._held_out(self.task.calibration_crops, seed=self.task.simulation_seed + 2000)
+            examples = [judged_crop(crop, stride_px=self.stride_px) for crop in crops]
+            data: dict[str, Any] = {"kind": "simulation", "seed": self.task.simulation_seed}
+        else:
+            examples = self.judged
+            data = {"validation": self.validation.card_entry()}
+            if self.train is not None:
+                data["train"] = self.train.card_entry()
+        if self.task.start == "general" and self.task.backbone == "small":
+            data["start"] = "trunk of the shipped `general` weights, trained on simulation"
+        return {
+            "preprocessing": {"particle_px": working_particle_px(self.stride_px), "planes": "detail, background"},
+            "postprocessing": {"calibrations": calibrated_on(network, examples)},
+            "data": data,
+        }
+
+
+def load_trunk(network: nn.Module) -> None:
+    """Copy the trunk of the shipped `general` weights into a small network.
+
+    Raises
+    ------
+    WeightsError
+        If they are missing or have other widths or depths.
+    """
+    from dataclasses import replace
+
+    from cryopick.io.checkpoint import find_weights, load_checkpoint
+
+    checkpoint = load_checkpoint(find_weights("general"), picker="general")
+    inside = {name: tensor for name, tensor in checkpoint.tensors.items() if not name.startswith("head.")}
+    trunk: Any = network.trunk
+    replace(checkpoint, tensors=inside).load_into(trunk)
+
+
+def as_model(network: nn.Module, *, head: str) -> SegmentationModel:
+    """The network as the picker runs it, in float32 and not yet calibrated."""
+    device = str(next(network.parameters()).device)
+    return segmentation_model(network, {}, head=head, device=device, precision="float32")  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """What a network is judged on, at working scale.
+
+    Parameters
+    ----------
+    planes : see `network_planes`
+    is_particle, is_counted : (h / stride, w / stride) truth, and where it counts
+    xy_px : (n, 2) particles, working pixels
+    tolerance_px : a quarter of a diameter
+    """
+
+    planes: NDArray[np.float32]
+    is_particle: NDArray[np.bool_]
+    is_counted: NDArray[np.bool_]
+    xy_px: NDArray[np.float64]
+    tolerance_px: float
+    stride_px: int
+
+
+def judged_crop(crop: Crop, *, stride_px: int) -> Judged:
+    """A simulated crop with its truth."""
+    example = crop_example(crop, stride_px=stride_px)
+    nominal_px = working_particle_px(stride_px)
+    diameter_px = float(np.median(crop.diameter_px)) if len(crop.diameter_px) else nominal_px
+    return _judged(example, crop.xy_px, 0.25 * diameter_px, stride_px)
+
+
+def _judged(example: Example, xy_px: NDArray[np.float64], tolerance_px: float, stride_px: int) -> Judged:
+    is_particle = particle_map(example.target) > 0.5
+    return Judged(example.planes, is_particle, example.weight > 0.5, xy_px, tolerance_px, stride_px)
+
+
+def judged_dataset(dataset: Dataset, *, crop_px: int, stride_px: int) -> Iterator[Judged]:
+    """Whole micrographs, cut to whole cells."""
+    from cryopick.training.segmentation_targets import shares
+
+    sampler = MapSampler(dataset, crop_px=crop_px, stride_px=stride_px)
+    particle_px = working_particle_px(stride_px)
+    for index in range(len(sampler.items)):
+        whole = sampler.map(index)
+        height, width = (side // stride_px * stride_px for side in whole.image.shape)
+        target = shares(whole.classes[:height, :width], stride_px=stride_px)
+        out = shares(whole.is_out[:height, :width].astype(np.uint8), stride_px=stride_px)[1]
+        planes = network_planes(whole.image[:height, :width], particle_px=particle_px)
+        example = Example(planes, np.zeros((1, 1, 1), np.float32), target, 1 - out)
+        yield _judged(example, whole.xy_px, 0.25 * particle_px, stride_px)
+
+
+def candidates(probability: NDArray[np.float32], *, stride_px: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Centres (n, 2), working pixels, and scores (n,) of a map's candidates, thinned as picks are."""
+    regions = find_regions(
+        particle_map(probability),
+        core_map(probability),
+        diameter_px=CELLS_PER_DIAMETER,
+        core_radius=CORE_RADIUS,
+    )
+    xy_px = (regions.xy_px + 0.5) * stride_px - 0.5
+    sizes = np.full(len(xy_px), working_particle_px(stride_px))
+    picks = Picks(xy_px=xy_px, score=regions.score.astype(np.float32), diameter_px=sizes)
+    kept = select(picks, SelectionSettings(), threshold=0.0).is_kept
+    return xy_px[kept], regions.score[kept]
+
+
+def ranked(probability: NDArray[np.float32], truth: Judged) -> RankedOutcomes:
+    """The candidates of a map against the truth."""
+    xy_px, score = candidates(probability, stride_px=truth.stride_px)
+    return rank_outcomes(xy_px, score, truth.xy_px, NO_PARTICLES, max_distance_px=truth.tolerance_px)
+
+
+def pixel_matrix(probability: NDArray[np.float32], truth: Judged) -> ConfusionMatrix:
+    """Cells that are more likely particle than not, against the truth, where that counts."""
+    found = particle_map(probability) > 0.5
+    return ConfusionMatrix.of(truth.is_particle[truth.is_counted], found[truth.is_counted], classes=2)
+
+
+def calibrated_on(network: nn.Module, examples: list[Judged]) -> dict[str, dict[str, list[list[float]]]]:
+    """Calibration knots by head and CRF: each combination's scores mean something else."""
+    found: dict[str, dict[str, list[list[float]]]] = {}
+    for head in network.head_names:  # type: ignore[union-attr]
+        model = as_model(network, head=head)
+        outcomes: dict[str, list[RankedOutcomes]] = {crf: [] for crf in CRFS}
+        for one in examples:
+            maps = model.dense(one.planes)
+            for crf in CRFS:
+                outcomes[crf].append(ranked(model.refined(maps, one.planes[0], crf=crf), one))
+        found[head] = {
+            crf: fit_calibration(
+                np.concatenate([one.score for one in each]), np.concatenate([one.is_paired for one in each])
+            ).to_list()
+            for crf, each in outcomes.items()
+        }
+    return found
