@@ -13,6 +13,7 @@ from cryopick.errors import SettingsError
 BUILTIN_MODULES: tuple[str, ...] = (
     *("blob", "general", "template"),
     *("autocryopicker", "supercryopicker", "deepcryopicker"),
+    "segmentation_crf",
     "cryosegnet",
     "cryotransformer",
 )
