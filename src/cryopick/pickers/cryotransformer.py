@@ -6,14 +6,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cryopick.errors import SettingsError
 from cryopick.geometry.units import Length
-from cryopick.pickers.cryotransformer_local import NOMINAL_PARTICLE_PX, LocalSetModel, build_local, local_model
+from cryopick.pickers.cryotransformer_detr import NETWORK as DETR_NETWORK
+from cryopick.pickers.cryotransformer_detr import DetrModel, build_detr, detr_model, prepare_image
+from cryopick.pickers.cryotransformer_local import (
+    CANDIDATE_FLOOR,
+    NOMINAL_PARTICLE_PX,
+    LocalSetModel,
+    build_local,
+    local_model,
+)
+from cryopick.pickers.cryotransformer_rules import above_percentile, published_picks
 from cryopick.pickers.dense import PRECISIONS
 from cryopick.pickers.expected_f1 import ChoosesByExpectedF1
 from cryopick.pickers.registry import register_picker
@@ -23,7 +32,7 @@ from cryopick.types import JUNK_MAP, Micrograph, Picks
 
 
 @lru_cache(maxsize=4)
-def load_set_model(weights: Path | None, *, device: str = "auto", precision: str = "auto") -> LocalSetModel:
+def load_set_model(weights: Path | None, *, device: str = "auto", precision: str = "auto") -> LocalSetModel | DetrModel:
     """The network of a checkpoint (None: the one shipped with the package), on its device.
 
     Raises
@@ -34,8 +43,13 @@ def load_set_model(weights: Path | None, *, device: str = "auto", precision: str
     from cryopick.io.checkpoint import find_weights, load_checkpoint
 
     checkpoint = load_checkpoint(find_weights(weights or "cryotransformer"), picker="cryotransformer")
-    calibration = Calibration.from_list(checkpoint.card.postprocessing["calibration"])
-    network = build_local(checkpoint.card.architecture)
+    card = checkpoint.card
+    calibration = Calibration.from_list(card.postprocessing["calibration"])
+    if card.architecture.get("network") == DETR_NETWORK:
+        published = build_detr(card.architecture)
+        checkpoint.load_into(published)
+        return detr_model(published, card.preprocessing, calibration, device=device, precision=precision)
+    network = build_local(card.architecture)
     checkpoint.load_into(network)
     return local_model(network, calibration, device=device, precision=precision)
 
@@ -59,6 +73,15 @@ class CryoTransformerPicker(ChoosesByExpectedF1):
     working_diameter: Annotated[
         Length | None, "size at which the network looks; where not set, fitted near the diameter on the micrographs"
     ] = None
+    keep: Annotated[
+        Literal["calibrated", "percentile"],
+        "calibrated: a threshold from the probabilities of the run; percentile: the article's share of each micrograph",
+    ] = "calibrated"
+    percentile: Annotated[float, "with keep = percentile: the lowest part of the answers that is dropped, in %"] = 25.0
+    behaviour: Annotated[
+        Literal["corrected", "published"],
+        "published: answers of whole micrographs as the program selects and writes them, faults included",
+    ] = "corrected"
     weights: Annotated[Path | None, "checkpoint to use instead of the shipped one"] = None
     device: Annotated[str, "auto, cpu, cuda or cuda:N"] = "auto"
     precision: Annotated[str, "auto, float32 or bfloat16; auto takes bfloat16 where the hardware has it"] = "auto"
@@ -68,6 +91,8 @@ class CryoTransformerPicker(ChoosesByExpectedF1):
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
             raise SettingsError(f"precision is {self.precision!r}, expected {', '.join(PRECISIONS)}")
+        if not 0 <= self.percentile < 100:
+            raise SettingsError(f"percentile is {self.percentile:g}, expected 0 to less than 100")
 
     def prepare(self, micrographs: Sequence[Micrograph]) -> Self:
         """Measure the diameter on a few micrographs of the run unless it is given, and fit the working scale."""
@@ -92,6 +117,17 @@ class CryoTransformerPicker(ChoosesByExpectedF1):
         """Share of right candidates among those of simulation."""
         return self._model().calibration.share
 
+    def choose_threshold(self, scores: NDArray[np.float32], *, target_precision: float | None = None) -> float:
+        """The cut with the highest expected F1; none where percentiles or the published program select."""
+        if self.keep == "calibrated" and self.behaviour == "corrected":
+            return super().choose_threshold(scores, target_precision=target_precision)
+        if target_precision is not None:
+            raise SettingsError(
+                "a target precision needs calibrated probabilities; leave out keep = percentile and behaviour = "
+                "published"
+            )
+        return 0.0
+
     def pick(self, micrograph: Micrograph) -> Picks:
         """All answers of the network, best first; `maps` holds the centre heat and the junk probability."""
         picker = self if self.diameter is not None else self.prepare([micrograph])
@@ -104,9 +140,57 @@ class CryoTransformerPicker(ChoosesByExpectedF1):
                 pixel_size_angstrom=micrograph.pixel_size_angstrom,
             )
         low_px, high_px = working.to_px(micrograph.pixel_size_angstrom)
-        return local_picks(self._model(), micrograph, diameter_px=float(np.sqrt(low_px * high_px)))
+        diameter_px = float(np.sqrt(low_px * high_px))
+        model = self._model()
+        if isinstance(model, DetrModel):
+            return self._detr_picks(model, micrograph, diameter_px=diameter_px)
+        if self.behaviour == "published":
+            raise SettingsError(
+                "behaviour is published, but these weights are not of the published network; give weights of "
+                "`cryopick train cryotransformer --preset paper`"
+            )
+        picks = local_picks(model, micrograph, diameter_px=diameter_px)
+        return self._of_percentile(picks)
 
-    def _model(self) -> LocalSetModel:
+    def _detr_picks(self, model: DetrModel, micrograph: Micrograph, *, diameter_px: float) -> Picks:
+        is_upside_down = model.behaviour == "published"
+        pixels = np.ascontiguousarray(micrograph.pixels[::-1]) if is_upside_down else micrograph.pixels
+        prepared = prepare_image(pixels, diameter_px=diameter_px, denoising=model.denoising)
+        height = micrograph.shape_yx[0]
+        if self.behaviour == "published":
+            answers = model.answers(prepared.grey)
+            xy_px, side_px, score = published_picks(
+                answers, shape_yx=micrograph.shape_yx, quantile=self.percentile / 100
+            )
+            if not is_upside_down:  # the rule counts y from the other end
+                xy_px[:, 1] = height - xy_px[:, 1]
+            value = score.astype(np.float32)
+        else:
+            floor = CANDIDATE_FLOOR if self.keep == "calibrated" else 0.0
+            if is_upside_down:
+                xy_px, side_px, score = model.whole(prepared, floor=floor)
+                xy_px[:, 1] = height - 1 - xy_px[:, 1]
+            else:
+                xy_px, side_px, score = model.in_tiles(prepared, diameter_px=diameter_px, floor=floor)
+            value = model.calibration(score)
+        order = in_order(xy_px, score, shape_yx=micrograph.shape_yx)
+        picks = Picks(
+            xy_px=xy_px[order],
+            score=value[order],
+            diameter_px=np.maximum(side_px[order], 1e-3).astype(np.float32),
+            micrograph_name=micrograph.name,
+            shape_yx=micrograph.shape_yx,
+            pixel_size_angstrom=micrograph.pixel_size_angstrom,
+        )
+        return picks if self.behaviour == "published" else self._of_percentile(picks)
+
+    def _of_percentile(self, picks: Picks) -> Picks:
+        """With the article's rule only what lies above its percentile; else all."""
+        if self.keep == "calibrated":
+            return picks
+        return picks.take(above_percentile(picks.score.astype(np.float64), quantile=self.percentile / 100))
+
+    def _model(self) -> LocalSetModel | DetrModel:
         return load_set_model(self.weights, device=self.device, precision=self.precision)
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from cryopick.training.cryotransformer_detr import DetrTask, DetrTrainable
 from cryopick.training.cryotransformer_local import LocalTask, LocalTrainable
-from cryopick.training.trainable import Preset, Trainable, TrainSettings
+from cryopick.training.trainable import Preset, TrainSettings
 
 if TYPE_CHECKING:
     from cryopick.training.datasets import Dataset
@@ -29,9 +30,28 @@ PRESETS: Mapping[str, Preset] = {
         ),
         about="the shipped network, from the general picker's trunk: 25 minutes on 2 cores with bfloat16 matrix units",
     ),
+    "paper": Preset(
+        task=DetrTask(),
+        training=TrainSettings(
+            steps=193_800,
+            learning_rate=1e-4,
+            weight_decay=1e-4,
+            warmup_steps=0,
+            gradient_clip=0.1,
+            schedule="constant",
+            ema_decay=0.0,
+            validate_every=646,
+            checkpoint_every=646,
+        ),
+        about="the published network: 300 epochs of 5,172 micrographs, 8 at a time, take days on a GPU",
+    ),
 }
 
 
-def make_trainable(task: LocalTask, *, train: Dataset | None, validation: Dataset | None) -> Trainable:
+def make_trainable(
+    task: LocalTask | DetrTask, *, train: Dataset | None, validation: Dataset | None
+) -> LocalTrainable | DetrTrainable:
     """The trainable of a preset's settings; without data sets it learns from simulation."""
+    if isinstance(task, DetrTask):
+        return DetrTrainable(task, train, validation)
     return LocalTrainable(task, train, validation)

@@ -10,6 +10,7 @@ CVPR 2019.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 CLASS_COST, L1_COST, GIOU_COST = 1.0, 5.0, 2.0
 """Weights of the parts of the matching cost, and of the losses."""
+PARTICLE, NOTHING = 0, 1
+"""Indices of the classes."""
+NOTHING_WEIGHT = 0.1
 FORBIDDEN = 1e6
 """Cost of a pair that must not be formed."""
 
@@ -75,3 +79,49 @@ def assign(cost: NDArray[np.floating]) -> tuple[NDArray[np.intp], NDArray[np.int
 def box_losses(boxes: Tensor, target_boxes: Tensor) -> tuple[Tensor, Tensor]:
     """Sums of the L1 distances and of one minus the generalised IoU over (k, 4) matched pairs (equations 4 and 5)."""
     return (boxes - target_boxes).abs().sum(), (1 - generalized_iou(boxes, target_boxes)).sum()
+
+
+def detr_losses(
+    answers: Sequence[tuple[Tensor, Tensor]],
+    targets: Sequence[Tensor],
+    *,
+    particle_class: int = PARTICLE,
+    nothing_weight: float = NOTHING_WEIGHT,
+) -> dict[str, Tensor]:
+    """Equation 3 with its weights, for every decoder layer, matched anew for each (auxiliary losses).
+
+    Parameters
+    ----------
+    answers : of every layer, logits (b, q, 2) and boxes (b, q, 4)
+    targets : (m, 4) boxes of each image, in the unit of the answers
+    particle_class : index of the class of particles. `NOTHING` too reproduces the published program, in which it is
+        that of no object: the class loss then does not depend on what is matched, and nothing can be learnt from it.
+    nothing_weight : of unmatched answers, "a down-weighting factor of 10"
+
+    Returns
+    -------
+    losses : `loss`, and its parts of the last layer: `class` (mean, weighted), `l1` and `giou` (per target)
+    """
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    count = max(sum(len(one) for one in targets), 1)
+    parts: dict[str, Tensor] = {}
+    total = answers[-1][0].new_zeros(())
+    for logits, boxes in answers:
+        weights = logits.new_ones(logits.shape[-1])
+        weights[NOTHING] = nothing_weight
+        wanted = torch.full(logits.shape[:2], NOTHING, dtype=torch.long, device=logits.device)
+        l1, giou = logits.new_zeros(()), logits.new_zeros(())
+        for image, target in enumerate(targets):
+            with torch.no_grad():
+                probability = logits[image].softmax(-1)[:, particle_class]
+                cost = matching_cost(probability, boxes[image], target).cpu().numpy()
+            row, column = (torch.from_numpy(index).to(boxes.device) for index in assign(cost))
+            wanted[image, row] = particle_class
+            one_l1, one_giou = box_losses(boxes[image, row], target[column])
+            l1, giou = l1 + one_l1, giou + one_giou
+        classes = cross_entropy(logits.flatten(0, 1), wanted.flatten(), weights)
+        parts = {"class": classes, "l1": l1 / count, "giou": giou / count}
+        total = total + CLASS_COST * classes + L1_COST * parts["l1"] + GIOU_COST * parts["giou"]
+    return {"loss": total, **parts}
