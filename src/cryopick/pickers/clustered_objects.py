@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from cryopick.errors import SettingsError
 from cryopick.geometry.units import Length
 from cryopick.pickers.particle_size import ParticleSize, measure_size
+from cryopick.processing.borders import Border, find_repeated_border
 from cryopick.processing.clustering import intensity_classes, k_means_borders, super_pixel_means
 from cryopick.processing.denoise.autocryopicker import prepare_autocryopicker
 from cryopick.processing.normalize import normalize_locally
@@ -103,15 +104,34 @@ def working_image(micrograph: Micrograph, *, diameter_px: float, preprocessing: 
     pixels = micrograph.pixels
     if min(pixels.shape) < diameter_px or not np.ptp(fill_non_finite(pixels)) > 0:
         return None
+    border = find_repeated_border(fill_non_finite(pixels))
+    if border:
+        pixels = border.filled(fill_non_finite(pixels))
     factor = WORKING_DIAMETER_PX / diameter_px
     if preprocessing == "published":
         prepared, half = prepare_autocryopicker(pixels)
         working, rest = resample(prepared.astype(np.float32), factor=factor / half.factor)
         scale = ScaleMap((half.factor_yx[0] * rest.factor_yx[0], half.factor_yx[1] * rest.factor_yx[1]))
-        spread = float(working.std())
-        return WorkingImage((working - working.mean()) / np.float32(spread or 1.0), scale)
-    working, scale = resample(pixels, factor=factor)
-    return WorkingImage(normalize_locally(working, diameter_px=WORKING_DIAMETER_PX), scale)
+        working = (working - working.mean()) / np.float32(float(working.std()) or 1.0)
+    else:
+        working, scale = resample(pixels, factor=factor)
+        working = normalize_locally(working, diameter_px=WORKING_DIAMETER_PX)
+    return WorkingImage(_without_border(working, border, scale), scale)
+
+
+def _without_border(working: NDArray[np.float32], border: Border, scale: ScaleMap) -> NDArray[np.float32]:
+    """Grey, the mean, where the stored image repeats its last good row: streaks would pass for particles."""
+    down, across = scale.factor_yx
+    height, width = working.shape
+    inner = Border(
+        top=round(border.top * down),
+        bottom=round(border.bottom * down),
+        left=round(border.left * across),
+        right=round(border.right * across),
+    ).inside((height, width))
+    result = np.zeros_like(working)
+    result[inner] = working[inner]
+    return result
 
 
 def stretched(image: WorkingImage, *, smoothing_px: float = SMOOTHING_PX) -> NDArray[np.float32]:
