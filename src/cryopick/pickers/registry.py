@@ -15,7 +15,7 @@ BUILTIN_MODULES: tuple[str, ...] = (
     *("autocryopicker", "supercryopicker", "deepcryopicker"),
     "segmentation_crf",
     "cryosegnet",
-    "cryotransformer",
+    *("cryotransformer", "cryoemmae"),
 )
 ENTRY_POINT_GROUP = "cryopick.pickers"
 

@@ -110,6 +110,7 @@ class Dataset:
     layout : "cryoppp", "simulation", "run or project", "folder" or "coordinates"
     orientation : what was measured on the images, or None where it could not be
     warnings : sentences for the user; the data can still be used
+    diameter : of the particles as the user gave it, for micrographs without labels
     """
 
     path: Path
@@ -117,6 +118,7 @@ class Dataset:
     items: tuple[LabelledMicrograph, ...]
     orientation: OrientationFit | None = None
     warnings: tuple[str, ...] = ()
+    diameter: Length | None = None
 
     def __len__(self) -> int:
         return len(self.items)
@@ -205,6 +207,39 @@ def open_dataset(
     if fit is not None and not fit.is_clear:
         warnings.append(f"orientation not checked: {fit.describe()}")
     return Dataset(path, layout, tuple(items), fit, tuple(warnings))
+
+
+def open_micrographs(
+    path: Path | str,
+    *,
+    micrographs: Sequence[Path | str] = (),
+    diameter: Length | None = None,
+    pixel_size_angstrom: float | None = None,
+) -> Dataset:
+    """Find the micrographs of a folder, a list or a data set for training without labels; labels there are not read.
+
+    Parameters
+    ----------
+    path : a folder of images or in a layout of `open_dataset`, an image, or anything else that `cryopick pick` takes
+    others : as in `open_dataset`
+
+    Raises
+    ------
+    InputError
+        If there are no micrographs.
+    """
+    path = Path(path)
+    sets = _layout(path, micrographs)[1] if path.is_dir() else [_Set(path.stem, micrographs or [path], path)]
+    items = []
+    for one in sets:
+        for source in find_micrographs(one.images):
+            if not source.path.exists():
+                raise InputError(f"{source.path}: no such file, listed in {one.images[0]}")
+            info = probe_image(source.path)
+            size = pixel_size_angstrom or source.pixel_size_angstrom or info.pixel_size_angstrom or None
+            named = replace(source, name=f"{one.group}/{source.name}") if len(sets) > 1 else source
+            items.append(LabelledMicrograph(named, None, "sparse", one.group, info.shape_yx, size))
+    return Dataset(path, "micrographs", tuple(items), diameter=diameter)
 
 
 def looks_like_dataset(path: Path) -> bool:

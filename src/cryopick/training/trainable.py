@@ -9,7 +9,8 @@ holds
 
 For fine-tuning it may also hold `make_finetunable(task, *, train, validation, start) -> Trainable`, which learns from
 labelled data alone and knows the weights at the start (without it, `make_trainable` is called with the data), and
-`FINETUNE_TASK`, a mapping of task settings that fine-tuning changes.
+`FINETUNE_TASK`, a mapping of task settings that fine-tuning changes. A family that learns without labels says
+`NEEDS_LABELS = False`; it is then given all micrographs of a folder to train on, and none to validate.
 """
 
 from __future__ import annotations
@@ -165,6 +166,11 @@ def training_module(picker: str) -> Any:
         known = ", ".join(trainable_pickers()) or "none"
         raise SettingsError(f"picker {picker!r} has nothing to train; pickers that can be trained: {known}")
     return import_module(module)
+
+
+def needs_labels(picker: str) -> bool:
+    """False for a picker that learns from micrographs alone."""
+    return bool(getattr(training_module(picker), "NEEDS_LABELS", True))
 
 
 def find_preset(picker: str, name: str) -> Preset:

@@ -13,12 +13,12 @@ from cryopick.errors import FormatError, InputError, SettingsError
 from cryopick.geometry.units import Length
 from cryopick.io.atomic import write_text_atomic
 from cryopick.io.checkpoint import find_weights, load_checkpoint
-from cryopick.training.datasets import Dataset, open_dataset
+from cryopick.training.datasets import Dataset, open_dataset, open_micrographs
 from cryopick.training.logs import Monitor
 from cryopick.training.loop import TrainResult, train
 from cryopick.training.splits import Split, split_by_micrograph
 from cryopick.training.state import STATE_FILE
-from cryopick.training.trainable import Preset, TrainSettings, find_preset, make_trainable
+from cryopick.training.trainable import Preset, TrainSettings, find_preset, make_trainable, needs_labels
 from cryopick.workflows.settings import as_plain, convert_settings, to_toml
 
 SIMULATION = "simulation"
@@ -154,8 +154,10 @@ def train_picker(
     training_set, validation_set, split = _open_data(plan, micrographs)
     trainable = make_trainable(plan.picker, plan.preset.task, train=training_set, validation=validation_set)
     record: dict[str, Any] = {"preset": plan.preset_name, "task": as_plain(plan.preset.task), "data": plan.data}
-    if training_set is not None and validation_set is not None and split is not None:
-        record |= {"training_data": training_set.card_entry(), "validation_data": validation_set.card_entry()}
+    if training_set is not None:
+        record["training_data"] = training_set.card_entry()
+    if validation_set is not None:
+        record["validation_data"] = validation_set.card_entry()
     start_from = load_checkpoint(find_weights(plan.start), picker=plan.picker) if plan.start else None
     if start_from is not None:
         record["start"] = {"weights": Path(plan.start).name, "sha256": start_from.card.sha256}
@@ -200,6 +202,14 @@ def _open_data(
     if plan.data == SIMULATION:
         return None, None, None
     settings = plan.data_settings
+    if not needs_labels(plan.picker):
+        unlabelled = open_micrographs(
+            plan.data,
+            micrographs=micrographs,
+            diameter=settings.diameter,
+            pixel_size_angstrom=settings.pixel_size_angstrom,
+        )
+        return unlabelled, None, None
     dataset = open_dataset(
         plan.data,
         micrographs=micrographs,

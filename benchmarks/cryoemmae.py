@@ -1,0 +1,369 @@
+"""What Cryo-EMMAE reaches: real sets, stability over training sets, clusters, number of micrographs, species, cost.
+
+    python benchmarks/cryoemmae.py --real path/to/sets --output benchmarks/results --runs runs
+
+`--real` names a folder of labelled sets (images, one CSV each, set.json); their labels are used for measuring alone.
+`--parts` chooses what is measured; parts that train write their weights below `--runs` and use them again. Each part
+adds its entry to cryoemmae.json; cryoemmae.md is written from it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from cryopick.geometry.selection import SelectionSettings, select
+from cryopick.geometry.units import Length
+from cryopick.io.images import write_micrograph
+from cryopick.io.labels import Labels
+from cryopick.pickers.cryoemmae import CryoEmmaePicker
+from cryopick.simulation.imaging import Specimen, SpecimenImager
+from cryopick.simulation.micrograph import SimulatedMicrograph, simulate_micrograph
+from cryopick.simulation.proteins import random_protein
+from cryopick.simulation.suite import SUITE_PROTEINS, SuiteSet, suite_sets
+from cryopick.training.datasets import open_dataset
+from cryopick.types import Micrograph, Picks
+from cryopick.workflows.evaluate import Evaluation, evaluate
+from cryopick.workflows.machine import describe_machine
+from cryopick.workflows.train import plan_training, train_picker
+
+PARTS = ("real", "self", "stability", "clusters", "curve", "species", "cost")
+STABILITY_PROTEINS = ("globular", "ring", "barrel", "membrane")
+"""Families of the suite that one network each is trained on; other molecules of the family than the suite's."""
+SHORT = {"steps": 400, "validate_every": 200, "checkpoint_every": 400}
+SHORT_TASK = {"probe_crops": 96, "calibration_crops": 96}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--real", type=Path, help="folder of labelled sets")
+    parser.add_argument("--output", type=Path, default=Path("benchmarks/results"))
+    parser.add_argument("--runs", type=Path, default=Path("runs/cryoemmae-benchmark"))
+    parser.add_argument("--weights", type=Path, help="checkpoint instead of the shipped one")
+    parser.add_argument("--parts", nargs="*", default=list(PARTS), choices=PARTS)
+    parser.add_argument("--level", default="easy", help="level of the simulated suite that is tested on")
+    parser.add_argument("--train-only", action="store_true", help="train what the parts need, measure later")
+    args = parser.parse_args()
+    args.output.mkdir(parents=True, exist_ok=True)
+    path = args.output / "cryoemmae.json"
+    found: dict[str, object] = json.loads(path.read_text()) if path.exists() else {}
+    found["machine"] = str(describe_machine())
+    picker = CryoEmmaePicker(weights=args.weights)
+    measures = {
+        "real": lambda: real_sets(picker, args.real),
+        "self": lambda: trained_on_real(args.real, args.runs, is_measured=not args.train_only),
+        "stability": lambda: stability(args.runs, args.level, is_measured=not args.train_only),
+        "clusters": lambda: cluster_numbers(picker, args.real, args.level),
+        "curve": lambda: training_sizes(args.real, args.runs, args.level, is_measured=not args.train_only),
+        "species": lambda: species_mixture(picker),
+        "cost": lambda: cost(picker),
+    }
+    for name in args.parts:
+        if args.real is None and name in ("real", "self"):
+            continue
+        result = measures[name]()
+        if not args.train_only:
+            found[name] = result
+            # after every part, so that an interrupted measurement keeps what it has
+            path.write_text(json.dumps(found, indent=1) + "\n")
+            (args.output / "cryoemmae.md").write_text(as_markdown(found))
+            print(json.dumps(result, indent=1), flush=True)
+
+
+# ------------------------------------------------------------------------------------------------------- measuring
+
+
+def run(picker: CryoEmmaePicker, micrographs: Sequence[Micrograph], diameter: Length | None) -> list[Picks]:
+    """What `cryopick pick` does with these micrographs: prepare, pick, one threshold for all."""
+    picker = replace(picker, diameter=diameter).prepare(micrographs)
+    candidates = [picker.pick(micrograph) for micrograph in micrographs]
+    everything = [select(picks, SelectionSettings(), threshold=-np.inf) for picks in candidates]
+    threshold = picker.choose_threshold(np.concatenate([picks.kept().score for picks in everything]))
+    return [select(picks, SelectionSettings(), threshold=threshold) for picks in candidates]
+
+
+def summary(evaluation: Evaluation, picks: Sequence[Picks]) -> dict[str, float]:
+    scores = evaluation.tolerances[0]
+    return {
+        "f1": scores.counts.f1,
+        "precision": scores.counts.precision,
+        "recall": scores.counts.recall,
+        "average_precision": scores.average_precision,
+        "best_f1": scores.best_f1,
+        "picks_per_micrograph": float(np.mean([one.is_kept.sum() for one in picks])),
+    }
+
+
+def real_set(picker: CryoEmmaePicker, path: Path, *, is_given: bool = True) -> dict[str, float]:
+    dataset = open_dataset(path).labelled()
+    micrographs = [item.read() for item in dataset]
+    labels = {item.name: item.labels for item in dataset if item.labels is not None}
+    diameter = listed_diameter(path)
+    picks = run(picker, micrographs, diameter if is_given else None)
+    return summary(evaluate(picks, labels, diameter=diameter), picks)
+
+
+def listed_diameter(path: Path) -> Length:
+    items = open_dataset(path).labelled().items
+    px = float(np.median([item.diameter_px for item in items if item.diameter_px]))
+    return Length(px, px, "px")
+
+
+def real_sets(picker: CryoEmmaePicker, folder: Path) -> dict[str, dict[str, float]]:
+    found = {}
+    for path in sorted(child for child in folder.iterdir() if child.is_dir()):
+        found[path.name] = real_set(picker, path)
+        print(path.name, found[path.name], flush=True)
+    return found
+
+
+def labels_of(simulated: SimulatedMicrograph) -> Labels:
+    """Particles to be picked count; those half hidden or on junk are uncertain."""
+    return Labels(
+        xy_px=simulated.xy_px,
+        is_uncertain=~simulated.is_pickable,
+        diameter_px=float(np.median(simulated.diameter_px)) if len(simulated.diameter_px) else None,
+        micrograph_name=simulated.micrograph.name,
+    )
+
+
+def suite_scores(pickers: dict[str, CryoEmmaePicker], level: str, *, count: int = 1) -> dict[str, dict[str, float]]:
+    """F1 of each picker on the first `count` micrographs of each of the eight proteins; simulated once for all."""
+    found: dict[str, dict[str, float]] = {name: {} for name in pickers}
+    for one in suite_sets(levels=(level,)):
+        simulated = [each for _, each in zip(range(count), one.micrographs(workers=2), strict=False)]
+        diameter = Length(one.protein.diameter_angstrom, one.protein.diameter_angstrom, "A")
+        truth = {each.micrograph.name: labels_of(each) for each in simulated}
+        for name, picker in pickers.items():
+            picks = run(picker, [each.micrograph for each in simulated], diameter)
+            found[name][one.protein.family] = summary(evaluate(picks, truth, diameter=diameter), picks)["f1"]
+        print(one.name, {name: round(scores[one.protein.family], 3) for name, scores in found.items()}, flush=True)
+    for scores in found.values():
+        scores["mean"] = float(np.mean(list(scores.values())))
+    return found
+
+
+# -------------------------------------------------------------------------------------------------------- training
+
+
+def trained(folder: Path, images: Sequence[Path], diameter: Length) -> CryoEmmaePicker:
+    """A picker with a network trained on unlabelled images, or with the one that an earlier call left in `folder`."""
+    if not (folder / "weights.safetensors").exists():
+        start = time.perf_counter()
+        plan = plan_training(
+            "cryoemmae",
+            data=str(images[0].parent),
+            preset="small",
+            data_settings={"diameter": diameter},
+            task=SHORT_TASK,
+            training=SHORT,
+        )
+        train_picker(plan, folder, micrographs=images, resume=True)
+        print(f"{folder.name}: {time.perf_counter() - start:.0f} s", flush=True)
+    return CryoEmmaePicker(weights=folder)
+
+
+def images_of(path: Path) -> list[Path]:
+    return sorted(p for p in path.iterdir() if p.suffix in (".png", ".jpg", ".mrc"))
+
+
+def trained_on_real(folder: Path, runs: Path, *, is_measured: bool) -> dict[str, dict[str, float]]:
+    """Networks that saw nothing but five unlabelled micrographs of a set, measured on all of it."""
+    found = {}
+    for name in ("apoferritin", "bgal10017"):
+        picker = trained(runs / f"{name}-5", images_of(folder / name)[:5], listed_diameter(folder / name))
+        if is_measured:
+            found[name] = real_set(picker, folder / name)
+    return found
+
+
+def simulated_images(runs: Path, family: str, count: int, *, level: str = "easy") -> tuple[list[Path], Length]:
+    """Micrographs of a molecule of a suite's family that is not the suite's own, written once."""
+    number = [protein.family for protein in SUITE_PROTEINS].index(family)
+    protein = SUITE_PROTEINS[number]
+    one = SuiteSet(protein, level, number)
+    diameter = Length(protein.diameter_angstrom, protein.diameter_angstrom, "A")
+    folder = runs / "images" / family
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{family}-{index}.mrc" for index in range(count)]
+    if not all(path.exists() for path in paths):
+        imager = molecule(family, protein.diameter_angstrom, protein.pixel_size_angstrom, seed=number)
+        for index, path in enumerate(paths):
+            if not path.exists():
+                simulated = simulate_micrograph(
+                    one.recipe, 900 + number, imagers=[imager], index=index, name=path.stem, target_snr=16.0
+                )
+                write_micrograph(path, simulated.micrograph)
+    return paths, diameter
+
+
+def molecule(family: str, diameter_angstrom: float, pixel_size_angstrom: float, *, seed: int) -> SpecimenImager:
+    rng = np.random.default_rng([77, seed])
+    volume = random_protein(
+        rng, diameter_angstrom=diameter_angstrom, family=family, voxel_size_angstrom=pixel_size_angstrom
+    )
+    return SpecimenImager(Specimen(volume, diameter_angstrom), pixel_size_angstrom)
+
+
+def stability(runs: Path, level: str, *, is_measured: bool) -> dict[str, object]:
+    """Four networks, each trained on five micrographs of another protein, on all eight proteins of the suite."""
+    pickers = {}
+    for family in STABILITY_PROTEINS:
+        paths, diameter = simulated_images(runs, family, 5)
+        pickers[family] = trained(runs / f"stability-{family}", paths, diameter)
+    if not is_measured:
+        return {}
+    scores = suite_scores(pickers, level)
+    means = [one["mean"] for one in scores.values()]
+    return {"level": level, "spread": max(means) - min(means), "f1": scores}
+
+
+def training_sizes(real: Path | None, runs: Path, level: str, *, is_measured: bool) -> dict[str, object]:
+    """Quality against the number of training micrographs, simulated and real."""
+    found: dict[str, object] = {}
+    pickers = {}
+    for count in (1, 3, 5, 10):
+        paths, diameter = simulated_images(runs, "globular", count)
+        name = "stability-globular" if count == 5 else f"curve-globular-{count}"
+        pickers[str(count)] = trained(runs / name, paths, diameter)
+    if is_measured:
+        found["simulated"] = {count: one["mean"] for count, one in suite_scores(pickers, level).items()}
+    if real is not None:
+        path = real / "apoferritin"
+        on_real = {}
+        for count in (1, 3, 5, 7):
+            picker = trained(runs / f"apoferritin-{count}", images_of(path)[:count], listed_diameter(path))
+            if is_measured:
+                on_real[str(count)] = real_set(picker, path)["f1"]
+        found["apoferritin"] = on_real
+    return found
+
+
+def cluster_numbers(picker: CryoEmmaePicker, real: Path | None, level: str) -> dict[str, object]:
+    """F1, precision and recall against the number of clusters of the last refinement; 0: the training set's four."""
+    numbers = (0, 3, 4, 5, 6, 8)
+    pickers = {str(k): replace(picker, clusters=k) for k in numbers}
+    found: dict[str, object] = {"suite": suite_scores(pickers, level)}
+    if real is not None:
+        found["apoferritin"] = {name: real_set(one, real / "apoferritin") for name, one in pickers.items()}
+    return found
+
+
+# ------------------------------------------------------------------------------------------------- species and cost
+
+
+MIXTURE = (("globular", 110.0), ("barrel", 190.0), ("assembly", 320.0))
+MIXTURE_PIXEL = 3.2
+
+
+def species_mixture(picker: CryoEmmaePicker, *, count: int = 2) -> dict[str, object]:
+    """Three proteins in each micrograph: how many are found, and how many of those carry the right class."""
+    imagers = [molecule(family, size, MIXTURE_PIXEL, seed=40 + i) for i, (family, size) in enumerate(MIXTURE)]
+    base = SuiteSet(SUITE_PROTEINS[0], "easy", 0).recipe
+    recipe = replace(base, pixel_size_angstrom=MIXTURE_PIXEL)
+    sizes = tuple(Length(size, size, "A") for _, size in MIXTURE)
+    confusion = np.zeros((3, 3), int)
+    missed, extra = np.zeros(3, int), 0
+    found_picks, truth = [], {}
+    simulated = [
+        simulate_micrograph(recipe, 4242, imagers=imagers, index=i, name=f"mixture-{i}", target_snr=18.0)
+        for i in range(count)
+    ]
+    mixed = replace(picker, species=sizes)
+    candidates = [mixed.pick(one.micrograph) for one in simulated]
+    scores = np.concatenate([picks.score for picks in candidates])
+    threshold = mixed.choose_threshold(scores)
+    for one, picks in zip(simulated, candidates, strict=True):
+        kept = select(picks, SelectionSettings(), threshold=threshold).kept()
+        size_px = np.array([size for _, size in MIXTURE]) / MIXTURE_PIXEL
+        kind = np.argmin(np.abs(np.log(one.diameter_px[:, None] / size_px)), axis=1)
+        gaps = np.hypot(*(kept.xy_px[None] - one.xy_px[:, None]).transpose(2, 0, 1))
+        is_used = np.zeros(len(kept), bool)
+        for i in np.flatnonzero(one.is_pickable):
+            near = np.where(is_used, np.inf, gaps[i]) if len(kept) else np.array([np.inf])
+            j = int(np.argmin(near))
+            if near[j] <= 0.25 * one.diameter_px[i]:
+                is_used[j] = True
+                confusion[kind[i], kept.class_id[j] - 1] += 1
+            else:
+                missed[kind[i]] += 1
+        extra += int((~is_used).sum())
+        found_picks.append(kept)
+        truth[one.micrograph.name] = labels_of(one)
+    total = max(1, int(confusion.sum()))
+    return {
+        "diameters_angstrom": [size for _, size in MIXTURE],
+        "confusion": confusion.tolist(),
+        "missed": missed.tolist(),
+        "extra": extra,
+        "right_class": float(np.trace(confusion)) / total,
+        "found": total / max(1, total + int(missed.sum())),
+    }
+
+
+def cost(picker: CryoEmmaePicker, *, repeats: int = 3) -> dict[str, float]:
+    """Seconds to pick one 4096 x 4096 micrograph of particles of 108 px, after a first one that loads everything."""
+    rng = np.random.default_rng(0)
+    picker = replace(picker, diameter=Length(108, 108, "px"))
+    micrograph = Micrograph(rng.normal(size=(4096, 4096)).astype(np.float32))
+    picker.pick(micrograph)
+    start = time.perf_counter()
+    for _ in range(repeats):
+        picker.pick(micrograph)
+    return {"seconds_per_4096": (time.perf_counter() - start) / repeats}
+
+
+# --------------------------------------------------------------------------------------------------------- writing
+
+
+def as_markdown(found: dict[str, object]) -> str:
+    lines = ["# Cryo-EMMAE", "", "Made by `python benchmarks/cryoemmae.py`; tolerance 0.25 diameters.", ""]
+    for key, title in (("real", "shipped weights"), ("self", "trained on five unlabelled micrographs of the set")):
+        part = found.get(key)
+        if isinstance(part, dict):
+            lines += [f"| real set, {title} | F1 | precision | recall | best F1 | picks per micrograph |"]
+            lines += ["| --- | --- | --- | --- | --- | --- |"]
+            lines += [
+                f"| {name} | {s['f1']:.3f} | {s['precision']:.3f} | {s['recall']:.3f} | {s['best_f1']:.3f} | "
+                f"{s['picks_per_micrograph']:.1f} |"
+                for name, s in part.items()
+            ]
+            lines.append("")
+    part = found.get("stability")
+    if isinstance(part, dict):
+        lines += [f"Suite, level {part['level']}; F1 by protein of the training micrographs:", ""]
+        lines += _table("trained on", part["f1"])
+        lines += ["", f"Spread of the means: {part['spread']:.3f}", ""]
+    part = found.get("clusters")
+    if isinstance(part, dict):
+        lines += ["Number of clusters, suite:", "", *_table("clusters", part["suite"]), ""]
+        if "apoferritin" in part:
+            lines += ["Number of clusters, apoferritin:", "", *_table("clusters", part["apoferritin"]), ""]
+    part = found.get("curve")
+    if isinstance(part, dict):
+        for name, curve in part.items():
+            points = ", ".join(f"{count}: {f1:.3f}" for count, f1 in curve.items())
+            lines += [f"F1 by number of training micrographs, {name}: {points}", ""]
+    for key in ("species", "cost"):
+        part = found.get(key)
+        if isinstance(part, dict):
+            lines += [f"{key}: " + ", ".join(f"{name} {value}" for name, value in part.items()), ""]
+    return "\n".join(lines) + "\n"
+
+
+def _table(first: str, rows: dict[str, dict[str, float]]) -> list[str]:
+    columns = list(next(iter(rows.values())))
+    lines = [f"| {first} | " + " | ".join(columns) + " |", "| --- " * (len(columns) + 1) + "|"]
+    for name, row in rows.items():
+        lines.append(f"| {name} | " + " | ".join(f"{row[column]:.3f}" for column in columns) + " |")
+    return lines
+
+
+if __name__ == "__main__":
+    main()

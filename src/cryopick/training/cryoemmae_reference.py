@@ -1,0 +1,209 @@
+"""What a freshly trained encoder means: its clusters, the particle's among them, and what a candidate is worth.
+
+Truth comes from simulated micrographs alone, encoded by the same network; micrographs that it was trained on are never
+asked for labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryopick.errors import TrainingError
+from cryopick.geometry.selection import SelectionSettings, select
+from cryopick.metrics.detection import precision_recall_curve, rank_outcomes
+from cryopick.pickers.cryoemmae import Analysis, analyse
+from cryopick.pickers.cryoemmae_clusters import Clusters, evenly, fit_centres, particle_cluster, smooth_map
+from cryopick.pickers.cryoemmae_latent import PARTICLE_PX, Encoder, LatentMap, Prepared, Preprocessing, prepare_image
+from cryopick.pickers.cryoemmae_probe import Probe, fit_direction
+from cryopick.simulation.crops import Crop, CropGenerator, CropRanges
+from cryopick.simulation.recipe import LayoutRanges, Recipe
+from cryopick.training.calibrating import fit_calibration
+from cryopick.training.simulated_crops import SimulatedCrops
+from cryopick.types import Picks
+
+PICKED_RATIO = (0.6, 1.65)
+"""Particles whose diameter over the nominal one lies in this range are to be picked …"""
+UNDECIDED_RATIO = (0.45, 2.2)
+"""… those outside this one are not; crops of what lies between are left out."""
+TOLERANCE_DIAMETERS = 0.25
+CLUSTERED_VECTORS = 60_000
+REFINED_CLUSTERS = 5
+MICROGRAPH_PX, MICROGRAPH_PARTICLE_PX = 2048, (70.0, 110.0)
+"""The published chain has its lengths in pixels of a whole micrograph, so its references are such."""
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """A simulated image as the encoder sees it, and its truth.
+
+    Parameters
+    ----------
+    prepared : the image
+    xy_px : (n, 2) particles to be picked, pixels of the image before it was prepared
+    silhouettes : (h, w) bool, those of all particles, in those pixels too
+    tolerance_px : largest distance of a right pick, in those pixels too
+    """
+
+    prepared: Prepared
+    xy_px: NDArray[np.float64]
+    silhouettes: NDArray[np.bool_]
+    tolerance_px: float
+
+
+def references(crops: Iterator[Crop], *, nominal_px: float, preprocessing: Preprocessing) -> Iterator[Reference]:
+    """The crops whose particles are clearly to be picked or clearly of another size."""
+    for crop in crops:
+        size_px = float(np.median(crop.diameter_px)) if len(crop.diameter_px) else nominal_px
+        ratio = size_px / nominal_px
+        is_picked = PICKED_RATIO[0] <= ratio <= PICKED_RATIO[1]
+        if not is_picked and UNDECIDED_RATIO[0] <= ratio <= UNDECIDED_RATIO[1]:
+            continue
+        prepared = prepare_image(crop.image, diameter_px=nominal_px, preprocessing=preprocessing)
+        if prepared is None:
+            continue
+        silhouettes = (crop.instances > 0) & ~crop.junk
+        if is_picked:
+            yield Reference(prepared, crop.xy_px, silhouettes, TOLERANCE_DIAMETERS * size_px)
+        else:
+            nothing = np.zeros((0, 2)), np.zeros_like(silhouettes)
+            yield Reference(prepared, *nothing, TOLERANCE_DIAMETERS * nominal_px)
+
+
+def simulated_references(*, preprocessing: Preprocessing, seed: int, count: int, shared: int) -> list[Reference]:
+    """`count` crops, or for the published chain an eighth as many micrographs.
+
+    Parameters
+    ----------
+    seed : of the simulation; 1 shares the crops that networks are trained on
+    shared : crops of this seed that are kept on disk
+    """
+    if preprocessing == "corrected":
+        source = SimulatedCrops(seed=seed, count=shared)
+        crops = (source.crop(index) for index in range(count))
+        return list(references(crops, nominal_px=PARTICLE_PX, preprocessing=preprocessing))
+    found: list[Reference] = []
+    for index in range(max(2, count // 8)):
+        crop = simulated_micrographs(seed).crop(index)
+        nominal_px = float(np.median(crop.diameter_px)) if len(crop.diameter_px) else MICROGRAPH_PARTICLE_PX[0]
+        found += references(iter([crop]), nominal_px=nominal_px, preprocessing=preprocessing)
+    return found
+
+
+def simulated_micrographs(seed: int) -> CropGenerator:
+    """Whole simulated micrographs for the published chain."""
+    return CropGenerator(
+        Recipe(layout=LayoutRanges()),
+        seed,
+        crop_px=MICROGRAPH_PX,
+        particle_px_range=MICROGRAPH_PARTICLE_PX,
+        ranges=CropRanges(diameter_error=(1.0, 1.0), empty_probability=0.0, junk_only_probability=0.0),
+    )
+
+
+# --------------------------------------------------------------------------------------------------------- clusters
+
+
+def fit_clusters(
+    encoder: Encoder, windows: NDArray[np.float32], truth: Sequence[Reference], *, count: int, seed: int = 0
+) -> Clusters:
+    """k-means on the vectors of training windows; the particle's cluster is the one that simulated particles fall into.
+
+    Parameters
+    ----------
+    windows : (n, s, s) of training images in [0, 1]
+    truth : simulated images
+    count : of clusters, published 4
+
+    Raises
+    ------
+    TrainingError
+        If the simulated images hold no particle, or nothing else.
+    """
+    codes = encoder.encode(encoder.standardized(windows))
+    vectors = evenly(codes.reshape(-1, codes.shape[2]), CLUSTERED_VECTORS)
+    clusters = Clusters(fit_centres(vectors, count=count, seed=seed), 0)
+    labels, inside = [], []
+    for one in truth:
+        latent = encoder.dense(one.prepared.image)
+        labels.append(clusters.labels(smooth_map(latent.vectors).reshape(-1, latent.vectors.shape[2])))
+        inside.append(cells_of(one, latent).ravel())
+    try:
+        particle = particle_cluster(np.concatenate(labels), np.concatenate(inside), count=len(clusters.centres))
+    except ValueError as error:
+        raise TrainingError(f"the simulated references do not tell particles from the rest: {error}") from error
+    return Clusters(clusters.centres, particle)
+
+
+def cells_of(one: Reference, latent: LatentMap) -> NDArray[np.bool_]:
+    """(h, w) cells of a map that lie on a particle."""
+    rows, columns = latent.vectors.shape[:2]
+    place = [latent.to_image_xy(np.arange(size, dtype=np.float64)) for size in (rows, columns)]
+    column, row = (
+        np.rint(one.prepared.to_stored_xy(np.stack([values, values], axis=1))[:, axis]).astype(np.intp)
+        for axis, values in ((0, place[1]), (1, place[0]))
+    )
+    height, width = one.silhouettes.shape
+    return one.silhouettes[np.ix_(np.clip(row, 0, height - 1), np.clip(column, 0, width - 1))]
+
+
+# ------------------------------------------------------------------------------------------------------------ probe
+
+
+def outcome_of(one: Reference, found: Analysis) -> NDArray[np.bool_]:
+    """(n,) which candidates are right: each particle's nearest within the tolerance."""
+    from cryopick.geometry.pairing import candidates_within, pair_candidates
+
+    pairs = pair_candidates(candidates_within(found.stored_xy(), one.xy_px, max_distance=one.tolerance_px))
+    is_right = np.zeros(len(found.xy), bool)
+    is_right[pairs.first] = True
+    return is_right
+
+
+def fit_probe(
+    encoder: Encoder, clusters: Clusters, *, to_fit: Sequence[Reference], to_calibrate: Sequence[Reference]
+) -> tuple[Probe, dict[str, float]]:
+    """The direction that tells right candidates from wrong ones, calibrated on other crops; and how well it does there.
+
+    Raises
+    ------
+    TrainingError
+        If all candidates are right, or all wrong.
+    """
+    from cryopick.processing.probability import Calibration
+
+    features, right = [], []
+    for one in to_fit:
+        found = analyse(encoder, clusters, one.prepared, cluster_count=REFINED_CLUSTERS)
+        features.append(found.features)
+        right.append(outcome_of(one, found))
+    try:
+        weight, bias = fit_direction(np.concatenate(features), np.concatenate(right))
+    except ValueError as error:
+        raise TrainingError(f"the simulated references cannot judge the candidates: {error}") from error
+    probe = Probe(weight, bias, Calibration.none())
+    raw, is_right, outcomes = [], [], []
+    for one in to_calibrate:
+        found = analyse(encoder, clusters, one.prepared, cluster_count=REFINED_CLUSTERS)
+        score = probe.raw(found.features)
+        xy_px, score = _thinned(found.stored_xy(), score, diameter_px=one.tolerance_px / TOLERANCE_DIAMETERS)
+        outcome = rank_outcomes(xy_px, score, one.xy_px, np.zeros((0, 2)), max_distance_px=one.tolerance_px)
+        outcomes.append(outcome)
+        raw.append(outcome.score)
+        is_right.append(outcome.is_paired)
+    curve = precision_recall_curve(outcomes)
+    calibration = fit_calibration(np.concatenate(raw), np.concatenate(is_right))
+    scores = {"simulated_average_precision": curve.average_precision, "simulated_best_f1": curve.best_f1()[0]}
+    return Probe(weight, bias, calibration), scores
+
+
+def _thinned(
+    xy_px: NDArray[np.float64], score: NDArray[np.float64], *, diameter_px: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Candidates as a run selects them before its threshold."""
+    picks = Picks(xy_px=xy_px, score=score.astype(np.float32), diameter_px=np.full(len(score), diameter_px))
+    kept = select(picks, SelectionSettings(), threshold=0.0).is_kept
+    return xy_px[kept], score[kept]
