@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cryopick.errors import SettingsError, WeightsError
 from cryopick.geometry.units import Length
@@ -33,7 +34,7 @@ from cryopick.pickers.segmentation_maps import (
 )
 from cryopick.pickers.segmentation_regions import find_regions
 from cryopick.processing.dense_crf import DenseCrf, published_crf
-from cryopick.processing.scale import resample
+from cryopick.processing.scale import ScaleMap, resample
 from cryopick.types import JUNK_MAP, Micrograph, Picks
 
 BACKBONES = (
@@ -117,7 +118,7 @@ class SegmentationCrfPicker(ChoosesByExpectedF1):
 
     @property
     def calibrated_share(self) -> float:
-        return self._model().calibrations[self.crf].share
+        return self.model().calibrations[self.crf].share
 
     @property
     def dense_crf(self) -> DenseCrf:
@@ -137,10 +138,25 @@ class SegmentationCrfPicker(ChoosesByExpectedF1):
                 shape_yx=micrograph.shape_yx,
                 pixel_size_angstrom=micrograph.pixel_size_angstrom,
             )
-        model = self._model()
+        model = self.model()
         diameter_px = picker.diameter.middle_px(micrograph.pixel_size_angstrom)
         working, scale = resample(micrograph.pixels, factor=model.particle_px / diameter_px)
         maps = model.probabilities(working, crf=self.crf, dense_crf=self.dense_crf)
+        return self.read_particles(maps, micrograph, scale, diameter_px=diameter_px)
+
+    def read_particles(
+        self, maps: NDArray[np.float32], micrograph: Micrograph, scale: ScaleMap, *, diameter_px: float
+    ) -> Picks:
+        """All candidates of a map of class probabilities, best first.
+
+        Parameters
+        ----------
+        maps : (5, h, w), see `SegmentationModel.probabilities`
+        micrograph : that they are of
+        scale : from its pixels to working pixels
+        diameter_px : of particles, stored pixels
+        """
+        model = self.model()
         particle = particle_map(maps)
         regions = find_regions(
             particle,
@@ -163,7 +179,8 @@ class SegmentationCrfPicker(ChoosesByExpectedF1):
             maps={"particle probability": particle, JUNK_MAP: maps[JUNK]},
         )
 
-    def _model(self) -> SegmentationModel:
+    def model(self) -> SegmentationModel:
+        """The network that the settings ask for; loaded once per process."""
         is_small = self.backbone.endswith("small")
         if self.weights is None and not is_small:
             raise WeightsError(
@@ -173,7 +190,7 @@ class SegmentationCrfPicker(ChoosesByExpectedF1):
         head = "deeplabv3" if self.backbone.startswith("deeplabv3") else "fcn"
         backbone = "small" if is_small else self.backbone
         return load_segmentation(
-            self.weights or "segmentation_crf",
+            self.weights or "segmentation-crf",
             backbone=backbone,
             head=head,
             device=self.device,

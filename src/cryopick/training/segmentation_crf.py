@@ -65,12 +65,12 @@ class SegmentationTask:
     dropout: Annotated[float, "of torchvision's heads"] = 0.5
     batch_size: Annotated[int, "crops per batch"] = 16
     crop_px: Annotated[int, "side of a crop, working pixels (20 or, for ResNets, 80 per particle)"] = 224
-    crf_from_step: Annotated[int, "batch from which the CRFs are trained together with the network"] = 500
+    crf_from_step: Annotated[int, "batch from which the CRFs are trained together with the network"] = 430
     crf_crops: Annotated[int, "crops of a batch that the CRFs see"] = 4
     simulation_seed: Annotated[int, "seed of the simulated crops"] = 1
     distinct_crops: Annotated[int, "crops before they repeat, turned; kept on disk. 0: never repeated or kept"] = 24_576
     validation_crops: Annotated[int, "simulated crops that judge the network; other seed"] = 64
-    calibration_crops: Annotated[int, "simulated crops that probabilities are calibrated on; a third seed"] = 320
+    calibration_crops: Annotated[int, "simulated crops that probabilities are calibrated on; a third seed"] = 240
 
     def __post_init__(self) -> None:
         multiple = 16 if self.backbone == "small" else 64
@@ -84,13 +84,13 @@ PRESETS: Mapping[str, Preset] = {
     "small": Preset(
         task=SegmentationTask(),
         training=TrainSettings(
-            steps=750,
+            steps=640,
             learning_rate=1.5e-3,
             weight_decay=0.02,
             warmup_steps=40,
             gradient_clip=2.0,
             ema_decay=0.99,
-            validate_every=750,
+            validate_every=640,
             checkpoint_every=150,
             precision="bf16-mixed",
             workers=1,

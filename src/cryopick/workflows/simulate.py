@@ -21,7 +21,12 @@ from cryopick.io.atomic import write_text_atomic
 from cryopick.simulation.imaging import Specimen, SpecimenImager
 from cryopick.simulation.micrograph import SimulatedMicrograph, simulate_micrograph
 from cryopick.simulation.proteins import random_protein
-from cryopick.simulation.recipe import Range, Recipe, draw_log, recipe_from_toml, recipe_to_toml
+from cryopick.simulation.published.segmentation_crf import (
+    SegmentationCrfRecipe,
+    any_recipe_from_toml,
+    simulate_segmentation_crf,
+)
+from cryopick.simulation.recipe import Range, Recipe, draw_log, recipe_to_toml
 from cryopick.simulation.specimen import volume_from_map, volume_from_structure
 from cryopick.simulation.truth_files import is_written, write_relion_tables, write_set_json, write_simulated
 from cryopick.types import Volume
@@ -160,14 +165,11 @@ def simulate_one(settings: SimulationSettings, index: int, *, threads: int = 1) 
         species = list(range(len(settings.structures)))
         layout = replace(settings.recipe.layout, species=(len(species), len(species)))
         recipe = replace(settings.recipe, layout=layout)
-    simulated = simulate_micrograph(
-        recipe,
-        settings.seed,
-        imagers=[imager_of(settings, number) for number in species],
-        index=index,
-        name=micrograph_name(index),
-        workers=threads,
-    )
+    imagers, name = [imager_of(settings, number) for number in species], micrograph_name(index)
+    if isinstance(recipe, SegmentationCrfRecipe):
+        simulated = simulate_segmentation_crf(recipe, settings.seed, imagers=imagers, index=index, name=name)
+    else:
+        simulated = simulate_micrograph(recipe, settings.seed, imagers=imagers, index=index, name=name, workers=threads)
     return replace(simulated, species=np.array(species, dtype=np.int32)[simulated.species])
 
 
@@ -262,7 +264,7 @@ def read_settings(folder: Path) -> SimulationSettings:
         proteins=content["proteins"],
         diameter_angstrom=tuple(content["diameter_angstrom"]),
         seed=content["seed"],
-        recipe=recipe_from_toml((folder / RECIPE).read_text(encoding="utf-8")),
+        recipe=any_recipe_from_toml((folder / RECIPE).read_text(encoding="utf-8")),
     )
 
 

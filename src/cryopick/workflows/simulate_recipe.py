@@ -8,7 +8,9 @@ from pathlib import Path
 
 from cryopick.errors import InputError, SettingsError
 from cryopick.io.text import read_text
-from cryopick.simulation.recipe import RECIPE_NAMES, Recipe, named_recipe, recipe_from_toml
+from cryopick.simulation.published.segmentation_crf import NAME as SEGMENTATION_CRF
+from cryopick.simulation.published.segmentation_crf import any_recipe_from_toml, segmentation_crf_recipe
+from cryopick.simulation.recipe import RECIPE_NAMES, Recipe, named_recipe
 from cryopick.workflows.simulate import parse_range
 
 _UNITS_UM = {"": 1.0, "um": 1.0, "µm": 1.0, "A": 1e-4, "Å": 1e-4, "nm": 1e-3}
@@ -55,11 +57,13 @@ def recipe_with(
 
 
 def _base(name_or_path: str) -> Recipe:
+    if name_or_path == SEGMENTATION_CRF:
+        return segmentation_crf_recipe()
     if name_or_path in RECIPE_NAMES:
         return named_recipe(name_or_path)
     path = Path(name_or_path)
     if path.suffix.lower() == ".toml":
         if not path.is_file():
             raise InputError(f"{path}: no such file; expected a recipe in TOML")
-        return recipe_from_toml(read_text(path, what="TOML"))
+        return any_recipe_from_toml(read_text(path, what="TOML"))
     return named_recipe(name_or_path)  # raises, listing the known names

@@ -1,0 +1,1 @@
+"""Simulations as the authors of particular pickers describe them."""
