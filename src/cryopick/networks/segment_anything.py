@@ -123,6 +123,10 @@ def build_compact_sam(architecture: Mapping[str, Any]) -> nn.Module:
         raise ValueError(f"architecture names {architecture.get('network')!r}, expected {COMPACT_NAME!r}")
     size = CompactSamSize(**{name: value for name, value in architecture.items() if name != "network"})
     model: nn.Module = _transformers().SamModel(compact_config(size))
+    # as Meta's models start; the library's weights for new models are so small that training hardly begins
+    for module in model.modules():
+        if isinstance(module, torch.nn.Linear | torch.nn.Conv2d | torch.nn.ConvTranspose2d | torch.nn.Embedding):
+            module.reset_parameters()
     positions: Any = model.shared_image_embedding
     with torch.no_grad():
         positions.positional_embedding.normal_(std=POSITION_SCALE)

@@ -140,9 +140,10 @@ class SamTrainable:
     def card_entries(self, network: nn.Module) -> dict[str, Any]:
         crops = held_out_crops(self.task.calibration_crops, self.task.crop_px, seed=self.task.simulation_seed + 2000)
         sam = LoadedSam(as_segmenter(network, device=_device(network)), None)
+        score = fit_mask_score(sam, self.mapper, crops)
         return {
             "preprocessing": {"particle_px": PARTICLE_PX, "unet": self.mapper.sha256},
-            "postprocessing": {"mask_score": fit_mask_score(sam, self.mapper, crops).to_card()},
+            "postprocessing": {"mask_score": None if score is None else score.to_card()},
             "data": {"kind": "simulation", "seed": self.task.simulation_seed},
         }
 
@@ -266,8 +267,11 @@ def candidates(
     return masks.centroid_xy_px[kept], features[kept]
 
 
-def fit_mask_score(sam: LoadedSam, mapper: ParticleMapper, crops: list[Crop]) -> MaskScore:
-    """The regression on one half of the crops, its calibration on the other."""
+def fit_mask_score(sam: LoadedSam, mapper: ParticleMapper, crops: list[Crop]) -> MaskScore | None:
+    """The regression on one half of the crops, its calibration on the other.
+
+    None where either half holds no right or no wrong mask, as after a few steps of training.
+    """
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
@@ -279,6 +283,8 @@ def fit_mask_score(sam: LoadedSam, mapper: ParticleMapper, crops: list[Crop]) ->
         features = np.concatenate([features for _, features in found[start::2]])
         halves.append((features, np.concatenate(rights[start::2])))
     (features, right), (other_features, other_right) = halves
+    if any(right_half.all() or not right_half.any() for _, right_half in halves):
+        return None
     fitted = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(features, right)
     scaler, regression = fitted[0], fitted[1]
     weights = regression.coef_[0] / scaler.scale_

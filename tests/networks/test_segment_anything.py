@@ -1,0 +1,185 @@
+"""Segment Anything: published sizes, Meta's files, and a compact model of the same class."""
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+
+from safetensors.torch import save_file  # noqa: E402
+
+from cryopick.errors import WeightsError  # noqa: E402
+from cryopick.networks.segment_anything import (  # noqa: E402
+    CompactSamSize,
+    SamSegmenter,
+    build_compact_sam,
+    compact_architecture,
+    decode,
+    encode,
+    load_sam,
+    meta_config,
+)
+
+TINY = CompactSamSize(image_px=32, patch_px=8, width=16, depth=2, heads=2, decoder_width=16)
+
+
+def meta_tensors(*, width=32, depth=2, heads=2, grid=4, patch=8, window=2, channels=16, mlp=64):
+    """A checkpoint with the tensor names and shapes of Meta's program at a tenth of its size, random."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = {
+        "image_encoder.pos_embed": (1, grid, grid, width),
+        "image_encoder.patch_embed.proj.weight": (width, 3, patch, patch),
+        "image_encoder.patch_embed.proj.bias": (width,),
+        "image_encoder.neck.0.weight": (channels, width, 1, 1),
+        "image_encoder.neck.1.weight": (channels,),
+        "image_encoder.neck.1.bias": (channels,),
+        "image_encoder.neck.2.weight": (channels, channels, 3, 3),
+        "image_encoder.neck.3.weight": (channels,),
+        "image_encoder.neck.3.bias": (channels,),
+        "prompt_encoder.pe_layer.positional_encoding_gaussian_matrix": (2, channels // 2),
+        "prompt_encoder.not_a_point_embed.weight": (1, channels),
+        "prompt_encoder.no_mask_embed.weight": (1, channels),
+        "prompt_encoder.mask_downscaling.0.weight": (4, 1, 2, 2),
+        "prompt_encoder.mask_downscaling.0.bias": (4,),
+        "prompt_encoder.mask_downscaling.1.weight": (4,),
+        "prompt_encoder.mask_downscaling.1.bias": (4,),
+        "prompt_encoder.mask_downscaling.3.weight": (16, 4, 2, 2),
+        "prompt_encoder.mask_downscaling.3.bias": (16,),
+        "prompt_encoder.mask_downscaling.4.weight": (16,),
+        "prompt_encoder.mask_downscaling.4.bias": (16,),
+        "prompt_encoder.mask_downscaling.6.weight": (channels, 16, 1, 1),
+        "prompt_encoder.mask_downscaling.6.bias": (channels,),
+        "mask_decoder.iou_token.weight": (1, channels),
+        "mask_decoder.mask_tokens.weight": (4, channels),
+        "mask_decoder.output_upscaling.0.weight": (channels, channels // 4, 2, 2),
+        "mask_decoder.output_upscaling.0.bias": (channels // 4,),
+        "mask_decoder.output_upscaling.1.weight": (channels // 4,),
+        "mask_decoder.output_upscaling.1.bias": (channels // 4,),
+        "mask_decoder.output_upscaling.3.weight": (channels // 4, channels // 8, 2, 2),
+        "mask_decoder.output_upscaling.3.bias": (channels // 8,),
+        "mask_decoder.transformer.norm_final_attn.weight": (channels,),
+        "mask_decoder.transformer.norm_final_attn.bias": (channels,),
+    }
+    for number in range(4):
+        shapes[f"prompt_encoder.point_embeddings.{number}.weight"] = (1, channels)
+    for number in range(depth):
+        block = f"image_encoder.blocks.{number}"
+        side = grid if number == depth - 1 else window  # the last block attends to everything
+        shapes |= {
+            f"{block}.attn.rel_pos_h": (2 * side - 1, width // heads),
+            f"{block}.attn.rel_pos_w": (2 * side - 1, width // heads),
+            f"{block}.attn.qkv.weight": (3 * width, width),
+            f"{block}.attn.qkv.bias": (3 * width,),
+            f"{block}.attn.proj.weight": (width, width),
+            f"{block}.attn.proj.bias": (width,),
+            f"{block}.mlp.lin1.weight": (4 * width, width),
+            f"{block}.mlp.lin1.bias": (4 * width,),
+            f"{block}.mlp.lin2.weight": (width, 4 * width),
+            f"{block}.mlp.lin2.bias": (width,),
+        }
+        shapes |= {f"{block}.norm{n}.{kind}": (width,) for n in (1, 2) for kind in ("weight", "bias")}
+    attention = {
+        **{f"layers.{n}.self_attn": channels for n in (0, 1)},
+        **{f"layers.{n}.cross_attn_token_to_image": channels // 2 for n in (0, 1)},
+        **{f"layers.{n}.cross_attn_image_to_token": channels // 2 for n in (0, 1)},
+        "final_attn_token_to_image": channels // 2,
+    }
+    for name, inner in attention.items():
+        for part in ("q_proj", "k_proj", "v_proj"):
+            shapes[f"mask_decoder.transformer.{name}.{part}.weight"] = (inner, channels)
+            shapes[f"mask_decoder.transformer.{name}.{part}.bias"] = (inner,)
+        shapes[f"mask_decoder.transformer.{name}.out_proj.weight"] = (channels, inner)
+        shapes[f"mask_decoder.transformer.{name}.out_proj.bias"] = (channels,)
+    for number in (0, 1):
+        layer = f"mask_decoder.transformer.layers.{number}"
+        shapes |= {f"{layer}.norm{n}.{kind}": (channels,) for n in (1, 2, 3, 4) for kind in ("weight", "bias")}
+        shapes[f"{layer}.mlp.lin1.weight"], shapes[f"{layer}.mlp.lin1.bias"] = (mlp, channels), (mlp,)
+        shapes[f"{layer}.mlp.lin2.weight"], shapes[f"{layer}.mlp.lin2.bias"] = (channels, mlp), (channels,)
+    heads_out = {f"output_hypernetworks_mlps.{n}": channels // 8 for n in range(4)} | {"iou_prediction_head": 4}
+    for name, out in heads_out.items():
+        for n, size in enumerate((channels, channels, out)):
+            shapes[f"mask_decoder.{name}.layers.{n}.weight"] = (size, channels)
+            shapes[f"mask_decoder.{name}.layers.{n}.bias"] = (size,)
+    return {name: torch.randn(shape, generator=generator) * 0.05 for name, shape in shapes.items()}
+
+
+def test_vit_h_has_the_published_parameter_count():
+    with torch.device("meta"):
+        model = transformers.SamModel(meta_config("vit_h"))
+    learnt = sum(parameter.numel() for parameter in model.parameters())
+    fixed = model.shared_image_embedding.positional_embedding.numel()  # a buffer in Meta's program
+    assert learnt - fixed == 641_090_608
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_a_checkpoint_in_metas_layout_loads_with_its_sizes_and_values(tmp_path, suffix):
+    tensors = meta_tensors()
+    path = tmp_path / f"sam_vit_t{suffix}"
+    torch.save(tensors, path) if suffix == ".pth" else save_file(tensors, path)
+    model = load_sam(str(path))
+    vision = model.config.vision_config
+    assert (vision.image_size, vision.patch_size, vision.window_size) == (32, 8, 2)
+    assert list(vision.global_attn_indexes) == [1]
+    assert vision.num_attention_heads == 2
+    # Meta counts the last of three layers as number 2
+    last = model.mask_decoder.output_hypernetworks_mlps[3].proj_out.weight
+    assert torch.equal(last, tensors["mask_decoder.output_hypernetworks_mlps.3.layers.2.weight"])
+    middle = model.mask_decoder.iou_prediction_head.layers[0].bias
+    assert torch.equal(middle, tensors["mask_decoder.iou_prediction_head.layers.1.bias"])
+    assert torch.equal(model.vision_encoder.layers[1].attn.rel_pos_w, tensors["image_encoder.blocks.1.attn.rel_pos_w"])
+    positions = tensors["prompt_encoder.pe_layer.positional_encoding_gaussian_matrix"]
+    assert torch.equal(model.shared_image_embedding.positional_embedding, positions)
+    assert torch.equal(model.prompt_encoder.shared_embedding.positional_embedding, positions)
+    assert sum(p.numel() for p in model.parameters()) == sum(t.numel() for t in tensors.values())
+    segmenter = SamSegmenter(model.eval(), "cpu", False, "meta")
+    logits, predicted = segmenter.decode(
+        segmenter.embed(np.zeros((2, 32, 32), np.float32)), np.array([0, 1, 1]), np.array([[3.0, 4.0]] * 3)
+    )
+    assert logits.shape == (3, 3, 32, 32)
+    assert predicted.shape == (3, 3)
+
+
+def test_a_folder_in_the_layout_of_transformers_gives_the_same_model(tmp_path):
+    (tmp_path / "meta.pth").parent.mkdir(exist_ok=True)
+    torch.save(meta_tensors(), tmp_path / "meta.pth")
+    model = load_sam(str(tmp_path / "meta.pth"))
+    model.save_pretrained(tmp_path / "folder")
+    again = load_sam(str(tmp_path / "folder"))
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
+
+
+def test_other_files_are_refused_with_what_was_expected(tmp_path):
+    with pytest.raises(WeightsError, match="no such file"):
+        load_sam(str(tmp_path / "sam_vit_h_4b8939.pth"))
+    torch.save({"weight": torch.zeros(2)}, tmp_path / "other.pth")
+    with pytest.raises(WeightsError, match="no checkpoint of Segment Anything"):
+        load_sam(str(tmp_path / "other.pth"))
+    tensors = {**meta_tensors(), "mask_decoder.hf_token.weight": torch.zeros(1, 4)}
+    torch.save(tensors, tmp_path / "hq.pth")
+    with pytest.raises(WeightsError, match=r"unknown mask_decoder\.hf_token"):
+        load_sam(str(tmp_path / "hq.pth"))
+
+
+def test_the_compact_model_segments_by_points_and_learns_from_them():
+    torch.manual_seed(0)
+    model = build_compact_sam(compact_architecture(TINY))
+    embeddings = encode(model, torch.rand(2, 32, 32) * 255)
+    assert embeddings.shape == (2, 16, 4, 4)
+    logits, predicted = decode(model, embeddings[[0, 0, 1]], torch.tensor([[1.0, 2.0], [30.0, 5.0], [8.0, 8.0]]))
+    assert logits.shape == (3, 1, 16, 16)
+    assert predicted.shape == (3, 1)
+    assert not torch.allclose(logits[0], logits[1])  # the place of the prompt matters
+    (logits.square().mean() + predicted.square().mean()).backward()
+    used = [name for name, parameter in model.named_parameters() if parameter.grad is not None]
+    assert any(name.startswith("vision_encoder") for name in used)
+    assert any(name.startswith("prompt_encoder") for name in used)
+    assert not model.shared_image_embedding.positional_embedding.requires_grad
+
+
+def test_prompts_are_answered_for_their_own_tile():
+    torch.manual_seed(0)
+    segmenter = SamSegmenter(build_compact_sam(compact_architecture(TINY)).eval(), "cpu", False, "compact")
+    tiles = np.random.default_rng(0).uniform(0, 255, (3, 32, 32)).astype(np.float32)
+    together, _ = segmenter.decode(segmenter.embed(tiles), np.array([2, 0]), np.array([[5.0, 6.0], [9.0, 9.0]]))
+    alone, _ = segmenter.decode(segmenter.embed(tiles[2:]), np.array([0]), np.array([[5.0, 6.0]]))
+    np.testing.assert_allclose(together[0], alone[0], atol=1e-4)
