@@ -8,6 +8,7 @@ P. Krähenbühl and V. Koltun, NeurIPS 2011, algorithm 1: mean field with a comp
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -54,7 +55,7 @@ class ConvCrf(nn.Module):
         reach = window // 2
         along = torch.arange(-reach, reach + 1, dtype=torch.float32) ** 2 / (2 * position_sigma**2)
         self.log_position = nn.Parameter(-(along[:, None] + along[None, :]).repeat(2, 1, 1))  # (kernel, window, window)
-        self.log_inverse_sigma = nn.Parameter(torch.full((features,), -float(torch.tensor(feature_sigma).log())))
+        self.log_inverse_sigma = nn.Parameter(torch.full((features,), -math.log(feature_sigma)))
         self.log_weight = nn.Parameter(torch.tensor([position_weight, feature_weight]).log())
         self.log_unary = nn.Parameter(torch.zeros(()))
         compatibility = 1 - torch.eye(labels)

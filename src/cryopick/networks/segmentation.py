@@ -237,4 +237,4 @@ def _torchvision_model(name: str) -> Any:
     return getattr(segmentation, name)
 
 
-_INSTALL = "segmentation networks need torchvision; install it with: pip install 'cryopick[train]'"
+_INSTALL = "segmentation networks need torchvision; install it with: pip install torchvision"

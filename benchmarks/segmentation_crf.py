@@ -1,0 +1,511 @@
+"""What `segmentation-crf` reaches: real and simulated sets with and without each CRF, its own synthetic data, cost.
+
+    python benchmarks/segmentation_crf.py --real path/to/sets --recipe recipe/ --output benchmarks/results
+
+`--real` names a folder of labelled sets (images, one CSV each, set.json). `--recipe` names a folder that holds `sim/`,
+micrographs of the recipe `segmentation-crf`, and the training folders `complete/` and `sparse/`, made by
+
+    python benchmarks/segmentation_crf.py --recipe FOLDER --parts prepare
+
+Parts that are not asked for keep their earlier figures. Writes segmentation_crf.json and segmentation_crf.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from cryopick.errors import CryopickError
+from cryopick.geometry.selection import SelectionSettings, select
+from cryopick.geometry.units import Length
+from cryopick.io.labels import Labels
+from cryopick.io.raster import read_raster_image, write_png
+from cryopick.metrics.bootstrap import bootstrap
+from cryopick.metrics.detection import Counts, RankedOutcomes, match_picks, precision_recall_curve, rank_outcomes
+from cryopick.metrics.localization import centring_error
+from cryopick.metrics.segmentation import ConfusionMatrix
+from cryopick.pickers.registry import make_picker
+from cryopick.pickers.segmentation_crf import SegmentationCrfPicker
+from cryopick.pickers.segmentation_maps import CRFS, particle_map
+from cryopick.processing.scale import network_planes, resample
+from cryopick.simulation.published.segmentation_crf import WholeImageNoise, segmentation_crf_recipe
+from cryopick.simulation.suite import suite_sets
+from cryopick.training.datasets import open_dataset
+from cryopick.types import Micrograph, Picks
+from cryopick.workflows.machine import describe_machine
+from cryopick.workflows.pick_one import junk_mask
+from cryopick.workflows.simulate import SimulationSettings, simulate
+from cryopick.workflows.train import plan_training, train_picker
+
+BACKBONES = ("small", "deeplabv3-small")
+TOLERANCE = 0.25
+BOX_PICKERS = ("cryotransformer", "deepcryopicker", "cryosegnet", "blob", "general")
+"""Pickers whose centring is compared; those that are not installed or have no weights are left out."""
+
+
+@dataclass(frozen=True, eq=False)
+class TestSet:
+    """Labelled micrographs of one particle size."""
+
+    name: str
+    micrographs: Sequence[Micrograph]
+    labels: Sequence[Labels]
+    diameter_px: float
+
+    @property
+    def diameter(self) -> Length:
+        return Length(self.diameter_px, self.diameter_px, "px")
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """One micrograph under one configuration."""
+
+    counts: Counts
+    ranked: RankedOutcomes
+    offsets_px: NDArray[np.float64]
+    kept: int
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--real", type=Path, help="folder of labelled sets")
+    parser.add_argument("--recipe", type=Path, help="folder with sim/, complete/ and sparse/")
+    parser.add_argument("--parts", nargs="*", default=["real", "suite", "centring", "recipe", "removal", "cost"])
+    parser.add_argument("--levels", nargs="*", default=["easy", "medium", "hard"], help="of the simulated suite")
+    parser.add_argument("--backbones", nargs="*", default=list(BACKBONES))
+    parser.add_argument("--output", type=Path, default=Path("benchmarks/results"))
+    args = parser.parse_args()
+    path = args.output / "segmentation_crf.json"
+    found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    found["machine"] = str(describe_machine())
+    parts = {
+        "real": lambda: compare(list(real_sets(args.real)), args.backbones),
+        "suite": lambda: compare(list(simulated_sets(args.levels)), args.backbones),
+        "centring": lambda: centring(list(simulated_sets(["easy", "medium"]))),
+        "recipe": lambda: recipe_table(args.recipe),
+        "removal": lambda: label_removal(args.recipe),
+        "cost": cost,
+        "prepare": lambda: prepare(args.recipe),
+    }
+    needs = {"real": args.real, **dict.fromkeys(("recipe", "removal", "prepare"), args.recipe)}
+    for name in args.parts:
+        if name in needs and needs[name] is None:
+            continue
+        found[name] = parts[name]()
+        args.output.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(found, indent=1) + "\n")
+        (args.output / "segmentation_crf.md").write_text(as_markdown(found))
+    print(as_markdown(found))
+
+
+# ------------------------------------------------------------------------------------------------------------- data
+
+
+def real_sets(folder: Path) -> Iterator[TestSet]:
+    for path in sorted(child for child in folder.iterdir() if child.is_dir()):
+        dataset = open_dataset(path).labelled()
+        labels = [item.labels for item in dataset if item.labels is not None]
+        diameter_px = float(np.median([one.diameter_px for one in labels if one.diameter_px]))
+        yield TestSet(path.name, [item.read() for item in dataset], labels, diameter_px)
+
+
+def simulated_sets(levels: Sequence[str]) -> Iterator[TestSet]:
+    for one in suite_sets(levels=tuple(levels)):
+        simulated = list(one.micrographs())
+        labels = [Labels(xy_px=each.xy_px, is_uncertain=~each.is_pickable) for each in simulated]
+        diameter_px = one.protein.diameter_angstrom / one.protein.pixel_size_angstrom
+        yield TestSet(one.name, [each.micrograph for each in simulated], labels, diameter_px)
+
+
+# --------------------------------------------------------------------------------------------- with and without CRF
+
+
+def compare(sets: list[TestSet], backbones: Sequence[str]) -> dict[str, Any]:
+    """Every backbone with every CRF on every set, as `cryopick pick` cuts each; and CRFs against none, paired."""
+    found: dict[str, Any] = {}
+    for backbone in backbones:
+        results: dict[str, list[Result]] = {crf: [] for crf in CRFS}
+        rows: dict[str, Any] = {}
+        for one in sets:
+            pickers = {crf: SegmentationCrfPicker(diameter=one.diameter, backbone=backbone, crf=crf) for crf in CRFS}
+            picks: dict[str, list[Picks]] = {crf: [] for crf in CRFS}
+            seconds = dict.fromkeys(CRFS, 0.0)
+            for micrograph in one.micrographs:
+                for crf, maps, picker, scale in maps_of(pickers, micrograph, one.diameter_px, seconds):
+                    picks[crf].append(picker.read_particles(maps, micrograph, scale, diameter_px=one.diameter_px))
+            for crf in CRFS:
+                scored = judge(pickers[crf], picks[crf], one)
+                results[crf] += scored
+                rows[f"{one.name} {crf}"] = summary(scored, one.diameter_px)
+                print(backbone, one.name, crf, rows[f"{one.name} {crf}"], flush=True)
+        paired = {crf: paired_difference(results["none"], results[crf]) for crf in CRFS if crf != "none"}
+        total = {crf: summary(results[crf], float("nan")) for crf in CRFS}
+        found[backbone] = {"rows": rows, "paired": paired, "total": total}
+    return found
+
+
+def maps_of(pickers, micrograph, diameter_px, seconds):
+    """The maps of every CRF on one pass of the network."""
+    model = pickers["none"].model()
+    working, scale = resample(micrograph.pixels, factor=model.particle_px / diameter_px)
+    planes = network_planes(working, particle_px=model.particle_px)
+    maps = model.dense(planes)
+    for crf, picker in pickers.items():
+        start = time.perf_counter()
+        refined = model.refined(maps, planes[0], crf=crf, dense_crf=picker.dense_crf)
+        seconds[crf] += time.perf_counter() - start
+        yield crf, refined, picker, scale
+
+
+def judge(picker, candidates: Sequence[Picks], one: TestSet) -> list[Result]:
+    """Select as a run does, one threshold for the set, and match to the labels."""
+    masks = [junk_mask(picks) for picks in candidates]
+    thinned = [
+        select(picks, SelectionSettings(), threshold=-np.inf, junk_mask=mask).kept()
+        for picks, mask in zip(candidates, masks, strict=True)
+    ]
+    threshold = picker.choose_threshold(np.concatenate([picks.score for picks in thinned]))
+    results = []
+    for picks, labels in zip(thinned, one.labels, strict=True):
+        certain, doubtful = labels.xy_px[~labels.is_uncertain], labels.xy_px[labels.is_uncertain]
+        kept = picks.xy_px[picks.score >= np.float32(threshold)]
+        reach = TOLERANCE * one.diameter_px
+        match = match_picks(kept, certain, doubtful, max_distance_px=reach)
+        offsets = kept[match.pairs.first] - certain[match.pairs.second]
+        ranked = rank_outcomes(picks.xy_px, picks.score, certain, doubtful, max_distance_px=reach)
+        results.append(Result(match.counts, ranked, offsets / one.diameter_px, len(kept)))
+    return results
+
+
+def summary(results: Sequence[Result], diameter_px: float) -> dict[str, float]:
+    counts = sum((one.counts for one in results), Counts())
+    offsets = np.concatenate([one.offsets_px for one in results])
+    return {
+        "f1": counts.f1,
+        "precision": counts.precision,
+        "recall": counts.recall,
+        "average_precision": precision_recall_curve([one.ranked for one in results]).average_precision,
+        "centring": float(np.median(np.hypot(*offsets.T))) if len(offsets) else float("nan"),
+        "picks_per_micrograph": float(np.mean([one.kept for one in results])),
+        "diameter_px": diameter_px,
+    }
+
+
+def paired_difference(without: Sequence[Result], with_crf: Sequence[Result]) -> dict[str, Any]:
+    """With minus without, and 95 % intervals over micrographs, the same resampled micrographs on both sides."""
+    tables = [np.array([[r.counts.true_positive, r.counts.false_positive, r.counts.false_negative] for r in side])
+              for side in (without, with_crf)]  # fmt: skip
+
+    def scores(weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        rows = []
+        for table, side in zip(tables, (without, with_crf), strict=True):
+            true, false, missed = weights @ table
+            curve = precision_recall_curve([one.ranked for one in side], weights=weights)
+            rows.append((true, false, missed, curve))
+        (t0, f0, m0, c0), (t1, f1, m1, c1) = rows
+        precision = t0 / max(t0 + f0, 1)
+        is_as_precise = c1.precision >= precision
+        recall = float(c1.recall[is_as_precise].max(initial=0.0))
+        difference = 2 * t1 / max(2 * t1 + f1 + m1, 1) - 2 * t0 / max(2 * t0 + f0 + m0, 1)
+        return np.array([difference, recall - t0 / max(t0 + m0, 1), c1.average_precision - c0.average_precision])
+
+    everything = scores(np.ones(len(without)))
+    intervals = bootstrap(
+        scores,
+        micrograph_count=len(without),
+        generator=np.random.default_rng(0),
+        resamples=400,
+        confidence=0.95,
+        size=3,
+    )
+    names = ("f1", "recall_at_equal_precision", "average_precision")
+    return {
+        name: {"difference": float(value), "low": interval.low, "high": interval.high}
+        for name, value, interval in zip(names, everything, intervals, strict=True)
+    }
+
+
+def centring(sets: list[TestSet]) -> dict[str, float]:
+    """Median distance of right picks from the true centre, in diameters, of this picker and of others."""
+    found: dict[str, float] = {}
+    names = [("segmentation-crf", {}), ("segmentation-crf", {"backbone": "deeplabv3-small"})]
+    for name, settings in [*names, *((other, {}) for other in BOX_PICKERS)]:
+        offsets = []
+        try:
+            for one in sets:
+                picker = make_picker(name, diameter=one.diameter, **settings)
+                if hasattr(picker, "prepare"):
+                    picker = picker.prepare(list(one.micrographs))
+                candidates = [picker.pick(micrograph) for micrograph in one.micrographs]
+                if hasattr(picker, "choose_threshold"):
+                    offsets += [each.offsets_px for each in judge(picker, candidates, one)]
+                else:
+                    for picks, labels in zip(candidates, one.labels, strict=True):
+                        kept = select(picks, SelectionSettings(), threshold=picker.default_threshold).kept()
+                        certain = labels.xy_px[~labels.is_uncertain]
+                        match = match_picks(
+                            kept.xy_px, certain, np.zeros((0, 2)), max_distance_px=TOLERANCE * one.diameter_px
+                        )
+                        offsets.append((kept.xy_px[match.pairs.first] - certain[match.pairs.second]) / one.diameter_px)
+        except CryopickError as error:
+            print(f"{name} is left out: {error}", flush=True)
+            continue
+        title = " ".join([name, *settings.values()])
+        joined = np.concatenate(offsets)
+        found[title] = centring_error(joined, np.zeros_like(joined)).median_px
+        print(title, found[title], flush=True)
+    return found
+
+
+# --------------------------------------------------------------------------------------------- the synthetic recipe
+
+
+MICROGRAPHS, SIDE_PX, PARTICLES = 20, 2048, 38
+"""Of the reduced set: a quarter of the published area with a quarter of its 150 particles, so that density and noise
+are the published ones, and fewer of them (84)."""
+WITHHELD_SHARE = 0.2
+TRAINING = {"steps": 280, "learning_rate": 1.5e-3, "warmup_steps": 20, "ema_decay": 0.98, "validate_every": 280}
+TRAINING |= {"gradient_clip": 2.0, "precision": "bf16-mixed", "workers": 1}
+
+
+def prepare(folder: Path) -> dict[str, Any]:
+    """Simulate the recipe, withhold labels, and train on all labels and on those that are left."""
+    recipe = replace(
+        segmentation_crf_recipe(),
+        shape_yx=(SIDE_PX, SIDE_PX),
+        segmentation_crf=WholeImageNoise(particles=PARTICLES),
+    )
+    settings = SimulationSettings(diameter_angstrom=(191.0, 191.0), recipe=recipe, seed=7)
+    simulate(folder / "sim", settings, count=MICROGRAPHS)
+    withheld = withhold(folder / "sim", folder / "withheld")
+    (folder / "withheld.json").write_text(json.dumps(withheld) + "\n")
+    for name, data, labels in (("complete", "sim", "complete"), ("sparse", "withheld", "sparse")):
+        task = {"batch_size": 8, "crf_crops": 4 if name == "complete" else 0, "crf_from_step": 180}
+        plan = plan_training(
+            "segmentation-crf",
+            data=str(folder / data),
+            data_settings={"labels": labels, "validation_fraction": 0.25},
+            task=task,
+            training=TRAINING,
+        )
+        result = train_picker(plan, folder / name)
+        print(name, dict(result.scores), flush=True)
+    return {"micrographs": MICROGRAPHS, "side_px": SIDE_PX, "particles": PARTICLES, "steps": TRAINING["steps"]}
+
+
+def withhold(source: Path, target: Path) -> dict[str, list[int]]:
+    """A copy of a simulation without a fifth of its labels, in table and mask; the rows taken out, by micrograph."""
+    rng, removed = np.random.default_rng(0), {}
+    for part in ("micrographs", "masks", "truth"):
+        (target / part).mkdir(parents=True, exist_ok=True)
+        for path in sorted((source / part).iterdir()):
+            copy = target / part / path.name
+            copy.unlink(missing_ok=True)
+            if path.suffix == ".csv":
+                head, *rows = path.read_text().splitlines()
+                taken = sorted(rng.choice(len(rows), round(WITHHELD_SHARE * len(rows)), replace=False).tolist())
+                removed[path.stem] = taken
+                copy.write_text("\n".join([head, *(row for i, row in enumerate(rows) if i not in taken)]) + "\n")
+            elif not path.name.endswith("_instances.png"):
+                os.link(path, copy)
+    for stem, taken in removed.items():
+        name = f"{stem}_instances.png"
+        instances = np.rint(read_raster_image(source / "masks" / name).pixels).astype(np.int64)
+        is_left = np.ones(int(instances.max()) + 1, bool)
+        is_left[[0, *(i + 1 for i in taken)]] = False
+        number = np.where(is_left, np.cumsum(is_left), 0)
+        write_png(target / "masks" / name, number[instances].astype(np.uint16))
+    return removed
+
+
+def held_out(folder: Path, name: str) -> list[Any]:
+    """Micrographs that a training did not see."""
+    split = json.loads((folder / name / "split.json").read_text())
+    return list(open_dataset(folder / "sim").take(split["validation"]).labelled())
+
+
+def recipe_table(folder: Path) -> dict[str, Any]:
+    """Pixel and particle scores on held-out micrographs, masks compared at the resolution of the micrograph."""
+    found: dict[str, Any] = {}
+    items = held_out(folder, "complete")
+    for weights, title in ((None, "shipped"), (folder / "complete" / "weights.safetensors", "trained on the recipe")):
+        for backbone in BACKBONES:
+            matrices = {crf: ConfusionMatrix.empty(2) for crf in CRFS}
+            results: dict[str, list[Result]] = {crf: [] for crf in CRFS}
+            for item in items:
+                micrograph, diameter_px = item.read(), float(item.diameter_px)
+                one = TestSet(item.name, [micrograph], [item.labels], diameter_px)
+                pickers = {
+                    crf: SegmentationCrfPicker(diameter=one.diameter, backbone=backbone, crf=crf, weights=weights)
+                    for crf in CRFS
+                }
+                truth = read_raster_image(item.instances_path).pixels > 0
+                for crf, maps, picker, scale in maps_of(pickers, micrograph, diameter_px, dict.fromkeys(CRFS, 0.0)):
+                    probability = stored_resolution(particle_map(maps), picker.model().stride_px, scale, truth.shape)
+                    matrices[crf] += ConfusionMatrix.of(truth, probability > 0.5, classes=2)
+                    picks = picker.read_particles(maps, micrograph, scale, diameter_px=diameter_px)
+                    results[crf] += judge(picker, [picks], one)
+            for crf in CRFS:
+                matrix = matrices[crf]
+                found[f"{title}: {backbone} {crf}"] = {
+                    "accuracy": matrix.accuracy,
+                    "pixel_precision": float(matrix.precision[1]),
+                    "pixel_recall": float(matrix.recall[1]),
+                    "pixel_iou": float(matrix.iou[1]),
+                    "pixel_f1": float(matrix.f1[1]),
+                    "mean_iou": matrix.mean_iou,
+                    **{f"particle_{key}": value for key, value in summary(results[crf], diameter_px).items()},
+                }
+                print(title, backbone, crf, found[f"{title}: {backbone} {crf}"], flush=True)
+    found["micrographs"] = len(items)
+    return found
+
+
+def stored_resolution(values: NDArray[np.float32], stride_px: int, scale: Any, shape_yx: Any) -> NDArray[np.float32]:
+    """A map on the pixels of the micrograph, linearly, cell centres where they belong."""
+    height, width = shape_yx
+    factor_y, factor_x = scale.factor_yx
+    x = ((np.arange(width) + 0.5) * factor_x / stride_px - 0.5).astype(np.float32)
+    y = ((np.arange(height) + 0.5) * factor_y / stride_px - 0.5).astype(np.float32)
+    grid_x, grid_y = np.broadcast_to(x, shape_yx), np.broadcast_to(y[:, None], shape_yx)
+    warped = cv2.remap(
+        values, np.ascontiguousarray(grid_x), np.ascontiguousarray(grid_y), cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_REPLICATE,
+    )  # fmt: skip
+    return np.asarray(warped, np.float32)
+
+
+def label_removal(folder: Path) -> dict[str, float]:
+    """Of the particles whose labels were withheld from training, how many the trained network finds."""
+    withheld = json.loads((folder / "withheld.json").read_text())
+    weights = folder / "sparse" / "weights.safetensors"
+    trained_on = json.loads((folder / "sparse" / "split.json").read_text())["train"]
+    found: dict[str, float] = {}
+    for backbone in BACKBONES:
+        removed = kept = total_removed = total_kept = picks_made = 0
+        for item in open_dataset(folder / "sim").take(trained_on).labelled():
+            micrograph, diameter_px = item.read(), float(item.diameter_px or 0)
+            picker = SegmentationCrfPicker(
+                diameter=Length(diameter_px, diameter_px, "px"), backbone=backbone, weights=weights
+            )
+            candidates = picker.pick(micrograph)
+            chosen = select(candidates, SelectionSettings(), threshold=-np.inf, junk_mask=junk_mask(candidates)).kept()
+            threshold = picker.choose_threshold(chosen.score)
+            xy_px = chosen.xy_px[chosen.score >= np.float32(threshold)]
+            reach = TOLERANCE * diameter_px
+            match = match_picks(xy_px, item.labels.xy_px, np.zeros((0, 2)), max_distance_px=reach)
+            is_found = np.zeros(len(item.labels.xy_px), bool)
+            is_found[match.pairs.second] = True
+            is_removed = np.zeros(len(is_found), bool)
+            is_removed[withheld[Path(item.name).stem]] = True
+            removed += int(is_found[is_removed].sum())
+            kept += int(is_found[~is_removed].sum())
+            total_removed += int(is_removed.sum())
+            total_kept += int((~is_removed).sum())
+            picks_made += len(xy_px)
+        found[f"{backbone}: removed particles"] = total_removed
+        found[f"{backbone}: recall of removed"] = removed / max(total_removed, 1)
+        found[f"{backbone}: recall of labelled"] = kept / max(total_kept, 1)
+        found[f"{backbone}: strict precision"] = kept / max(picks_made, 1)
+        found[f"{backbone}: curated precision"] = (kept + removed) / max(picks_made, 1)
+    return found
+
+
+# ------------------------------------------------------------------------------------------------------------- cost
+
+
+def cost() -> dict[str, float]:
+    """Seconds for one 4096 x 4096 micrograph with particles of 108 px, resampling to picks, and of the CRF in it."""
+    rng = np.random.default_rng(0)
+    micrograph = Micrograph(rng.normal(size=(4096, 4096)).astype(np.float32), pixel_size_angstrom=1.77)
+    found: dict[str, float] = {}
+    for backbone in BACKBONES:
+        for crf in CRFS:
+            picker = SegmentationCrfPicker(diameter=Length(108.0, 108.0, "px"), backbone=backbone, crf=crf)
+            times = []
+            for _ in range(3):
+                start = time.perf_counter()
+                picker.pick(micrograph)
+                times.append(time.perf_counter() - start)
+            found[f"{backbone} {crf}"] = min(times)
+        for crf in CRFS[1:]:
+            found[f"{backbone} {crf}: CRF alone"] = found[f"{backbone} {crf}"] - found[f"{backbone} none"]
+    return found
+
+
+# ---------------------------------------------------------------------------------------------------------- writing
+
+
+def as_markdown(found: dict[str, Any]) -> str:
+    lines = ["# Segmentation + conditional random field", "", "Made by `python benchmarks/segmentation_crf.py`.", ""]
+    for part, title in (("real", "Real sets"), ("suite", "Simulated suite")):
+        if part not in found:
+            continue
+        lines += [f"## {title}, diameter given, tolerance 0.25", ""]
+        for backbone, entry in found[part].items():
+            lines += [
+                f"### {backbone}",
+                "",
+                "| set | CRF | F1 | precision | recall | average precision | centring, D | picks |",
+            ]
+            lines += ["| --- | --- | --- | --- | --- | --- | --- | --- |"]
+            rows = {**entry["rows"], **{f"**all** {crf}": value for crf, value in entry["total"].items()}}
+            if part == "suite":
+                rows = levels(entry["rows"]) | {f"**all** {crf}": value for crf, value in entry["total"].items()}
+            for name, row in rows.items():
+                set_name, crf = name.rsplit(" ", 1)
+                lines.append(
+                    f"| {set_name} | {crf} | {row['f1']:.3f} | {row['precision']:.3f} | {row['recall']:.3f} | "
+                    f"{row['average_precision']:.3f} | {row['centring']:.3f} | {row['picks_per_micrograph']:.1f} |"
+                )
+            lines += ["", "With CRF minus without, 95 % interval over micrographs:", ""]
+            lines += ["| CRF | F1 | recall at equal precision | average precision |", "| --- | --- | --- | --- |"]
+            for crf, row in entry["paired"].items():
+                cells = [f"{v['difference']:+.4f} ({v['low']:+.4f} to {v['high']:+.4f})" for v in row.values()]
+                lines.append(f"| {crf} | {' | '.join(cells)} |")
+            lines.append("")
+    if "centring" in found:
+        lines += ["## Median centring error on the suite (easy, medium), diameters", ""]
+        lines += [f"- {name}: {value:.4f}" for name, value in found["centring"].items()] + [""]
+    if "recipe" in found:
+        entry = found["recipe"]
+        lines += [f"## Synthetic recipe, {entry['micrographs']} held-out micrographs", ""]
+        names = ("accuracy", "precision", "recall", "IoU", "F1", "mean IoU", "particle F1", "centring, D")
+        keys = ("accuracy", "pixel_precision", "pixel_recall", "pixel_iou", "pixel_f1", "mean_iou", "particle_f1",
+                "particle_centring")  # fmt: skip
+        lines += [f"| weights: network, CRF | {' | '.join(names)} |", "| --- " * (len(names) + 1) + "|"]
+        for name, row in entry.items():
+            if isinstance(row, dict):
+                lines.append(f"| {name} | {' | '.join(f'{row[key]:.3f}' for key in keys)} |")
+        lines.append("")
+    for part, title in (("removal", "Labels removed from training"), ("cost", "Seconds per 4096 x 4096 micrograph")):
+        if part in found:
+            lines += [f"## {title}", ""] + [f"- {name}: {value:.3f}" for name, value in found[part].items()] + [""]
+    return "\n".join(lines)
+
+
+def levels(rows: dict[str, Any]) -> dict[str, Any]:
+    """Rows of a suite averaged over its proteins."""
+    groups: dict[str, list[dict[str, float]]] = {}
+    for name, row in rows.items():
+        set_name, crf = name.rsplit(" ", 1)
+        groups.setdefault(f"mean {set_name.rsplit('-', 1)[1]} {crf}", []).append(row)
+    return {
+        name: {key: float(np.nanmean([row[key] for row in group])) for key in group[0]}
+        for name, group in groups.items()
+    }
+
+
+if __name__ == "__main__":
+    main()
