@@ -38,6 +38,12 @@ weights:
 	mkdir -p src/cryopick/weights
 	cp runs/general/weights.safetensors src/cryopick/weights/general.safetensors
 	cp runs/general/weights.json src/cryopick/weights/general.json
+	$(BIN)/cryopick train cryosegnet --preset small -o runs/cryosegnet --resume
+	cp runs/cryosegnet/weights.safetensors src/cryopick/weights/cryosegnet.safetensors
+	cp runs/cryosegnet/weights.json src/cryopick/weights/cryosegnet.json
+	$(BIN)/cryopick train cryosegnet --preset sam -o runs/cryosegnet-sam --resume
+	cp runs/cryosegnet-sam/weights.safetensors src/cryopick/weights/cryosegnet_sam.safetensors
+	cp runs/cryosegnet-sam/weights.json src/cryopick/weights/cryosegnet_sam.json
 
 clean:
 	rm -rf .venv $(DEMO)

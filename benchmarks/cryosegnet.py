@@ -1,0 +1,395 @@
+"""What `cryosegnet` reaches, step by step: U-Net alone, with Segment Anything, with post-processing; grid and peaks.
+
+    python benchmarks/cryosegnet.py --real path/to/sets --output benchmarks/results
+
+`--real` names a folder of labelled sets (images, one CSV each, set.json); without it only simulation is measured. One
+setting serves all sets. Every part adds to cryosegnet.json and cryosegnet.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cryopick.geometry.selection import SelectionSettings, select
+from cryopick.geometry.units import Length
+from cryopick.io.images import write_micrograph
+from cryopick.io.labels import Labels
+from cryopick.pickers.cryosegnet import CryoSegNetPicker
+from cryopick.processing.mask_generation import point_grid
+from cryopick.simulation.micrograph import SimulatedMicrograph
+from cryopick.simulation.suite import suite_sets
+from cryopick.training.datasets import Dataset, open_dataset
+from cryopick.types import Micrograph, Picks
+from cryopick.workflows.evaluate import evaluate
+from cryopick.workflows.machine import describe_machine
+from cryopick.workflows.pick_one import junk_mask
+
+PARTS = ("real", "grid", "cost", "suite", "finetune", "overfit")
+STEPS: Mapping[str, Mapping[str, Any]] = {
+    "U-Net alone": {"segmenter": "none"},
+    "+ SAM": {"postprocessing": "none"},
+    "+ SAM + published post-processing": {"postprocessing": "published"},
+    "+ SAM + corrected post-processing (default)": {},
+    "default, grid prompts": {"prompts": "grid"},
+    "+ SAM + published post-processing, grid prompts": {"postprocessing": "published", "prompts": "grid"},
+}
+SUITE_STEPS = ("U-Net alone", "+ SAM", "+ SAM + corrected post-processing (default)")
+OVERFIT_SIDE_PX = 256
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--real", type=Path, help="folder of labelled sets")
+    parser.add_argument("--output", type=Path, default=Path("benchmarks/results"))
+    parser.add_argument("--weights", type=Path, help="U-Net instead of the shipped one")
+    parser.add_argument("--sam", help="Segment Anything instead of the shipped one")
+    parser.add_argument("--parts", nargs="*", default=list(PARTS), choices=PARTS)
+    parser.add_argument("--levels", nargs="*", default=["easy", "medium", "hard"], help="of the simulated suite")
+    parser.add_argument("--finetune-on", default="bgal10017", help="real set; half of its micrographs teach")
+    parser.add_argument("--steps", type=int, default=60, help="of fine-tuning and of learning by heart")
+    args = parser.parse_args()
+    picker = CryoSegNetPicker(weights=args.weights, sam=args.sam)
+    args.output.mkdir(parents=True, exist_ok=True)
+    path = args.output / "cryosegnet.json"
+    found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    found["machine"] = str(describe_machine())
+    measures = {
+        "real": lambda: real_sets(picker, args.real),
+        "grid": lambda: grid_coverage(args.real),
+        "cost": lambda: cost(picker),
+        "suite": lambda: suite(picker, args.levels),
+        "finetune": lambda: finetuned(args.real / args.finetune_on, steps=args.steps),
+        "overfit": lambda: overfit(args.output / "cryosegnet_overfit.png", steps=args.steps),
+    }
+    for part in args.parts:
+        if part in ("real", "grid", "finetune") and args.real is None:
+            continue
+        found[part] = measures[part]()
+        # after every part, so that an interrupted measurement keeps what it has
+        path.write_text(json.dumps(found, indent=1) + "\n")
+        (args.output / "cryosegnet.md").write_text(as_markdown(found))
+    print(as_markdown(found))
+
+
+# --------------------------------------------------------------------------------------------------------- picking
+
+
+def run(picker: CryoSegNetPicker, micrographs: Sequence[Micrograph]) -> list[Picks]:
+    """What `cryopick pick` does with these micrographs: prepare, pick, one threshold for all."""
+    picker = picker.prepare(micrographs)
+    candidates = [picker.pick(micrograph) for micrograph in micrographs]
+    masks = [junk_mask(picks) for picks in candidates]
+    settings = SelectionSettings()
+    everything = [
+        select(picks, settings, threshold=-np.inf, junk_mask=mask)
+        for picks, mask in zip(candidates, masks, strict=True)
+    ]
+    threshold = picker.choose_threshold(np.concatenate([picks.kept().score for picks in everything]))
+    return [
+        select(picks, settings, threshold=threshold, junk_mask=mask)
+        for picks, mask in zip(candidates, masks, strict=True)
+    ]
+
+
+def scored(picks: Sequence[Picks], labels: Mapping[str, Labels], diameter: Length) -> dict[str, float]:
+    scores = evaluate(picks, labels, diameter=diameter).main
+    return {
+        "f1": scores.counts.f1,
+        "precision": scores.counts.precision,
+        "recall": scores.counts.recall,
+        "average_precision": scores.average_precision,
+        "best_f1": scores.best_f1,
+        "picks_per_micrograph": float(np.mean([one.is_kept.sum() for one in picks])),
+    }
+
+
+def opened(path: Path) -> tuple[Dataset, list[Micrograph], dict[str, Labels], Length]:
+    dataset = open_dataset(path).labelled()
+    labels = {item.name: item.labels for item in dataset if item.labels is not None}
+    listed_px = float(np.median([one.diameter_px for one in labels.values() if one.diameter_px]))
+    return dataset, [item.read() for item in dataset], labels, Length(listed_px, listed_px, "px")
+
+
+def real_sets(picker: CryoSegNetPicker, folder: Path) -> dict[str, dict[str, dict[str, float]]]:
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for path in sorted(child for child in folder.iterdir() if child.is_dir()):
+        _, micrographs, labels, given = opened(path)
+        prepared = replace(picker, diameter=given).prepare(micrographs)
+        found[path.name] = {}
+        for name, changes in STEPS.items():
+            found[path.name][name] = scored(run(replace(prepared, **changes), micrographs), labels, given)
+            print(path.name, name, {key: round(value, 3) for key, value in found[path.name][name].items()}, flush=True)
+        measured = run(picker, micrographs)
+        found[path.name]["default, diameter measured"] = scored(measured, labels, given)
+    return found
+
+
+def grid_coverage(folder: Path) -> dict[str, float]:
+    """Share of labelled particles whose disc holds a point of the published 32 x 32 grid, on each set."""
+    found = {}
+    for path in sorted(child for child in folder.iterdir() if child.is_dir()):
+        dataset = open_dataset(path).labelled()
+        held = total = 0
+        for item in dataset:
+            if item.labels is None or len(item.labels) == 0 or item.diameter_px is None:
+                continue
+            grid = point_grid(item.shape_yx)
+            gap = np.hypot(*(item.labels.xy_px[:, None] - grid[None]).transpose(2, 0, 1)).min(axis=1)
+            held += int((gap <= item.diameter_px / 2).sum())
+            total += len(gap)
+        if total:
+            found[path.name] = held / total
+    return found
+
+
+def labels_of(simulated: SimulatedMicrograph) -> Labels:
+    """Particles to be picked count; those half hidden or on junk are uncertain."""
+    return Labels(
+        xy_px=simulated.xy_px,
+        is_uncertain=~simulated.is_pickable,
+        diameter_px=float(np.median(simulated.diameter_px)) if len(simulated.diameter_px) else None,
+        micrograph_name=simulated.micrograph.name,
+    )
+
+
+def suite(picker: CryoSegNetPicker, levels: Sequence[str]) -> dict[str, dict[str, dict[str, float]]]:
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for one in suite_sets(levels=tuple(levels)):
+        simulated = list(one.micrographs())
+        diameter = Length(one.protein.diameter_angstrom, one.protein.diameter_angstrom, "A")
+        micrographs = [each.micrograph for each in simulated]
+        truth = {each.micrograph.name: labels_of(each) for each in simulated}
+        prepared = replace(picker, diameter=diameter).prepare(micrographs)
+        found[one.name] = {
+            name: scored(run(replace(prepared, **STEPS[name]), micrographs), truth, diameter) for name in SUITE_STEPS
+        }
+        print(one.name, {name: round(entry["f1"], 3) for name, entry in found[one.name].items()}, flush=True)
+    return found
+
+
+# ------------------------------------------------------------------------------------------------------------ cost
+
+
+def cost(picker: CryoSegNetPicker, *, repeats: int = 3) -> dict[str, float]:
+    """Seconds per micrograph of 4096 x 4096 pixels full of particles of 108, and of a ViT-H with the 32 x 32 grid.
+
+    The latter is estimated from one windowed and one global layer of its image encoder, its neck, and one batch of 64
+    prompts; U-Net, denoising and post-processing are left out.
+    """
+    import torch
+
+    torch.set_num_threads(2)
+    size = Length(108.0, 108.0, "px")
+    micrograph = crowded_micrograph(4096, diameter_px=108.0)
+    prepared = replace(picker, diameter=size, working_diameter=size)
+    prepared.pick(micrograph)
+    start, cpu = time.perf_counter(), time.process_time()
+    for _ in range(repeats):
+        picks = prepared.pick(micrograph)
+    wall, used = (time.perf_counter() - start) / repeats, (time.process_time() - cpu) / repeats
+    embedding, decoding = vit_h_seconds()
+    estimate = embedding["cpu"] + 16 * decoding["cpu"]
+    return {
+        "seconds": wall,
+        "cpu_seconds": used,
+        "candidates": float(len(picks)),
+        "vit_h_encoder_cpu_seconds": embedding["cpu"],
+        "vit_h_grid_cpu_seconds": 16 * decoding["cpu"],
+        "vit_h_times_slower_cpu": estimate / used,
+    }
+
+
+def crowded_micrograph(side_px: int, *, diameter_px: float) -> Micrograph:
+    """Dark discs on a jittered grid 1.4 diameters apart in noise: about 700 on 4096 x 4096 pixels."""
+    import cv2
+
+    rng = np.random.default_rng(0)
+    pixels = np.zeros((side_px, side_px), np.float32)
+    places = np.arange(diameter_px, side_px - diameter_px, 1.4 * diameter_px)
+    for y in places:
+        for x in places:
+            centre = np.rint(np.array([x, y]) + rng.uniform(-0.1, 0.1, 2) * diameter_px).astype(int)
+            cv2.circle(pixels, tuple(centre.tolist()), int(diameter_px / 2), -0.5, thickness=-1)
+    pixels += rng.normal(size=pixels.shape).astype(np.float32)
+    return Micrograph(pixels, name="crowded", pixel_size_angstrom=1.77)
+
+
+def vit_h_seconds() -> tuple[dict[str, float], dict[str, float]]:
+    """(image encoder, one batch of 64 prompts), wall and processor seconds; in bfloat16 where the picker uses it."""
+    import torch
+    import transformers
+
+    from cryopick.networks.segment_anything import meta_config
+    from cryopick.pickers.dense import is_bfloat16_fast
+
+    config = meta_config("vit_h")
+    config.vision_config.num_hidden_layers = 2
+    config.vision_config.global_attn_indexes = [1]
+    model = transformers.SamModel(config).eval()
+    layers = model.vision_encoder.layers
+
+    def timed(work: Any) -> dict[str, float]:
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=is_bfloat16_fast("cpu")):
+            work()
+            start, cpu = time.perf_counter(), time.process_time()
+            work()
+            return {"wall": time.perf_counter() - start, "cpu": time.process_time() - cpu}
+
+    hidden = torch.randn(1, 64, 64, 1280)
+    windowed, everywhere = (timed(lambda layer=layer: layer(hidden)) for layer in layers)
+    neck = timed(lambda: model.vision_encoder.neck(hidden))
+    encoder = {key: 28 * windowed[key] + 4 * everywhere[key] + neck[key] for key in neck}
+    points = torch.rand(1, 64, 1, 2) * 1024
+    ones = torch.ones(1, 64, 1, dtype=torch.long)
+    embedding = torch.randn(1, 256, 64, 64)
+    decoder = timed(lambda: model(image_embeddings=embedding, input_points=points, input_labels=ones))
+    return encoder, decoder
+
+
+# ------------------------------------------------------------------------------------------------------- training
+
+
+def finetuned(path: Path, *, steps: int) -> dict[str, Any]:
+    """Fine-tuning with predicted labels on every other micrograph of a set, judged on those in between."""
+    from cryopick.workflows.self_train import self_train
+
+    dataset, micrographs, labels, given = opened(path)
+    sources = [item.source.path for item in dataset]
+    with tempfile.TemporaryDirectory() as scratch:
+        result = self_train(
+            "cryosegnet",
+            sources[::2],
+            Path(scratch) / "self",
+            diameter=given,
+            confidence=0.9,
+            training={"steps": steps, "validate_every": max(1, steps // 3), "warmup_steps": 5, "workers": 0},
+        )
+        others = micrographs[1::2]
+        truth = {micrograph.name: labels[micrograph.name] for micrograph in others}
+        before = scored(run(CryoSegNetPicker(diameter=given), others), truth, given)
+        tuned = CryoSegNetPicker(diameter=given, weights=result.finetuning.training.weights)
+        after = scored(run(tuned, others), truth, given)
+    return {
+        "teachers": result.teachers,
+        "expected_f1_before": result.before,
+        "expected_f1_after": result.after,
+        "is_better": result.is_better,
+        "f1_before": before["f1"],
+        "f1_after": after["f1"],
+        "f1_of_kept_weights": after["f1"] if result.is_better else before["f1"],
+        "micrographs_not_used": len(others),
+    }
+
+
+def overfit(picture: Path, *, steps: int) -> dict[str, float]:
+    """The paper preset on four simulated micrographs, squeezed into a smaller square; the loss curve as a picture."""
+    from cryopick.workflows.train import plan_training, train_picker
+
+    one = suite_sets(levels=("easy",))[2]
+    simulated = list(one.micrographs())
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        rows = []
+        pairs = [(each.micrograph, each.xy_px[each.is_pickable]) for each in simulated]
+        # two more, turned over: four to learn, one to validate
+        for micrograph, xy_px in pairs[:2]:
+            over = replace(micrograph, pixels=micrograph.pixels[::-1])
+            pairs.append((over, (xy_px - [0, over.shape_yx[0] - 1]) * [1, -1]))
+        for number, (micrograph, xy_px) in enumerate(pairs):
+            write_micrograph(folder / f"m{number}.mrc", micrograph)
+            rows += [f"m{number}.mrc {x:.2f} {y:.2f}" for x, y in xy_px]
+        head = "data_particles\n\nloop_\n_rlnMicrographName #1\n_rlnCoordinateX #2\n_rlnCoordinateY #3\n"
+        (folder / "labels.star").write_text(head + "\n".join(rows) + "\n\n")
+        size = Length(one.protein.diameter_angstrom, one.protein.diameter_angstrom, "A")
+        plan = plan_training(
+            "cryosegnet",
+            data=str(folder / "labels.star"),
+            preset="paper",
+            data_settings={"diameter": size, "labels": "complete", "flip_y": "no", "validation_fraction": 0.2},
+            task={"side_px": OVERFIT_SIDE_PX, "batch_size": 4},
+            training={
+                "steps": steps,
+                "validate_every": steps,
+                "checkpoint_every": 10 * steps,
+                "workers": 0,
+                "log_every": 1,
+                "precision": "bf16-mixed",
+            },
+        )
+        train_picker(plan, folder / "out")
+        with (folder / "out" / "loss.csv").open() as stream:
+            table = list(csv.DictReader(stream))
+    draw_curve(table, picture)
+    losses = [float(row["loss"]) for row in table]
+    return {"steps": steps, "first_loss": losses[0], "last_loss": float(np.mean(losses[-3:]))}
+
+
+def draw_curve(table: Sequence[Mapping[str, str]], path: Path) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5, 3), layout="constrained")
+    axes = figure.add_subplot()
+    for name in ("loss", "bce", "dice"):
+        axes.plot([int(row["step"]) for row in table], [float(row[name]) for row in table], label=name)
+    axes.set_xlabel("step")
+    axes.set_ylabel("loss")
+    axes.legend()
+    figure.savefig(path, dpi=110)
+
+
+# --------------------------------------------------------------------------------------------------------- writing
+
+
+def as_markdown(found: Mapping[str, Any]) -> str:
+    lines = ["# CryoSegNet", "", "Made by `python benchmarks/cryosegnet.py`; one setting for all sets.", ""]
+    for name, steps in found.get("real", {}).items():
+        lines += [f"## {name}", ""]
+        lines += [
+            "| | F1 | precision | recall | average precision | picks per micrograph |",
+            "|---|---|---|---|---|---|",
+        ]
+        for step, s in steps.items():
+            lines.append(
+                f"| {step} | {_number(s['f1'])} | {_number(s['precision'])} | {_number(s['recall'])} | "
+                f"{_number(s['average_precision'])} | {s['picks_per_micrograph']:.1f} |"
+            )
+        lines.append("")
+    if "grid" in found:
+        shares = ", ".join(f"{name} {share:.3f}" for name, share in found["grid"].items())
+        lines += [f"Share of particles that hold a point of the published 32 x 32 grid: {shares}", ""]
+    if "suite" in found:
+        lines += ["## Simulated suite, F1", "", f"| set | {' | '.join(SUITE_STEPS)} |"]
+        lines.append(f"|{'---|' * (len(SUITE_STEPS) + 1)}")
+        for name, steps in found["suite"].items():
+            lines.append(f"| {name} | {' | '.join(_number(steps[step]['f1']) for step in SUITE_STEPS)} |")
+        for level in dict.fromkeys(name.rsplit("-", 1)[1] for name in found["suite"]):
+            rows = [steps for name, steps in found["suite"].items() if name.endswith(f"-{level}")]
+            means = [_number(float(np.mean([row[step]["f1"] for row in rows]))) for step in SUITE_STEPS]
+            lines.append(f"| **mean {level}** | {' | '.join(means)} |")
+        lines.append("")
+    for title in ("cost", "finetune", "overfit"):
+        if title in found:
+            values = ", ".join(f"{key} {_number(value)}" for key, value in found[title].items())
+            lines += [f"{title}: {values}", ""]
+    lines += [f"Machine: {found.get('machine', 'unknown')}", ""]
+    return "\n".join(lines)
+
+
+def _number(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+if __name__ == "__main__":
+    main()
