@@ -35,9 +35,9 @@ docs:
 weights:
 	@scripts/environment dev
 	$(BIN)/cryopick train general --preset small -o runs/general --resume
-	mkdir -p src/cryopick/weights
-	cp runs/general/weights.safetensors src/cryopick/weights/general.safetensors
-	cp runs/general/weights.json src/cryopick/weights/general.json
+	$(BIN)/cryopick train general --preset refine --start runs/general -o runs/general-refine --resume
+	cp runs/general-refine/weights.safetensors src/cryopick/weights/general.safetensors
+	cp runs/general-refine/weights.json src/cryopick/weights/general.json
 	$(BIN)/cryopick train cryosegnet --preset small -o runs/cryosegnet --resume
 	cp runs/cryosegnet/weights.safetensors src/cryopick/weights/cryosegnet.safetensors
 	cp runs/cryosegnet/weights.json src/cryopick/weights/cryosegnet.json

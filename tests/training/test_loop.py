@@ -68,7 +68,7 @@ def steps_in(table: Path) -> list[int]:
 @pytest.mark.slow
 def test_run_killed_twice_ends_with_the_weights_of_an_undisturbed_run(tmp_path, undisturbed):
     folder = tmp_path / "killed"
-    arguments = ["toy", "-o", str(folder)]
+    arguments = ["toy", "-o", str(folder), "--resume"]  # on a fresh folder it starts
     for kill_after in (6, 21):
         process = start(*arguments)
         wait_for_step(folder, kill_after, process)
@@ -99,6 +99,17 @@ def test_terminated_run_saves_its_state_and_says_how_to_go_on(tmp_path):
     assert process.returncode == 0
     assert b"--resume" in output
     assert read_progress(tmp_path / "run" / STATE_FILE).step > 0
+
+
+@pytest.mark.slow
+def test_training_starts_from_other_weights_and_is_never_worse(tmp_path, undisturbed):
+    process = start("toy", "-o", str(tmp_path), "--start", str(undisturbed), "--steps", "2", "--learning-rate", "10")
+    output = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    card = read_card(tmp_path / WEIGHTS_FILE)
+    assert card.settings["start"]["sha256"] == file_sha256(undisturbed / WEIGHTS_FILE)
+    assert card.steps == 0
+    assert card.scores["score"] == pytest.approx(read_card(undisturbed / WEIGHTS_FILE).scores["score"], rel=1e-3)
 
 
 def test_number_of_workers_does_not_change_the_weights(tmp_path, undisturbed):

@@ -14,7 +14,7 @@ from cryopick.errors import SettingsError
 from cryopick.training.loop import TrainResult
 from cryopick.training.trainable import TrainSettings
 from cryopick.workflows.settings import settings_of
-from cryopick.workflows.train import DataSettings, plan_training, resumed_plan, train_picker
+from cryopick.workflows.train import CONFIG, DataSettings, plan_training, resumed_plan, train_picker
 
 
 def train(
@@ -58,7 +58,8 @@ def train(
         "training": {name: value for name, value in given.items() if name not in of_data},
         "task": parse_assignments(set_ or []),
     }
-    if resume and config is None:
+    # with a picker named, --resume on a fresh folder starts: the same line serves first and later calls
+    if resume and config is None and (picker is None or (output / CONFIG).exists()):
         plan = resumed_plan(output, None, picker=picker, **changes)
     else:
         plan = plan_training(picker, config=config, **changes)

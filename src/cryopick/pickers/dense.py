@@ -115,10 +115,10 @@ def chosen_bfloat16(device: str, precision: str) -> bool:
 
 
 def is_bfloat16_fast(device: str) -> bool:
-    """True where bfloat16 has matrix hardware; elsewhere it is emulated and slower than float32."""
+    """True where the hardware multiplies bfloat16; elsewhere it is emulated and slower than float32."""
     import torch
 
     if device != "cpu":
         return torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-    is_supported = getattr(torch.cpu, "_is_amx_tile_supported", None)
-    return bool(is_supported is not None and is_supported())
+    checks = (getattr(torch.cpu, name, None) for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"))
+    return any(check is not None and bool(check()) for check in checks)
