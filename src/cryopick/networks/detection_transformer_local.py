@@ -56,6 +56,20 @@ class Queries:
         return len(self.image)
 
 
+@dataclass
+class Attention:
+    """What queries look at in one layer, mean over the heads.
+
+    Parameters
+    ----------
+    index : (n, k) tokens, in the order of a (b, h / 4, w / 4) array
+    weight : (n, k), sums to 1 over the tokens of a query
+    """
+
+    index: Tensor
+    weight: Tensor
+
+
 class LocalDetectionTransformer(nn.Module):
     """(b, in_channels, h, w) to sets of particles.
 
@@ -106,13 +120,16 @@ class LocalDetectionTransformer(nn.Module):
         queries, index = select_queries(proposals, floor=floor, most=most)
         return {"heat": heat, "proposals": proposals, "stages": self.decode(tokens, queries, index)}
 
-    def decode(self, tokens: Tensor, queries: Queries, index: Tensor) -> list[Queries]:
+    def decode(
+        self, tokens: Tensor, queries: Queries, index: Tensor, *, seen: list[Attention] | None = None
+    ) -> list[Queries]:
         """The queries after each decoder layer, the proposals themselves not included.
 
         Parameters
         ----------
         tokens : (b, c, h / 4, w / 4)
         index : (n,) the token of each query, in the order of a (b, h / 4, w / 4) array
+        seen : filled with what each layer looked at
         """
         stages: list[Queries] = []
         if len(queries) == 0 or not self.layers:
@@ -120,9 +137,9 @@ class LocalDetectionTransformer(nn.Module):
         grid = TokenGrid.of(tokens)
         size = torch.stack([queries.logit.detach().clamp(-8, 8) / 4, queries.log_size.detach()], dim=1)
         x = self.enter(torch.cat([grid.flat[index], size], dim=1))
-        neighbours, is_absent = nearest_queries(queries, count=self.neighbours)
+        neighbours = nearest_queries(queries, count=self.neighbours)
         for layer in self.layers:
-            x, queries = layer(x, queries.detach(), grid, neighbours, is_absent)
+            x, queries = layer(x, queries.detach(), grid, neighbours, seen)
             stages.append(queries)
         return stages
 
@@ -230,10 +247,15 @@ class DecoderLayer(nn.Module):
         _silence(self.answer[-1])
 
     def forward(
-        self, x: Tensor, queries: Queries, grid: TokenGrid, neighbours: Tensor, is_absent: Tensor
+        self,
+        x: Tensor,
+        queries: Queries,
+        grid: TokenGrid,
+        neighbours: tuple[Tensor, Tensor],
+        seen: list[Attention] | None = None,
     ) -> tuple[Tensor, Queries]:
-        x = x + self._look_at_queries(self.norms[0](x), queries, neighbours, is_absent)
-        x = x + self._look_at_image(self.norms[1](x), queries, grid)
+        x = x + self._look_at_queries(self.norms[0](x), queries, *neighbours)
+        x = x + self._look_at_image(self.norms[1](x), queries, grid, seen)
         x = x + self.feed(self.norms[2](x))
         change = self.answer(x).float()
         return x, replace(
@@ -255,15 +277,20 @@ class DecoderLayer(nn.Module):
         out: Tensor = self.self_out(torch.cat([seen, related], dim=1))
         return out
 
-    def _look_at_image(self, x: Tensor, queries: Queries, grid: TokenGrid) -> Tensor:
+    def _look_at_image(self, x: Tensor, queries: Queries, grid: TokenGrid, seen: list[Attention] | None) -> Tensor:
         memory = self.memory(grid.flat)
         query = self.query(x)
-        parts = []
+        parts, looks = [], []
         for start in range(0, len(queries), _CHUNK):
             part = slice(start, start + _CHUNK)
             some = Queries(queries.image[part], queries.xy_px[part], queries.log_size[part], queries.logit[part])
             index, offset, is_outside = grid.window_around(some, self.window)
-            parts.append(self._attend(query[part], memory, index, offset, is_outside)[0])
+            part_seen, weight = self._attend(query[part], memory, index, offset, is_outside)
+            parts.append(part_seen)
+            if seen is not None:
+                looks.append((index, weight.mean(dim=2)))
+        if seen is not None:
+            seen.append(Attention(*(torch.cat(values) for values in zip(*looks, strict=True))))
         out: Tensor = self.cross_out(torch.cat(parts))
         return out
 

@@ -15,7 +15,7 @@ from cryopick.processing.probability import Calibration
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from cryopick.networks.detection_transformer_local import LocalDetectionTransformer
+    from cryopick.networks.detection_transformer_local import Attention, LocalDetectionTransformer
 
 NOMINAL_PARTICLE_PX = 20.0
 """Diameter that particles are resampled to before the network sees them."""
@@ -63,6 +63,12 @@ class LocalSetModel:
 
     def __call__(self, planes: NDArray[np.float32]) -> SetPrediction:
         """(2, h, w) planes of a working image to its particles."""
+        return self.with_attention(planes, seen=None)[0]
+
+    def with_attention(
+        self, planes: NDArray[np.float32], *, seen: list[Attention] | None
+    ) -> tuple[SetPrediction, NDArray[np.intp]]:
+        """The particles and the number of each one's query; `seen` gets what every query looked at in each layer."""
         import torch
 
         from cryopick.networks.detection_transformer_local import DENSE_PLANES, PROPOSAL_PLANES, select_queries
@@ -71,18 +77,19 @@ class LocalSetModel:
         with torch.inference_mode():
             dense = torch.from_numpy(maps)[None].to(self.dense.device)
             queries, index = select_queries(dense[:, :PROPOSAL_PLANES], floor=PROPOSAL_FLOOR)
-            stages = self.network.decode(dense[:, DENSE_PLANES:], queries, index)
+            stages = self.network.decode(dense[:, DENSE_PLANES:], queries, index, seen=seen)
             answers = stages[-1] if stages else queries
             heat = torch.nn.functional.pixel_shuffle(dense[:, PROPOSAL_PLANES:DENSE_PLANES], 2)[0].cpu().numpy()
         score = sigmoid(answers.logit.cpu().numpy()).astype(np.float64)
-        is_candidate = score >= CANDIDATE_FLOOR
-        return SetPrediction(
-            xy_px=answers.xy_px.cpu().numpy().astype(np.float64)[is_candidate],
-            diameter_ratio=np.exp(answers.log_size.cpu().numpy().astype(np.float64).clip(-2, 2))[is_candidate],
-            score=score[is_candidate],
+        candidates = np.flatnonzero(score >= CANDIDATE_FLOOR)
+        prediction = SetPrediction(
+            xy_px=answers.xy_px.cpu().numpy().astype(np.float64)[candidates],
+            diameter_ratio=np.exp(answers.log_size.cpu().numpy().astype(np.float64).clip(-2, 2))[candidates],
+            score=score[candidates],
             heat=sigmoid(heat[0]),
             junk=sigmoid(heat[4]),
         )
+        return prediction, candidates
 
 
 def local_model(

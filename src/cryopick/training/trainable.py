@@ -82,7 +82,9 @@ class TrainSettings:
     learning_rate: Annotated[float, "highest learning rate"] = 1e-3
     optimizer: Annotated[Literal["adamw", "adam", "sgd"], "optimizer; sgd has momentum 0.9"] = "adamw"
     weight_decay: Annotated[float, "weight decay of the optimizer"] = 1e-2
-    schedule: Annotated[Literal["cosine", "constant"], "learning rate after the warm-up"] = "cosine"
+    schedule: Annotated[
+        Literal["cosine", "constant", "drop"], "learning rate after the warm-up; drop: a tenth of it in the last third"
+    ] = "cosine"
     warmup_steps: Annotated[int, "steps of linear warm-up"] = 100
     final_lr_fraction: Annotated[float, "learning rate at the end of the cosine, as a fraction of the highest"] = 0.01
     gradient_clip: Annotated[float, "largest norm of the gradient; 0 switches clipping off"] = 1.0
@@ -123,6 +125,8 @@ class TrainSettings:
             return self.learning_rate * (step + 1) / self.warmup_steps
         if self.schedule == "constant":
             return self.learning_rate
+        if self.schedule == "drop":
+            return self.learning_rate * (0.1 if 3 * step >= 2 * self.steps else 1.0)
         progress = (step - self.warmup_steps) / max(1, self.steps - self.warmup_steps)
         cosine = 0.5 * (1 + float(np.cos(np.pi * min(progress, 1.0))))
         return self.learning_rate * (self.final_lr_fraction + (1 - self.final_lr_fraction) * cosine)

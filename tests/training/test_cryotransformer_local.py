@@ -1,0 +1,180 @@
+"""Training of the small detection transformer: one query per particle, by matching alone."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from cryopick.errors import SettingsError  # noqa: E402
+from cryopick.io.checkpoint import weights_folders  # noqa: E402
+from cryopick.networks.detection_transformer_local import Queries  # noqa: E402
+from cryopick.simulation.crops import Crop  # noqa: E402
+from cryopick.training.cryotransformer_local import (  # noqa: E402
+    LocalTask,
+    LocalTrainable,
+    as_model,
+    count_duplicates,
+    judge,
+    particles_of,
+    set_losses,
+)
+from cryopick.training.simulated_crops import SimulatedCrops  # noqa: E402
+
+HAS_GENERAL = (weights_folders()[0] / "general.safetensors").is_file()
+COMPLETE = torch.ones(2)
+
+
+def queries_at(*places, image=0, logit=0.0):
+    count = len(places)
+    return Queries(
+        image=torch.full((count,), image),
+        xy_px=torch.tensor(places, dtype=torch.float32),
+        log_size=torch.zeros(count),
+        logit=torch.full((count,), logit) if np.isscalar(logit) else torch.tensor(logit),
+    )
+
+
+def particles_at(*rows):
+    """(crop, x, y, diameter, to be picked)"""
+    return torch.tensor(rows, dtype=torch.float32).reshape(-1, 5)
+
+
+def class_of(queries, particles, background=COMPLETE):
+    """Which way the class loss pulls each query: towards a particle, towards none, or not at all."""
+    queries.logit.requires_grad_(True)
+    set_losses(queries, particles, background)[0].backward()
+    return torch.sign(-queries.logit.grad).tolist()
+
+
+def test_of_two_queries_on_a_particle_one_is_taught_to_be_it_and_the_other_not():
+    queries = queries_at([50.0, 50.0], [50.5, 50.0], logit=[0.5, 1.0])
+    assert class_of(queries, particles_at([0, 50, 50, 20, 1])) == [-1, 1]
+
+
+def test_of_equally_sure_queries_the_nearer_one_is_taught():
+    queries = queries_at([53.0, 50.0], [50.5, 50.0])
+    assert class_of(queries, particles_at([0, 50, 50, 20, 1])) == [-1, 1]
+
+
+def test_two_particles_take_two_queries_even_where_one_query_suits_both_best():
+    queries = queries_at([52.0, 50.0], [44.0, 50.0])
+    assert class_of(queries, particles_at([0, 50, 50, 20, 1], [0, 53, 50, 20, 1])) == [1, 1]
+
+
+def test_a_query_out_of_reach_is_not_taught_a_particle():
+    queries = queries_at([50.0, 61.0])
+    assert class_of(queries, particles_at([0, 50, 50, 20, 1])) == [-1]
+    assert class_of(queries_at([50.0, 59.0]), particles_at([0, 50, 50, 20, 1])) == [1]
+
+
+def test_particles_of_one_crop_do_not_match_queries_of_another():
+    assert class_of(queries_at([50.0, 50.0], image=1), particles_at([0, 50, 50, 20, 1])) == [-1]
+
+
+def test_an_undecided_particle_teaches_nothing_around_it():
+    queries = queries_at([50.0, 50.0], [51.0, 50.0], [150.0, 50.0])
+    assert class_of(queries, particles_at([0, 50, 50, 20, 0])) == [0, 0, -1]
+
+
+def test_sparse_labels_do_not_teach_that_there_is_nothing():
+    queries = queries_at([50.0, 50.0], [150.0, 50.0])
+    assert class_of(queries, particles_at([0, 50, 50, 20, 1]), torch.zeros(2)) == [1, 0]
+
+
+def test_a_perfect_answer_has_no_box_loss_and_a_moved_one_that_of_its_distance():
+    _, l1, giou = set_losses(queries_at([50.0, 50.0]), particles_at([0, 50, 50, 20, 1]), COMPLETE)
+    assert float(l1) == pytest.approx(0, abs=1e-6)
+    assert float(giou) == pytest.approx(0, abs=1e-6)
+    _, l1, giou = set_losses(queries_at([53.0, 50.0]), particles_at([0, 50, 50, 20, 1]), COMPLETE)
+    assert float(l1) == pytest.approx(3 / 200)
+    # side by side squares of 20, 3 apart: intersection 17 x 20, union and hull 23 x 20
+    assert float(giou) == pytest.approx(1 - 17 / 23, abs=1e-5)
+
+
+def test_no_particles_and_no_queries_give_no_loss():
+    nothing = set_losses(
+        queries_at().__class__(*[torch.zeros(0, dtype=torch.int64), torch.zeros(0, 2)], torch.zeros(0), torch.zeros(0)),
+        particles_at(),
+        COMPLETE,
+    )
+    assert [float(one) for one in nothing] == [0, 0, 0]
+
+
+def test_duplicates_are_pairs_nearer_than_the_distance():
+    xy = np.array([[0, 0], [0, 5.9], [0, 12.1], [100, 0]])
+    assert count_duplicates(xy, 6.0) == 1
+    assert count_duplicates(np.zeros((0, 2)), 6.0) == 0
+
+
+def test_particles_of_quite_another_size_are_none_and_those_in_between_undecided():
+    crop = SimulatedCrops(crop_px=96, far_scale_share=0.0, seed=5, count=0).crop(0)
+    crop = replace(
+        crop,
+        xy_px=np.array([[10.0, 10], [20, 20], [30, 30]]),
+        diameter_px=np.array([20.0, 10.0, 60.0], np.float32),
+    )
+    assert particles_of(crop)[:, 2:].tolist() == [[20, 1], [10, 0]]
+
+
+def test_a_window_that_has_no_middle_is_refused():
+    with pytest.raises(SettingsError, match="odd window"):
+        LocalTask(window=6)
+
+
+class Two:
+    """Two windows of simulated crops, again and again."""
+
+    side = 112
+
+    def __init__(self):
+        source = SimulatedCrops(far_scale_share=0.0, seed=5, count=0)
+        found = (self.window(source.crop(number)) for number in range(40))
+        self.crops = [crop for crop in found if len(crop.xy_px) >= 8 and 14 < np.median(crop.diameter_px) < 26][:2]
+
+    def window(self, crop):
+        inside = (crop.xy_px < self.side - 0.5).all(axis=1)
+        return Crop(
+            image=np.ascontiguousarray(crop.image[: self.side, : self.side]),
+            xy_px=crop.xy_px[inside],
+            diameter_px=crop.diameter_px[inside],
+            snr=crop.snr[inside],
+            visibility=crop.visibility[inside],
+            instances=crop.instances[: self.side, : self.side],
+            junk=crop.junk[: self.side, : self.side],
+            pixel_size_angstrom=crop.pixel_size_angstrom,
+            optics=crop.optics,
+        )
+
+    def crop(self, index):
+        return self.crops[index % 2]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not HAS_GENERAL, reason="the package holds no weights of the general picker")
+def test_two_crops_are_learnt_without_duplicates_in_forty_steps():
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    trainable = LocalTrainable(LocalTask(batch_size=2))
+    two = Two()
+    trainable.__dict__["simulated"] = two
+    network = trainable.build_network()
+    groups = [
+        {"params": one["params"], "lr": 1e-3 * one.get("lr_factor", 1.0)} for one in trainable.parameter_groups(network)
+    ]
+    optimizer = torch.optim.AdamW(groups, weight_decay=0.01)
+    before = judge(as_model(network), two.crops)
+    batch = trainable.make_batch(0, np.random.default_rng(0))
+    for _ in range(45):
+        network.train()
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = trainable.loss(network, batch)["loss"]
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 2.0)
+        optimizer.step()
+        optimizer.zero_grad()
+    after = judge(as_model(network), two.crops)
+    assert before["duplicates"] > 0.2  # the heat map alone answers several times
+    assert after["duplicates"] == 0
+    assert after["best_f1"] > 0.95
