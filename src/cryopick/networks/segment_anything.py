@@ -58,12 +58,12 @@ class CompactSamSize:
     masks_per_prompt : Meta's models give three: whole, part and sub-part. A particle has no parts
     """
 
-    image_px: int = 128
+    image_px: int = 96
     patch_px: int = 8
     width: int = 96
     depth: int = 4
     heads: int = 4
-    decoder_width: int = 64
+    decoder_width: int = 48
     masks_per_prompt: int = 1
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -64,6 +64,10 @@ class SamTrainable:
 
     task: SamTask
     picker: str = field(default=EMBEDDED, init=False)
+    _maps: dict[int, tuple[Crop, NDArray[np.float16]]] = field(default_factory=dict, init=False, repr=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"task": self.task, "picker": self.picker, "_maps": {}}  # worker processes make their own
 
     @cached_property
     def mapper(self) -> ParticleMapper:
@@ -79,6 +83,16 @@ class SamTrainable:
         """Crops with their maps."""
         crops = held_out_crops(self.task.validation_crops, self.task.crop_px, seed=self.task.simulation_seed + 1000)
         return [(crop, self.particle_map(crop)) for crop in crops]
+
+    def crop_with_map(self, number: int) -> tuple[Crop, NDArray[np.float32]]:
+        """A training crop and its map, made once: the map costs more than a training step on it."""
+        if number not in self._maps:
+            crop = self.source.crop(number)
+            # the picture itself is not needed any more
+            slim = replace(crop, image=crop.image[:1], instances=crop.instances[:1], junk=crop.junk[:1])
+            self._maps[number] = (slim, self.particle_map(crop).astype(np.float16))
+        crop, probability = self._maps[number]
+        return crop, probability.astype(np.float32)
 
     def particle_map(self, crop: Crop) -> NDArray[np.float32]:
         """(h, w) of the U-Net."""
@@ -97,10 +111,10 @@ class SamTrainable:
 
         examples = []
         for i in range(self.task.batch_size):
-            crop = self.source.crop(index * self.task.batch_size + i)
+            crop, probability = self.crop_with_map((index * self.task.batch_size + i) % self.task.distinct_crops)
             examples.append(
                 example(
-                    self.particle_map(crop),
+                    probability,
                     crop,
                     rng,
                     side_px=self.task.image_px,
