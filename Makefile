@@ -44,6 +44,9 @@ weights:
 	$(BIN)/cryopick train cryosegnet --preset sam -o runs/cryosegnet-sam --resume
 	cp runs/cryosegnet-sam/weights.safetensors src/cryopick/weights/cryosegnet_sam.safetensors
 	cp runs/cryosegnet-sam/weights.json src/cryopick/weights/cryosegnet_sam.json
+	$(BIN)/cryopick train cryotransformer --preset small -o runs/cryotransformer --resume
+	cp runs/cryotransformer/weights.safetensors src/cryopick/weights/cryotransformer.safetensors
+	cp runs/cryotransformer/weights.json src/cryopick/weights/cryotransformer.json
 
 clean:
 	rm -rf .venv $(DEMO)
