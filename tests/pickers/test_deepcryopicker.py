@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,9 +11,19 @@ import pytest
 from cryopick.errors import SettingsError, TrainingError
 from cryopick.geometry.selection import SelectionSettings, select
 from cryopick.geometry.units import Length
-from cryopick.metrics.detection import match_picks
-from cryopick.pickers.clustered_objects import IRREGULAR, TOP, WORKING_DIAMETER_PX, WorkingImage, working_image
+from cryopick.io.checkpoint import read_card
+from cryopick.metrics.detection import match_picks, pooled
+from cryopick.networks.window_classifier import CompactClassifier
+from cryopick.pickers.clustered_objects import (
+    IRREGULAR,
+    TOP,
+    WORKING_DIAMETER_PX,
+    WorkingImage,
+    to_picks,
+    working_image,
+)
 from cryopick.pickers.deepcryopicker import (
+    Classifier,
     DeepCryoPicker,
     clean_map,
     find_in_maps,
@@ -20,14 +31,18 @@ from cryopick.pickers.deepcryopicker import (
     paper_image,
     paper_scale,
 )
+from cryopick.pickers.exhibits import read_exhibits
 from cryopick.pickers.particle_size import ParticleSize, measure_size
 from cryopick.pickers.registry import make_picker
 from cryopick.pickers.self_labels import label_images, why_inconsistent
 from cryopick.pickers.window_training import BACKGROUND, BAD, ExampleImage, ExampleWindows, split_images
 from cryopick.processing.scale import ScaleMap
 from cryopick.processing.shapes import find_objects
+from cryopick.simulation.barrels import draw_barrels
+from cryopick.training.datasets import open_dataset
 from cryopick.types import Micrograph
 
+REAL = Path(__file__).parents[3] / "shared" / "data" / "real"
 RINGS = {"shape_yx": (620, 700), "diameter_px": 40.0, "hole": 0.6, "spacing": 1.5, "contrast": 1.2}
 RING_SIZE = ParticleSize(Length(40, 40, "px"), 1.0, True, 1.0)
 
@@ -215,39 +230,140 @@ def test_particle_of_fewer_pixels_than_an_outline_needs_is_refused():
     assert WORKING_DIAMETER_PX > 6
 
 
-def barrels(seed, *, side_px=1000, diameter_px=70.0, count=50):
-    """Hollow cylinders as tall as wide, seen along the axis (ring) or across (rectangle), like KLH; views 1 and 2."""
-    rng = np.random.default_rng(seed)
-    outer, inner, height = diameter_px / 2, 0.275 * diameter_px, 1.05 * diameter_px
-    y, x = np.mgrid[:side_px, :side_px].astype(float)
-    pixels = np.zeros((side_px, side_px))
-    xy, views = np.zeros((0, 2)), []
-    while len(xy) < count:
-        centre = rng.uniform(0.7 * diameter_px, side_px - 0.7 * diameter_px, 2)
-        if len(xy) and np.hypot(*(xy - centre).T).min() < 1.45 * diameter_px:
-            continue
-        top, left = (int(c - diameter_px) if c > diameter_px else 0 for c in centre[::-1])
-        window = np.s_[top : top + int(2 * diameter_px), left : left + int(2 * diameter_px)]
-        dx, dy = x[window] - centre[0], y[window] - centre[1]
-        views.append(int(rng.integers(1, 3)))
-        if views[-1] == 1:
-            radius = np.hypot(dx, dy)
-            path = ((radius < outer) & (radius > inner)) * height
-        else:
-            angle = rng.uniform(0, np.pi)
-            along, across = dx * np.cos(angle) + dy * np.sin(angle), dy * np.cos(angle) - dx * np.sin(angle)
-            chords = [2 * np.sqrt(np.clip(r**2 - across**2, 0, None)) for r in (outer, inner)]
-            path = (np.abs(along) < height / 2) * (chords[0] - chords[1])
-        pixels[window] -= path / height
-        xy = np.vstack([xy, centre])
-    return Micrograph(pixels + rng.normal(0, 0.8, pixels.shape)), xy, np.array(views)
-
-
 @pytest.mark.slow
 def test_barrels_are_found_and_told_apart_by_view(tmp_path):
-    picker = DeepCryoPicker(steps=150).prepare_in(tmp_path, [barrels(seed)[0] for seed in range(3)])
-    micrograph, xy, views = barrels(10)
-    picks = select(picker.pick(micrograph), SelectionSettings(), threshold=picker.default_threshold).kept()
-    match = match_picks(picks.xy_px, xy, np.zeros((0, 2)), max_distance_px=0.25 * 70)
+    picker = DeepCryoPicker(steps=150).prepare_in(tmp_path, [draw_barrels(seed=seed).micrograph for seed in range(3)])
+    drawn = draw_barrels(seed=10)
+    picks = select(picker.pick(drawn.micrograph), SelectionSettings(), threshold=picker.default_threshold).kept()
+    match = match_picks(picks.xy_px, drawn.xy_px, np.zeros((0, 2)), max_distance_px=0.25 * drawn.diameter_px)
     assert match.counts.f1 >= 0.9
-    assert np.mean(picks.class_id[match.pairs.first] == views[match.pairs.second]) >= 0.9
+    assert np.mean(picks.class_id[match.pairs.first] == drawn.view[match.pairs.second]) >= 0.9
+
+    exhibits = read_exhibits(tmp_path)
+    titles = [item.title for item in exhibits.items]
+    assert any(title.startswith("Chosen as top view") for title in titles)
+    assert any(title.startswith("Chosen as side view") for title in titles)
+    assert any(title.startswith("Rejected") for title in titles)
+    curves = exhibits.items[-1]
+    assert {"top view", "side view"} <= set(curves.lines)
+
+
+def test_of_two_overlapping_candidates_the_better_one_is_kept():
+    log_odds = np.full((60, 60), -4.0, np.float32)
+    y, x = np.mgrid[:60, :60]
+    for centre_x, height in ((20, 7.0), (25, 8.0), (45, 6.0)):  # the first two are half a diameter apart
+        log_odds = np.maximum(log_odds, (height - 4.0) - 0.2 * ((x - centre_x) ** 2 + (y - 30) ** 2)).astype(np.float32)
+    found = find_in_maps(log_odds, np.full((60, 60), TOP, np.int32), diameter=10.0)
+    assert found.score[0] >= found.score[1] >= found.score[2]  # best first
+    picks = to_picks(found, Micrograph(np.zeros((60, 60))), ScaleMap((1.0, 1.0)), 10.0, maps={})
+    kept = select(picks, SelectionSettings(), threshold=0.1).kept()
+    np.testing.assert_allclose(kept.xy_px, [[25, 30], [45, 30]], atol=0.3)
+
+
+def test_decoys_are_inverted_windows_and_count_as_background_or_as_bad_objects():
+    pixels = np.zeros((120, 120), np.float32)
+    pixels[30, 30], pixels[80, 80] = -5.0, 7.0  # a dark particle and a bright chance object
+    image = ExampleImage(pixels, np.array([[30.0, 30]]), np.array([TOP]), np.array([[80.0, 80]]))
+    drawn, kinds = ExampleWindows([image], diameter_px=20.0, window_px=21).draw(
+        200, np.random.default_rng(0), is_augmented=False
+    )
+    centre = drawn[:, 0, 10, 10]
+    assert set(centre[kinds == TOP].tolist()) == {-5.0}
+    assert -7.0 in centre[kinds == BACKGROUND]
+    assert 7.0 not in centre
+    five = ExampleWindows([image], diameter_px=20.0, window_px=21, has_bad_class=True)
+    drawn, kinds = five.draw(200, np.random.default_rng(0), is_augmented=False)
+    assert set(drawn[kinds == BAD, 0, 10, 10].tolist()) == {-7.0}
+    assert five.counts == {"top view": 1, "bad object": 1}
+
+
+def test_decoys_of_a_run_lie_apart_from_every_example(draw_particles):
+    micrograph, _ = draw_particles(**RINGS)
+    image = working_image(micrograph, diameter_px=40.0, preprocessing="corrected")
+    (labelled,) = label_images([image], RING_SIZE)
+    good = labelled.xy_px[labelled.is_good]
+    gaps = np.hypot(*(labelled.decoy_xy_px[:, None] - good[None]).transpose(2, 0, 1))
+    assert gaps.size == 0 or gaps.min() >= 0.9 * WORKING_DIAMETER_PX
+
+
+@pytest.mark.parametrize("shape_yx", [(64, 51), (71, 70), (50, 50)])
+def test_turning_and_mirroring_an_image_turns_and_mirrors_its_scores(shape_yx):
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(0)
+    network = CompactClassifier(classes=4).eval()
+    classifier = Classifier(network, "cpu", is_bfloat16=False)
+    image = np.random.default_rng(1).normal(size=shape_yx).astype(np.float32)
+    image = image[
+        : shape_yx[0] - 1 + shape_yx[0] % 2, : shape_yx[1] - 1 + shape_yx[1] % 2
+    ]  # odd: places are mirrored too
+    plain, _, step_px = classifier.maps(image, diameter_px=20.0)
+    turned, _, _ = classifier.maps(np.ascontiguousarray(np.rot90(image)[:, ::-1]), diameter_px=20.0)
+    np.testing.assert_allclose(np.rot90(plain)[:, ::-1], turned, atol=1e-4)
+    assert step_px == 2
+    even, _, _ = classifier.maps(np.zeros(shape_yx, np.float32), diameter_px=20.0)
+    assert even.shape == (-(-shape_yx[0] // 2), -(-shape_yx[1] // 2))
+
+
+def test_a_repeated_border_holds_nothing(draw_particles):
+    micrograph, _ = draw_particles(**{**RINGS, "hole": 0.0, "contrast": 2.0})
+    bordered = np.pad(micrograph.pixels, ((0, 0), (60, 0)), mode="edge")
+    image = working_image(replace(micrograph, pixels=bordered), diameter_px=40.0, preprocessing="corrected")
+    assert not image.pixels[:, :29].any()
+    assert image.pixels[:, 31:].std() > 0.5
+    picker = make_picker("supercryopicker", diameter=Length(40, 40, "px"))
+    picks = select(
+        picker.pick(replace(micrograph, pixels=bordered)), SelectionSettings(), threshold=picker.default_threshold
+    ).kept()
+    assert len(picks) > 20
+    assert picks.xy_px[:, 0].min() > 55
+
+
+def test_with_five_classes_bad_objects_are_learnt_and_are_no_particles(draw_particles, tmp_path):
+    micrographs = [draw_particles(**{**RINGS, "seed": seed})[0] for seed in (1, 2)]
+    settings = DeepCryoPicker(diameter=Length(40, 40, "px"), body=1.0, classes=5, steps=3)
+    picker = settings.prepare_in(tmp_path, micrographs)
+    card = read_card(picker.model)
+    assert card.data["classes"] == ["background", "top view", "side view", "irregular", "bad object"]
+    assert set(picker.pick(micrographs[0]).class_id.tolist()) <= {1, 2, 3}
+
+
+# ------------------------------------------------------------------------------------------------------ real sets
+
+
+def real_f1(name, picker, tmp_path):
+    """F1 within a quarter of the listed diameter on the first two micrographs of a real set, nothing given."""
+    if not (REAL / name).is_dir():
+        pytest.skip("the real labelled micrographs are not part of the repository")
+    items = list(open_dataset(REAL / name))[:2]
+    micrographs = [item.read() for item in items]
+    prepared = (
+        picker.prepare_in(tmp_path, micrographs) if hasattr(picker, "prepare_in") else picker.prepare(micrographs)
+    )
+    counts = []
+    for item, micrograph in zip(items, micrographs, strict=True):
+        kept = select(prepared.pick(micrograph), SelectionSettings(), threshold=picker.default_threshold).kept()
+        true, uncertain = (item.labels.xy_px[item.labels.is_uncertain == is_so] for is_so in (False, True))
+        counts.append(match_picks(kept.xy_px, true, uncertain, max_distance_px=0.25 * item.diameter_px).counts)
+    return pooled(counts).f1
+
+
+@pytest.mark.real
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "picker", "least"),
+    [
+        ("apoferritin", "autocryopicker", 0.70),
+        ("apoferritin", "supercryopicker", 0.70),
+        ("apoferritin", "deepcryopicker", 0.92),
+        ("bgal10017", "supercryopicker", 0.55),
+        ("bgal10017", "deepcryopicker", 0.70),
+    ],
+)
+def test_f1_on_real_micrographs_without_a_label_or_a_number(name, picker, least, tmp_path):
+    assert real_f1(name, make_picker(picker), tmp_path) >= least
+
+
+@pytest.mark.real
+def test_real_micrographs_without_particles_stop_with_the_finding(tmp_path):
+    with pytest.raises(TrainingError, match="saw no consistent particles"):
+        real_f1("empty", DeepCryoPicker(), tmp_path)

@@ -24,8 +24,11 @@ from cryopick.pickers.clustered_objects import (
     to_picks,
     working_image,
 )
+from cryopick.pickers.dense import chosen_device, is_bfloat16_fast
+from cryopick.pickers.exhibits import write_exhibits
 from cryopick.pickers.particle_size import ParticleSize
 from cryopick.pickers.registry import register_picker
+from cryopick.pickers.self_label_exhibits import label_exhibits
 from cryopick.pickers.self_labels import (
     TOO_STRONG,
     LabelledImage,
@@ -36,8 +39,8 @@ from cryopick.pickers.window_training import (
     BAD,
     ExampleImage,
     ExampleWindows,
-    confusion_matrix,
     fit,
+    judge,
     split_images,
     training_record,
 )
@@ -139,6 +142,7 @@ class DeepCryoPicker:
         network, record = self._train(labelled, size)
         path = _write_model(folder, network, self, size, record)
         _write_labels(folder, labelled.images)
+        write_exhibits(folder, "How this run trained its picker", label_exhibits(labelled.images, record))
         examples = ", ".join(f"{count} {name}" for name, count in record["examples"].items())
         found = (
             f"trained on {examples} of {len(labelled.images)} micrographs; {record['accuracy']:.0%} of held-out "
@@ -154,7 +158,7 @@ class DeepCryoPicker:
 
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            network = build_classifier(architecture(self.network, self.classes)).to(resolve_device(self.device))
+            network = build_classifier(architecture(self.network, self.classes)).to(chosen_device(self.device))
         images = network_images(labelled, size, network=self.network, preprocessing=self.preprocessing)
         diameter_px = network_diameter_px(labelled.micrographs[0], size, network=self.network)
         train, validation = split_images(images)
@@ -175,8 +179,7 @@ class DeepCryoPicker:
         )
         held_out = windows(validation)
         network.cpu()
-        matrix = confusion_matrix(network, held_out if held_out.views else examples, classes=self.classes)
-        return network, training_record(matrix, examples.counts)
+        return network, training_record(judge(network, held_out if held_out.views else examples), examples.counts)
 
     def pick(self, micrograph: Micrograph) -> Picks:
         """Candidates, best first; `class_id` is the view: 1 top, 2 side, 3 irregular; `maps` holds the score."""
@@ -248,13 +251,16 @@ def network_images(
     """The examples of a run on images at the network's scale."""
     images = []
     for image, micrograph, scale in zip(labelled.images, labelled.micrographs, labelled.scales, strict=True):
-        pixels, xy_px = image.pixels, image.xy_px
+        pixels, xy_px, decoy_xy_px = image.pixels, image.xy_px, image.decoy_xy_px
         if network == "paper":
             diameter_px = size.diameter.middle_px(micrograph.pixel_size_angstrom)
             scaled = paper_image(micrograph, diameter_px=diameter_px, preprocessing=preprocessing)
             if scaled is not None:
-                pixels, xy_px = scaled.pixels, scaled.scale.to_working_xy(scale.to_stored_xy(xy_px))
-        images.append(ExampleImage(pixels, xy_px, class_ids(image)))
+                pixels = scaled.pixels
+                xy_px, decoy_xy_px = (
+                    scaled.scale.to_working_xy(scale.to_stored_xy(each)) for each in (xy_px, decoy_xy_px)
+                )
+        images.append(ExampleImage(pixels, xy_px, class_ids(image), decoy_xy_px))
     return images
 
 
@@ -347,12 +353,22 @@ class Classifier:
         return log_odds.cpu().numpy(), view.cpu().numpy().astype(np.int32), float(step)
 
     def _dense(self, pixels: NDArray[np.float32]) -> Any:
+        """Logits (classes, ceil(h / 2), ceil(w / 2)), the mean over the image turned and mirrored in all eight ways."""
         import torch
 
+        height, width = pixels.shape
+        # with odd sides, every second pixel from one end is every second pixel from the other
+        odd = np.pad(pixels, ((0, 1 - height % 2), (0, 1 - width % 2)), mode="edge")
         dtype = torch.bfloat16 if self.is_bfloat16 else torch.float32
-        image = torch.from_numpy(padded(pixels, self.network.window_px))[None, None]
-        batch = image.to(self.device, dtype).contiguous(memory_format=torch.channels_last)
-        return self.network(batch)[0]
+        image = torch.from_numpy(padded(odd, self.network.window_px))[None, None].to(self.device, dtype)
+        total: Any = 0
+        for turns in range(4):
+            for flipped in ((), (-1,)):
+                turned = torch.rot90(image, turns, (-2, -1)).flip(flipped)
+                logits = self.network(turned.contiguous(memory_format=torch.channels_last))[0].float()
+                total = total + torch.rot90(logits.flip(flipped), -turns, (-2, -1))
+        step = self.network.stride_px
+        return total[:, : -(-height // step), : -(-width // step)] / 8
 
 
 def padded(pixels: NDArray[np.float32], window_px: int) -> NDArray[np.float32]:
@@ -369,9 +385,11 @@ def slide(network: Any, pixels: NDArray[np.float32], *, step_px: int, device: st
     rows, columns = (range(0, n, step_px) for n in pixels.shape)
     corners = [(row, column) for row in rows for column in columns]
     parts = []
+    kind = device.split(":", maxsplit=1)[0]
     for start in range(0, len(corners), batch):
         windows = [image[row : row + side, column : column + side] for row, column in corners[start : start + batch]]
-        parts.append(network(torch.stack(windows)[:, None].to(device)).flatten(1))
+        with torch.autocast(kind, dtype=torch.bfloat16, enabled=is_bfloat16_fast(device)):
+            parts.append(network(torch.stack(windows)[:, None].to(device)).flatten(1).float())
     return torch.cat(parts).T.reshape(-1, len(rows), len(columns))
 
 
@@ -412,7 +430,7 @@ def load_classifier(path: Path | str, *, device: str = "auto") -> Classifier:
     path = Path(path)
     path = path / "weights.safetensors" if path.is_dir() else path
     stamp = path.stat().st_mtime_ns if path.is_file() else 0
-    return _load(path, stamp, resolve_device(device))
+    return _load(path, stamp, chosen_device(device))
 
 
 @lru_cache(maxsize=4)
@@ -421,7 +439,6 @@ def _load(path: Path, _stamp: int, device: str) -> Classifier:
 
     from cryopick.io.checkpoint import load_checkpoint
     from cryopick.networks.window_classifier import CompactClassifier, build_classifier, fold_for_inference
-    from cryopick.pickers.dense import is_bfloat16_fast
 
     checkpoint = load_checkpoint(path, picker="deepcryopicker")
     network = build_classifier(checkpoint.card.architecture)
@@ -433,15 +450,6 @@ def _load(path: Path, _stamp: int, device: str) -> Classifier:
         network = network.to(memory_format=torch.channels_last)
     mode: Preprocessing = "published" if checkpoint.card.preprocessing.get("mode") == "published" else "corrected"
     return Classifier(network.eval().to(device), device, is_bfloat16, mode)
-
-
-def resolve_device(device: str) -> str:
-    """`auto` becomes cuda where there is one."""
-    import torch
-
-    if device != "auto":
-        return device
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _diameter_of(model: Path) -> Length | None:
@@ -465,7 +473,7 @@ def _write_model(
         postprocessing={"diameter": str(size.diameter), "body": size.body},
         data={
             "kind": "labelled by clustering",
-            **{name: record[name] for name in ("examples", "classes", "confusion")},
+            **{name: record[name] for name in ("examples", "classes", "confusion", "precision_recall")},
         },
         seed=picker.seed,
         steps=picker.steps,
@@ -478,7 +486,7 @@ def _write_model(
 
 
 def _write_labels(folder: Path, labelled: Sequence[LabelledImage]) -> None:
-    """Chosen and rejected examples with their pictures, for the report: `examples.npz`."""
+    """Chosen and rejected examples with their micrographs at working size: `examples.npz`."""
     from cryopick.io.atomic import atomic_path
 
     arrays: dict[str, NDArray[Any]] = {}

@@ -56,7 +56,10 @@ class PreparesInFolder(Protocol):
     """Micrographs that it wants to see."""
 
     def prepare_in(self, folder: Path, micrographs: Sequence[Micrograph]) -> Self:
-        """As `prepare`, with files written into `folder`, which need not exist yet."""
+        """As `prepare`, with files written into `folder`, which need not exist yet.
+
+        What it writes there with `exhibits.write_exhibits`, such as pictures of training examples, the report shows.
+        """
         ...
 
 

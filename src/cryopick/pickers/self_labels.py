@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +41,8 @@ CONTRAST_SIGMAS = 3.5
 """Examples darker than the others by more robust standard deviations are ice."""
 FAR_DIAMETERS = 0.8
 """Background is at least this far from every object."""
+DECOY_DIAMETERS = 0.9
+"""Decoys are at least this far from every example: inverted fringes of particles are no noise."""
 MINIMUM_EXAMPLES = 40
 """A run with fewer good particles has not shown a consistent kind of particle."""
 
@@ -68,6 +70,7 @@ class LabelledImage:
     view : (n,) int32, `TOP`, `SIDE` or `IRREGULAR`
     reason : (n,) str, why an object is no example; "" for the chosen ones
     score : (n,) of the clustering stage
+    decoy_xy_px : (m, 2) places that would be chosen in the inverted image; there is no particle there
     """
 
     pixels: NDArray[np.float32]
@@ -76,6 +79,7 @@ class LabelledImage:
     view: NDArray[np.int32]
     reason: NDArray[np.str_]
     score: NDArray[np.float32]
+    decoy_xy_px: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 2)))
 
     @property
     def is_good(self) -> NDArray[np.bool_]:
@@ -89,17 +93,31 @@ def label_images(images: Sequence[WorkingImage], size: ParticleSize) -> list[Lab
     Each micrograph is judged by its own averages, as the paper's algorithms 1 and 2 say. The checks that follow are
     ours and look at the whole run, so that dirt and noise, which have no common look, do not become a class: a profile
     like the others', no more contrast than the others, and more than bright objects have, which are there by chance.
+    Those bright objects, as far as they lie apart from the chosen ones, are the decoys: noise that looks right.
     """
     dark = _drop_outliers([_label(image, size) for image in images])
     bright = _drop_outliers([_label(WorkingImage(-image.pixels, image.scale), size) for image in images])
     by_chance = np.concatenate([_contrast(image, size)[image.is_good] for image in bright])
     limit = float(np.percentile(by_chance, CHANCE_PERCENTILE)) if len(by_chance) else 0.0
-    return _without_rare_side_views(
-        [
-            _with_reason(image, np.where(image.is_good & (_contrast(image, size) <= limit), CHANCE, image.reason))
-            for image in dark
-        ]
-    )
+    judged = [
+        _with_reason(image, np.where(image.is_good & (_contrast(image, size) <= limit), CHANCE, image.reason))
+        for image in dark
+    ]
+    with_decoys = [
+        replace(image, decoy_xy_px=_apart(inverted.xy_px[inverted.is_good], image.xy_px[image.is_good]))
+        for image, inverted in zip(judged, bright, strict=True)
+    ]
+    return _without_rare_side_views(with_decoys)
+
+
+def _apart(xy: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Those places that are `DECOY_DIAMETERS` or more from all others."""
+    from scipy.spatial import cKDTree
+
+    if len(xy) == 0 or len(others) == 0:
+        return xy
+    distance, _ = cKDTree(others).query(xy)
+    return np.asarray(xy[distance >= DECOY_DIAMETERS * WORKING_DIAMETER_PX])
 
 
 def _without_rare_side_views(images: list[LabelledImage]) -> list[LabelledImage]:
@@ -127,7 +145,7 @@ def why_inconsistent(labelled: Sequence[LabelledImage]) -> str:
 
 
 def _with_reason(image: LabelledImage, reason: NDArray[np.str_]) -> LabelledImage:
-    return LabelledImage(image.pixels, image.mask, image.xy_px, image.view, reason.astype("<U32"), image.score)
+    return replace(image, reason=reason.astype("<U32"))
 
 
 def _contrast(image: LabelledImage, size: ParticleSize) -> NDArray[np.float64]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,7 +26,7 @@ FAR = 0.8
 NEIGHBOUR = 0.35
 BACKGROUND_SHARE = 0.5
 """Of a batch; the views share the rest equally. Equal shares for all classes would make a third of it background."""
-OFF_CENTRE_SHARE, BAD_SHARE = 0.45, 0.1
+OFF_CENTRE_SHARE, BAD_SHARE = 0.35, 0.3
 LABEL_SMOOTHING = 0.05
 """Labels come from clusters and some are wrong."""
 
@@ -40,11 +40,13 @@ class ExampleImage:
     pixels : (h, w) float32
     xy_px : (n, 2) all objects, so that none is taken for background
     class_id : (n,) int: a view, `BAD`, or -1 for objects that are neither example nor background
+    decoy_xy_px : (m, 2) places where the inverted image looks as if a particle were there; bad objects, inverted
     """
 
     pixels: NDArray[np.float32]
     xy_px: NDArray[np.float64]
     class_id: NDArray[np.int64]
+    decoy_xy_px: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 2)))
 
 
 class ExampleWindows:
@@ -68,15 +70,17 @@ class ExampleWindows:
         self._shapes = [image.pixels.shape for image in images]
         self._trees = [cKDTree(image.xy_px) if len(image.xy_px) else None for image in images]
         rows = [
-            (number, x, y, kind)
+            (number, x, y, 1, kind)
             for number, image in enumerate(images)
             for (x, y), kind in zip(image.xy_px, image.class_id, strict=True)
             if kind > 0
         ]
-        table = np.array(rows, np.float64).reshape(-1, 4)
+        rows += [(number, x, y, -1, BAD) for number, image in enumerate(images) for x, y in image.decoy_xy_px]
+        table = np.array(rows, np.float64).reshape(-1, 5)
         self.by_class = {
-            kind: table[table[:, 3] == kind, :3] for kind in (*VIEWS, BAD) if bool((table[:, 3] == kind).any())
+            kind: table[table[:, 4] == kind, :4] for kind in (*VIEWS, BAD) if bool((table[:, 4] == kind).any())
         }
+        """(n, 4) by class: micrograph, x, y, and -1 where the window is to be inverted."""
         self.views = [kind for kind in VIEWS if kind in self.by_class]
 
     @property
@@ -99,24 +103,27 @@ class ExampleWindows:
 
     def _window(self, kind: int, rng: np.random.Generator, is_augmented: bool) -> NDArray[np.float32]:
         if kind == BACKGROUND:
-            number, x, y = self._background(rng)
+            number, x, y, sign = self._background(rng)
         else:
-            number, x, y = self.by_class[kind][rng.integers(len(self.by_class[kind]))]
+            number, x, y, sign = self._example(kind, rng)
             if is_augmented:
                 x, y = np.array([x, y]) + rng.uniform(-JITTER, JITTER, 2) * self.diameter_px
-        window = self._cut(int(number), x, y)
+        window = np.float32(sign) * self._cut(int(number), x, y)
         return augmented(window, rng) if is_augmented else window
 
-    def _background(self, rng: np.random.Generator) -> tuple[float, float, float]:
+    def _example(self, kind: int, rng: np.random.Generator) -> tuple[float, float, float, float]:
+        number, x, y, sign = self.by_class[kind][rng.integers(len(self.by_class[kind]))].tolist()
+        return number, x, y, sign
+
+    def _background(self, rng: np.random.Generator) -> tuple[float, float, float, float]:
         """A place between the objects, beside a particle, or on a bad object."""
         choice = rng.random()
         if choice < BAD_SHARE and BAD in self.by_class and not self.has_bad_class:
-            number, x, y = self.by_class[BAD][rng.integers(len(self.by_class[BAD]))]
-            return number, x, y
+            return self._example(BAD, rng)
         for _ in range(20):
             if choice < BAD_SHARE + OFF_CENTRE_SHARE:
                 kind = self.views[rng.integers(len(self.views))]
-                number, x, y = self.by_class[kind][rng.integers(len(self.by_class[kind]))]
+                number, x, y, _ = self._example(kind, rng)
                 angle, distance = rng.uniform(0, 2 * np.pi), rng.uniform(*OFF_CENTRE) * self.diameter_px
                 x, y = x + distance * np.cos(angle), y + distance * np.sin(angle)
                 least = NEIGHBOUR * self.diameter_px
@@ -129,7 +136,7 @@ class ExampleWindows:
             if tree is None or tree.query((x, y))[0] >= least:
                 break
             choice = rng.random()  # crowded: try the other kind of place
-        return number, x, y
+        return number, x, y, 1.0
 
     def _cut(self, number: int, x: float, y: float) -> NDArray[np.float32]:
         """The window around a place, to the nearest pixel; beyond the image's border it is mirrored."""
@@ -163,10 +170,17 @@ def split_images(images: Sequence[ExampleImage]) -> tuple[list[ExampleImage], li
         return [image for index, image in enumerate(images) if index % 5 != 1], validation
     only = images[0]
     cut = round(0.8 * only.pixels.shape[1])
-    left = only.xy_px[:, 0] < cut
+    left, near = only.xy_px[:, 0] < cut, only.decoy_xy_px[:, 0] < cut
     return (
-        [ExampleImage(only.pixels[:, :cut], only.xy_px[left], only.class_id[left])],
-        [ExampleImage(only.pixels[:, cut:], only.xy_px[~left] - [cut, 0], only.class_id[~left])],
+        [ExampleImage(only.pixels[:, :cut], only.xy_px[left], only.class_id[left], only.decoy_xy_px[near])],
+        [
+            ExampleImage(
+                only.pixels[:, cut:],
+                only.xy_px[~left] - [cut, 0],
+                only.class_id[~left],
+                only.decoy_xy_px[~near] - [cut, 0],
+            )
+        ],
     )
 
 
@@ -223,23 +237,76 @@ def fit(
     network.eval()
 
 
-def confusion_matrix(
-    network: nn.Module, windows: ExampleWindows, *, classes: int, count: int = 400, seed: int = 1
-) -> NDArray[np.int64]:
-    """(classes, classes) held-out windows by cluster label (row) and by the network's class (column)."""
+@dataclass(frozen=True, eq=False)
+class HeldOut:
+    """What a network says of windows that it was not trained on.
+
+    Parameters
+    ----------
+    label : (n,) int, the class that clusters or given labels say
+    probability : (n, classes) of the network, rows sum to 1
+    """
+
+    label: NDArray[np.int64]
+    probability: NDArray[np.float64]
+
+    @property
+    def confusion(self) -> NDArray[np.int64]:
+        """(classes, classes) windows by label (row) and by the network's class (column)."""
+        matrix = np.zeros((self.probability.shape[1],) * 2, np.int64)
+        np.add.at(matrix, (self.label, self.probability.argmax(axis=1)), 1)
+        return matrix
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the windows whose class is the label's."""
+        return float(np.mean(self.probability.argmax(axis=1) == self.label)) if len(self.label) else 0.0
+
+    @property
+    def particle_accuracy(self) -> float:
+        """Share of the windows told rightly from background (or bad), whatever the view."""
+        is_view, says_view = (np.isin(kinds, list(VIEWS)) for kinds in (self.label, self.probability.argmax(axis=1)))
+        return float(np.mean(is_view == says_view)) if len(self.label) else 0.0
+
+    def precision_recall(self) -> dict[str, list[list[float]]]:
+        """Curves by name, (recall, precision) from the highest cut to the lowest: each view that occurs, and all."""
+        kinds = {name: np.array([view]) for view, name in VIEWS.items()} | {"any particle": np.array(list(VIEWS))}
+        curves = {}
+        for name, members in kinds.items():
+            is_kind = np.isin(self.label, members)
+            if is_kind.any():
+                curves[name] = _curve(is_kind, self.probability[:, members].sum(axis=1))
+        return {name: curve for name, curve in curves.items() if len(curves) > 2 or name != "any particle"}
+
+
+def _curve(is_right: NDArray[np.bool_], score: NDArray[np.float64]) -> list[list[float]]:
+    """(recall, precision) at up to 60 cuts."""
+    order = np.argsort(-score, kind="stable")
+    found = np.cumsum(is_right[order])
+    ends = np.flatnonzero(np.diff(score[order], append=-np.inf))  # equal scores are cut together
+    points = np.stack([found[ends] / found[-1], found[ends] / (ends + 1)], axis=1)
+    kept = np.unique(np.linspace(0, len(points) - 1, min(60, len(points))).round().astype(int))
+    return [[round(float(recall), 4), round(float(precision), 4)] for recall, precision in points[kept]]
+
+
+def judge(network: nn.Module, windows: ExampleWindows, *, count: int = 400, seed: int = 1) -> HeldOut:
+    """The network, in evaluation mode on the CPU, on random windows that are neither turned nor filtered."""
     import torch
 
     pixels, labels = windows.draw(count, np.random.default_rng(seed), is_augmented=False)
     with torch.inference_mode():
-        parts = [network(torch.from_numpy(part)).flatten(1).argmax(1) for part in np.array_split(pixels, 8)]
-    guess = torch.cat(parts).numpy()
-    matrix = np.zeros((classes, classes), np.int64)
-    np.add.at(matrix, (labels, guess), 1)
-    return matrix
+        parts = [network(torch.from_numpy(part)).flatten(1) for part in np.array_split(pixels, 8)]
+    return HeldOut(labels, torch.cat(parts).double().softmax(1).numpy())
 
 
-def training_record(matrix: NDArray[np.int64], counts: Mapping[str, int]) -> dict[str, Any]:
+def training_record(held_out: HeldOut, counts: Mapping[str, int]) -> dict[str, Any]:
     """Plain JSON about the examples and how the held-out ones were classified."""
-    right = float(np.trace(matrix)) / max(1, int(matrix.sum()))
+    matrix = held_out.confusion
     names = [CLASS_NAMES[kind] for kind in range(len(matrix))]
-    return {"examples": dict(counts), "classes": names, "confusion": matrix.tolist(), "accuracy": right}
+    return {
+        "examples": dict(counts),
+        "classes": names,
+        "confusion": matrix.tolist(),
+        "accuracy": held_out.accuracy,
+        "precision_recall": held_out.precision_recall(),
+    }

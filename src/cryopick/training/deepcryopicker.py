@@ -8,7 +8,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cryopick.errors import SettingsError, TrainingError
 from cryopick.geometry.units import Length
@@ -27,8 +26,9 @@ from cryopick.pickers.self_labels import why_inconsistent
 from cryopick.pickers.window_training import (
     ExampleImage,
     ExampleWindows,
+    HeldOut,
     classification_loss,
-    confusion_matrix,
+    judge,
     split_images,
     training_record,
 )
@@ -38,8 +38,6 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from cryopick.training.datasets import Dataset, LabelledMicrograph
-
-VALIDATION_WINDOWS = 400
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,11 +53,12 @@ class DeepCryoPickerTask:
     preprocessing: Annotated[Literal["corrected", "published"], "as for the picker"] = "corrected"
     micrographs: Annotated[int, "micrographs that examples are taken from, at most"] = 40
     batch_size: Annotated[int, "windows per batch"] = 96
+    validation_windows: Annotated[int, "held-out windows that the network is judged by"] = 400
 
     def __post_init__(self) -> None:
         if self.classes not in (4, 5):
             raise SettingsError(f"[task] classes is {self.classes}, expected 4 or 5")
-        for name in ("micrographs", "batch_size"):
+        for name in ("micrographs", "batch_size", "validation_windows"):
             if getattr(self, name) < 1:
                 raise SettingsError(f"[task] {name} is {getattr(self, name)}, expected 1 or more")
 
@@ -184,27 +183,23 @@ class DeepCryoPickerTrainable:
 
     def validate(self, network: nn.Module) -> dict[str, float]:
         """Share of held-out windows whose class is the label's, and of those told from background rightly."""
-        matrix = self._confusion(network)
-        total = max(1, int(matrix.sum()))
-        others = [0, *range(4, len(matrix))]
-        right_side = matrix[1:4, 1:4].sum() + matrix[np.ix_(others, others)].sum()
-        return {"score": float(np.trace(matrix)) / total, "particle_or_not": float(right_side) / total}
+        held_out = self._held_out(network)
+        return {"score": held_out.accuracy, "particle_or_not": held_out.particle_accuracy}
 
     def card_entries(self, network: nn.Module) -> dict[str, Any]:
-        record = training_record(self._confusion(network), self.examples[0].counts)
+        record = training_record(self._held_out(network), self.examples[0].counts)
         return {
             "preprocessing": {"mode": self.task.preprocessing, "particle_px": WORKING_DIAMETER_PX},
             "postprocessing": {"diameter": str(self.size.diameter), "body": self.size.body},
             "data": {"kind": f"labels from {self.task.labels}", **record, "set": self.train.card_entry()},
         }
 
-    def _confusion(self, network: nn.Module) -> NDArray[np.int64]:
+    def _held_out(self, network: nn.Module) -> HeldOut:
         train, validation = self.examples
-        judged = validation if validation.views else train
         device = next(network.parameters()).device
-        matrix = confusion_matrix(network.cpu(), judged, classes=self.task.classes, count=VALIDATION_WINDOWS)
+        held_out = judge(network.cpu(), validation if validation.views else train, count=self.task.validation_windows)
         network.to(device)
-        return matrix
+        return held_out
 
 
 def window_px_of(network: Literal["compact", "paper"]) -> int:

@@ -11,10 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryopick.geometry.selection import BELOW_THRESHOLD
+from cryopick.pickers.exhibits import read_exhibits
 from cryopick.types import Picks
+from cryopick.workflows.exhibits_html import exhibits_html
 from cryopick.workflows.gallery import gallery_html, picture_id
 from cryopick.workflows.results import MicrographResult, RunSummary
-from cryopick.workflows.run_folder import REPORT, RunFolder
+from cryopick.workflows.run_folder import MODEL, REPORT, RunFolder
 from cryopick.workflows.settings import as_text
 
 MOST_PICTURES = 24
@@ -80,6 +82,7 @@ def report_html(
         _count_chart(results),
         "</div>",
         _reasons(summary),
+        exhibits_html(read_exhibits(folder.path / MODEL)),
         f"<h2>Micrographs{'' if len(shown) == len(results) else f' ({len(shown)} of {len(results)}, by count)'}</h2>",
         "<input type=checkbox id=show-other><label for=show-other> show candidates rejected by a rule (amber)</label>",
         "<input type=checkbox id=show-low><label for=show-low> show candidates below the threshold (grey)</label>",

@@ -1,0 +1,272 @@
+"""What the three DeepCryoPicker pickers reach: real sets, the network against the clusters it learnt from, views, cost.
+
+    python benchmarks/deepcryopicker.py --real path/to/sets --output benchmarks/results
+
+`--real` names a folder of labelled sets (images, one CSV each, set.json); without it only simulated barrels are
+measured. No picker is given a diameter or a label; one setting serves all sets. Writes deepcryopicker.json and .md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cryopick.errors import TrainingError
+from cryopick.geometry.selection import SelectionSettings, select
+from cryopick.geometry.units import Length
+from cryopick.io.labels import Labels
+from cryopick.metrics.detection import match_picks
+from cryopick.pickers.clustered_objects import VIEWS, known_size
+from cryopick.pickers.deepcryopicker import DeepCryoPicker, label_run
+from cryopick.pickers.registry import make_picker
+from cryopick.simulation.barrels import SIDE_VIEW, TOP_VIEW, draw_barrels
+from cryopick.training.datasets import open_dataset
+from cryopick.types import Micrograph, Picks
+from cryopick.workflows.evaluate import evaluate
+from cryopick.workflows.machine import describe_machine
+
+PICKERS = ("autocryopicker", "supercryopicker", "deepcryopicker")
+RECALLS = (0.5, 0.7, 0.8, 0.9, 0.95)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--real", type=Path, help="folder of labelled sets")
+    parser.add_argument("--output", type=Path, default=Path("benchmarks/results"))
+    parser.add_argument("--only", nargs="*", help="names of sets, or barrels; what is left out keeps its last figures")
+    args = parser.parse_args()
+    parts: dict[str, Callable[[], dict[str, Any]]] = {"barrels": barrels}
+    if args.real is not None:
+        for path in sorted(child for child in args.real.iterdir() if child.is_dir()):
+            parts[path.name] = lambda path=path: real_set(path)
+    args.output.mkdir(parents=True, exist_ok=True)
+    file = args.output / "deepcryopicker.json"
+    found: dict[str, Any] = json.loads(file.read_text()) if args.only and file.is_file() else {}
+    found["machine"] = str(describe_machine())
+    for name, measure in parts.items():
+        if not args.only or name in args.only:
+            found[name] = measure()
+            # after every part, so that an interrupted measurement keeps what it has
+            file.write_text(json.dumps(found, indent=1) + "\n")
+            (args.output / "deepcryopicker.md").write_text(as_markdown(found))
+    print(as_markdown(found))
+
+
+# ------------------------------------------------------------------------------------------------------- measuring
+
+
+def real_set(path: Path) -> dict[str, Any]:
+    """All pickers and the stage that labelled the network's examples on one set, without a diameter."""
+    dataset = open_dataset(path).labelled()
+    micrographs = [item.read() for item in dataset]
+    labels = {item.name: item.labels for item in dataset if item.labels is not None}
+    listed = float(np.median([one.diameter_px for one in labels.values() if one.diameter_px]))
+    entry: dict[str, Any] = {"micrographs": len(micrographs), "listed_diameter_px": listed}
+    for name in PICKERS:
+        entry[name] = measured(name, micrographs, labels, listed)
+        print(path.name, name, entry[name], flush=True)
+    entry["labelling stage"] = labelling_stage(micrographs[: DeepCryoPicker.sample_size], labels, listed)
+    print(path.name, entry["labelling stage"], flush=True)
+    return entry
+
+
+def measured(name: str, micrographs: list[Micrograph], labels: dict[str, Labels], listed: float) -> dict[str, Any]:
+    """One picker at its own threshold; the finding instead where it stops."""
+    picker = make_picker(name)
+    with tempfile.TemporaryDirectory() as scratch:
+        start = clocks()
+        try:
+            if isinstance(picker, DeepCryoPicker):
+                picker = picker.prepare_in(Path(scratch), micrographs[: picker.sample_size])
+            else:
+                picker = picker.prepare(micrographs)
+        except TrainingError as error:
+            return {"stopped": str(error)}
+        prepared = clocks()
+        candidates = [picker.pick(micrograph) for micrograph in micrographs]
+        done = clocks()
+    picks = kept_of(candidates, picker.default_threshold)
+    measured_px = None if picker.diameter is None else picker.diameter.middle_px(micrographs[0].pixel_size_angstrom)
+    count = len(micrographs)
+    return {
+        **scores(picks, labels, listed),
+        "measured_diameter_px": measured_px,
+        "picks_per_micrograph": float(np.mean([one.is_kept.sum() for one in picks])),
+        "prepare_cpu_s": prepared[0] - start[0],
+        "prepare_wall_s": prepared[1] - start[1],
+        "pick_cpu_s": (done[0] - prepared[0]) / count,
+        "pick_wall_s": (done[1] - prepared[1]) / count,
+    }
+
+
+def labelling_stage(micrographs: list[Micrograph], labels: dict[str, Labels], listed: float) -> dict[str, Any]:
+    """The clustered objects that examples were chosen from, and the chosen ones, as if they were picks."""
+    size = known_size(micrographs, None, None)
+    if size is None:
+        return {}
+    labelled = label_run(micrographs, size, preprocessing="corrected")
+    found = {}
+    for name in ("all objects", "chosen"):
+        picks = []
+        for micrograph, image, scale in zip(labelled.micrographs, labelled.images, labelled.scales, strict=True):
+            is_wanted = image.is_good | (name == "all objects")
+            picks.append(
+                Picks(
+                    xy_px=scale.to_stored_xy(image.xy_px[is_wanted]),
+                    score=image.score[is_wanted],
+                    micrograph_name=micrograph.name,
+                    shape_yx=micrograph.shape_yx,
+                    pixel_size_angstrom=micrograph.pixel_size_angstrom,
+                )
+            )
+        shown = {one.micrograph_name: labels[one.micrograph_name] for one in picks if one.micrograph_name in labels}
+        found[name] = scores(picks, shown, listed)
+    return found
+
+
+def kept_of(candidates: Sequence[Picks], threshold: float) -> list[Picks]:
+    return [select(picks, SelectionSettings(), threshold=threshold) for picks in candidates]
+
+
+def scores(picks: Sequence[Picks], labels: dict[str, Labels], diameter_px: float) -> dict[str, float]:
+    main = evaluate(list(picks), labels, diameter=Length(diameter_px, diameter_px, "px")).main
+    return {
+        "f1": main.counts.f1,
+        "precision": main.counts.precision,
+        "recall": main.counts.recall,
+        "average_precision": main.average_precision,
+        "best_f1": main.best_f1,
+    }
+
+
+def clocks() -> tuple[float, float]:
+    """Processor and wall seconds."""
+    return time.process_time(), time.perf_counter()
+
+
+def barrels() -> dict[str, Any]:
+    """Label and train on eight micrographs of rings and rectangles, judge on four others."""
+    train = [draw_barrels(seed=seed) for seed in range(8)]
+    test = [draw_barrels(seed=100 + seed) for seed in range(4)]
+    labels = {one.micrograph.name: as_labels(one.micrograph, one.xy_px, one.diameter_px) for one in test}
+    with tempfile.TemporaryDirectory() as scratch:
+        picker = DeepCryoPicker().prepare_in(Path(scratch), [one.micrograph for one in train])
+        candidates = [picker.pick(one.micrograph) for one in test]
+    picks = kept_of(candidates, picker.default_threshold)
+    diameter_px = test[0].diameter_px
+    right = total = 0
+    for one, own in zip(test, picks, strict=True):
+        kept = own.kept()
+        pairs = match_picks(kept.xy_px, one.xy_px, np.zeros((0, 2)), max_distance_px=0.25 * diameter_px).pairs
+        right += int(np.count_nonzero(kept.class_id[pairs.first] == one.view[pairs.second]))
+        total += len(pairs.first)
+    entry: dict[str, Any] = scores(picks, labels, diameter_px) | {
+        "right_picks": total,
+        "view_right": right,
+        "clustering": {
+            name: scores(
+                kept_of([clusterer.pick(one.micrograph) for one in test], clusterer.default_threshold),
+                labels,
+                diameter_px,
+            )["f1"]
+            for name in PICKERS[:2]
+            for clusterer in [make_picker(name).prepare([one.micrograph for one in train])]
+        },
+        "curves": {},
+    }
+    for view in (TOP_VIEW, SIDE_VIEW):
+        own_labels = {
+            one.micrograph.name: as_labels(one.micrograph, one.xy_px[one.view == view], diameter_px) for one in test
+        }
+        own_picks = [own.take(own.class_id == view) for own in picks]
+        result = evaluate(own_picks, own_labels, diameter=Length(diameter_px, diameter_px, "px")).main
+        curve = result.curve
+        entry["curves"][VIEWS[view]] = {
+            "f1": result.counts.f1,
+            "average_precision": result.average_precision,
+            "recall": [] if curve is None else [round(float(x), 4) for x in curve.recall],
+            "precision": [] if curve is None else [round(float(x), 4) for x in curve.precision],
+        }
+    return entry
+
+
+def as_labels(micrograph: Micrograph, xy_px: np.ndarray, diameter_px: float) -> Labels:
+    return Labels(xy_px, np.zeros(len(xy_px), bool), diameter_px, micrograph.name)
+
+
+# --------------------------------------------------------------------------------------------------------- writing
+
+
+def as_markdown(found: dict[str, Any]) -> str:
+    lines = [
+        "# DeepCryoPicker, AutoCryoPicker, SuperCryoPicker",
+        "",
+        "Made by `python benchmarks/deepcryopicker.py`. No label, no diameter, default settings, one for all sets; a",
+        "pick is right within a quarter of the listed diameter. Processor seconds (wall seconds in brackets).",
+        "",
+        f"Machine: {found['machine']}",
+        "",
+        "| set | picker | F1 | precision | recall | average precision | prepare, s | pick, s per micrograph |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    sets = {name: part for name, part in found.items() if isinstance(part, dict) and "listed_diameter_px" in part}
+    for name, part in sets.items():
+        for picker in PICKERS:
+            s = part[picker]
+            if "stopped" in s:
+                lines.append(f"| {name} | {picker} | stops: {s['stopped']} | | | | | |")
+                continue
+            lines.append(
+                f"| {name} | {picker} | {s['f1']:.3f} | {s['precision']:.3f} | {s['recall']:.3f} | "
+                f"{s['average_precision']:.3f} | {s['prepare_cpu_s']:.0f} ({s['prepare_wall_s']:.0f}) | "
+                f"{s['pick_cpu_s']:.2f} ({s['pick_wall_s']:.2f}) |"
+            )
+    lines += ["", "Network against what labelled its examples, F1 (gain of the network):", ""]
+    lines += [
+        "| set | network | all clustered objects | chosen examples | better of the two clustering pickers |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for name, part in sets.items():
+        network, stage = part["deepcryopicker"], part["labelling stage"]
+        if "f1" not in network or not stage:
+            continue
+        others = [stage["all objects"]["f1"], stage["chosen"]["f1"], max(part[one]["f1"] for one in PICKERS[:2])]
+        cells = " | ".join(f"{other:.3f} ({network['f1'] - other:+.3f})" for other in others)
+        lines.append(f"| {name} | {network['f1']:.3f} | {cells} |")
+    part = found.get("barrels")
+    if part:
+        lines += [
+            "",
+            "## Simulated barrels",
+            "",
+            f"Rings and rectangles, 8 micrographs to label and train, 4 others to judge: F1 {part['f1']:.3f} "
+            f"(precision {part['precision']:.3f}, recall {part['recall']:.3f}); the view is right for "
+            f"{part['view_right']} of {part['right_picks']} right picks. "
+            + ", ".join(f"{name} {f1:.3f}" for name, f1 in part["clustering"].items())
+            + ".",
+            "",
+            "| view | F1 | average precision | " + " | ".join(f"precision at recall {r:g}" for r in RECALLS) + " |",
+            "| --- | --- | --- |" + " --- |" * len(RECALLS),
+        ]
+        for view, curve in part["curves"].items():
+            cells = " | ".join(precision_at(curve, recall) for recall in RECALLS)
+            lines.append(f"| {view} | {curve['f1']:.3f} | {curve['average_precision']:.3f} | {cells} |")
+        lines += ["", "All points of both curves are in deepcryopicker.json."]
+    return "\n".join(lines) + "\n"
+
+
+def precision_at(curve: dict[str, Any], recall: float) -> str:
+    """Best precision at this recall or more."""
+    reached = [p for r, p in zip(curve["recall"], curve["precision"], strict=True) if r >= recall]
+    return f"{max(reached):.3f}" if reached else "not reached"
+
+
+if __name__ == "__main__":
+    main()
