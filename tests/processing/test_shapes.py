@@ -115,7 +115,7 @@ def test_circles_are_found_with_their_radius_in_a_noisy_mask(radius):
     mask ^= rng.random(mask.shape) < 0.02
     xy, radii, support = find_circles(mask, radius_px=(10.0, 90.0))
     assert np.hypot(*(xy[0] - [113, 107])) <= 1.5
-    assert radii[0] == pytest.approx(radius, abs=1.5)
+    assert radii[0] == pytest.approx(radius, abs=1.0)
     assert support[0] > 0.3
 
 
