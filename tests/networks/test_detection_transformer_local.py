@@ -7,6 +7,7 @@ torch = pytest.importorskip("torch")
 
 from cryopick.networks.detection_transformer_local import (  # noqa: E402
     REACH_PX,
+    Competition,
     LocalDetectionTransformer,
     Queries,
     TokenGrid,
@@ -112,6 +113,53 @@ def test_what_a_query_knows_of_another_is_the_opposite_of_what_that_one_knows():
     torch.testing.assert_close(both[0, 0, :2], -both[1, 0, :2])
     torch.testing.assert_close(both[0, 0, 2:4], both[1, 0, 2:4])
     torch.testing.assert_close(both[0, 0, 6:], -both[1, 0, 6:])
+
+
+def competed(places, logits, log_size=0.0):
+    """The change of logits by competition, as it is before training."""
+    queries = Queries(
+        torch.zeros(len(places), dtype=torch.int64),
+        torch.tensor(places, dtype=torch.float32),
+        torch.full((len(places),), log_size),
+        torch.tensor(logits, dtype=torch.float32),
+    )
+    with torch.no_grad():
+        after = Competition()(queries, *nearest_queries(queries, count=4))
+    return (after.logit - queries.logit).tolist()
+
+
+def test_of_two_queries_on_one_particle_the_surer_one_keeps_it():
+    winner, loser = competed([[50.0, 50], [52, 50]], [3.0, 1.0])
+    assert -0.05 < winner <= 0
+    assert loser < -5
+
+
+def test_neighbouring_particles_do_not_compete():
+    changes = competed([[50.0, 50], [62, 50]], [5.0, 0.0])  # 0.6 diameters apart
+    assert max(map(abs, changes)) < 0.01
+
+
+def test_large_particles_compete_over_larger_distances():
+    assert competed([[50.0, 50], [59, 50]], [3.0, 1.0], log_size=float(np.log(1.6)))[1] < -3
+    assert competed([[50.0, 50], [59, 50]], [3.0, 1.0], log_size=0.0)[1] > -1
+
+
+def test_what_a_query_loses_is_the_formula():
+    logits = [0.5, 0.2, -0.4]
+    places = np.array([[50.0, 50], [53, 51], [48, 46]])
+    expected = []
+    for i in range(3):
+        rivals = 1.0
+        for j in range(3):
+            if i != j:
+                squared = ((places[i] - places[j]) ** 2).sum() / 20**2
+                rivals += np.exp(6 * np.tanh(4 * (logits[j] - logits[i])) + 2 - 40 * squared)
+        expected.append(-np.log(rivals))
+    np.testing.assert_allclose(competed(places.tolist(), logits), expected, rtol=1e-3)
+
+
+def test_a_query_alone_loses_nothing():
+    assert competed([[50.0, 50]], [1.0]) == [0.0]
 
 
 def test_an_image_moved_by_whole_tokens_gives_the_answers_moved(network):

@@ -11,6 +11,7 @@ pytest.importorskip("transformers")
 pytest.importorskip("lightning")
 
 from cryopick.errors import SettingsError  # noqa: E402
+from cryopick.geometry.units import Length  # noqa: E402
 from cryopick.io.checkpoint import load_checkpoint  # noqa: E402
 from cryopick.io.coco import read_coco, write_coco  # noqa: E402
 from cryopick.io.images import write_micrograph  # noqa: E402
@@ -46,7 +47,7 @@ def coco_set(tmp_path):
     picks = []
     for seed in range(2):
         micrograph = disc_micrograph(f"disc{seed}.mrc", seed=seed)
-        write_micrograph(folder / micrograph.name, micrograph.pixels)
+        write_micrograph(folder / micrograph.name, micrograph)
         picks.append(
             Picks(
                 xy_px=disc_centres(seed),
@@ -255,7 +256,9 @@ def test_trained_weights_pick_and_the_card_says_how(coco_set, tmp_path):
     dataset = open_set(coco_set)
     settings = TrainSettings(steps=1, warmup_steps=0, ema_decay=0, validate_every=1, checkpoint_every=1)
     train(DetrTrainable(DetrTask(**TINY), dataset, dataset), settings, tmp_path / "run")
-    picker = CryoTransformerPicker(diameter="20px", weights=tmp_path / "run" / WEIGHTS_FILE, precision="float32")
+    picker = CryoTransformerPicker(
+        diameter=Length(20, 20, "px"), weights=tmp_path / "run" / WEIGHTS_FILE, precision="float32"
+    )
     micrograph = disc_micrograph("disc0.mrc")
     picks = picker.pick(micrograph)
     assert ((picks.score >= 0) & (picks.score <= 1)).all()

@@ -49,7 +49,7 @@ def class_of(queries, particles, background=COMPLETE):
 
 
 def test_of_two_queries_on_a_particle_one_is_taught_to_be_it_and_the_other_not():
-    queries = queries_at([50.0, 50.0], [50.5, 50.0], logit=[0.5, 1.0])
+    queries = queries_at([50.0, 50.0], [50.5, 50.0], logit=[0.0, 2.0])
     assert class_of(queries, particles_at([0, 50, 50, 20, 1])) == [-1, 1]
 
 

@@ -17,13 +17,13 @@ PRESETS: Mapping[str, Preset] = {
     "small": Preset(
         task=LocalTask(),
         training=TrainSettings(
-            steps=1000,
-            learning_rate=1e-3,
+            steps=700,
+            learning_rate=8e-4,
             weight_decay=0.01,
             warmup_steps=60,
             gradient_clip=2.0,
             ema_decay=0.997,
-            validate_every=500,
+            validate_every=350,
             checkpoint_every=200,
             precision="bf16-mixed",
             workers=1,

@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 
 BOX_UNIT_PX = 10 * NOMINAL_PARTICLE_PX
 """Unit of boxes in costs and losses: about the side of a crop, as the paper's unit is the side of the image."""
+SURE_COST = 4.0
+"""Weight of the probability in matching. With the article's 1, the queries on a particle, a fraction of a pixel apart,
+would be told apart by chance rather than by which is surer, and none would learn to be the one."""
 REACHABLE = 0.5
 """A query further than this many diameters from a particle is never matched with it."""
 DUPLICATE = 0.3
@@ -54,13 +57,14 @@ class LocalTask:
     layers: Annotated[int, "decoder layers; 0 answers with the proposals"] = 3
     window: Annotated[int, "side of the square of tokens that a query attends to; odd"] = 7
     neighbours: Annotated[int, "nearest queries that a query attends to; 1 switches self-attention off"] = 12
+    competes: Annotated[bool, "whether queries on one particle compete for it"] = True
     start: Annotated[
         Literal["general", "random"], "first weights of the convolutional trunk: those of the general picker, or random"
     ] = "general"
     trunk_rate: Annotated[float, "learning rate of the trunk relative to the rest; 0 keeps it as it is"] = 0.2
     heat_weight: Annotated[float, "weight of the heat map's loss, which answers for particles many to one"] = 0.5
     queries: Annotated[int, "most queries of one crop in training; picking has no limit"] = 256
-    batch_size: Annotated[int, "crops per batch"] = 16
+    batch_size: Annotated[int, "crops per batch"] = 8
     crop_px: Annotated[int, "side of a crop, working pixels"] = 224
     far_scale_share: Annotated[float, "share of crops whose particles have any size from 0.35 to 3.5 of nominal"] = 0.3
     simulation_seed: Annotated[int, "seed of the simulated crops"] = 1
@@ -137,6 +141,7 @@ class LocalTrainable:
             "layers": task.layers,
             "window": task.window,
             "neighbours": task.neighbours,
+            "competes": task.competes,
         }
 
     def build_network(self) -> nn.Module:
@@ -317,7 +322,11 @@ def match(queries: Queries, boxes: Tensor, particles: Tensor, target_boxes: Tens
                 if len(members) == 0:
                     continue
                 some, them = torch.from_numpy(members).to(boxes.device), torch.from_numpy(targets).to(boxes.device)
-                cost = matching_cost(probability[some], boxes[some], target_boxes[them]).cpu().numpy()
+                cost = (
+                    matching_cost(probability[some], boxes[some], target_boxes[them], class_cost=SURE_COST)
+                    .cpu()
+                    .numpy()
+                )
                 for j, target in enumerate(targets):
                     is_near = np.isin(members, np.asarray(near[target], np.intp))
                     cost[~is_near, j] = FORBIDDEN

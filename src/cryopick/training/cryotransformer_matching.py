@@ -47,17 +47,20 @@ def generalized_iou(first: Tensor, second: Tensor) -> Tensor:
     return both / union.clamp(min=tiny) - (hull - union) / hull.clamp(min=tiny)
 
 
-def matching_cost(probability: Tensor, boxes: Tensor, target_boxes: Tensor) -> Tensor:
+def matching_cost(
+    probability: Tensor, boxes: Tensor, target_boxes: Tensor, *, class_cost: float = CLASS_COST
+) -> Tensor:
     """(n, m) Cost of letting prediction i answer for target j: equation 2 with the box cost of equation 4.
 
     Parameters
     ----------
     probability : (n,) that prediction i is a particle
     boxes, target_boxes : (n, 4) and (m, 4)
+    class_cost : weight of the probability
     """
     l1 = (boxes[:, None] - target_boxes).abs().sum(-1)
     giou = generalized_iou(boxes[:, None], target_boxes)
-    return -CLASS_COST * probability[:, None] + L1_COST * l1 - GIOU_COST * giou
+    return -class_cost * probability[:, None] + L1_COST * l1 - GIOU_COST * giou
 
 
 def assign(cost: NDArray[np.floating]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
