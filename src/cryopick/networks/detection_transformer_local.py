@@ -102,7 +102,7 @@ class LocalDetectionTransformer(nn.Module):
             raise ValueError(f"window is {window}, expected an odd number of tokens")
         tokens = trunk_widths[0]
         self.encoder = ProposalNetwork(in_channels=in_channels, widths=trunk_widths, depths=trunk_depths)
-        self.neighbours, self.window, self.competes = neighbours, window, competes
+        self.neighbours, self.window = neighbours, window
         self.enter = nn.Sequential(nn.Linear(tokens + 2, width), nn.LayerNorm(width))
         self.layers = nn.ModuleList(
             DecoderLayer(tokens, width=width, heads=heads, window=window, competes=competes) for _ in range(layers)
@@ -141,8 +141,8 @@ class LocalDetectionTransformer(nn.Module):
         x = self.enter(torch.cat([grid.flat[index], size], dim=1))
         neighbours = nearest_queries(queries, count=self.neighbours)
         for layer in self.layers:
-            x, queries = layer(x, queries.detach(), grid, neighbours, seen)
-            stages.append(layer.competition(queries, *neighbours) if self.competes else queries)
+            x, queries, answers = layer(x, queries.detach(), grid, neighbours, seen)
+            stages.append(answers)
         return stages
 
 
@@ -232,7 +232,7 @@ class DecoderLayer(nn.Module):
         self, tokens: int, *, width: int, heads: int, window: int, competes: bool, relation_width: int = 24
     ) -> None:
         super().__init__()
-        self.competition: nn.Module = Competition() if competes else nn.Identity()
+        self.competition = Competition() if competes else None
         self.heads, self.window, self.head_width = heads, window, width // heads
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(3))
         self.self_in = nn.Linear(width, 3 * width)
@@ -258,17 +258,18 @@ class DecoderLayer(nn.Module):
         grid: TokenGrid,
         neighbours: tuple[Tensor, Tensor],
         seen: list[Attention] | None = None,
-    ) -> tuple[Tensor, Queries]:
+    ) -> tuple[Tensor, Queries, Queries]:
         x = x + self._look_at_queries(self.norms[0](x), queries, *neighbours)
         x = x + self._look_at_image(self.norms[1](x), queries, grid, seen)
         x = x + self.feed(self.norms[2](x))
         change = self.answer(x).float()
-        return x, replace(
+        moved = replace(
             queries,
             logit=queries.logit + change[:, 0],
             xy_px=queries.xy_px + change[:, 1:3] * (NOMINAL_PX / 4),
             log_size=queries.log_size + change[:, 3],
         )
+        return x, moved, moved if self.competition is None else self.competition(moved, *neighbours)
 
     def _look_at_queries(self, x: Tensor, queries: Queries, neighbours: Tensor, is_absent: Tensor) -> Tensor:
         n, count = neighbours.shape
