@@ -19,6 +19,7 @@ from cryopick.networks.segment_anything import (  # noqa: E402
     encode,
     load_sam,
     meta_config,
+    segment,
 )
 
 TINY = CompactSamSize(image_px=32, patch_px=8, width=16, depth=2, heads=2, decoder_width=16)
@@ -90,6 +91,13 @@ def test_the_compact_model_segments_by_points_and_learns_from_them():
     assert logits.shape == (3, 1, 16, 16)
     assert predicted.shape == (3, 1)
     assert not torch.allclose(logits[0], logits[1])  # the place of the prompt matters
+    points = torch.tensor([[[1.0, 2.0], [30.0, 5.0]], [[8.0, 8.0], [9.0, 1.0]]])
+    torch.manual_seed(0)
+    at_once, _ = segment(model, torch.rand(2, 32, 32) * 255, points)
+    torch.manual_seed(0)
+    embeddings = encode(model, torch.rand(2, 32, 32) * 255)
+    apart, _ = decode(model, embeddings[[0, 0, 1, 1]], points.flatten(0, 1))
+    assert torch.allclose(at_once.flatten(0, 1), apart, atol=1e-4)
     (logits.square().mean() + predicted.square().mean()).backward()
     used = [name for name, parameter in model.named_parameters() if parameter.grad is not None]
     assert any(name.startswith("vision_encoder") for name in used)

@@ -105,6 +105,8 @@ def compact_config(size: CompactSamSize) -> Any:
 
 
 COMPACT_NAME = "compact_sam"
+PLACE_GAIN = 2.0
+"""Of the projections of queries and keys in new models: attention then tells places a particle apart."""
 POSITION_SCALE = 2.0
 """Spread of the random spatial frequencies, per half picture: a small picture of small particles needs finer ones than
 Meta's 1.0, and far coarser ones than the library's default for new models."""
@@ -132,20 +134,61 @@ def build_compact_sam(architecture: Mapping[str, Any]) -> nn.Module:
         positions.positional_embedding.normal_(std=POSITION_SCALE)
         encoder: Any = model.vision_encoder
         encoder.pos_embed.normal_(std=0.02)  # Meta's start at zero too, but learn for much longer
+        # queries and keys hold the encoded place: with equal projections a prompt attends to its surroundings from the
+        # start, which small models would otherwise take thousands of steps to find
+        transformer: Any = model.mask_decoder.transformer
+        for layer in transformer.layers:
+            _align(layer.cross_attn_token_to_image)
+            _align(layer.cross_attn_image_to_token)
+        _align(transformer.final_attn_token_to_image)
     # as in Meta's models, the frequencies are drawn once and stay
     positions.positional_embedding.requires_grad_(False)
     return model
 
 
+def _align(attention: Any) -> None:
+    from torch.nn.init import orthogonal_
+
+    orthogonal_(attention.k_proj.weight, gain=PLACE_GAIN)
+    attention.q_proj.weight.copy_(attention.k_proj.weight)
+
+
+def segment(model: nn.Module, tiles: Tensor, xy_px: Tensor) -> tuple[Tensor, Tensor]:
+    """Encode and decode in one call, for training.
+
+    Parameters
+    ----------
+    tiles : (t, side, side) in 0..255
+    xy_px : (t, n, 2) one positive point per prompt
+
+    Returns
+    -------
+    logits : (t, n, m, 4 g, 4 g)
+    predicted_iou : (t, n, m)
+    """
+    import torch
+
+    ones = torch.ones(*xy_px.shape[:2], 1, dtype=torch.long, device=xy_px.device)
+    out = model(
+        pixel_values=_pixel_values(tiles), input_points=xy_px[:, :, None, :], input_labels=ones, multimask_output=True
+    )
+    return out.pred_masks, out.iou_scores
+
+
 def encode(model: nn.Module, tiles: Tensor) -> Tensor:
-    """(t, side, side) pictures in 0..255 to (t, c, g, g) embeddings; three equal channels, normalised as Meta does."""
+    """(t, side, side) pictures in 0..255 to (t, c, g, g) embeddings."""
+    encoder: Any = model.vision_encoder
+    out: Tensor = encoder(_pixel_values(tiles)).last_hidden_state
+    return out
+
+
+def _pixel_values(tiles: Tensor) -> Tensor:
+    """Three equal channels, normalised as Meta does."""
     import torch
 
     mean = torch.tensor(PIXEL_MEAN, device=tiles.device)[:, None, None]
     spread = torch.tensor(PIXEL_SPREAD, device=tiles.device)[:, None, None]
-    encoder: Any = model.vision_encoder
-    out: Tensor = encoder((tiles[:, None] - mean) / spread).last_hidden_state
-    return out
+    return (tiles[:, None] - mean) / spread
 
 
 def decode(model: nn.Module, embeddings: Tensor, xy_px: Tensor) -> tuple[Tensor, Tensor]:

@@ -117,7 +117,8 @@ class SimulatedUNetTrainable:
         import torch
 
         view = View(self.task.view)
-        crops = [self.source.crop(index * self.task.batch_size + i) for i in range(self.task.batch_size)]
+        first = self.task.first_crop + index * self.task.batch_size
+        crops = [self.source.crop(first + i) for i in range(self.task.batch_size)]
         planes = np.stack([view.planes(crop.image) for crop in crops])
         targets = np.stack([crop_targets(crop) for crop in crops])
         return {"planes": torch.from_numpy(planes), "targets": torch.from_numpy(targets)}

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryopick.metrics.detection import RankedOutcomes, precision_recall_curve, rank_outcomes
-from cryopick.networks.segment_anything import build_compact_sam, decode, encode
+from cryopick.networks.segment_anything import build_compact_sam, segment
 from cryopick.pickers.cryosegnet import CALIBRATED_FILTERS, disc_share, segment_map
 from cryopick.pickers.cryosegnet_map import (
     PARTICLE_PX,
@@ -44,7 +44,6 @@ from cryopick.training.cryosegnet import (
     tolerance_px,
 )
 from cryopick.training.cryosegnet_tasks import SamTask
-from cryopick.training.losses import dice_loss
 from cryopick.training.simulated_crops import SimulatedCrops
 
 if TYPE_CHECKING:
@@ -55,6 +54,9 @@ PROMPT_REACH = 0.5
 PEAK_SHARE, PARTICLE_SHARE = 0.5, 0.35
 """Shares of the prompts at maxima of the map and on particles; the others lie anywhere."""
 IOU_WEIGHT = 1.0
+FAR_WEIGHT = 0.05
+SURROUNDINGS_PX = 9
+"""Pixels of the mask's grid around a particle's disc, both sides of it together, that count fully."""
 ASKS_NOTHING, ASKS_UNKNOWN = -1, -2
 
 
@@ -133,12 +135,13 @@ class SamTrainable:
 
     def loss(self, network: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Cross-entropy and Dice of the masks that were asked for; squared error of the predicted IoU."""
-        embeddings = encode(network, batch["pictures"])
-        count = batch["points"].shape[1]
-        logits, predicted = decode(
-            network, embeddings.repeat_interleave(count, dim=0), batch["points"].flatten(0, 1).float()
+        logits, predicted = segment(network, batch["pictures"], batch["points"])
+        return mask_loss(
+            logits.float().flatten(0, 1),
+            predicted.float().flatten(0, 1),
+            batch["masks"].flatten(0, 1),
+            batch["kinds"].flatten(),
         )
-        return mask_loss(logits.float(), predicted.float(), batch["masks"].flatten(0, 1), batch["kinds"].flatten())
 
     def validate(self, network: nn.Module) -> dict[str, float]:
         """Average precision of masks as picks, by predicted IoU, at a quarter of a diameter."""
@@ -244,7 +247,7 @@ def mask_loss(logits: Tensor, predicted: Tensor, masks: Tensor, kinds: Tensor) -
     kinds : (n,)
     """
     import torch
-    from torch.nn.functional import binary_cross_entropy_with_logits
+    from torch.nn.functional import binary_cross_entropy_with_logits, max_pool2d
 
     asked = kinds >= 0
     given = logits[:, 0]
@@ -256,13 +259,23 @@ def mask_loss(logits: Tensor, predicted: Tensor, masks: Tensor, kinds: Tensor) -
     is_known = kinds != ASKS_UNKNOWN
     iou_loss = (predicted[:, 0] - iou)[is_known].square().mean() if bool(is_known.any()) else given.sum() * 0
     if bool(asked.any()):
-        # masks are a hundredth of a picture: without the factor the map's empty places would rule
-        bce = 20 * binary_cross_entropy_with_logits(given[asked], masks[asked])
-        dice = dice_loss(given[asked], masks[asked], smooth=1.0)
+        # masks are a hundredth of a picture: their surroundings count fully, the far rest little, or it would rule
+        weight = FAR_WEIGHT + max_pool2d(masks[asked][:, None], SURROUNDINGS_PX, stride=1, padding=SURROUNDINGS_PX // 2)
+        per_pixel = binary_cross_entropy_with_logits(given[asked], masks[asked], reduction="none")
+        bce = (weight[:, 0] * per_pixel).sum() / weight.sum()
+        dice = mask_dice_loss(given[asked], masks[asked])
         mean_iou = iou[asked].mean()
     else:
         bce = dice = mean_iou = given.sum() * 0
     return {"loss": bce + dice + IOU_WEIGHT * iou_loss, "bce": bce, "dice": dice, "iou": iou_loss, "mean_iou": mean_iou}
+
+
+def mask_dice_loss(logits: Tensor, masks: Tensor) -> Tensor:
+    """Mean over masks of 1 - soft Dice; (n, h, w) both. One pixel is added to either side of the fraction."""
+    probability = logits.sigmoid()
+    both = (probability * masks).sum(dim=(1, 2))
+    loss: Tensor = 1 - (2 * both + 1) / (probability.sum(dim=(1, 2)) + masks.sum(dim=(1, 2)) + 1)
+    return loss.mean()
 
 
 # ---------------------------------------------------------------------------------------------------------- judging
