@@ -10,15 +10,24 @@ import torch
 from cryopick.geometry.rotations import euler_to_matrix
 from cryopick.io.poses import read_poses
 from cryopick.io.star import make_table, write_star
+from cryopick.metrics.detection import precision_recall_curve
+from cryopick.metrics.segmentation import ConfusionMatrix
 from cryopick.pickers.segmentation_maps import BACKGROUND, CORE, HOLLOW, JUNK, RIM
 from cryopick.processing.targets import density_instances, projected_instances
 from cryopick.simulation.imaging import Specimen, SpecimenImager
 from cryopick.simulation.micrograph import simulate_micrograph
 from cryopick.simulation.proteins import random_protein
 from cryopick.simulation.recipe import named_recipe
-from cryopick.training.segmentation_crf import SegmentationTask, SegmentationTrainable
+from cryopick.training.segmentation_crf import (
+    SegmentationTask,
+    SegmentationTrainable,
+    judged_crop,
+    pixel_matrix,
+    ranked,
+)
 from cryopick.training.segmentation_losses import published_loss, segmentation_loss, weight_of_sparse
 from cryopick.training.segmentation_targets import MapSampler, crop_example, painted, shares
+from cryopick.training.simulated_crops import SimulatedCrops
 
 NOMINAL_PX = 20.0
 
@@ -246,3 +255,45 @@ def test_a_step_reaches_trunk_heads_and_both_crfs():
     plain = trainable.loss(network, {**batch, "crf_crops": torch.tensor(0)})
     assert "crf" in losses
     assert "crf" not in plain
+
+
+# ---------------------------------------------------------------------------------------------------------- judging
+
+TINY = SegmentationTask(
+    start="random", widths=(16, 16, 16), depths=(1, 1, 1), batch_size=2, crop_px=96, crf_crops=1, crf_from_step=1
+)
+
+
+@pytest.fixture(scope="module")
+def crops():
+    source = SimulatedCrops(crop_px=128, far_scale_share=0.0, seed=5, count=0)
+    return [judged_crop(source.crop(index), stride_px=2) for index in range(1, 6)]
+
+
+def test_the_truth_as_an_answer_gives_no_wrong_pick_and_finds_all_that_can_be_told_apart(crops):
+    source = SimulatedCrops(crop_px=128, far_scale_share=0.0, seed=5, count=0)
+    truths = [crop_example(source.crop(index), stride_px=2).target for index in range(1, 6)]
+    curve = precision_recall_curve([ranked(truth, one) for truth, one in zip(truths, crops, strict=True)])
+    assert curve.precision[-1] > 0.97
+    assert curve.recall[-1] > 0.75  # hidden particles are not in the map, small ones can be too close for picks
+    matrix = sum((pixel_matrix(truth, one) for truth, one in zip(truths, crops, strict=True)), ConfusionMatrix.empty(2))
+    assert matrix.iou[1] == 1
+
+
+def test_a_network_is_calibrated_for_every_head_and_crf_on_labelled_micrographs(simulated):
+    _, one = simulated
+    item = FakeItem(one.micrograph.pixels, one.xy_px, diameter_px=40.0)
+    dataset = SimpleNamespace(labelled=lambda: SimpleNamespace(items=(item,)), card_entry=lambda: {"path": "fake"})
+    trainable = SegmentationTrainable(TINY, dataset, dataset)
+    network = trainable.build_network().eval()
+    scores = trainable.validate(network)
+    assert 0 <= scores["score"] <= 1
+    entries = trainable.card_entries(network)
+    calibrations = entries["postprocessing"]["calibrations"]
+    assert {head: sorted(each) for head, each in calibrations.items()} == {
+        head: ["conv", "dense", "learned", "none"] for head in ("fcn", "deeplabv3")
+    }
+    batch = trainable.make_batch(1, np.random.default_rng(0))
+    assert batch["planes"].shape == (2, 2, 96, 96)
+    assert int(batch["crf_crops"]) == 1
+    assert int(trainable.make_batch(0, np.random.default_rng(0))["crf_crops"]) == 0
