@@ -115,11 +115,11 @@ def labelling_stage(micrographs: list[Micrograph], labels: dict[str, Labels], li
     found = {}
     for name in ("all objects", "chosen"):
         picks = []
-        for micrograph, image, scale in zip(labelled.micrographs, labelled.images, labelled.scales, strict=True):
+        for micrograph, image, working in zip(labelled.micrographs, labelled.images, labelled.working, strict=True):
             is_wanted = image.is_good | (name == "all objects")
             picks.append(
                 Picks(
-                    xy_px=scale.to_stored_xy(image.xy_px[is_wanted]),
+                    xy_px=working.scale.to_stored_xy(image.xy_px[is_wanted]),
                     score=image.score[is_wanted],
                     micrograph_name=micrograph.name,
                     shape_yx=micrograph.shape_yx,

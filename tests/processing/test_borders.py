@@ -57,3 +57,6 @@ def test_filling_mirrors_the_data_and_leaves_it_alone():
     image = np.array([[9, 9, 9, 9], [1, 2, 3, 9], [4, 5, 6, 9]], np.float32)
     filled = Border(top=1, right=1).filled(image)
     np.testing.assert_array_equal(filled, [[1, 2, 3, 3], [1, 2, 3, 3], [4, 5, 6, 6]])
+    blank = Border(top=1, right=1).blanked(image)
+    np.testing.assert_array_equal(blank, [[0, 0, 0, 0], [1, 2, 3, 0], [4, 5, 6, 0]])
+    assert Border(top=10, right=4).scaled((0.5, 0.25)) == Border(top=5, right=1)

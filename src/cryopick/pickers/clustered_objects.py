@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from cryopick.errors import SettingsError
 from cryopick.geometry.units import Length
 from cryopick.pickers.particle_size import ParticleSize, measure_size
-from cryopick.processing.borders import Border, find_repeated_border
+from cryopick.processing.borders import NO_BORDER, Border, find_repeated_border
 from cryopick.processing.clustering import intensity_classes, k_means_borders, super_pixel_means
 from cryopick.processing.denoise.autocryopicker import prepare_autocryopicker
 from cryopick.processing.normalize import normalize_locally
@@ -65,10 +65,12 @@ class WorkingImage:
     ----------
     pixels : (h, w) float32, particles dark, about zero mean and unit variance
     scale : between these pixels and the stored ones
+    border : strips without data, in which the stored image repeats its last good row; 0 here
     """
 
     pixels: NDArray[np.float32]
     scale: ScaleMap
+    border: Border = NO_BORDER
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,22 +118,9 @@ def working_image(micrograph: Micrograph, *, diameter_px: float, preprocessing: 
     else:
         working, scale = resample(pixels, factor=factor)
         working = normalize_locally(working, diameter_px=WORKING_DIAMETER_PX)
-    return WorkingImage(_without_border(working, border, scale), scale)
-
-
-def _without_border(working: NDArray[np.float32], border: Border, scale: ScaleMap) -> NDArray[np.float32]:
-    """Grey, the mean, where the stored image repeats its last good row: streaks would pass for particles."""
-    down, across = scale.factor_yx
-    height, width = working.shape
-    inner = Border(
-        top=round(border.top * down),
-        bottom=round(border.bottom * down),
-        left=round(border.left * across),
-        right=round(border.right * across),
-    ).inside((height, width))
-    result = np.zeros_like(working)
-    result[inner] = working[inner]
-    return result
+    inner = border.scaled(scale.factor_yx)
+    # streaks would pass for particles, so there is grey, the mean
+    return WorkingImage(inner.blanked(working), scale, inner)
 
 
 def stretched(image: WorkingImage, *, smoothing_px: float = SMOOTHING_PX) -> NDArray[np.float32]:

@@ -216,11 +216,11 @@ def architecture(network: NetworkName, classes: int) -> dict[str, Any]:
 
 @dataclass(frozen=True, eq=False)
 class LabelledRun:
-    """Micrographs that are larger than a particle and not blank, with their objects and scales."""
+    """Micrographs that are larger than a particle and not blank, with their objects and working images."""
 
     micrographs: list[Micrograph]
     images: list[LabelledImage]
-    scales: list[ScaleMap]
+    working: list[WorkingImage]
 
 
 def label_run(micrographs: Sequence[Micrograph], size: ParticleSize, *, preprocessing: Preprocessing) -> LabelledRun:
@@ -241,27 +241,40 @@ def label_run(micrographs: Sequence[Micrograph], size: ParticleSize, *, preproce
     return LabelledRun(
         [micrograph for micrograph, _ in usable],
         label_images(images, size) if images else [],
-        [image.scale for image in images],
+        images,
     )
 
 
 def network_images(
     labelled: LabelledRun, size: ParticleSize, *, network: NetworkName, preprocessing: Preprocessing
 ) -> list[ExampleImage]:
-    """The examples of a run on images at the network's scale."""
+    """The examples of a run on images at the network's scale, without borders that hold no data."""
     images = []
-    for image, micrograph, scale in zip(labelled.images, labelled.micrographs, labelled.scales, strict=True):
-        pixels, xy_px, decoy_xy_px = image.pixels, image.xy_px, image.decoy_xy_px
+    for image, micrograph, working in zip(labelled.images, labelled.micrographs, labelled.working, strict=True):
+        own, xy_px, decoy_xy_px = working, image.xy_px, image.decoy_xy_px
         if network == "paper":
             diameter_px = size.diameter.middle_px(micrograph.pixel_size_angstrom)
             scaled = paper_image(micrograph, diameter_px=diameter_px, preprocessing=preprocessing)
             if scaled is not None:
-                pixels = scaled.pixels
+                own = scaled
                 xy_px, decoy_xy_px = (
-                    scaled.scale.to_working_xy(scale.to_stored_xy(each)) for each in (xy_px, decoy_xy_px)
+                    own.scale.to_working_xy(working.scale.to_stored_xy(each)) for each in (xy_px, decoy_xy_px)
                 )
-        images.append(ExampleImage(pixels, xy_px, class_ids(image), decoy_xy_px))
+        images.append(without_border(own, xy_px, class_ids(image), decoy_xy_px))
     return images
+
+
+def without_border(
+    image: WorkingImage,
+    xy_px: NDArray[np.float64],
+    class_id: NDArray[np.int64],
+    decoy_xy_px: NDArray[np.float64] | None = None,
+) -> ExampleImage:
+    """The part of an image that holds data; places in a border without any would be the easiest background."""
+    height, width = image.pixels.shape
+    corner = np.array([image.border.left, image.border.top], np.float64)
+    decoys = np.zeros((0, 2)) if decoy_xy_px is None else decoy_xy_px - corner
+    return ExampleImage(image.pixels[image.border.inside((height, width))], xy_px - corner, class_id, decoys)
 
 
 def network_diameter_px(micrograph: Micrograph, size: ParticleSize, *, network: NetworkName) -> float:
@@ -305,7 +318,7 @@ def paper_image(micrograph: Micrograph, *, diameter_px: float, preprocessing: Pr
     target = paper_scale([BOX_DIAMETERS * diameter_px])
     pixels, rest = resample(base.pixels, factor=target / base.scale.factor)
     factor_yx = base.scale.factor_yx[0] * rest.factor_yx[0], base.scale.factor_yx[1] * rest.factor_yx[1]
-    return WorkingImage(pixels, ScaleMap(factor_yx))
+    return WorkingImage(pixels, ScaleMap(factor_yx), base.border.scaled(rest.factor_yx))
 
 
 # ------------------------------------------------------------------------------------------------------------- maps

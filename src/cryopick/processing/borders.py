@@ -35,10 +35,27 @@ class Border:
         height, width = shape_yx
         return slice(self.top, height - self.bottom), slice(self.left, width - self.right)
 
+    def scaled(self, factor_yx: tuple[float, float]) -> Border:
+        """The strips of an image resampled by these factors of rows and columns, to whole pixels."""
+        down, across = factor_yx
+        return Border(
+            round(self.top * down), round(self.bottom * down), round(self.left * across), round(self.right * across)
+        )
+
     def filled(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
         """The image with its strips replaced by mirrored data, so that averages near them are those of data."""
         inner = pixels[self.inside((pixels.shape[0], pixels.shape[1]))]
         return np.pad(inner, ((self.top, self.bottom), (self.left, self.right)), mode="symmetric")
+
+    def blanked(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The image with 0 in its strips."""
+        result = np.zeros_like(pixels)
+        inner = self.inside((pixels.shape[0], pixels.shape[1]))
+        result[inner] = pixels[inner]
+        return result
+
+
+NO_BORDER = Border()
 
 
 def find_repeated_border(pixels: NDArray[np.float32]) -> Border:

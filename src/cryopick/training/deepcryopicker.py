@@ -20,6 +20,7 @@ from cryopick.pickers.deepcryopicker import (
     network_diameter_px,
     network_images,
     paper_image,
+    without_border,
 )
 from cryopick.pickers.particle_size import ParticleSize
 from cryopick.pickers.self_labels import why_inconsistent
@@ -161,7 +162,7 @@ class DeepCryoPickerTrainable:
         if image is None or item.labels is None:
             raise TrainingError(f"{item.name}: is blank or smaller than a particle; leave it out")
         kind = np.where(item.labels.is_uncertain, -1, IRREGULAR).astype(np.int64)
-        return ExampleImage(image.pixels, image.scale.to_working_xy(item.labels.xy_px), kind)
+        return without_border(image, image.scale.to_working_xy(item.labels.xy_px), kind)
 
     def architecture(self) -> dict[str, Any]:
         return architecture(self.task.network, self.task.classes)
