@@ -39,7 +39,10 @@ FIT_WORKING_PX = 768
 MIN_FIT_PARTICLES = 30
 """Expected particles below which a size is not fitted."""
 FIT_LIMIT = 1.3
-"""Largest factor between a given diameter and the size that the network works at."""
+"""Largest factor between the usual working size and the one that the network works at."""
+WORKING_FACTOR = 0.8
+"""Size that the network takes particles for, over their diameter: shown a quarter larger than nominal, neighbours come
+apart better; on the simulated suite this is as good as the nominal size or better at every noise level."""
 POPULATION_SHARE = 0.5
 """A second size is reported when it explains at least this share of what the first one does."""
 
@@ -128,13 +131,13 @@ def fit_working_diameter(model: HeatmapModel, micrographs: Sequence[Micrograph],
     """The size, near a given one, at which the network is surest of what it sees.
 
     Users count a diameter to the tips of the longest view, or with a margin; working at the size that the network
-    takes particles for finds more. At most `FIT_LIMIT` away; where too few particles are seen to tell, the given one.
+    takes particles for finds more. At most `FIT_LIMIT` away from `WORKING_FACTOR` diameters; that where too few particles
+    are seen to tell.
     """
     unit_px = _unit_px(micrographs) if given.unit == "A" else [1.0] * len(micrographs)
-    fitted = _most_confident(model, micrographs, unit_px, around=given.middle)
-    if fitted is None:
-        return given
-    size = float(np.clip(fitted[0], given.middle / FIT_LIMIT, given.middle * FIT_LIMIT))
+    usual = given.middle * WORKING_FACTOR
+    fitted = _most_confident(model, micrographs, unit_px, around=usual)
+    size = usual if fitted is None else float(np.clip(fitted[0], usual / FIT_LIMIT, usual * FIT_LIMIT))
     return Length(size, size, given.unit)
 
 

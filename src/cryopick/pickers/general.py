@@ -204,7 +204,7 @@ class GeneralPicker(ChoosesByExpectedF1):
 
     def prepare(self, micrographs: Sequence[Micrograph]) -> Self:
         """Measure the diameter on a few micrographs of the run unless it is given, and fit the working scale."""
-        from cryopick.pickers.diameter import estimate_diameter, fit_working_diameter
+        from cryopick.pickers.diameter import WORKING_FACTOR, estimate_diameter, fit_working_diameter
 
         if not micrographs:
             return self
@@ -213,7 +213,9 @@ class GeneralPicker(ChoosesByExpectedF1):
             if estimate is None:
                 return replace(self, measured="nothing looks like a particle at any size; --diameter searches for one")
             diameter = estimate.diameter
-            return replace(self, diameter=diameter, working_diameter=diameter, measured=str(estimate))
+            size = WORKING_FACTOR * diameter.middle
+            working = Length(size, size, diameter.unit)
+            return replace(self, diameter=diameter, working_diameter=working, measured=str(estimate))
         if self.working_diameter is not None or self.diameter.is_range:
             return self
         fitted = fit_working_diameter(self._model(), micrographs, self.diameter)
