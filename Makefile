@@ -47,6 +47,9 @@ weights:
 	$(BIN)/cryopick train cryotransformer --preset small -o runs/cryotransformer --resume
 	cp runs/cryotransformer/weights.safetensors src/cryopick/weights/cryotransformer.safetensors
 	cp runs/cryotransformer/weights.json src/cryopick/weights/cryotransformer.json
+	$(BIN)/cryopick train cryoemmae --preset small -o runs/cryoemmae --resume
+	cp runs/cryoemmae/weights.safetensors src/cryopick/weights/cryoemmae.safetensors
+	cp runs/cryoemmae/weights.json src/cryopick/weights/cryoemmae.json
 
 clean:
 	rm -rf .venv $(DEMO)

@@ -36,8 +36,8 @@ from cryopick.workflows.train import plan_training, train_picker
 PARTS = ("real", "self", "stability", "clusters", "curve", "species", "cost")
 STABILITY_PROTEINS = ("globular", "ring", "barrel", "membrane")
 """Families of the suite that one network each is trained on; other molecules of the family than the suite's."""
-SHORT = {"steps": 400, "validate_every": 200, "checkpoint_every": 400}
-SHORT_TASK = {"probe_crops": 96, "calibration_crops": 96}
+SHORT = {"steps": 200, "warmup_steps": 40, "validate_every": 200, "checkpoint_every": 200}
+SHORT_TASK = {"probe_crops": 64, "calibration_crops": 64}
 
 
 def main() -> None:

@@ -16,7 +16,7 @@ from cryopick.geometry.units import Length
 from cryopick.pickers.cryoemmae_centres import (
     AREA_SHARE,
     FRAME_PX,
-    disc_response,
+    disc_responses,
     find_centres,
     published_centres,
 )
@@ -53,7 +53,7 @@ class Analysis:
     latent : its vectors, smoothed
     stages : clusters from the training set's to the finest
     evidence : (h, w) in [0, 1], mean membership in the particle's cluster
-    response : (h, w) evidence of a whole particle around each cell
+    responses : (r, h, w) evidence of particles around each cell, see `disc_responses`
     xy, diameter : candidates (n, 2) and the particle's diameter, cells
     """
 
@@ -61,14 +61,14 @@ class Analysis:
     latent: LatentMap
     stages: list[Clusters]
     evidence: NDArray[np.float32]
-    response: NDArray[np.float32]
+    responses: NDArray[np.float32]
     xy: NDArray[np.float64]
     diameter: float
 
     @property
     def features(self) -> NDArray[np.float32]:
         """(n, f) of the candidates, see `describe`."""
-        return describe(self.latent, self.response, self.xy, diameter=self.diameter)
+        return describe(self.latent, self.responses, self.xy, diameter=self.diameter)
 
     def stored_xy(self) -> NDArray[np.float64]:
         """(n, 2) candidates in pixels of the micrograph as stored."""
@@ -105,7 +105,7 @@ def analyse(
     stages = refine(smooth, clusters, counts=counts)
     evidence = evidence_of(smooth, stages)
     diameter = prepared.diameter_px / latent.step_px
-    response = disc_response(evidence, diameter=diameter)
+    responses = disc_responses(evidence, diameter=diameter)
     if is_published:
         last = stages[-1]
         mask = (last.labels(smooth.reshape(-1, smooth.shape[2])) == last.particle).reshape(smooth.shape[:2])
@@ -113,8 +113,8 @@ def analyse(
         # pixels of 512 to cells, both counted from the middle of the first one
         xy = (found.xy + 0.5) * mask.shape[0] / FRAME_PX - 0.5
     else:
-        xy, _ = find_centres(response, diameter=diameter)
-    return Analysis(prepared, latent, stages, evidence, response, xy, diameter)
+        xy = find_centres(responses, diameter=diameter)
+    return Analysis(prepared, latent, stages, evidence, responses, xy, diameter)
 
 
 @lru_cache(maxsize=4)

@@ -14,12 +14,13 @@ FRAME_PX = 512
 AREA_SHARE = 0.04
 """Published: the highest threshold that leaves more than this share of the map as particles."""
 
-DISC_DIAMETERS, RING_DIAMETERS = 0.5, 0.75
-"""A centre is where a disc of this radius holds much of the evidence and the ring up to the second radius little."""
-RING_WEIGHT = 0.5
-"""Neighbours touch: the ring counts half, so that a crowd is not punished as a smear is."""
-PEAK_DIAMETERS = 0.35
-"""Only the highest place within this many diameters is a candidate; touching particles stay apart."""
+DISC_RADII = (0.25, 0.35, 0.5)
+"""Radii, in diameters, of the discs that a centre's evidence is looked for in: a particle's dark body may be half as
+wide as the particle, or a ring as wide as all of it."""
+RING_FACTOR = 1.5
+"""The ring around a disc, in which there should be little evidence, ends at so many of its radii."""
+PEAK_RADII = 0.5
+"""Only the highest place within this many disc radii is a candidate; touching particles stay apart."""
 CANDIDATE_FLOOR = 0.02
 
 
@@ -132,23 +133,25 @@ def published_centres(
 # ------------------------------------------------------------------------------------------------------- corrected
 
 
-def disc_response(evidence: NDArray[np.float32], *, diameter: float) -> NDArray[np.float32]:
-    """(h, w) mean evidence in a disc of the particle's size around each cell, less part of that in the ring around it.
-
-    A ring-shaped particle's evidence may lie on its rim, a solid one's in its middle: the disc holds both.
+def disc_responses(evidence: NDArray[np.float32], *, diameter: float) -> NDArray[np.float32]:
+    """(r, h, w) mean evidence in a disc around each cell, less that in the ring around the disc, for each disc radius.
 
     Parameters
     ----------
     evidence : (h, w) in [0, 1]
     diameter : of a particle, cells
     """
+    return np.stack([_disc_response(evidence, radius=share * diameter) for share in DISC_RADII])
+
+
+def _disc_response(evidence: NDArray[np.float32], *, radius: float) -> NDArray[np.float32]:
     import cv2
 
-    inner = disc_kernel(DISC_DIAMETERS * diameter)
-    outer = disc_kernel(RING_DIAMETERS * diameter)
+    inner = disc_kernel(radius)
+    outer = disc_kernel(RING_FACTOR * radius)
     pad = (outer.shape[0] - inner.shape[0]) // 2
     ring = outer - np.pad(inner, pad)
-    kernel = np.pad(inner / inner.sum(), pad) - RING_WEIGHT * ring / ring.sum()
+    kernel = np.pad(inner / inner.sum(), pad) - ring / ring.sum()
     return np.asarray(cv2.filter2D(evidence, cv2.CV_32F, kernel, borderType=cv2.BORDER_REFLECT), np.float32)
 
 
@@ -159,6 +162,10 @@ def disc_kernel(radius: float) -> NDArray[np.float32]:
     return np.clip(radius + 0.5 - np.hypot(offset[:, None], offset), 0, 1).astype(np.float32)
 
 
-def find_centres(response: NDArray[np.float32], *, diameter: float) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
-    """Candidates (n, 2) x, y in cells, sub-cell, best first, and their responses (n,)."""
-    return find_peaks(response, min_score=CANDIDATE_FLOOR, radius_px=PEAK_DIAMETERS * diameter)
+def find_centres(responses: NDArray[np.float32], *, diameter: float) -> NDArray[np.float64]:
+    """(n, 2) candidates x, y in cells, sub-cell: the maxima of all responses, one particle's up to one of each."""
+    found = [
+        find_peaks(response, min_score=CANDIDATE_FLOOR, radius_px=max(1.5, PEAK_RADII * share * diameter))[0]
+        for share, response in zip(DISC_RADII, responses, strict=True)
+    ]
+    return np.concatenate(found)

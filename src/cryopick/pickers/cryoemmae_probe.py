@@ -11,28 +11,34 @@ from numpy.typing import NDArray
 from cryopick.pickers.cryoemmae_latent import LatentMap
 from cryopick.processing.probability import Calibration
 
-RINGS = ((0.0, 1), (0.18, 6), (0.36, 12), (0.6, 16))
-"""Radius in diameters and number of places of each ring that vectors are averaged over: middle, body, rim, outside."""
+RINGS = ((0.0, 1), (0.12, 6), (0.25, 10), (0.38, 12), (0.5, 14), (0.68, 18))
+"""Radius in diameters and number of places of each ring that vectors are averaged over, from the middle to outside."""
+HIDDEN_UNITS = 24
+SEED = 0
 
 
 def describe(
-    latent: LatentMap, response: NDArray[np.float32], xy: NDArray[np.float64], *, diameter: float
+    latent: LatentMap, responses: NDArray[np.float32], xy: NDArray[np.float64], *, diameter: float
 ) -> NDArray[np.float32]:
-    """What the network makes of each candidate: mean vectors over rings around it, less the map's mean vector.
+    """What the network makes of each candidate: mean vectors over rings around it, and the clusters' evidence.
+
+    Vectors count from the micrograph's mean vector, in standard deviations of the micrograph: its contrast and its
+    brightness say nothing about a place in it.
 
     Parameters
     ----------
     latent : of the micrograph
-    response : (h, w) of `disc_response`
+    responses : (r, h, w) of `disc_responses`
     xy : (n, 2) candidates, cells
     diameter : of a particle, cells
 
     Returns
     -------
-    features : (n, 4 c + 1), the four rings from inside out, and the response
+    features : (n, rings * c + r)
     """
-    height, width = response.shape
-    middle = latent.flat[:: max(1, len(latent.flat) // 8192)].mean(axis=0)
+    height, width = responses.shape[1:]
+    sample = latent.flat[:: max(1, len(latent.flat) // 8192)]
+    middle, spread = sample.mean(axis=0), sample.std(axis=0) + np.float32(1e-3)
     means = []
     for radius, count in RINGS:
         angle = 2 * np.pi * (np.arange(count) + 0.5) / count
@@ -41,30 +47,33 @@ def describe(
             column = np.clip(np.rint(xy[:, 0] + radius * diameter * dx), 0, width - 1).astype(np.intp)
             row = np.clip(np.rint(xy[:, 1] + radius * diameter * dy), 0, height - 1).astype(np.intp)
             total += latent.vectors[row, column]
-        means.append(total / count - middle)
+        means.append((total / count - middle) / spread)
     column, row = np.rint(xy).astype(np.intp).T.reshape(2, -1)
-    value = response[np.clip(row, 0, height - 1), np.clip(column, 0, width - 1)]
-    return np.concatenate([*means, value[:, None]], axis=1).astype(np.float32)
+    values = responses[:, np.clip(row, 0, height - 1), np.clip(column, 0, width - 1)]
+    return np.concatenate([*means, values.T], axis=1).astype(np.float32)
 
 
 @dataclass(frozen=True, eq=False)
 class Probe:
-    """A direction in the space of `describe` along which simulated particles differ from other candidates.
+    """A small perceptron over `describe`: particles may be solid or hollow, so one direction does not do.
 
     Parameters
     ----------
-    weight : (f,) of the features
-    bias : added
-    calibration : from the logistic of the sum to the probability that a pick is right
+    hidden, hidden_bias : (f, u) and (u,), before the positive parts are taken
+    out, out_bias : (u,) and a number
+    calibration : from the logistic of the output to the probability that a pick is right
     """
 
-    weight: NDArray[np.float32]
-    bias: float
+    hidden: NDArray[np.float32]
+    hidden_bias: NDArray[np.float32]
+    out: NDArray[np.float32]
+    out_bias: float
     calibration: Calibration
 
     def raw(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
         """(n,) in (0, 1), not calibrated."""
-        logit = features.astype(np.float64) @ self.weight + self.bias
+        units = np.maximum(features @ self.hidden + self.hidden_bias, 0)
+        logit = (units @ self.out).astype(np.float64) + self.out_bias
         return np.asarray(1 / (1 + np.exp(-np.clip(logit, -12, 12))))
 
     def __call__(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -74,31 +83,52 @@ class Probe:
     def to_json(self) -> dict[str, Any]:
         """Plain JSON for a model card."""
         return {
-            "weight": [float(f"{value:.5g}") for value in self.weight],
-            "bias": float(self.bias),
+            "hidden": [_rounded(row) for row in self.hidden],
+            "hidden_bias": _rounded(self.hidden_bias),
+            "out": _rounded(self.out),
+            "out_bias": float(self.out_bias),
             "calibration": self.calibration.to_list(),
         }
 
     @classmethod
     def from_json(cls, entry: dict[str, Any]) -> Self:
         """The inverse of `to_json`."""
-        weight = np.asarray(entry["weight"], np.float32)
-        return cls(weight, float(entry["bias"]), Calibration.from_list(entry["calibration"]))
+        arrays = [np.asarray(entry[name], np.float32) for name in ("hidden", "hidden_bias", "out")]
+        calibration = Calibration.from_list(entry["calibration"])
+        return cls(arrays[0], arrays[1], arrays[2], float(entry["out_bias"]), calibration)
 
 
-def fit_direction(features: NDArray[np.float32], is_right: NDArray[np.bool_]) -> tuple[NDArray[np.float32], float]:
-    """Weight and bias of a logistic regression, its strength of shrinkage for standardised features.
+def _rounded(values: NDArray[np.float32]) -> list[float]:
+    return [float(f"{value:.5g}") for value in values]
+
+
+def fit_probe_weights(features: NDArray[np.float32], is_right: NDArray[np.bool_]) -> Probe:
+    """A probe, not calibrated, trained on standardised features until a tenth of them is judged no better.
 
     Raises
     ------
     ValueError
-        If all candidates are right, or all wrong.
+        If there are not a few each of right and wrong candidates.
     """
-    from sklearn.linear_model import LogisticRegression
+    import warnings
 
-    if is_right.all() or not is_right.any():
-        raise ValueError("right and wrong candidates are needed to tell them apart")
-    middle, spread = features.mean(axis=0), features.std(axis=0) + 1e-6
-    fitted = LogisticRegression(C=0.02, max_iter=300).fit((features - middle) / spread, is_right)
-    weight = fitted.coef_[0] / spread
-    return weight.astype(np.float32), float(fitted.intercept_[0] - weight @ middle)
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.neural_network import MLPClassifier
+
+    if min(is_right.sum(), (~is_right).sum()) < 10:
+        raise ValueError(
+            f"{is_right.sum()} right and {(~is_right).sum()} wrong candidates are too few to tell them apart"
+        )
+    middle, spread = features.mean(axis=0), features.std(axis=0) + np.float32(1e-6)
+    network = MLPClassifier(
+        (HIDDEN_UNITS,), alpha=0.3, learning_rate_init=2e-3, batch_size=min(256, len(features) // 2),
+        max_iter=60, early_stopping=True, n_iter_no_change=6, random_state=SEED,
+    )  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        network.fit((features - middle) / spread, is_right)
+    hidden = network.coefs_[0] / spread[:, None]
+    bias = network.intercepts_[0] - middle @ hidden
+    out = network.coefs_[1][:, 0].astype(np.float32)
+    out_bias = float(network.intercepts_[1][0])
+    return Probe(hidden.astype(np.float32), bias.astype(np.float32), out, out_bias, Calibration.none())

@@ -7,10 +7,11 @@ asked for labels.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
 from cryopick.errors import TrainingError
 from cryopick.geometry.selection import SelectionSettings, select
@@ -18,7 +19,7 @@ from cryopick.metrics.detection import precision_recall_curve, rank_outcomes
 from cryopick.pickers.cryoemmae import Analysis, analyse
 from cryopick.pickers.cryoemmae_clusters import Clusters, evenly, fit_centres, particle_cluster, smooth_map
 from cryopick.pickers.cryoemmae_latent import PARTICLE_PX, Encoder, LatentMap, Prepared, Preprocessing, prepare_image
-from cryopick.pickers.cryoemmae_probe import Probe, fit_direction
+from cryopick.pickers.cryoemmae_probe import Probe, fit_probe_weights
 from cryopick.simulation.crops import Crop, CropGenerator, CropRanges
 from cryopick.simulation.recipe import LayoutRanges, Recipe
 from cryopick.training.calibrating import fit_calibration
@@ -30,8 +31,13 @@ PICKED_RATIO = (0.6, 1.65)
 UNDECIDED_RATIO = (0.45, 2.2)
 """… those outside this one are not; crops of what lies between are left out."""
 TOLERANCE_DIAMETERS = 0.25
+RIGHT_DIAMETERS, WRONG_DIAMETERS = 0.16, 0.32
+"""The probe learns from candidates nearer to a particle's middle than the first, as particles, and farther than the
+second, as others; so that of candidates on one particle the middle one scores highest."""
 CLUSTERED_VECTORS = 60_000
 REFINED_CLUSTERS = 5
+INNER_PX = 192
+"""Three by three crops of the encoder: simulated crops of another side would waste part of a fourth."""
 MICROGRAPH_PX, MICROGRAPH_PARTICLE_PX = 2048, (70.0, 110.0)
 """The published chain has its lengths in pixels of a whole micrograph, so its references are such."""
 
@@ -83,7 +89,7 @@ def simulated_references(*, preprocessing: Preprocessing, seed: int, count: int,
     """
     if preprocessing == "corrected":
         source = SimulatedCrops(seed=seed, count=shared)
-        crops = (source.crop(index) for index in range(count))
+        crops = (inner_part(source.crop(index), INNER_PX) for index in range(count))
         return list(references(crops, nominal_px=PARTICLE_PX, preprocessing=preprocessing))
     found: list[Reference] = []
     for index in range(max(2, count // 8)):
@@ -91,6 +97,26 @@ def simulated_references(*, preprocessing: Preprocessing, seed: int, count: int,
         nominal_px = float(np.median(crop.diameter_px)) if len(crop.diameter_px) else MICROGRAPH_PARTICLE_PX[0]
         found += references(iter([crop]), nominal_px=nominal_px, preprocessing=preprocessing)
     return found
+
+
+def inner_part(crop: Crop, side_px: int) -> Crop:
+    """The middle of a crop."""
+    first = (crop.image.shape[0] - side_px) // 2
+    if first <= 0:
+        return crop
+    middle = np.s_[first : first + side_px, first : first + side_px]
+    xy_px = crop.xy_px - first
+    is_in = ((xy_px >= -0.5) & (xy_px < side_px - 0.5)).all(axis=1)
+    return replace(
+        crop,
+        image=np.ascontiguousarray(crop.image[middle]),
+        xy_px=xy_px[is_in],
+        diameter_px=crop.diameter_px[is_in],
+        snr=crop.snr[is_in],
+        visibility=crop.visibility[is_in],
+        instances=crop.instances[middle],
+        junk=crop.junk[middle],
+    )
 
 
 def simulated_micrographs(seed: int) -> CropGenerator:
@@ -153,38 +179,36 @@ def cells_of(one: Reference, latent: LatentMap) -> NDArray[np.bool_]:
 # ------------------------------------------------------------------------------------------------------------ probe
 
 
-def outcome_of(one: Reference, found: Analysis) -> NDArray[np.bool_]:
-    """(n,) which candidates are right: each particle's nearest within the tolerance."""
-    from cryopick.geometry.pairing import candidates_within, pair_candidates
-
-    pairs = pair_candidates(candidates_within(found.stored_xy(), one.xy_px, max_distance=one.tolerance_px))
-    is_right = np.zeros(len(found.xy), bool)
-    is_right[pairs.first] = True
-    return is_right
+def kinds_of(one: Reference, found: Analysis) -> NDArray[np.int64]:
+    """(n,) 1 for candidates near the middle of a particle, 0 for those clearly elsewhere, -1 between."""
+    if len(one.xy_px) == 0 or len(found.xy) == 0:
+        return np.zeros(len(found.xy), np.int64)
+    distance, _ = cKDTree(one.xy_px).query(found.stored_xy())
+    diameter_px = one.tolerance_px / TOLERANCE_DIAMETERS
+    between = np.where(distance < WRONG_DIAMETERS * diameter_px, -1, 0)
+    return np.where(distance < RIGHT_DIAMETERS * diameter_px, 1, between).astype(np.int64)
 
 
 def fit_probe(
     encoder: Encoder, clusters: Clusters, *, to_fit: Sequence[Reference], to_calibrate: Sequence[Reference]
 ) -> tuple[Probe, dict[str, float]]:
-    """The direction that tells right candidates from wrong ones, calibrated on other crops; and how well it does there.
+    """What tells right candidates from wrong ones, calibrated on other crops; and how well it does there.
 
     Raises
     ------
     TrainingError
-        If all candidates are right, or all wrong.
+        If too few candidates are right, or too few wrong.
     """
-    from cryopick.processing.probability import Calibration
-
-    features, right = [], []
+    features, kinds = [], []
     for one in to_fit:
         found = analyse(encoder, clusters, one.prepared, cluster_count=REFINED_CLUSTERS)
         features.append(found.features)
-        right.append(outcome_of(one, found))
+        kinds.append(kinds_of(one, found))
+    kind = np.concatenate(kinds)
     try:
-        weight, bias = fit_direction(np.concatenate(features), np.concatenate(right))
+        probe = fit_probe_weights(np.concatenate(features)[kind >= 0], kind[kind >= 0] == 1)
     except ValueError as error:
         raise TrainingError(f"the simulated references cannot judge the candidates: {error}") from error
-    probe = Probe(weight, bias, Calibration.none())
     raw, is_right, outcomes = [], [], []
     for one in to_calibrate:
         found = analyse(encoder, clusters, one.prepared, cluster_count=REFINED_CLUSTERS)
@@ -197,7 +221,7 @@ def fit_probe(
     curve = precision_recall_curve(outcomes)
     calibration = fit_calibration(np.concatenate(raw), np.concatenate(is_right))
     scores = {"simulated_average_precision": curve.average_precision, "simulated_best_f1": curve.best_f1()[0]}
-    return Probe(weight, bias, calibration), scores
+    return replace(probe, calibration=calibration), scores
 
 
 def _thinned(

@@ -1,0 +1,231 @@
+"""Training Cryo-EMMAE: from micrographs without labels, in windows, with the published schedule."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from cryopick.errors import InputError, SettingsError, TrainingError
+from cryopick.geometry.units import Length
+from cryopick.io.images import write_micrograph
+from cryopick.pickers.cryoemmae import CryoEmmaePicker
+from cryopick.pickers.cryoemmae_latent import Prepared
+from cryopick.pickers.cryoemmae_probe import Probe, describe, fit_probe_weights
+from cryopick.processing.scale import ScaleMap
+from cryopick.simulation.crops import Crop
+from cryopick.training.cryoemmae import PRESETS, CryoEmmaeTask, CryoEmmaeTrainable, make_trainable, to_patches
+from cryopick.training.cryoemmae_reference import Reference, cells_of, inner_part, kinds_of
+from cryopick.training.datasets import open_micrographs
+from cryopick.types import Micrograph
+from cryopick.workflows.train import plan_training, train_picker
+
+TINY = {"width": 16, "depth": 1, "heads": 1, "decoder_width": 16, "decoder_heads": 1}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Three micrographs of dark discs, 40 px wide, and no labels."""
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:420, :500]
+    for number in range(3):
+        pixels = rng.normal(size=(420, 500))
+        for centre in rng.uniform(30, 390, (30, 2)):
+            pixels -= 1.5 * (np.hypot(y - centre[0], x - centre[1]) <= 20)
+        write_micrograph(tmp_path / f"m{number}.mrc", Micrograph(pixels, pixel_size_angstrom=2.0))
+    return tmp_path
+
+
+def test_a_folder_without_labels_is_a_set_to_train_on(folder):
+    dataset = open_micrographs(folder, diameter=Length(80, 80, "A"))
+    assert [item.name for item in dataset] == ["m0.mrc", "m1.mrc", "m2.mrc"]
+    assert [item.labels for item in dataset] == [None] * 3
+    assert dataset.diameter == Length(80, 80, "A")
+    assert dataset.items[0].pixel_size_angstrom == pytest.approx(2.0)
+
+
+def test_labels_beside_the_micrographs_are_not_read(folder):
+    (folder / "m0.csv").write_text("this is no coordinate file\n")
+    assert open_micrographs(folder).items[0].labels is None
+
+
+def test_an_empty_folder_is_named(tmp_path):
+    with pytest.raises(InputError, match=tmp_path.name):
+        open_micrographs(tmp_path)
+
+
+def test_given_micrographs_become_images_with_particles_of_twenty_pixels(folder):
+    trainable = make_trainable(
+        CryoEmmaeTask(**TINY), train=open_micrographs(folder, diameter=Length(80, 80, "A")), validation=None
+    )
+    assert [image.shape for image in trainable.images] == [(210, 250)] * 3
+    mean, std = trainable.standard
+    pixels = np.concatenate([image.ravel() for image in trainable.images])
+    assert (mean, std) == pytest.approx((pixels.mean(), pixels.std()), rel=1e-3)
+
+
+def test_blank_micrographs_are_refused_with_a_hint(tmp_path):
+    write_micrograph(tmp_path / "m.mrc", Micrograph(np.zeros((90, 90), np.float32)))
+    dataset = open_micrographs(tmp_path, diameter=Length(30, 30, "px"))
+    with pytest.raises(TrainingError, match="--diameter"):
+        CryoEmmaeTrainable(CryoEmmaeTask(**TINY), dataset).images  # noqa: B018
+
+
+def with_images(task, *shapes):
+    trainable = CryoEmmaeTrainable(task)
+    rng = np.random.default_rng(1)
+    trainable.__dict__["images"] = [rng.random(shape, dtype=np.float32) for shape in shapes]
+    return trainable
+
+
+def test_a_batch_depends_on_its_random_numbers_alone_and_is_standardised():
+    task = replace(CryoEmmaeTask(**TINY), batch_size=16, windows_per_crop=4)
+    trainable = with_images(task, (100, 130), (90, 64))
+    first, again, other = (trainable.make_batch(3, np.random.default_rng(seed)) for seed in (5, 5, 6))
+    assert torch.equal(first["images"], again["images"])
+    assert torch.equal(first["order"], again["order"])
+    assert not torch.equal(first["images"], other["images"])
+    assert first["images"].shape == (16, 64, 64)
+    assert float(first["images"].mean()) == pytest.approx(0, abs=0.1)
+    assert float(first["images"].std()) == pytest.approx(1, abs=0.1)
+
+
+def test_published_windows_lie_side_by_side_and_each_is_seen_once_an_epoch():
+    task = replace(CryoEmmaeTask(**TINY), windows="grid", batch_size=4, windows_per_crop=4)
+    trainable = with_images(task, (128, 128), (130, 190))  # 4 and 4 windows
+    seen = [window for index in range(2) for window in trainable.grid(index)]
+    expected = [
+        image[top : top + 64, left : left + 64] for image in trainable.images for top in (0, 64) for left in (0, 64)
+    ]
+    assert len(seen) == len(expected) == 8
+    assert all(any(np.array_equal(one, window) for window in seen) for one in expected)
+
+
+def test_the_loss_is_that_of_the_hidden_half():
+    from cryopick.networks.masked_autoencoder import build_masked_autoencoder
+
+    trainable = with_images(replace(CryoEmmaeTask(**TINY), batch_size=8), (100, 130))
+    batch = trainable.make_batch(0, np.random.default_rng(0))
+    network = build_masked_autoencoder(trainable.architecture()).eval()
+    with torch.no_grad():
+        expected = network.loss(batch["images"], order=batch["order"], visible=128)
+        assert float(trainable.loss(network, batch)["loss"]) == pytest.approx(float(expected), rel=1e-5)
+    assert torch.equal(to_patches(batch["images"]), network.to_patches(batch["images"]))
+
+
+def test_biases_norms_and_tokens_are_not_decayed():
+    trainable = CryoEmmaeTrainable(CryoEmmaeTask(**TINY))
+    network = trainable.build_network()
+    decayed, free = trainable.parameter_groups(network)
+    assert free["weight_decay"] == 0.0
+    assert all(p.ndim == 2 for p in decayed["params"])
+    count = sum(p.numel() for group in (decayed, free) for p in group["params"])
+    assert count == sum(p.numel() for p in network.parameters())
+
+
+def test_the_paper_preset_is_the_published_network_and_schedule():
+    preset = PRESETS["paper"]
+    network = CryoEmmaeTrainable(preset.task).build_network()
+    assert sum(p.numel() for p in network.parameters()) == 5_116_688
+    training = preset.training
+    assert training.learning_rate == 1e-3 * preset.task.batch_size / 256
+    assert training.steps == 400 * 180 * 256 // preset.task.batch_size
+    assert training.warmup_steps == training.steps * 5 / 400
+    assert training.learning_rate * training.final_lr_fraction == pytest.approx(1e-6)
+
+
+def test_impossible_tasks_are_refused():
+    with pytest.raises(SettingsError, match="mask_ratio"):
+        CryoEmmaeTask(mask_ratio=1.0)
+    with pytest.raises(SettingsError, match="windows_per_crop"):
+        CryoEmmaeTask(batch_size=10, windows_per_crop=4)
+
+
+# -------------------------------------------------------------------------------------------------------- references
+
+
+def test_the_middle_of_a_crop_keeps_the_particles_inside_it():
+    crop = Crop(
+        image=np.arange(100, dtype=np.float32).reshape(10, 10),
+        xy_px=np.array([[5.0, 6.0], [0.0, 5.0]]),
+        diameter_px=np.array([3, 4], np.float32),
+        snr=np.ones(2, np.float32),
+        visibility=np.ones(2, np.float32),
+        instances=np.zeros((10, 10), np.int32),
+        junk=np.zeros((10, 10), bool),
+        pixel_size_angstrom=1.0,
+        optics=None,
+    )
+    inner = inner_part(crop, 6)
+    assert inner.image[0, 0] == crop.image[2, 2]
+    assert inner.xy_px.tolist() == [[3.0, 4.0]]
+    assert inner.diameter_px.tolist() == [3.0]
+
+
+def test_cells_are_particles_where_the_silhouette_is():
+    from cryopick.pickers.cryoemmae_latent import LatentMap
+
+    silhouettes = np.zeros((40, 40), bool)
+    silhouettes[10:20, 24:30] = True
+    image = np.zeros((20, 20), np.float32)  # prepared at half the size
+    one = Reference(Prepared(image, ScaleMap((0.5, 0.5)), 10.0), np.zeros((0, 2)), silhouettes, 5.0)
+    cells = cells_of(one, LatentMap(np.zeros((9, 9, 1), np.float32), 2.0, 1.5))
+    place = (np.arange(9) * 2 + 1.5 + 0.5) * 2 - 0.5  # stored pixel of each cell
+    expected = np.outer((place >= 9.5) & (place < 19.5), (place >= 23.5) & (place < 29.5))
+    assert np.array_equal(cells, expected)
+
+
+def test_the_probe_tells_two_kinds_of_particles_from_what_lies_between_them():
+    """Solid and hollow ones lie on two sides of the others: no single direction does."""
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(3000, 6)).astype(np.float32) * np.array([1, 1, 1, 1, 1, 100], np.float32) + 7
+    is_right = rng.random(3000) < 0.4
+    features[:, 2] = 7 + 0.5 * rng.normal(size=3000) + is_right * rng.choice([-3, 3], 3000)
+    probe = fit_probe_weights(features[:2000], is_right[:2000])
+    found = probe.raw(features[2000:])
+    assert np.mean((found > 0.5) == is_right[2000:]) > 0.95
+    assert Probe.from_json(probe.to_json()).raw(features[2000:]) == pytest.approx(found, abs=0.01)
+    with pytest.raises(ValueError, match="too few"):
+        fit_probe_weights(features, np.ones(3000, bool))
+
+
+def test_a_micrographs_contrast_and_brightness_do_not_change_what_describes_a_place():
+    from cryopick.pickers.cryoemmae_latent import LatentMap
+
+    rng = np.random.default_rng(0)
+    vectors, responses = rng.normal(size=(40, 50, 3)).astype(np.float32), rng.random((3, 40, 50), dtype=np.float32)
+    xy = np.array([[10.2, 20.1], [49.0, 0.0]])
+    first, second = (
+        describe(LatentMap(one.astype(np.float32), 2.0, 1.5), responses, xy, diameter=10)
+        for one in (vectors, 5 * vectors - 3)
+    )
+    assert first.shape == (2, 6 * 3 + 3)
+    assert second == pytest.approx(first, abs=0.01)
+    assert first[0, :3] == pytest.approx((vectors[20, 10] - vectors.mean((0, 1))) / vectors.std((0, 1)), abs=0.02)
+
+
+def test_candidates_between_right_and_wrong_teach_nothing():
+    from types import SimpleNamespace
+
+    one = Reference(None, np.array([[50.0, 50.0]]), np.zeros((9, 9), bool), 5.0)  # particles of 20 px
+    xy_px = np.array([[50.0, 53.0], [50, 55], [50, 57], [90, 90]])
+    found = SimpleNamespace(xy=xy_px, stored_xy=lambda: xy_px)
+    assert kinds_of(one, found).tolist() == [1, -1, 0, 0]
+
+
+@pytest.mark.slow
+def test_weights_trained_on_a_folder_without_labels_pick(folder, tmp_path):
+    plan = plan_training(
+        "cryoemmae",
+        data=str(folder),
+        data_settings={"diameter": "80A"},
+        task={**TINY, "probe_crops": 24, "calibration_crops": 24},
+        training={"steps": 8, "validate_every": 8, "warmup_steps": 2},
+    )
+    result = train_picker(plan, tmp_path / "out")
+    picker = CryoEmmaePicker(weights=result.weights, diameter=Length(80, 80, "A"))
+    picks = picker.pick(Micrograph(np.random.default_rng(0).normal(size=(300, 300)), pixel_size_angstrom=2.0))
+    assert {"particle evidence", "latent clusters", "latent component 1"} <= set(picks.maps)
+    assert ((picks.score >= 0) & (picks.score <= 1)).all()
