@@ -74,7 +74,7 @@ class SamTask:
     depth: Annotated[int, "layers of the image encoder"] = 4
     heads: Annotated[int, "attention heads of the image encoder"] = 4
     decoder_width: Annotated[int, "channels of the mask decoder"] = 48
-    batch_size: Annotated[int, "pictures per batch"] = 16
+    batch_size: Annotated[int, "pictures per batch"] = 12
     prompts: Annotated[int, "prompts per picture"] = 8
     distinct_crops: Annotated[int, "simulated crops whose maps are made once and kept in memory, 0.1 MB each"] = 1024
     crop_px: Annotated[int, "side of the simulated crops, of which the pictures are parts"] = 224
@@ -108,13 +108,13 @@ PRESETS: Mapping[str, Preset] = {
     "refine": Preset(
         task=UNetTask(first_crop=28_800, validation_crops=96),
         training=TrainSettings(
-            steps=760,
+            steps=640,
             learning_rate=1.5e-3,
             weight_decay=0.02,
             warmup_steps=30,
             gradient_clip=2.0,
             ema_decay=0.996,
-            validate_every=760,
+            validate_every=640,
             checkpoint_every=150,
             precision="bf16-mixed",
             workers=1,
