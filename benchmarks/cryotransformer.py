@@ -38,7 +38,7 @@ from cryopick.workflows.machine import describe_machine
 from cryopick.workflows.pick_one import junk_mask
 
 NAME = "cryotransformer"
-NO_SPACING = SelectionSettings(min_distance=Length(0.0, 0.0, "px"))
+NO_SPACING = SelectionSettings(min_distance=Length(1e-3, 1e-3, "px"))
 """Nothing is rejected for being near a better pick: what the network itself leaves of duplicates shows."""
 PARTS = ("real", "crowding", "suite", "cost", "attention", "ingredients", "backbones", "denoising")
 
@@ -324,7 +324,7 @@ def ingredients(steps: int) -> dict[str, dict[str, float]]:
     """The small network without one ingredient at a time: scores on held-out simulated crops."""
     found: dict[str, dict[str, float]] = {}
     for name, changes in INGREDIENTS.items():
-        trainable = LocalTrainable(LocalTask(batch_size=8, validation_crops=48, **changes))
+        trainable = LocalTrainable(LocalTask(batch_size=8, validation_crops=32, **changes))
         found[name] = trainable.validate(trained(trainable, steps, rate=1e-3)) | {"steps": steps}
     return found
 

@@ -18,7 +18,7 @@ from cryopick.workflows.pick_one import junk_mask
 
 WEIGHTS = weights_folders()[0] / "cryotransformer.safetensors"
 NO_POINTS = np.zeros((0, 2))
-NO_SPACING = SelectionSettings(min_distance=Length(0.0, 0.0, "px"))
+NO_SPACING = SelectionSettings(min_distance=Length(1e-3, 1e-3, "px"))
 needs_weights = pytest.mark.skipif(not WEIGHTS.is_file(), reason="the package holds no weights of cryotransformer")
 
 
