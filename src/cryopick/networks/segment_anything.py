@@ -136,7 +136,8 @@ def build_compact_sam(architecture: Mapping[str, Any]) -> nn.Module:
         encoder.pos_embed.normal_(std=0.02)  # Meta's start at zero too, but learn for much longer
         # queries and keys hold the encoded place: with equal projections a prompt attends to its surroundings from the
         # start, which small models would otherwise take thousands of steps to find
-        transformer: Any = model.mask_decoder.transformer
+        decoder: Any = model.mask_decoder
+        transformer = decoder.transformer
         for layer in transformer.layers:
             _align(layer.cross_attn_token_to_image)
             _align(layer.cross_attn_image_to_token)
