@@ -46,7 +46,7 @@ DECOY_DIAMETERS = 0.9
 MINIMUM_EXAMPLES = 40
 """A run with fewer good particles has not shown a consistent kind of particle."""
 
-CHANCE_PERCENTILE = 97.0
+CHANCE_PERCENTILE = 90.0
 """Examples have more contrast than this percentile of what the same procedure finds in the inverted micrographs."""
 MINIMUM_SHARE = 0.25
 """Of the objects that look right, so many have to stand out from chance."""

@@ -26,7 +26,9 @@ FAR = 0.8
 NEIGHBOUR = 0.35
 BACKGROUND_SHARE = 0.5
 """Of a batch; the views share the rest equally. Equal shares for all classes would make a third of it background."""
-OFF_CENTRE_SHARE, BAD_SHARE = 0.35, 0.3
+OFF_CENTRE_SHARE, BAD_SHARE = 0.4, 0.2
+"""Of the background: places beside particles, and bad objects. In crowded micrographs few other places lie away from
+every object, so without the bad ones, nearly all of them decoys, the network would never see noise that looks right."""
 LABEL_SMOOTHING = 0.05
 """Labels come from clusters and some are wrong."""
 
