@@ -92,7 +92,8 @@ def resized(grey: NDArray[np.float32], *, short_px: int, longest_px: int) -> NDA
 
     height, width = network_size((grey.shape[0], grey.shape[1]), short_px=short_px, longest_px=longest_px)
     picture = Image.fromarray(np.ascontiguousarray(grey, np.float32))
-    return np.array(picture.resize((width, height), Image.Resampling.BILINEAR), np.float32)  # a copy that may be written
+    # a copy, because what Pillow gives must not be written
+    return np.array(picture.resize((width, height), Image.Resampling.BILINEAR), np.float32)
 
 
 @dataclass(frozen=True, eq=False)
