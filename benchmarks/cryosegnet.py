@@ -13,7 +13,7 @@ import csv
 import json
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -63,8 +63,15 @@ def main() -> None:
     path = args.output / "cryosegnet.json"
     found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     found["machine"] = str(describe_machine())
+
+    def keep(part: str, value: Any) -> None:
+        """After every part, and every set, so that an interrupted measurement keeps what it has."""
+        found[part] = value
+        path.write_text(json.dumps(found, indent=1) + "\n")
+        (args.output / "cryosegnet.md").write_text(as_markdown(found))
+
     measures = {
-        "real": lambda: real_sets(picker, args.real),
+        "real": lambda: real_sets(picker, args.real, keep),
         "grid": lambda: grid_coverage(args.real),
         "cost": lambda: cost(picker),
         "suite": lambda: suite(picker, args.levels),
@@ -74,10 +81,7 @@ def main() -> None:
     for part in args.parts:
         if part in ("real", "grid", "finetune") and args.real is None:
             continue
-        found[part] = measures[part]()
-        # after every part, so that an interrupted measurement keeps what it has
-        path.write_text(json.dumps(found, indent=1) + "\n")
-        (args.output / "cryosegnet.md").write_text(as_markdown(found))
+        keep(part, measures[part]())
     print(as_markdown(found))
 
 
@@ -120,7 +124,9 @@ def opened(path: Path) -> tuple[Dataset, list[Micrograph], dict[str, Labels], Le
     return dataset, [item.read() for item in dataset], labels, Length(listed_px, listed_px, "px")
 
 
-def real_sets(picker: CryoSegNetPicker, folder: Path) -> dict[str, dict[str, dict[str, float]]]:
+def real_sets(
+    picker: CryoSegNetPicker, folder: Path, keep: Callable[[str, Any], None]
+) -> dict[str, dict[str, dict[str, float]]]:
     found: dict[str, dict[str, dict[str, float]]] = {}
     for path in sorted(child for child in folder.iterdir() if child.is_dir()):
         _, micrographs, labels, given = opened(path)
@@ -129,8 +135,11 @@ def real_sets(picker: CryoSegNetPicker, folder: Path) -> dict[str, dict[str, dic
         for name, changes in STEPS.items():
             found[path.name][name] = scored(run(replace(prepared, **changes), micrographs), labels, given)
             print(path.name, name, {key: round(value, 3) for key, value in found[path.name][name].items()}, flush=True)
-        measured = run(picker, micrographs)
-        found[path.name]["default, diameter measured"] = scored(measured, labels, given)
+            keep("real", found)
+    for path in sorted(child for child in folder.iterdir() if child.is_dir()):
+        _, micrographs, labels, given = opened(path)
+        found[path.name]["default, diameter measured"] = scored(run(picker, micrographs), labels, given)
+        keep("real", found)
     return found
 
 

@@ -76,11 +76,11 @@ class SamTask:
     decoder_width: Annotated[int, "channels of the mask decoder"] = 48
     batch_size: Annotated[int, "pictures per batch"] = 12
     prompts: Annotated[int, "prompts per picture"] = 8
-    distinct_crops: Annotated[int, "simulated crops whose maps are made once and kept in memory, 0.1 MB each"] = 1024
+    distinct_crops: Annotated[int, "simulated crops whose maps are made once and kept in memory, 0.1 MB each"] = 512
     crop_px: Annotated[int, "side of the simulated crops, of which the pictures are parts"] = 224
     simulation_seed: Annotated[int, "seed of the simulated crops"] = 1
-    validation_crops: Annotated[int, "simulated crops that judge the network; other seed"] = 32
-    calibration_crops: Annotated[int, "simulated crops that the scores are calibrated on; a third seed"] = 240
+    validation_crops: Annotated[int, "simulated crops that judge the network; other seed"] = 16
+    calibration_crops: Annotated[int, "simulated crops that the scores are calibrated on; a third seed"] = 120
 
     def architecture(self) -> dict[str, Any]:
         """For the card."""
@@ -115,7 +115,7 @@ PRESETS: Mapping[str, Preset] = {
             gradient_clip=2.0,
             ema_decay=0.996,
             validate_every=640,
-            checkpoint_every=150,
+            checkpoint_every=250,
             precision="bf16-mixed",
             workers=1,
         ),
@@ -148,14 +148,14 @@ PRESETS: Mapping[str, Preset] = {
     "sam": Preset(
         task=SamTask(),
         training=TrainSettings(
-            steps=600,
+            steps=1000,
             learning_rate=2e-3,
             weight_decay=0.01,
             warmup_steps=30,
             gradient_clip=1.0,
-            ema_decay=0.99,
-            validate_every=600,
-            checkpoint_every=150,
+            ema_decay=0.98,
+            validate_every=1000,
+            checkpoint_every=250,
             precision="bf16-mixed",
         ),
         about="the shipped compact Segment Anything, on maps of the shipped U-Net: about 5 minutes on a CPU core",
