@@ -240,15 +240,18 @@ def attention(picker: CryoTransformerPicker, path: Path) -> dict[str, float]:
     simulated = next(iter(one.micrographs()))
     diameter_px = one.protein.diameter_angstrom / one.protein.pixel_size_angstrom
     working, scale = resample(simulated.micrograph.pixels, factor=NOMINAL_PARTICLE_PX / diameter_px)
-    working = np.ascontiguousarray(working[:224, :224])
+    truth = scale.to_working_xy(simulated.xy_px)
+    corners = [(x, y) for y in range(0, working.shape[0] - 223, 32) for x in range(0, working.shape[1] - 223, 32)]
+    corner = max(corners, key=lambda xy: int(((truth >= xy) & (truth < np.array(xy) + 224)).all(axis=1).sum()))
+    working, truth = working[corner[1] : corner[1] + 224, corner[0] : corner[0] + 224], truth - corner
+    working = np.ascontiguousarray(working)
     planes = network_planes(working, particle_px=NOMINAL_PARTICLE_PX)
     seen: list[Any] = []
     found, query = model.with_attention(planes, seen=seen)
     columns = -(-working.shape[1] // 4)
-    truth = scale.to_working_xy(simulated.xy_px)
     best = np.argsort(-found.score)
-    best = best[((found.xy_px[best] > 24) & (found.xy_px[best] < 200)).all(axis=1)]
-    chosen = best[np.linspace(0, min(len(best), 40) - 1, 6).astype(int)]
+    best = best[((found.xy_px[best] > 24) & (found.xy_px[best] < 200)).all(axis=1) & (found.score[best] > 0.5)]
+    chosen = best[np.linspace(0, len(best) - 1, 6).astype(int)]
     figure, axes = plt.subplots(3, 6, figsize=(12, 6.4), constrained_layout=True)
     for column, number in enumerate(chosen):
         x, y = found.xy_px[number]

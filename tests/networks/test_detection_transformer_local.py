@@ -115,7 +115,7 @@ def test_what_a_query_knows_of_another_is_the_opposite_of_what_that_one_knows():
     torch.testing.assert_close(both[0, 0, 6:], -both[1, 0, 6:])
 
 
-def competed(places, logits, log_size=0.0):
+def competed(places, logits, log_size=0.0, *, is_training=True):
     """The change of logits by competition, as it is before training."""
     queries = Queries(
         torch.zeros(len(places), dtype=torch.int64),
@@ -124,7 +124,7 @@ def competed(places, logits, log_size=0.0):
         torch.tensor(logits, dtype=torch.float32),
     )
     with torch.no_grad():
-        after = Competition()(queries, *nearest_queries(queries, count=4))
+        after = Competition().train(is_training)(queries, *nearest_queries(queries, count=4))
     return (after.logit - queries.logit).tolist()
 
 
@@ -156,6 +156,15 @@ def test_what_a_query_loses_is_the_formula():
                 rivals += np.exp(6 * np.tanh(4 * (logits[j] - logits[i])) + 2 - 40 * squared)
         expected.append(-np.log(rivals))
     np.testing.assert_allclose(competed(places.tolist(), logits), expected, rtol=1e-3)
+
+
+def test_asked_for_an_answer_one_of_two_nearly_equal_queries_keeps_all_of_it():
+    places, logits = [[50.0, 50], [51, 50]], [2.0, 1.98]
+    shared = competed(places, logits)
+    assert max(shared) < -1.5
+    winner, loser = competed(places, logits, is_training=False)
+    assert winner > -0.05
+    assert loser < -5
 
 
 def test_a_query_alone_loses_nothing():

@@ -344,7 +344,9 @@ class Competition(nn.Module):
             distance = relation[..., 2] / diameter
             itself = torch.arange(len(queries), device=neighbours.device)[:, None]
             is_other = ~is_absent & (neighbours != itself)
-        surer = torch.tanh(self.slope * (queries.logit[neighbours] - queries.logit[:, None]))
+        difference = queries.logit[neighbours] - queries.logit[:, None]
+        # shared softly while learning, decided when asked: two nearly equal ones would both stay at half strength
+        surer = torch.tanh(self.slope * difference) if self.training else torch.sign(difference)
         same = self.offset - self.width * distance**2 + self.correct(relation)[..., 0].float()
         rivalry = torch.where(is_other, self.strength * surer + same, -30.0)
         none = torch.zeros_like(rivalry[:, :1])
