@@ -131,8 +131,16 @@ def simulated_sets(levels: tuple[str, ...]) -> list[TestSet]:
     sets = []
     for one in suite_sets(levels=levels):
         simulated = list(one.micrographs())
-        labels = [Labels(xy_px=each.xy_px, is_uncertain=~each.is_pickable) for each in simulated]
         diameter_px = one.protein.diameter_angstrom / one.protein.pixel_size_angstrom
+        labels = [
+            Labels(
+                xy_px=each.xy_px,
+                is_uncertain=~each.is_pickable,
+                diameter_px=diameter_px,
+                micrograph_name=each.micrograph.name,
+            )
+            for each in simulated
+        ]
         sets.append(TestSet(one.name, [each.micrograph for each in simulated], labels, diameter_px))
     return sets
 
