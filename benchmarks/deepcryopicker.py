@@ -23,9 +23,10 @@ from cryopick.geometry.selection import SelectionSettings, select
 from cryopick.geometry.units import Length
 from cryopick.io.labels import Labels
 from cryopick.metrics.detection import match_picks
-from cryopick.pickers.clustered_objects import VIEWS, known_size
-from cryopick.pickers.deepcryopicker import DeepCryoPicker, label_run
+from cryopick.pickers.clustered_objects import VIEWS
+from cryopick.pickers.deepcryopicker import LABELS_FILE, DeepCryoPicker
 from cryopick.pickers.registry import make_picker
+from cryopick.processing.scale import ScaleMap
 from cryopick.simulation.barrels import SIDE_VIEW, TOP_VIEW, draw_barrels
 from cryopick.training.datasets import open_dataset
 from cryopick.types import Micrograph, Picks
@@ -69,29 +70,31 @@ def real_set(path: Path) -> dict[str, Any]:
     labels = {item.name: item.labels for item in dataset if item.labels is not None}
     listed = float(np.median([one.diameter_px for one in labels.values() if one.diameter_px]))
     entry: dict[str, Any] = {"micrographs": len(micrographs), "listed_diameter_px": listed}
-    for name in PICKERS:
-        entry[name] = measured(name, micrographs, labels, listed)
-        print(path.name, name, entry[name], flush=True)
-    entry["labelling stage"] = labelling_stage(micrographs[: DeepCryoPicker.sample_size], labels, listed)
+    with tempfile.TemporaryDirectory() as scratch:
+        for name in PICKERS:
+            entry[name] = measured(name, micrographs, labels, listed, Path(scratch))
+            print(path.name, name, entry[name], flush=True)
+        entry["labelling stage"] = labelling_stage(Path(scratch), micrographs, labels, listed)
     print(path.name, entry["labelling stage"], flush=True)
     return entry
 
 
-def measured(name: str, micrographs: list[Micrograph], labels: dict[str, Labels], listed: float) -> dict[str, Any]:
+def measured(
+    name: str, micrographs: list[Micrograph], labels: dict[str, Labels], listed: float, scratch: Path
+) -> dict[str, Any]:
     """One picker at its own threshold; the finding instead where it stops."""
     picker = make_picker(name)
-    with tempfile.TemporaryDirectory() as scratch:
-        start = clocks()
-        try:
-            if isinstance(picker, DeepCryoPicker):
-                picker = picker.prepare_in(Path(scratch), micrographs[: picker.sample_size])
-            else:
-                picker = picker.prepare(micrographs)
-        except TrainingError as error:
-            return {"stopped": str(error)}
-        prepared = clocks()
-        candidates = [picker.pick(micrograph) for micrograph in micrographs]
-        done = clocks()
+    start = clocks()
+    try:
+        if isinstance(picker, DeepCryoPicker):
+            picker = picker.prepare_in(scratch, micrographs[: picker.sample_size])
+        else:
+            picker = picker.prepare(micrographs)
+    except TrainingError as error:
+        return {"stopped": str(error)}
+    prepared = clocks()
+    candidates = [picker.pick(micrograph) for micrograph in micrographs]
+    done = clocks()
     picks = kept_of(candidates, picker.default_threshold)
     measured_px = None if picker.diameter is None else picker.diameter.middle_px(micrographs[0].pixel_size_angstrom)
     count = len(micrographs)
@@ -106,29 +109,28 @@ def measured(name: str, micrographs: list[Micrograph], labels: dict[str, Labels]
     }
 
 
-def labelling_stage(micrographs: list[Micrograph], labels: dict[str, Labels], listed: float) -> dict[str, Any]:
+def labelling_stage(
+    scratch: Path, micrographs: list[Micrograph], labels: dict[str, Labels], listed: float
+) -> dict[str, Any]:
     """The clustered objects that examples were chosen from, and the chosen ones, as if they were picks."""
-    size = known_size(micrographs, None, None)
-    if size is None:
+    if not (scratch / LABELS_FILE).is_file():
         return {}
-    labelled = label_run(micrographs, size, preprocessing="corrected")
-    found = {}
-    for name in ("all objects", "chosen"):
-        picks = []
-        for micrograph, image, working in zip(labelled.micrographs, labelled.images, labelled.working, strict=True):
-            is_wanted = image.is_good | (name == "all objects")
-            picks.append(
-                Picks(
-                    xy_px=working.scale.to_stored_xy(image.xy_px[is_wanted]),
-                    score=image.score[is_wanted],
-                    micrograph_name=micrograph.name,
-                    shape_yx=micrograph.shape_yx,
-                    pixel_size_angstrom=micrograph.pixel_size_angstrom,
-                )
+    picks: dict[str, list[Picks]] = {"all objects": [], "chosen": []}
+    with np.load(scratch / LABELS_FILE) as examples:
+        for index, micrograph in enumerate(micrographs[: DeepCryoPicker.sample_size]):
+            (height, width), (rows, columns) = micrograph.shape_yx, examples[f"pixels{index}"].shape
+            xy_px = ScaleMap((rows / height, columns / width)).to_stored_xy(examples[f"xy_px{index}"])
+            everything = Picks(
+                xy_px=xy_px,
+                score=examples[f"score{index}"],
+                micrograph_name=micrograph.name,
+                shape_yx=micrograph.shape_yx,
+                pixel_size_angstrom=micrograph.pixel_size_angstrom,
             )
-        shown = {one.micrograph_name: labels[one.micrograph_name] for one in picks if one.micrograph_name in labels}
-        found[name] = scores(picks, shown, listed)
-    return found
+            picks["all objects"].append(everything)
+            picks["chosen"].append(everything.take(examples[f"reason{index}"] == ""))
+    shown = {one.micrograph_name: labels[one.micrograph_name] for one in picks["chosen"]}
+    return {name: scores(own, shown, listed) for name, own in picks.items()}
 
 
 def kept_of(candidates: Sequence[Picks], threshold: float) -> list[Picks]:

@@ -92,9 +92,9 @@ def test_clusters_are_tinted_and_every_object_is_marked_by_what_became_of_it():
 def test_contact_sheet_holds_every_window_in_order():
     windows = [np.full((11, 11), value, np.float32) for value in np.linspace(-3, 3, 14)]
     sheet = contact_sheet(windows)
-    assert sheet.shape == (2 * 24 - 2, 12 * 24 - 2)
+    assert sheet.shape == (2 * 24 - 2, 8 * 24 - 2)
     assert sheet[5, 5] == 0
-    assert sheet[30, 24 + 5] == 255  # the fourteenth, second in the second row
+    assert sheet[30, 24 * 5 + 5] == 255  # the fourteenth, sixth in the second row
     assert sheet[5, 24 * 5 + 5] == pytest.approx((windows[5][0, 0] / 3 + 1) * 127.5, abs=1)
 
 

@@ -18,7 +18,7 @@ SHOWN_CHOSEN, SHOWN_REJECTED = 48, 24
 GREY_SIGMAS = 3.0
 PICTURE_PX = 720
 """Longer side of a picture of clusters, about."""
-TILE_DIAMETERS, TILE_ZOOM, TILES_PER_ROW = 1.5, 2, 12
+TILE_DIAMETERS, TILE_ZOOM, TILES_PER_ROW = 1.5, 2, 8
 
 Rgb = tuple[int, int, int]
 _VIEW_COLOURS: dict[int, Rgb] = {TOP: (23, 201, 100), SIDE: (80, 160, 255)}

@@ -52,10 +52,11 @@ MINIMUM_SHARE = 0.25
 """Of the objects that look right, so many have to stand out from chance."""
 
 SMALLEST_VIEW = 0.2
-"""Share of the examples that side views have to be."""
+"""Share of the examples that side views and irregular ones have to be."""
 
 ALONE, AREA, LIKENESS = "found by one picker only", "area", "unlike the others"
 TOO_STRONG, CHANCE = "darker than the others", "no stronger than chance"
+RARE = "a view of too few"
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +108,7 @@ def label_images(images: Sequence[WorkingImage], size: ParticleSize) -> list[Lab
         replace(image, decoy_xy_px=_apart(inverted.xy_px[inverted.is_good], image.xy_px[image.is_good]))
         for image, inverted in zip(judged, bright, strict=True)
     ]
-    return _without_rare_side_views(with_decoys)
+    return _without_rare_views(with_decoys)
 
 
 def _apart(xy: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -120,14 +121,27 @@ def _apart(xy: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.f
     return np.asarray(xy[distance >= DECOY_DIAMETERS * WORKING_DIAMETER_PX])
 
 
-def _without_rare_side_views(images: list[LabelledImage]) -> list[LabelledImage]:
-    """Square objects count as irregular where they are too few to be a view: ill-drawn round ones look square too."""
+def _without_rare_views(images: list[LabelledImage]) -> list[LabelledImage]:
+    """Views that too few examples show are ill-drawn ones of the others, such as a ring whose outline is nearly square.
+
+    Rare side views count as irregular. Rare irregular ones are left out, since they may show any of the views.
+    """
+    if _is_rare(images, SIDE):
+        images = [
+            replace(image, view=np.where(image.view == SIDE, IRREGULAR, image.view).astype(np.int32))
+            for image in images
+        ]
+    if _is_rare(images, IRREGULAR):
+        images = [
+            _with_reason(image, np.where(image.is_good & (image.view == IRREGULAR), RARE, image.reason))
+            for image in images
+        ]
+    return images
+
+
+def _is_rare(images: Sequence[LabelledImage], view: int) -> bool:
     views = np.concatenate([image.view[image.is_good] for image in images])
-    if np.count_nonzero(views == SIDE) >= SMALLEST_VIEW * len(views):
-        return images
-    return [
-        replace(image, view=np.where(image.view == SIDE, IRREGULAR, image.view).astype(np.int32)) for image in images
-    ]
+    return bool(np.count_nonzero(views == view) < SMALLEST_VIEW * len(views))
 
 
 def why_inconsistent(labelled: Sequence[LabelledImage]) -> str:
