@@ -17,7 +17,7 @@ from cryopick.pickers.cryoemmae_probe import Probe, describe, fit_probe_weights
 from cryopick.processing.scale import ScaleMap
 from cryopick.simulation.crops import Crop
 from cryopick.training.cryoemmae import PRESETS, CryoEmmaeTask, CryoEmmaeTrainable, make_trainable, to_patches
-from cryopick.training.cryoemmae_reference import Reference, cells_of, inner_part, kinds_of
+from cryopick.training.cryoemmae_reference import Reference, cells_of, inner_part, is_hollow, kinds_of
 from cryopick.training.datasets import open_micrographs
 from cryopick.types import Micrograph
 from cryopick.workflows.train import plan_training, train_picker
@@ -162,6 +162,20 @@ def test_the_middle_of_a_crop_keeps_the_particles_inside_it():
     assert inner.image[0, 0] == crop.image[2, 2]
     assert inner.xy_px.tolist() == [[3.0, 4.0]]
     assert inner.diameter_px.tolist() == [3.0]
+
+
+@pytest.mark.parametrize(("hole", "expected"), [(0.0, False), (6.0, True)])
+def test_hollow_particles_are_those_with_a_darker_rim(hole, expected):
+    y, x = np.mgrid[:120, :120]
+    xy_px = np.array([[25.0, 30], [70, 40], [60, 90]])
+    image = np.full((120, 120), 0.5, np.float32)
+    for cx, cy in xy_px:
+        radius = np.hypot(x - cx, y - cy)
+        image[(radius <= 10) & (radius >= hole)] = 0.3
+        image[radius < 10 - hole] -= 0.05 * (hole == 0)  # solid ones are thickest in the middle
+    one = Reference(Prepared(image, ScaleMap((1.0, 1.0)), 20.0), xy_px, np.zeros((9, 9), bool), 5.0)
+    assert is_hollow(one) is expected
+    assert not is_hollow(replace(one, xy_px=xy_px[:2]))
 
 
 def test_cells_are_particles_where_the_silhouette_is():

@@ -25,6 +25,7 @@ from cryopick.pickers.cryoemmae_latent import Encoder, LatentMap, Prepared, Prep
 from cryopick.pickers.cryoemmae_probe import Probe, describe
 from cryopick.pickers.expected_f1 import ChoosesByExpectedF1
 from cryopick.pickers.registry import register_picker
+from cryopick.processing.probability import threshold_for_f1
 from cryopick.types import Micrograph, Picks
 
 FIRST_COUNT = 3
@@ -195,6 +196,18 @@ class CryoEmmaePicker(ChoosesByExpectedF1):
     @property
     def calibrated_share(self) -> float:
         return self._model().probe.calibration.share
+
+    def choose_threshold(self, scores: NDArray[np.float32], *, target_precision: float | None = None) -> float:
+        """The cut with the highest expected F1, or the lowest that reaches the precision.
+
+        Unlike `ChoosesByExpectedF1` it does not expect people to leave out fainter particles: these scores fall less
+        steeply with the contrast than those of a network trained on labels.
+        """
+        if target_precision is not None or len(scores) == 0:
+            return super().choose_threshold(scores, target_precision=target_precision)
+        probability = self.run_probabilities(scores)
+        kept = scores[probability >= max(threshold_for_f1(probability), self.minimum_threshold)]
+        return float(kept.min()) if len(kept) else 1.0
 
     def prepare(self, micrographs: Sequence[Micrograph]) -> Self:
         """Measure the diameter on a few micrographs of the run with the `general` network unless it is given."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-FITTED_VECTORS = 8192
+FITTED_VECTORS = 4096
 """A micrograph's clusters are fitted on so many of its vectors, evenly taken; they do not move with more."""
 CENTRAL_SHARE = 0.1
 """Overlap is counted on the middle of the map, without this share of its side at each border."""

@@ -316,7 +316,12 @@ class CryoEmmaeTrainable:
         """Clusters, the particle's among them, and the calibrated score, from simulation encoded by this network."""
         from cryopick.pickers.cryoemmae import card_entry
         from cryopick.pickers.cryoemmae_latent import Encoder
-        from cryopick.training.cryoemmae_reference import fit_clusters, fit_probe, simulated_references
+        from cryopick.training.cryoemmae_reference import (
+            fit_clusters,
+            fit_probe,
+            hollow_references,
+            simulated_references,
+        )
 
         mean, std = self.standard
         emae: MaskedAutoencoder = network  # type: ignore[assignment]
@@ -331,6 +336,10 @@ class CryoEmmaeTrainable:
             preprocessing=mode, seed=CALIBRATION_SEED, count=self.task.calibration_crops, shared=HELD_OUT_CROPS
         )
         clusters = fit_clusters(encoder, windows, to_fit[: len(to_fit) // 4], count=self.task.clusters)
+        if mode == "corrected":
+            to_fit += hollow_references(
+                seed=REFERENCE_SEED, first=self.task.probe_crops, count=self.task.probe_crops // 2, shared=BANK_CROPS
+            )
         probe, scores = fit_probe(encoder, clusters, to_fit=to_fit, to_calibrate=to_calibrate)
         data: dict[str, Any] = {"kind": "simulation"}
         if self.train is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +39,7 @@ CLUSTERED_VECTORS = 60_000
 REFINED_CLUSTERS = 5
 INNER_PX = 192
 """Three by three crops of the encoder: simulated crops of another side would waste part of a fourth."""
+SEARCHED_CROPS = 1024
 MICROGRAPH_PX, MICROGRAPH_PARTICLE_PX = 2048, (70.0, 110.0)
 """The published chain has its lengths in pixels of a whole micrograph, so its references are such."""
 
@@ -97,6 +99,40 @@ def simulated_references(*, preprocessing: Preprocessing, seed: int, count: int,
         nominal_px = float(np.median(crop.diameter_px)) if len(crop.diameter_px) else MICROGRAPH_PARTICLE_PX[0]
         found += references(iter([crop]), nominal_px=nominal_px, preprocessing=preprocessing)
     return found
+
+
+def hollow_references(*, seed: int, first: int, count: int, shared: int) -> list[Reference]:
+    """Crops whose particles are brighter in the middle than at the rim: rare, and the hardest for clusters of darkness.
+
+    Parameters
+    ----------
+    seed, shared : as in `simulated_references`
+    first : crop to search from
+    count : of crops to find, within `SEARCHED_CROPS` crops
+    """
+    source = SimulatedCrops(seed=seed, count=shared)
+    crops = (inner_part(source.crop(index), INNER_PX) for index in range(first, first + SEARCHED_CROPS))
+    found = (one for one in references(crops, nominal_px=PARTICLE_PX, preprocessing="corrected") if is_hollow(one))
+    return list(islice(found, count))
+
+
+def is_hollow(one: Reference) -> bool:
+    """True where the mean of the particles is darker at the rim than in the middle; False for fewer than three."""
+    if len(one.xy_px) < 3:
+        return False
+    diameter_px = one.tolerance_px / TOLERANCE_DIAMETERS
+    angle = np.arange(16) * np.pi / 8
+    circle = np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    image = one.prepared.image
+    limit = np.array(image.shape[::-1]) - 1
+
+    def mean_at(radius_px: float) -> float:
+        places = (one.xy_px[:, None] + radius_px * circle).reshape(-1, 2)
+        column, row = np.clip(np.rint(places), 0, limit).astype(np.intp).T
+        return float(image[row, column].mean())
+
+    middle = 0.5 * (mean_at(0.0) + mean_at(0.1 * diameter_px))
+    return middle > mean_at(0.38 * diameter_px)
 
 
 def inner_part(crop: Crop, side_px: int) -> Crop:
