@@ -40,6 +40,8 @@ CALIBRATED_FILTERS = GeneratorSettings(predicted_iou=0.05, stability=0.2)
 SMALLEST_REGION_SHARE = 0.05
 """Holes and islands below this share of a particle's disc are removed from masks."""
 LARGEST_GRID = 512
+MASK_REACH = 0.4
+"""A maximum of the map belongs to a mask whose centroid is closer than this many diameters."""
 DENOISED_MAP, PARTICLE_MAP, MASKS_MAP, KEPT_MAP = "denoised", "particle map", "masks", "masks kept"
 
 
@@ -165,6 +167,8 @@ class CryoSegNetPicker(ChoosesByExpectedF1):
             return _picks(micrograph)
         diameter_px = None if working is None else working.middle_px(micrograph.pixel_size_angstrom)
         planes, scale, denoised = mapper.view.show(micrograph.pixels, diameter_px=diameter_px)
+        if not np.ptp(planes) > 0:  # blank
+            return _picks(micrograph, maps={DENOISED_MAP: denoised})
         maps = mapper.maps(planes)
         pictures = {DENOISED_MAP: denoised, PARTICLE_MAP: maps[0]}
         if len(maps) > 1:
@@ -219,7 +223,12 @@ class CryoSegNetPicker(ChoosesByExpectedF1):
         pictures |= fate_pictures(masks, probability.shape)
         kept = masks.reason == ""
         sizes = 2 * np.sqrt(masks.area_px[kept] / np.pi) / disc_share(self._mapper()) / scale.factor
-        return _picks(micrograph, masks.centroid_xy_px[kept], score[kept], sizes, scale=scale, maps=pictures)
+        xy_px, score = masks.centroid_xy_px[kept], score[kept]
+        if self.postprocessing == "corrected" and self.prompts == "peaks" and sam.score and sam.score.refused:
+            free_px, height = refused_peaks(probability, xy_px, particle_px=particle_px)
+            xy_px, score = np.concatenate([xy_px, free_px]), np.concatenate([score, sam.score.refused(height)])
+            sizes = np.concatenate([sizes, np.full(len(free_px), particle_px / scale.factor)])
+        return _picks(micrograph, xy_px, score, sizes, scale=scale, maps=pictures)
 
     def _filters(self, sam: LoadedSam, *, particle_px: float) -> GeneratorSettings:
         """What the generator drops: left to the score where that is calibrated, else as published."""
@@ -336,6 +345,24 @@ def mask_scores(
     if sam.score is None:
         return mapper.calibration(height)
     return sam.score(score_features(height, masks, particle_px=disc_share(mapper) * particle_px))
+
+
+def refused_peaks(
+    probability: NDArray[np.float32], masks_xy_px: NDArray[np.float64], *, particle_px: float
+) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+    """Maxima of the map, (n, 2) and their heights, that no mask stands near: Segment Anything gave none that is usable.
+
+    They stay candidates, worth what such maxima were worth on simulation, so that no particle is missed for lack of a
+    mask either.
+    """
+    from scipy.spatial import cKDTree
+
+    xy_px, height = map_peaks(probability, particle_px=particle_px)
+    if len(masks_xy_px) == 0 or len(xy_px) == 0:
+        return xy_px, height
+    gap, _ = cKDTree(masks_xy_px).query(xy_px)
+    is_free = gap > MASK_REACH * particle_px
+    return xy_px[is_free], height[is_free]
 
 
 def fate_pictures(masks: Masks, shape_yx: tuple[int, ...]) -> dict[str, NDArray[np.float32]]:

@@ -201,11 +201,13 @@ class MaskScore:
     ----------
     weights, offset : (k,) and one, of the regression
     calibration : of its result
+    refused : what a maximum of the map is worth where Segment Anything gave no usable mask; None where not known
     """
 
     weights: NDArray[np.float64]
     offset: float
     calibration: Calibration
+    refused: Calibration | None = None
 
     def raw(self, features: NDArray[np.float64]) -> NDArray[np.float64]:
         """(n,) in 0 to 1, not calibrated."""
@@ -221,6 +223,7 @@ class MaskScore:
             "weights": self.weights.tolist(),
             "offset": self.offset,
             "calibration": self.calibration.to_list(),
+            "refused": None if self.refused is None else self.refused.to_list(),
         }
 
     @classmethod
@@ -230,6 +233,7 @@ class MaskScore:
             np.asarray(entry["weights"], np.float64),
             float(entry["offset"]),
             Calibration.from_list(entry["calibration"]),
+            None if entry.get("refused") is None else Calibration.from_list(entry["refused"]),
         )
 
 

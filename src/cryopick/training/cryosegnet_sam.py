@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from cryopick.metrics.detection import RankedOutcomes, precision_recall_curve, rank_outcomes
 from cryopick.networks.segment_anything import build_compact_sam, segment
-from cryopick.pickers.cryosegnet import CALIBRATED_FILTERS, disc_share, segment_map
+from cryopick.pickers.cryosegnet import CALIBRATED_FILTERS, disc_share, refused_peaks, segment_map
 from cryopick.pickers.cryosegnet_map import (
     PARTICLE_PX,
     PEAK_BLUR,
@@ -317,7 +317,25 @@ def fit_mask_score(sam: LoadedSam, mapper: ParticleMapper, crops: list[Crop]) ->
     weights = regression.coef_[0] / scaler.scale_
     offset = float(regression.intercept_[0] - np.dot(weights, scaler.mean_))
     score = MaskScore(np.asarray(weights), offset, Calibration.none())
-    return MaskScore(score.weights, offset, fit_calibration(score.raw(other_features), other_right))
+    calibration = fit_calibration(score.raw(other_features), other_right)
+    height, is_right = _refused(mapper, crops, [xy_px for xy_px, _ in found])
+    refused = fit_calibration(height, is_right) if is_right.any() else None
+    return MaskScore(score.weights, offset, calibration, refused)
+
+
+def _refused(
+    mapper: ParticleMapper, crops: list[Crop], masks_xy_px: list[NDArray[np.float64]]
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Height of the maxima without a mask, and whether each is a particle that no mask found."""
+    heights, rights = [], []
+    for crop, found_px in zip(crops, masks_xy_px, strict=True):
+        probability = mapper.maps(mapper.view.planes(crop.image))[0]
+        xy_px, height = refused_peaks(probability, found_px, particle_px=PARTICLE_PX)
+        together = np.concatenate([found_px, xy_px])
+        rank = np.arange(len(together))[::-1].astype(np.float64)
+        heights.append(height)
+        rights.append(_outcomes(crop, together, rank).is_paired[len(found_px) :])
+    return np.concatenate(heights), np.concatenate(rights)
 
 
 def _is_right(crop: Crop, xy_px: NDArray[np.float64], features: NDArray[np.float64]) -> NDArray[np.bool_]:
