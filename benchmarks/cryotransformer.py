@@ -14,6 +14,7 @@ import argparse
 import json
 import resource
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -72,10 +73,11 @@ def main() -> None:
     for part in args.parts:
         if part == "real" and args.real is None:
             continue
-        found[part] = measures[part]()
-        # after every part, so that an interrupted measurement keeps what it has
-        path.write_text(json.dumps(found, indent=1) + "\n")
-        (args.output / f"{NAME}.md").write_text(as_markdown(found))
+        result = measures[part]()
+        # after every part, of an ablation after every training, so that an interrupted measurement keeps what it has
+        for found[part] in [result] if isinstance(result, dict) else result:
+            path.write_text(json.dumps(found, indent=1) + "\n")
+            (args.output / f"{NAME}.md").write_text(as_markdown(found))
     print(as_markdown(found))
 
 
@@ -323,13 +325,13 @@ def trained(trainable: Any, steps: int, *, rate: float) -> Any:
     return network.eval()
 
 
-def ingredients(steps: int) -> dict[str, dict[str, float]]:
-    """The small network without one ingredient at a time: scores on held-out simulated crops."""
+def ingredients(steps: int) -> Iterator[dict[str, dict[str, float]]]:
+    """The small network without one ingredient at a time: scores on held-out simulated crops; more at every turn."""
     found: dict[str, dict[str, float]] = {}
     for name, changes in INGREDIENTS.items():
         trainable = LocalTrainable(LocalTask(batch_size=8, validation_crops=32, **changes))
         found[name] = trainable.validate(trained(trainable, steps, rate=1e-3)) | {"steps": steps}
-    return found
+        yield dict(found)
 
 
 REDUCED = {
@@ -368,8 +370,11 @@ def reduced(steps: int, **changes: Any) -> dict[str, float]:
     return {**mean, "average_precision": trainable.validate(network)["score"], "steps": steps}
 
 
-def backbones(steps: int, names: list[str]) -> dict[str, dict[str, float]]:
-    return {name: reduced(steps, backbone=name) for name in names}
+def backbones(steps: int, names: list[str]) -> Iterator[dict[str, dict[str, float]]]:
+    found: dict[str, dict[str, float]] = {}
+    for name in names:
+        found[name] = reduced(steps, backbone=name)
+        yield dict(found)
 
 
 def denoising(steps: int) -> dict[str, dict[str, float]]:
