@@ -75,7 +75,8 @@ def main() -> None:
             continue
         result = measures[part]()
         # after every part, of an ablation after every training, so that an interrupted measurement keeps what it has
-        for found[part] in [result] if isinstance(result, dict) else result:
+        for so_far in [result] if isinstance(result, dict) else result:
+            found[part] = so_far
             path.write_text(json.dumps(found, indent=1) + "\n")
             (args.output / f"{NAME}.md").write_text(as_markdown(found))
     print(as_markdown(found))
