@@ -27,6 +27,7 @@ from cryopick.pickers.cryosegnet_masks import (  # noqa: E402
     corrected_selection,
     equivalent_diameter,
     height_at,
+    particle_centres,
     published_picks,
 )
 from cryopick.processing.mask_generation import GeneratorSettings, Masks  # noqa: E402
@@ -129,6 +130,13 @@ def test_of_a_whole_and_its_part_the_better_mask_stands():
 def test_neighbours_that_overlap_a_little_both_stand():
     masks = masks_from_boxes([(0, 0, 11, 11), (8, 0, 11, 11)], [0.9, 0.9])
     assert corrected_selection(masks, np.array([0.9, 0.8]), particle_px=13.0).tolist() == ["", ""]
+
+
+def test_a_mask_refines_the_centre_but_does_not_carry_it_away():
+    masks = masks_from_boxes([(0, 0, 10, 10), (40, 0, 10, 10)], [0.9, 0.9])
+    masks = replace(masks, prompt_xy_px=np.array([[6.0, 5.0], [52.0, 5.0]]))  # 1 and 7 pixels from the centroids
+    assert particle_centres(masks, particle_px=20.0, is_peak=True).tolist() == [[5, 5], [52, 5]]
+    assert particle_centres(masks, particle_px=20.0, is_peak=False).tolist() == [[5, 5], [45, 5]]
 
 
 def test_a_map_is_read_between_its_pixels():

@@ -24,6 +24,7 @@ from cryopick.pickers.cryosegnet_masks import (
     corrected_selection,
     height_at,
     load_segmenter,
+    particle_centres,
     published_picks,
     score_features,
     with_reason,
@@ -223,7 +224,9 @@ class CryoSegNetPicker(ChoosesByExpectedF1):
         pictures |= fate_pictures(masks, probability.shape)
         kept = masks.reason == ""
         sizes = 2 * np.sqrt(masks.area_px[kept] / np.pi) / disc_share(self._mapper()) / scale.factor
-        xy_px, score = masks.centroid_xy_px[kept], score[kept]
+        is_peak = self.prompts == "peaks" and self.postprocessing == "corrected"
+        xy_px = particle_centres(masks.take(kept), particle_px=particle_px, is_peak=is_peak)
+        score = score[kept]
         if self.postprocessing == "corrected" and self.prompts == "peaks" and sam.score and sam.score.refused:
             free_px, height = refused_peaks(probability, xy_px, particle_px=particle_px)
             xy_px, score = np.concatenate([xy_px, free_px]), np.concatenate([score, sam.score.refused(height)])

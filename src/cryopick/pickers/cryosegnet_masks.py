@@ -116,6 +116,23 @@ CONTAINED_SHARE = 0.6
 """Masks of which a larger share lies in a better one are dropped."""
 
 
+CENTRING_REACH = 0.12
+"""A mask whose centroid lies farther than so many diameters from the maximum that asked for it does not move it."""
+
+
+def particle_centres(masks: Masks, *, particle_px: float, is_peak: bool) -> NDArray[np.float64]:
+    """(n, 2) centroids of masks; where one has strayed from the map's maximum that asked for it, that maximum.
+
+    Parameters
+    ----------
+    particle_px : diameter of a particle in pixels of the map
+    is_peak : whether the prompts are maxima of the map; points of a grid say nothing of centres
+    """
+    gap = np.hypot(*(masks.centroid_xy_px - masks.prompt_xy_px).T)
+    has_strayed = is_peak & (gap > CENTRING_REACH * particle_px)
+    return np.where(has_strayed[:, None], masks.prompt_xy_px, masks.centroid_xy_px)
+
+
 def equivalent_diameter(area_px: NDArray[np.integer]) -> NDArray[np.float64]:
     """(n,) diameter of the disc with the same area."""
     return np.asarray(2 * np.sqrt(np.asarray(area_px, np.float64) / np.pi))

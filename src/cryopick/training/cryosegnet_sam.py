@@ -27,6 +27,7 @@ from cryopick.pickers.cryosegnet_masks import (
     as_segmenter,
     corrected_selection,
     height_at,
+    particle_centres,
     score_features,
     with_reason,
 )
@@ -291,7 +292,7 @@ def candidates(
     reason = corrected_selection(masks, masks.predicted_iou, particle_px=mask_px)
     kept = reason == ""
     features = score_features(height, with_reason(masks, reason), particle_px=mask_px)
-    return masks.centroid_xy_px[kept], features[kept]
+    return particle_centres(masks.take(kept), particle_px=PARTICLE_PX, is_peak=True), features[kept]
 
 
 def fit_mask_score(sam: LoadedSam, mapper: ParticleMapper, crops: list[Crop]) -> MaskScore | None:
