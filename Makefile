@@ -50,6 +50,9 @@ weights:
 	$(BIN)/cryopick train cryoemmae --preset small -o runs/cryoemmae --resume
 	cp runs/cryoemmae/weights.safetensors src/cryopick/weights/cryoemmae.safetensors
 	cp runs/cryoemmae/weights.json src/cryopick/weights/cryoemmae.json
+	$(BIN)/cryopick train segmentation-crf --preset small -o runs/segmentation-crf --resume
+	cp runs/segmentation-crf/weights.safetensors src/cryopick/weights/segmentation-crf.safetensors
+	cp runs/segmentation-crf/weights.json src/cryopick/weights/segmentation-crf.json
 
 clean:
 	rm -rf .venv $(DEMO)
