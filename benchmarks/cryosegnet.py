@@ -36,14 +36,18 @@ from cryopick.workflows.pick_one import junk_mask
 
 PARTS = ("real", "grid", "cost", "suite", "finetune", "overfit")
 STEPS: Mapping[str, Mapping[str, Any]] = {
-    "U-Net alone": {"segmenter": "none"},
-    "+ SAM": {"postprocessing": "none"},
-    "+ SAM + published post-processing": {"postprocessing": "published"},
-    "+ SAM + corrected post-processing (default)": {},
-    "default, grid prompts": {"prompts": "grid"},
-    "+ SAM + published post-processing, grid prompts": {"postprocessing": "published", "prompts": "grid"},
+    "U-Net alone": {},
+    "+ SAM": {"segmenter": "sam", "postprocessing": "none"},
+    "+ SAM + published post-processing": {"segmenter": "sam", "postprocessing": "published"},
+    "+ SAM + corrected post-processing": {"segmenter": "sam"},
+    "+ SAM + corrected post-processing, grid prompts": {"segmenter": "sam", "prompts": "grid"},
+    "+ SAM + published post-processing, grid prompts": {
+        "segmenter": "sam",
+        "postprocessing": "published",
+        "prompts": "grid",
+    },
 }
-SUITE_STEPS = ("U-Net alone", "+ SAM", "+ SAM + corrected post-processing (default)")
+SUITE_STEPS = ("U-Net alone", "+ SAM", "+ SAM + corrected post-processing")
 OVERFIT_SIDE_PX = 256
 
 
@@ -200,7 +204,7 @@ def cost(picker: CryoSegNetPicker, *, repeats: int = 3) -> dict[str, float]:
     torch.set_num_threads(2)
     size = Length(108.0, 108.0, "px")
     micrograph = crowded_micrograph(4096, diameter_px=108.0)
-    prepared = replace(picker, diameter=size, working_diameter=size)
+    prepared = replace(picker, diameter=size, working_diameter=size, segmenter="sam")
     prepared.pick(micrograph)
     start, cpu = time.perf_counter(), time.process_time()
     for _ in range(repeats):

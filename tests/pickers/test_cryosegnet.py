@@ -225,6 +225,7 @@ def write_sam(path):
 @pytest.fixture
 def untrained(tmp_path):
     return {
+        "segmenter": "sam",
         "weights": write_unet(tmp_path / "unet.safetensors"),
         "sam": str(write_sam(tmp_path / "sam.safetensors")),
         "diameter": Length(30.0, 30.0, "px"),
@@ -246,7 +247,7 @@ NOISE = Micrograph(np.random.default_rng(0).normal(size=(150, 220)).astype(np.fl
     ],
 )
 def test_every_way_of_picking_gives_well_formed_picks_and_maps(untrained, settings):
-    picks = CryoSegNetPicker(**untrained, **settings).pick(NOISE)
+    picks = CryoSegNetPicker(**{**untrained, **settings}).pick(NOISE)
     assert ((picks.xy_px >= -0.5) & (picks.xy_px <= [219.5, 149.5])).all()
     assert np.isfinite(picks.score).all()
     assert np.all(np.diff(picks.score) <= 0)
@@ -266,7 +267,7 @@ def test_metas_layout_runs_through_the_same_path(untrained, tmp_path):
 
 def test_the_published_view_needs_no_diameter_with_published_post_processing(untrained, tmp_path):
     weights = write_unet(tmp_path / "paper.safetensors", view=View("published", 64))
-    picker = CryoSegNetPicker(weights=weights, sam=untrained["sam"], diameter=Length(30.0, 30.0, "px"))
+    picker = CryoSegNetPicker(**{**untrained, "weights": weights})
     picks = replace(picker, postprocessing="published").pick(NOISE)
     assert picks.maps["particle map"].shape == (64, 64)
     assert picks.shape_yx == (150, 220)

@@ -51,9 +51,9 @@ DENOISED_MAP, PARTICLE_MAP, MASKS_MAP, KEPT_MAP = "denoised", "particle map", "m
 class CryoSegNetPicker(ChoosesByExpectedF1):
     """Attention-gated U-Net and Segment Anything (R. Gyawali et al., Brief. Bioinform. 25(4), 2024, bbae282).
 
-    The U-Net maps particles; Segment Anything cuts each one out of that map, asked at the map's maxima; masks that are
-    empty, doubtful, of the wrong size or inside better ones are dropped. The score is the calibrated probability that
-    a pick is right, from the map and from what the mask says of itself.
+    The U-Net maps particles. Its maxima are the picks, or (`segmenter` sam) Segment Anything cuts each one out of that
+    map, asked at the maxima, and masks that are empty, doubtful, of the wrong size or inside better ones are dropped.
+    The score is the calibrated probability that a pick is right, from the map and from what the mask says of itself.
     """
 
     trainable: ClassVar[str] = "cryopick.training.cryosegnet"
@@ -75,8 +75,10 @@ class CryoSegNetPicker(ChoosesByExpectedF1):
         "transformers, a name such as facebook/sam-vit-huge, or weights trained with --preset sam",
     ] = None
     segmenter: Annotated[
-        Literal["sam", "none"], "none: maxima of the U-Net's map are the picks, without Segment Anything"
-    ] = "sam"
+        Literal["none", "sam"],
+        "none: maxima of the U-Net's map are the picks; sam: Segment Anything cuts particles out of the map. Not the "
+        "default until the compact one is trained for long enough to help",
+    ] = "none"
     prompts: Annotated[
         Literal["peaks", "grid"], "where Segment Anything is asked: maxima of the map, or the published point grid"
     ] = "peaks"
@@ -161,8 +163,10 @@ class CryoSegNetPicker(ChoosesByExpectedF1):
         `maps`: the denoised micrograph, the U-Net's particle map, all masks, those that became candidates, and those
         that were dropped, by reason; the junk probability where the network maps it.
         """
-        picker = self.prepare([micrograph])
         mapper = self._mapper()
+        if self.segmenter == "sam":
+            self._sam()  # missing weights are told before anything is computed
+        picker = self.prepare([micrograph])
         working = picker.working_diameter or picker.diameter
         if working is None and not mapper.view.is_squeezed:  # nothing particle-like at any size
             return _picks(micrograph)
