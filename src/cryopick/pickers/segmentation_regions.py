@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-SEED_FLOOR = 0.02
-"""Seeds below it are never candidates; far below any useful threshold."""
+SEED_FLOOR = 0.002
+"""Seeds below it are never candidates. Far below any useful threshold: the many weak candidates of an empty micrograph
+are what tells a run that holds no particles."""
 SEED_BLUR = 0.08
 """Gaussian, in diameters, before seeds are read off: two maxima of one particle become one."""
 SEED_REACH = 0.15
@@ -27,7 +28,7 @@ class Regions:
     ----------
     xy_px : (n, 2) centres, sub-pixel
     score : (n,) in [0, 1]: mean probability of a particle's core around the centre
-    area_px : (n,) sum of the particle probability over the region
+    area_px : (n,) cells of the region
     labels : (h, w) int32, 0 background, i + 1 the region of candidate i
     """
 
@@ -71,8 +72,7 @@ def find_regions(
     xy_px = _centroids(core, basins, seed_yx, diameter_px=diameter_px)
     score = _disc_means(core, xy_px, radius_px=0.8 * core_radius * diameter_px)
     labels = np.where(is_part, basins, 0)
-    inside = (particle * is_part).ravel().astype(np.float64)
-    area_px = np.asarray(np.bincount(labels.ravel(), weights=inside, minlength=len(seed_yx) + 1)[1:], np.float64)
+    area_px = np.bincount(labels.ravel(), minlength=len(seed_yx) + 1)[1:].astype(np.float64)
     order = np.argsort(-score, kind="stable")
     renumbered = np.zeros(len(order) + 1, np.int32)
     renumbered[order + 1] = np.arange(1, len(order) + 1)
