@@ -33,7 +33,7 @@ from cryopick.pickers.dense import PRECISIONS
 from cryopick.pickers.expected_f1 import ChoosesByExpectedF1
 from cryopick.pickers.registry import register_picker
 from cryopick.processing.mask_generation import GeneratorSettings, Masks, generate_masks, point_grid
-from cryopick.processing.scale import ScaleMap, gaussian_blur
+from cryopick.processing.scale import ScaleMap, fill_non_finite, gaussian_blur
 from cryopick.types import JUNK_MAP, Micrograph, Picks
 
 CALIBRATED_FILTERS = GeneratorSettings(predicted_iou=0.05, stability=0.2)
@@ -41,6 +41,8 @@ CALIBRATED_FILTERS = GeneratorSettings(predicted_iou=0.05, stability=0.2)
 SMALLEST_REGION_SHARE = 0.05
 """Holes and islands below this share of a particle's disc are removed from masks."""
 LARGEST_GRID = 512
+BLANK_SPREAD = 1e-6
+"""Range of grey values, over the largest, up to which an image is one value and its rounding."""
 MASK_REACH = 0.4
 """A maximum of the map belongs to a mask whose centroid is closer than this many diameters."""
 DENOISED_MAP, PARTICLE_MAP, MASKS_MAP, KEPT_MAP = "denoised", "particle map", "masks", "masks kept"
@@ -166,14 +168,14 @@ class CryoSegNetPicker(ChoosesByExpectedF1):
         mapper = self._mapper()
         if self.segmenter == "sam":
             self._sam()  # missing weights are told before anything is computed
+        if is_blank(micrograph.pixels):
+            return _picks(micrograph)
         picker = self.prepare([micrograph])
         working = picker.working_diameter or picker.diameter
         if working is None and not mapper.view.is_squeezed:  # nothing particle-like at any size
             return _picks(micrograph)
         diameter_px = None if working is None else working.middle_px(micrograph.pixel_size_angstrom)
         planes, scale, denoised = mapper.view.show(micrograph.pixels, diameter_px=diameter_px)
-        if not np.ptp(planes) > 0:  # blank
-            return _picks(micrograph, maps={DENOISED_MAP: denoised})
         maps = mapper.maps(planes)
         pictures = {DENOISED_MAP: denoised, PARTICLE_MAP: maps[0]}
         if len(maps) > 1:
@@ -352,6 +354,13 @@ def mask_scores(
     if sam.score is None:
         return mapper.calibration(height)
     return sam.score(score_features(height, masks, particle_px=disc_share(mapper) * particle_px))
+
+
+def is_blank(pixels: NDArray[np.float32]) -> bool:
+    """Whether an image shows nothing but the rounding of one value."""
+    filled = fill_non_finite(pixels)
+    low, high = float(filled.min()), float(filled.max())
+    return not high - low > BLANK_SPREAD * max(abs(low), abs(high))
 
 
 def refused_peaks(
