@@ -131,14 +131,35 @@ def fit_working_diameter(model: HeatmapModel, micrographs: Sequence[Micrograph],
     """The size, near a given one, at which the network is surest of what it sees.
 
     Users count a diameter to the tips of the longest view, or with a margin; working at the size that the network
-    takes particles for finds more. At most `FIT_LIMIT` away from `WORKING_FACTOR` diameters; that where too few particles
-    are seen to tell.
+    takes particles for finds more. At most `FIT_LIMIT` away from `WORKING_FACTOR` diameters; just that where too few
+    particles are seen to tell.
     """
     unit_px = _unit_px(micrographs) if given.unit == "A" else [1.0] * len(micrographs)
     usual = given.middle * WORKING_FACTOR
     fitted = _most_confident(model, micrographs, unit_px, around=usual)
     size = usual if fitted is None else float(np.clip(fitted[0], usual / FIT_LIMIT, usual * FIT_LIMIT))
     return Length(size, size, given.unit)
+
+
+def decoy_share(model: HeatmapModel, micrographs: Sequence[Micrograph], working: Length) -> float:
+    """Expected particles on micrographs turned negative, over those on the micrographs: the median of a few.
+
+    A micrograph with its contrast turned holds the same noise but no dark particles, so it shows what the network makes
+    of noise alone: about 1 where there is nothing, near 0 where there are particles, however faint. (Hollow particles
+    are dark both ways and reach 1 too.)
+
+    References
+    ----------
+    J. Elias, S. Gygi, Nature Methods 4, 2007, 207: decoys, of another kind, in another field.
+    """
+    few = np.unique(np.linspace(0, len(micrographs) - 1, FIT_MICROGRAPHS).round().astype(int))
+    shares = []
+    for micrograph in (micrographs[i] for i in few):
+        diameter_px = float(np.mean(working.to_px(micrograph.pixel_size_angstrom)))
+        negative = replace(micrograph, pixels=-micrograph.pixels)
+        found, decoys = (_scores(model, one, diameter_px=diameter_px).sum() for one in (micrograph, negative))
+        shares.append(decoys / max(found, 1e-6))
+    return float(np.median(shares))
 
 
 def _most_confident(

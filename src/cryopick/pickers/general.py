@@ -188,6 +188,9 @@ class GeneralPicker(ChoosesByExpectedF1):
     fills_machine: ClassVar[bool] = True
     """One process uses all cores; a second one would hold the network and its buffers again."""
 
+    empty_decoy_share: ClassVar[float] = 0.5
+    """From this share of decoys on, a run may be empty, and its own share of right candidates decides."""
+
     diameter: Annotated[Length | None, "particle diameter, for example 180A or 108px; measured when not given"] = None
     working_diameter: Annotated[
         Length | None, "size at which the network looks; where not set, fitted near the diameter on the micrographs"
@@ -196,6 +199,9 @@ class GeneralPicker(ChoosesByExpectedF1):
     device: Annotated[str, "auto, cpu, cuda or cuda:N"] = "auto"
     precision: Annotated[str, "auto, float32 or bfloat16; auto takes bfloat16 where the hardware has it"] = "auto"
 
+    decoy_share: Annotated[
+        float | None, "picks expected on the negatives of the micrographs over those on them; measured by the run"
+    ] = None
     measured: Annotated[str, "what the measurement of the diameter found; filled in by the run"] = ""
 
     def __post_init__(self) -> None:
@@ -204,10 +210,18 @@ class GeneralPicker(ChoosesByExpectedF1):
 
     def prepare(self, micrographs: Sequence[Micrograph]) -> Self:
         """Measure the diameter on a few micrographs of the run unless it is given, and fit the working scale."""
-        from cryopick.pickers.diameter import WORKING_FACTOR, estimate_diameter, fit_working_diameter
-
         if not micrographs:
             return self
+        sized = self._sized(micrographs)
+        if sized.working_diameter is None or sized.working_diameter.is_range or sized.decoy_share is not None:
+            return sized
+        from cryopick.pickers.diameter import decoy_share
+
+        return replace(sized, decoy_share=decoy_share(self._model(), micrographs, sized.working_diameter))
+
+    def _sized(self, micrographs: Sequence[Micrograph]) -> Self:
+        from cryopick.pickers.diameter import WORKING_FACTOR, estimate_diameter, fit_working_diameter
+
         if self.diameter is None:
             estimate = estimate_diameter(self._model(), micrographs)
             if estimate is None:
@@ -225,6 +239,12 @@ class GeneralPicker(ChoosesByExpectedF1):
     def calibrated_share(self) -> float:
         """Share of right candidates among those of simulation."""
         return self._model().calibration.share
+
+    def run_probabilities(self, scores: NDArray[np.float32]) -> NDArray[np.float64]:
+        """The scores; lowered for a run that holds few particles, unless its negatives show that it holds some."""
+        if self.decoy_share is not None and self.decoy_share < self.empty_decoy_share:
+            return np.asarray(scores, np.float64)
+        return super().run_probabilities(scores)
 
     def pick(self, micrograph: Micrograph) -> Picks:
         """All candidates of one micrograph, best first; `maps` holds the centre heat and the junk probability."""
