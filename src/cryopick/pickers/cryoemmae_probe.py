@@ -14,6 +14,7 @@ from cryopick.processing.probability import Calibration
 RINGS = ((0.0, 1), (0.12, 6), (0.25, 10), (0.38, 12), (0.5, 14), (0.68, 18))
 """Radius in diameters and number of places of each ring that vectors are averaged over, from the middle to outside."""
 HIDDEN_UNITS = 24
+COMPONENTS = 4
 SEED = 0
 
 
@@ -103,7 +104,16 @@ def _rounded(values: NDArray[np.float32]) -> list[float]:
 
 
 def fit_probe_weights(features: NDArray[np.float32], is_right: NDArray[np.bool_]) -> Probe:
-    """A probe, not calibrated, trained on standardised features until a tenth of them is judged no better.
+    """A probe, not calibrated, trained until a tenth of the candidates is judged no better.
+
+    It sees the rings' mean vectors through their first principal components alone: simulated particles are too few to
+    tell it about every direction of the latent space, and those it would use best are not the ones that real
+    micrographs share with simulated ones.
+
+    Parameters
+    ----------
+    features : (n, f) of `describe`
+    is_right : (n,)
 
     Raises
     ------
@@ -119,16 +129,35 @@ def fit_probe_weights(features: NDArray[np.float32], is_right: NDArray[np.bool_]
         raise ValueError(
             f"{is_right.sum()} right and {(~is_right).sum()} wrong candidates are too few to tell them apart"
         )
-    middle, spread = features.mean(axis=0), features.std(axis=0) + np.float32(1e-6)
+    components = _components(features)
+    seen = features @ components
+    middle, spread = seen.mean(axis=0), seen.std(axis=0) + np.float32(1e-6)
     network = MLPClassifier(
-        (HIDDEN_UNITS,), alpha=0.3, learning_rate_init=2e-3, batch_size=min(256, len(features) // 2),
-        max_iter=60, early_stopping=True, n_iter_no_change=6, random_state=SEED,
+        (HIDDEN_UNITS,), alpha=0.1, learning_rate_init=2e-3, batch_size=min(256, len(features) // 2),
+        max_iter=40, early_stopping=True, n_iter_no_change=5, random_state=SEED,
     )  # fmt: skip
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        network.fit((features - middle) / spread, is_right)
+        network.fit((seen - middle) / spread, is_right)
     hidden = network.coefs_[0] / spread[:, None]
     bias = network.intercepts_[0] - middle @ hidden
     out = network.coefs_[1][:, 0].astype(np.float32)
     out_bias = float(network.intercepts_[1][0])
-    return Probe(hidden.astype(np.float32), bias.astype(np.float32), out, out_bias, Calibration.none())
+    return Probe((components @ hidden).astype(np.float32), bias.astype(np.float32), out, out_bias, Calibration.none())
+
+
+def _components(features: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(f, g) takes `describe` to the first components of each ring's vector, the same for all rings, and the rest."""
+    rings = len(RINGS)
+    width = features.shape[1] // rings  # there are fewer disc responses than rings
+    vectors = features[::8, : rings * width].reshape(-1, width).astype(np.float64)
+    centred = vectors - vectors.mean(axis=0)
+    _, axes = np.linalg.eigh(centred.T @ centred)
+    axes = axes[:, ::-1][:, :COMPONENTS]
+    rest = features.shape[1] - rings * width
+    whole = np.zeros((features.shape[1], rings * axes.shape[1] + rest))
+    for ring in range(rings):
+        rows, columns = ring * width, ring * axes.shape[1]
+        whole[rows : rows + width, columns : columns + axes.shape[1]] = axes
+    whole[rings * width :, rings * axes.shape[1] :] = np.eye(rest)
+    return whole.astype(np.float32)

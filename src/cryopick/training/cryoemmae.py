@@ -57,8 +57,8 @@ class CryoEmmaeTask:
     batch_size: Annotated[int, "windows of 64 x 64 px per batch"] = 32
     simulated_micrographs: Annotated[int, "simulated micrographs to learn from with published pre-processing"] = 20
     clusters: Annotated[int, "clusters of the training set's vectors"] = 4
-    probe_crops: Annotated[int, "simulated crops that say which vectors particles have"] = 160
-    calibration_crops: Annotated[int, "simulated crops that the probabilities are calibrated on; another seed"] = 160
+    probe_crops: Annotated[int, "simulated crops that say which vectors particles have"] = 320
+    calibration_crops: Annotated[int, "simulated crops that the probabilities are calibrated on; another seed"] = 120
     diameter: Annotated[Length | None, "particle diameter where --diameter is not given; else measured"] = None
 
     def __post_init__(self) -> None:
@@ -336,11 +336,12 @@ class CryoEmmaeTrainable:
             preprocessing=mode, seed=CALIBRATION_SEED, count=self.task.calibration_crops, shared=HELD_OUT_CROPS
         )
         clusters = fit_clusters(encoder, windows, to_fit[: len(to_fit) // 4], count=self.task.clusters)
+        hollow = []
         if mode == "corrected":
-            to_fit += hollow_references(
-                seed=REFERENCE_SEED, first=self.task.probe_crops, count=self.task.probe_crops // 2, shared=BANK_CROPS
+            hollow = hollow_references(
+                seed=REFERENCE_SEED, first=self.task.probe_crops, count=self.task.probe_crops // 3, shared=BANK_CROPS
             )
-        probe, scores = fit_probe(encoder, clusters, to_fit=to_fit, to_calibrate=to_calibrate)
+        probe, scores = fit_probe(encoder, clusters, to_fit=to_fit, hollow=hollow, to_calibrate=to_calibrate)
         data: dict[str, Any] = {"kind": "simulation"}
         if self.train is not None:
             data = {"kind": "unlabelled micrographs", "count": len(self.images), "set": self.train.path.name}

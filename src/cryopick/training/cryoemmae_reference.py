@@ -226,9 +226,16 @@ def kinds_of(one: Reference, found: Analysis) -> NDArray[np.int64]:
 
 
 def fit_probe(
-    encoder: Encoder, clusters: Clusters, *, to_fit: Sequence[Reference], to_calibrate: Sequence[Reference]
+    encoder: Encoder,
+    clusters: Clusters,
+    *,
+    to_fit: Sequence[Reference],
+    hollow: Sequence[Reference] = (),
+    to_calibrate: Sequence[Reference],
 ) -> tuple[Probe, dict[str, float]]:
     """What tells right candidates from wrong ones, calibrated on other crops; and how well it does there.
+
+    The candidates of `hollow` references count twice.
 
     Raises
     ------
@@ -236,10 +243,11 @@ def fit_probe(
         If too few candidates are right, or too few wrong.
     """
     features, kinds = [], []
-    for one in to_fit:
+    for number, one in enumerate([*to_fit, *hollow]):
         found = analyse(encoder, clusters, one.prepared, cluster_count=REFINED_CLUSTERS)
-        features.append(found.features)
-        kinds.append(kinds_of(one, found))
+        times = 1 if number < len(to_fit) else 2
+        features += times * [found.features]
+        kinds += times * [kinds_of(one, found)]
     kind = np.concatenate(kinds)
     try:
         probe = fit_probe_weights(np.concatenate(features)[kind >= 0], kind[kind >= 0] == 1)
