@@ -266,7 +266,8 @@ def species_mixture(picker: CryoEmmaePicker, *, count: int = 2) -> dict[str, obj
     """Three proteins in each micrograph: how many are found, and how many of those carry the right class."""
     imagers = [molecule(family, size, MIXTURE_PIXEL, seed=40 + i) for i, (family, size) in enumerate(MIXTURE)]
     base = SuiteSet(SUITE_PROTEINS[0], "easy", 0).recipe
-    recipe = replace(base, pixel_size_angstrom=MIXTURE_PIXEL)
+    layout = replace(base.layout, species=(3, 3))
+    recipe = replace(base, pixel_size_angstrom=MIXTURE_PIXEL, layout=layout)
     sizes = tuple(Length(size, size, "A") for _, size in MIXTURE)
     confusion = np.zeros((3, 3), int)
     missed, extra = np.zeros(3, int), 0
