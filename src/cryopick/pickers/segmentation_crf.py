@@ -56,6 +56,8 @@ class SegmentationCrfPicker(ChoosesByExpectedF1):
 
     trainable: ClassVar[str] = "cryopick.training.segmentation_crf"
     score_meaning: ClassVar[str] = "probability that the pick is right, 0 to 1, calibrated on simulation"
+    default_threshold: ClassVar[float] = 0.2
+    """Where there is no run to choose a threshold for: discs and other shapes unlike proteins score low."""
     fills_machine: ClassVar[bool] = True
     """One process uses all cores; a second one would hold the network and its buffers again."""
 
