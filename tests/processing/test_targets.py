@@ -25,11 +25,12 @@ def test_disc_of_three_pixels_is_a_plus():
 
 @settings(deadline=None, max_examples=50)
 @given(
-    st.lists(st.tuples(st.floats(-5, 40), st.floats(-5, 30)), max_size=6),
+    # sixteenths of a pixel: nothing lies so near a rim or a midline that rounding decides
+    st.lists(st.tuples(st.integers(-80, 640), st.integers(-80, 480)), max_size=6),
     st.floats(1, 15),
 )
 def test_discs_equal_brute_force(centres, diameter):
-    xy = np.array(centres).reshape(-1, 2)
+    xy = np.array(centres).reshape(-1, 2) / 16
     labels = disc_instances(xy, diameter, shape_yx=(25, 35)).labels
     y, x = np.mgrid[:25, :35]
     distance = np.array([np.hypot(x - cx, y - cy) for cx, cy in xy]).reshape(-1, 25, 35)
