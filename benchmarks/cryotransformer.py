@@ -1,21 +1,26 @@
 """What `cryotransformer` reaches: real sets, crowded micrographs, duplicates, cost, ablations, and where it looks.
 
     python benchmarks/cryotransformer.py --real path/to/sets --output benchmarks/results
-    python benchmarks/cryotransformer.py --parts ingredients backbones denoising --steps 100
+    python benchmarks/cryotransformer.py --parts overfit
+    python benchmarks/cryotransformer.py --parts ingredients --ingredients "all" "no competition" --steps 100
+    python benchmarks/cryotransformer.py --parts backbones denoising --steps 100
 
 `--real` names a folder of labelled sets (images, one CSV each, set.json). Parts that are not asked for keep what was
-measured before. Writes cryotransformer.json and cryotransformer.md; the part `attention` also draws
-docs/images/cryotransformer_attention.png. The ablations train, at reduced size and for few steps.
+measured before, and so do rows of ablations. Writes cryotransformer.json and cryotransformer.md; the part `attention`
+also draws docs/images/cryotransformer_attention.png. `overfit` and the ablations train, at reduced size and for few
+steps.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import resource
+import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +29,7 @@ import numpy as np
 from cryopick.geometry.selection import SelectionSettings, select
 from cryopick.geometry.units import Length
 from cryopick.io.labels import Labels
-from cryopick.metrics.detection import match_picks
+from cryopick.metrics.detection import match_picks, precision_recall_curve, rank_outcomes
 from cryopick.pickers.cryotransformer import CryoTransformerPicker, load_set_model
 from cryopick.pickers.cryotransformer_local import NOMINAL_PARTICLE_PX, LocalSetModel
 from cryopick.processing.scale import network_planes, resample
@@ -33,15 +38,20 @@ from cryopick.simulation.recipe import DirtRanges, named_recipe
 from cryopick.simulation.suite import SUITE_SEED, SuiteProtein, SuiteSet, suite_sets
 from cryopick.training.cryotransformer_local import DUPLICATE, LocalTask, LocalTrainable, count_duplicates
 from cryopick.training.datasets import open_dataset
+from cryopick.training.trainable import find_preset, make_trainable
 from cryopick.types import Micrograph, Picks
 from cryopick.workflows.evaluate import evaluate
 from cryopick.workflows.machine import describe_machine
 from cryopick.workflows.pick_one import junk_mask
+from cryopick.workflows.simulate import SimulationSettings, simulate
+from cryopick.workflows.simulate_recipe import recipe_with
 
 NAME = "cryotransformer"
 NO_SPACING = SelectionSettings(min_distance=Length(1e-3, 1e-3, "px"))
 """Nothing is rejected for being near a better pick: what the network itself leaves of duplicates shows."""
-PARTS = ("real", "crowding", "suite", "cost", "attention", "ingredients", "backbones", "denoising")
+PARTS = ("real", "crowding", "suite", "cost", "attention", "overfit", "ingredients", "backbones", "denoising")
+ADDED_TO = ("ingredients", "backbones", "denoising")
+"""Parts whose rows are trainings; those measured before are kept."""
 
 
 def main() -> None:
@@ -51,9 +61,8 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, help="checkpoint instead of the shipped one")
     parser.add_argument("--parts", nargs="*", default=PARTS[:5], choices=PARTS)
     parser.add_argument("--steps", type=int, default=100, help="of each training of the ablations")
-    parser.add_argument(
-        "--backbones", nargs="*", default=["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
-    )
+    parser.add_argument("--ingredients", nargs="*", default=list(INGREDIENTS), choices=INGREDIENTS)
+    parser.add_argument("--backbones", nargs="*", default=list(BACKBONES), choices=BACKBONES)
     args = parser.parse_args()
     picker = CryoTransformerPicker(weights=args.weights)
     args.output.mkdir(parents=True, exist_ok=True)
@@ -66,7 +75,8 @@ def main() -> None:
         "suite": lambda: suite(picker),
         "cost": lambda: cost(picker),
         "attention": lambda: attention(picker, Path("docs/images/cryotransformer_attention.png")),
-        "ingredients": lambda: ingredients(args.steps),
+        "overfit": overfit,
+        "ingredients": lambda: ingredients(args.steps, args.ingredients),
         "backbones": lambda: backbones(args.steps, args.backbones),
         "denoising": lambda: denoising(args.steps),
     }
@@ -76,7 +86,7 @@ def main() -> None:
         result = measures[part]()
         # after every part, of an ablation after every training, so that an interrupted measurement keeps what it has
         for so_far in [result] if isinstance(result, dict) else result:
-            found[part] = so_far
+            found[part] = {**found.get(part, {}), **so_far} if part in ADDED_TO else so_far
             path.write_text(json.dumps(found, indent=1) + "\n")
             (args.output / f"{NAME}.md").write_text(as_markdown(found))
     print(as_markdown(found))
@@ -85,23 +95,38 @@ def main() -> None:
 # ------------------------------------------------------------------------------------------------------- picking
 
 
-def run(
-    picker: CryoTransformerPicker, micrographs: list[Micrograph], diameter: Length | None
-) -> tuple[list[Picks], list[Picks], float]:
-    """What `cryopick pick` keeps of these micrographs, what the network alone would keep, and the threshold."""
+@dataclass(frozen=True)
+class Run:
+    """What `cryopick pick` makes of some micrographs.
+
+    Parameters
+    ----------
+    picks : at the threshold that the picker chose
+    unspaced : the same without the rule that no pick lies within 0.6 diameters of a better one
+    candidates : what some threshold would keep
+    """
+
+    picks: list[Picks]
+    unspaced: list[Picks]
+    candidates: list[Picks]
+    threshold: float
+
+
+def run(picker: CryoTransformerPicker, micrographs: list[Micrograph], diameter: Length | None) -> Run:
     picker = replace(picker, diameter=diameter).prepare(micrographs)
-    candidates = [picker.pick(micrograph) for micrograph in micrographs]
-    masks = [junk_mask(picks) for picks in candidates]
+    found = [picker.pick(micrograph) for micrograph in micrographs]
+    masks = [junk_mask(picks) for picks in found]
 
     def chosen(settings: SelectionSettings, threshold: float) -> list[Picks]:
         return [
             select(picks, settings, threshold=threshold, junk_mask=mask)
-            for picks, mask in zip(candidates, masks, strict=True)
+            for picks, mask in zip(found, masks, strict=True)
         ]
 
-    scores = np.concatenate([picks.kept().score for picks in chosen(SelectionSettings(), -np.inf)])
-    threshold = picker.choose_threshold(scores)
-    return chosen(SelectionSettings(), threshold), chosen(NO_SPACING, threshold), threshold
+    candidates = [picks.kept() for picks in chosen(SelectionSettings(), -np.inf)]
+    threshold = picker.choose_threshold(np.concatenate([picks.score for picks in candidates]))
+    picks, unspaced = chosen(SelectionSettings(), threshold), chosen(NO_SPACING, threshold)
+    return Run(picks, unspaced, candidates, threshold)
 
 
 def duplicates(picks: list[Picks], diameter_px: float) -> int:
@@ -118,17 +143,18 @@ def real_sets(picker: CryoTransformerPicker, folder: Path) -> dict[str, dict[str
         listed_px = float(np.median([one.diameter_px for one in labels.values() if one.diameter_px]))
         given = Length(listed_px, listed_px, "px")
         for name, diameter in (("given", given), ("measured", None)):
-            picks, plain, threshold = run(picker, micrographs, diameter)
-            scores, without = evaluate(picks, labels, diameter=given).main, evaluate(plain, labels, diameter=given).main
+            done = run(picker, micrographs, diameter)
+            scores = evaluate(done.picks, labels, diameter=given).main
+            without = evaluate(done.unspaced, labels, diameter=given).main
             found[f"{path.name}, diameter {name}"] = {
                 "f1": scores.counts.f1,
                 "precision": scores.counts.precision,
                 "recall": scores.counts.recall,
                 "average_precision": scores.average_precision,
                 "f1_without_spacing": without.counts.f1,
-                "duplicates_without_spacing": duplicates(plain, listed_px),
-                "threshold": threshold,
-                "picks_per_micrograph": float(np.mean([one.is_kept.sum() for one in picks])),
+                "duplicates_without_spacing": duplicates(done.unspaced, listed_px),
+                "threshold": done.threshold,
+                "picks_per_micrograph": float(np.mean([one.is_kept.sum() for one in done.picks])),
             }
     return found
 
@@ -154,49 +180,77 @@ def crowded(count: int, *, snr: float, index: int) -> SimulatedMicrograph:
     return simulate_micrograph(recipe, SUITE_SEED, imagers=[one.imager()], index=index, target_snr=snr)
 
 
-def crowding(picker: CryoTransformerPicker) -> dict[str, dict[str, float]]:
-    found = {}
+FALSE_PER_MICROGRAPH = 20
+FIXED_THRESHOLD = 0.5
+
+
+def crowding(picker: CryoTransformerPicker) -> Iterator[dict[str, dict[str, float]]]:
+    """Few and many particles on otherwise equal micrographs (optics, dose, noise), each set a run of its own."""
+    found: dict[str, dict[str, float]] = {}
+    diameter = Length(120.0, 120.0, "A")
     for snr in (9.0, 16.0):
-        for count, how_many in ((150, 3), (1500, 1)):
-            simulated = [crowded(count, snr=snr, index=index) for index in range(how_many)]
-            diameter = Length(120.0, 120.0, "A")
-            picks, plain, threshold = run(picker, [one.micrograph for one in simulated], diameter)
-            matches = [
-                match_picks(
-                    kept.kept().xy_px, one.xy_px[one.is_pickable], one.xy_px[~one.is_pickable], max_distance_px=7.5
-                ).counts
-                for kept, one in zip(picks, simulated, strict=True)
+        for count in (150, 1500):
+            simulated = [crowded(count, snr=snr, index=index) for index in range(3)]
+            done = run(picker, [one.micrograph for one in simulated], diameter)
+            total = sum(int(one.is_pickable.sum()) for one in simulated)
+            picks = [one.kept() for one in done.picks]
+            right, wrong = _right_and_wrong(simulated, picks)
+            fixed = [one.take(one.score >= FIXED_THRESHOLD) for one in done.candidates]
+            fixed_right, fixed_wrong = _right_and_wrong(simulated, fixed)
+            outcomes = [
+                rank_outcomes(
+                    one.xy_px,
+                    one.score,
+                    truth.xy_px[truth.is_pickable],
+                    truth.xy_px[~truth.is_pickable],
+                    max_distance_px=7.5,
+                )
+                for one, truth in zip(done.candidates, simulated, strict=True)
             ]
-            right, wrong, missed = (
-                sum(getattr(match, name) for match in matches)
-                for name in ("true_positive", "false_positive", "false_negative")
-            )
+            curve = precision_recall_curve(outcomes)
+            is_few = curve.false_positive <= FALSE_PER_MICROGRAPH * len(simulated)
             found[f"{count} particles, SNR {snr:g}"] = {
-                "particles": float(np.mean([one.is_pickable.sum() for one in simulated])),
-                "recall": right / (right + missed),
+                "particles": total / len(simulated),
+                "recall": right / total,
                 "precision": right / max(right + wrong, 1),
-                "duplicates_without_spacing": duplicates(plain, 30.0),
-                "threshold": threshold,
+                "threshold": done.threshold,
+                "duplicates_without_spacing": duplicates(done.unspaced, 30.0),
+                f"recall_at_{FIXED_THRESHOLD}": fixed_right / total,
+                f"precision_at_{FIXED_THRESHOLD}": fixed_right / max(fixed_right + fixed_wrong, 1),
+                f"recall_with_{FALSE_PER_MICROGRAPH}_false_picks_each": float(curve.recall[is_few].max(initial=0.0)),
+                "best_f1": float(np.nanmax(curve.f1)),
+                "recall_at_best_f1": float(curve.recall[np.nanargmax(curve.f1)]),
             }
-    return found
+            yield dict(found)
 
 
-def suite(picker: CryoTransformerPicker) -> dict[str, dict[str, float]]:
-    found = {}
+def _right_and_wrong(simulated: list[SimulatedMicrograph], picks: list[Picks]) -> tuple[int, int]:
+    counts = [
+        match_picks(
+            one.xy_px, truth.xy_px[truth.is_pickable], truth.xy_px[~truth.is_pickable], max_distance_px=7.5
+        ).counts
+        for one, truth in zip(picks, simulated, strict=True)
+    ]
+    return sum(int(one.true_positive) for one in counts), sum(int(one.false_positive) for one in counts)
+
+
+def suite(picker: CryoTransformerPicker) -> Iterator[dict[str, dict[str, float]]]:
+    found: dict[str, dict[str, float]] = {}
     for one in suite_sets():
         simulated = list(one.micrographs())
         diameter = Length(one.protein.diameter_angstrom, one.protein.diameter_angstrom, "A")
-        picks, plain, _ = run(picker, [each.micrograph for each in simulated], diameter)
+        done = run(picker, [each.micrograph for each in simulated], diameter)
         labels = {each.micrograph.name: labels_of(each) for each in simulated}
-        counts = evaluate(picks, labels, diameter=diameter).main.counts
+        counts = evaluate(done.picks, labels, diameter=diameter).main.counts
         diameter_px = one.protein.diameter_angstrom / one.protein.pixel_size_angstrom
         found[one.name] = {
             "f1": 0.0 if np.isnan(counts.f1) else counts.f1,
             "precision": counts.precision,
             "recall": counts.recall,
-            "duplicates_without_spacing": duplicates(plain, diameter_px),
+            "duplicates_without_spacing": duplicates(done.unspaced, diameter_px),
+            "threshold": done.threshold,
         }
-    return found
+        yield dict(found)
 
 
 def labels_of(simulated: SimulatedMicrograph) -> Labels:
@@ -326,15 +380,16 @@ def trained(trainable: Any, steps: int, *, rate: float) -> Any:
     return network.eval()
 
 
-def ingredients(steps: int) -> Iterator[dict[str, dict[str, float]]]:
+def ingredients(steps: int, names: list[str]) -> Iterator[dict[str, dict[str, float]]]:
     """The small network without one ingredient at a time: scores on held-out simulated crops; more at every turn."""
     found: dict[str, dict[str, float]] = {}
-    for name, changes in INGREDIENTS.items():
-        trainable = LocalTrainable(LocalTask(batch_size=8, validation_crops=32, **changes))
+    for name in names:
+        trainable = LocalTrainable(LocalTask(batch_size=8, validation_crops=32, **INGREDIENTS[name]))
         found[name] = trainable.validate(trained(trainable, steps, rate=1e-3)) | {"steps": steps}
         yield dict(found)
 
 
+BACKBONES = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 REDUCED = {
     "queries": 100,
     "width": 64,
@@ -378,11 +433,74 @@ def backbones(steps: int, names: list[str]) -> Iterator[dict[str, dict[str, floa
         yield dict(found)
 
 
-def denoising(steps: int) -> dict[str, dict[str, float]]:
-    return {
-        title: reduced(steps, backbone="resnet18", denoising=kind)
-        for title, kind in (("denoised", "corrected"), ("raw", "none"))
-    }
+def denoising(steps: int) -> Iterator[dict[str, dict[str, float]]]:
+    found: dict[str, dict[str, float]] = {}
+    for title, kind in (("denoised", "corrected"), ("raw", "none")):
+        found[title] = reduced(steps, backbone="resnet18", denoising=kind)
+        yield dict(found)
+
+
+OVERFIT_TASK = {
+    "backbone": "resnet18",
+    "queries": 80,
+    "width": 128,
+    "heads": 4,
+    "layers": 3,
+    "feed_width": 256,
+    "dropout": 0.0,
+    "short_px": 192,
+    "longest_px": 192,
+    "batch_size": 2,
+    "validation_images": 2,
+    "augment": False,
+}
+OVERFIT_TRAINING = {"steps": 1500, "learning_rate": 5e-4, "validate_every": 100, "checkpoint_every": 500}
+"""Changes of the preset `paper`; everything else, matching and losses among it, is as there."""
+
+
+def overfit() -> Iterator[dict[str, dict[str, float]]]:
+    """The `paper` preset at reduced size learns two simulated micrographs by heart: its scores on them as it learns,
+    and at last the picks of `cryotransformer` with the trained weights on the two."""
+    from cryopick.training.loop import WEIGHTS_FILE, train
+
+    recipe = recipe_with("clean", size="512x512", pixel_size_angstrom=3.0, dose="60")
+    layout = replace(
+        recipe.layout, coverage=(0.3, 0.3), empty_probability=0.0, clumped_probability=0.0, packed_probability=0.0
+    )
+    settings = SimulationSettings(diameter_angstrom=(240.0, 240.0), seed=3, recipe=replace(recipe, layout=layout))
+    preset = find_preset(NAME, "paper").changed(task=OVERFIT_TASK, training=OVERFIT_TRAINING)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        simulate(folder / "set", settings, count=2)
+        dataset = open_dataset(folder / "set").labelled()
+        train(make_trainable(NAME, preset.task, train=dataset, validation=dataset), preset.training, folder / "trained")
+        losses = {int(row["step"]): row for row in _rows(folder / "trained" / "loss.csv")}
+        found = {
+            f"step {row['step']}": {
+                "loss": float(losses[int(row["step"])]["loss"]),
+                "average_precision": float(row["score"]),
+                "best_f1": float(row["best_f1"]),
+            }
+            for row in _rows(folder / "trained" / "validation.csv")
+        }
+        labels = {item.name: item.labels for item in dataset if item.labels is not None}
+        diameter = Length(240.0, 240.0, "A")
+        trained_picker = CryoTransformerPicker(weights=folder / "trained" / WEIGHTS_FILE)
+        done = run(trained_picker, [item.read() for item in dataset], diameter)
+        scores = evaluate(done.picks, labels, diameter=diameter).main
+        found["picked with the trained weights"] = {
+            "particles": sum(len(one.xy_px) for one in labels.values()),
+            "f1": scores.counts.f1,
+            "precision": scores.counts.precision,
+            "recall": scores.counts.recall,
+            "average_precision": scores.average_precision,
+        }
+    yield found
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
 
 
 # ---------------------------------------------------------------------------------------------------------- report
@@ -392,6 +510,7 @@ TITLES = {
     "real": "Real sets, default settings, tolerance 0.25 diameters",
     "crowding": "Simulated micrographs of 2048 x 2048 px with few and many particles of 30 px",
     "suite": "Simulated suite",
+    "overfit": "The preset `paper`, reduced, learns two simulated micrographs by heart",
     "ingredients": "The small network without one ingredient at a time, after short trainings; held-out crops",
     "backbones": "The published network reduced: backbones, losses on held-out simulated images",
     "denoising": "The published network reduced: denoised against raw images",

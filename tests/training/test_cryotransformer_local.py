@@ -10,11 +10,13 @@ torch = pytest.importorskip("torch")
 from cryopick.errors import SettingsError  # noqa: E402
 from cryopick.io.checkpoint import weights_folders  # noqa: E402
 from cryopick.networks.detection_transformer_local import Queries  # noqa: E402
+from cryopick.pickers.cryotransformer_local import SetPrediction  # noqa: E402
 from cryopick.simulation.crops import Crop  # noqa: E402
 from cryopick.training.cryotransformer_local import (  # noqa: E402
     LocalTask,
     LocalTrainable,
     as_model,
+    calibrated_on,
     count_duplicates,
     judge,
     particles_of,
@@ -121,6 +123,23 @@ def test_particles_of_quite_another_size_are_none_and_those_in_between_undecided
 def test_a_window_that_has_no_middle_is_refused():
     with pytest.raises(SettingsError, match="odd window"):
         LocalTask(window=6)
+
+
+def test_a_beaten_query_that_lies_nearer_does_not_take_the_particle_from_the_sure_one():
+    crops = [SimulatedCrops(crop_px=96, far_scale_share=0.0, seed=5, count=0).crop(0)] * 4
+    truth = np.array([[30.0, 30.0], [70.0, 60.0]])
+    crops = [replace(crop, xy_px=truth, diameter_px=np.full(2, 20.0, np.float32)) for crop in crops]
+
+    def answers(planes):
+        """Of each particle a sure answer a pixel off and an unsure one in its very middle, and a third in the void."""
+        xy_px = np.concatenate([truth + np.array([1.0, 0.0]), truth, [[10.0, 80.0]]])
+        score = np.array([0.9, 0.8, 0.1, 0.15, 0.2])
+        nothing = np.zeros((1, 1), np.float32)
+        return SetPrediction(xy_px=xy_px, diameter_ratio=np.ones(5), score=score, heat=nothing, junk=nothing)
+
+    calibration = calibrated_on(answers, crops)
+    assert (calibration(np.array([0.9, 0.8])) > 0.9).all()
+    assert (calibration(np.array([0.1, 0.15, 0.2])) < 0.1).all()
 
 
 class Two:

@@ -198,7 +198,8 @@ class DetrTrainable:
     def card_entries(self, network: nn.Module) -> dict[str, Any]:
         outcomes = self._outcomes(network)
         score = np.concatenate([one.score for one in outcomes])
-        calibration = fit_calibration(score, np.concatenate([one.is_paired for one in outcomes]))
+        # right is what no surer answer has found: of many answers on a particle the nearest is not the one that counts
+        calibration = fit_calibration(score, np.concatenate([one.is_true for one in outcomes]))
         data: dict[str, Any] = {"kind": "simulation", "seed": SIMULATED_SEED}
         if self.train is not None and self.validation is not None:
             data = {"train": self.train.card_entry(), "validation": self.validation.card_entry()}

@@ -400,7 +400,11 @@ def count_duplicates(xy_px: NDArray[np.float64], distance_px: float) -> int:
 
 
 def calibrated_on(model: LocalSetModel, crops: Sequence[Crop]) -> Calibration:
-    """What the answers' probabilities are worth on held-out crops."""
+    """What the answers' probabilities are worth on held-out crops.
+
+    An answer is right if it finds a particle that no surer one has found. (Were all paired at once, a beaten query that
+    happens to lie nearer would take the particle from the sure one.)
+    """
     outcomes = []
     for crop in crops:
         prediction = model(network_planes(crop.image, particle_px=NOMINAL_PARTICLE_PX))
@@ -409,7 +413,7 @@ def calibrated_on(model: LocalSetModel, crops: Sequence[Crop]) -> Calibration:
             rank_outcomes(prediction.xy_px, prediction.score, crop.xy_px, NO_PARTICLES, max_distance_px=tolerance_px)
         )
     score = np.concatenate([outcome.score for outcome in outcomes])
-    return fit_calibration(score, np.concatenate([outcome.is_paired for outcome in outcomes]))
+    return fit_calibration(score, np.concatenate([outcome.is_true for outcome in outcomes]))
 
 
 def _diameter_px(crop: Crop | LabelledCrop) -> float:
