@@ -17,7 +17,7 @@ import argparse
 import json
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -40,9 +40,9 @@ from cryopick.metrics.segmentation import ConfusionMatrix
 from cryopick.pickers.registry import make_picker
 from cryopick.pickers.segmentation_crf import SegmentationCrfPicker
 from cryopick.pickers.segmentation_maps import CRFS, particle_map
-from cryopick.processing.scale import network_planes, resample
+from cryopick.processing.scale import network_planes
 from cryopick.simulation.published.segmentation_crf import WholeImageNoise, segmentation_crf_recipe
-from cryopick.simulation.suite import suite_sets
+from cryopick.simulation.suite import SNR_OF_LEVEL, suite_sets
 from cryopick.training.datasets import open_dataset
 from cryopick.types import Micrograph, Picks
 from cryopick.workflows.machine import describe_machine
@@ -51,7 +51,15 @@ from cryopick.workflows.simulate import SimulationSettings, simulate
 from cryopick.workflows.train import plan_training, train_picker
 
 BACKBONES = ("small", "deeplabv3-small")
+PARTS = ("real", "suite", "variants", "centring", "recipe", "removal", "cost")
 TOLERANCE = 0.25
+VARIANTS: Mapping[str, dict[str, Any]] = {
+    "1 view, not recentred": {"views": 1, "recentre": False},
+    "4 views, not recentred": {"views": 4, "recentre": False},
+    "1 view": {"views": 1},
+    "2 views": {"views": 2},
+    "4 views (default)": {},
+}
 BOX_PICKERS = ("cryotransformer", "deepcryopicker", "cryosegnet", "blob", "general")
 """Pickers whose centring is compared; those that are not installed or have no weights are left out."""
 
@@ -84,7 +92,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--real", type=Path, help="folder of labelled sets")
     parser.add_argument("--recipe", type=Path, help="folder with sim/, complete/ and sparse/")
-    parser.add_argument("--parts", nargs="*", default=["real", "suite", "centring", "recipe", "removal", "cost"])
+    parser.add_argument("--parts", nargs="*", default=list(PARTS))
     parser.add_argument("--levels", nargs="*", default=["medium", "hard"], help="of the simulated suite")
     parser.add_argument("--backbones", nargs="*", default=list(BACKBONES))
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results"))
@@ -98,12 +106,13 @@ def main() -> None:
         "centring": lambda: centring(
             [one for one in simulated_sets(tuple(args.levels)) if one.name.endswith(args.levels[0])]
         ),
+        "variants": lambda: variants([*simulated_sets(tuple(args.levels)), *real_sets(args.real)]),
         "recipe": lambda: recipe_table(args.recipe),
         "removal": lambda: label_removal(args.recipe),
         "cost": cost,
         "prepare": lambda: prepare(args.recipe),
     }
-    needs = {"real": args.real, **dict.fromkeys(("recipe", "removal", "prepare"), args.recipe)}
+    needs = {"real": args.real, "variants": args.real, **dict.fromkeys(("recipe", "removal", "prepare"), args.recipe)}
     asked = [*args.parts, *(["recipe", "removal"] if "prepare" in args.parts else [])]
     for name in asked:
         if name in needs and needs[name] is None:
@@ -155,11 +164,10 @@ def compare(sets: list[TestSet], backbones: Sequence[str]) -> dict[str, Any]:
         results: dict[str, list[Result]] = {crf: [] for crf in CRFS}
         rows: dict[str, Any] = {}
         for one in sets:
-            pickers = {crf: SegmentationCrfPicker(diameter=one.diameter, backbone=backbone, crf=crf) for crf in CRFS}
+            pickers = prepared_pickers(one, backbone)
             picks: dict[str, list[Picks]] = {crf: [] for crf in CRFS}
-            seconds = dict.fromkeys(CRFS, 0.0)
             for micrograph in one.micrographs:
-                for crf, maps, picker, scale in maps_of(pickers, micrograph, one.diameter_px, seconds):
+                for crf, maps, picker, scale in maps_of(pickers, micrograph):
                     picks[crf].append(picker.read_particles(maps, micrograph, scale, diameter_px=one.diameter_px))
             for crf in CRFS:
                 scored = judge(pickers[crf], picks[crf], one)
@@ -172,17 +180,21 @@ def compare(sets: list[TestSet], backbones: Sequence[str]) -> dict[str, Any]:
     return found
 
 
-def maps_of(pickers, micrograph, diameter_px, seconds):
+def prepared_pickers(one: TestSet, backbone: str, weights: Path | None = None) -> dict[str, SegmentationCrfPicker]:
+    """By CRF, as a run prepares them."""
+    picker = SegmentationCrfPicker(diameter=one.diameter, backbone=backbone, weights=weights).prepare(one.micrographs)
+    return {crf: replace(picker, crf=crf) for crf in CRFS}
+
+
+def maps_of(pickers, micrograph):
     """The maps of every CRF on one pass of the network."""
-    model = pickers["none"].model()
-    working, scale = resample(micrograph.pixels, factor=model.particle_px / diameter_px)
+    picker = pickers["none"]
+    model = picker.model()
+    working, scale = picker.working_image(micrograph)
     planes = network_planes(working, particle_px=model.particle_px)
-    maps = model.dense(planes)
+    maps = model.maps(planes, views=picker.views)
     for crf, picker in pickers.items():
-        start = time.perf_counter()
-        refined = model.refined(maps, planes[0], crf=crf, dense_crf=picker.dense_crf)
-        seconds[crf] += time.perf_counter() - start
-        yield crf, refined, picker, scale
+        yield crf, model.refined(maps, planes[0], crf=crf, dense_crf=picker.dense_crf), picker, scale
 
 
 def judge(picker, candidates: Sequence[Picks], one: TestSet) -> list[Result]:
@@ -251,6 +263,22 @@ def paired_difference(without: Sequence[Result], with_crf: Sequence[Result]) -> 
         name: {"difference": float(value), "low": interval.low, "high": interval.high}
         for name, value, interval in zip(names, everything, intervals, strict=True)
     }
+
+
+def variants(sets: list[TestSet]) -> dict[str, Any]:
+    """What mirror images and recentring are worth: each real set, and the simulated ones together."""
+    found: dict[str, Any] = {}
+    for title, settings in VARIANTS.items():
+        together: dict[str, list[Result]] = {}
+        for one in sets:
+            picker = SegmentationCrfPicker(diameter=one.diameter, **settings).prepare(one.micrographs)
+            results = judge(picker, [picker.pick(micrograph) for micrograph in one.micrographs], one)
+            is_real = not any(one.name.endswith(level) for level in SNR_OF_LEVEL)
+            together.setdefault(one.name if is_real else one.name.rsplit("-", 1)[1], []).extend(results)
+        for name, results in together.items():
+            found[f"{name} {title}"] = summary(results, float("nan"))
+            print(name, title, found[f"{name} {title}"], flush=True)
+    return dict(sorted(found.items()))
 
 
 def centring(sets: list[TestSet]) -> dict[str, float]:
@@ -370,12 +398,9 @@ def recipe_table(folder: Path) -> dict[str, Any]:
             for item in items:
                 micrograph, diameter_px = item.read(), float(item.diameter_px)
                 one = TestSet(item.name, [micrograph], [item.labels], diameter_px)
-                pickers = {
-                    crf: SegmentationCrfPicker(diameter=one.diameter, backbone=backbone, crf=crf, weights=weights)
-                    for crf in CRFS
-                }
+                pickers = prepared_pickers(one, backbone, weights)
                 truth = read_raster_image(item.instances_path).pixels > 0
-                for crf, maps, picker, scale in maps_of(pickers, micrograph, diameter_px, dict.fromkeys(CRFS, 0.0)):
+                for crf, maps, picker, scale in maps_of(pickers, micrograph):
                     probability = stored_resolution(particle_map(maps), picker.model().stride_px, scale, truth.shape)
                     matrices[crf] += ConfusionMatrix.of(truth, probability > 0.5, classes=2)
                     picks = picker.read_particles(maps, micrograph, scale, diameter_px=diameter_px)
@@ -455,17 +480,27 @@ def cost() -> dict[str, float]:
     micrograph = Micrograph(rng.normal(size=(4096, 4096)).astype(np.float32), pixel_size_angstrom=1.77)
     found: dict[str, float] = {}
     for backbone in BACKBONES:
+        diameter = Length(108.0, 108.0, "px")
+        prepared = SegmentationCrfPicker(diameter=diameter, backbone=backbone, added_noise=0.0)
+        prepared.pick(micrograph)  # loads the network
         for crf in CRFS:
-            picker = SegmentationCrfPicker(diameter=Length(108.0, 108.0, "px"), backbone=backbone, crf=crf)
-            times = []
-            for _ in range(3):
-                start = time.perf_counter()
-                picker.pick(micrograph)
-                times.append(time.perf_counter() - start)
-            found[f"{backbone} {crf}"] = min(times)
+            found[f"{backbone} {crf}"] = fastest(replace(prepared, crf=crf).pick, micrograph)
+        found[f"{backbone} none, 1 view"] = fastest(replace(prepared, views=1).pick, micrograph)
+        measuring = replace(prepared, added_noise=None)
+        found[f"{backbone}: preparation of a run"] = fastest(measuring.prepare, [micrograph] * 3)
         for crf in CRFS[1:]:
             found[f"{backbone} {crf}: CRF alone"] = found[f"{backbone} {crf}"] - found[f"{backbone} none"]
     return found
+
+
+def fastest(call: Callable[[Any], Any], argument: Any) -> float:
+    """Seconds of the fastest of three calls."""
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        call(argument)
+        times.append(time.perf_counter() - start)
+    return min(times)
 
 
 # ---------------------------------------------------------------------------------------------------------- writing
@@ -474,31 +509,18 @@ def cost() -> dict[str, float]:
 def as_markdown(found: dict[str, Any]) -> str:
     lines = ["# Segmentation + conditional random field", "", "Made by `python benchmarks/segmentation_crf.py`.", ""]
     for part, title in (("real", "Real sets"), ("suite", "Simulated suite")):
-        if part not in found:
-            continue
-        lines += [f"## {title}, diameter given, tolerance 0.25", ""]
-        for backbone, entry in found[part].items():
-            lines += [
-                f"### {backbone}",
-                "",
-                "| set | CRF | F1 | precision | recall | average precision | centring, D | picks |",
-            ]
-            lines += ["| --- | --- | --- | --- | --- | --- | --- | --- |"]
-            rows = {**entry["rows"], **{f"**all** {crf}": value for crf, value in entry["total"].items()}}
-            if part == "suite":
-                rows = levels(entry["rows"]) | {f"**all** {crf}": value for crf, value in entry["total"].items()}
-            for name, row in rows.items():
-                set_name, crf = name.rsplit(" ", 1)
-                lines.append(
-                    f"| {set_name} | {crf} | {row['f1']:.3f} | {row['precision']:.3f} | {row['recall']:.3f} | "
-                    f"{row['average_precision']:.3f} | {row['centring']:.3f} | {row['picks_per_micrograph']:.1f} |"
-                )
-            lines += ["", "With CRF minus without, 95 % interval over micrographs:", ""]
-            lines += ["| CRF | F1 | recall at equal precision | average precision |", "| --- | --- | --- | --- |"]
-            for crf, row in entry["paired"].items():
-                cells = [f"{v['difference']:+.4f} ({v['low']:+.4f} to {v['high']:+.4f})" for v in row.values()]
-                lines.append(f"| {crf} | {' | '.join(cells)} |")
-            lines.append("")
+        if part in found:
+            lines += [f"## {title}, diameter given, tolerance 0.25", ""]
+            for backbone, entry in found[part].items():
+                lines += comparison(backbone, entry, is_suite=part == "suite")
+    if "variants" in found:
+        lines += ["## Mirror images and recentring, `small` without CRF", ""]
+        lines += ["| set | variant | F1 | precision | recall | average precision | centring, D |", "| --- " * 7 + "|"]
+        keys = ("f1", "precision", "recall", "average_precision", "centring")
+        for name, row in found["variants"].items():
+            set_name, variant = name.split(" ", 1)
+            lines.append(f"| {set_name} | {variant} | {' | '.join(f'{row[key]:.3f}' for key in keys)} |")
+        lines.append("")
     if "centring" in found:
         lines += ["## Median centring error on the simulated suite, medium noise, diameters", ""]
         lines += [f"- {name}: {value:.4f}" for name, value in found["centring"].items()] + [""]
@@ -517,6 +539,25 @@ def as_markdown(found: dict[str, Any]) -> str:
         if part in found:
             lines += [f"## {title}", ""] + [f"- {name}: {value:.3f}" for name, value in found[part].items()] + [""]
     return "\n".join(lines)
+
+
+def comparison(backbone: str, entry: dict[str, Any], *, is_suite: bool) -> list[str]:
+    """Lines for one backbone with and without each CRF."""
+    lines = [f"### {backbone}", "", "| set | CRF | F1 | precision | recall | average precision | centring, D | picks |"]
+    lines += ["| --- " * 8 + "|"]
+    total = {f"**all** {crf}": value for crf, value in entry["total"].items()}
+    for name, row in {**(levels(entry["rows"]) if is_suite else entry["rows"]), **total}.items():
+        set_name, crf = name.rsplit(" ", 1)
+        lines.append(
+            f"| {set_name} | {crf} | {row['f1']:.3f} | {row['precision']:.3f} | {row['recall']:.3f} | "
+            f"{row['average_precision']:.3f} | {row['centring']:.3f} | {row['picks_per_micrograph']:.1f} |"
+        )
+    lines += ["", "With CRF minus without, 95 % interval over micrographs:", ""]
+    lines += ["| CRF | F1 | recall at equal precision | average precision |", "| --- | --- | --- | --- |"]
+    for crf, row in entry["paired"].items():
+        cells = [f"{v['difference']:+.4f} ({v['low']:+.4f} to {v['high']:+.4f})" for v in row.values()]
+        lines.append(f"| {crf} | {' | '.join(cells)} |")
+    return [*lines, ""]
 
 
 def levels(rows: dict[str, Any]) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """The segmentation picker around its network: coordinates, filters, settings; and its shipped weights."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -23,16 +25,25 @@ from cryopick.pickers.segmentation_maps import (
 )
 from cryopick.processing.probability import Calibration
 from cryopick.processing.scale import resample
+from cryopick.simulation.imaging import Specimen, SpecimenImager
+from cryopick.simulation.proteins import random_protein
+from cryopick.simulation.published.segmentation_crf import (
+    WholeImageNoise,
+    segmentation_crf_recipe,
+    simulate_segmentation_crf,
+)
 from cryopick.types import JUNK_MAP, Micrograph
 
 DIAMETER_PX = 36.0
 GIVEN = Length(DIAMETER_PX, DIAMETER_PX, "px")
+ON_DRAWINGS = {"diameter": GIVEN, "views": 1, "added_noise": 0.0, "recentre": False}
+"""For networks that do not look: what depends on the micrograph is left out."""
 
 
 class PerfectNetwork:
     """Answers with the drawn particles, whatever it is shown."""
 
-    stride_px, device = 2, "cpu"
+    stride_px, multiple_px, device = 2, 1, "cpu"
 
     def __init__(self, xy_px, shape_yx, *, junk_xy=None, radius_cells=5.0):
         self.xy_px, self.shape_yx, self.junk_xy, self.radius = xy_px, shape_yx, junk_xy, radius_cells
@@ -85,7 +96,7 @@ def gaps(found, centres):
 def test_picks_lie_on_the_centres_in_stored_pixels(answer_with, crf, split):
     image = micrograph()
     answer_with(PerfectNetwork(CENTRES, image.shape_yx))
-    picks = SegmentationCrfPicker(diameter=GIVEN, crf=crf, split=split).pick(image)
+    picks = SegmentationCrfPicker(**ON_DRAWINGS, crf=crf, split=split).pick(image)
     strong = picks.xy_px[picks.score > 0.35]
     assert len(strong) == len(CENTRES)
     assert gaps(strong, CENTRES).max() < (0.03 if split == "core" else 0.07) * DIAMETER_PX
@@ -96,14 +107,14 @@ def test_regions_of_wrong_size_are_filtered(answer_with):
     image = micrograph()
     answer_with(PerfectNetwork(CENTRES[2:], image.shape_yx))
     area = 1.0  # of a disc of the diameter
-    assert len(SegmentationCrfPicker(diameter=GIVEN, min_area=0.5 * area, max_area=1.5).pick(image)) == 2
-    assert len(SegmentationCrfPicker(diameter=GIVEN, min_area=1.5 * area, max_area=3.0).pick(image)) == 0
+    assert len(SegmentationCrfPicker(**ON_DRAWINGS, min_area=0.5 * area, max_area=1.5).pick(image)) == 2
+    assert len(SegmentationCrfPicker(**ON_DRAWINGS, min_area=1.5 * area, max_area=3.0).pick(image)) == 0
 
 
 def test_junk_is_mapped_for_the_selection(answer_with):
     image = micrograph()
     answer_with(PerfectNetwork(CENTRES[:1], image.shape_yx, junk_xy=(300.0, 200.0)))
-    maps = SegmentationCrfPicker(diameter=GIVEN).pick(image).maps
+    maps = SegmentationCrfPicker(**ON_DRAWINGS).pick(image).maps
     height, width = maps[JUNK_MAP].shape
     assert maps[JUNK_MAP][int(200 / 301 * height), int(300 / 407 * width)] > 0.9
     assert maps["particle probability"][int(70 / 301 * height), int(60 / 407 * width)] > 0.9
@@ -112,7 +123,7 @@ def test_junk_is_mapped_for_the_selection(answer_with):
 def test_an_answer_of_background_alone_gives_no_pick(answer_with):
     image = micrograph()
     answer_with(PerfectNetwork(np.zeros((0, 2)), image.shape_yx))
-    assert len(SegmentationCrfPicker(diameter=GIVEN).pick(image)) == 0
+    assert len(SegmentationCrfPicker(**ON_DRAWINGS).pick(image)) == 0
 
 
 def test_the_guide_is_the_low_passed_image_at_the_stride_of_the_maps_in_its_own_deviations():
@@ -128,6 +139,37 @@ def test_the_guide_is_the_low_passed_image_at_the_stride_of_the_maps_in_its_own_
     assert (intensity_guide(np.zeros((8, 8), np.float32), stride_px=2) == 0).all()
 
 
+class ShiftedNetwork:
+    """Answers with the mean of each block of its input, `shift` cells too far to the right."""
+
+    stride_px, multiple_px, device = 2, 16, "cpu"
+
+    def __init__(self, shift):
+        self.shift = shift
+
+    def __call__(self, planes):
+        _, height, width = planes.shape
+        cells = planes[0].reshape(height // 2, 2, width // 2, 2).mean(axis=(1, 3))
+        return np.roll(cells, self.shift, axis=1)[None]
+
+
+def seen_by(network, planes, views):
+    return SegmentationModel(network, {}, {}).maps(planes, views=views)[0]
+
+
+def test_maps_of_mirror_images_lie_on_each_other_for_any_size_and_their_mean_has_no_side():
+    planes = np.zeros((2, 61, 83), np.float32)
+    planes[0, 20:24, 40:44] = 1
+    expected = np.zeros((31, 42), np.float32)
+    expected[10:12, 20:22] = 1
+    for views in (1, 2, 4):
+        np.testing.assert_allclose(seen_by(ShiftedNetwork(0), planes, views), expected)
+    columns = np.arange(42)
+    assert (seen_by(ShiftedNetwork(1), planes, 1).sum(0) @ columns) / 4 == pytest.approx(21.5)
+    for views in (2, 4):
+        assert (seen_by(ShiftedNetwork(1), planes, views).sum(0) @ columns) / 4 == pytest.approx(20.5)
+
+
 def test_softmax_sums_to_one_for_any_logits():
     logits = np.array([[[1000.0, -1000.0]], [[0.0, 0.0]]], np.float32)
     np.testing.assert_allclose(softmax(logits), [[[1, 0]], [[0, 1]]])
@@ -141,6 +183,8 @@ def test_softmax_sums_to_one_for_any_logits():
         ({"crf": "conv", "crf_parameters": "published"}, "dense CRF"),
         ({"min_area": 2.0, "max_area": 1.0}, "min_area"),
         ({"precision": "float8"}, "precision"),
+        ({"views": 3}, "views"),
+        ({"added_noise": -1.0}, "added_noise"),
         ({"diameter": Length(80.0, 120.0, "px")}, "one diameter"),
     ],
 )
@@ -200,3 +244,34 @@ def test_crfs_change_the_map_but_hardly_where_the_network_is_sure(shipped, draw_
         assert np.abs(refined - plain).max() > 0.01
         sure = plain.max(axis=0) > 0.99
         assert (refined.argmax(0) == plain.argmax(0))[sure].mean() > 0.98
+
+
+@pytest.fixture(scope="module")
+def high_contrast():
+    """The authors' recipe, smaller: particles several times more visible than training has them."""
+    volume = random_protein(
+        np.random.default_rng(3), diameter_angstrom=191.0, voxel_size_angstrom=1.77, family="assembly"
+    )
+    recipe = replace(segmentation_crf_recipe(), shape_yx=(1024, 1024), segmentation_crf=WholeImageNoise(particles=12))
+    return simulate_segmentation_crf(recipe, 5, imagers=[SpecimenImager(Specimen(volume, 191.0), 1.77)])
+
+
+def test_particles_of_very_high_contrast_are_found_with_noise_that_the_picker_adds(shipped, high_contrast):
+    one = high_contrast
+    assert np.median(one.snr) > 60
+    diameter = Length(191.0, 191.0, "A")
+    untouched = SegmentationCrfPicker(diameter=diameter, added_noise=0.0, views=1).pick(one.micrograph)
+    assert (untouched.score >= 0.4).sum() < 0.3 * len(one.xy_px)
+    picker = SegmentationCrfPicker(diameter=diameter, views=1).prepare([one.micrograph])
+    assert picker.added_noise > 0
+    picks = picker.pick(one.micrograph)
+    kept = picks.xy_px[picks.score >= 0.4]
+    distance = gaps(kept, one.xy_px) / one.diameter_px
+    assert (distance < 0.25).mean() > 0.9
+    assert np.median(distance) < 0.04
+    assert len(kept) <= 1.2 * len(one.xy_px)
+
+
+def test_no_noise_is_added_where_the_network_sees_the_particles(shipped, draw_particles):
+    image, _ = draw_particles(diameter_px=30.0)
+    assert SegmentationCrfPicker(diameter=Length(30.0, 30.0, "px")).prepare([image]).added_noise == 0

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryopick.errors import SettingsError, WeightsError
+from cryopick.geometry.selection import SelectionSettings, select
 from cryopick.geometry.units import Length
 from cryopick.pickers.dense import PRECISIONS
 from cryopick.pickers.expected_f1 import ChoosesByExpectedF1
@@ -27,6 +28,7 @@ from cryopick.pickers.segmentation_maps import (
     CRFS,
     DENSE,
     JUNK,
+    VIEW_COUNTS,
     SegmentationModel,
     core_map,
     load_segmentation,
@@ -34,7 +36,9 @@ from cryopick.pickers.segmentation_maps import (
 )
 from cryopick.pickers.segmentation_regions import find_regions
 from cryopick.processing.dense_crf import DenseCrf, published_crf
-from cryopick.processing.scale import ScaleMap, resample
+from cryopick.processing.normalize import robust_spread
+from cryopick.processing.recentring import recentred
+from cryopick.processing.scale import ScaleMap, gaussian_blur, network_planes, resample
 from cryopick.types import JUNK_MAP, Micrograph, Picks
 
 BACKBONES = (
@@ -42,6 +46,17 @@ BACKBONES = (
     *("deeplabv3-resnet50", "deeplabv3-resnet101"),
 )
 """`small` and `deeplabv3-small` are the FCN and the DeepLabv3 head of one light network, which is shipped."""
+
+CENTRING_PX = 20.0
+"""Diameter of particles in the image on which centres are improved."""
+CENTRING_SCORE = 0.4
+"""Candidates that are likelier to be particles make the average to which all are aligned."""
+TRIED_NOISE = (4.0, 16.0)
+"""Standard deviations of the noise that may be added, in those of the micrograph's own."""
+NOISE_GAIN, FEWEST_PROBED = 2.0, 3
+"""It is added where so many times as many picks are kept, and no fewer than these."""
+PROBED_MICROGRAPHS, PROBED_DIAMETERS = 3, 20.0
+"""Tried on the middle of a few micrographs, so many diameters wide."""
 
 
 @register_picker("segmentation-crf")
@@ -76,15 +91,22 @@ class SegmentationCrfPicker(ChoosesByExpectedF1):
         Literal["default", "published", "published-with-axis-fault"],
         "of the dense CRF: ours, those published, or those with the published mix-up of rows and columns",
     ] = "default"
+    views: Annotated[int, "mirror images of the micrograph whose maps are averaged: 1, 2 or 4"] = VIEW_COUNTS[-1]
     split: Annotated[
         Literal["core", "distance"], "touching particles are told apart by learned cores or by the distance transform"
     ] = "core"
     min_area: Annotated[float, "smallest region, as a fraction of the area of a disc of the diameter"] = 0.08
     max_area: Annotated[float, "largest region, likewise"] = 2.5
+    recentre: Annotated[bool, "align particles to their own rotational average"] = True
     weights: Annotated[Path | None, "checkpoint to use instead of the shipped one"] = None
     device: Annotated[str, "auto, cpu, cuda or cuda:N"] = "auto"
     precision: Annotated[str, "auto, float32 or bfloat16; auto takes bfloat16 where the hardware has it"] = "auto"
 
+    added_noise: Annotated[
+        float | None,
+        "white noise added before the network, in units of the micrograph's own, for particles of higher contrast than "
+        "the network knows; measured by the run when not given",
+    ] = None
     measured: Annotated[str, "what the measurement of the diameter found; filled in by the run"] = ""
 
     def __post_init__(self) -> None:
@@ -96,6 +118,10 @@ class SegmentationCrfPicker(ChoosesByExpectedF1):
             raise SettingsError(f"crf is {self.crf!r}, expected one of: {', '.join(CRFS)}")
         if self.crf_parameters != "default" and self.crf != "dense":
             raise SettingsError(f"crf_parameters {self.crf_parameters!r} are of the dense CRF, but crf is {self.crf!r}")
+        if self.views not in VIEW_COUNTS:
+            raise SettingsError(f"views is {self.views}, expected one of: {', '.join(map(str, VIEW_COUNTS))}")
+        if self.added_noise is not None and not 0 <= self.added_noise < np.inf:
+            raise SettingsError(f"added_noise is {self.added_noise:g}, expected 0 or more")
         if not 0 <= self.min_area < self.max_area:
             raise SettingsError(
                 f"min_area is {self.min_area:g} and max_area {self.max_area:g}, expected 0 <= min_area < max_area"
@@ -106,8 +132,16 @@ class SegmentationCrfPicker(ChoosesByExpectedF1):
             )
 
     def prepare(self, micrographs: Sequence[Micrograph]) -> Self:
-        """Measure the diameter on a few micrographs of the run, with the `general` network, unless it is given."""
-        if self.diameter is not None or not micrographs:
+        """Measure the diameter on a few micrographs, with the `general` network, and the noise to be added."""
+        if not micrographs:
+            return self
+        sized = self._sized(micrographs)
+        if sized.diameter is None or sized.added_noise is not None:
+            return sized
+        return replace(sized, added_noise=sized._fitting_noise(micrographs))
+
+    def _sized(self, micrographs: Sequence[Micrograph]) -> Self:
+        if self.diameter is not None:
             return self
         from cryopick.pickers.diameter import estimate_diameter
         from cryopick.pickers.general import load_model
@@ -117,6 +151,25 @@ class SegmentationCrfPicker(ChoosesByExpectedF1):
         if estimate is None:
             return replace(self, measured="nothing looks like a particle at any size; give --diameter")
         return replace(self, diameter=estimate.diameter, measured=str(estimate))
+
+    def _fitting_noise(self, micrographs: Sequence[Micrograph]) -> float:
+        """The noise with which most picks would be kept, if they are many more than without.
+
+        Training shows particles up to some signal-to-noise ratio; far beyond it the network takes them for dirt.
+        """
+        probes = [_middle(one, self.diameter) for one in _spread(micrographs, PROBED_MICROGRAPHS)]
+        kept = {noise: self._kept_with(noise, probes) for noise in (0.0, *TRIED_NOISE)}
+        best = max(kept, key=lambda noise: kept[noise])
+        is_needed = kept[best] >= max(NOISE_GAIN * kept[0.0], FEWEST_PROBED)
+        return best if is_needed else 0.0
+
+    def _kept_with(self, noise: float, probes: Sequence[Micrograph]) -> int:
+        """Picks that a run of these micrographs keeps."""
+        quick = replace(self, added_noise=noise, views=1, crf="none", recentre=False)
+        found = [quick.pick(probe) for probe in probes]
+        scores = [select(picks, SelectionSettings(), threshold=-np.inf).kept().score for picks in found]
+        joined = np.concatenate(scores)
+        return int((joined >= np.float32(quick.choose_threshold(joined))).sum())
 
     @property
     def calibrated_share(self) -> float:
@@ -140,11 +193,23 @@ class SegmentationCrfPicker(ChoosesByExpectedF1):
                 shape_yx=micrograph.shape_yx,
                 pixel_size_angstrom=micrograph.pixel_size_angstrom,
             )
-        model = self.model()
         diameter_px = picker.diameter.middle_px(micrograph.pixel_size_angstrom)
-        working, scale = resample(micrograph.pixels, factor=model.particle_px / diameter_px)
-        maps = model.probabilities(working, crf=self.crf, dense_crf=self.dense_crf)
-        return self.read_particles(maps, micrograph, scale, diameter_px=diameter_px)
+        working, scale = picker.working_image(micrograph)
+        maps = picker.model().probabilities(working, crf=self.crf, dense_crf=self.dense_crf, views=self.views)
+        return picker.read_particles(maps, micrograph, scale, diameter_px=diameter_px)
+
+    def working_image(self, micrograph: Micrograph) -> tuple[NDArray[np.float32], ScaleMap]:
+        """The micrograph at working scale, with `added_noise`; the diameter must be known."""
+        if self.diameter is None:
+            raise SettingsError("the particle diameter is unknown; give --diameter")
+        particle_px = self.model().particle_px
+        diameter_px = self.diameter.middle_px(micrograph.pixel_size_angstrom)
+        working, scale = resample(micrograph.pixels, factor=particle_px / diameter_px)
+        if not self.added_noise:
+            return working, scale
+        _, spread = robust_spread(working - gaussian_blur(working, sigma_px=1.5 * particle_px))
+        noise = np.random.default_rng(0).standard_normal(working.shape, dtype=np.float32)
+        return working + np.float32(self.added_noise * spread) * noise, scale
 
     def read_particles(
         self, maps: NDArray[np.float32], micrograph: Micrograph, scale: ScaleMap, *, diameter_px: float
@@ -167,13 +232,16 @@ class SegmentationCrfPicker(ChoosesByExpectedF1):
             core_radius=CORE_RADIUS,
         )
         xy_px = scale.to_stored_xy((regions.xy_px + 0.5) * model.stride_px - 0.5)
+        score = model.calibrations[self.crf](regions.score)
+        if self.recentre:
+            xy_px = _recentred(micrograph, xy_px, score, diameter_px=diameter_px)
         height, width = micrograph.shape_yx
         area = regions.area_px / (np.pi / 4 * CELLS_PER_DIAMETER**2)
         is_valid = (area >= self.min_area) & (area <= self.max_area)
         is_valid &= (xy_px >= -0.5).all(axis=1) & (xy_px[:, 0] < width - 0.5) & (xy_px[:, 1] < height - 0.5)
         return Picks(
             xy_px=xy_px[is_valid],
-            score=model.calibrations[self.crf](regions.score[is_valid]),
+            score=score[is_valid],
             diameter_px=np.full(int(is_valid.sum()), diameter_px, np.float32),
             micrograph_name=micrograph.name,
             shape_yx=micrograph.shape_yx,
@@ -198,3 +266,27 @@ class SegmentationCrfPicker(ChoosesByExpectedF1):
             device=self.device,
             precision=self.precision,
         )
+
+
+def _spread(micrographs: Sequence[Micrograph], count: int) -> list[Micrograph]:
+    few = np.unique(np.linspace(0, len(micrographs) - 1, count).round().astype(int))
+    return [micrographs[i] for i in few]
+
+
+def _middle(micrograph: Micrograph, diameter: Length | None) -> Micrograph:
+    """The middle of a micrograph, `PROBED_DIAMETERS` wide."""
+    if diameter is None:
+        return micrograph
+    side_px = round(PROBED_DIAMETERS * diameter.middle_px(micrograph.pixel_size_angstrom))
+    top, left = (max(0, (side - side_px) // 2) for side in micrograph.shape_yx)
+    return replace(micrograph, pixels=micrograph.pixels[top : top + side_px, left : left + side_px])
+
+
+def _recentred(
+    micrograph: Micrograph, xy_px: NDArray[np.float64], score: NDArray[np.float32], *, diameter_px: float
+) -> NDArray[np.float64]:
+    """Stored centres, improved on the micrograph itself, without noise that the network was shown."""
+    image, scale = resample(micrograph.pixels, factor=CENTRING_PX / diameter_px)
+    detail = network_planes(image, particle_px=CENTRING_PX)[0]
+    weight = np.where(score >= CENTRING_SCORE, score, 0)
+    return scale.to_stored_xy(recentred(detail, scale.to_working_xy(xy_px), weight, diameter_px=CENTRING_PX))

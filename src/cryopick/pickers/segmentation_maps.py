@@ -1,4 +1,4 @@
-"""From a micrograph at working scale to class probabilities: the network, then one of the CRFs."""
+"""From a micrograph at working scale to class probabilities: the network on mirror images, then one of the CRFs."""
 
 from __future__ import annotations
 
@@ -35,6 +35,9 @@ CRFS = ("none", "dense", "conv", "learned")
 DENSE = DenseCrf(compatible=((RIM, CORE), (BACKGROUND, HOLLOW), (CORE, HOLLOW)))
 """Strength and reach of the dense CRF, chosen on simulated crops."""
 TILE_PX, HALO_PX = 1024, 256
+MIRRORED_AXES = ((), (1, 2), (2,), (1,))
+"""Axes along which each view of a micrograph is mirrored, the micrograph itself first."""
+VIEW_COUNTS = (1, 2, 4)
 
 
 def particle_map(probability: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -98,11 +101,33 @@ class SegmentationModel:
         return working_particle_px(self.stride_px)
 
     def probabilities(
-        self, working: NDArray[np.float32], *, crf: str = "none", dense_crf: DenseCrf = DENSE
+        self,
+        working: NDArray[np.float32],
+        *,
+        crf: str = "none",
+        dense_crf: DenseCrf = DENSE,
+        views: int = VIEW_COUNTS[-1],
     ) -> NDArray[np.float32]:
         """(5, h / stride, w / stride) probability of each class, of a micrograph at working scale, (h, w)."""
         planes = network_planes(working, particle_px=self.particle_px)
-        return self.refined(self.dense(planes), planes[0], crf=crf, dense_crf=dense_crf)
+        return self.refined(self.maps(planes, views=views), planes[0], crf=crf, dense_crf=dense_crf)
+
+    def maps(self, planes: NDArray[np.float32], *, views: int = VIEW_COUNTS[-1]) -> NDArray[np.float32]:
+        """Logits and features at the stride, the mean of what the network says of mirror images, turned back.
+
+        Parameters
+        ----------
+        planes : (2, h, w), see `network_planes`
+        views : mirror images, one of `VIEW_COUNTS`
+        """
+        height, width = planes.shape[1:]
+        multiple = self.dense.multiple_px  # so that the cells of all views are the same
+        padded = np.pad(planes, ((0, 0), (0, -height % multiple), (0, -width % multiple)))
+        answers = [
+            np.flip(self.dense(np.ascontiguousarray(np.flip(padded, axes))), axes) for axes in MIRRORED_AXES[:views]
+        ]
+        mean = np.mean(answers, axis=0)
+        return np.ascontiguousarray(mean[:, : -(-height // self.stride_px), : -(-width // self.stride_px)])
 
     def refined(
         self, maps: NDArray[np.float32], detail: NDArray[np.float32], *, crf: str, dense_crf: DenseCrf = DENSE
