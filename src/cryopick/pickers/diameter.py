@@ -249,13 +249,13 @@ def _detect(model: HeatmapModel, micrograph: Micrograph, *, diameter_px: float) 
 
 def _candidates(model: HeatmapModel, micrograph: Micrograph, *, diameter_px: float, working_px: int) -> Picks:
     """All candidates of the middle piece, `working_px` wide at working scale."""
-    from cryopick.pickers.general import NOMINAL_PARTICLE_PX, picks_at_scale
+    from cryopick.pickers.general import NOMINAL_PARTICLE_PX, ONE_LOOK, picks_at_scale
 
     height, width = micrograph.shape_yx
     side = round(working_px * diameter_px / NOMINAL_PARTICLE_PX)
     top, left = max(0, (height - side) // 2), max(0, (width - side) // 2)
     piece = Micrograph(micrograph.pixels[top : top + side, left : left + side], name=micrograph.name)
-    return picks_at_scale(model, piece, diameter_px=diameter_px)
+    return picks_at_scale(model, piece, diameter_px=diameter_px, looks=ONE_LOOK)
 
 
 def _modes(sizes: NDArray[np.float64], weights: NDArray[np.float64]) -> list[float]:

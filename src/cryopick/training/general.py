@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from cryopick.errors import SettingsError
 from cryopick.geometry.selection import SelectionSettings, select
 from cryopick.metrics.detection import PrecisionRecallCurve, precision_recall_curve, rank_outcomes
+from cryopick.pickers.diameter import WORKING_FACTOR
 from cryopick.pickers.general import (
     NOMINAL_PARTICLE_PX,
     STRIDE_PX,
@@ -20,6 +21,7 @@ from cryopick.pickers.general import (
     centre_targets,
     centres_from_maps,
     heatmap_model,
+    picks_at_scale,
 )
 from cryopick.processing.probability import Calibration
 from cryopick.processing.scale import network_planes
@@ -27,7 +29,7 @@ from cryopick.simulation.crops import Crop
 from cryopick.training.calibrating import fit_calibration
 from cryopick.training.simulated_crops import SimulatedCrops
 from cryopick.training.trainable import Preset, TrainSettings
-from cryopick.types import Picks
+from cryopick.types import Micrograph, Picks
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -184,7 +186,9 @@ class GeneralTrainable:
         crops = self._held_out(self.task.calibration_crops, seed=self.task.simulation_seed + 2000)
         return {
             "preprocessing": {"nominal_particle_px": NOMINAL_PARTICLE_PX, "planes": "detail, background"},
-            "postprocessing": {"calibration": calibrated_on(as_model(network), crops).to_list()},
+            "postprocessing": {
+                "calibration": calibrated_on(partial(picker_candidates, as_model(network)), crops).to_list()
+            },
             "data": {"kind": "simulation", "seed": self.task.simulation_seed},
         }
 
@@ -301,10 +305,20 @@ def junk_iou(model: HeatmapModel, crops: list[Crop]) -> float:
     return both / max(either, 1)
 
 
-def calibrated_on(model: HeatmapModel, crops: list[Crop]) -> Calibration:
-    """The calibration of the centre map at the candidates of held-out crops."""
+def picker_candidates(model: HeatmapModel, crop: Crop) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The same as the picker finds them: all its looks, at the size at which it works."""
+    picks = picks_at_scale(model, Micrograph(crop.image), diameter_px=WORKING_FACTOR * NOMINAL_PARTICLE_PX)
+    sized = replace(picks, diameter_px=np.full(len(picks), NOMINAL_PARTICLE_PX, np.float32))
+    kept = select(sized, SelectionSettings(), threshold=0.0).kept()
+    return kept.xy_px, kept.score.astype(np.float64)
+
+
+def calibrated_on(
+    find: Callable[[Crop], tuple[NDArray[np.float64], NDArray[np.float64]]], crops: list[Crop]
+) -> Calibration:
+    """The calibration of the values that `find` gives the candidates of held-out crops."""
     outcomes = []
     for crop in crops:
-        xy_px, value = candidates(model, crop)
+        xy_px, value = find(crop)
         outcomes.append(rank_outcomes(xy_px, value, crop.xy_px, NO_PARTICLES, max_distance_px=_tolerance_px(crop)))
     return fit_calibration(np.concatenate([o.score for o in outcomes]), np.concatenate([o.is_paired for o in outcomes]))
