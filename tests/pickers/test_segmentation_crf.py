@@ -36,7 +36,7 @@ from cryopick.types import JUNK_MAP, Micrograph
 
 DIAMETER_PX = 36.0
 GIVEN = Length(DIAMETER_PX, DIAMETER_PX, "px")
-ON_DRAWINGS = {"diameter": GIVEN, "views": 1, "added_noise": 0.0, "recentre": False}
+ON_DRAWINGS = {"diameter": GIVEN, "views": 1, "added_noise": 0.0, "decoy_share": 0.0, "recentre": False}
 """For networks that do not look: what depends on the micrograph is left out."""
 
 
@@ -246,23 +246,25 @@ def test_crfs_change_the_map_but_hardly_where_the_network_is_sure(shipped, draw_
         assert (refined.argmax(0) == plain.argmax(0))[sure].mean() > 0.98
 
 
-@pytest.fixture(scope="module")
-def high_contrast():
-    """The authors' recipe, smaller: particles several times more visible than training has them."""
+def recipe_micrograph(variance_snr, *, particles=12):
+    """The authors' recipe, smaller, at any strength."""
     volume = random_protein(
         np.random.default_rng(3), diameter_angstrom=191.0, voxel_size_angstrom=1.77, family="assembly"
     )
-    recipe = replace(segmentation_crf_recipe(), shape_yx=(1024, 1024), segmentation_crf=WholeImageNoise(particles=12))
+    noise = WholeImageNoise(particles=particles, variance_snr=variance_snr)
+    recipe = replace(segmentation_crf_recipe(), shape_yx=(1024, 1024), segmentation_crf=noise)
     return simulate_segmentation_crf(recipe, 5, imagers=[SpecimenImager(Specimen(volume, 191.0), 1.77)])
 
 
-def test_particles_of_very_high_contrast_are_found_with_noise_that_the_picker_adds(shipped, high_contrast):
-    one = high_contrast
+RECIPE_DIAMETER = Length(191.0, 191.0, "A")
+
+
+def test_particles_of_very_high_contrast_are_found_with_noise_that_the_picker_adds(shipped):
+    one = recipe_micrograph(0.1)  # as published
     assert np.median(one.snr) > 60
-    diameter = Length(191.0, 191.0, "A")
-    untouched = SegmentationCrfPicker(diameter=diameter, added_noise=0.0, views=1).pick(one.micrograph)
+    untouched = SegmentationCrfPicker(diameter=RECIPE_DIAMETER, added_noise=0.0, views=1).pick(one.micrograph)
     assert (untouched.score >= 0.4).sum() < 0.3 * len(one.xy_px)
-    picker = SegmentationCrfPicker(diameter=diameter, views=1).prepare([one.micrograph])
+    picker = SegmentationCrfPicker(diameter=RECIPE_DIAMETER, views=1).prepare([one.micrograph])
     assert picker.added_noise > 0
     picks = picker.pick(one.micrograph)
     kept = picks.xy_px[picks.score >= 0.4]
@@ -272,6 +274,17 @@ def test_particles_of_very_high_contrast_are_found_with_noise_that_the_picker_ad
     assert len(kept) <= 1.2 * len(one.xy_px)
 
 
-def test_no_noise_is_added_where_the_network_sees_the_particles(shipped, draw_particles):
-    image, _ = draw_particles(diameter_px=30.0)
-    assert SegmentationCrfPicker(diameter=Length(30.0, 30.0, "px")).prepare([image]).added_noise == 0
+def test_ordinary_particles_need_no_noise_and_are_told_from_noise_by_its_negative(shipped):
+    one = recipe_micrograph(0.004)
+    assert 10 < np.median(one.snr) < 30
+    seen = SegmentationCrfPicker(diameter=RECIPE_DIAMETER).prepare([one.micrograph])
+    assert seen.added_noise == 0
+    assert seen.decoy_share < 0.3
+    pixels = np.random.default_rng(1).normal(size=(1024, 1024)).astype(np.float32)
+    empty = SegmentationCrfPicker(diameter=RECIPE_DIAMETER).prepare([replace(one.micrograph, pixels=pixels)])
+    assert empty.added_noise == 0
+    assert empty.decoy_share > 0.5
+    # few and doubtful candidates among many bad ones are kept only where the run is known to hold particles
+    scores = np.concatenate([np.full(40, 0.45), np.full(2000, 0.02)]).astype(np.float32)
+    assert seen.choose_threshold(scores) < 0.5
+    assert empty.choose_threshold(scores) == 1

@@ -21,6 +21,10 @@ class ChoosesByExpectedF1:
     default_threshold: ClassVar[float] = 0.4
     minimum_threshold: ClassVar[float] = 0.3
     """Never chosen lower, so that a run of empty micrographs yields none."""
+    empty_decoy_share: ClassVar[float] = 0.5
+    """From this share of decoys on, a run may be empty, and its own share of right candidates decides."""
+    decoy_share: float | None = None
+    """Picks expected on the negatives of a run's micrographs over those on them, for pickers that measure it."""
 
     @property
     def calibrated_share(self) -> float:
@@ -28,7 +32,9 @@ class ChoosesByExpectedF1:
         raise NotImplementedError
 
     def run_probabilities(self, scores: NDArray[np.float32]) -> NDArray[np.float64]:
-        """The scores, lowered where the run holds fewer particles among its candidates than simulation did."""
+        """The scores; lowered for a run that holds few particles, unless its negatives show that it holds some."""
+        if self.decoy_share is not None and self.decoy_share < self.empty_decoy_share:
+            return np.asarray(scores, np.float64)
         return adapted_to_emptier_run(scores, share=self.calibrated_share)
 
     def choose_threshold(self, scores: NDArray[np.float32], *, target_precision: float | None = None) -> float:

@@ -107,6 +107,9 @@ class SegmentationCrfPicker(ChoosesByExpectedF1):
         "white noise added before the network, in units of the micrograph's own, for particles of higher contrast than "
         "the network knows; measured by the run when not given",
     ] = None
+    decoy_share: Annotated[
+        float | None, "picks expected on the negatives of the micrographs over those on them; measured by the run"
+    ] = None
     measured: Annotated[str, "what the measurement of the diameter found; filled in by the run"] = ""
 
     def __post_init__(self) -> None:
@@ -132,13 +135,16 @@ class SegmentationCrfPicker(ChoosesByExpectedF1):
             )
 
     def prepare(self, micrographs: Sequence[Micrograph]) -> Self:
-        """Measure the diameter on a few micrographs, with the `general` network, and the noise to be added."""
+        """Measure on a few micrographs what is not given: diameter, noise to be added, share of decoys."""
         if not micrographs:
             return self
         sized = self._sized(micrographs)
-        if sized.diameter is None or sized.added_noise is not None:
+        if sized.diameter is None or (sized.added_noise is not None and sized.decoy_share is not None):
             return sized
-        return replace(sized, added_noise=sized._fitting_noise(micrographs))
+        probes = [_middle(one, sized.diameter) for one in _spread(micrographs, PROBED_MICROGRAPHS)]
+        added_noise = sized._fitting_noise(probes) if sized.added_noise is None else sized.added_noise
+        shown = replace(sized, added_noise=added_noise)
+        return replace(shown, decoy_share=shown._decoy_share(probes))
 
     def _sized(self, micrographs: Sequence[Micrograph]) -> Self:
         if self.diameter is not None:
@@ -152,24 +158,33 @@ class SegmentationCrfPicker(ChoosesByExpectedF1):
             return replace(self, measured="nothing looks like a particle at any size; give --diameter")
         return replace(self, diameter=estimate.diameter, measured=str(estimate))
 
-    def _fitting_noise(self, micrographs: Sequence[Micrograph]) -> float:
+    def _fitting_noise(self, probes: Sequence[Micrograph]) -> float:
         """The noise with which most picks would be kept, if they are many more than without.
 
         Training shows particles up to some signal-to-noise ratio; far beyond it the network takes them for dirt.
         """
-        probes = [_middle(one, self.diameter) for one in _spread(micrographs, PROBED_MICROGRAPHS)]
-        kept = {noise: self._kept_with(noise, probes) for noise in (0.0, *TRIED_NOISE)}
+        kept = {}
+        for noise in (0.0, *TRIED_NOISE):
+            scores = np.concatenate(replace(self, added_noise=noise)._quick_scores(probes))
+            kept[noise] = int((scores >= np.float32(self.choose_threshold(scores))).sum())
         best = max(kept, key=lambda noise: kept[noise])
         is_needed = kept[best] >= max(NOISE_GAIN * kept[0.0], FEWEST_PROBED)
         return best if is_needed else 0.0
 
-    def _kept_with(self, noise: float, probes: Sequence[Micrograph]) -> int:
-        """Picks that a run of these micrographs keeps."""
-        quick = replace(self, added_noise=noise, views=1, crf="none", recentre=False)
+    def _decoy_share(self, probes: Sequence[Micrograph]) -> float:
+        """Expected particles on micrographs turned negative, over those on the micrographs: the median of a few.
+
+        A negative holds the same noise but no dark particles: see `cryopick.pickers.diameter.decoy_share`.
+        """
+        negatives = [replace(probe, pixels=-probe.pixels) for probe in probes]
+        found, decoys = ([float(one.sum()) for one in self._quick_scores(part)] for part in (probes, negatives))
+        return float(np.median(np.array(decoys) / np.maximum(found, 1e-6)))
+
+    def _quick_scores(self, probes: Sequence[Micrograph]) -> list[NDArray[np.float32]]:
+        """Of each micrograph's candidates, after selection, with one view and no CRF."""
+        quick = replace(self, views=1, crf="none", crf_parameters="default", recentre=False, decoy_share=1.0)
         found = [quick.pick(probe) for probe in probes]
-        scores = [select(picks, SelectionSettings(), threshold=-np.inf).kept().score for picks in found]
-        joined = np.concatenate(scores)
-        return int((joined >= np.float32(quick.choose_threshold(joined))).sum())
+        return [select(picks, SelectionSettings(), threshold=-np.inf).kept().score for picks in found]
 
     @property
     def calibrated_share(self) -> float:
