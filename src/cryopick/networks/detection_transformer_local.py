@@ -5,8 +5,7 @@ afterwards. Three things make it small and quick to train: queries are those pla
 may hold a particle (Deformable DETR's two stages, Zhu et al., ICLR 2021), a query attends to the tokens around its
 reference point and refines that point layer by layer, and queries see how they lie to each other (Hou et al., ECCV
 2024). No weight depends on the place in the image and nothing reaches further than a few particles. So there is no
-largest
-image and no largest number of particles, and cutting an image into tiles changes nothing.
+largest image and no largest number of particles, and cutting an image into tiles changes nothing.
 """
 
 from __future__ import annotations
@@ -150,9 +149,8 @@ class ProposalNetwork(nn.Module):
     """The convolutional part: (b, in_channels, h, w) to (b, `DENSE_PLANES` + tokens, h / 4, w / 4).
 
     Planes: proposals, then the heat maps of `HeatmapUNet` folded to stride 4, then the tokens. A proposal is an
-    objectness
-    logit, an offset x and y in input pixels, and a log size. It starts as what the heat maps say at its place and is
-    corrected by what one-to-one matching teaches.
+    objectness logit, an offset x and y in input pixels, and a log size. It starts as what the heat maps say at its place
+    and is corrected by what one-to-one matching teaches.
     """
 
     def __init__(self, *, in_channels: int, widths: tuple[int, int, int], depths: tuple[int, int, int]) -> None:
