@@ -100,6 +100,17 @@ class Picks:
                 raise ValueError(f"{self.micrograph_name}: {n} centres but `{name}` has shape {column.shape}")
             object.__setattr__(self, name, column)
 
+    @classmethod
+    def none_on(cls, micrograph: Micrograph, *, warnings: tuple[str, ...] = ()) -> Picks:
+        """No picks, with what is known of the micrograph."""
+        return cls(
+            xy_px=np.zeros((0, 2)),
+            micrograph_name=micrograph.name,
+            shape_yx=micrograph.shape_yx,
+            pixel_size_angstrom=micrograph.pixel_size_angstrom,
+            warnings=warnings,
+        )
+
     def __len__(self) -> int:
         return len(self.xy_px)
 

@@ -225,9 +225,6 @@ class GeneralPicker(ChoosesByExpectedF1):
     fills_machine: ClassVar[bool] = True
     """One process uses all cores; a second one would hold the network and its buffers again."""
 
-    empty_decoy_share: ClassVar[float] = 0.5
-    """From this share of decoys on, a run may be empty, and its own share of right candidates decides."""
-
     diameter: Annotated[Length | None, "particle diameter, for example 180A or 108px; measured when not given"] = None
     working_diameter: Annotated[
         Length | None, "size at which the network looks; where not set, fitted near the diameter on the micrographs"
@@ -277,22 +274,11 @@ class GeneralPicker(ChoosesByExpectedF1):
         """Share of right candidates among those of simulation."""
         return self._model().calibration.share
 
-    def run_probabilities(self, scores: NDArray[np.float32]) -> NDArray[np.float64]:
-        """The scores; lowered for a run that holds few particles, unless its negatives show that it holds some."""
-        if self.decoy_share is not None and self.decoy_share < self.empty_decoy_share:
-            return np.asarray(scores, np.float64)
-        return super().run_probabilities(scores)
-
     def pick(self, micrograph: Micrograph) -> Picks:
         """All candidates of one micrograph, best first; `maps` holds the centre heat and the junk probability."""
         picker = self.prepare([micrograph])
         if picker.diameter is None:  # nothing particle-like at any size
-            return Picks(
-                xy_px=np.zeros((0, 2)),
-                micrograph_name=micrograph.name,
-                shape_yx=micrograph.shape_yx,
-                pixel_size_angstrom=micrograph.pixel_size_angstrom,
-            )
+            return Picks.none_on(micrograph)
         working = picker.working_diameter or picker.diameter
         found = [
             picks_at_scale(self._model(), micrograph, diameter_px=diameter_px)

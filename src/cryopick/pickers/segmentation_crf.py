@@ -202,12 +202,7 @@ class SegmentationCrfPicker(ChoosesByExpectedF1):
         """All candidates of one micrograph, best first; `maps` holds the particle and the junk probability."""
         picker = self.prepare([micrograph])
         if picker.diameter is None:  # nothing particle-like at any size
-            return Picks(
-                xy_px=np.zeros((0, 2)),
-                micrograph_name=micrograph.name,
-                shape_yx=micrograph.shape_yx,
-                pixel_size_angstrom=micrograph.pixel_size_angstrom,
-            )
+            return Picks.none_on(micrograph)
         diameter_px = picker.diameter.middle_px(micrograph.pixel_size_angstrom)
         working, scale = picker.working_image(micrograph)
         maps = picker.model().probabilities(working, crf=self.crf, dense_crf=self.dense_crf, views=self.views)
