@@ -69,7 +69,6 @@ class SegmentationTask:
     crf_crops: Annotated[int, "crops of a batch that the CRFs see"] = 4
     simulation_seed: Annotated[int, "seed of the simulated crops"] = 1
     distinct_crops: Annotated[int, "crops before they repeat, turned; kept on disk. 0: never repeated or kept"] = 24_576
-    first_crop: Annotated[int, "number of the first simulated crop; a second stage goes on with new ones"] = 0
     validation_crops: Annotated[int, "simulated crops that judge the network; other seed"] = 64
     calibration_crops: Annotated[int, "simulated crops that probabilities are calibrated on; a third seed"] = 240
 
@@ -77,24 +76,8 @@ class SegmentationTask:
         multiple = 16 if self.backbone == "small" else 64
         if self.crop_px % multiple:
             raise SettingsError(f"[task] crop_px is {self.crop_px}, expected a multiple of {multiple}")
-        if self.first_crop < 0:
-            raise SettingsError(f"[task] first_crop is {self.first_crop}, expected 0 or more")
         if not 0 <= self.crf_crops <= self.batch_size:
             raise SettingsError(f"[task] crf_crops is {self.crf_crops}, expected 0 to batch_size ({self.batch_size})")
-
-
-_SMALL = TrainSettings(
-    steps=640,
-    learning_rate=1.5e-3,
-    weight_decay=0.02,
-    warmup_steps=40,
-    gradient_clip=2.0,
-    ema_decay=0.99,
-    validate_every=640,
-    checkpoint_every=150,
-    precision="bf16-mixed",
-    workers=1,
-)
 
 
 def _published(head: str, task: SegmentationTask) -> Preset:
@@ -119,14 +102,19 @@ def _published(head: str, task: SegmentationTask) -> Preset:
 PRESETS: Mapping[str, Preset] = {
     "small": Preset(
         task=SegmentationTask(),
-        training=_SMALL,
-        about="first stage of the shipped network: about 15 minutes on 2 CPU cores with bfloat16 arithmetic, "
-        "from `general`",
-    ),
-    "refine": Preset(
-        task=SegmentationTask(first_crop=10_240, crf_from_step=300),
-        training=replace(_SMALL, steps=440, learning_rate=1e-3, warmup_steps=20, validate_every=440, seed=1),
-        about="second stage, with --start and the weights of the first: about 10 minutes on 2 CPU cores",
+        training=TrainSettings(
+            steps=640,
+            learning_rate=1.5e-3,
+            weight_decay=0.02,
+            warmup_steps=40,
+            gradient_clip=2.0,
+            ema_decay=0.99,
+            validate_every=640,
+            checkpoint_every=150,
+            precision="bf16-mixed",
+            workers=1,
+        ),
+        about="the shipped network: about 15 minutes on 2 CPU cores with bfloat16 arithmetic, from `general`",
     ),
     "paper": _published("FCN", SegmentationTask(backbone="fcn-resnet101", batch_size=7, crop_px=512, crf_crops=2)),
     "paper-deeplabv3": _published(
@@ -256,7 +244,7 @@ class SegmentationTrainable:
 
     def _example(self, position: int, rng: np.random.Generator) -> Example:
         if self.train is None:
-            return crop_example(self.source.crop(self.task.first_crop + position), stride_px=self.stride_px)
+            return crop_example(self.source.crop(position), stride_px=self.stride_px)
         return self.sampler.example(position, rng)
 
     def loss(self, network: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
