@@ -1,9 +1,10 @@
 """What `general` reaches: real sets, the simulated suite against the physical limit, calibration, junk, cost.
 
-    python benchmarks/general.py --real path/to/sets --output benchmarks/results
+    python benchmarks/general.py --real path/to/sets
+    python benchmarks/general.py --real path/to/sets --parts finetune --tune-on bgal10017
 
 `--real` names a folder of labelled sets (images, one CSV each, set.json); without it only simulation is measured. One
-setting serves all sets. Writes general.json and general.md.
+setting serves all sets. Parts that are not asked for keep what was measured before. Writes general.json and general.md.
 """
 
 from __future__ import annotations
@@ -14,13 +15,16 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from cryopick.geometry.selection import SelectionSettings, select
 from cryopick.geometry.units import Length
+from cryopick.io.coordinates import write_picks
 from cryopick.io.images import write_micrograph
 from cryopick.io.labels import Labels
 from cryopick.pickers.general import GeneralPicker
@@ -33,8 +37,14 @@ from cryopick.simulation.suite import suite_sets
 from cryopick.training.datasets import open_dataset
 from cryopick.types import Micrograph, Picks
 from cryopick.workflows.evaluate import Evaluation, evaluate
+from cryopick.workflows.finetune import finetune
 from cryopick.workflows.machine import describe_machine
 from cryopick.workflows.pick_one import junk_mask
+
+PARTS = ("real", "finetune", "suite", "junk", "cost")
+OF_REAL_SETS = ("real", "finetune")
+TUNED_MICROGRAPHS = 3
+LABELLED_SHARE = 0.2
 
 
 def main() -> None:
@@ -42,20 +52,28 @@ def main() -> None:
     parser.add_argument("--real", type=Path, help="folder of labelled sets")
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results"))
     parser.add_argument("--weights", type=Path, help="checkpoint instead of the shipped one")
-    parser.add_argument("--skip", nargs="*", default=[], choices=["suite", "junk", "cost"])
+    parser.add_argument("--parts", nargs="*", default=list(PARTS), choices=PARTS)
+    parser.add_argument("--tune-on", default="bgal10017", help="the set whose labels teach in the part `finetune`")
     args = parser.parse_args()
     picker = GeneralPicker(weights=args.weights)
-    found: dict[str, object] = {"machine": str(describe_machine())}
     args.output.mkdir(parents=True, exist_ok=True)
-    parts = {"suite": suite, "junk": junk, "cost": cost}
-    if args.real is not None:
-        parts = {"real": lambda picker: real_sets(picker, args.real), **parts}
-    for name, measure in parts.items():
-        if name not in args.skip:
-            found[name] = measure(picker)
-            # after every part, so that an interrupted measurement keeps what it has
-            (args.output / "general.json").write_text(json.dumps(found, indent=1) + "\n")
-            (args.output / "general.md").write_text(as_markdown(found))
+    path = args.output / "general.json"
+    found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    measures: dict[str, Callable[[], Any]] = {
+        "real": lambda: real_sets(picker, args.real),
+        "finetune": lambda: fine_tuned(picker, args.real, args.tune_on),
+        "suite": lambda: suite(picker),
+        "junk": lambda: junk(picker),
+        "cost": lambda: cost(picker),
+    }
+    for part in args.parts:
+        if part in OF_REAL_SETS and args.real is None:
+            continue
+        found[part] = measures[part]()
+        # after every part, so that an interrupted measurement keeps what it has
+        found["machine"] = {**found.get("machine", {}), part: str(describe_machine())}
+        path.write_text(json.dumps(found, indent=1) + "\n")
+        (args.output / "general.md").write_text(as_markdown(found))
     print(as_markdown(found))
 
 
@@ -119,6 +137,48 @@ def real_sets(picker: GeneralPicker, folder: Path) -> dict[str, dict[str, object
         entry["measured_diameter_px"] = measured_px(picker, micrographs)
         entry["median_size_of_picks_px"] = float(np.median(sizes)) if len(sizes) else float("nan")
         found[path.name] = entry
+    return found
+
+
+def fine_tuned(picker: GeneralPicker, folder: Path, name: str) -> dict[str, float]:
+    """F1 before and after learning from a fifth of the labels of three micrographs: the others of the set, other sets.
+
+    What a user does with `cryopick finetune general --picks picks/ --micrographs ...`, its defaults included.
+    """
+    found: dict[str, float] = {}
+    rng = np.random.default_rng(0)
+    with tempfile.TemporaryDirectory() as scratch:
+        dataset = open_dataset(folder / name).labelled()
+        items = [item for item in dataset if item.labels is not None]
+        used = items[:TUNED_MICROGRAPHS]
+        few = []
+        for item in used:
+            xy_px = item.labels.xy_px[rng.random(len(item.labels)) < LABELLED_SHARE]
+            few.append(Picks(xy_px=xy_px, micrograph_name=item.name, shape_yx=item.shape_yx))
+        write_picks(few, Path(scratch) / "few.star")
+        start = time.perf_counter()
+        result = finetune(
+            "general",
+            Path(scratch) / "few.star",
+            Path(scratch) / "tuned",
+            micrographs=[item.source.path for item in used],
+            weights=picker.weights,
+            diameter=Length(used[0].labels.diameter_px, used[0].labels.diameter_px, "px"),
+        )
+        found["minutes"] = (time.perf_counter() - start) / 60
+        found["labels"] = float(sum(len(one) for one in few))
+        found["is_better"] = float(result.is_better)
+        tuned = replace(picker, weights=result.training.weights)
+        for path in sorted(child for child in folder.iterdir() if child.is_dir()):
+            others = [item for item in open_dataset(path).labelled() if item.name not in {one.name for one in used}]
+            labels = {item.name: item.labels for item in others}
+            if not sum(len(one) for one in labels.values()):
+                continue
+            micrographs = [item.read() for item in others]
+            given = Length(others[0].labels.diameter_px, others[0].labels.diameter_px, "px")
+            for when, one in (("before", picker), ("after", tuned)):
+                picks, _ = run(one, micrographs, given)
+                found[f"{path.name}, F1 {when}"] = evaluate(picks, labels, diameter=given).tolerances[0].counts.f1
     return found
 
 
@@ -235,7 +295,7 @@ def watch(process: subprocess.Popen[bytes]) -> float:
 # --------------------------------------------------------------------------------------------------------- writing
 
 
-def as_markdown(found: dict[str, object]) -> str:
+def as_markdown(found: dict[str, Any]) -> str:
     lines = ["# General picker", "", "Made by `python benchmarks/general.py`; one setting for all sets.", ""]
     real = found.get("real")
     if isinstance(real, dict):
@@ -271,10 +331,13 @@ def as_markdown(found: dict[str, object]) -> str:
             )
         gap = float(np.nanmean([abs(s["precision"] - s["expected_precision"]) for s in suite_rows.values()]))
         lines += ["", f"Mean |expected - observed precision| on the suite: {gap:.3f}", ""]
-    for title in ("junk", "cost"):
+    for title in ("finetune", "junk", "cost"):
         part = found.get(title)
         if isinstance(part, dict):
             lines += [f"{title}: " + ", ".join(f"{key} {value:.3f}" for key, value in part.items()), ""]
+    machines = found.get("machine")
+    if isinstance(machines, dict):
+        lines += [f"Machine ({part}): {machine}" for part, machine in machines.items()]
     return "\n".join(lines) + "\n"
 
 
