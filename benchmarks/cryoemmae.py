@@ -21,23 +21,22 @@ import numpy as np
 from cryopick.geometry.selection import SelectionSettings, select
 from cryopick.geometry.units import Length
 from cryopick.io.images import write_micrograph
-from cryopick.io.labels import Labels
 from cryopick.pickers.cryoemmae import CryoEmmaePicker
 from cryopick.simulation.imaging import Specimen, SpecimenImager
-from cryopick.simulation.micrograph import SimulatedMicrograph, simulate_micrograph
+from cryopick.simulation.micrograph import simulate_micrograph
 from cryopick.simulation.proteins import random_protein
 from cryopick.simulation.suite import SUITE_PROTEINS, SuiteSet, suite_sets
 from cryopick.training.datasets import open_dataset
 from cryopick.types import Micrograph, Picks
-from cryopick.workflows.evaluate import Evaluation, evaluate
 from cryopick.workflows.machine import describe_machine
+from cryopick.workflows.score_summary import listed_diameter, score_summary, simulated_labels
 from cryopick.workflows.train import plan_training, train_picker
 
-PARTS = ("real", "self", "stability", "clusters", "curve", "species", "cost")
+PARTS = ("real", "self", "stability", "clusters", "cut", "curve", "species", "cost")
 STABILITY_PROTEINS = ("globular", "ring", "barrel", "membrane")
 """Families of the suite that one network each is trained on; other molecules of the family than the suite's."""
-SHORT = {"steps": 200, "warmup_steps": 40, "validate_every": 200, "checkpoint_every": 200}
-SHORT_TASK = {"probe_crops": 64, "calibration_crops": 64}
+SHORT = {"steps": 400, "warmup_steps": 40, "validate_every": 400, "checkpoint_every": 400}
+STARTS = ("shipped", "random")
 
 
 def main() -> None:
@@ -60,6 +59,7 @@ def main() -> None:
         "self": lambda: trained_on_real(args.real, args.runs, is_measured=not args.train_only),
         "stability": lambda: stability(args.runs, args.level, is_measured=not args.train_only),
         "clusters": lambda: cluster_numbers(picker, args.real, args.level),
+        "cut": lambda: cuts(picker),
         "curve": lambda: training_sizes(args.real, args.runs, args.level, is_measured=not args.train_only),
         "species": lambda: species_mixture(picker),
         "cost": lambda: cost(picker),
@@ -88,31 +88,16 @@ def run(picker: CryoEmmaePicker, micrographs: Sequence[Micrograph], diameter: Le
     return [select(picks, SelectionSettings(), threshold=threshold) for picks in candidates]
 
 
-def summary(evaluation: Evaluation, picks: Sequence[Picks]) -> dict[str, float]:
-    scores = evaluation.tolerances[0]
-    return {
-        "f1": scores.counts.f1,
-        "precision": scores.counts.precision,
-        "recall": scores.counts.recall,
-        "average_precision": scores.average_precision,
-        "best_f1": scores.best_f1,
-        "picks_per_micrograph": float(np.mean([one.is_kept.sum() for one in picks])),
-    }
-
-
-def real_set(picker: CryoEmmaePicker, path: Path, *, is_given: bool = True) -> dict[str, float]:
+def real_set(picker: CryoEmmaePicker, path: Path) -> dict[str, float]:
     dataset = open_dataset(path).labelled()
     micrographs = [item.read() for item in dataset]
     labels = {item.name: item.labels for item in dataset if item.labels is not None}
-    diameter = listed_diameter(path)
-    picks = run(picker, micrographs, diameter if is_given else None)
-    return summary(evaluate(picks, labels, diameter=diameter), picks)
+    diameter = listed_diameter(labels)
+    return score_summary(run(picker, micrographs, diameter), labels, diameter=diameter)
 
 
-def listed_diameter(path: Path) -> Length:
-    items = open_dataset(path).labelled().items
-    px = float(np.median([item.diameter_px for item in items if item.diameter_px]))
-    return Length(px, px, "px")
+def diameter_of(path: Path) -> Length:
+    return listed_diameter({item.name: item.labels for item in open_dataset(path) if item.labels is not None})
 
 
 def real_sets(picker: CryoEmmaePicker, folder: Path) -> dict[str, dict[str, float]]:
@@ -123,26 +108,16 @@ def real_sets(picker: CryoEmmaePicker, folder: Path) -> dict[str, dict[str, floa
     return found
 
 
-def labels_of(simulated: SimulatedMicrograph) -> Labels:
-    """Particles to be picked count; those half hidden or on junk are uncertain."""
-    return Labels(
-        xy_px=simulated.xy_px,
-        is_uncertain=~simulated.is_pickable,
-        diameter_px=float(np.median(simulated.diameter_px)) if len(simulated.diameter_px) else None,
-        micrograph_name=simulated.micrograph.name,
-    )
-
-
 def suite_scores(pickers: dict[str, CryoEmmaePicker], level: str, *, count: int = 1) -> dict[str, dict[str, float]]:
     """F1 of each picker on the first `count` micrographs of each of the eight proteins; simulated once for all."""
     found: dict[str, dict[str, float]] = {name: {} for name in pickers}
     for one in suite_sets(levels=(level,)):
         simulated = [each for _, each in zip(range(count), one.micrographs(workers=2), strict=False)]
         diameter = Length(one.protein.diameter_angstrom, one.protein.diameter_angstrom, "A")
-        truth = {each.micrograph.name: labels_of(each) for each in simulated}
+        truth = {each.micrograph.name: simulated_labels(each) for each in simulated}
         for name, picker in pickers.items():
             picks = run(picker, [each.micrograph for each in simulated], diameter)
-            found[name][one.protein.family] = summary(evaluate(picks, truth, diameter=diameter), picks)["f1"]
+            found[name][one.protein.family] = score_summary(picks, truth, diameter=diameter)["f1"]
         print(one.name, {name: round(scores[one.protein.family], 3) for name, scores in found.items()}, flush=True)
     for scores in found.values():
         scores["mean"] = float(np.mean(list(scores.values())))
@@ -152,20 +127,25 @@ def suite_scores(pickers: dict[str, CryoEmmaePicker], level: str, *, count: int 
 # -------------------------------------------------------------------------------------------------------- training
 
 
-def trained(folder: Path, images: Sequence[Path], diameter: Length) -> CryoEmmaePicker:
-    """A picker with a network trained on unlabelled images, or with the one that an earlier call left in `folder`."""
+def trained(folder: Path, images: Sequence[Path], diameter: Length, *, start: str) -> CryoEmmaePicker:
+    """A picker with a network trained on unlabelled images, or with the one that an earlier call left in `folder`.
+
+    Parameters
+    ----------
+    start : first weights, of `STARTS`
+    """
     if not (folder / "weights.safetensors").exists():
-        start = time.perf_counter()
+        began = time.perf_counter()
         plan = plan_training(
             "cryoemmae",
             data=str(images[0].parent),
             preset="small",
             data_settings={"diameter": diameter},
-            task=SHORT_TASK,
+            task={"first_weights": start},
             training=SHORT,
         )
         train_picker(plan, folder, micrographs=images, resume=True)
-        print(f"{folder.name}: {time.perf_counter() - start:.0f} s", flush=True)
+        print(f"{folder.name}: {time.perf_counter() - began:.0f} s", flush=True)
     return CryoEmmaePicker(weights=folder)
 
 
@@ -173,13 +153,15 @@ def images_of(path: Path) -> list[Path]:
     return sorted(p for p in path.iterdir() if p.suffix in (".png", ".jpg", ".mrc"))
 
 
-def trained_on_real(folder: Path, runs: Path, *, is_measured: bool) -> dict[str, dict[str, float]]:
-    """Networks that saw nothing but five unlabelled micrographs of a set, measured on all of it."""
-    found = {}
+def trained_on_real(folder: Path, runs: Path, *, is_measured: bool) -> dict[str, dict[str, dict[str, float]]]:
+    """Networks adapted to, or trained on nothing but, five unlabelled micrographs of a set, measured on all of it."""
+    found: dict[str, dict[str, dict[str, float]]] = {start: {} for start in STARTS}
     for name in ("apoferritin", "bgal10017"):
-        picker = trained(runs / f"{name}-5", images_of(folder / name)[:5], listed_diameter(folder / name))
-        if is_measured:
-            found[name] = real_set(picker, folder / name)
+        images, diameter = images_of(folder / name)[:5], diameter_of(folder / name)
+        for start in STARTS:
+            picker = trained(runs / f"{name}-5-{start}", images, diameter, start=start)
+            if is_measured:
+                found[start][name] = real_set(picker, folder / name)
     return found
 
 
@@ -216,7 +198,7 @@ def stability(runs: Path, level: str, *, is_measured: bool) -> dict[str, object]
     pickers = {}
     for family in STABILITY_PROTEINS:
         paths, diameter = simulated_images(runs, family, 5)
-        pickers[family] = trained(runs / f"stability-{family}", paths, diameter)
+        pickers[family] = trained(runs / f"stability-{family}", paths, diameter, start="random")
     if not is_measured:
         return {}
     scores = suite_scores(pickers, level)
@@ -228,17 +210,18 @@ def training_sizes(real: Path | None, runs: Path, level: str, *, is_measured: bo
     """Quality against the number of training micrographs, simulated and real."""
     found: dict[str, object] = {}
     pickers = {}
-    for count in (1, 3, 5, 10):
+    for count in (1, 5, 10):
         paths, diameter = simulated_images(runs, "globular", count)
         name = "stability-globular" if count == 5 else f"curve-globular-{count}"
-        pickers[str(count)] = trained(runs / name, paths, diameter)
+        pickers[str(count)] = trained(runs / name, paths, diameter, start="random")
     if is_measured:
         found["simulated"] = {count: one["mean"] for count, one in suite_scores(pickers, level).items()}
     if real is not None:
         path = real / "apoferritin"
         on_real = {}
-        for count in (1, 3, 5, 7):
-            picker = trained(runs / f"apoferritin-{count}", images_of(path)[:count], listed_diameter(path))
+        for count in (1, 5, 7):
+            images, diameter = images_of(path)[:count], diameter_of(path)
+            picker = trained(runs / f"apoferritin-{count}-random", images, diameter, start="random")
             if is_measured:
                 on_real[str(count)] = real_set(picker, path)["f1"]
         found["apoferritin"] = on_real
@@ -251,7 +234,32 @@ def cluster_numbers(picker: CryoEmmaePicker, real: Path | None, level: str) -> d
     pickers = {str(k): replace(picker, clusters=k) for k in numbers}
     found: dict[str, object] = {"suite": suite_scores(pickers, level)}
     if real is not None:
-        found["apoferritin"] = {name: real_set(one, real / "apoferritin") for name, one in pickers.items()}
+        found["apoferritin"] = {number: real_set(one, real / "apoferritin") for number, one in pickers.items()}
+    return found
+
+
+CUTS = ((1.0, 0.15), (0.8, 0.15), (0.6, 0.15), (0.5, 0.15), (0.4, 0.15), (0.5, 0.3), (0.5, 0.2), (0.5, 0.1))
+
+
+def cuts(picker: CryoEmmaePicker) -> dict[str, dict[str, float]]:
+    """Mean F1 on two levels of the suite by the two constants of the threshold; one micrograph of each protein."""
+    found: dict[str, dict[str, float]] = {f"{factor}, {smallest}": {} for factor, smallest in CUTS}
+    for level in ("easy", "medium"):
+        scores: dict[str, list[float]] = {name: [] for name in found}
+        for one in suite_sets(levels=(level,)):
+            simulated = next(iter(one.micrographs(workers=2)))
+            diameter = Length(one.protein.diameter_angstrom, one.protein.diameter_angstrom, "A")
+            candidates = replace(picker, diameter=diameter).pick(simulated.micrograph)
+            unlimited = select(candidates, SelectionSettings(), threshold=-np.inf).kept().score
+            truth = {simulated.micrograph.name: simulated_labels(simulated)}
+            for name, (factor, smallest) in zip(found, CUTS, strict=True):
+                cut = picker.cut_at(unlimited, factor=factor, smallest=smallest)
+                picks = [select(candidates, SelectionSettings(), threshold=cut)]
+                scores[name].append(score_summary(picks, truth, diameter=diameter)["f1"])
+        for name, values in scores.items():
+            found[name][level] = float(np.mean(values))
+    for values_of in found.values():
+        values_of["mean"] = float(np.mean(list(values_of.values())))
     return found
 
 
@@ -271,7 +279,6 @@ def species_mixture(picker: CryoEmmaePicker, *, count: int = 2) -> dict[str, obj
     sizes = tuple(Length(size, size, "A") for _, size in MIXTURE)
     confusion = np.zeros((3, 3), int)
     missed, extra = np.zeros(3, int), 0
-    found_picks, truth = [], {}
     simulated = [
         simulate_micrograph(recipe, 4242, imagers=imagers, index=i, name=f"mixture-{i}", target_snr=18.0)
         for i in range(count)
@@ -295,8 +302,6 @@ def species_mixture(picker: CryoEmmaePicker, *, count: int = 2) -> dict[str, obj
             else:
                 missed[kind[i]] += 1
         extra += int((~is_used).sum())
-        found_picks.append(kept)
-        truth[one.micrograph.name] = labels_of(one)
     total = max(1, int(confusion.sum()))
     return {
         "diameters_angstrom": [size for _, size in MIXTURE],
@@ -325,27 +330,28 @@ def cost(picker: CryoEmmaePicker, *, repeats: int = 3) -> dict[str, float]:
 
 def as_markdown(found: dict[str, object]) -> str:
     lines = ["# Cryo-EMMAE", "", "Made by `python benchmarks/cryoemmae.py`; tolerance 0.25 diameters.", ""]
-    for key, title in (("real", "shipped weights"), ("self", "trained on five unlabelled micrographs of the set")):
-        part = found.get(key)
-        if isinstance(part, dict):
-            lines += [f"| real set, {title} | F1 | precision | recall | best F1 | picks per micrograph |"]
-            lines += ["| --- | --- | --- | --- | --- | --- |"]
-            lines += [
-                f"| {name} | {s['f1']:.3f} | {s['precision']:.3f} | {s['recall']:.3f} | {s['best_f1']:.3f} | "
-                f"{s['picks_per_micrograph']:.1f} |"
-                for name, s in part.items()
-            ]
-            lines.append("")
+    part = found.get("real")
+    if isinstance(part, dict):
+        lines += _real_table("shipped weights", part)
+    part = found.get("self")
+    if isinstance(part, dict):
+        lines += _real_table("shipped weights adapted to five unlabelled micrographs of the set", part["shipped"])
+        lines += _real_table("trained on five unlabelled micrographs of the set alone", part["random"])
     part = found.get("stability")
     if isinstance(part, dict):
-        lines += [f"Suite, level {part['level']}; F1 by protein of the training micrographs:", ""]
+        lines += [f"Suite, level {part['level']}; F1 by protein of the five training micrographs:", ""]
         lines += _table("trained on", part["f1"])
         lines += ["", f"Spread of the means: {part['spread']:.3f}", ""]
     part = found.get("clusters")
     if isinstance(part, dict):
-        lines += ["Number of clusters, suite:", "", *_table("clusters", part["suite"]), ""]
+        lines += ["Number of clusters of the last refinement, suite; 0: the training set's four alone:", ""]
+        lines += [*_table("clusters", part["suite"]), ""]
         if "apoferritin" in part:
             lines += ["Number of clusters, apoferritin:", "", *_table("clusters", part["apoferritin"]), ""]
+    part = found.get("cut")
+    if isinstance(part, dict):
+        lines += ["Mean F1 on the suite by factor of the cut with the highest expected F1, and smallest cut:", ""]
+        lines += [*_table("factor, smallest cut", part), ""]
     part = found.get("curve")
     if isinstance(part, dict):
         for name, curve in part.items():
@@ -354,8 +360,23 @@ def as_markdown(found: dict[str, object]) -> str:
     for key in ("species", "cost"):
         part = found.get(key)
         if isinstance(part, dict):
-            lines += [f"{key}: " + ", ".join(f"{name} {value}" for name, value in part.items()), ""]
+            lines += [f"{key}: " + ", ".join(f"{name} {_plain(value)}" for name, value in part.items()), ""]
     return "\n".join(lines) + "\n"
+
+
+def _plain(value: object) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _real_table(title: str, rows: dict[str, dict[str, float]]) -> list[str]:
+    lines = [f"| real set, {title} | F1 | precision | recall | best F1 | picks per micrograph |"]
+    lines += ["| --- | --- | --- | --- | --- | --- |"]
+    lines += [
+        f"| {name} | {s['f1']:.3f} | {s['precision']:.3f} | {s['recall']:.3f} | {s['best_f1']:.3f} | "
+        f"{s['picks_per_micrograph']:.1f} |"
+        for name, s in rows.items()
+    ]
+    return [*lines, ""]
 
 
 def _table(first: str, rows: dict[str, dict[str, float]]) -> list[str]:

@@ -11,12 +11,13 @@ import torch
 from cryopick.errors import InputError, SettingsError, TrainingError
 from cryopick.geometry.units import Length
 from cryopick.io.images import write_micrograph
+from cryopick.networks.masked_autoencoder import hidden_error
 from cryopick.pickers.cryoemmae import CryoEmmaePicker
 from cryopick.pickers.cryoemmae_latent import Prepared
-from cryopick.pickers.cryoemmae_probe import Probe, describe, fit_probe_weights
+from cryopick.pickers.cryoemmae_probe import Probe, describe, fit_probe_weights, ordered_anew, seen_through
 from cryopick.processing.scale import ScaleMap
 from cryopick.simulation.crops import Crop
-from cryopick.training.cryoemmae import PRESETS, CryoEmmaeTask, CryoEmmaeTrainable, make_trainable, to_patches
+from cryopick.training.cryoemmae import PRESETS, CryoEmmaeTask, CryoEmmaeTrainable, make_trainable
 from cryopick.training.cryoemmae_reference import Reference, cells_of, inner_part, is_hollow, kinds_of
 from cryopick.training.datasets import open_micrographs
 from cryopick.types import Micrograph
@@ -103,16 +104,16 @@ def test_published_windows_lie_side_by_side_and_each_is_seen_once_an_epoch():
     assert all(any(np.array_equal(one, window) for window in seen) for one in expected)
 
 
-def test_the_loss_is_that_of_the_hidden_half():
-    from cryopick.networks.masked_autoencoder import build_masked_autoencoder
-
+def test_half_of_the_patches_of_each_window_are_shown_and_which_ones_differs():
     trainable = with_images(replace(CryoEmmaeTask(**TINY), batch_size=8), (100, 130))
     batch = trainable.make_batch(0, np.random.default_rng(0))
-    network = build_masked_autoencoder(trainable.architecture()).eval()
+    assert torch.equal(batch["order"].sort(dim=1).values, torch.arange(256).expand(8, -1))
+    assert len({tuple(sorted(row[:128].tolist())) for row in batch["order"]}) == 8
+    network = trainable.build_network().eval()
     with torch.no_grad():
-        expected = network.loss(batch["images"], order=batch["order"], visible=128)
+        drawn = network(batch["images"], order=batch["order"], visible=128)
+        expected = hidden_error(drawn, batch["images"], order=batch["order"], visible=128, patch_px=4)
         assert float(trainable.loss(network, batch)["loss"]) == pytest.approx(float(expected), rel=1e-5)
-    assert torch.equal(to_patches(batch["images"]), network.to_patches(batch["images"]))
 
 
 def test_biases_norms_and_tokens_are_not_decayed():
@@ -197,12 +198,46 @@ def test_the_probe_tells_two_kinds_of_particles_from_what_lies_between_them():
     features = rng.normal(size=(3000, 6)).astype(np.float32) * np.array([1, 1, 1, 1, 1, 100], np.float32) + 7
     is_right = rng.random(3000) < 0.4
     features[:, 2] = 7 + 0.5 * rng.normal(size=3000) + is_right * rng.choice([-3, 3], 3000)
-    probe = fit_probe_weights(features[:2000], is_right[:2000])
+    probe = fit_probe_weights(features[:2000], is_right[:2000], width=1)
     found = probe.raw(features[2000:])
     assert np.mean((found > 0.5) == is_right[2000:]) > 0.95
     assert Probe.from_json(probe.to_json()).raw(features[2000:]) == pytest.approx(found, abs=0.01)
     with pytest.raises(ValueError, match="too few"):
-        fit_probe_weights(features, np.ones(3000, bool))
+        fit_probe_weights(features, np.ones(3000, bool), width=1)
+
+
+def test_the_probe_sees_each_rings_vector_through_the_same_components():
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(5, 6 * 4 + 3)).astype(np.float32)
+    components = rng.normal(size=(4, 2)).astype(np.float32)
+    expected = [*(features[1, 4 * ring : 4 * ring + 4] @ components for ring in range(6)), features[1, -3:]]
+    assert seen_through(components, features)[1] == pytest.approx(np.concatenate(expected), abs=1e-5)
+
+
+def micrograph_of_likenesses(rng, *, particles, others):
+    """Probabilities that hardly tell particles from others, and features of which the last but one does."""
+    is_particle = np.arange(particles + others) < particles
+    probability = rng.uniform(0.05, 0.7, len(is_particle)) + 0.25 * is_particle
+    features = rng.normal(size=(len(is_particle), 12)) * np.geomspace(0.1, 50, 12)
+    features[:, -2] += 100 * is_particle
+    return probability.astype(np.float32), features.astype(np.float32), is_particle
+
+
+def test_candidates_like_a_micrographs_particles_rise_and_its_probabilities_stay_the_same_numbers():
+    probability, features, is_particle = micrograph_of_likenesses(np.random.default_rng(0), particles=100, others=300)
+    found = ordered_anew(probability, features)
+    assert np.sort(found) == pytest.approx(np.sort(probability), abs=1e-6)
+
+    def right_share(score):
+        return is_particle[np.argsort(-score)[:100]].mean()
+
+    assert right_share(probability) < 0.7
+    assert right_share(found) > 0.8
+
+
+def test_a_micrograph_without_particles_keeps_its_order():
+    probability, features, _ = micrograph_of_likenesses(np.random.default_rng(0), particles=0, others=60)
+    assert np.array_equal(ordered_anew(probability / 10, features), probability / 10)
 
 
 def test_a_micrographs_contrast_and_brightness_do_not_change_what_describes_a_place():

@@ -126,9 +126,7 @@ class MaskedAutoencoder(nn.Module):
 
     def to_patches(self, images: Tensor) -> Tensor:
         """(b, s, s) images to (b, n, p * p) patches, row by row, their pixels row by row."""
-        side, patch = self.side, self.patch_px
-        cut = images.reshape(len(images), side, patch, side, patch).transpose(2, 3)
-        return cut.reshape(len(images), side * side, patch * patch)
+        return to_patches(images, patch_px=self.patch_px)
 
     def to_images(self, patches: Tensor) -> Tensor:
         """The inverse of `to_patches`."""
@@ -171,17 +169,25 @@ class MaskedAutoencoder(nn.Module):
         drawn: Tensor = self.predict(self.decoder_norm(filled))[:, 1:]
         return drawn
 
-    def loss(self, images: Tensor, *, order: Tensor, visible: int) -> Tensor:
-        """Mean squared error of the hidden patches alone."""
-        drawn = self(images, order=order, visible=visible)
-        error = (drawn.float() - self.to_patches(images).float()).square().mean(dim=2)
-        hidden: Tensor = error.gather(1, order[:, visible:]).mean()
-        return hidden
+
+def to_patches(images: Tensor, *, patch_px: int) -> Tensor:
+    """(b, s, s) images to (b, n, p * p) patches, row by row, their pixels row by row."""
+    side = images.shape[1] // patch_px
+    cut = images.reshape(len(images), side, patch_px, side, patch_px).transpose(2, 3)
+    return cut.reshape(len(images), side * side, patch_px * patch_px)
 
 
-def random_order(batch: int, count: int, *, generator: torch.Generator | None = None) -> Tensor:
-    """(batch, count) an independent random permutation of the patches of each image."""
-    return torch.rand(batch, count, generator=generator).argsort(dim=1)
+def hidden_error(drawn: Tensor, images: Tensor, *, order: Tensor, visible: int, patch_px: int) -> Tensor:
+    """Mean squared error of the hidden patches alone.
+
+    Parameters
+    ----------
+    drawn : (b, n, p * p) all patches as the decoder draws them
+    order : (b, n) of which the first `visible` patches were shown
+    """
+    hidden = order[:, visible:, None].expand(-1, -1, patch_px**2)
+    truth = to_patches(images, patch_px=patch_px)
+    return (drawn.float().gather(1, hidden) - truth.float().gather(1, hidden)).square().mean()
 
 
 def build_masked_autoencoder(architecture: Mapping[str, Any]) -> MaskedAutoencoder:

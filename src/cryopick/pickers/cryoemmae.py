@@ -30,7 +30,8 @@ from cryopick.types import Micrograph, Picks
 
 FIRST_COUNT = 3
 """The refinement starts with so many clusters."""
-CUT_FACTOR = 0.6
+CUT_FACTOR = 0.5
+"""Of the cut with the highest expected F1; this and `minimum_threshold` suit the simulated suite best."""
 SAME_PARTICLE_DIAMETERS = 0.4
 """Picks of two species closer than this part of the larger diameter are one particle; the likelier one stays."""
 
@@ -55,7 +56,8 @@ class Analysis:
     latent : its vectors, smoothed
     stages : clusters from the training set's to the finest
     evidence : (h, w) in [0, 1], mean membership in the particle's cluster
-    responses : (r, h, w) evidence of particles around each cell, see `disc_responses`
+    responses : (r, h, w) evidence of particles around each cell, see `disc_responses`: by the training set's clusters,
+        then by the mean over all stages
     xy, diameter : candidates (n, 2) and the particle's diameter, cells
     """
 
@@ -105,18 +107,21 @@ def analyse(
         smooth = smooth_map(latent.vectors)
         latent = replace(latent, vectors=smooth)
     stages = refine(smooth, clusters, counts=counts)
-    evidence = evidence_of(smooth, stages)
     diameter = prepared.diameter_px / latent.step_px
-    responses = disc_responses(evidence, diameter=diameter)
+    evidence = evidence_of(smooth, stages)
+    first = disc_responses(evidence_of(smooth, stages[:1]), diameter=diameter)
+    last = disc_responses(evidence, diameter=diameter)
     if is_published:
-        last = stages[-1]
-        mask = (last.labels(smooth.reshape(-1, smooth.shape[2])) == last.particle).reshape(smooth.shape[:2])
+        finest = stages[-1]
+        mask = (finest.labels(smooth.reshape(-1, smooth.shape[2])) == finest.particle).reshape(smooth.shape[:2])
         found = published_centres(mask, diameter_512=diameter_512, area_share=area_share)
         # pixels of 512 to cells, both counted from the middle of the first one
         xy = (found.xy + 0.5) * mask.shape[0] / FRAME_PX - 0.5
     else:
-        xy = find_centres(responses, diameter=diameter)
-    return Analysis(prepared, latent, stages, evidence, responses, xy, diameter)
+        # the refinement loses some thin particles, and finds others that the training set's clusters miss
+        both = [first] if len(stages) == 1 else [first, last]
+        xy = np.concatenate([find_centres(responses, diameter=diameter) for responses in both])
+    return Analysis(prepared, latent, stages, evidence, np.concatenate([first, last]), xy, diameter)
 
 
 @lru_cache(maxsize=4)
@@ -166,14 +171,16 @@ class CryoEmmaePicker(ChoosesByExpectedF1):
     )
 
     default_threshold: ClassVar[float] = 0.25
-    minimum_threshold: ClassVar[float] = 0.2
+    minimum_threshold: ClassVar[float] = 0.15
 
     diameter: Annotated[Length | None, "particle diameter, for example 180A or 108px; measured when not given"] = None
     species: Annotated[
         tuple[Length, ...], "diameters of several species in the micrographs, smallest first; the class column tells"
     ] = ()
     weights: Annotated[Path | None, "checkpoint to use instead of the shipped one"] = None
-    clusters: Annotated[int, "clusters of the last refinement per micrograph; 0: those of the training set alone"] = 5
+    clusters: Annotated[int, "clusters of the last refinement per micrograph; 0: those of the training set alone"] = (
+        FIRST_COUNT
+    )
     postprocessing: Annotated[
         Literal["corrected", "published"], "corrected: overlapping crops, peaks; published: components of 512 x 512"
     ] = "corrected"
@@ -204,14 +211,17 @@ class CryoEmmaePicker(ChoosesByExpectedF1):
     def choose_threshold(self, scores: NDArray[np.float32], *, target_precision: float | None = None) -> float:
         """A little below the cut with the highest expected F1, or the lowest that reaches the precision.
 
-        The crops that the scores are calibrated on are harder than most published micrographs, so that the scores are
-        too low there; `CUT_FACTOR` suits both of two real sets.
+        The crops that the scores are calibrated on are harder than most micrographs, so that the scores are too low
+        there.
         """
         if target_precision is not None or len(scores) == 0:
             return super().choose_threshold(scores, target_precision=target_precision)
+        return self.cut_at(scores, factor=CUT_FACTOR, smallest=self.minimum_threshold)
+
+    def cut_at(self, scores: NDArray[np.float32], *, factor: float, smallest: float) -> float:
+        """The score at `factor` times the cut with the highest expected F1, a probability of at least `smallest`."""
         probability = self.run_probabilities(scores)
-        cut = max(CUT_FACTOR * threshold_for_f1(probability), self.minimum_threshold)
-        kept = scores[probability >= cut]
+        kept = scores[probability >= max(factor * threshold_for_f1(probability), smallest)]
         return float(kept.min()) if len(kept) else 1.0
 
     def prepare(self, micrographs: Sequence[Micrograph]) -> Self:
@@ -257,7 +267,7 @@ class CryoEmmaePicker(ChoosesByExpectedF1):
             is_published=is_published,
             area_share=self.area,
         )
-        xy_px, score = found.stored_xy(), model.probe(found.features)
+        xy_px, score = found.stored_xy(), model.probe.adapted(found.features)
         height, width = micrograph.shape_yx
         is_inside = ((xy_px >= -0.5) & (xy_px < np.array([width, height]) - 0.5)).all(axis=1)
         order = np.flatnonzero(is_inside)

@@ -19,6 +19,7 @@ from cryopick.training.trainable import Preset, TrainSettings
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from cryopick.io.checkpoint import Checkpoint
     from cryopick.networks.masked_autoencoder import MaskedAutoencoder
     from cryopick.training.datasets import Dataset
 
@@ -28,6 +29,8 @@ WINDOW_PX, PATCH_PX = 64, 4
 PATCHES = (WINDOW_PX // PATCH_PX) ** 2
 STANDARD_CROPS = 64
 """Simulated crops whose pixels give the mean and standard deviation."""
+ADAPTING_LR_FACTOR = 0.25
+"""Learning rate of weights that are trained already, over that of random ones."""
 VALIDATION_WINDOWS = 192
 CLUSTERED_WINDOWS = 256
 REFERENCE_SEED, CALIBRATION_SEED, VALIDATION_SEED = 1, 2001, 1001
@@ -57,9 +60,13 @@ class CryoEmmaeTask:
     batch_size: Annotated[int, "windows of 64 x 64 px per batch"] = 32
     simulated_micrographs: Annotated[int, "simulated micrographs to learn from with published pre-processing"] = 20
     clusters: Annotated[int, "clusters of the training set's vectors"] = 4
-    probe_crops: Annotated[int, "simulated crops that say which vectors particles have"] = 320
+    probe_crops: Annotated[int, "simulated crops that say which vectors particles have"] = 640
     calibration_crops: Annotated[int, "simulated crops that the probabilities are calibrated on; another seed"] = 120
     diameter: Annotated[Length | None, "particle diameter where --diameter is not given; else measured"] = None
+    first_weights: Annotated[
+        Literal["shipped", "random"],
+        "where micrographs are given: shipped, if those are of the same architecture; else random",
+    ] = "shipped"
 
     def __post_init__(self) -> None:
         if not 0 < self.mask_ratio < 1:
@@ -190,7 +197,9 @@ class CryoEmmaeTrainable:
 
     @cached_property
     def standard(self) -> tuple[float, float]:
-        """Mean and standard deviation of the training pixels."""
+        """Mean and standard deviation of the training pixels; of those of the first weights, where there are such."""
+        if self.first is not None:
+            return self.first.card.preprocessing["mean"], self.first.card.preprocessing["std"]
         images = self.images or [self._crop_image(self.crops, index) for index in range(STANDARD_CROPS)]
         pixels = np.concatenate([image.ravel() for image in images])
         mean, std = float(np.mean(pixels, dtype=np.float64)), float(np.std(pixels, dtype=np.float64))
@@ -258,16 +267,30 @@ class CryoEmmaeTrainable:
             "position_scale": task.position_scale,
         }
 
+    @cached_property
+    def first(self) -> Checkpoint | None:
+        """The shipped weights, where micrographs are given that a network of the same architecture is to adapt to."""
+        from cryopick.io.checkpoint import find_weights, load_checkpoint
+
+        if self.train is None or self.task.first_weights != "shipped" or self.task.preprocessing != "corrected":
+            return None
+        shipped = load_checkpoint(find_weights(self.picker), picker=self.picker)
+        return shipped if shipped.card.architecture == self.architecture() else None
+
     def build_network(self) -> nn.Module:
         from cryopick.networks.masked_autoencoder import build_masked_autoencoder
 
-        return build_masked_autoencoder(self.architecture())
+        network = build_masked_autoencoder(self.architecture())
+        if self.first is not None:
+            self.first.load_into(network)
+        return network
 
     def parameter_groups(self, network: nn.Module) -> list[dict[str, Any]]:
-        """Biases, norms and tokens are not decayed."""
+        """Biases, norms and tokens are not decayed; trained weights move slowly."""
         flat = [p for p in network.parameters() if max(p.shape) == p.numel()]
         matrices = [p for p in network.parameters() if max(p.shape) != p.numel()]
-        return [{"params": matrices}, {"params": flat, "weight_decay": 0.0}]
+        factor = 1.0 if self.first is None else ADAPTING_LR_FACTOR
+        return [{"params": matrices, "lr_factor": factor}, {"params": flat, "weight_decay": 0.0, "lr_factor": factor}]
 
     def make_batch(self, index: int, rng: np.random.Generator) -> dict[str, Tensor]:
         """Standardised windows, and for each a random order of its patches, of which the first part is shown."""
@@ -285,31 +308,34 @@ class CryoEmmaeTrainable:
 
     def loss(self, network: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Mean squared error of the hidden patches, in variances of the training pixels."""
-        from torch.nn.functional import mse_loss
+        from cryopick.networks.masked_autoencoder import hidden_error
 
-        # through `forward`, which the loop's wrappers know
-        drawn = network(batch["images"], order=batch["order"], visible=self._visible)
-        hidden = batch["order"][:, self._visible :, None].expand(-1, -1, PATCH_PX**2)
-        truth = to_patches(batch["images"])
-        return {"loss": mse_loss(drawn.float().gather(1, hidden), truth.gather(1, hidden))}
+        images, order, visible = batch["images"], batch["order"], self._visible
+        drawn = network(images, order=order, visible=visible)  # through `forward`, which the loop's wrappers know
+        return {"loss": hidden_error(drawn, images, order=order, visible=visible, patch_px=PATCH_PX)}
 
     @property
     def _visible(self) -> int:
         return PATCHES - int(self.task.mask_ratio * PATCHES)
 
     def validate(self, network: nn.Module) -> dict[str, float]:
-        """Share of the variance of hidden patches that the decoder draws; of simulation, on crops of another seed."""
+        """Share of the variance of hidden patches that the decoder draws.
+
+        On windows of the given micrographs, or on simulated crops of another seed.
+        """
         import torch
 
+        from cryopick.networks.masked_autoencoder import to_patches
+
         rng = np.random.default_rng(12)
-        source = SimulatedCrops(seed=VALIDATION_SEED, count=HELD_OUT_CROPS)
+        source = None if self.images else SimulatedCrops(seed=VALIDATION_SEED, count=HELD_OUT_CROPS)
         mean, std = self.standard
         windows = (self.draw(rng, count=VALIDATION_WINDOWS, first_crop=0, source=source) - mean) / std
         images = torch.from_numpy(windows.astype(np.float32)).to(next(network.parameters()).device)
         order = torch.from_numpy(rng.random((VALIDATION_WINDOWS, PATCHES)).argsort(axis=1)).to(images.device)
         error = float(self.loss(network, {"images": images, "order": order})["loss"])
         hidden = order[:, self._visible :, None].expand(-1, -1, PATCH_PX**2)
-        variance = float(to_patches(images).gather(1, hidden).var())
+        variance = float(to_patches(images, patch_px=PATCH_PX).gather(1, hidden).var())
         return {"score": 1 - error / variance, "masked_mse": error}
 
     def card_entries(self, network: nn.Module) -> dict[str, Any]:
@@ -345,18 +371,12 @@ class CryoEmmaeTrainable:
         data: dict[str, Any] = {"kind": "simulation"}
         if self.train is not None:
             data = {"kind": "unlabelled micrographs", "count": len(self.images), "set": self.train.path.name}
+            data["first_weights"] = "random" if self.first is None else "shipped"
         return {
             "preprocessing": {"mode": mode, "mean": mean, "std": std, "particle_px": PARTICLE_PX},
             "postprocessing": card_entry(clusters, probe),
             "data": {**data, "calibration": "simulation", **scores},
         }
-
-
-def to_patches(images: Tensor) -> Tensor:
-    """(b, 64, 64) to (b, 256, 16), row by row."""
-    side = WINDOW_PX // PATCH_PX
-    cut = images.reshape(-1, side, PATCH_PX, side, PATCH_PX).transpose(2, 3)
-    return cut.reshape(-1, PATCHES, PATCH_PX**2)
 
 
 def _at_least(image: NDArray[np.float32], side: int) -> NDArray[np.float32]:

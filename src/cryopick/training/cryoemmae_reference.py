@@ -17,7 +17,7 @@ from scipy.spatial import cKDTree
 from cryopick.errors import TrainingError
 from cryopick.geometry.selection import SelectionSettings, select
 from cryopick.metrics.detection import precision_recall_curve, rank_outcomes
-from cryopick.pickers.cryoemmae import Analysis, analyse
+from cryopick.pickers.cryoemmae import FIRST_COUNT, Analysis, analyse
 from cryopick.pickers.cryoemmae_clusters import Clusters, evenly, fit_centres, particle_cluster, smooth_map
 from cryopick.pickers.cryoemmae_latent import PARTICLE_PX, Encoder, LatentMap, Prepared, Preprocessing, prepare_image
 from cryopick.pickers.cryoemmae_probe import Probe, fit_probe_weights
@@ -36,7 +36,6 @@ RIGHT_DIAMETERS, WRONG_DIAMETERS = 0.16, 0.32
 """The probe learns from candidates nearer to a particle's middle than the first, as particles, and farther than the
 second, as others; so that of candidates on one particle the middle one scores highest."""
 CLUSTERED_VECTORS = 60_000
-REFINED_CLUSTERS = 5
 INNER_PX = 192
 """Three by three crops of the encoder: simulated crops of another side would waste part of a fourth."""
 SEARCHED_CROPS = 1024
@@ -244,18 +243,20 @@ def fit_probe(
     """
     features, kinds = [], []
     for number, one in enumerate([*to_fit, *hollow]):
-        found = analyse(encoder, clusters, one.prepared, cluster_count=REFINED_CLUSTERS)
+        found = analyse(encoder, clusters, one.prepared, cluster_count=FIRST_COUNT)
         times = 1 if number < len(to_fit) else 2
         features += times * [found.features]
         kinds += times * [kinds_of(one, found)]
     kind = np.concatenate(kinds)
     try:
-        probe = fit_probe_weights(np.concatenate(features)[kind >= 0], kind[kind >= 0] == 1)
+        probe = fit_probe_weights(
+            np.concatenate(features)[kind >= 0], kind[kind >= 0] == 1, width=encoder.network.width
+        )
     except ValueError as error:
         raise TrainingError(f"the simulated references cannot judge the candidates: {error}") from error
     raw, is_right, outcomes = [], [], []
     for one in to_calibrate:
-        found = analyse(encoder, clusters, one.prepared, cluster_count=REFINED_CLUSTERS)
+        found = analyse(encoder, clusters, one.prepared, cluster_count=FIRST_COUNT)
         score = probe.raw(found.features)
         xy_px, score = _thinned(found.stored_xy(), score, diameter_px=one.tolerance_px / TOLERANCE_DIAMETERS)
         outcome = rank_outcomes(xy_px, score, one.xy_px, np.zeros((0, 2)), max_distance_px=one.tolerance_px)
