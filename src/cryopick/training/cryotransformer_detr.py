@@ -247,9 +247,8 @@ class TrainingImages:
     def __init__(self, task: DetrTask, dataset: Dataset | None, *, seed: int) -> None:
         self.task, self.seed = task, seed
         self.items = () if dataset is None else dataset.labelled().items
-        self.simulated = SimulatedCrops(seed=seed, far_scale_share=0.3 if seed == SIMULATED_SEED else 0.0, count=0)
-        if dataset is None and seed == SIMULATED_SEED:
-            self.simulated = SimulatedCrops()  # the bank that all trainings share
+        is_training = seed == SIMULATED_SEED  # on the bank that all trainings share
+        self.simulated = SimulatedCrops() if is_training else SimulatedCrops(seed=seed, far_scale_share=0.0, count=0)
         self._prepared: OrderedDict[int, PreparedImage] = OrderedDict()
 
     def __getstate__(self) -> dict[str, Any]:
