@@ -6,22 +6,19 @@ import numpy as np
 import pytest
 
 from cryopick.pickers.general import (
-    LOOKS,
     NOMINAL_PARTICLE_PX,
     STRIDE_PX,
     TARGET_RADIUS,
     HeatmapModel,
-    Look,
     _merge_scales,
     _scales_px,
-    averaged_looks,
     centre_targets,
     centres_from_maps,
     heatmap_model,
     picks_at_scale,
 )
+from cryopick.pickers.looks import LOOKS
 from cryopick.processing.probability import Calibration
-from cryopick.processing.scale import network_planes
 from cryopick.types import Micrograph, Picks
 
 
@@ -90,7 +87,7 @@ def test_odd_sizes_keep_every_pixel(model):
 class DiscFinder:
     """In place of a network: sees the one bright disc of an image, wherever and however large it is shown."""
 
-    multiple_px = 16
+    multiple_px, stride_px = 16, STRIDE_PX
 
     def __call__(self, planes):
         rows, columns = np.nonzero(planes[0] > 0.5 * planes[0].max())
@@ -112,18 +109,6 @@ def test_every_look_points_at_the_same_centre_and_tells_the_same_size(look):
     for found in (alone, joined):
         assert np.allclose(found.xy_px[0], [171.3, 308.6], atol=0.6)
     assert joined.diameter_px[0] == pytest.approx(alone.diameter_px[0], rel=0.04)
-
-
-def test_the_answer_is_the_mean_of_the_looks(model):
-    pixels = np.random.default_rng(2).normal(size=(300, 260)).astype(np.float32)
-    joined, scale = averaged_looks(model, pixels, diameter_px=20, looks=(Look(), Look(step_yx=(-1, -1))))
-    assert scale.factor == 1
-    planes = network_planes(pixels, particle_px=NOMINAL_PARTICLE_PX)
-    padded = np.pad(planes, ((0, 0), (0, -300 % 16), (0, -260 % 16)))
-    turned = model.logits(np.ascontiguousarray(padded[:, ::-1, ::-1]))[:, ::-1, ::-1][:, :150, :130]
-    mean = (model.logits(planes) + turned * np.array([1, -1, -1, 1, 1])[:, None, None]) / 2
-    assert np.allclose(joined[1:4], mean[1:4], atol=1e-4)
-    assert np.allclose(joined[0], 1 / (1 + np.exp(-mean[0])), atol=1e-4)
 
 
 def test_calibration_reads_between_its_knots():

@@ -143,7 +143,7 @@ class CryoSegNetPicker(ChoosesByExpectedF1):
 
     def prepare(self, micrographs: Sequence[Micrograph]) -> Self:
         """Measure the diameter on a few micrographs of the run unless it is given, and fit the working scale."""
-        from cryopick.pickers.diameter import estimate_diameter, fit_working_diameter
+        from cryopick.pickers.diameter import WORKING_FACTOR, estimate_diameter, fit_working_diameter
         from cryopick.pickers.general import load_model
 
         if not micrographs:
@@ -156,7 +156,9 @@ class CryoSegNetPicker(ChoosesByExpectedF1):
             if estimate is None:
                 return replace(self, measured="nothing looks like a particle at any size; --diameter searches for one")
             diameter = estimate.diameter
-            return replace(self, diameter=diameter, working_diameter=diameter, measured=str(estimate))
+            size = WORKING_FACTOR * diameter.middle
+            working = Length(size, size, diameter.unit)
+            return replace(self, diameter=diameter, working_diameter=working, measured=str(estimate))
         return replace(self, working_diameter=fit_working_diameter(eye, micrographs, self.diameter))
 
     def pick(self, micrograph: Micrograph) -> Picks:
@@ -176,7 +178,10 @@ class CryoSegNetPicker(ChoosesByExpectedF1):
             return _picks(micrograph)
         diameter_px = None if working is None else working.middle_px(micrograph.pixel_size_angstrom)
         planes, scale, denoised = mapper.view.show(micrograph.pixels, diameter_px=diameter_px)
-        maps = mapper.maps(planes)
+        if diameter_px is None or mapper.view.is_squeezed:
+            maps = mapper.maps(planes)
+        else:
+            maps = mapper.mean_maps(micrograph.pixels, diameter_px=diameter_px)
         pictures = {DENOISED_MAP: denoised, PARTICLE_MAP: maps[0]}
         if len(maps) > 1:
             pictures[JUNK_MAP] = maps[1]

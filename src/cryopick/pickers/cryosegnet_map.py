@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from cryopick.errors import WeightsError
 from cryopick.pickers.dense import DenseNetwork, sigmoid
+from cryopick.pickers.looks import Look, mean_of_looks, seen_turned
 from cryopick.processing.denoise.corrected import CorrectedSettings, denoise_corrected
 from cryopick.processing.denoise.published import denoise_published
 from cryopick.processing.peaks import find_peaks
@@ -176,6 +177,14 @@ class ParticleMapper:
     def maps(self, planes: NDArray[np.float32]) -> NDArray[np.float32]:
         """(c, h, w) input to (m, h, w) probabilities: particles, and junk where the network knows it."""
         return sigmoid(self.network(planes))
+
+    def mean_maps(self, pixels: NDArray[np.float32], *, diameter_px: float) -> NDArray[np.float32]:
+        """The maps of a micrograph as stored, the mean of several looks; not for the published view, which has one."""
+
+        def see(working: NDArray[np.float32], look: Look) -> NDArray[np.float32]:
+            return seen_turned(self.network, self.view.planes(working), look.step_yx)
+
+        return sigmoid(mean_of_looks(pixels, see, diameter_px=diameter_px, nominal_px=PARTICLE_PX)[0])
 
 
 def particle_mapper(

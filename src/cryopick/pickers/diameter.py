@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from cryopick.geometry.selection import SelectionSettings, select
 from cryopick.geometry.units import Length
+from cryopick.pickers.looks import ONE_LOOK
 from cryopick.processing.probability import expected_scores, threshold_for_f1
 from cryopick.types import Micrograph, Picks
 
@@ -142,7 +143,7 @@ def fit_working_diameter(model: HeatmapModel, micrographs: Sequence[Micrograph],
 
 
 def decoy_share(model: HeatmapModel, micrographs: Sequence[Micrograph], working: Length) -> float:
-    """Expected particles on micrographs turned negative, over those on the micrographs: the median of a few.
+    """Expected particles on micrographs turned negative, over those on the micrographs, summed over a few.
 
     A micrograph with its contrast turned holds the same noise but no dark particles, so it shows what the network makes
     of noise alone: about 1 where there is nothing, near 0 where there are particles, however faint. (Hollow particles
@@ -153,13 +154,13 @@ def decoy_share(model: HeatmapModel, micrographs: Sequence[Micrograph], working:
     J. Elias, S. Gygi, Nature Methods 4, 2007, 207: decoys, of another kind, in another field.
     """
     few = np.unique(np.linspace(0, len(micrographs) - 1, FIT_MICROGRAPHS).round().astype(int))
-    shares = []
+    found = decoys = 0.0
     for micrograph in (micrographs[i] for i in few):
         diameter_px = float(np.mean(working.to_px(micrograph.pixel_size_angstrom)))
         negative = replace(micrograph, pixels=-micrograph.pixels)
-        found, decoys = (_scores(model, one, diameter_px=diameter_px).sum() for one in (micrograph, negative))
-        shares.append(decoys / max(found, 1e-6))
-    return float(np.median(shares))
+        found += float(_scores(model, micrograph, diameter_px=diameter_px).sum())
+        decoys += float(_scores(model, negative, diameter_px=diameter_px).sum())
+    return decoys / max(found, 1e-6)
 
 
 def _most_confident(
@@ -249,7 +250,7 @@ def _detect(model: HeatmapModel, micrograph: Micrograph, *, diameter_px: float) 
 
 def _candidates(model: HeatmapModel, micrograph: Micrograph, *, diameter_px: float, working_px: int) -> Picks:
     """All candidates of the middle piece, `working_px` wide at working scale."""
-    from cryopick.pickers.general import NOMINAL_PARTICLE_PX, ONE_LOOK, picks_at_scale
+    from cryopick.pickers.general import NOMINAL_PARTICLE_PX, picks_at_scale
 
     height, width = micrograph.shape_yx
     side = round(working_px * diameter_px / NOMINAL_PARTICLE_PX)

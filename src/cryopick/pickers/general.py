@@ -15,9 +15,10 @@ from cryopick.errors import SettingsError
 from cryopick.geometry.units import Length
 from cryopick.pickers.dense import PRECISIONS, DenseNetwork, sigmoid
 from cryopick.pickers.expected_f1 import ChoosesByExpectedF1
+from cryopick.pickers.looks import LOOKS, Look, mean_of_looks, seen_turned
 from cryopick.pickers.registry import register_picker
 from cryopick.processing.probability import Calibration
-from cryopick.processing.scale import ScaleMap, network_planes, resample
+from cryopick.processing.scale import network_planes
 from cryopick.types import JUNK_MAP, Micrograph, Picks
 
 if TYPE_CHECKING:
@@ -31,26 +32,6 @@ TARGET_RADIUS = 0.2
 """The centre map is the probability that a particle centre lies within this many diameters."""
 CANDIDATE_FLOOR = 0.02
 """Map values below it are never candidates; far below any useful threshold."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Look:
-    """One way in which the network is shown a micrograph.
-
-    Parameters
-    ----------
-    factor : size that it takes particles for, over the working diameter; below 1 they look larger
-    step_yx : -1 turns rows or columns round
-    """
-
-    factor: float = 1.0
-    step_yx: tuple[int, int] = (1, 1)
-
-
-ONE_LOOK = (Look(),)
-LOOKS = (Look(), Look(factor=0.8, step_yx=(-1, -1)), Look(factor=1.25, step_yx=(1, -1)))
-"""Looks whose answers are averaged; the first one's grid is that of the maps. Noise misleads each of them differently:
-on the simulated suite this finds more than any one look at every noise level, and most where noise is strong."""
 
 
 # ---------------------------------------------------------------------------------------------- truth to targets
@@ -144,22 +125,16 @@ class HeatmapModel:
 
     def __call__(self, planes: NDArray[np.float32]) -> NDArray[np.float32]:
         """(2, h, w) planes to (5, ceil(h / 2), ceil(w / 2)) maps; `centre` and `junk` are probabilities."""
-        return _as_probabilities(self.logits(planes))
+        return _as_probabilities(self.dense(planes))
 
-    def logits(self, planes: NDArray[np.float32], *, step_yx: tuple[int, int] = (1, 1)) -> NDArray[np.float32]:
-        """The same maps with `centre` and `junk` as logits; the network sees axes turned round where the step is -1."""
-        if step_yx == (1, 1):
-            return self.dense(planes)
-        height, width = planes.shape[1:]
-        multiple = self.dense.multiple_px
-        # whole blocks, so that both ways round the network's grid lies on the same pixels
-        padded = np.pad(planes, ((0, 0), (0, -height % multiple), (0, -width % multiple)))
-        turn = np.s_[:, :: step_yx[0], :: step_yx[1]]
-        out = self.dense(np.ascontiguousarray(padded[turn]))[turn]
-        out = out[:, : -(-height // STRIDE_PX), : -(-width // STRIDE_PX)].copy()
-        out[1] *= step_yx[1]
-        out[2] *= step_yx[0]
-        return out
+    def looked(self, working: NDArray[np.float32], look: Look) -> NDArray[np.float32]:
+        """(5, h', w') maps, `centre` and `junk` as logits; offsets and sizes are in the units of a look of factor 1."""
+        planes = network_planes(working, particle_px=NOMINAL_PARTICLE_PX)
+        maps = seen_turned(self.dense, planes, look.step_yx)
+        maps[1] *= look.step_yx[1] * look.factor
+        maps[2] *= look.step_yx[0] * look.factor
+        maps[3] += np.float32(np.log(look.factor))
+        return maps
 
 
 def _as_probabilities(maps: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -294,7 +269,10 @@ def picks_at_scale(
     model: HeatmapModel, micrograph: Micrograph, *, diameter_px: float, looks: Sequence[Look] = LOOKS
 ) -> Picks:
     """All candidates of particles about `diameter_px` wide, best first."""
-    maps, scale = averaged_looks(model, micrograph.pixels, diameter_px=diameter_px, looks=looks)
+    logits, scale = mean_of_looks(
+        micrograph.pixels, model.looked, diameter_px=diameter_px, nominal_px=NOMINAL_PARTICLE_PX, looks=looks
+    )
+    maps = _as_probabilities(logits)
     xy_px, index_yx = centres_from_maps(maps, stride_px=STRIDE_PX)
     row, column = index_yx.T
     xy_px = scale.to_stored_xy(xy_px)
@@ -312,50 +290,6 @@ def picks_at_scale(
         pixel_size_angstrom=micrograph.pixel_size_angstrom,
         maps={"centre probability": maps[0], JUNK_MAP: maps[4]},
     )
-
-
-def averaged_looks(
-    model: HeatmapModel, pixels: NDArray[np.float32], *, diameter_px: float, looks: Sequence[Look] = LOOKS
-) -> tuple[NDArray[np.float32], ScaleMap]:
-    """The mean of the maps of several looks, on the grid of the first one; of centre and junk the logits are averaged.
-
-    Parameters
-    ----------
-    pixels : (h, w) micrograph as stored
-    diameter_px : working diameter, stored pixels
-    looks : at least one; the first has factor 1
-
-    Returns
-    -------
-    maps : (5, h', w'), the planes of `OUTPUTS` for particles of `diameter_px`
-    scale : of the working image that the maps belong to
-    """
-    first, *others = looks
-    working, scale = resample(pixels, factor=NOMINAL_PARTICLE_PX / diameter_px)
-    maps = model.logits(network_planes(working, particle_px=NOMINAL_PARTICLE_PX), step_yx=first.step_yx)
-    for look in others:
-        working, its_scale = resample(pixels, factor=NOMINAL_PARTICLE_PX / (diameter_px * look.factor))
-        seen = model.logits(network_planes(working, particle_px=NOMINAL_PARTICLE_PX), step_yx=look.step_yx)
-        maps += _on_grid(seen, its_scale, scale, shape_yx=maps.shape[1:])
-    maps /= np.float32(len(looks))
-    return _as_probabilities(maps), scale
-
-
-def _on_grid(
-    maps: NDArray[np.float32], its_scale: ScaleMap, scale: ScaleMap, *, shape_yx: tuple[int, ...]
-) -> NDArray[np.float32]:
-    """Maps of one working image read off at the pixels of another's, offsets and sizes in the units of the latter."""
-    import cv2
-
-    ratio_y, ratio_x = (mine / other for mine, other in zip(its_scale.factor_yx, scale.factor_yx, strict=True))
-    matrix = np.array([[ratio_x, 0, 0.5 * ratio_x - 0.5], [0, ratio_y, 0.5 * ratio_y - 0.5]])
-    size, flags = (shape_yx[1], shape_yx[0]), cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    warped = [cv2.warpAffine(plane, matrix, size, flags=flags, borderMode=cv2.BORDER_REPLICATE) for plane in maps]
-    out = np.stack(warped).astype(np.float32, copy=False)
-    out[1] /= np.float32(ratio_x)
-    out[2] /= np.float32(ratio_y)
-    out[3] -= np.float32(np.log(its_scale.factor / scale.factor))
-    return out
 
 
 def _scales_px(low_px: float, high_px: float) -> list[float]:

@@ -20,7 +20,9 @@ from cryopick.pickers.cryosegnet_map import (
     map_peaks,
     particle_mapper,
 )
+from cryopick.pickers.diameter import WORKING_FACTOR
 from cryopick.processing.probability import Calibration
+from cryopick.processing.scale import ScaleMap
 from cryopick.processing.targets import disc_mask
 from cryopick.simulation.crops import Crop
 from cryopick.training.calibrating import fit_calibration
@@ -138,7 +140,7 @@ class SimulatedUNetTrainable:
     def card_entries(self, network: nn.Module) -> dict[str, Any]:
         crops = held_out_crops(self.task.calibration_crops, self.task.crop_px, seed=self.task.simulation_seed + 2000)
         mapper = as_mapper(network, self.task)
-        calibration = calibrated([crop_outcomes(mapper, crop) for crop in crops])
+        calibration = calibrated([picked_outcomes(mapper, crop) for crop in crops])
         return {
             "preprocessing": View(self.task.view).to_card(),
             "postprocessing": {"calibration": calibration.to_list(), "disc_share": DISC_SHARE},
@@ -207,6 +209,15 @@ def crop_outcomes(mapper: ParticleMapper, crop: Crop) -> RankedOutcomes:
     probability = mapper.maps(mapper.view.planes(crop.image))[0]
     xy_px, height = map_peaks(probability, particle_px=PARTICLE_PX)
     return rank_outcomes(xy_px, height, crop.xy_px, NO_PARTICLES, max_distance_px=tolerance_px(crop))
+
+
+def picked_outcomes(mapper: ParticleMapper, crop: Crop) -> RankedOutcomes:
+    """The same as the picker finds them: all its looks, at the size at which it works."""
+    diameter_px = WORKING_FACTOR * PARTICLE_PX
+    probability = mapper.mean_maps(crop.image, diameter_px=diameter_px)[0]
+    xy_px, height = map_peaks(probability, particle_px=PARTICLE_PX)
+    stored_px = ScaleMap((PARTICLE_PX / diameter_px, PARTICLE_PX / diameter_px)).to_stored_xy(xy_px)
+    return rank_outcomes(stored_px, height, crop.xy_px, NO_PARTICLES, max_distance_px=tolerance_px(crop))
 
 
 def tolerance_px(crop: Crop) -> float:

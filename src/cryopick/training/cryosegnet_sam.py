@@ -99,8 +99,7 @@ class SamTrainable:
 
     def particle_map(self, crop: Crop) -> NDArray[np.float32]:
         """(h, w) of the U-Net."""
-        maps = self.mapper.maps(self.mapper.view.planes(crop.image))
-        return np.asarray(maps[0])
+        return picker_map(self.mapper, crop)
 
     def architecture(self) -> dict[str, Any]:
         return self.task.architecture()
@@ -164,6 +163,11 @@ class SamTrainable:
             "postprocessing": {"mask_score": None if score is None else score.to_card()},
             "data": {"kind": "simulation", "seed": self.task.simulation_seed},
         }
+
+
+def picker_map(mapper: ParticleMapper, crop: Crop) -> NDArray[np.float32]:
+    """(h, w) particle map of a crop as the picker makes it, all its looks averaged."""
+    return np.asarray(mapper.mean_maps(crop.image, diameter_px=PARTICLE_PX)[0])
 
 
 # ------------------------------------------------------------------------------------------------ what is asked for
@@ -304,7 +308,7 @@ def fit_mask_score(sam: LoadedSam, mapper: ParticleMapper, crops: list[Crop]) ->
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    found = [candidates(sam, mapper, mapper.maps(mapper.view.planes(crop.image))[0]) for crop in crops]
+    found = [candidates(sam, mapper, picker_map(mapper, crop)) for crop in crops]
     rights = [_is_right(crop, *one) for crop, one in zip(crops, found, strict=True)]
     halves = []
     for start in (0, 1):
@@ -330,7 +334,7 @@ def _refused(
     """Height of the maxima without a mask, and whether each is a particle that no mask found."""
     heights, rights = [], []
     for crop, found_px in zip(crops, masks_xy_px, strict=True):
-        probability = mapper.maps(mapper.view.planes(crop.image))[0]
+        probability = picker_map(mapper, crop)
         xy_px, height = refused_peaks(probability, found_px, particle_px=PARTICLE_PX)
         together = np.concatenate([found_px, xy_px])
         rank = np.arange(len(together))[::-1].astype(np.float64)
