@@ -148,8 +148,10 @@ class ShiftedNetwork:
         self.shift = shift
 
     def __call__(self, planes):
-        _, height, width = planes.shape
-        cells = planes[0].reshape(height // 2, 2, width // 2, 2).mean(axis=(1, 3))
+        height, width = (side + side % 2 for side in planes.shape[1:])
+        padded = np.zeros((height, width), np.float32)
+        padded[: planes.shape[1], : planes.shape[2]] = planes[0]
+        cells = padded.reshape(height // 2, 2, width // 2, 2).mean(axis=(1, 3))
         return np.roll(cells, self.shift, axis=1)[None]
 
 

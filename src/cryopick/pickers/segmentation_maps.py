@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from cryopick.errors import WeightsError
 from cryopick.pickers.dense import DenseNetwork, chosen_device
+from cryopick.pickers.looks import seen_turned
 from cryopick.processing.dense_crf import DenseCrf, mean_field
 from cryopick.processing.probability import Calibration
 from cryopick.processing.scale import gaussian_blur, network_planes
@@ -35,8 +36,8 @@ CRFS = ("none", "dense", "conv", "learned")
 DENSE = DenseCrf(compatible=((RIM, CORE), (BACKGROUND, HOLLOW), (CORE, HOLLOW)))
 """Strength and reach of the dense CRF, chosen on simulated crops."""
 TILE_PX, HALO_PX = 1024, 256
-MIRRORED_AXES = ((), (1, 2), (2,), (1,))
-"""Axes along which each view of a micrograph is mirrored, the micrograph itself first."""
+MIRRORS = ((1, 1), (-1, -1), (1, -1), (-1, 1))
+"""Which axes, rows and columns, each view of a micrograph turns round (-1); the micrograph itself first."""
 VIEW_COUNTS = (1, 2, 4)
 
 
@@ -120,14 +121,8 @@ class SegmentationModel:
         planes : (2, h, w), see `network_planes`
         views : mirror images, one of `VIEW_COUNTS`
         """
-        height, width = planes.shape[1:]
-        multiple = self.dense.multiple_px  # so that the cells of all views are the same
-        padded = np.pad(planes, ((0, 0), (0, -height % multiple), (0, -width % multiple)))
-        answers = [
-            np.flip(self.dense(np.ascontiguousarray(np.flip(padded, axes))), axes) for axes in MIRRORED_AXES[:views]
-        ]
-        mean = np.mean(answers, axis=0)
-        return np.ascontiguousarray(mean[:, : -(-height // self.stride_px), : -(-width // self.stride_px)])
+        answers = [seen_turned(self.dense, planes, step_yx) for step_yx in MIRRORS[:views]]
+        return np.asarray(np.mean(answers, axis=0))
 
     def refined(
         self, maps: NDArray[np.float32], detail: NDArray[np.float32], *, crf: str, dense_crf: DenseCrf = DENSE
