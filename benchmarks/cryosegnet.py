@@ -20,19 +20,17 @@ from typing import Any
 
 import numpy as np
 
-from cryopick.geometry.selection import SelectionSettings, select
 from cryopick.geometry.units import Length
 from cryopick.io.images import write_micrograph
 from cryopick.io.labels import Labels
 from cryopick.pickers.cryosegnet import CryoSegNetPicker
 from cryopick.processing.mask_generation import point_grid
-from cryopick.simulation.micrograph import SimulatedMicrograph
 from cryopick.simulation.suite import suite_sets
 from cryopick.training.datasets import Dataset, open_dataset
 from cryopick.types import Micrograph, Picks
-from cryopick.workflows.evaluate import evaluate
 from cryopick.workflows.machine import describe_machine
-from cryopick.workflows.pick_one import junk_mask
+from cryopick.workflows.pick_in_memory import pick_in_memory
+from cryopick.workflows.score_summary import listed_diameter, score_summary, simulated_labels
 
 PARTS = ("real", "grid", "cost", "suite", "finetune", "overfit")
 STEPS: Mapping[str, Mapping[str, Any]] = {
@@ -93,39 +91,13 @@ def main() -> None:
 
 
 def run(picker: CryoSegNetPicker, micrographs: Sequence[Micrograph]) -> list[Picks]:
-    """What `cryopick pick` does with these micrographs: prepare, pick, one threshold for all."""
-    picker = picker.prepare(micrographs)
-    candidates = [picker.pick(micrograph) for micrograph in micrographs]
-    masks = [junk_mask(picks) for picks in candidates]
-    settings = SelectionSettings()
-    everything = [
-        select(picks, settings, threshold=-np.inf, junk_mask=mask)
-        for picks, mask in zip(candidates, masks, strict=True)
-    ]
-    threshold = picker.choose_threshold(np.concatenate([picks.kept().score for picks in everything]))
-    return [
-        select(picks, settings, threshold=threshold, junk_mask=mask)
-        for picks, mask in zip(candidates, masks, strict=True)
-    ]
-
-
-def scored(picks: Sequence[Picks], labels: Mapping[str, Labels], diameter: Length) -> dict[str, float]:
-    scores = evaluate(picks, labels, diameter=diameter).main
-    return {
-        "f1": scores.counts.f1,
-        "precision": scores.counts.precision,
-        "recall": scores.counts.recall,
-        "average_precision": scores.average_precision,
-        "best_f1": scores.best_f1,
-        "picks_per_micrograph": float(np.mean([one.is_kept.sum() for one in picks])),
-    }
+    return pick_in_memory(picker, micrographs).picks
 
 
 def opened(path: Path) -> tuple[Dataset, list[Micrograph], dict[str, Labels], Length]:
     dataset = open_dataset(path).labelled()
     labels = {item.name: item.labels for item in dataset if item.labels is not None}
-    listed_px = float(np.median([one.diameter_px for one in labels.values() if one.diameter_px]))
-    return dataset, [item.read() for item in dataset], labels, Length(listed_px, listed_px, "px")
+    return dataset, [item.read() for item in dataset], labels, listed_diameter(labels)
 
 
 def real_sets(
@@ -137,12 +109,14 @@ def real_sets(
         prepared = replace(picker, diameter=given).prepare(micrographs)
         found[path.name] = {}
         for name, changes in STEPS.items():
-            found[path.name][name] = scored(run(replace(prepared, **changes), micrographs), labels, given)
+            found[path.name][name] = score_summary(
+                run(replace(prepared, **changes), micrographs), labels, diameter=given
+            )
             print(path.name, name, {key: round(value, 3) for key, value in found[path.name][name].items()}, flush=True)
             keep("real", found)
     for path in sorted(child for child in folder.iterdir() if child.is_dir()):
         _, micrographs, labels, given = opened(path)
-        found[path.name]["default, diameter measured"] = scored(run(picker, micrographs), labels, given)
+        found[path.name]["default, diameter measured"] = score_summary(run(picker, micrographs), labels, diameter=given)
         keep("real", found)
     return found
 
@@ -165,26 +139,17 @@ def grid_coverage(folder: Path) -> dict[str, float]:
     return found
 
 
-def labels_of(simulated: SimulatedMicrograph) -> Labels:
-    """Particles to be picked count; those half hidden or on junk are uncertain."""
-    return Labels(
-        xy_px=simulated.xy_px,
-        is_uncertain=~simulated.is_pickable,
-        diameter_px=float(np.median(simulated.diameter_px)) if len(simulated.diameter_px) else None,
-        micrograph_name=simulated.micrograph.name,
-    )
-
-
 def suite(picker: CryoSegNetPicker, levels: Sequence[str]) -> dict[str, dict[str, dict[str, float]]]:
     found: dict[str, dict[str, dict[str, float]]] = {}
     for one in suite_sets(levels=tuple(levels)):
         simulated = list(one.micrographs())
         diameter = Length(one.protein.diameter_angstrom, one.protein.diameter_angstrom, "A")
         micrographs = [each.micrograph for each in simulated]
-        truth = {each.micrograph.name: labels_of(each) for each in simulated}
+        truth = {each.micrograph.name: simulated_labels(each) for each in simulated}
         prepared = replace(picker, diameter=diameter).prepare(micrographs)
         found[one.name] = {
-            name: scored(run(replace(prepared, **STEPS[name]), micrographs), truth, diameter) for name in SUITE_STEPS
+            name: score_summary(run(replace(prepared, **STEPS[name]), micrographs), truth, diameter=diameter)
+            for name in SUITE_STEPS
         }
         print(one.name, {name: round(entry["f1"], 3) for name, entry in found[one.name].items()}, flush=True)
     return found
@@ -289,9 +254,9 @@ def finetuned(path: Path, *, steps: int) -> dict[str, Any]:
         )
         others = micrographs[1::2]
         truth = {micrograph.name: labels[micrograph.name] for micrograph in others}
-        before = scored(run(CryoSegNetPicker(diameter=given), others), truth, given)
+        before = score_summary(run(CryoSegNetPicker(diameter=given), others), truth, diameter=given)
         tuned = CryoSegNetPicker(diameter=given, weights=result.finetuning.training.weights)
-        after = scored(run(tuned, others), truth, given)
+        after = score_summary(run(tuned, others), truth, diameter=given)
     return {
         "teachers": result.teachers,
         "expected_f1_before": result.before,

@@ -15,14 +15,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cryopick.geometry.selection import SelectionSettings, select
 from cryopick.geometry.units import Length
 from cryopick.io.coordinates import write_picks
 from cryopick.io.images import write_micrograph
@@ -31,15 +30,15 @@ from cryopick.pickers.general import GeneralPicker
 from cryopick.processing.probability import expected_scores
 from cryopick.simulation.crops import CropGenerator, CropRanges
 from cryopick.simulation.ideal import ideal_detection
-from cryopick.simulation.micrograph import SimulatedMicrograph
 from cryopick.simulation.recipe import DirtRanges, Recipe
 from cryopick.simulation.suite import suite_sets
 from cryopick.training.datasets import open_dataset
 from cryopick.types import Micrograph, Picks
-from cryopick.workflows.evaluate import Evaluation, evaluate
 from cryopick.workflows.finetune import finetune
 from cryopick.workflows.machine import describe_machine
+from cryopick.workflows.pick_in_memory import PickedInMemory, pick_in_memory
 from cryopick.workflows.pick_one import junk_mask
+from cryopick.workflows.score_summary import listed_diameter, score_summary, simulated_labels
 
 PARTS = ("real", "finetune", "suite", "junk", "cost")
 OF_REAL_SETS = ("real", "finetune")
@@ -80,41 +79,23 @@ def main() -> None:
 # ------------------------------------------------------------------------------------------------------- measuring
 
 
-def run(picker: GeneralPicker, micrographs: list[Micrograph], diameter: Length | None) -> tuple[list[Picks], float]:
-    """What `cryopick pick` does with these micrographs: prepare, pick, one threshold for all; picks and threshold."""
-    picker = replace(picker, diameter=diameter).prepare(micrographs)
-    candidates = [picker.pick(micrograph) for micrograph in micrographs]
-    masks = [junk_mask(picks) for picks in candidates]
-    everything = [
-        select(picks, SelectionSettings(), threshold=-np.inf, junk_mask=mask)
-        for picks, mask in zip(candidates, masks, strict=True)
-    ]
-    threshold = picker.choose_threshold(np.concatenate([picks.kept().score for picks in everything]))
-    chosen = [
-        select(picks, SelectionSettings(), threshold=threshold, junk_mask=mask)
-        for picks, mask in zip(candidates, masks, strict=True)
-    ]
-    return chosen, threshold
+def run(picker: GeneralPicker, micrographs: list[Micrograph], diameter: Length | None) -> PickedInMemory:
+    return pick_in_memory(replace(picker, diameter=diameter), micrographs)
 
 
-def summary(picker: GeneralPicker, evaluation: Evaluation, picks: list[Picks], threshold: float) -> dict[str, float]:
-    scores = evaluation.tolerances[0]
-    candidates = np.concatenate([one.score[one.is_kept | (one.reason == "below threshold")] for one in picks])
-    probability = picker.run_probabilities(candidates)
-    kept = probability[candidates >= np.float32(threshold)]
+def summary(found: PickedInMemory, labels: Mapping[str, Labels], diameter: Length) -> dict[str, float]:
+    """Scores, and what the picker itself expects of its picks."""
+    candidates = np.concatenate([one.kept().score for one in found.candidates])
+    probability = found.picker.run_probabilities(candidates)
+    kept = probability[candidates >= np.float32(found.threshold)]
     cut = float(kept.min()) if len(kept) else 2.0
     expected_precision, expected_recall, expected_f1 = expected_scores(probability, cut)
     return {
-        "f1": scores.counts.f1,
-        "precision": scores.counts.precision,
-        "recall": scores.counts.recall,
-        "average_precision": scores.average_precision,
-        "best_f1": scores.best_f1,
-        "threshold": threshold,
+        **score_summary(found.picks, labels, diameter=diameter),
+        "threshold": found.threshold,
         "expected_precision": expected_precision,
         "expected_recall": expected_recall,
         "expected_f1": expected_f1,
-        "picks_per_micrograph": float(np.mean([one.is_kept.sum() for one in picks])),
     }
 
 
@@ -124,16 +105,14 @@ def real_sets(picker: GeneralPicker, folder: Path) -> dict[str, dict[str, object
         dataset = open_dataset(path).labelled()
         micrographs = [item.read() for item in dataset]
         labels = {item.name: item.labels for item in dataset if item.labels is not None}
-        listed_px = float(np.median([one.diameter_px for one in labels.values() if one.diameter_px]))
-        given = Length(listed_px, listed_px, "px")
+        given = listed_diameter(labels)
         entry: dict[str, object] = {}
         for name, diameter in (("diameter given", given), ("diameter measured", None)):
-            picks, threshold = run(picker, micrographs, diameter)
-            result = evaluate(picks, labels, diameter=given)
-            entry[name] = summary(picker, result, picks, threshold)
-        kept = [one.kept() for one in picks]
+            run_found = run(picker, micrographs, diameter)
+            entry[name] = summary(run_found, labels, given)
+        kept = [one.kept() for one in run_found.picks]
         sizes = np.concatenate([one.diameter_px for one in kept])
-        entry["listed_diameter_px"] = listed_px
+        entry["listed_diameter_px"] = given.middle
         entry["measured_diameter_px"] = measured_px(picker, micrographs)
         entry["median_size_of_picks_px"] = float(np.median(sizes)) if len(sizes) else float("nan")
         found[path.name] = entry
@@ -177,8 +156,8 @@ def fine_tuned(picker: GeneralPicker, folder: Path, name: str) -> dict[str, floa
             micrographs = [item.read() for item in others]
             given = Length(others[0].labels.diameter_px, others[0].labels.diameter_px, "px")
             for when, one in (("before", picker), ("after", tuned)):
-                picks, _ = run(one, micrographs, given)
-                found[f"{path.name}, F1 {when}"] = evaluate(picks, labels, diameter=given).tolerances[0].counts.f1
+                picks = run(one, micrographs, given).picks
+                found[f"{path.name}, F1 {when}"] = score_summary(picks, labels, diameter=given)["f1"]
     return found
 
 
@@ -190,16 +169,6 @@ def measured_px(picker: GeneralPicker, micrographs: list[Micrograph]) -> float:
     return prepared.diameter.middle_px(sample[0].pixel_size_angstrom)
 
 
-def labels_of(simulated: SimulatedMicrograph) -> Labels:
-    """Particles to be picked count; those half hidden or on junk are uncertain."""
-    return Labels(
-        xy_px=simulated.xy_px,
-        is_uncertain=~simulated.is_pickable,
-        diameter_px=float(np.median(simulated.diameter_px)) if len(simulated.diameter_px) else None,
-        micrograph_name=simulated.micrograph.name,
-    )
-
-
 def suite(picker: GeneralPicker) -> dict[str, dict[str, float]]:
     found: dict[str, dict[str, float]] = {}
     for one in suite_sets():
@@ -207,9 +176,8 @@ def suite(picker: GeneralPicker) -> dict[str, dict[str, float]]:
         simulated = list(one.micrographs(imager, workers=2))
         diameter = Length(one.protein.diameter_angstrom, one.protein.diameter_angstrom, "A")
         micrographs = [each.micrograph for each in simulated]
-        picks, threshold = run(picker, micrographs, diameter)
-        truth = {each.micrograph.name: labels_of(each) for each in simulated}
-        entry = summary(picker, evaluate(picks, truth, diameter=diameter), picks, threshold)
+        truth = {each.micrograph.name: simulated_labels(each) for each in simulated}
+        entry = summary(run(picker, micrographs, diameter), truth, diameter)
         entry["ideal_f1"] = float(np.mean([ideal_detection(each, [imager], workers=2).f1 for each in simulated]))
         found[one.name] = entry
         print(f"{one.name}: F1 {entry['f1']:.3f}, ideal {entry['ideal_f1']:.3f}", flush=True)
@@ -229,7 +197,7 @@ def junk(picker: GeneralPicker, *, count: int = 40) -> dict[str, float]:
     inside = total = both = either = 0
     for index in range(count):
         crop = generator.crop(index)
-        picks, _ = run(picker, [Micrograph(crop.image)], Length(20.0, 20.0, "px"))
+        picks = run(picker, [Micrograph(crop.image)], Length(20.0, 20.0, "px")).picks
         kept = picks[0].kept()
         column, row = np.rint(kept.xy_px).astype(int).T.clip(0, crop.junk.shape[0] - 1)
         inside += int(crop.junk[row, column].sum())

@@ -119,7 +119,7 @@ PRESETS: Mapping[str, Preset] = {
             precision="bf16-mixed",
             workers=1,
         ),
-        about="second stage of the shipped U-Net, with --start and the weights of `small`: about 20 minutes on 2 CPU cores",
+        about="second stage of the shipped U-Net, with --start and the weights of `small`: 20 minutes on 2 CPU cores",
     ),
     "paper": Preset(
         task=UNetTask(
