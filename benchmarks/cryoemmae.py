@@ -29,14 +29,17 @@ from cryopick.simulation.suite import SUITE_PROTEINS, SuiteSet, suite_sets
 from cryopick.training.datasets import open_dataset
 from cryopick.types import Micrograph, Picks
 from cryopick.workflows.machine import describe_machine
+from cryopick.workflows.pick_in_memory import pick_in_memory
 from cryopick.workflows.score_summary import listed_diameter, score_summary, simulated_labels
 from cryopick.workflows.train import plan_training, train_picker
 
 PARTS = ("real", "self", "stability", "clusters", "cut", "curve", "species", "cost")
 STABILITY_PROTEINS = ("globular", "ring", "barrel", "membrane")
 """Families of the suite that one network each is trained on; other molecules of the family than the suite's."""
-SHORT = {"steps": 400, "warmup_steps": 40, "validate_every": 400, "checkpoint_every": 400}
 STARTS = ("shipped", "random")
+STEPS = {"shipped": 400, "random": 200}
+"""By first weights. Trainings from random ones are compared with each other, at a size that many of them can have."""
+TASKS = {"shipped": {}, "random": {"probe_crops": 192, "calibration_crops": 64}}
 
 
 def main() -> None:
@@ -47,17 +50,20 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, help="checkpoint instead of the shipped one")
     parser.add_argument("--parts", nargs="*", default=list(PARTS), choices=PARTS)
     parser.add_argument("--level", default="easy", help="level of the simulated suite that is tested on")
+    parser.add_argument(
+        "--families", nargs="*", default=list(STABILITY_PROTEINS), help="training proteins of stability"
+    )
     parser.add_argument("--train-only", action="store_true", help="train what the parts need, measure later")
     args = parser.parse_args()
     args.output.mkdir(parents=True, exist_ok=True)
     path = args.output / "cryoemmae.json"
-    found: dict[str, object] = json.loads(path.read_text()) if path.exists() else {}
-    found["machine"] = str(describe_machine())
     picker = CryoEmmaePicker(weights=args.weights)
     measures = {
         "real": lambda: real_sets(picker, args.real),
         "self": lambda: trained_on_real(args.real, args.runs, is_measured=not args.train_only),
-        "stability": lambda: stability(args.runs, args.level, is_measured=not args.train_only),
+        "stability": lambda: stability(
+            args.runs, args.level, args.families, earlier(path).get("stability"), is_measured=not args.train_only
+        ),
         "clusters": lambda: cluster_numbers(picker, args.real, args.level),
         "cut": lambda: cuts(picker),
         "curve": lambda: training_sizes(args.real, args.runs, args.level, is_measured=not args.train_only),
@@ -69,23 +75,24 @@ def main() -> None:
             continue
         result = measures[name]()
         if not args.train_only:
-            found[name] = result
-            # after every part, so that an interrupted measurement keeps what it has
+            # after every part, so that an interrupted measurement keeps what it has; other parts may run beside it
+            found = {**earlier(path), "machine": str(describe_machine()), name: result}
             path.write_text(json.dumps(found, indent=1) + "\n")
             (args.output / "cryoemmae.md").write_text(as_markdown(found))
             print(json.dumps(result, indent=1), flush=True)
 
 
+def earlier(path: Path) -> dict[str, object]:
+    """What was measured before."""
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
 # ------------------------------------------------------------------------------------------------------- measuring
 
 
-def run(picker: CryoEmmaePicker, micrographs: Sequence[Micrograph], diameter: Length | None) -> list[Picks]:
+def run(picker: CryoEmmaePicker, micrographs: Sequence[Micrograph], diameter: Length) -> list[Picks]:
     """What `cryopick pick` does with these micrographs: prepare, pick, one threshold for all."""
-    picker = replace(picker, diameter=diameter).prepare(micrographs)
-    candidates = [picker.pick(micrograph) for micrograph in micrographs]
-    everything = [select(picks, SelectionSettings(), threshold=-np.inf) for picks in candidates]
-    threshold = picker.choose_threshold(np.concatenate([picks.kept().score for picks in everything]))
-    return [select(picks, SelectionSettings(), threshold=threshold) for picks in candidates]
+    return pick_in_memory(replace(picker, diameter=diameter), micrographs).picks
 
 
 def real_set(picker: CryoEmmaePicker, path: Path) -> dict[str, float]:
@@ -135,14 +142,14 @@ def trained(folder: Path, images: Sequence[Path], diameter: Length, *, start: st
     start : first weights, of `STARTS`
     """
     if not (folder / "weights.safetensors").exists():
-        began = time.perf_counter()
+        began, steps = time.perf_counter(), STEPS[start]
         plan = plan_training(
             "cryoemmae",
             data=str(images[0].parent),
             preset="small",
             data_settings={"diameter": diameter},
-            task={"first_weights": start},
-            training=SHORT,
+            task={"first_weights": start, **TASKS[start]},
+            training={"steps": steps, "warmup_steps": 40, "validate_every": steps, "checkpoint_every": steps},
         )
         train_picker(plan, folder, micrographs=images, resume=True)
         print(f"{folder.name}: {time.perf_counter() - began:.0f} s", flush=True)
@@ -193,15 +200,24 @@ def molecule(family: str, diameter_angstrom: float, pixel_size_angstrom: float, 
     return SpecimenImager(Specimen(volume, diameter_angstrom), pixel_size_angstrom)
 
 
-def stability(runs: Path, level: str, *, is_measured: bool) -> dict[str, object]:
-    """Four networks, each trained on five micrographs of another protein, on all eight proteins of the suite."""
+def stability(
+    runs: Path, level: str, families: Sequence[str], known: object, *, is_measured: bool
+) -> dict[str, object]:
+    """Networks, each trained on five micrographs of another protein, on all eight proteins of the suite.
+
+    Parameters
+    ----------
+    families : to train on now
+    known : what was measured before; scores of other families stay
+    """
     pickers = {}
-    for family in STABILITY_PROTEINS:
+    for family in families:
         paths, diameter = simulated_images(runs, family, 5)
         pickers[family] = trained(runs / f"stability-{family}", paths, diameter, start="random")
     if not is_measured:
         return {}
-    scores = suite_scores(pickers, level)
+    scores: dict[str, dict[str, float]] = dict(known["f1"]) if isinstance(known, dict) else {}
+    scores |= suite_scores(pickers, level)
     means = [one["mean"] for one in scores.values()]
     return {"level": level, "spread": max(means) - min(means), "f1": scores}
 
@@ -314,15 +330,28 @@ def species_mixture(picker: CryoEmmaePicker, *, count: int = 2) -> dict[str, obj
 
 
 def cost(picker: CryoEmmaePicker, *, repeats: int = 3) -> dict[str, float]:
-    """Seconds to pick one 4096 x 4096 micrograph of particles of 108 px, after a first one that loads everything."""
+    """Of one 4096 x 4096 micrograph full of particles of 108 px, after a first one that loads everything.
+
+    Seconds on the clock, and seconds of all cores together.
+    """
     rng = np.random.default_rng(0)
     picker = replace(picker, diameter=Length(108, 108, "px"))
-    micrograph = Micrograph(rng.normal(size=(4096, 4096)).astype(np.float32))
-    picker.pick(micrograph)
-    start = time.perf_counter()
+    pixels = rng.normal(size=(4096, 4096)).astype(np.float32)
+    y, x = np.mgrid[-54:55, -54:55]
+    disc = 0.5 * (np.hypot(x, y) <= 54)
+    for top in range(20, 3900, 160):
+        for left in range(20, 3900, 160):
+            pixels[top : top + 109, left : left + 109] -= disc
+    micrograph = Micrograph(pixels)
+    count = len(picker.pick(micrograph))
+    clock, cpu = time.perf_counter(), time.process_time()
     for _ in range(repeats):
         picker.pick(micrograph)
-    return {"seconds_per_4096": (time.perf_counter() - start) / repeats}
+    return {
+        "candidates": count,
+        "seconds_per_4096": (time.perf_counter() - clock) / repeats,
+        "cpu_seconds_per_4096": (time.process_time() - cpu) / repeats,
+    }
 
 
 # --------------------------------------------------------------------------------------------------------- writing

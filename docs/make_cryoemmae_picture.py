@@ -18,11 +18,11 @@ from cryopick.pickers.cryoemmae import CryoEmmaePicker
 from cryopick.simulation.suite import suite_sets
 from cryopick.workflows.pick_one import overview_jpeg
 
-MAPS = ("particle evidence", "latent clusters", "latent component 1")
+MAPS = ("latent component 1", "latent component 2", "latent clusters", "particle evidence")
 
 
 def draw(target: Path, *, family: str = "barrel") -> None:
-    """The micrograph with its picks, and three maps, side by side."""
+    """The micrograph with its picks, and four maps, side by side."""
     import cv2
 
     one = next(each for each in suite_sets(levels=("easy",)) if each.protein.family == family)
@@ -32,7 +32,7 @@ def draw(target: Path, *, family: str = "barrel") -> None:
     picks = picker.pick(simulated.micrograph)
     kept = select(picks, SelectionSettings(), threshold=picker.choose_threshold(picks.score)).kept()
     picture = cv2.imdecode(np.frombuffer(overview_jpeg(simulated.micrograph.pixels), np.uint8), cv2.IMREAD_GRAYSCALE)
-    figure, axes = plt.subplots(1, 4, figsize=(13, 3.5), constrained_layout=True)
+    figure, axes = plt.subplots(1, 5, figsize=(15, 3.3), constrained_layout=True)
     scale = picture.shape[1] / simulated.micrograph.shape_yx[1]
     axes[0].imshow(picture, cmap="gray")
     for x, y in kept.xy_px * scale:
