@@ -39,7 +39,7 @@ STABILITY_PROTEINS = ("globular", "ring", "barrel", "membrane")
 STARTS = ("shipped", "random")
 STEPS = {"shipped": 400, "random": 200}
 """By first weights. Trainings from random ones are compared with each other, at a size that many of them can have."""
-TASKS = {"shipped": {}, "random": {"probe_crops": 192, "calibration_crops": 64}}
+TASKS = {"shipped": {"probe_crops": 320}, "random": {"probe_crops": 192, "calibration_crops": 64}}
 
 
 def main() -> None:
@@ -53,6 +53,7 @@ def main() -> None:
     parser.add_argument(
         "--families", nargs="*", default=list(STABILITY_PROTEINS), help="training proteins of stability"
     )
+    parser.add_argument("--starts", nargs="*", default=list(STARTS), choices=STARTS, help="first weights of self")
     parser.add_argument("--train-only", action="store_true", help="train what the parts need, measure later")
     args = parser.parse_args()
     args.output.mkdir(parents=True, exist_ok=True)
@@ -60,7 +61,9 @@ def main() -> None:
     picker = CryoEmmaePicker(weights=args.weights)
     measures = {
         "real": lambda: real_sets(picker, args.real),
-        "self": lambda: trained_on_real(args.real, args.runs, is_measured=not args.train_only),
+        "self": lambda: trained_on_real(
+            args.real, args.runs, args.starts, earlier(path).get("self"), is_measured=not args.train_only
+        ),
         "stability": lambda: stability(
             args.runs, args.level, args.families, earlier(path).get("stability"), is_measured=not args.train_only
         ),
@@ -160,12 +163,21 @@ def images_of(path: Path) -> list[Path]:
     return sorted(p for p in path.iterdir() if p.suffix in (".png", ".jpg", ".mrc"))
 
 
-def trained_on_real(folder: Path, runs: Path, *, is_measured: bool) -> dict[str, dict[str, dict[str, float]]]:
-    """Networks adapted to, or trained on nothing but, five unlabelled micrographs of a set, measured on all of it."""
-    found: dict[str, dict[str, dict[str, float]]] = {start: {} for start in STARTS}
-    for name in ("apoferritin", "bgal10017"):
-        images, diameter = images_of(folder / name)[:5], diameter_of(folder / name)
-        for start in STARTS:
+def trained_on_real(
+    folder: Path, runs: Path, starts: Sequence[str], known: object, *, is_measured: bool
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Networks adapted to, or trained on nothing but, five unlabelled micrographs of a set, measured on all of it.
+
+    Parameters
+    ----------
+    starts : first weights, of `STARTS`
+    known : what was measured before; scores of other first weights stay
+    """
+    found: dict[str, dict[str, dict[str, float]]] = dict(known) if isinstance(known, dict) else {}
+    for start in starts:
+        found[start] = {}
+        for name in ("apoferritin", "bgal10017"):
+            images, diameter = images_of(folder / name)[:5], diameter_of(folder / name)
             picker = trained(runs / f"{name}-5-{start}", images, diameter, start=start)
             if is_measured:
                 found[start][name] = real_set(picker, folder / name)
@@ -364,8 +376,12 @@ def as_markdown(found: dict[str, object]) -> str:
         lines += _real_table("shipped weights", part)
     part = found.get("self")
     if isinstance(part, dict):
-        lines += _real_table("shipped weights adapted to five unlabelled micrographs of the set", part["shipped"])
-        lines += _real_table("trained on five unlabelled micrographs of the set alone", part["random"])
+        titles = {
+            "shipped": "shipped weights adapted to five unlabelled micrographs of the set",
+            "random": "trained on five unlabelled micrographs of the set alone",
+        }
+        for start, rows in part.items():
+            lines += _real_table(titles[start], rows)
     part = found.get("stability")
     if isinstance(part, dict):
         lines += [f"Suite, level {part['level']}; F1 by protein of the five training micrographs:", ""]

@@ -32,6 +32,7 @@ FIRST_COUNT = 3
 """The refinement starts with so many clusters."""
 CUT_FACTOR = 0.5
 """Of the cut with the highest expected F1; this and `minimum_threshold` suit the simulated suite best."""
+EMPTIER_RUN_THRESHOLD = 0.5
 SAME_PARTICLE_DIAMETERS = 0.4
 """Picks of two species closer than this part of the larger diameter are one particle; the likelier one stays."""
 
@@ -219,8 +220,14 @@ class CryoEmmaePicker(ChoosesByExpectedF1):
         return self.cut_at(scores, factor=CUT_FACTOR, smallest=self.minimum_threshold)
 
     def cut_at(self, scores: NDArray[np.float32], *, factor: float, smallest: float) -> float:
-        """The score at `factor` times the cut with the highest expected F1, a probability of at least `smallest`."""
+        """The score at `factor` times the cut with the highest expected F1, a probability of at least `smallest`.
+
+        Of a run with fewer particles among its candidates than simulation has, only what is more likely right than
+        wrong is kept: dirt as large as a particle is rare, but there it is most of what looks like one.
+        """
         probability = self.run_probabilities(scores)
+        if float(probability.sum()) < 0.999 * float(scores.sum()):
+            smallest = max(smallest, EMPTIER_RUN_THRESHOLD)
         kept = scores[probability >= max(factor * threshold_for_f1(probability), smallest)]
         return float(kept.min()) if len(kept) else 1.0
 

@@ -13,9 +13,9 @@ from cryopick.processing.probability import Calibration, logit
 
 RINGS = ((0.0, 1), (0.12, 6), (0.25, 10), (0.38, 12), (0.5, 14), (0.68, 18))
 """Radius in diameters and number of places of each ring that vectors are averaged over, from the middle to outside."""
-HIDDEN_UNITS = 24
+HIDDEN_UNITS, PERCEPTRONS = 24, 4
+"""Several perceptrons from different random weights, of which the mean counts: one alone depends on them."""
 COMPONENTS = 8
-SEED = 0
 ADAPTING_ROUNDS = 3
 ADAPTING_WEIGHT = 2.0
 """How much more than the probe the micrograph's own particles say about the order of its candidates."""
@@ -63,7 +63,7 @@ def describe(
 
 @dataclass(frozen=True, eq=False)
 class Probe:
-    """A small perceptron over `describe`: particles may be solid or hollow, so one direction does not do.
+    """Small perceptrons over `describe`: particles may be solid or hollow, so one direction does not do.
 
     Parameters
     ----------
@@ -201,17 +201,22 @@ def fit_probe_weights(features: NDArray[np.float32], is_right: NDArray[np.bool_]
     components = _components(features, width)
     seen = seen_through(components, features)
     middle, spread = seen.mean(axis=0), seen.std(axis=0) + np.float32(1e-6)
-    network = MLPClassifier(
-        (HIDDEN_UNITS,), alpha=0.1, learning_rate_init=2e-3, batch_size=min(512, 1 + len(features) // 16),
-        max_iter=25, early_stopping=True, n_iter_no_change=4, random_state=SEED,
-    )  # fmt: skip
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        network.fit((seen - middle) / spread, is_right)
-    hidden = (network.coefs_[0] / spread[:, None]).astype(np.float32)
-    bias = (network.intercepts_[0] - middle @ hidden).astype(np.float32)
-    out = network.coefs_[1][:, 0].astype(np.float32)
-    return Probe(components, hidden, bias, out, float(network.intercepts_[1][0]), Calibration.none())
+    networks = []
+    for seed in range(PERCEPTRONS):
+        network = MLPClassifier(
+            (HIDDEN_UNITS,), alpha=0.1, learning_rate_init=2e-3, batch_size=min(512, 1 + len(features) // 16),
+            max_iter=25, early_stopping=True, n_iter_no_change=4, random_state=seed,
+        )  # fmt: skip
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            networks.append(network.fit((seen - middle) / spread, is_right))
+    # the mean of their outputs is that of one perceptron with all their units
+    hidden = np.concatenate([one.coefs_[0] for one in networks], axis=1) / spread[:, None]
+    bias = np.concatenate([one.intercepts_[0] for one in networks]) - middle @ hidden
+    out = np.concatenate([one.coefs_[1][:, 0] for one in networks]) / len(networks)
+    out_bias = float(np.mean([one.intercepts_[1][0] for one in networks]))
+    weights = hidden.astype(np.float32), bias.astype(np.float32), out.astype(np.float32)
+    return Probe(components, *weights, out_bias, Calibration.none())
 
 
 def _components(features: NDArray[np.float32], width: int) -> NDArray[np.float32]:

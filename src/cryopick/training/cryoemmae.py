@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -351,9 +350,9 @@ class CryoEmmaeTrainable:
         )
 
         mean, std = self.standard
-        emae: MaskedAutoencoder = deepcopy(network)  # type: ignore[assignment] # the encoder changes its number format
+        emae: MaskedAutoencoder = network  # type: ignore[assignment]
         device = str(next(network.parameters()).device)
-        encoder = Encoder.loaded(emae, mean=mean, std=std, device=device, precision="auto")
+        encoder = Encoder.loaded(emae, mean=mean, std=std, device=device, precision="float32")
         mode = self.task.preprocessing
         windows = self.draw(np.random.default_rng(5), count=CLUSTERED_WINDOWS, first_crop=0)
         to_fit = simulated_references(
