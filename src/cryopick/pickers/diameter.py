@@ -143,7 +143,7 @@ def fit_working_diameter(model: HeatmapModel, micrographs: Sequence[Micrograph],
 
 
 def decoy_share(model: HeatmapModel, micrographs: Sequence[Micrograph], working: Length) -> float:
-    """Expected particles on micrographs turned negative, over those on the micrographs, summed over a few.
+    """Expected particles on micrographs turned negative, over those on the micrographs: the median of a few.
 
     A micrograph with its contrast turned holds the same noise but no dark particles, so it shows what the network makes
     of noise alone: about 1 where there is nothing, near 0 where there are particles, however faint. (Hollow particles
@@ -154,13 +154,13 @@ def decoy_share(model: HeatmapModel, micrographs: Sequence[Micrograph], working:
     J. Elias, S. Gygi, Nature Methods 4, 2007, 207: decoys, of another kind, in another field.
     """
     few = np.unique(np.linspace(0, len(micrographs) - 1, FIT_MICROGRAPHS).round().astype(int))
-    found = decoys = 0.0
+    shares = []
     for micrograph in (micrographs[i] for i in few):
         diameter_px = float(np.mean(working.to_px(micrograph.pixel_size_angstrom)))
         negative = replace(micrograph, pixels=-micrograph.pixels)
-        found += float(_scores(model, micrograph, diameter_px=diameter_px).sum())
-        decoys += float(_scores(model, negative, diameter_px=diameter_px).sum())
-    return decoys / max(found, 1e-6)
+        found, decoys = (_scores(model, one, diameter_px=diameter_px).sum() for one in (micrograph, negative))
+        shares.append(decoys / max(found, 1e-6))
+    return float(np.median(shares))  # one micrograph of ice grains must not speak for the run
 
 
 def _most_confident(

@@ -21,7 +21,7 @@ class ChoosesByExpectedF1:
     default_threshold: ClassVar[float] = 0.4
     minimum_threshold: ClassVar[float] = 0.3
     """Never chosen lower, so that a run of empty micrographs yields none."""
-    empty_decoy_share: ClassVar[float] = 0.5
+    empty_decoy_share: ClassVar[float] = 0.4
     """From this share of decoys on, a run may be empty, and its own share of right candidates decides."""
     decoy_share: float | None = None
     """Picks expected on the negatives of a run's micrographs over those on them, for pickers that measure it."""
