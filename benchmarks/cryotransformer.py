@@ -17,7 +17,6 @@ import argparse
 import csv
 import json
 import resource
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -62,6 +61,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results"))
     parser.add_argument("--weights", type=Path, help="checkpoint instead of the shipped one")
     parser.add_argument("--parts", nargs="*", default=PARTS[:6], choices=PARTS)
+    parser.add_argument("--folder", type=Path, default=Path("runs/cryotransformer-overfit"), help="of the part overfit")
     parser.add_argument("--steps", type=int, default=100, help="of each training of the ablations")
     parser.add_argument("--ingredients", nargs="*", default=list(INGREDIENTS), choices=INGREDIENTS)
     parser.add_argument("--backbones", nargs="*", default=list(BACKBONES), choices=BACKBONES)
@@ -78,7 +78,7 @@ def main() -> None:
         "suite": lambda: suite(picker),
         "cost": lambda: cost(picker),
         "attention": lambda: attention(picker, Path("docs/images/cryotransformer_attention.png")),
-        "overfit": overfit,
+        "overfit": lambda: overfit(args.folder),
         "ingredients": lambda: ingredients(args.steps, args.ingredients),
         "backbones": lambda: backbones(args.steps, args.backbones),
         "denoising": lambda: denoising(args.steps),
@@ -524,13 +524,16 @@ OVERFIT_TASK = {
     "validation_images": 2,
     "augment": False,
 }
-OVERFIT_TRAINING = {"steps": 1800, "learning_rate": 1.5e-4, "validate_every": 100, "checkpoint_every": 600}
+OVERFIT_TRAINING = {"steps": 250, "learning_rate": 3e-4, "validate_every": 50, "checkpoint_every": 100}
 """Changes of the preset `paper`; everything else, matching and losses among it, is as there."""
 
 
-def overfit() -> Iterator[dict[str, dict[str, float]]]:
+def overfit(folder: Path) -> dict[str, dict[str, float]]:
     """The `paper` preset at reduced size learns two simulated micrographs by heart: its scores on them as it learns,
-    and at last the picks of `cryotransformer` with the trained weights on the two."""
+    and at last the picks of `cryotransformer` with the trained weights on the two.
+
+    `folder` keeps micrographs and training; a training that was interrupted goes on.
+    """
     from cryopick.training.loop import WEIGHTS_FILE, train
 
     recipe = recipe_with("clean", size="384x384", pixel_size_angstrom=2.5, dose="60")
@@ -539,33 +542,33 @@ def overfit() -> Iterator[dict[str, dict[str, float]]]:
     )
     settings = SimulationSettings(diameter_angstrom=(240.0, 240.0), seed=3, recipe=replace(recipe, layout=layout))
     preset = find_preset(NAME, "paper").changed(task=OVERFIT_TASK, training=OVERFIT_TRAINING)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        simulate(folder / "set", settings, count=2)
-        dataset = open_dataset(folder / "set").labelled()
-        train(make_trainable(NAME, preset.task, train=dataset, validation=dataset), preset.training, folder / "trained")
-        losses = {int(row["step"]): row for row in _rows(folder / "trained" / "loss.csv")}
-        found = {
-            f"step {row['step']}": {
-                "loss": float(losses[int(row["step"])]["loss"]),
-                "average_precision": float(row["score"]),
-                "best_f1": float(row["best_f1"]),
-            }
-            for row in _rows(folder / "trained" / "validation.csv")
+    simulate(folder / "set", settings, count=2)
+    dataset = open_dataset(folder / "set").labelled()
+    trainable = make_trainable(NAME, preset.task, train=dataset, validation=dataset)
+    trained_to = folder / "trained"
+    train(trainable, preset.training, trained_to, resume=True)
+    losses = {int(row["step"]): row for row in _rows(trained_to / "loss.csv")}
+    found = {
+        f"step {row['step']}": {
+            "loss": float(losses[int(row["step"])]["loss"]),
+            "average_precision": float(row["score"]),
+            "best_f1": float(row["best_f1"]),
         }
-        labels = {item.name: item.labels for item in dataset if item.labels is not None}
-        diameter = Length(240.0, 240.0, "A")
-        trained_picker = CryoTransformerPicker(weights=folder / "trained" / WEIGHTS_FILE)
-        done = run(trained_picker, [item.read() for item in dataset], diameter)
-        scores = evaluate(done.picks, labels, diameter=diameter).main
-        found["picked with the trained weights"] = {
-            "particles": sum(len(one.xy_px) for one in labels.values()),
-            "f1": scores.counts.f1,
-            "precision": scores.counts.precision,
-            "recall": scores.counts.recall,
-            "average_precision": scores.average_precision,
-        }
-    yield found
+        for row in _rows(trained_to / "validation.csv")
+    }
+    labels = {item.name: item.labels for item in dataset if item.labels is not None}
+    diameter = Length(240.0, 240.0, "A")
+    trained_picker = CryoTransformerPicker(weights=trained_to / WEIGHTS_FILE)
+    done = run(trained_picker, [item.read() for item in dataset], diameter)
+    scores = evaluate(done.picks, labels, diameter=diameter).main
+    found["picked with the trained weights"] = {
+        "particles": sum(len(one.xy_px) for one in labels.values()),
+        "f1": scores.counts.f1,
+        "precision": scores.counts.precision,
+        "recall": scores.counts.recall,
+        "average_precision": scores.average_precision,
+    }
+    return found
 
 
 def _rows(path: Path) -> list[dict[str, str]]:

@@ -4,7 +4,9 @@ Some things differ from `DetrForObjectDetection` as it stands (transformers 5.23
 otherwise. The outputs of all decoder layers are taken before the final layer norm and each is normalised on its own;
 there, with auxiliary losses, the normalised output feeds the next layer. Stages 2 to 4 of the backbone learn; there,
 the whole of it is frozen. Initial weights are Xavier-random, as the article says, with the frozen norms of the backbone
-set from a first batch: with mean 0 and variance 1 a random ResNet-152 multiplies its signal by millions.
+set from a first batch: with mean 0 and variance 1 a random ResNet-152 multiplies its signal by millions. The queries,
+which are no weights of a layer, start standard normal, as in DETR: Xavier's rule would make them almost equal (standard
+deviation 0.05), and equal queries all answer for the same particles.
 """
 
 from __future__ import annotations
@@ -96,6 +98,7 @@ class DetectionTransformer(nn.Module):
         for parameter in self.detr.parameters():
             if parameter.dim() > 1:
                 nn.init.xavier_uniform_(parameter)
+        nn.init.normal_(self.detr.model.query_position_embeddings.weight)
 
     def forward(self, images: Tensor, mask: Tensor | None = None) -> list[tuple[Tensor, Tensor]]:
         """Logits (b, q, 2) and boxes (b, q, 4) of every decoder layer, the last one last.
