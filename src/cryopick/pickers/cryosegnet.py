@@ -15,6 +15,7 @@ from cryopick.geometry.units import Length
 from cryopick.pickers.cryosegnet_map import (
     PARTICLE_PX,
     PEAK_BLUR,
+    WORKING_FACTOR,
     ParticleMapper,
     load_mapper,
     map_peaks,
@@ -143,7 +144,8 @@ class CryoSegNetPicker(ChoosesByExpectedF1):
 
     def prepare(self, micrographs: Sequence[Micrograph]) -> Self:
         """Measure the diameter on a few micrographs of the run unless it is given, and fit the working scale."""
-        from cryopick.pickers.diameter import WORKING_FACTOR, estimate_diameter, fit_working_diameter
+        from cryopick.pickers.diameter import WORKING_FACTOR as MEASURING_FACTOR
+        from cryopick.pickers.diameter import estimate_diameter, fit_working_diameter
         from cryopick.pickers.general import load_model
 
         if not micrographs:
@@ -159,7 +161,9 @@ class CryoSegNetPicker(ChoosesByExpectedF1):
             size = WORKING_FACTOR * diameter.middle
             working = Length(size, size, diameter.unit)
             return replace(self, diameter=diameter, working_diameter=working, measured=str(estimate))
-        return replace(self, working_diameter=fit_working_diameter(eye, micrographs, self.diameter))
+        fitted = fit_working_diameter(eye, micrographs, self.diameter)
+        size = fitted.middle * WORKING_FACTOR / MEASURING_FACTOR  # this network likes its particles smaller
+        return replace(self, working_diameter=Length(size, size, fitted.unit))
 
     def pick(self, micrograph: Micrograph) -> Picks:
         """All candidates of one micrograph, best first; `maps` holds each step's picture.
@@ -245,8 +249,8 @@ class CryoSegNetPicker(ChoosesByExpectedF1):
         return _picks(micrograph, xy_px, score, sizes, scale=scale, maps=pictures)
 
     def _filters(self, sam: LoadedSam, *, particle_px: float) -> GeneratorSettings:
-        """What the generator drops: left to the score where that is calibrated, else as published."""
-        is_scored = sam.score is not None and self.postprocessing == "corrected"
+        """What the generator drops: as published; of the compact model hardly any, as its predicted IoUs are lower."""
+        is_scored = sam.score is not None and self.postprocessing != "published"
         filters = CALIBRATED_FILTERS if is_scored else GeneratorSettings()
         given = {
             name: getattr(self, name) for name in ("predicted_iou", "stability") if getattr(self, name) is not None
