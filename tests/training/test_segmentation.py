@@ -24,6 +24,7 @@ from cryopick.training.segmentation_crf import (
     judged_crop,
     pixel_matrix,
     ranked,
+    told,
 )
 from cryopick.training.segmentation_losses import published_loss, segmentation_loss, weight_of_sparse
 from cryopick.training.segmentation_targets import MapSampler, crop_example, painted, shares
@@ -278,6 +279,20 @@ def test_the_truth_as_an_answer_gives_no_wrong_pick_and_finds_all_that_can_be_to
     assert curve.recall[-1] > 0.75  # hidden particles are not in the map, small ones can be too close for picks
     matrix = sum((pixel_matrix(truth, one) for truth, one in zip(truths, crops, strict=True)), ConfusionMatrix.empty(2))
     assert matrix.iou[1] == 1
+
+
+def test_where_labels_may_miss_particles_believed_unlabelled_candidates_tell_nothing(crops):
+    source = SimulatedCrops(crop_px=128, far_scale_share=0.0, seed=5, count=0)
+    number = max(range(len(crops)), key=lambda i: len(crops[i].xy_px))
+    answer = crop_example(source.crop(number + 1), stride_px=2).target  # the truth
+    half = replace(crops[number], xy_px=crops[number].xy_px[::2])
+    _, all_right = told(answer, crops[number])
+    assert all_right.mean() > 0.9
+    _, right = told(answer, half)
+    assert right.mean() < 0.7
+    scores, right = told(answer, replace(half, is_complete=False))
+    assert right[scores > 0.5].all()
+    assert right.sum() > 0
 
 
 def test_a_network_is_calibrated_for_every_head_and_crf_on_labelled_micrographs(simulated):

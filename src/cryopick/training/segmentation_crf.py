@@ -29,7 +29,7 @@ from cryopick.processing.scale import network_planes
 from cryopick.simulation.crops import Crop, CropGenerator, CropRanges
 from cryopick.simulation.recipe import LayoutRanges, Recipe
 from cryopick.training.calibrating import fit_calibration
-from cryopick.training.segmentation_losses import segmentation_loss, weight_of_sparse
+from cryopick.training.segmentation_losses import OWN_BELIEF, segmentation_loss, weight_of_sparse
 from cryopick.training.segmentation_targets import Example, MapSampler, crop_example
 from cryopick.training.simulated_crops import SimulatedCrops
 from cryopick.training.trainable import Preset, TrainSettings
@@ -358,6 +358,7 @@ class Judged:
     is_particle, is_counted : (h / stride, w / stride) truth, and where it counts
     xy_px : (n, 2) particles, working pixels
     tolerance_px : a quarter of a diameter
+    is_complete : False where unlabelled places may hold particles
     """
 
     planes: NDArray[np.float32]
@@ -366,6 +367,7 @@ class Judged:
     xy_px: NDArray[np.float64]
     tolerance_px: float
     stride_px: int
+    is_complete: bool = True
 
 
 def judged_crop(crop: Crop, *, stride_px: int) -> Judged:
@@ -378,7 +380,8 @@ def judged_crop(crop: Crop, *, stride_px: int) -> Judged:
 
 def _judged(example: Example, xy_px: NDArray[np.float64], tolerance_px: float, stride_px: int) -> Judged:
     is_particle = particle_map(example.target) > 0.5
-    return Judged(example.planes, is_particle, example.weight > 0.5, xy_px, tolerance_px, stride_px)
+    is_counted = example.weight > 0.5
+    return Judged(example.planes, is_particle, is_counted, xy_px, tolerance_px, stride_px, example.is_complete)
 
 
 def judged_dataset(dataset: Dataset, *, crop_px: int, stride_px: int) -> Iterator[Judged]:
@@ -393,7 +396,8 @@ def judged_dataset(dataset: Dataset, *, crop_px: int, stride_px: int) -> Iterato
         target = shares(whole.classes[:height, :width], stride_px=stride_px)
         out = shares(whole.is_out[:height, :width].astype(np.uint8), stride_px=stride_px)[1]
         planes = network_planes(whole.image[:height, :width], particle_px=particle_px)
-        example = Example(planes, np.zeros((1, 1, 1), np.float32), target, 1 - out)
+        is_complete = sampler.items[index].is_complete
+        example = Example(planes, np.zeros((1, 1, 1), np.float32), target, 1 - out, is_complete)
         yield _judged(example, whole.xy_px, 0.25 * particle_px, stride_px)
 
 
@@ -424,20 +428,28 @@ def pixel_matrix(probability: NDArray[np.float32], truth: Judged) -> ConfusionMa
     return ConfusionMatrix.of(truth.is_particle[truth.is_counted], found[truth.is_counted], classes=2)
 
 
+def told(probability: NDArray[np.float32], truth: Judged) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Scores of the candidates of a map, and whether each is right.
+
+    Where labels may miss particles, unlabelled candidates that the network believes in are left out, as from the loss.
+    """
+    outcomes = ranked(probability, truth)
+    is_told = outcomes.is_paired | (truth.is_complete | (outcomes.score <= OWN_BELIEF))
+    return np.asarray(outcomes.score[is_told], np.float64), np.asarray(outcomes.is_paired[is_told])
+
+
 def calibrated_on(network: nn.Module, examples: list[Judged]) -> dict[str, dict[str, list[list[float]]]]:
     """Calibration knots by head and CRF: each combination's scores mean something else."""
     found: dict[str, dict[str, list[list[float]]]] = {}
     for head in network.head_names:  # type: ignore[union-attr]
         model = as_model(network, head=head)
-        outcomes: dict[str, list[RankedOutcomes]] = {crf: [] for crf in CRFS}
+        outcomes: dict[str, list[tuple[NDArray[np.float64], NDArray[np.bool_]]]] = {crf: [] for crf in CRFS}
         for one in examples:
             maps = model.maps(one.planes)
             for crf in CRFS:
-                outcomes[crf].append(ranked(model.refined(maps, one.planes[0], crf=crf), one))
+                outcomes[crf].append(told(model.refined(maps, one.planes[0], crf=crf), one))
         found[head] = {
-            crf: fit_calibration(
-                np.concatenate([one.score for one in each]), np.concatenate([one.is_paired for one in each])
-            ).to_list()
+            crf: fit_calibration(*(np.concatenate(column) for column in zip(*each, strict=True))).to_list()
             for crf, each in outcomes.items()
         }
     return found
