@@ -386,7 +386,7 @@ def as_markdown(found: dict[str, object]) -> str:
     if isinstance(part, dict):
         lines += [f"Suite, level {part['level']}; F1 by protein of the five training micrographs:", ""]
         lines += _table("trained on", part["f1"])
-        lines += ["", f"Spread of the means: {part['spread']:.3f}", ""]
+        lines += ["", f"Spread of the means of {len(part['f1'])} networks: {part['spread']:.3f}", ""]
     part = found.get("clusters")
     if isinstance(part, dict):
         lines += ["Number of clusters of the last refinement, suite; 0: the training set's four alone:", ""]
