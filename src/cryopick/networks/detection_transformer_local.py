@@ -149,8 +149,8 @@ class ProposalNetwork(nn.Module):
     """The convolutional part: (b, in_channels, h, w) to (b, `DENSE_PLANES` + tokens, h / 4, w / 4).
 
     Planes: proposals, then the heat maps of `HeatmapUNet` folded to stride 4, then the tokens. A proposal is an
-    objectness logit, an offset x and y in input pixels, and a log size. It starts as what the heat maps say at its place
-    and is corrected by what one-to-one matching teaches.
+    objectness logit, an offset x and y in input pixels, and a log size. It starts as what the heat maps say at its
+    place and is corrected by what one-to-one matching teaches.
     """
 
     def __init__(self, *, in_channels: int, widths: tuple[int, int, int], depths: tuple[int, int, int]) -> None:

@@ -24,8 +24,8 @@ OVERVIEW_PX = 768
 MASK_SUFFIXES = (".png", ".mrc", ".tif", ".tiff")
 
 JUNK_PROBABILITY = 0.3
-"""From this probability of junk on nothing is picked. On simulated crops with much carbon and ice the masks overlap with
-the truth better than at 0.5 and no particle beside them is lost; lower ones cost particles near real carbon."""
+"""From this probability of junk on nothing is picked. On simulated crops with much carbon and ice the masks overlap
+with the truth better than at 0.5 and no particle beside them is lost; lower ones cost particles near real carbon."""
 
 
 @dataclass(frozen=True, kw_only=True)
