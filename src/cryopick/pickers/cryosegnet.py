@@ -103,6 +103,9 @@ class CryoSegNetPicker(ChoosesByExpectedF1):
     device: Annotated[str, "auto, cpu, cuda or cuda:N"] = "auto"
     precision: Annotated[str, "auto, float32 or bfloat16; auto takes bfloat16 where the hardware has it"] = "auto"
 
+    decoy_share: Annotated[
+        float | None, "picks expected on the negatives of the micrographs over those on them; measured by the run"
+    ] = None
     measured: Annotated[str, "what the measurement of the diameter found; filled in by the run"] = ""
 
     def __post_init__(self) -> None:
@@ -143,9 +146,9 @@ class CryoSegNetPicker(ChoosesByExpectedF1):
     # ------------------------------------------------------------------------------------------------------- picking
 
     def prepare(self, micrographs: Sequence[Micrograph]) -> Self:
-        """Measure the diameter on a few micrographs of the run unless it is given, and fit the working scale."""
+        """Measure on a few micrographs what is not given: diameter, working scale, share of decoys."""
         from cryopick.pickers.diameter import WORKING_FACTOR as MEASURING_FACTOR
-        from cryopick.pickers.diameter import estimate_diameter, fit_working_diameter
+        from cryopick.pickers.diameter import decoy_share, estimate_diameter, fit_working_diameter
         from cryopick.pickers.general import load_model
 
         if not micrographs:
@@ -153,17 +156,24 @@ class CryoSegNetPicker(ChoosesByExpectedF1):
         if self.diameter is not None and (self._mapper().view.is_squeezed or self.working_diameter is not None):
             return self
         eye = load_model(None, device=self.device, precision=self.precision)
-        if self.diameter is None:
+        diameter, measured = self.diameter, self.measured
+        if diameter is None:
             estimate = estimate_diameter(eye, micrographs)
             if estimate is None:
                 return replace(self, measured="nothing looks like a particle at any size; --diameter searches for one")
-            diameter = estimate.diameter
-            size = WORKING_FACTOR * diameter.middle
-            working = Length(size, size, diameter.unit)
-            return replace(self, diameter=diameter, working_diameter=working, measured=str(estimate))
-        fitted = fit_working_diameter(eye, micrographs, self.diameter)
-        size = fitted.middle * WORKING_FACTOR / MEASURING_FACTOR  # this network likes its particles smaller
-        return replace(self, working_diameter=Length(size, size, fitted.unit))
+            diameter, measured = estimate.diameter, str(estimate)
+            size = MEASURING_FACTOR * diameter.middle
+            seen = Length(size, size, diameter.unit)
+        else:
+            seen = fit_working_diameter(eye, micrographs, diameter)
+        size = seen.middle * WORKING_FACTOR / MEASURING_FACTOR  # this network likes its particles smaller
+        return replace(
+            self,
+            diameter=diameter,
+            working_diameter=Length(size, size, seen.unit),
+            decoy_share=decoy_share(eye, micrographs, seen),
+            measured=measured,
+        )
 
     def pick(self, micrograph: Micrograph) -> Picks:
         """All candidates of one micrograph, best first; `maps` holds each step's picture.
