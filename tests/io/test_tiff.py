@@ -162,3 +162,20 @@ def test_we_see_the_tiff_that_relion_writes_as_the_mrc_it_came_from(tmp_path, dt
 def test_a_blank_compressed_image_is_read(tmp_path):
     tifffile.imwrite(tmp_path / "m.tif", np.zeros((2000, 3000), "u1"), compression="zstd")
     assert read_micrograph(tmp_path / "m.tif").shape_yx == (2000, 3000)
+
+
+def test_pages_that_point_back_at_one_another_are_named_as_damage(tmp_path):
+    path = tmp_path / "m.tif"
+    with tifffile.TiffWriter(path) as writer:
+        for _ in range(2):
+            writer.write(np.ones((20, 30), "u1"), metadata=None)
+    with tifffile.TiffFile(path) as file:
+        first, second = (page.offset for page in file.pages)
+        tag_count = len(file.pages[1].tags)
+    content = bytearray(path.read_bytes())
+    after_tags = second + 2 + 12 * tag_count  # where a page says where the next one is; 0 for none
+    assert content[after_tags : after_tags + 4] == bytes(4)
+    content[after_tags : after_tags + 4] = first.to_bytes(4, "little")
+    path.write_bytes(content)
+    with pytest.raises(FormatError, match="points back"):
+        probe_image(path)

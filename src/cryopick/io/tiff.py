@@ -6,6 +6,7 @@ the orientation tag says (RELION manual, Conventions). Pixel values are kept as 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -129,16 +130,28 @@ def _decode(path: Path, *, with_pixels: bool) -> tuple[ImageInfo, NDArray[Any] |
         raise FormatError(f"{path}: the TIFF file is damaged or of an unknown kind ({error}); convert it") from error
 
 
+def _pages(path: Path, file: Any) -> Iterator[Any]:
+    """The pages of a file; in a damaged one the last may point back at the first, without end."""
+    seen: set[int] = set()
+    for page in file.pages:
+        if page.offset in seen:
+            raise FormatError(
+                f"{path}: the TIFF file is damaged: page {len(seen)} points back to an earlier one; copy it again"
+            )
+        seen.add(page.offset)
+        yield page
+
+
 def _describe(path: Path, file: Any) -> ImageInfo:
     page = file.pages[0]
     shape_yx = (int(page.imagelength), int(page.imagewidth))
     require_plausible_shape(path, shape_yx)
     is_eer = int(page.compression) in _EER_COMPRESSIONS
     if is_eer:
-        n_frames = len(file.pages)
+        n_frames = sum(1 for _ in _pages(path, file))
         return ImageInfo(path=path, format="EER", kind="movie", shape_yx=shape_yx, dtype="uint8", n_frames=n_frames)
     # Thumbnails and reduced levels have another size; ImageJ files keep many frames behind one page.
-    n_frames = sum(1 for other in file.pages if (other.imagelength, other.imagewidth) == shape_yx)
+    n_frames = sum(1 for other in _pages(path, file) if (other.imagelength, other.imagewidth) == shape_yx)
     frames_of_series = int(file.series[0].size) // (shape_yx[0] * shape_yx[1] * int(page.samplesperpixel))
     n_frames = max(n_frames, frames_of_series, int(page.imagedepth))
     warnings: tuple[str, ...] = ()
