@@ -309,7 +309,7 @@ def overfit(picture: Path, *, steps: int) -> dict[str, float]:
             table = list(csv.DictReader(stream))
     draw_curve(table, picture)
     losses = [float(row["loss"]) for row in table]
-    return {"steps": steps, "first_loss": losses[0], "last_loss": float(np.mean(losses[-3:]))}
+    return {"steps": len(losses), "first_loss": losses[0], "last_loss": float(np.mean(losses[-3:]))}
 
 
 def draw_curve(table: Sequence[Mapping[str, str]], path: Path) -> None:
