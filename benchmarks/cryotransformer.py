@@ -29,7 +29,6 @@ from scipy.spatial import cKDTree
 
 from cryopick.geometry.selection import SelectionSettings, select
 from cryopick.geometry.units import Length
-from cryopick.io.labels import Labels
 from cryopick.metrics.detection import match_picks, precision_recall_curve, rank_outcomes
 from cryopick.pickers.cryotransformer import CryoTransformerPicker, load_set_model
 from cryopick.pickers.cryotransformer_local import NOMINAL_PARTICLE_PX, LocalSetModel
@@ -44,6 +43,7 @@ from cryopick.types import Micrograph, Picks
 from cryopick.workflows.evaluate import evaluate
 from cryopick.workflows.machine import describe_machine
 from cryopick.workflows.pick_one import junk_mask
+from cryopick.workflows.score_summary import simulated_labels
 from cryopick.workflows.simulate import SimulationSettings, simulate
 from cryopick.workflows.simulate_recipe import recipe_with
 
@@ -310,7 +310,7 @@ def suite(picker: CryoTransformerPicker) -> Iterator[dict[str, dict[str, float]]
         simulated = list(one.micrographs())
         diameter = Length(one.protein.diameter_angstrom, one.protein.diameter_angstrom, "A")
         done = run(picker, [each.micrograph for each in simulated], diameter)
-        labels = {each.micrograph.name: labels_of(each) for each in simulated}
+        labels = {each.micrograph.name: simulated_labels(each) for each in simulated}
         counts = evaluate(done.picks, labels, diameter=diameter).main.counts
         diameter_px = one.protein.diameter_angstrom / one.protein.pixel_size_angstrom
         found[one.name] = {
@@ -321,15 +321,6 @@ def suite(picker: CryoTransformerPicker) -> Iterator[dict[str, dict[str, float]]
             "threshold": done.threshold,
         }
         yield dict(found)
-
-
-def labels_of(simulated: SimulatedMicrograph) -> Labels:
-    return Labels(
-        xy_px=simulated.xy_px,
-        is_uncertain=~simulated.is_pickable,
-        diameter_px=float(np.median(simulated.diameter_px)) if len(simulated.diameter_px) else None,
-        micrograph_name=simulated.micrograph.name,
-    )
 
 
 def cost(picker: CryoTransformerPicker) -> dict[str, float]:

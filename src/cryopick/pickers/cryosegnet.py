@@ -79,8 +79,8 @@ class CryoSegNetPicker(ChoosesByExpectedF1):
     ] = None
     segmenter: Annotated[
         Literal["none", "sam"],
-        "none: maxima of the U-Net's map are the picks; sam: Segment Anything cuts particles out of the map. Not the "
-        "default until the compact one is trained for long enough to help",
+        "none: maxima of the U-Net's map are the picks; sam: Segment Anything cuts particles out of the map, "
+        "which on real micrographs finds no more of them",
     ] = "none"
     prompts: Annotated[
         Literal["peaks", "grid"], "where Segment Anything is asked: maxima of the map, or the published point grid"
@@ -191,9 +191,9 @@ class CryoSegNetPicker(ChoosesByExpectedF1):
         if working is None and not mapper.view.is_squeezed:  # nothing particle-like at any size
             return _picks(micrograph)
         diameter_px = None if working is None else working.middle_px(micrograph.pixel_size_angstrom)
-        planes, scale, denoised = mapper.view.show(micrograph.pixels, diameter_px=diameter_px)
+        denoised, scale = mapper.view.show(micrograph.pixels, diameter_px=diameter_px)
         if diameter_px is None or mapper.view.is_squeezed:
-            maps = mapper.maps(planes)
+            maps = mapper.maps(denoised[None])
         else:
             maps = mapper.mean_maps(micrograph.pixels, diameter_px=diameter_px)
         pictures = {DENOISED_MAP: denoised, PARTICLE_MAP: maps[0]}

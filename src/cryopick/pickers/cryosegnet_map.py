@@ -82,10 +82,8 @@ class View:
             return network_planes(working, particle_px=PARTICLE_PX)
         return denoised_plane(working)[None]
 
-    def show(
-        self, pixels: NDArray[np.float32], *, diameter_px: float | None
-    ) -> tuple[NDArray[np.float32], ScaleMap, NDArray[np.float32]]:
-        """A micrograph as the network sees it.
+    def show(self, pixels: NDArray[np.float32], *, diameter_px: float | None) -> tuple[NDArray[np.float32], ScaleMap]:
+        """A micrograph denoised, for people; what the `published` network sees is the same.
 
         Parameters
         ----------
@@ -94,19 +92,15 @@ class View:
 
         Returns
         -------
-        planes : (c, h', w')
+        denoised : (h', w') float32 in [0, 1]
         scale : maps coordinates between the picture and the stored pixels
-        denoised : (h', w') float32 in [0, 1], for people
         """
         if self.is_squeezed:
-            squeezed, scale = squeeze_published(pixels, side_px=self.side_px)
-            return squeezed[None], scale, squeezed
+            return squeeze_published(pixels, side_px=self.side_px)
         if diameter_px is None:
             raise ValueError("a picture at working scale needs the particle diameter")
         working, scale = resample(pixels, factor=PARTICLE_PX / diameter_px)
-        denoised = denoised_plane(working)
-        planes = denoised[None] if self.kind == "denoised" else self.planes(working)
-        return planes, scale, np.asarray(denoised / (2 * DENOISED_GAIN) + 0.5, np.float32)
+        return np.asarray(denoised_plane(working) / (2 * DENOISED_GAIN) + 0.5, np.float32), scale
 
 
 DENOISED_GAIN = 4.0
