@@ -142,6 +142,12 @@ def fit_working_diameter(model: HeatmapModel, micrographs: Sequence[Micrograph],
     return Length(size, size, given.unit)
 
 
+def evenly_taken(micrographs: Sequence[Micrograph], count: int) -> list[Micrograph]:
+    """At most `count` micrographs, spread over the run."""
+    few = np.unique(np.linspace(0, len(micrographs) - 1, count).round().astype(int))
+    return [micrographs[i] for i in few]
+
+
 def decoy_share(model: HeatmapModel, micrographs: Sequence[Micrograph], working: Length) -> float:
     """Expected particles on micrographs turned negative, over those on the micrographs: the median of a few.
 
@@ -153,9 +159,8 @@ def decoy_share(model: HeatmapModel, micrographs: Sequence[Micrograph], working:
     ----------
     J. Elias, S. Gygi, Nature Methods 4, 2007, 207: decoys, of another kind, in another field.
     """
-    few = np.unique(np.linspace(0, len(micrographs) - 1, FIT_MICROGRAPHS).round().astype(int))
     shares = []
-    for micrograph in (micrographs[i] for i in few):
+    for micrograph in evenly_taken(micrographs, FIT_MICROGRAPHS):
         diameter_px = float(np.mean(working.to_px(micrograph.pixel_size_angstrom)))
         negative = replace(micrograph, pixels=-micrograph.pixels)
         found, decoys = (_scores(model, one, diameter_px=diameter_px).sum() for one in (micrograph, negative))

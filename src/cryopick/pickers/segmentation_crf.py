@@ -136,12 +136,14 @@ class SegmentationCrfPicker(ChoosesByExpectedF1):
 
     def prepare(self, micrographs: Sequence[Micrograph]) -> Self:
         """Measure on a few micrographs what is not given: diameter, noise to be added, share of decoys."""
+        from cryopick.pickers.diameter import evenly_taken
+
         if not micrographs:
             return self
         sized = self._sized(micrographs)
         if sized.diameter is None or (sized.added_noise is not None and sized.decoy_share is not None):
             return sized
-        probes = [_middle(one, sized.diameter) for one in _spread(micrographs, PROBED_MICROGRAPHS)]
+        probes = [_middle(one, sized.diameter) for one in evenly_taken(micrographs, PROBED_MICROGRAPHS)]
         added_noise = sized._fitting_noise(probes) if sized.added_noise is None else sized.added_noise
         shown = replace(sized, added_noise=added_noise)
         return replace(shown, decoy_share=shown._decoy_share(probes))
@@ -276,11 +278,6 @@ class SegmentationCrfPicker(ChoosesByExpectedF1):
             device=self.device,
             precision=self.precision,
         )
-
-
-def _spread(micrographs: Sequence[Micrograph], count: int) -> list[Micrograph]:
-    few = np.unique(np.linspace(0, len(micrographs) - 1, count).round().astype(int))
-    return [micrographs[i] for i in few]
 
 
 def _middle(micrograph: Micrograph, diameter: Length | None) -> Micrograph:
