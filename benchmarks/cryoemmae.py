@@ -37,9 +37,8 @@ PARTS = ("real", "self", "stability", "clusters", "cut", "curve", "species", "co
 STABILITY_PROTEINS = ("globular", "ring", "barrel", "membrane")
 """Families of the suite that one network each is trained on; other molecules of the family than the suite's."""
 STARTS = ("shipped", "random")
-STEPS = {"shipped": 400, "random": 200}
-"""By first weights. Trainings from random ones are compared with each other, at a size that many of them can have."""
-TASKS = {"shipped": {"probe_crops": 320}, "random": {"probe_crops": 192, "calibration_crops": 64}}
+STEPS = {"shipped": 400, "random": 800}
+"""By first weights; of random ones as many as the preset `small` has. All else is as in that preset."""
 
 
 def main() -> None:
@@ -151,7 +150,7 @@ def trained(folder: Path, images: Sequence[Path], diameter: Length, *, start: st
             data=str(images[0].parent),
             preset="small",
             data_settings={"diameter": diameter},
-            task={"first_weights": start, **TASKS[start]},
+            task={"first_weights": start},
             training={"steps": steps, "warmup_steps": 40, "validate_every": steps, "checkpoint_every": steps},
         )
         train_picker(plan, folder, micrographs=images, resume=True)

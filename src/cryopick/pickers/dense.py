@@ -28,7 +28,7 @@ class DenseNetwork:
     channels : planes that it returns
     stride_px : image pixels per pixel of its output
     multiple_px : tiles start at multiples of it, so that its grids agree; the image is padded to one with zeros
-    tile_px : side of a tile
+    tile_px : largest side of a tile; an axis is cut into equal parts, because what is read around them is lost time
     halo_px : read around a tile; at least half the receptive field, so that tiles equal the whole
     """
 
@@ -67,17 +67,24 @@ class DenseNetwork:
         out: NDArray[np.float32] = np.empty(
             (self.channels, (height + pad_y) // self.stride_px, (width + pad_x) // self.stride_px), np.float32
         )
+        tile_yx = self._tile_side(padded.shape[1]), self._tile_side(padded.shape[2])
         with torch.inference_mode():
-            for top in range(0, padded.shape[1], self.tile_px):
-                for left in range(0, padded.shape[2], self.tile_px):
-                    self._fill_tile(padded, out, top=top, left=left)
+            for top in range(0, padded.shape[1], tile_yx[0]):
+                for left in range(0, padded.shape[2], tile_yx[1]):
+                    self._fill_tile(padded, out, top=top, left=left, tile_yx=tile_yx)
         return out[:, : -(-height // self.stride_px), : -(-width // self.stride_px)]
 
-    def _fill_tile(self, padded: Tensor, out: NDArray[np.float32], *, top: int, left: int) -> None:
+    def _tile_side(self, size: int) -> int:
+        count = -(-size // self.tile_px)
+        return -(-size // (count * self.multiple_px)) * self.multiple_px
+
+    def _fill_tile(
+        self, padded: Tensor, out: NDArray[np.float32], *, top: int, left: int, tile_yx: tuple[int, int]
+    ) -> None:
         import torch
 
         stride = self.stride_px
-        bottom, right = min(top + self.tile_px, padded.shape[1]), min(left + self.tile_px, padded.shape[2])
+        bottom, right = min(top + tile_yx[0], padded.shape[1]), min(left + tile_yx[1], padded.shape[2])
         read_top, read_left = max(top - self.halo_px, 0), max(left - self.halo_px, 0)
         tile = padded[:, read_top : bottom + self.halo_px, read_left : right + self.halo_px][None]
         tile = tile.to(self.device, dtype=torch.bfloat16 if self.is_bfloat16 else torch.float32)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from cryopick.geometry.selection import SelectionSettings, select
 from cryopick.geometry.units import Length
+from cryopick.pickers.expected_f1 import measured_decoy_share
 from cryopick.pickers.looks import ONE_LOOK
 from cryopick.processing.probability import expected_scores, threshold_for_f1
 from cryopick.types import Micrograph, Picks
@@ -149,23 +150,19 @@ def evenly_taken(micrographs: Sequence[Micrograph], count: int) -> list[Microgra
 
 
 def decoy_share(model: HeatmapModel, micrographs: Sequence[Micrograph], working: Length) -> float:
-    """Expected particles on micrographs turned negative, over those on the micrographs: the median of a few.
+    """`measured_decoy_share` of a network at its working size, on a few micrographs spread over the run."""
 
-    A micrograph with its contrast turned holds the same noise but no dark particles, so it shows what the network makes
-    of noise alone: about 1 where there is nothing, near 0 where there are particles, however faint. (Hollow particles
-    are dark both ways and reach 1 too.)
+    def scores_of(micrograph: Micrograph) -> NDArray[np.float64]:
+        return _scores(model, micrograph, diameter_px=float(np.mean(working.to_px(micrograph.pixel_size_angstrom))))
 
-    References
-    ----------
-    J. Elias, S. Gygi, Nature Methods 4, 2007, 207: decoys, of another kind, in another field.
-    """
-    shares = []
-    for micrograph in evenly_taken(micrographs, FIT_MICROGRAPHS):
-        diameter_px = float(np.mean(working.to_px(micrograph.pixel_size_angstrom)))
-        negative = replace(micrograph, pixels=-micrograph.pixels)
-        found, decoys = (_scores(model, one, diameter_px=diameter_px).sum() for one in (micrograph, negative))
-        shares.append(decoys / max(found, 1e-6))
-    return float(np.median(shares))  # one micrograph of ice grains must not speak for the run
+    return measured_decoy_share(scores_of, evenly_taken(micrographs, FIT_MICROGRAPHS))
+
+
+def middle_piece(micrograph: Micrograph, *, side_px: int) -> Micrograph:
+    """The middle of a micrograph, at most `side_px` wide and high."""
+    height, width = micrograph.shape_yx
+    top, left = max(0, (height - side_px) // 2), max(0, (width - side_px) // 2)
+    return replace(micrograph, pixels=micrograph.pixels[top : top + side_px, left : left + side_px])
 
 
 def _most_confident(
@@ -257,10 +254,7 @@ def _candidates(model: HeatmapModel, micrograph: Micrograph, *, diameter_px: flo
     """All candidates of the middle piece, `working_px` wide at working scale."""
     from cryopick.pickers.general import NOMINAL_PARTICLE_PX, picks_at_scale
 
-    height, width = micrograph.shape_yx
-    side = round(working_px * diameter_px / NOMINAL_PARTICLE_PX)
-    top, left = max(0, (height - side) // 2), max(0, (width - side) // 2)
-    piece = Micrograph(micrograph.pixels[top : top + side, left : left + side], name=micrograph.name)
+    piece = middle_piece(micrograph, side_px=round(working_px * diameter_px / NOMINAL_PARTICLE_PX))
     return picks_at_scale(model, piece, diameter_px=diameter_px, looks=ONE_LOOK)
 
 

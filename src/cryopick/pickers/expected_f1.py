@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
@@ -13,6 +15,7 @@ from cryopick.processing.probability import (
     threshold_for_f1,
     threshold_for_precision,
 )
+from cryopick.types import Micrograph
 
 
 class ChoosesByExpectedF1:
@@ -50,3 +53,29 @@ class ChoosesByExpectedF1:
             cut = float(probability[is_kept].min()) if is_kept.any() else 2.0
         kept = scores[probability >= cut]  # the probabilities rise with the scores
         return float(kept.min()) if len(kept) else 1.0
+
+
+def measured_decoy_share(
+    scores_of: Callable[[Micrograph], NDArray[np.floating]], micrographs: Sequence[Micrograph]
+) -> float:
+    """Expected particles on micrographs turned negative, over those on the micrographs: the median of a few.
+
+    A micrograph with its contrast turned holds the same noise but no dark particles, so it shows what a picker makes
+    of noise alone: about 1 where there is nothing, near 0 where there are particles, however faint. (Hollow particles
+    are dark both ways and reach 1 too.)
+
+    Parameters
+    ----------
+    scores_of : a micrograph to the probabilities of its candidates, thinned as picks are
+    micrographs : a few of the run
+
+    References
+    ----------
+    J. Elias, S. Gygi, Nature Methods 4, 2007, 207: decoys, of another kind, in another field.
+    """
+    shares = []
+    for micrograph in micrographs:
+        negative = replace(micrograph, pixels=-micrograph.pixels)
+        found, decoys = (float(scores_of(one).sum()) for one in (micrograph, negative))
+        shares.append(decoys / max(found, 1e-6))
+    return float(np.median(shares))  # one micrograph of ice grains must not speak for the run

@@ -30,6 +30,8 @@ STRIDE_PX = 2
 """Working pixels per pixel of the network's maps."""
 TARGET_RADIUS = 0.2
 """The centre map is the probability that a particle centre lies within this many diameters."""
+TILE_PX = 1536
+"""Largest side that the network sees at once: fewer and larger tiles read less twice, and hold more memory."""
 CANDIDATE_FLOOR = 0.02
 """Map values below it are never candidates; far below any useful threshold."""
 
@@ -179,6 +181,7 @@ def heatmap_model(
         channels=len(OUTPUTS),
         stride_px=STRIDE_PX,
         multiple_px=TOTAL_STRIDE_PX,
+        tile_px=TILE_PX,
     )
     return HeatmapModel(dense, calibration)
 

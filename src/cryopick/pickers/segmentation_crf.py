@@ -20,7 +20,7 @@ from cryopick.errors import SettingsError, WeightsError
 from cryopick.geometry.selection import SelectionSettings, select
 from cryopick.geometry.units import Length
 from cryopick.pickers.dense import PRECISIONS
-from cryopick.pickers.expected_f1 import ChoosesByExpectedF1
+from cryopick.pickers.expected_f1 import ChoosesByExpectedF1, measured_decoy_share
 from cryopick.pickers.registry import register_picker
 from cryopick.pickers.segmentation_maps import (
     CELLS_PER_DIAMETER,
@@ -146,7 +146,7 @@ class SegmentationCrfPicker(ChoosesByExpectedF1):
         probes = [_middle(one, sized.diameter) for one in evenly_taken(micrographs, PROBED_MICROGRAPHS)]
         added_noise = sized._fitting_noise(probes) if sized.added_noise is None else sized.added_noise
         shown = replace(sized, added_noise=added_noise)
-        return replace(shown, decoy_share=shown._decoy_share(probes))
+        return replace(shown, decoy_share=measured_decoy_share(lambda one: shown._quick_scores([one])[0], probes))
 
     def _sized(self, micrographs: Sequence[Micrograph]) -> Self:
         if self.diameter is not None:
@@ -172,15 +172,6 @@ class SegmentationCrfPicker(ChoosesByExpectedF1):
         best = max(kept, key=lambda noise: kept[noise])
         is_needed = kept[best] >= max(NOISE_GAIN * kept[0.0], FEWEST_PROBED)
         return best if is_needed else 0.0
-
-    def _decoy_share(self, probes: Sequence[Micrograph]) -> float:
-        """Expected particles on micrographs turned negative, over those on the micrographs: the median of a few.
-
-        A negative holds the same noise but no dark particles: see `cryopick.pickers.diameter.decoy_share`.
-        """
-        negatives = [replace(probe, pixels=-probe.pixels) for probe in probes]
-        found, decoys = ([float(one.sum()) for one in self._quick_scores(part)] for part in (probes, negatives))
-        return float(np.median(np.array(decoys) / np.maximum(found, 1e-6)))
 
     def _quick_scores(self, probes: Sequence[Micrograph]) -> list[NDArray[np.float32]]:
         """Of each micrograph's candidates, after selection, with one view and no CRF."""
