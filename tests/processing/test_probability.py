@@ -5,7 +5,7 @@ import pytest
 
 from cryopick.processing.probability import (
     adapted_to_emptier_run,
-    agreement_with_experts,
+    chance_to_be_marked,
     expected_scores,
     threshold_for_f1,
     threshold_for_precision,
@@ -91,9 +91,9 @@ def test_adapting_keeps_the_order():
 def test_people_leave_out_what_is_fainter_than_the_typical_particle():
     p = np.array([0.9, 0.9, 0.9, 0.3])
     typical = (3 * 0.81 + 0.09) / 3.0
-    assert agreement_with_experts(p) == pytest.approx([0.9, 0.9, 0.9, 0.3 * (0.3 / typical) ** 2])
+    assert chance_to_be_marked(p) == pytest.approx([1, 1, 1, (0.3 / typical) ** 2])
 
 
 def test_where_all_particles_are_faint_people_mark_them_all_the_same():
     p = np.full(20, 0.4)
-    assert agreement_with_experts(p) == pytest.approx(p)
+    assert chance_to_be_marked(p) == pytest.approx([1] * len(p))

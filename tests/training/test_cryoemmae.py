@@ -93,6 +93,17 @@ def test_a_batch_depends_on_its_random_numbers_alone_and_is_standardised():
     assert float(first["images"].std()) == pytest.approx(1, abs=0.1)
 
 
+def test_half_of_the_windows_are_simulated_where_trained_weights_adapt():
+    trainable = CryoEmmaeTrainable(CryoEmmaeTask())
+    trainable.__dict__["images"] = [np.full((90, 90), 7, np.float32)]
+    given, mixed = (
+        trainable.draw(np.random.default_rng(0), count=32, first_crop=0, is_mixed=is_mixed)
+        for is_mixed in (False, True)
+    )
+    assert (given == 7).all()
+    assert (mixed == 7).all(axis=(1, 2)).mean() == 0.5
+
+
 def test_published_windows_lie_side_by_side_and_each_is_seen_once_an_epoch():
     task = replace(CryoEmmaeTask(**TINY), windows="grid", batch_size=4, windows_per_crop=4)
     trainable = with_images(task, (128, 128), (130, 190))  # 4 and 4 windows

@@ -57,6 +57,10 @@ class Length:
         low_px, high_px = self.to_px(pixel_size_angstrom)
         return math.sqrt(low_px * high_px)
 
+    def times(self, factor: float) -> Length:
+        """The length or range, `factor` times as large."""
+        return Length(self.low * factor, self.high * factor, self.unit)
+
     def __str__(self) -> str:
         number = f"{self.low:g}-{self.high:g}" if self.is_range else f"{self.low:g}"
         return f"{number}{self.unit}"

@@ -235,13 +235,11 @@ class CryoEmmaePicker(ChoosesByExpectedF1):
         """Measure the diameter on a few micrographs of the run with the `general` network unless it is given."""
         if self.diameter is not None or self.species or not micrographs:
             return self
-        from cryopick.pickers.diameter import estimate_diameter
+        from cryopick.pickers.diameter import measured_diameter
         from cryopick.pickers.general import load_model as load_general
 
-        estimate = estimate_diameter(load_general(None, device=self.device), micrographs)
-        if estimate is None:
-            return replace(self, measured="nothing looks like a particle at any size; --diameter searches for one")
-        return replace(self, diameter=estimate.diameter, measured=str(estimate))
+        diameter, measured = measured_diameter(load_general(None, device=self.device), micrographs)
+        return replace(self, diameter=diameter, measured=measured)
 
     def pick(self, micrograph: Micrograph) -> Picks:
         """All candidates, best first; `maps` holds evidence, clusters and the first two components of the vectors."""

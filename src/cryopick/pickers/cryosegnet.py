@@ -15,7 +15,6 @@ from cryopick.geometry.units import Length
 from cryopick.pickers.cryosegnet_map import (
     PARTICLE_PX,
     PEAK_BLUR,
-    WORKING_FACTOR,
     ParticleMapper,
     load_mapper,
     map_peaks,
@@ -147,8 +146,7 @@ class CryoSegNetPicker(ChoosesByExpectedF1):
 
     def prepare(self, micrographs: Sequence[Micrograph]) -> Self:
         """Measure on a few micrographs what is not given: diameter, working scale, share of decoys."""
-        from cryopick.pickers.diameter import WORKING_FACTOR as MEASURING_FACTOR
-        from cryopick.pickers.diameter import decoy_share, estimate_diameter, fit_working_diameter
+        from cryopick.pickers.diameter import decoy_share, find_sizes
         from cryopick.pickers.general import load_model
 
         if not micrographs:
@@ -156,21 +154,13 @@ class CryoSegNetPicker(ChoosesByExpectedF1):
         if self.diameter is not None and (self._mapper().view.is_squeezed or self.working_diameter is not None):
             return self
         eye = load_model(None, device=self.device, precision=self.precision)
-        diameter, measured = self.diameter, self.measured
-        if diameter is None:
-            estimate = estimate_diameter(eye, micrographs)
-            if estimate is None:
-                return replace(self, measured="nothing looks like a particle at any size; --diameter searches for one")
-            diameter, measured = estimate.diameter, str(estimate)
-            size = MEASURING_FACTOR * diameter.middle
-            seen = Length(size, size, diameter.unit)
-        else:
-            seen = fit_working_diameter(eye, micrographs, diameter)
-        size = seen.middle * WORKING_FACTOR / MEASURING_FACTOR  # this network likes its particles smaller
+        diameter, seen, measured = find_sizes(eye, micrographs, self.diameter)
+        if seen is None:
+            return replace(self, measured=measured)
         return replace(
             self,
             diameter=diameter,
-            working_diameter=Length(size, size, seen.unit),
+            working_diameter=seen,
             decoy_share=decoy_share(eye, micrographs, seen),
             measured=measured,
         )

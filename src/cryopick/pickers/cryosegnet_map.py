@@ -27,8 +27,6 @@ PARTICLE_PX = 20.0
 """Diameter that particles are resampled to before the network sees them; not for the published view."""
 PAPER_SIDE_PX = 1024
 """Side of the square that the published program squeezes every micrograph into."""
-WORKING_FACTOR = 0.9
-"""Size that the network takes particles for, over their diameter."""
 PEAK_FLOOR = 0.05
 """Lower maxima of the map are never prompts; far below any useful threshold."""
 PEAK_BLUR = 0.15

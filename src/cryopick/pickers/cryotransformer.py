@@ -86,6 +86,9 @@ class CryoTransformerPicker(ChoosesByExpectedF1):
     device: Annotated[str, "auto, cpu, cuda or cuda:N"] = "auto"
     precision: Annotated[str, "auto, float32 or bfloat16; auto takes bfloat16 where the hardware has it"] = "auto"
 
+    decoy_share: Annotated[
+        float | None, "picks expected on the negatives of the micrographs over those on them; measured by the run"
+    ] = None
     measured: Annotated[str, "what the measurement of the diameter found; filled in by the run"] = ""
 
     def __post_init__(self) -> None:
@@ -95,22 +98,20 @@ class CryoTransformerPicker(ChoosesByExpectedF1):
             raise SettingsError(f"percentile is {self.percentile:g}, expected 0 to less than 100")
 
     def prepare(self, micrographs: Sequence[Micrograph]) -> Self:
-        """Measure the diameter on a few micrographs of the run unless it is given, and fit the working scale."""
-        from cryopick.pickers.diameter import estimate_diameter, fit_working_diameter
+        """Measure on a few micrographs what is not given: diameter, working scale, share of decoys."""
+        from cryopick.pickers.diameter import decoy_share, find_sizes
         from cryopick.pickers.general import load_model
 
         if not micrographs:
             return self
-        measuring = load_model(None, device=self.device, precision=self.precision)
-        if self.diameter is None:
-            estimate = estimate_diameter(measuring, micrographs)
-            if estimate is None:
-                return replace(self, measured="nothing looks like a particle at any size; --diameter searches for one")
-            diameter = estimate.diameter
-            return replace(self, diameter=diameter, working_diameter=diameter, measured=str(estimate))
-        if self.working_diameter is not None or self.diameter.is_range:
+        if self.diameter is not None and (self.working_diameter is not None or self.diameter.is_range):
             return self
-        return replace(self, working_diameter=fit_working_diameter(measuring, micrographs, self.diameter))
+        measuring = load_model(None, device=self.device, precision=self.precision)
+        diameter, working, measured = find_sizes(measuring, micrographs, self.diameter)
+        if working is None:
+            return replace(self, measured=measured)
+        decoys = decoy_share(measuring, micrographs, working)
+        return replace(self, diameter=diameter, working_diameter=working, decoy_share=decoys, measured=measured)
 
     @property
     def calibrated_share(self) -> float:

@@ -129,6 +129,24 @@ def estimate_diameter(model: HeatmapModel, micrographs: Sequence[Micrograph]) ->
     )
 
 
+def measured_diameter(model: HeatmapModel, micrographs: Sequence[Micrograph]) -> tuple[Length | None, str]:
+    """The diameter that `estimate_diameter` finds, if any, and a sentence about it for the run."""
+    estimate = estimate_diameter(model, micrographs)
+    if estimate is None:
+        return None, "nothing looks like a particle at any size; --diameter searches for one"
+    return estimate.diameter, str(estimate)
+
+
+def find_sizes(
+    model: HeatmapModel, micrographs: Sequence[Micrograph], given: Length | None
+) -> tuple[Length | None, Length | None, str]:
+    """The diameter, given or measured, the size at which `general` works, and a sentence about what was measured."""
+    if given is not None:
+        return given, fit_working_diameter(model, micrographs, given), ""
+    diameter, measured = measured_diameter(model, micrographs)
+    return diameter, None if diameter is None else diameter.times(WORKING_FACTOR), measured
+
+
 def fit_working_diameter(model: HeatmapModel, micrographs: Sequence[Micrograph], given: Length) -> Length:
     """The size, near a given one, at which the network is surest of what it sees.
 

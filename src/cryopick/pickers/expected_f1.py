@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from cryopick.processing.probability import (
     adapted_to_emptier_run,
-    agreement_with_experts,
+    chance_to_be_marked,
     threshold_for_f1,
     threshold_for_precision,
 )
@@ -48,7 +48,7 @@ class ChoosesByExpectedF1:
         if target_precision is not None:
             cut = threshold_for_precision(probability, target_precision)
         else:
-            agreement = agreement_with_experts(probability)
+            agreement = probability * chance_to_be_marked(scores)
             is_kept = (agreement >= threshold_for_f1(agreement)) & (probability >= self.minimum_threshold)
             cut = float(probability[is_kept].min()) if is_kept.any() else 2.0
         kept = scores[probability >= cut]  # the probabilities rise with the scores

@@ -232,20 +232,12 @@ class GeneralPicker(ChoosesByExpectedF1):
         return replace(sized, decoy_share=decoy_share(self._model(), micrographs, sized.working_diameter))
 
     def _sized(self, micrographs: Sequence[Micrograph]) -> Self:
-        from cryopick.pickers.diameter import WORKING_FACTOR, estimate_diameter, fit_working_diameter
+        from cryopick.pickers.diameter import find_sizes
 
-        if self.diameter is None:
-            estimate = estimate_diameter(self._model(), micrographs)
-            if estimate is None:
-                return replace(self, measured="nothing looks like a particle at any size; --diameter searches for one")
-            diameter = estimate.diameter
-            size = WORKING_FACTOR * diameter.middle
-            working = Length(size, size, diameter.unit)
-            return replace(self, diameter=diameter, working_diameter=working, measured=str(estimate))
-        if self.working_diameter is not None or self.diameter.is_range:
+        if self.diameter is not None and (self.working_diameter is not None or self.diameter.is_range):
             return self
-        fitted = fit_working_diameter(self._model(), micrographs, self.diameter)
-        return replace(self, working_diameter=fitted)
+        diameter, working, measured = find_sizes(self._model(), micrographs, self.diameter)
+        return replace(self, diameter=diameter, working_diameter=working, measured=measured)
 
     @property
     def calibrated_share(self) -> float:

@@ -151,14 +151,12 @@ class SegmentationCrfPicker(ChoosesByExpectedF1):
     def _sized(self, micrographs: Sequence[Micrograph]) -> Self:
         if self.diameter is not None:
             return self
-        from cryopick.pickers.diameter import estimate_diameter
+        from cryopick.pickers.diameter import measured_diameter
         from cryopick.pickers.general import load_model
 
         general = load_model(None, device=self.device, precision=self.precision)
-        estimate = estimate_diameter(general, micrographs)
-        if estimate is None:
-            return replace(self, measured="nothing looks like a particle at any size; give --diameter")
-        return replace(self, diameter=estimate.diameter, measured=str(estimate))
+        diameter, measured = measured_diameter(general, micrographs)
+        return replace(self, diameter=diameter, measured=measured)
 
     def _fitting_noise(self, probes: Sequence[Micrograph]) -> float:
         """The noise with which most picks would be kept, if they are many more than without.

@@ -127,21 +127,20 @@ def adapted_to_emptier_run(
     return adapted if found < share else np.asarray(probability, np.float64)
 
 
-def agreement_with_experts(probability: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Probability that a candidate is a particle and that a careful person would mark it.
+def chance_to_be_marked(probability: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Chance that a careful person would mark a candidate, if it is a particle.
 
     People mark what stands out as the other particles of the same micrographs do and leave out what is much fainter,
-    real or not. The chance of being marked is taken to be the square of the probability relative to that of the run's
-    typical particle (the power that suits both of two real sets best, of 0, 1 and 2); in a run where every particle is
-    faint nothing changes.
+    real or not. The chance is taken to be the square of the probability relative to that of the run's typical particle
+    (the power that suits both of two real sets best, of 0, 1 and 2); in a run where every particle is faint it is 1.
 
     Parameters
     ----------
-    probability : (n,) that each candidate of a run is a particle
+    probability : (n,) that each candidate of a run is a particle, by its looks alone: not lowered for a rarer one
     """
     p = np.asarray(probability, np.float64)
     total = float(p.sum())
     if total <= 0:
-        return p
+        return np.ones_like(p)
     typical = float((p * p).sum()) / total
-    return np.asarray(p * np.minimum(1.0, p / typical) ** 2)
+    return np.asarray(np.minimum(1.0, p / typical) ** 2)

@@ -210,13 +210,25 @@ class CryoEmmaeTrainable:
     # ------------------------------------------------------------------------------------------------------ windows
 
     def draw(
-        self, rng: np.random.Generator, *, count: int, first_crop: int, source: SimulatedCrops | None = None
+        self,
+        rng: np.random.Generator,
+        *,
+        count: int,
+        first_crop: int,
+        source: SimulatedCrops | None = None,
+        is_mixed: bool = False,
     ) -> NDArray[np.float32]:
-        """(count, 64, 64) windows in [0, 1], `windows_per_crop` of each image; turned and mirrored at random."""
+        """(count, 64, 64) windows in [0, 1], `windows_per_crop` of each image; turned and mirrored at random.
+
+        Parameters
+        ----------
+        first_crop, source : of simulated crops
+        is_mixed : every other image is a simulated crop although micrographs are given
+        """
         per_image = self.task.windows_per_crop
         windows = []
         for number in range(-(-count // per_image)):
-            if self.images:
+            if self.images and not (is_mixed and number % 2):
                 image = self.images[int(rng.integers(len(self.images)))]
             else:
                 image = self._crop_image(source or self.crops, first_crop + number)
@@ -277,6 +289,15 @@ class CryoEmmaeTrainable:
         shipped = load_checkpoint(find_weights(self.picker), picker=self.picker)
         return shipped if shipped.card.architecture == self.architecture() else None
 
+    @property
+    def is_adapting(self) -> bool:
+        """Whether weights that know simulation learn from micrographs.
+
+        Half of what they learn from is then simulation still: what their vectors mean is read off simulated particles,
+        which a network that forgot them would place elsewhere.
+        """
+        return self.first is not None
+
     def build_network(self) -> nn.Module:
         from cryopick.networks.masked_autoencoder import build_masked_autoencoder
 
@@ -289,7 +310,7 @@ class CryoEmmaeTrainable:
         """Biases, norms and tokens are not decayed; trained weights move slowly."""
         flat = [p for p in network.parameters() if max(p.shape) == p.numel()]
         matrices = [p for p in network.parameters() if max(p.shape) != p.numel()]
-        factor = 1.0 if self.first is None else ADAPTING_LR_FACTOR
+        factor = ADAPTING_LR_FACTOR if self.is_adapting else 1.0
         return [{"params": matrices, "lr_factor": factor}, {"params": flat, "weight_decay": 0.0, "lr_factor": factor}]
 
     def make_batch(self, index: int, rng: np.random.Generator) -> dict[str, Tensor]:
@@ -300,7 +321,8 @@ class CryoEmmaeTrainable:
         if self.task.windows == "grid" and self.images:
             windows = self.grid(index)
         else:
-            windows = self.draw(rng, count=size, first_crop=index * (size // self.task.windows_per_crop))
+            first_crop = index * (size // self.task.windows_per_crop)
+            windows = self.draw(rng, count=size, first_crop=first_crop, is_mixed=self.is_adapting)
         mean, std = self.standard
         order = rng.random((size, PATCHES), dtype=np.float32).argsort(axis=1)
         standard = (windows - np.float32(mean)) / np.float32(std)

@@ -15,12 +15,12 @@ from cryopick.metrics.detection import PrecisionRecallCurve, RankedOutcomes, pre
 from cryopick.networks.attention_unet import build_attention_unet
 from cryopick.pickers.cryosegnet_map import (
     PARTICLE_PX,
-    WORKING_FACTOR,
     ParticleMapper,
     View,
     map_peaks,
     particle_mapper,
 )
+from cryopick.pickers.diameter import WORKING_FACTOR
 from cryopick.processing.probability import Calibration
 from cryopick.processing.scale import ScaleMap
 from cryopick.processing.targets import disc_mask
