@@ -142,10 +142,10 @@ def evidence_of(vectors: NDArray[np.float32], stages: Sequence[Clusters]) -> NDA
     return np.asarray(total / len(stages), np.float32).reshape(vectors.shape[:2])
 
 
-def particle_cluster(labels: NDArray[np.intp], is_particle: NDArray[np.bool_], *, count: int) -> int:
-    """Which cluster is the particle, from cells whose truth is known (simulated ones, or a reference mask).
+def particle_cluster(labels: NDArray[np.intp], is_particle: NDArray[np.bool_], *, count: int) -> tuple[int, float]:
+    """Which cluster is the particle, and by what margin, from cells of known truth (simulated, or a reference mask).
 
-    The one whose share among particle cells exceeds its share among the others most.
+    The one whose share among particle cells exceeds its share among the others most; that is the margin.
 
     Raises
     ------
@@ -156,7 +156,8 @@ def particle_cluster(labels: NDArray[np.intp], is_particle: NDArray[np.bool_], *
         raise ValueError("cells of particles and others are needed to tell their clusters apart")
     inside = np.bincount(labels[is_particle], minlength=count) / is_particle.sum()
     outside = np.bincount(labels[~is_particle], minlength=count) / (~is_particle).sum()
-    return int(np.argmax(inside - outside))
+    best = int(np.argmax(inside - outside))
+    return best, float(inside[best] - outside[best])
 
 
 # -------------------------------------------------------------------------------------------------- smoothing the map

@@ -36,6 +36,9 @@ RIGHT_DIAMETERS, WRONG_DIAMETERS = 0.16, 0.32
 """The probe learns from candidates nearer to a particle's middle than the first, as particles, and farther than the
 second, as others; so that of candidates on one particle the middle one scores highest."""
 CLUSTERED_VECTORS = 60_000
+STARTS = 8
+JUDGED_STEP = 5
+"""Every so many cells of simulated images say which cluster is the particle's."""
 INNER_PX = 192
 """Three by three crops of the encoder: simulated crops of another side would waste part of a fourth."""
 SEARCHED_CROPS = 1024
@@ -173,6 +176,9 @@ def fit_clusters(
 ) -> Clusters:
     """k-means on the vectors of training windows; the particle's cluster is the one that simulated particles fall into.
 
+    Where k-means ends depends on where it starts. Of `STARTS` starts the one is kept whose particle cluster tells
+    simulated particles from the rest best.
+
     Parameters
     ----------
     windows : (n, s, s) of training images in [0, 1]
@@ -186,17 +192,21 @@ def fit_clusters(
     """
     codes = encoder.encode(encoder.standardized(windows))
     vectors = evenly(codes.reshape(-1, codes.shape[2]), CLUSTERED_VECTORS)
-    clusters = Clusters(fit_centres(vectors, count=count, seed=seed), 0)
-    labels, inside = [], []
+    cells, inside = [], []
     for one in truth:
         latent = encoder.dense(one.prepared.image)
-        labels.append(clusters.labels(smooth_map(latent.vectors).reshape(-1, latent.vectors.shape[2])))
-        inside.append(cells_of(one, latent).ravel())
-    try:
-        particle = particle_cluster(np.concatenate(labels), np.concatenate(inside), count=len(clusters.centres))
-    except ValueError as error:
-        raise TrainingError(f"the simulated references do not tell particles from the rest: {error}") from error
-    return Clusters(clusters.centres, particle)
+        cells.append(smooth_map(latent.vectors).reshape(-1, latent.vectors.shape[2])[::JUDGED_STEP])
+        inside.append(cells_of(one, latent).ravel()[::JUDGED_STEP])
+    known, is_particle = np.concatenate(cells), np.concatenate(inside)
+    found: list[tuple[float, Clusters]] = []
+    for start in range(STARTS):
+        clusters = Clusters(fit_centres(vectors, count=count, seed=seed + start), 0)
+        try:
+            particle, margin = particle_cluster(clusters.labels(known), is_particle, count=len(clusters.centres))
+        except ValueError as error:
+            raise TrainingError(f"the simulated references do not tell particles from the rest: {error}") from error
+        found.append((margin, Clusters(clusters.centres, particle)))
+    return max(found, key=lambda one: one[0])[1]
 
 
 def cells_of(one: Reference, latent: LatentMap) -> NDArray[np.bool_]:
