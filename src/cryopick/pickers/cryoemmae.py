@@ -32,7 +32,8 @@ FIRST_COUNT = 3
 """The refinement starts with so many clusters."""
 CUT_FACTOR = 0.5
 """Of the cut with the highest expected F1; this and `minimum_threshold` suit the simulated suite best."""
-EMPTIER_RUN_THRESHOLD = 0.5
+EMPTIER_RUN_THRESHOLD, MISSING_SHARE = 0.5, 0.5
+"""Smallest probability kept of a run in which so large a share of the particles that its scores promise is missing."""
 SAME_PARTICLE_DIAMETERS = 0.4
 """Picks of two species closer than this part of the larger diameter are one particle; the likelier one stays."""
 
@@ -222,12 +223,13 @@ class CryoEmmaePicker(ChoosesByExpectedF1):
     def cut_at(self, scores: NDArray[np.float32], *, factor: float, smallest: float) -> float:
         """The score at `factor` times the cut with the highest expected F1, a probability of at least `smallest`.
 
-        Of a run with fewer particles among its candidates than simulation has, only what is more likely right than
-        wrong is kept: dirt as large as a particle is rare, but there it is most of what looks like one.
+        The fewer particles a run has among its candidates than simulation has, the surer a pick must be, up to more
+        likely right than wrong: dirt as large as a particle is rare, but in an empty run it is most of what looks like
+        one.
         """
         probability = self.run_probabilities(scores)
-        if float(probability.sum()) < 0.999 * float(scores.sum()):
-            smallest = max(smallest, EMPTIER_RUN_THRESHOLD)
+        missing = 1 - float(probability.sum()) / max(float(scores.sum()), 1e-9)
+        smallest += max(EMPTIER_RUN_THRESHOLD - smallest, 0.0) * min(max(missing / MISSING_SHARE, 0.0), 1.0)
         kept = scores[probability >= max(factor * threshold_for_f1(probability), smallest)]
         return float(kept.min()) if len(kept) else 1.0
 

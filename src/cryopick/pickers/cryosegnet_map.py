@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from cryopick.errors import WeightsError
 from cryopick.pickers.dense import DenseNetwork, sigmoid
-from cryopick.pickers.looks import Look, mean_of_looks, seen_turned
+from cryopick.pickers.looks import TWO_LOOKS, Look, mean_of_looks, seen_turned
 from cryopick.processing.denoise.corrected import CorrectedSettings, denoise_corrected
 from cryopick.processing.denoise.published import denoise_published
 from cryopick.processing.peaks import find_peaks
@@ -178,7 +178,8 @@ class ParticleMapper:
         def see(working: NDArray[np.float32], look: Look) -> NDArray[np.float32]:
             return seen_turned(self.network, self.view.planes(working), look.step_yx)
 
-        return sigmoid(mean_of_looks(pixels, see, diameter_px=diameter_px, nominal_px=PARTICLE_PX)[0])
+        mean, _ = mean_of_looks(pixels, see, diameter_px=diameter_px, nominal_px=PARTICLE_PX, looks=TWO_LOOKS)
+        return sigmoid(mean)
 
 
 def particle_mapper(
