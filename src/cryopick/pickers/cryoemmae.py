@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryopick.errors import SettingsError
+from cryopick.geometry.selection import SelectionSettings, select
 from cryopick.geometry.units import Length
 from cryopick.pickers.cryoemmae_centres import (
     AREA_SHARE,
@@ -23,7 +24,7 @@ from cryopick.pickers.cryoemmae_centres import (
 from cryopick.pickers.cryoemmae_clusters import Clusters, evenly, evidence_of, refine, smooth_as_published, smooth_map
 from cryopick.pickers.cryoemmae_latent import Encoder, LatentMap, Prepared, Preprocessing, prepare_image
 from cryopick.pickers.cryoemmae_probe import Probe, describe
-from cryopick.pickers.expected_f1 import ChoosesByExpectedF1
+from cryopick.pickers.expected_f1 import ChoosesByExpectedF1, measured_decoy_share
 from cryopick.pickers.registry import register_picker
 from cryopick.processing.probability import threshold_for_f1
 from cryopick.types import Micrograph, Picks
@@ -32,6 +33,8 @@ FIRST_COUNT = 3
 """The refinement starts with so many clusters."""
 CUT_FACTOR = 0.5
 """Of the cut with the highest expected F1; this and `minimum_threshold` suit the simulated suite best."""
+PROBED_MICROGRAPHS, PROBED_DIAMETERS = 3, 38
+"""Decoys are measured on the middles of so many micrographs, so many diameters wide."""
 EMPTIER_RUN_THRESHOLD, MISSING_SHARE = 0.5, 0.5
 """Smallest probability kept of a run in which so large a share of the particles that its scores promise is missing."""
 SAME_PARTICLE_DIAMETERS = 0.4
@@ -192,6 +195,9 @@ class CryoEmmaePicker(ChoosesByExpectedF1):
     device: Annotated[str, "auto, cpu, cuda or cuda:N"] = "auto"
     precision: Annotated[str, "auto, float32 or bfloat16; auto takes bfloat16 where the hardware has it"] = "auto"
 
+    decoy_share: Annotated[
+        float | None, "picks expected on the negatives of the micrographs over those on them; measured by the run"
+    ] = None
     measured: Annotated[str, "what the measurement of the diameter found; filled in by the run"] = ""
 
     def __post_init__(self) -> None:
@@ -234,8 +240,25 @@ class CryoEmmaePicker(ChoosesByExpectedF1):
         return float(kept.min()) if len(kept) else 1.0
 
     def prepare(self, micrographs: Sequence[Micrograph]) -> Self:
-        """Measure the diameter on a few micrographs of the run with the `general` network unless it is given."""
-        if self.diameter is not None or self.species or not micrographs:
+        """Measure on a few micrographs of the run what is not given: diameter, with `general`, and share of decoys."""
+        if not micrographs:
+            return self
+        sized = self._sized(micrographs)
+        largest = (sized.species or (sized.diameter,))[-1]
+        if largest is None or sized.decoy_share is not None:
+            return sized
+        from cryopick.pickers.diameter import evenly_taken, middle_piece
+
+        def scores_of(micrograph: Micrograph) -> NDArray[np.float32]:
+            side_px = round(PROBED_DIAMETERS * largest.middle_px(micrograph.pixel_size_angstrom))
+            found = sized.pick(middle_piece(micrograph, side_px=side_px))
+            return select(found, SelectionSettings(), threshold=-np.inf).kept().score
+
+        probes = evenly_taken(micrographs, PROBED_MICROGRAPHS)
+        return replace(sized, decoy_share=measured_decoy_share(scores_of, probes))
+
+    def _sized(self, micrographs: Sequence[Micrograph]) -> Self:
+        if self.diameter is not None or self.species:
             return self
         from cryopick.pickers.diameter import measured_diameter
         from cryopick.pickers.general import load_model as load_general
@@ -245,7 +268,7 @@ class CryoEmmaePicker(ChoosesByExpectedF1):
 
     def pick(self, micrograph: Micrograph) -> Picks:
         """All candidates, best first; `maps` holds evidence, clusters and the first two components of the vectors."""
-        picker = self.prepare([micrograph])
+        picker = self._sized([micrograph])
         sizes = picker.species or (() if picker.diameter is None else (picker.diameter,))
         found = [
             picker._pick_size(micrograph, size.middle_px(micrograph.pixel_size_angstrom), number)
