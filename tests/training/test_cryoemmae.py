@@ -94,8 +94,8 @@ def test_a_batch_depends_on_its_random_numbers_alone_and_is_standardised():
 
 
 def test_half_of_the_windows_are_simulated_where_trained_weights_adapt():
-    trainable = CryoEmmaeTrainable(CryoEmmaeTask())
-    trainable.__dict__["images"] = [np.full((90, 90), 7, np.float32)]
+    trainable = with_images(CryoEmmaeTask(), (90, 90))
+    trainable.images[0][:] = 7
     given, mixed = (
         trainable.draw(np.random.default_rng(0), count=32, first_crop=0, is_mixed=is_mixed)
         for is_mixed in (False, True)

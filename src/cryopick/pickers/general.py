@@ -246,7 +246,7 @@ class GeneralPicker(ChoosesByExpectedF1):
 
     def pick(self, micrograph: Micrograph) -> Picks:
         """All candidates of one micrograph, best first; `maps` holds the centre heat and the junk probability."""
-        picker = self.prepare([micrograph])
+        picker = self._sized([micrograph])  # decoys speak for the threshold of a run alone
         if picker.diameter is None:  # nothing particle-like at any size
             return Picks.none_on(micrograph)
         working = picker.working_diameter or picker.diameter

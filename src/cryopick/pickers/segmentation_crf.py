@@ -136,14 +136,16 @@ class SegmentationCrfPicker(ChoosesByExpectedF1):
 
     def prepare(self, micrographs: Sequence[Micrograph]) -> Self:
         """Measure on a few micrographs what is not given: diameter, noise to be added, share of decoys."""
-        from cryopick.pickers.diameter import evenly_taken
+        from cryopick.pickers.diameter import evenly_taken, middle_piece
 
         if not micrographs:
             return self
         sized = self._sized(micrographs)
         if sized.diameter is None or (sized.added_noise is not None and sized.decoy_share is not None):
             return sized
-        probes = [_middle(one, sized.diameter) for one in evenly_taken(micrographs, PROBED_MICROGRAPHS)]
+        few = evenly_taken(micrographs, PROBED_MICROGRAPHS)
+        sides_px = [round(PROBED_DIAMETERS * sized.diameter.middle_px(one.pixel_size_angstrom)) for one in few]
+        probes = [middle_piece(one, side_px=side_px) for one, side_px in zip(few, sides_px, strict=True)]
         added_noise = sized._fitting_noise(probes) if sized.added_noise is None else sized.added_noise
         shown = replace(sized, added_noise=added_noise)
         return replace(shown, decoy_share=measured_decoy_share(lambda one: shown._quick_scores([one])[0], probes))
@@ -267,15 +269,6 @@ class SegmentationCrfPicker(ChoosesByExpectedF1):
             device=self.device,
             precision=self.precision,
         )
-
-
-def _middle(micrograph: Micrograph, diameter: Length | None) -> Micrograph:
-    """The middle of a micrograph, `PROBED_DIAMETERS` wide."""
-    if diameter is None:
-        return micrograph
-    side_px = round(PROBED_DIAMETERS * diameter.middle_px(micrograph.pixel_size_angstrom))
-    top, left = (max(0, (side - side_px) // 2) for side in micrograph.shape_yx)
-    return replace(micrograph, pixels=micrograph.pixels[top : top + side_px, left : left + side_px])
 
 
 def _recentred(

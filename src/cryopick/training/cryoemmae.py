@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from cryopick.io.checkpoint import Checkpoint
-    from cryopick.networks.masked_autoencoder import MaskedAutoencoder
     from cryopick.training.datasets import Dataset
 
 NEEDS_LABELS = False
@@ -362,6 +361,7 @@ class CryoEmmaeTrainable:
 
     def card_entries(self, network: nn.Module) -> dict[str, Any]:
         """Clusters, the particle's among them, and the calibrated score, from simulation encoded by this network."""
+        from cryopick.networks.masked_autoencoder import MaskedAutoencoder
         from cryopick.pickers.cryoemmae import card_entry
         from cryopick.pickers.cryoemmae_latent import Encoder
         from cryopick.training.cryoemmae_reference import (
@@ -372,9 +372,10 @@ class CryoEmmaeTrainable:
         )
 
         mean, std = self.standard
-        emae: MaskedAutoencoder = network  # type: ignore[assignment]
+        if not isinstance(network, MaskedAutoencoder):
+            raise TypeError(f"expected a MaskedAutoencoder, got {type(network)}")
         device = str(next(network.parameters()).device)
-        encoder = Encoder.loaded(emae, mean=mean, std=std, device=device, precision="float32")
+        encoder = Encoder.loaded(network, mean=mean, std=std, device=device, precision="float32")
         mode = self.task.preprocessing
         windows = self.draw(np.random.default_rng(5), count=CLUSTERED_WINDOWS, first_crop=0)
         to_fit = simulated_references(
