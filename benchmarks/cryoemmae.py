@@ -117,11 +117,11 @@ def real_sets(picker: CryoEmmaePicker, folder: Path) -> dict[str, dict[str, floa
     return found
 
 
-def suite_scores(pickers: dict[str, CryoEmmaePicker], level: str, *, count: int = 1) -> dict[str, dict[str, float]]:
-    """F1 of each picker on the first `count` micrographs of each of the eight proteins; simulated once for all."""
+def suite_scores(pickers: dict[str, CryoEmmaePicker], level: str) -> dict[str, dict[str, float]]:
+    """F1 of each picker on each of the eight proteins; simulated once for all."""
     found: dict[str, dict[str, float]] = {name: {} for name in pickers}
     for one in suite_sets(levels=(level,)):
-        simulated = [each for _, each in zip(range(count), one.micrographs(workers=2), strict=False)]
+        simulated = list(one.micrographs(workers=2))
         diameter = Length(one.protein.diameter_angstrom, one.protein.diameter_angstrom, "A")
         truth = {each.micrograph.name: simulated_labels(each) for each in simulated}
         for name, picker in pickers.items():

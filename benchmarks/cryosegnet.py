@@ -46,7 +46,7 @@ STEPS: Mapping[str, Mapping[str, Any]] = {
     },
 }
 SUITE_STEPS = ("U-Net alone", "+ SAM", "+ SAM + corrected post-processing")
-OVERFIT_SIDE_PX = 256
+OVERFIT_SIDE_PX = 128
 
 
 def main() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -165,10 +167,22 @@ def test_refinement_follows_the_particle_through_new_clusters():
     assert evidence[level != 4].max() < 0.1
 
 
-def test_refinement_stops_where_there_is_no_particle():
-    _, vectors = three_levels()
-    nowhere = Clusters(np.array([[0, 0, 0], [99, 99, 99]], np.float32), particle=1)
-    assert refine(vectors, nowhere, counts=(3, 4)) == [nowhere]
+def test_where_no_cell_is_a_particle_the_likest_new_cluster_becomes_it():
+    """A faint micrograph may not reach the training set's particle cluster; its own bright square is nearest to it."""
+    level, vectors = three_levels()
+    far = Clusters(np.array([[0, 0, 0], [99, 99, 99]], np.float32), particle=1)
+    stages = refine(vectors, far, counts=(3, 4))
+    assert stages[0] is far
+    for stage in stages[1:]:
+        assert stage.centres[stage.particle] == pytest.approx(np.full(3, 4.0), abs=0.2)
+    assert evidence_of(vectors, stages[1:2])[level == 4].min() > 0.9
+
+
+def test_the_likest_centre_is_the_one_that_the_particle_would_win_first():
+    start = Clusters(np.array([[0.0], [10.0], [-10.0]], np.float32), particle=1)
+    assert start.likest(np.array([[-3.0], [1.0], [3.0]], np.float32)) == 2
+    assert replace(start, particle=2).likest(np.array([[-3.0], [1.0], [3.0]], np.float32)) == 0
+    assert Clusters(np.array([[2.0]], np.float32), particle=0).likest(np.array([[0.0], [3.0]], np.float32)) == 1
 
 
 def test_a_map_of_one_value_has_one_cluster():

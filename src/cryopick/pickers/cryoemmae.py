@@ -176,7 +176,7 @@ class CryoEmmaePicker(ChoosesByExpectedF1):
     )
 
     default_threshold: ClassVar[float] = 0.25
-    minimum_threshold: ClassVar[float] = 0.15
+    minimum_threshold: ClassVar[float] = 0.1
 
     diameter: Annotated[Length | None, "particle diameter, for example 180A or 108px; measured when not given"] = None
     species: Annotated[
@@ -196,7 +196,7 @@ class CryoEmmaePicker(ChoosesByExpectedF1):
     precision: Annotated[str, "auto, float32 or bfloat16; auto takes bfloat16 where the hardware has it"] = "auto"
 
     decoy_share: Annotated[
-        float | None, "picks expected on the negatives of the micrographs over those on them; measured by the run"
+        float | None, "likely picks on the negatives of the micrographs over those on them; measured by the run"
     ] = None
     measured: Annotated[str, "what the measurement of the diameter found; filled in by the run"] = ""
 
@@ -255,7 +255,7 @@ class CryoEmmaePicker(ChoosesByExpectedF1):
             return select(found, SelectionSettings(), threshold=-np.inf).kept().score
 
         probes = evenly_taken(micrographs, PROBED_MICROGRAPHS)
-        return replace(sized, decoy_share=measured_decoy_share(scores_of, probes))
+        return replace(sized, decoy_share=measured_decoy_share(scores_of, probes, least=self.default_threshold))
 
     def _sized(self, micrographs: Sequence[Micrograph]) -> Self:
         if self.diameter is not None or self.species:

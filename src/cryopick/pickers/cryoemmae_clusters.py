@@ -38,6 +38,13 @@ class Clusters:
         """(n,) the nearest centre."""
         return np.asarray(np.argmin(self.squared_distances(vectors), axis=1), np.intp)
 
+    def likest(self, centres: NDArray[np.float32]) -> int:
+        """Which of (k, c) other centres is nearest to the particle's, against its distance to the nearest other one."""
+        squared = self.squared_distances(centres)
+        others = np.delete(squared, self.particle, axis=1)
+        nearest_other = others.min(axis=1) if others.shape[1] else np.float32(0)
+        return int(np.argmin(squared[:, self.particle] - nearest_other))
+
     def membership(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
         """(n,) in [0, 1]: how much nearer the particle's centre is than the others.
 
@@ -130,7 +137,7 @@ def refine(vectors: NDArray[np.float32], start: Clusters, *, counts: Sequence[in
         was_particle = (before.labels(flat) == before.particle).reshape(shape)
         particle = hand_over(labels, was_particle, count=len(centres))
         if particle is None:
-            break
+            particle = before.likest(centres)
         stages.append(Clusters(centres, particle))
     return stages
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,8 @@ from cryopick.types import Micrograph, Picks
 
 if TYPE_CHECKING:
     from cryopick.pickers.general import HeatmapModel
+
+T = TypeVar("T")
 
 SMALLEST_PX = 14.0
 """Smaller particles do not hold enough pixels to be told from noise."""
@@ -161,10 +163,10 @@ def fit_working_diameter(model: HeatmapModel, micrographs: Sequence[Micrograph],
     return Length(size, size, given.unit)
 
 
-def evenly_taken(micrographs: Sequence[Micrograph], count: int) -> list[Micrograph]:
-    """At most `count` micrographs, spread over the run."""
-    few = np.unique(np.linspace(0, len(micrographs) - 1, count).round().astype(int))
-    return [micrographs[i] for i in few]
+def evenly_taken(items: Sequence[T], count: int) -> list[T]:
+    """At most `count` of them (micrographs of a run, say), spread over all."""
+    few = np.unique(np.linspace(0, len(items) - 1, count).round().astype(int))
+    return [items[i] for i in few]
 
 
 def decoy_share(model: HeatmapModel, micrographs: Sequence[Micrograph], working: Length) -> float:
@@ -193,7 +195,7 @@ def _most_confident(
     the factors move there once.
     """
     penalty = DEVIATION_COST * np.log(np.asarray(FIT_FACTORS)) ** 2
-    few = np.unique(np.linspace(0, len(micrographs) - 1, FIT_MICROGRAPHS).round().astype(int))
+    few = evenly_taken(range(len(micrographs)), FIT_MICROGRAPHS)
     for _ in range(2):
         scores = [
             [_scores(model, micrographs[i], diameter_px=around * factor / unit_px[i]) for i in few]

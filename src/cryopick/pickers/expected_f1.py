@@ -56,9 +56,12 @@ class ChoosesByExpectedF1:
 
 
 def measured_decoy_share(
-    scores_of: Callable[[Micrograph], NDArray[np.floating]], micrographs: Sequence[Micrograph]
+    scores_of: Callable[[Micrograph], NDArray[np.floating]],
+    micrographs: Sequence[Micrograph],
+    *,
+    least: float | None = None,
 ) -> float:
-    """Expected particles on micrographs turned negative, over those on the micrographs: the median of a few.
+    """Particles on micrographs turned negative, over those on the micrographs: the median of a few.
 
     A micrograph with its contrast turned holds the same noise but no dark particles, so it shows what a picker makes
     of noise alone: about 1 where there is nothing, near 0 where there are particles, however faint. (Hollow particles
@@ -68,6 +71,8 @@ def measured_decoy_share(
     ----------
     scores_of : a micrograph to the probabilities of its candidates, thinned as picks are
     micrographs : a few of the run
+    least : candidates that reach it are counted, half a one more on both sides; where not set, all probabilities are
+        summed, which the many improbable candidates of a less certain picker would drown
 
     References
     ----------
@@ -75,7 +80,10 @@ def measured_decoy_share(
     """
     shares = []
     for micrograph in micrographs:
-        negative = replace(micrograph, pixels=-micrograph.pixels)
-        found, decoys = (float(scores_of(one).sum()) for one in (micrograph, negative))
-        shares.append(decoys / max(found, 1e-6))
+        pair = (scores_of(micrograph), scores_of(replace(micrograph, pixels=-micrograph.pixels)))
+        if least is None:
+            found, decoys = (max(float(scores.sum()), 1e-6) for scores in pair)
+        else:
+            found, decoys = (0.5 + np.count_nonzero(scores >= least) for scores in pair)
+        shares.append(decoys / found)
     return float(np.median(shares))  # one micrograph of ice grains must not speak for the run

@@ -30,6 +30,8 @@ STANDARD_CROPS = 64
 """Simulated crops whose pixels give the mean and standard deviation."""
 ADAPTING_LR_FACTOR = 0.25
 """Learning rate of weights that are trained already, over that of random ones."""
+MEASURED_MICROGRAPHS = 6
+"""The diameter is measured on so many of the micrographs."""
 VALIDATION_WINDOWS = 192
 CLUSTERED_WINDOWS = 256
 REFERENCE_SEED, CALIBRATION_SEED, VALIDATION_SEED = 1, 2001, 1001
@@ -176,11 +178,11 @@ class CryoEmmaeTrainable:
         given = dataset.diameter or self.task.diameter
         if given is not None:
             return given
-        from cryopick.pickers.diameter import estimate_diameter
+        from cryopick.pickers.diameter import estimate_diameter, evenly_taken
         from cryopick.pickers.general import load_model as load_general
 
-        sample = np.unique(np.linspace(0, len(dataset) - 1, 6).round().astype(int))
-        estimate = estimate_diameter(load_general(None), [dataset.items[i].read() for i in sample])
+        few = evenly_taken(dataset.items, MEASURED_MICROGRAPHS)
+        estimate = estimate_diameter(load_general(None), [item.read() for item in few])
         if estimate is None:
             raise TrainingError(f"{dataset.path}: nothing looks like a particle at any size; give --diameter")
         return estimate.diameter

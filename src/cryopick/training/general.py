@@ -252,7 +252,7 @@ def heatmap_loss(maps: Tensor, targets: Tensor) -> dict[str, Tensor]:
     offset_loss = ((maps[:, 1:3] - targets[:, 1:3]).abs().sum(1) * centre).sum() / at_centres
     size_loss = ((maps[:, 3] - targets[:, 3]).abs() * centre).sum() / at_centres
     junk_loss = binary_cross_entropy_with_logits(maps[:, 4], targets[:, 4])
-    loss = centre_loss + 0.02 * offset_loss + 0.05 * size_loss + 0.1 * junk_loss
+    loss = centre_loss + 0.02 * offset_loss + 0.05 * size_loss + 0.2 * junk_loss
     return {"loss": loss, "centre": centre_loss, "offset": offset_loss, "size": size_loss, "junk": junk_loss}
 
 
