@@ -9,6 +9,10 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+FAINT_TYPICAL, CLEAR_TYPICAL = 0.6, 0.8
+MARKED_POWER = 2.0
+"""See `chance_to_be_marked`."""
+
 
 def logit(score: NDArray[np.floating]) -> NDArray[np.float64]:
     """Logarithm of the odds; scores are taken as at least a millionth away from 0 and 1."""
@@ -131,8 +135,9 @@ def chance_to_be_marked(probability: NDArray[np.floating]) -> NDArray[np.float64
     """Chance that a careful person would mark a candidate, if it is a particle.
 
     People mark what stands out as the other particles of the same micrographs do and leave out what is much fainter,
-    real or not. The chance is taken to be the square of the probability relative to that of the run's typical particle
-    (the power that suits both of two real sets best, of 0, 1 and 2); in a run where every particle is faint it is 1.
+    real or not. The chance is taken to be a power of the probability relative to that of the run's typical particle: 2
+    where typical particles are clear (the power that suits both of two real sets best, of 0, 1 and 2), 0 where not even
+    they can be told by eye, and in between from `FAINT_TYPICAL` to `CLEAR_TYPICAL` (which the simulated suite suggests).
 
     Parameters
     ----------
@@ -143,4 +148,5 @@ def chance_to_be_marked(probability: NDArray[np.floating]) -> NDArray[np.float64
     if total <= 0:
         return np.ones_like(p)
     typical = float((p * p).sum()) / total
-    return np.asarray(np.minimum(1.0, p / typical) ** 2)
+    clarity = min(max((typical - FAINT_TYPICAL) / (CLEAR_TYPICAL - FAINT_TYPICAL), 0.0), 1.0)
+    return np.asarray(np.minimum(1.0, p / typical) ** (MARKED_POWER * clarity))
