@@ -305,11 +305,21 @@ def overfit(picture: Path, *, steps: int) -> dict[str, float]:
             },
         )
         train_picker(plan, folder / "out")
-        with (folder / "out" / "loss.csv").open() as stream:
-            table = list(csv.DictReader(stream))
+        table, validation = (read_table(folder / "out" / name) for name in ("loss.csv", "validation.csv"))
     draw_curve(table, picture)
     losses = [float(row["loss"]) for row in table]
-    return {"steps": len(losses), "first_loss": losses[0], "last_loss": float(np.mean(losses[-3:]))}
+    return {
+        "steps": len(losses),
+        "first_loss": losses[0],
+        "last_loss": float(np.mean(losses[-3:])),
+        "dice_of_the_four": 1 - float(table[-1]["dice"]),
+        "dice_of_an_unseen_one": float(validation[-1]["score"]),
+    }
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    with path.open() as stream:
+        return list(csv.DictReader(stream))
 
 
 def draw_curve(table: Sequence[Mapping[str, str]], path: Path) -> None:

@@ -137,7 +137,7 @@ def chance_to_be_marked(probability: NDArray[np.floating]) -> NDArray[np.float64
     People mark what stands out as the other particles of the same micrographs do and leave out what is much fainter,
     real or not. The chance is taken to be a power of the probability relative to that of the run's typical particle: 2
     where typical particles are clear (the power that suits both of two real sets best, of 0, 1 and 2), 0 where not even
-    they can be told by eye, and in between from `FAINT_TYPICAL` to `CLEAR_TYPICAL` (which the simulated suite suggests).
+    they can be told by eye, and in between from `FAINT_TYPICAL` to `CLEAR_TYPICAL` (as the simulated suite suggests).
 
     Parameters
     ----------

@@ -79,7 +79,7 @@ PRESETS: Mapping[str, Preset] = {
             precision="bf16-mixed",
             workers=1,
         ),
-        about="first stage of the shipped network: about 70 minutes on 2 CPU cores with bfloat16 arithmetic",
+        about="first stage of the shipped network: about two hours of one CPU core with bfloat16 arithmetic",
     ),
     "refine": Preset(
         task=GeneralTask(),
@@ -96,7 +96,7 @@ PRESETS: Mapping[str, Preset] = {
             workers=1,
             seed=1,
         ),
-        about="second stage, with --start and the weights of the first: about 45 minutes on 2 CPU cores",
+        about="second stage, with --start and the weights of the first: about 70 minutes of one CPU core",
     ),
 }
 
