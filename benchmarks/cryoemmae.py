@@ -37,8 +37,6 @@ PARTS = ("real", "self", "stability", "clusters", "cut", "curve", "species", "co
 STABILITY_PROTEINS = ("globular", "ring", "barrel", "membrane")
 """Families of the suite that one network each is trained on; other molecules of the family than the suite's."""
 STARTS = ("shipped", "random")
-STEPS = {"shipped": 400, "random": 800}
-"""By first weights; of random ones as many as the preset `small` has. All else is as in that preset."""
 
 
 def main() -> None:
@@ -144,14 +142,14 @@ def trained(folder: Path, images: Sequence[Path], diameter: Length, *, start: st
     start : first weights, of `STARTS`
     """
     if not (folder / "weights.safetensors").exists():
-        began, steps = time.perf_counter(), STEPS[start]
+        began = time.perf_counter()
         plan = plan_training(
             "cryoemmae",
             data=str(images[0].parent),
             preset="small",
             data_settings={"diameter": diameter},
             task={"first_weights": start},
-            training={"steps": steps, "warmup_steps": 40, "validate_every": steps, "checkpoint_every": steps},
+            training={"warmup_steps": 40, "validate_every": 800, "checkpoint_every": 800},
         )
         train_picker(plan, folder, micrographs=images, resume=True)
         print(f"{folder.name}: {time.perf_counter() - began:.0f} s", flush=True)

@@ -28,7 +28,7 @@ WINDOW_PX, PATCH_PX = 64, 4
 PATCHES = (WINDOW_PX // PATCH_PX) ** 2
 STANDARD_CROPS = 64
 """Simulated crops whose pixels give the mean and standard deviation."""
-ADAPTING_LR_FACTOR = 0.25
+ADAPTING_LR_FACTOR = 0.03
 """Learning rate of weights that are trained already, over that of random ones."""
 MEASURED_MICROGRAPHS = 6
 """The diameter is measured on so many of the micrographs."""
