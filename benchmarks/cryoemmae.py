@@ -36,7 +36,11 @@ from cryopick.workflows.train import plan_training, train_picker
 PARTS = ("real", "self", "stability", "clusters", "cut", "curve", "species", "cost")
 STABILITY_PROTEINS = ("globular", "ring", "barrel", "membrane")
 """Families of the suite that one network each is trained on; other molecules of the family than the suite's."""
-STARTS = ("shipped", "random")
+STARTS: dict[str, tuple[str, dict[str, int]]] = {
+    "shipped": ("adapt", {}),
+    "random": ("small", {"warmup_steps": 40, "validate_every": 800, "checkpoint_every": 800}),
+}
+"""First weights: the preset that trains from them, and what is set besides."""
 
 
 def main() -> None:
@@ -143,13 +147,13 @@ def trained(folder: Path, images: Sequence[Path], diameter: Length, *, start: st
     """
     if not (folder / "weights.safetensors").exists():
         began = time.perf_counter()
+        preset, training = STARTS[start]
         plan = plan_training(
             "cryoemmae",
             data=str(images[0].parent),
-            preset="small",
+            preset=preset,
             data_settings={"diameter": diameter},
-            task={"first_weights": start},
-            training={"warmup_steps": 40, "validate_every": 800, "checkpoint_every": 800},
+            training=training,
         )
         train_picker(plan, folder, micrographs=images, resume=True)
         print(f"{folder.name}: {time.perf_counter() - began:.0f} s", flush=True)

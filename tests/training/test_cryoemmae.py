@@ -10,8 +10,9 @@ import torch
 
 from cryopick.errors import InputError, SettingsError, TrainingError
 from cryopick.geometry.units import Length
+from cryopick.io.checkpoint import find_weights, load_checkpoint
 from cryopick.io.images import write_micrograph
-from cryopick.networks.masked_autoencoder import hidden_error
+from cryopick.networks.masked_autoencoder import build_masked_autoencoder, hidden_error
 from cryopick.pickers.cryoemmae import CryoEmmaePicker
 from cryopick.pickers.cryoemmae_latent import Prepared
 from cryopick.pickers.cryoemmae_probe import Probe, describe, fit_probe_weights, ordered_anew, seen_through
@@ -102,6 +103,27 @@ def test_half_of_the_windows_are_simulated_where_trained_weights_adapt():
     )
     assert (given == 7).all()
     assert (mixed == 7).all(axis=(1, 2)).mean() == 0.5
+
+
+def test_adapting_starts_from_the_shipped_network_and_small_from_random_weights(folder):
+    micrographs = open_micrographs(folder, diameter=Length(80, 80, "A"))
+    shipped = load_checkpoint(find_weights("cryoemmae"), picker="cryoemmae")
+    adapting, anew = (
+        make_trainable(PRESETS[name].task, train=micrographs, validation=None).build_network().state_dict()
+        for name in ("adapt", "small")
+    )
+    expected = build_masked_autoencoder(shipped.card.architecture)
+    shipped.load_into(expected)
+    assert all(torch.equal(adapting[name], weight) for name, weight in expected.state_dict().items())
+    assert not all(torch.equal(anew[name], weight) for name, weight in expected.state_dict().items())
+
+
+def test_there_must_be_micrographs_to_adapt_to_and_the_network_must_be_the_shipped_one(folder):
+    task = PRESETS["adapt"].task
+    with pytest.raises(SettingsError, match="--data"):
+        make_trainable(task, train=None, validation=None).build_network()
+    with pytest.raises(SettingsError, match="first_weights = random"):
+        make_trainable(replace(task, **TINY), train=open_micrographs(folder), validation=None).build_network()
 
 
 def test_published_windows_lie_side_by_side_and_each_is_seen_once_an_epoch():

@@ -28,8 +28,6 @@ WINDOW_PX, PATCH_PX = 64, 4
 PATCHES = (WINDOW_PX // PATCH_PX) ** 2
 STANDARD_CROPS = 64
 """Simulated crops whose pixels give the mean and standard deviation."""
-ADAPTING_LR_FACTOR = 0.03
-"""Learning rate of weights that are trained already, over that of random ones."""
 MEASURED_MICROGRAPHS = 6
 """The diameter is measured on so many of the micrographs."""
 VALIDATION_WINDOWS = 192
@@ -65,9 +63,8 @@ class CryoEmmaeTask:
     calibration_crops: Annotated[int, "simulated crops that the probabilities are calibrated on; another seed"] = 120
     diameter: Annotated[Length | None, "particle diameter where --diameter is not given; else measured"] = None
     first_weights: Annotated[
-        Literal["shipped", "random"],
-        "where micrographs are given: shipped, if those are of the same architecture; else random",
-    ] = "shipped"
+        Literal["shipped", "random"], "random, or shipped: those adapt to the micrographs that are given"
+    ] = "random"
 
     def __post_init__(self) -> None:
         if not 0 < self.mask_ratio < 1:
@@ -98,6 +95,20 @@ PRESETS: Mapping[str, Preset] = {
             checkpoint_every=400,
         ),
         about="the shipped network, 0.2 M parameters: about five minutes on 2 CPU cores",
+    ),
+    "adapt": Preset(
+        task=CryoEmmaeTask(first_weights="shipped"),
+        training=TrainSettings(
+            steps=200,
+            learning_rate=2e-4,
+            weight_decay=1e-5,
+            warmup_steps=20,
+            gradient_clip=1.0,
+            ema_decay=0.99,
+            validate_every=200,
+            checkpoint_every=200,
+        ),
+        about="the shipped network adapted to unlabelled micrographs (--data): a few minutes on 2 CPU cores",
     ),
     "paper": Preset(
         task=CryoEmmaeTask(
@@ -282,13 +293,29 @@ class CryoEmmaeTrainable:
 
     @cached_property
     def first(self) -> Checkpoint | None:
-        """The shipped weights, where micrographs are given that a network of the same architecture is to adapt to."""
+        """The shipped weights, where they are to adapt to micrographs.
+
+        Raises
+        ------
+        SettingsError
+            If there are no micrographs to adapt to, or the task is not that of the shipped network.
+        """
         from cryopick.io.checkpoint import find_weights, load_checkpoint
 
-        if self.train is None or self.task.first_weights != "shipped" or self.task.preprocessing != "corrected":
+        if self.task.first_weights != "shipped":
             return None
+        if self.train is None:
+            raise SettingsError(
+                "the shipped weights learnt from simulation already; give the micrographs that they are to adapt to: "
+                "--data micrographs/"
+            )
         shipped = load_checkpoint(find_weights(self.picker), picker=self.picker)
-        return shipped if shipped.card.architecture == self.architecture() else None
+        if shipped.card.architecture != self.architecture() or self.task.preprocessing != "corrected":
+            raise SettingsError(
+                "the shipped weights are those of the preset small; give first_weights = random for another "
+                "architecture or pre-processing"
+            )
+        return shipped
 
     @property
     def is_adapting(self) -> bool:
@@ -308,11 +335,10 @@ class CryoEmmaeTrainable:
         return network
 
     def parameter_groups(self, network: nn.Module) -> list[dict[str, Any]]:
-        """Biases, norms and tokens are not decayed; trained weights move slowly."""
+        """Biases, norms and tokens are not decayed."""
         flat = [p for p in network.parameters() if max(p.shape) == p.numel()]
         matrices = [p for p in network.parameters() if max(p.shape) != p.numel()]
-        factor = ADAPTING_LR_FACTOR if self.is_adapting else 1.0
-        return [{"params": matrices, "lr_factor": factor}, {"params": flat, "weight_decay": 0.0, "lr_factor": factor}]
+        return [{"params": matrices}, {"params": flat, "weight_decay": 0.0}]
 
     def make_batch(self, index: int, rng: np.random.Generator) -> dict[str, Tensor]:
         """Standardised windows, and for each a random order of its patches, of which the first part is shown."""
