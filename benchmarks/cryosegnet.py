@@ -9,7 +9,6 @@ setting serves all sets. Every part adds to cryosegnet.json and cryosegnet.md.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import tempfile
 import time
@@ -27,6 +26,7 @@ from cryopick.pickers.cryosegnet import CryoSegNetPicker
 from cryopick.processing.mask_generation import point_grid
 from cryopick.simulation.suite import suite_sets
 from cryopick.training.datasets import Dataset, open_dataset
+from cryopick.training.logs import LOSS_TABLE, VALIDATION_TABLE, read_table
 from cryopick.types import Micrograph, Picks
 from cryopick.workflows.machine import describe_machine
 from cryopick.workflows.pick_in_memory import pick_in_memory
@@ -305,30 +305,25 @@ def overfit(picture: Path, *, steps: int) -> dict[str, float]:
             },
         )
         train_picker(plan, folder / "out")
-        table, validation = (read_table(folder / "out" / name) for name in ("loss.csv", "validation.csv"))
+        table, validation = (read_table(folder / "out" / name) for name in (LOSS_TABLE, VALIDATION_TABLE))
     draw_curve(table, picture)
-    losses = [float(row["loss"]) for row in table]
+    losses = [row["loss"] for row in table]
     return {
         "steps": len(losses),
         "first_loss": losses[0],
         "last_loss": float(np.mean(losses[-3:])),
-        "dice_of_the_four": 1 - float(table[-1]["dice"]),
-        "dice_of_an_unseen_one": float(validation[-1]["score"]),
+        "dice_of_the_four": 1 - table[-1]["dice"],
+        "dice_of_an_unseen_one": validation[-1]["score"],
     }
 
 
-def read_table(path: Path) -> list[dict[str, str]]:
-    with path.open() as stream:
-        return list(csv.DictReader(stream))
-
-
-def draw_curve(table: Sequence[Mapping[str, str]], path: Path) -> None:
+def draw_curve(table: Sequence[Mapping[str, float]], path: Path) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5, 3), layout="constrained")
     axes = figure.add_subplot()
     for name in ("loss", "bce", "dice"):
-        axes.plot([int(row["step"]) for row in table], [float(row[name]) for row in table], label=name)
+        axes.plot([row["step"] for row in table], [row[name] for row in table], label=name)
     axes.set_xlabel("step")
     axes.set_ylabel("loss")
     axes.legend()

@@ -14,7 +14,6 @@ steps.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import resource
 import time
@@ -38,6 +37,7 @@ from cryopick.simulation.recipe import DirtRanges, named_recipe
 from cryopick.simulation.suite import SUITE_SEED, SuiteProtein, SuiteSet, suite_sets
 from cryopick.training.cryotransformer_local import DUPLICATE, LocalTask, LocalTrainable, count_duplicates
 from cryopick.training.datasets import open_dataset
+from cryopick.training.logs import LOSS_TABLE, VALIDATION_TABLE, read_table
 from cryopick.training.trainable import find_preset, make_trainable
 from cryopick.types import Micrograph, Picks
 from cryopick.workflows.evaluate import evaluate
@@ -538,14 +538,14 @@ def overfit(folder: Path) -> dict[str, dict[str, float]]:
     trainable = make_trainable(NAME, preset.task, train=dataset, validation=dataset)
     trained_to = folder / "trained"
     train(trainable, preset.training, trained_to, resume=True)
-    losses = {int(row["step"]): row for row in _rows(trained_to / "loss.csv")}
+    losses = {row["step"]: row for row in read_table(trained_to / LOSS_TABLE)}
     found = {
-        f"step {row['step']}": {
-            "loss": float(losses[int(row["step"])]["loss"]),
-            "average_precision": float(row["score"]),
-            "best_f1": float(row["best_f1"]),
+        f"step {row['step']:.0f}": {
+            "loss": losses[row["step"]]["loss"],
+            "average_precision": row["score"],
+            "best_f1": row["best_f1"],
         }
-        for row in _rows(trained_to / "validation.csv")
+        for row in read_table(trained_to / VALIDATION_TABLE)
     }
     labels = {item.name: item.labels for item in dataset if item.labels is not None}
     diameter = Length(240.0, 240.0, "A")
@@ -561,11 +561,6 @@ def overfit(folder: Path) -> dict[str, dict[str, float]]:
         "average_precision": scores.average_precision,
     }
     return found
-
-
-def _rows(path: Path) -> list[dict[str, str]]:
-    with path.open(encoding="utf-8") as stream:
-        return list(csv.DictReader(stream))
 
 
 # ---------------------------------------------------------------------------------------------------------- report

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryopick.errors import SettingsError
-from cryopick.geometry.selection import SelectionSettings, select
 from cryopick.geometry.units import Length
 from cryopick.pickers.cryoemmae_centres import (
     AREA_SHARE,
@@ -24,7 +23,7 @@ from cryopick.pickers.cryoemmae_centres import (
 from cryopick.pickers.cryoemmae_clusters import Clusters, evenly, evidence_of, refine, smooth_as_published, smooth_map
 from cryopick.pickers.cryoemmae_latent import Encoder, LatentMap, Prepared, Preprocessing, prepare_image
 from cryopick.pickers.cryoemmae_probe import Probe, describe
-from cryopick.pickers.expected_f1 import ChoosesByExpectedF1, measured_decoy_share
+from cryopick.pickers.expected_f1 import ChoosesByExpectedF1, measured_decoy_share, thinned_scores
 from cryopick.pickers.registry import register_picker
 from cryopick.processing.probability import threshold_for_f1
 from cryopick.types import Micrograph, Picks
@@ -247,15 +246,11 @@ class CryoEmmaePicker(ChoosesByExpectedF1):
         largest = (sized.species or (sized.diameter,))[-1]
         if largest is None or sized.decoy_share is not None:
             return sized
-        from cryopick.pickers.diameter import evenly_taken, middle_piece
+        from cryopick.pickers.diameter import middle_pieces
 
-        def scores_of(micrograph: Micrograph) -> NDArray[np.float32]:
-            side_px = round(PROBED_DIAMETERS * largest.middle_px(micrograph.pixel_size_angstrom))
-            found = sized.pick(middle_piece(micrograph, side_px=side_px))
-            return select(found, SelectionSettings(), threshold=-np.inf).kept().score
-
-        probes = evenly_taken(micrographs, PROBED_MICROGRAPHS)
-        return replace(sized, decoy_share=measured_decoy_share(scores_of, probes, least=self.default_threshold))
+        probes = middle_pieces(micrographs, largest, count=PROBED_MICROGRAPHS, diameters=PROBED_DIAMETERS)
+        share = measured_decoy_share(lambda one: thinned_scores(sized.pick(one)), probes, least=self.default_threshold)
+        return replace(sized, decoy_share=share)
 
     def _sized(self, micrographs: Sequence[Micrograph]) -> Self:
         if self.diameter is not None or self.species:

@@ -98,7 +98,7 @@ def hand_over(labels: NDArray[np.intp], was_particle: NDArray[np.bool_], *, coun
 
     Returns
     -------
-    cluster : None where no cell was a particle; then the clusters before stay in force
+    cluster : None where no cell was a particle
     """
     margins = [int(CENTRAL_SHARE * side) for side in labels.shape]
     middle = tuple(slice(margin, side - margin) for margin, side in zip(margins, labels.shape, strict=True))
@@ -125,7 +125,8 @@ def refine(vectors: NDArray[np.float32], start: Clusters, *, counts: Sequence[in
 
     Returns
     -------
-    stages : `start`, then one per count; a stage whose predecessor finds no particle cell is left out
+    stages : `start`, then one per count; where a stage's predecessor finds no particle cell, the likest of its clusters
+        becomes the particle's
     """
     shape, flat = vectors.shape[:2], vectors.reshape(-1, vectors.shape[2])
     sample = evenly(flat)

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cryopick.geometry.selection import SelectionSettings, select
 from cryopick.geometry.units import Length
-from cryopick.pickers.expected_f1 import measured_decoy_share
+from cryopick.pickers.expected_f1 import measured_decoy_share, thinned_scores
 from cryopick.pickers.looks import ONE_LOOK
 from cryopick.processing.probability import expected_scores, threshold_for_f1
+from cryopick.processing.spread import evenly_taken
 from cryopick.types import Micrograph, Picks
 
 if TYPE_CHECKING:
     from cryopick.pickers.general import HeatmapModel
-
-T = TypeVar("T")
 
 SMALLEST_PX = 14.0
 """Smaller particles do not hold enough pixels to be told from noise."""
@@ -163,12 +162,6 @@ def fit_working_diameter(model: HeatmapModel, micrographs: Sequence[Micrograph],
     return Length(size, size, given.unit)
 
 
-def evenly_taken(items: Sequence[T], count: int) -> list[T]:
-    """At most `count` of them (micrographs of a run, say), spread over all."""
-    few = np.unique(np.linspace(0, len(items) - 1, count).round().astype(int))
-    return [items[i] for i in few]
-
-
 def decoy_share(model: HeatmapModel, micrographs: Sequence[Micrograph], working: Length) -> float:
     """`measured_decoy_share` of a network at its working size, on a few micrographs spread over the run."""
 
@@ -176,6 +169,16 @@ def decoy_share(model: HeatmapModel, micrographs: Sequence[Micrograph], working:
         return _scores(model, micrograph, diameter_px=float(np.mean(working.to_px(micrograph.pixel_size_angstrom))))
 
     return measured_decoy_share(scores_of, evenly_taken(micrographs, FIT_MICROGRAPHS))
+
+
+def middle_pieces(
+    micrographs: Sequence[Micrograph], diameter: Length, *, count: int, diameters: float
+) -> list[Micrograph]:
+    """The middles of a few micrographs, spread over the run, at most so many diameters wide and high."""
+    return [
+        middle_piece(one, side_px=round(diameters * diameter.middle_px(one.pixel_size_angstrom)))
+        for one in evenly_taken(micrographs, count)
+    ]
 
 
 def middle_piece(micrograph: Micrograph, *, side_px: int) -> Micrograph:
@@ -232,7 +235,7 @@ def _best_expected_f1(score: NDArray[np.float64]) -> float:
 def _scores(model: HeatmapModel, micrograph: Micrograph, *, diameter_px: float) -> NDArray[np.float64]:
     """Probabilities of the candidates in the middle piece of a micrograph, thinned as picks are."""
     found = _candidates(model, micrograph, diameter_px=diameter_px, working_px=FIT_WORKING_PX)
-    return found.score[select(found, SelectionSettings(), threshold=0.0).is_kept].astype(np.float64)
+    return thinned_scores(found).astype(np.float64)
 
 
 def _has_pixel_size(micrographs: Sequence[Micrograph]) -> bool:

@@ -9,13 +9,14 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from cryopick.geometry.selection import SelectionSettings, select
 from cryopick.processing.probability import (
     adapted_to_emptier_run,
     chance_to_be_marked,
     threshold_for_f1,
     threshold_for_precision,
 )
-from cryopick.types import Micrograph
+from cryopick.types import Micrograph, Picks
 
 
 class ChoosesByExpectedF1:
@@ -55,6 +56,11 @@ class ChoosesByExpectedF1:
         return float(kept.min()) if len(kept) else 1.0
 
 
+def thinned_scores(candidates: Picks) -> NDArray[np.float32]:
+    """Of the candidates that no better one is too near to, whatever their score."""
+    return select(candidates, SelectionSettings(), threshold=-np.inf).kept().score
+
+
 def measured_decoy_share(
     scores_of: Callable[[Micrograph], NDArray[np.floating]],
     micrographs: Sequence[Micrograph],
@@ -69,7 +75,7 @@ def measured_decoy_share(
 
     Parameters
     ----------
-    scores_of : a micrograph to the probabilities of its candidates, thinned as picks are
+    scores_of : a micrograph to the probabilities of its candidates, thinned as picks are (`thinned_scores`)
     micrographs : a few of the run
     least : candidates that reach it are counted, half a one more on both sides; where not set, all probabilities are
         summed, which the many improbable candidates of a less certain picker would drown

@@ -13,6 +13,7 @@ from cryopick.processing.fourier import normalized_correlation
 from cryopick.processing.normalize import normalize_locally
 from cryopick.processing.peaks import find_peaks
 from cryopick.processing.scale import resample
+from cryopick.processing.spread import evenly_taken
 from cryopick.types import Micrograph
 
 SMALLEST_PX = 12.0
@@ -74,7 +75,7 @@ def measure_size(micrographs: Sequence[Micrograph], *, diameter: Length | None) 
         return None
     unit = "A" if all(m.pixel_size_angstrom is not None for m in micrographs) else "px"
     per_px = [float(m.pixel_size_angstrom or 1.0) if unit == "A" else 1.0 for m in micrographs]
-    chosen = np.unique(np.linspace(0, len(micrographs) - 1, min(MICROGRAPHS, len(micrographs))).round().astype(int))
+    chosen = evenly_taken(range(len(micrographs)), MICROGRAPHS)
     if diameter is not None:
         sizes = [0.0]
     else:

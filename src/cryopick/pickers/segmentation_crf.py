@@ -17,10 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryopick.errors import SettingsError, WeightsError
-from cryopick.geometry.selection import SelectionSettings, select
 from cryopick.geometry.units import Length
 from cryopick.pickers.dense import PRECISIONS
-from cryopick.pickers.expected_f1 import ChoosesByExpectedF1, measured_decoy_share
+from cryopick.pickers.expected_f1 import ChoosesByExpectedF1, measured_decoy_share, thinned_scores
 from cryopick.pickers.registry import register_picker
 from cryopick.pickers.segmentation_maps import (
     CELLS_PER_DIAMETER,
@@ -136,16 +135,14 @@ class SegmentationCrfPicker(ChoosesByExpectedF1):
 
     def prepare(self, micrographs: Sequence[Micrograph]) -> Self:
         """Measure on a few micrographs what is not given: diameter, noise to be added, share of decoys."""
-        from cryopick.pickers.diameter import evenly_taken, middle_piece
+        from cryopick.pickers.diameter import middle_pieces
 
         if not micrographs:
             return self
         sized = self._sized(micrographs)
         if sized.diameter is None or (sized.added_noise is not None and sized.decoy_share is not None):
             return sized
-        few = evenly_taken(micrographs, PROBED_MICROGRAPHS)
-        sides_px = [round(PROBED_DIAMETERS * sized.diameter.middle_px(one.pixel_size_angstrom)) for one in few]
-        probes = [middle_piece(one, side_px=side_px) for one, side_px in zip(few, sides_px, strict=True)]
+        probes = middle_pieces(micrographs, sized.diameter, count=PROBED_MICROGRAPHS, diameters=PROBED_DIAMETERS)
         added_noise = sized._fitting_noise(probes) if sized.added_noise is None else sized.added_noise
         shown = replace(sized, added_noise=added_noise)
         return replace(shown, decoy_share=measured_decoy_share(lambda one: shown._quick_scores([one])[0], probes))
@@ -176,8 +173,7 @@ class SegmentationCrfPicker(ChoosesByExpectedF1):
     def _quick_scores(self, probes: Sequence[Micrograph]) -> list[NDArray[np.float32]]:
         """Of each micrograph's candidates, after selection, with one view and no CRF."""
         quick = replace(self, views=1, crf="none", crf_parameters="default", recentre=False, decoy_share=1.0)
-        found = [quick.pick(probe) for probe in probes]
-        return [select(picks, SelectionSettings(), threshold=-np.inf).kept().score for picks in found]
+        return [thinned_scores(quick.pick(probe)) for probe in probes]
 
     @property
     def calibrated_share(self) -> float:

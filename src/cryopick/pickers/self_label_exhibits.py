@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from cryopick.pickers.clustered_objects import SIDE, TOP, VIEWS, WORKING_DIAMETER_PX
 from cryopick.pickers.exhibits import Curves, Exhibit, Picture, Table
 from cryopick.pickers.self_labels import LabelledImage
+from cryopick.processing.spread import evenly_taken
 
 SHOWN_MICROGRAPHS = 2
 SHOWN_CHOSEN, SHOWN_REJECTED = 48, 24
@@ -36,7 +37,7 @@ def label_exhibits(labelled: Sequence[LabelledImage], record: Mapping[str, Any])
     labelled : the micrographs that examples were chosen from
     record : of `window_training.training_record`
     """
-    order = np.unique(np.linspace(0, len(labelled) - 1, min(SHOWN_MICROGRAPHS, len(labelled))).round().astype(int))
+    order = evenly_taken(range(len(labelled)), SHOWN_MICROGRAPHS)
     colours = ", ".join(f"{_NAMES[_colour(view)]}: {name}" for view, name in VIEWS.items())
     clusters = [
         Picture(
@@ -44,7 +45,7 @@ def label_exhibits(labelled: Sequence[LabelledImage], record: Mapping[str, Any])
             caption=f"Red: the darkest intensity cluster. Circles: chosen ({colours}); crosses: rejected.",
             png=as_png(cluster_picture(labelled[index])),
         )
-        for index in order.tolist()
+        for index in order
     ]
     views = np.concatenate([image.view for image in labelled])
     reasons = np.concatenate([image.reason for image in labelled])

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from cryopick.errors import TrainingError
 from cryopick.pickers.clustered_objects import VIEWS
+from cryopick.processing.spread import evenly_taken
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -287,7 +288,7 @@ def _curve(is_right: NDArray[np.bool_], score: NDArray[np.float64]) -> list[list
     found = np.cumsum(is_right[order])
     ends = np.flatnonzero(np.diff(score[order], append=-np.inf))  # equal scores are cut together
     points = np.stack([found[ends] / found[-1], found[ends] / (ends + 1)], axis=1)
-    kept = np.unique(np.linspace(0, len(points) - 1, min(60, len(points))).round().astype(int))
+    kept = evenly_taken(range(len(points)), 60)
     return [[round(float(recall), 4), round(float(precision), 4)] for recall, precision in points[kept]]
 
 

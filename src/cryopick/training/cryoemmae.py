@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from cryopick.errors import SettingsError, TrainingError
 from cryopick.geometry.units import Length
 from cryopick.pickers.cryoemmae_latent import PARTICLE_PX, Preprocessing, prepare_image
+from cryopick.processing.spread import evenly_taken
 from cryopick.training.simulated_crops import SimulatedCrops
 from cryopick.training.trainable import Preset, TrainSettings
 
@@ -189,7 +190,7 @@ class CryoEmmaeTrainable:
         given = dataset.diameter or self.task.diameter
         if given is not None:
             return given
-        from cryopick.pickers.diameter import estimate_diameter, evenly_taken
+        from cryopick.pickers.diameter import estimate_diameter
         from cryopick.pickers.general import load_model as load_general
 
         few = evenly_taken(dataset.items, MEASURED_MICROGRAPHS)
@@ -422,7 +423,7 @@ class CryoEmmaeTrainable:
         data: dict[str, Any] = {"kind": "simulation"}
         if self.train is not None:
             data = {"kind": "unlabelled micrographs", "count": len(self.images), "set": self.train.path.name}
-            data["first_weights"] = "random" if self.first is None else "shipped"
+            data["first_weights"] = self.task.first_weights
         return {
             "preprocessing": {"mode": mode, "mean": mean, "std": std, "particle_px": PARTICLE_PX},
             "postprocessing": card_entry(clusters, probe),

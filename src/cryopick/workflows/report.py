@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from cryopick.geometry.selection import BELOW_THRESHOLD
 from cryopick.pickers.exhibits import read_exhibits
+from cryopick.processing.spread import evenly_taken
 from cryopick.types import Picks
 from cryopick.workflows.exhibits_html import exhibits_html
 from cryopick.workflows.gallery import gallery_html, picture_id
@@ -102,8 +103,7 @@ def _spread(results: Sequence[MicrographResult]) -> list[MicrographResult]:
     if len(results) <= MOST_PICTURES:
         return list(results)
     by_count = sorted(results, key=lambda result: (result.count, result.record.name))
-    chosen = np.linspace(0, len(by_count) - 1, MOST_PICTURES).round().astype(int)
-    return [by_count[index] for index in dict.fromkeys(chosen.tolist())]
+    return evenly_taken(by_count, MOST_PICTURES)
 
 
 def _cards(summary: RunSummary, results: Sequence[MicrographResult]) -> str:

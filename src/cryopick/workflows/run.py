@@ -16,6 +16,7 @@ import numpy as np
 from cryopick.errors import CryopickError, RunFolderError, SettingsError
 from cryopick.io.inputs import MicrographSource
 from cryopick.pickers.protocol import PreparesForRun, PreparesInFolder
+from cryopick.processing.spread import evenly_taken
 from cryopick.types import Micrograph
 from cryopick.workflows.pick_one import Outcome, Task, read_task
 from cryopick.workflows.pick_settings import PickSettings, settings_sections
@@ -107,7 +108,7 @@ class Run:
         names = list(self.sources)
         picker = self.settings.picker
         size = picker.sample_size if isinstance(picker, PreparesInFolder) else SAMPLE_SIZE
-        wanted = dict.fromkeys(np.linspace(0, len(names) - 1, min(size, len(names))).round().astype(int))
+        wanted = dict.fromkeys(evenly_taken(range(len(names)), size))
         order = [*wanted, *(index for index in range(len(names)) if index not in wanted)]
         sample: list[Micrograph] = []
         for index in order:
