@@ -31,7 +31,7 @@ from cryopick.geometry.units import Length
 from cryopick.metrics.detection import match_picks, precision_recall_curve, rank_outcomes
 from cryopick.pickers.cryotransformer import CryoTransformerPicker, load_set_model
 from cryopick.pickers.cryotransformer_local import NOMINAL_PARTICLE_PX, LocalSetModel
-from cryopick.processing.scale import network_planes, resample
+from cryopick.processing.scale import resample
 from cryopick.simulation.micrograph import SimulatedMicrograph, simulate_micrograph
 from cryopick.simulation.recipe import DirtRanges, named_recipe
 from cryopick.simulation.suite import SUITE_SEED, SuiteProtein, SuiteSet, suite_sets
@@ -363,9 +363,8 @@ def attention(picker: CryoTransformerPicker, path: Path) -> dict[str, float]:
     corner = max(corners, key=lambda xy: int(((truth >= xy) & (truth < np.array(xy) + 224)).all(axis=1).sum()))
     working, truth = working[corner[1] : corner[1] + 224, corner[0] : corner[0] + 224], truth - corner
     working = np.ascontiguousarray(working)
-    planes = network_planes(working, particle_px=NOMINAL_PARTICLE_PX)
     seen: list[Any] = []
-    found, query = model.with_attention(planes, seen=seen)
+    found, query = model.with_attention(working, seen=seen)
     columns = -(-working.shape[1] // 4)
     best = np.argsort(-found.score)
     best = best[((found.xy_px[best] > 24) & (found.xy_px[best] < 200)).all(axis=1) & (found.score[best] > 0.5)]

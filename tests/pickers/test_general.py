@@ -5,11 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from cryopick.errors import SettingsError
 from cryopick.geometry.selection import SelectionSettings, select
 from cryopick.geometry.units import Length
 from cryopick.io.checkpoint import load_checkpoint, weights_folders
 from cryopick.metrics.detection import match_picks, pooled
-from cryopick.pickers.general import GeneralPicker, load_model
+from cryopick.pickers.general import GeneralPicker, heatmap_model, load_model
+from cryopick.processing.probability import Calibration
 from cryopick.simulation.suite import suite_sets
 from cryopick.types import Micrograph
 from cryopick.workflows.pick_one import junk_mask
@@ -116,6 +118,33 @@ def test_half_precision_changes_scores_by_little(rings):
     ]
     match = match_picks(both[0].xy_px, both[1].xy_px, NO_POINTS, max_distance_px=3.0)
     assert match.counts.f1 > 0.97
+
+
+def test_eight_bit_integers_change_scores_by_little_and_are_what_auto_takes(rings):
+    from cryopick.networks.heatmap_unet_int8 import is_int8_fast
+
+    if not is_int8_fast():
+        pytest.skip("this CPU does not multiply 8-bit integers")
+    one, simulated = rings
+    size = one.protein.diameter_angstrom
+    exact, rounded, fastest = (
+        picks_of(
+            GeneralPicker(diameter=Length(size, size, "A"), precision=precision), simulated[0].micrograph, threshold=0.5
+        )
+        for precision in ("float32", "int8", "auto")
+    )
+    match = match_picks(exact.xy_px, rounded.xy_px, NO_POINTS, max_distance_px=3.0)
+    assert match.counts.f1 > 0.97
+    assert not np.array_equal(exact.score, rounded.score)
+    assert np.array_equal(fastest.score, rounded.score)
+
+
+def test_eight_bit_integers_are_refused_where_they_cannot_be_had():
+    from cryopick.networks.heatmap_unet import HeatmapUNet
+
+    network = HeatmapUNet(widths=(8, 8, 8)).eval()
+    with pytest.raises(SettingsError, match="activation_ranges"):
+        heatmap_model(network, Calibration.none(), device="cpu", precision="int8")
 
 
 def test_the_card_tells_what_the_weights_are():

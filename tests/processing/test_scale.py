@@ -63,14 +63,27 @@ def test_fast_blur_equals_the_exact_one(sigma_px):
 
 def test_planes_do_not_change_with_brightness_and_contrast():
     image = np.random.default_rng(2).normal(size=(200, 180)).astype(np.float32)
-    a = network_planes(image, particle_px=24)
-    b = network_planes(image * 37 + 1000, particle_px=24)
+    a = network_planes(image, particle_px=24, count=3)
+    b = network_planes(image * 37 + 1000, particle_px=24, count=3)
     assert np.allclose(a, b, atol=2e-3)
 
 
 @pytest.mark.parametrize("level", [0.0, 3.5, -1e6])
 def test_planes_of_a_flat_image_are_zero(level):
-    assert not network_planes(np.full((64, 80), level, np.float32), particle_px=24).any()
+    assert not network_planes(np.full((64, 80), level, np.float32), particle_px=24, count=3).any()
+
+
+@pytest.mark.parametrize("share", [0.3, 0.7])
+def test_the_third_plane_tells_noisy_ground_far_from_its_border(share):
+    """Four times the variance, whether on the smaller or on the larger part of a micrograph: a logarithm of 4."""
+    image = np.random.default_rng(4).normal(size=(800, 800)).astype(np.float32)
+    edge = round(800 * share)
+    image[:, :edge] *= 2
+    detail, _, contrast = network_planes(image, particle_px=12, count=3)
+    deep, clean = np.s_[:, : edge - 140], np.s_[:, edge + 140 :]
+    assert detail[deep].std() == pytest.approx(detail[clean].std(), rel=0.1)
+    assert np.median(contrast[deep]) == pytest.approx(np.log(4), abs=0.25)
+    assert np.median(contrast[clean]) == pytest.approx(0, abs=0.2)
 
 
 def test_a_flat_border_stays_flat_instead_of_amplified():

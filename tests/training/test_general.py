@@ -38,6 +38,20 @@ def crop_with(diameters_px, *, xy_px=None, image=None, junk=None):
     )
 
 
+def test_weights_that_saw_two_planes_give_the_same_answer_with_a_third_one():
+    torch = pytest.importorskip("torch")
+    from cryopick.io.checkpoint import Checkpoint, ModelCard
+
+    few, more = (GeneralTrainable(GeneralTask(input_planes=count, widths=(8, 8, 8))) for count in (2, 3))
+    network, wider = few.build_network().eval(), more.build_network().eval()
+    card = ModelCard(picker="general", architecture=few.architecture())
+    start = more.adapt_start(Checkpoint(network.state_dict(), card))
+    start.load_into(wider)
+    planes = torch.randn(1, 3, 64, 64)
+    assert start.card.architecture == more.architecture()
+    assert torch.allclose(wider(planes), network(planes[:, :2]), atol=1e-5)
+
+
 def at(plane, crop, index):
     x, y = crop.xy_px[index] / STRIDE_PX
     return plane[round(y), round(x)]

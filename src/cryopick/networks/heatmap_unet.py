@@ -60,6 +60,7 @@ class HeatmapUNet(nn.Module):
         depths: tuple[int, int, int] = (2, 2, 2),
     ) -> None:
         super().__init__()
+        self.in_channels = in_channels
         self.unshuffle = nn.PixelUnshuffle(TRUNK_STRIDE_PX)
         self.stem = _conv_norm(in_channels * TRUNK_STRIDE_PX**2, widths[0])
         self.encoder = nn.ModuleList(

@@ -27,7 +27,7 @@ from cryopick.pickers.dense import PRECISIONS
 from cryopick.pickers.expected_f1 import ChoosesByExpectedF1
 from cryopick.pickers.registry import register_picker
 from cryopick.processing.probability import Calibration
-from cryopick.processing.scale import network_planes, resample
+from cryopick.processing.scale import resample
 from cryopick.types import JUNK_MAP, Micrograph, Picks
 
 
@@ -198,7 +198,7 @@ class CryoTransformerPicker(ChoosesByExpectedF1):
 def local_picks(model: LocalSetModel, micrograph: Micrograph, *, diameter_px: float) -> Picks:
     """All answers of the small network for particles about `diameter_px` wide, best first; none is suppressed."""
     working, scale = resample(micrograph.pixels, factor=NOMINAL_PARTICLE_PX / diameter_px)
-    found = model(network_planes(working, particle_px=NOMINAL_PARTICLE_PX))
+    found = model(working)
     xy_px = scale.to_stored_xy(found.xy_px)
     order = in_order(xy_px, found.score, shape_yx=micrograph.shape_yx)
     return Picks(

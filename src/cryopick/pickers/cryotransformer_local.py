@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from cryopick.pickers.dense import DenseNetwork, sigmoid
 from cryopick.processing.probability import Calibration
+from cryopick.processing.scale import network_planes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -61,19 +62,20 @@ class LocalSetModel:
     network: LocalDetectionTransformer
     calibration: Calibration
 
-    def __call__(self, planes: NDArray[np.float32]) -> SetPrediction:
-        """(2, h, w) planes of a working image to its particles."""
-        return self.with_attention(planes, seen=None)[0]
+    def __call__(self, working: NDArray[np.float32]) -> SetPrediction:
+        """A working image to its particles."""
+        return self.with_attention(working, seen=None)[0]
 
     def with_attention(
-        self, planes: NDArray[np.float32], *, seen: list[Attention] | None
+        self, working: NDArray[np.float32], *, seen: list[Attention] | None
     ) -> tuple[SetPrediction, NDArray[np.intp]]:
         """The particles and the number of each one's query; `seen` gets what every query looked at in each layer."""
         import torch
 
         from cryopick.networks.detection_transformer_local import DENSE_PLANES, PROPOSAL_PLANES, select_queries
 
-        maps = self.dense(planes)
+        count = self.network.encoder.trunk.in_channels
+        maps = self.dense(network_planes(working, particle_px=NOMINAL_PARTICLE_PX, count=count))
         with torch.inference_mode():
             dense = torch.from_numpy(maps)[None].to(self.dense.device)
             queries, index = select_queries(dense[:, :PROPOSAL_PLANES], floor=PROPOSAL_FLOOR)

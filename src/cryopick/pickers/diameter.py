@@ -38,7 +38,7 @@ FIT_FACTORS = tuple(float(factor) for factor in np.geomspace(0.72, 1 / 0.72, 5))
 DEVIATION_COST = 0.5
 """Expected F1 that a size costs per squared logarithm of its ratio to the first estimate; noise decides nothing."""
 FIT_MICROGRAPHS = 3
-FIT_WORKING_PX = 768
+FIT_WORKING_PX = 512
 MIN_FIT_PARTICLES = 30
 """Expected particles below which a size is not fitted."""
 FIT_LIMIT = 1.3

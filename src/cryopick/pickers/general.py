@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from cryopick.errors import SettingsError
 from cryopick.geometry.units import Length
-from cryopick.pickers.dense import PRECISIONS, DenseNetwork, sigmoid
+from cryopick.pickers.dense import PRECISIONS, DenseNetwork, chosen_device, sigmoid
 from cryopick.pickers.expected_f1 import ChoosesByExpectedF1
 from cryopick.pickers.looks import LOOKS, Look, mean_of_looks, seen_turned
 from cryopick.pickers.registry import register_picker
@@ -22,6 +22,8 @@ from cryopick.processing.scale import network_planes
 from cryopick.types import JUNK_MAP, Micrograph, Picks
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from cryopick.networks.heatmap_unet import HeatmapUNet
 
 NOMINAL_PARTICLE_PX = 20.0
@@ -32,6 +34,8 @@ TARGET_RADIUS = 0.2
 """The centre map is the probability that a particle centre lies within this many diameters."""
 TILE_PX = 1536
 """Largest side that the network sees at once: fewer and larger tiles read less twice, and hold more memory."""
+INT8 = "int8"
+GENERAL_PRECISIONS = (*PRECISIONS, INT8)
 CANDIDATE_FLOOR = 0.02
 """Map values below it are never candidates; far below any useful threshold."""
 
@@ -120,19 +124,24 @@ class HeatmapModel:
     ----------
     dense : a `HeatmapUNet`, batch norms folded
     calibration : of the centre map's values at candidates
+    input_planes : of `network_planes` that it sees
     """
 
     dense: DenseNetwork
     calibration: Calibration
+    input_planes: int = 2
 
-    def __call__(self, planes: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(2, h, w) planes to (5, ceil(h / 2), ceil(w / 2)) maps; `centre` and `junk` are probabilities."""
-        return _as_probabilities(self.dense(planes))
+    def planes(self, working: NDArray[np.float32]) -> NDArray[np.float32]:
+        """What the network sees of a working image."""
+        return network_planes(working, particle_px=NOMINAL_PARTICLE_PX, count=self.input_planes)
+
+    def __call__(self, working: NDArray[np.float32]) -> NDArray[np.float32]:
+        """A working image to (5, ceil(h / 2), ceil(w / 2)) maps; `centre` and `junk` are probabilities."""
+        return _as_probabilities(self.dense(self.planes(working)))
 
     def looked(self, working: NDArray[np.float32], look: Look) -> NDArray[np.float32]:
         """(5, h', w') maps, `centre` and `junk` as logits; offsets and sizes are in the units of a look of factor 1."""
-        planes = network_planes(working, particle_px=NOMINAL_PARTICLE_PX)
-        maps = seen_turned(self.dense, planes, look.step_yx)
+        maps = seen_turned(self.dense, self.planes(working), look.step_yx)
         maps[1] *= look.step_yx[1] * look.factor
         maps[2] *= look.step_yx[0] * look.factor
         maps[3] += np.float32(np.log(look.factor))
@@ -165,17 +174,36 @@ def load_model(weights: Path | None, *, device: str = "auto", precision: str = "
     )
     checkpoint.load_into(network)
     calibration = Calibration.from_list(card.postprocessing["calibration"])
-    return heatmap_model(network, calibration, device=device, precision=precision)
+    ranges = card.postprocessing.get("activation_ranges")
+    return heatmap_model(network, calibration, ranges=ranges, device=device, precision=precision)
 
 
 def heatmap_model(
-    network: HeatmapUNet, calibration: Calibration, *, device: str = "auto", precision: str = "auto"
+    network: HeatmapUNet,
+    calibration: Calibration,
+    *,
+    ranges: Mapping[str, Sequence[float]] | None = None,
+    device: str = "auto",
+    precision: str = "auto",
 ) -> HeatmapModel:
-    """A network, which is copied, as the picker runs it."""
+    """A network, which is copied, as the picker runs it; 8-bit integers need the `ranges` of its activations.
+
+    Raises
+    ------
+    SettingsError
+        If 8-bit integers are asked for where they cannot be had.
+    """
     from cryopick.networks.heatmap_unet import OUTPUTS, TOTAL_STRIDE_PX, fold_batch_norm
 
+    folded = fold_batch_norm(network)
+    runner: nn.Module = folded
+    device = chosen_device(device)
+    if _chosen_int8(device, precision, has_ranges=ranges is not None):
+        from cryopick.networks.heatmap_unet_int8 import Int8HeatmapUNet
+
+        runner, precision = Int8HeatmapUNet(folded, ranges or {}), "float32"
     dense = DenseNetwork.loaded(
-        fold_batch_norm(network),
+        runner,
         device=device,
         precision=precision,
         channels=len(OUTPUTS),
@@ -183,7 +211,27 @@ def heatmap_model(
         multiple_px=TOTAL_STRIDE_PX,
         tile_px=TILE_PX,
     )
-    return HeatmapModel(dense, calibration)
+    return HeatmapModel(dense, calibration, network.in_channels)
+
+
+def _chosen_int8(device: str, precision: str, *, has_ranges: bool) -> bool:
+    """Whether to run in 8-bit integers; `auto` does on CPUs that have the units, with weights that can."""
+    if precision not in ("auto", INT8):
+        return False
+    from cryopick.networks.heatmap_unet_int8 import is_int8_fast
+
+    lacking = [
+        text
+        for text, is_there in (
+            (f"a CPU, not {device}", device == "cpu"),
+            ("weights whose card holds activation_ranges", has_ranges),
+            ("a CPU that multiplies 8-bit integers (VNNI), and a torch that uses it", is_int8_fast()),
+        )
+        if not is_there
+    ]
+    if precision == INT8 and lacking:
+        raise SettingsError(f"precision int8 needs {' and '.join(lacking)}; auto takes the fastest that works here")
+    return not lacking
 
 
 # --------------------------------------------------------------------------------------------------------- picker
@@ -209,7 +257,7 @@ class GeneralPicker(ChoosesByExpectedF1):
     ] = None
     weights: Annotated[Path | None, "checkpoint to use instead of the shipped one"] = None
     device: Annotated[str, "auto, cpu, cuda or cuda:N"] = "auto"
-    precision: Annotated[str, "auto, float32 or bfloat16; auto takes bfloat16 where the hardware has it"] = "auto"
+    precision: Annotated[str, "auto, float32, bfloat16 or int8; auto takes the fastest that the hardware has"] = "auto"
 
     decoy_share: Annotated[
         float | None, "picks expected on the negatives of the micrographs over those on them; measured by the run"
@@ -217,8 +265,8 @@ class GeneralPicker(ChoosesByExpectedF1):
     measured: Annotated[str, "what the measurement of the diameter found; filled in by the run"] = ""
 
     def __post_init__(self) -> None:
-        if self.precision not in PRECISIONS:
-            raise SettingsError(f"precision is {self.precision!r}, expected {', '.join(PRECISIONS)}")
+        if self.precision not in GENERAL_PRECISIONS:
+            raise SettingsError(f"precision is {self.precision!r}, expected {', '.join(GENERAL_PRECISIONS)}")
 
     def prepare(self, micrographs: Sequence[Micrograph]) -> Self:
         """Measure the diameter on a few micrographs of the run unless it is given, and fit the working scale."""

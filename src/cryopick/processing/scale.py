@@ -7,6 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+QUIET_SHARE = 0.2
+"""Share of a micrograph's area that is at least taken to be neither carbon nor dirt."""
+
 
 @dataclass(frozen=True)
 class ScaleMap:
@@ -70,32 +73,38 @@ def fill_non_finite(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.where(is_finite, pixels, np.float32(fill))
 
 
-def network_planes(working: NDArray[np.float32], *, particle_px: float) -> NDArray[np.float32]:
-    """Two views of a scale-normalised micrograph for a network: local detail and large-scale background.
+def network_planes(working: NDArray[np.float32], *, particle_px: float, count: int = 2) -> NDArray[np.float32]:
+    """Views of a scale-normalised micrograph for a network: local detail, large-scale background and local contrast.
 
     Parameters
     ----------
     working : (h, w) float32, finite, particles about `particle_px` wide
     particle_px : nominal particle diameter
+    count : 2, or 3 for the local contrast, too
 
     Returns
     -------
-    planes : (2, h, w) float32. Plane 0: background removed (Gaussian of 1.5 diameters), divided by the local standard
-        deviation (Gaussian of 3 diameters), clipped to ±6. Plane 1: the background in units of the detail's robust
-        standard deviation, through asinh, so that carbon and thick ice show and nothing saturates.
+    planes : (count, h, w) float32. Plane 0: background removed (Gaussian of 1.5 diameters), divided by the local
+        standard deviation (Gaussian of 3 diameters), clipped to ±6. Plane 1: the background in units of the detail's
+        robust standard deviation, through asinh, so that carbon and thick ice show and nothing saturates. Plane 2: the
+        natural logarithm of the local variance over that of the quietest fifth, which plane 0 has lost:
+        inside carbon and heaps it is high however far away their border is.
     """
     working = working - np.float32(np.mean(working, dtype=np.float64))
     background = gaussian_blur(working, sigma_px=1.5 * particle_px)
     detail = working - background
     variance = gaussian_blur(detail * detail, sigma_px=3 * particle_px)
     typical = float(np.median(variance))
-    planes = np.zeros((2, *working.shape), np.float32)
+    planes = np.zeros((count, *working.shape), np.float32)
     rounding = 1e-5 * float(np.abs(working).max())
     if not typical > rounding**2:  # flat: what is left is rounding
         return planes
     # where an image is flat (replicated borders, masked corners) noise must not be blown up: the variance is floored
     planes[0] = np.clip(detail / np.sqrt(variance + 0.05 * typical), -6, 6)
     planes[1] = np.arcsinh((background - np.median(background)) / np.sqrt(typical))
+    if count > 2:
+        floored = variance + 0.05 * typical
+        planes[2] = np.log(floored / np.float32(np.quantile(floored, QUIET_SHARE)))
     return planes
 
 

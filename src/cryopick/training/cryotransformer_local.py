@@ -170,16 +170,17 @@ class LocalTrainable:
         """
         import torch
 
+        input_planes = self.trunk[0]["in_channels"]
         planes, targets, particles, weights = [], [], [], []
         for number in range(self.task.batch_size):
             position = index * self.task.batch_size + number
             if self.sampler is None:
                 crop = self.simulated.crop(position)
-                one_planes, one_targets = example(crop)
+                one_planes, one_targets = example(crop, input_planes)
                 rows, weight = particles_of(crop), 1.0
             else:
                 labelled = self.sampler.crop(position, rng)
-                one_planes = network_planes(labelled.image, particle_px=NOMINAL_PARTICLE_PX)
+                one_planes = network_planes(labelled.image, particle_px=NOMINAL_PARTICLE_PX, count=input_planes)
                 one_targets, rows = labelled_targets(labelled), labelled_particles(labelled)
                 weight = float(labelled.is_complete)
             planes.append(one_planes)
@@ -373,7 +374,7 @@ def judge(model: LocalSetModel, crops: Sequence[Crop | LabelledCrop]) -> dict[st
     """Scores over crops; `score` is the average precision, `duplicates` a share of the picks at the best F1."""
     outcomes, found = [], []
     for crop in crops:
-        prediction = model(network_planes(crop.image, particle_px=NOMINAL_PARTICLE_PX))
+        prediction = model(crop.image)
         diameter_px = _diameter_px(crop)
         certain, uncertain = _truth(crop)
         found.append((prediction.xy_px, prediction.score, diameter_px))
@@ -407,7 +408,7 @@ def calibrated_on(model: LocalSetModel, crops: Sequence[Crop]) -> Calibration:
     """
     outcomes = []
     for crop in crops:
-        prediction = model(network_planes(crop.image, particle_px=NOMINAL_PARTICLE_PX))
+        prediction = model(crop.image)
         tolerance_px = 0.25 * _diameter_px(crop)
         outcomes.append(
             rank_outcomes(prediction.xy_px, prediction.score, crop.xy_px, NO_PARTICLES, max_distance_px=tolerance_px)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Annotated, Any
@@ -43,12 +43,17 @@ PICKED_RATIO = (0.6, 1.65)
 UNDECIDED_RATIO = (0.45, 2.2)
 """… those outside this one are not; what lies between is left out of the loss."""
 NO_PARTICLES = np.zeros((0, 2))
+RANGE_CROPS = 96
+"""Crops on which the activations' ranges are measured."""
+PLANES = ("detail", "background", "contrast")
+"""Of `network_planes`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class GeneralTask:
     """What the network is and what it sees."""
 
+    input_planes: Annotated[int, "2: detail and background; 3: local contrast, too"] = 2
     widths: Annotated[tuple[int, int, int], "channels at strides 4, 8 and 16"] = (64, 96, 128)
     depths: Annotated[tuple[int, int, int], "residual blocks of the encoder at each of them"] = (2, 2, 2)
     batch_size: Annotated[int, "crops per batch"] = 32
@@ -60,6 +65,8 @@ class GeneralTask:
     calibration_crops: Annotated[int, "simulated crops that the probabilities are calibrated on; a third seed"] = 480
 
     def __post_init__(self) -> None:
+        if self.input_planes not in (2, 3):
+            raise SettingsError(f"[task] input_planes is {self.input_planes}, expected 2 or 3")
         if self.crop_px % 16:
             raise SettingsError(f"[task] crop_px is {self.crop_px}, expected a multiple of 16")
 
@@ -97,6 +104,24 @@ PRESETS: Mapping[str, Preset] = {
             seed=1,
         ),
         about="second stage, with --start and the weights of the first: about 70 minutes of one CPU core",
+    ),
+    "contrast": Preset(
+        task=GeneralTask(input_planes=3),
+        training=TrainSettings(
+            steps=2000,
+            learning_rate=1e-3,
+            weight_decay=0.02,
+            warmup_steps=50,
+            gradient_clip=2.0,
+            ema_decay=0.998,
+            validate_every=1000,
+            checkpoint_every=200,
+            precision="bf16-mixed",
+            workers=1,
+            seed=2,
+        ),
+        about="third stage, with --start and the weights of the second: sees the local contrast, too; about 60 minutes "
+        "of one CPU core",
     ),
 }
 
@@ -150,7 +175,7 @@ class GeneralTrainable:
     def architecture(self) -> dict[str, Any]:
         return {
             "network": "heatmap_unet",
-            "in_channels": 2,
+            "in_channels": self.task.input_planes,
             "widths": list(self.task.widths),
             "depths": list(self.task.depths),
         }
@@ -158,12 +183,16 @@ class GeneralTrainable:
     def build_network(self) -> nn.Module:
         return build_network(self.architecture())
 
+    def adapt_start(self, start: Checkpoint) -> Checkpoint:
+        """Weights that saw fewer planes; to begin with they give nothing on the new ones."""
+        return with_planes(start, self.task.input_planes)
+
     def make_batch(self, index: int, rng: np.random.Generator) -> dict[str, Tensor]:  # noqa: ARG002  # crops are seeded by number
         """Crops `index * batch_size` onwards."""
         import torch
 
         first = index * self.task.batch_size
-        examples = [example(self.source.crop(first + i)) for i in range(self.task.batch_size)]
+        examples = [example(self.source.crop(first + i), self.task.input_planes) for i in range(self.task.batch_size)]
         planes, targets = (np.stack(arrays) for arrays in zip(*examples, strict=True))
         return {"planes": torch.from_numpy(planes), "targets": torch.from_numpy(targets)}
 
@@ -184,10 +213,15 @@ class GeneralTrainable:
 
     def card_entries(self, network: nn.Module) -> dict[str, Any]:
         crops = self._held_out(self.task.calibration_crops, seed=self.task.simulation_seed + 2000)
+        model = as_model(network)
         return {
-            "preprocessing": {"nominal_particle_px": NOMINAL_PARTICLE_PX, "planes": "detail, background"},
+            "preprocessing": {
+                "nominal_particle_px": NOMINAL_PARTICLE_PX,
+                "planes": ", ".join(PLANES[: self.task.input_planes]),
+            },
             "postprocessing": {
-                "calibration": calibrated_on(partial(picker_candidates, as_model(network)), crops).to_list()
+                "calibration": calibrated_on(partial(picker_candidates, model), crops).to_list(),
+                "activation_ranges": ranges_on(model, crops[:RANGE_CROPS]),
             },
             "data": {"kind": "simulation", "seed": self.task.simulation_seed},
         }
@@ -207,18 +241,32 @@ def build_network(architecture: Mapping[str, Any]) -> nn.Module:
     return network.to(memory_format=torch.channels_last)
 
 
+def with_planes(start: Checkpoint, count: int) -> Checkpoint:
+    """A checkpoint whose network sees `count` planes, new ones with weights of zero; as it is if it sees as many."""
+    import torch
+
+    present = int(start.card.architecture["in_channels"])
+    if present >= count:
+        return start
+    name = "stem.0.weight"
+    old = start.tensors[name]
+    new = torch.zeros(old.shape[0], old.shape[1] // present * (count - present), *old.shape[2:], dtype=old.dtype)
+    card = replace(start.card, architecture={**start.card.architecture, "in_channels": count})
+    return replace(start, tensors={**start.tensors, name: torch.cat([old, new], dim=1)}, card=card)
+
+
 # -------------------------------------------------------------------------------------------------------- targets
 
 
-def example(crop: Crop) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def example(crop: Crop, input_planes: int = 2) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """A crop as the network sees it, and what it should answer.
 
     Returns
     -------
-    planes : (2, h, w), see `network_planes`
+    planes : (input_planes, h, w), see `network_planes`
     targets : (6, h / 2, w / 2): centre, offset x, offset y, log size, junk share, weight of the centre loss
     """
-    planes = network_planes(crop.image, particle_px=NOMINAL_PARTICLE_PX)
+    planes = network_planes(crop.image, particle_px=NOMINAL_PARTICLE_PX, count=input_planes)
     shape_yx = crop.image.shape[0] // STRIDE_PX, crop.image.shape[1] // STRIDE_PX
     ratio = crop.diameter_px / NOMINAL_PARTICLE_PX
     is_picked = (ratio >= PICKED_RATIO[0]) & (ratio <= PICKED_RATIO[1])
@@ -271,7 +319,7 @@ def as_model(network: nn.Module) -> HeatmapModel:
 
 def candidates(model: HeatmapModel, crop: Crop) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Centres (n, 2) and centre-map values (n,) of a crop's candidates, thinned as picks are."""
-    maps = model(network_planes(crop.image, particle_px=NOMINAL_PARTICLE_PX))
+    maps = model(crop.image)
     xy_px, index_yx = centres_from_maps(maps, stride_px=STRIDE_PX)
     value = maps[0, index_yx[:, 0], index_yx[:, 1]].astype(np.float64)
     picks = Picks(xy_px=xy_px, score=value, diameter_px=np.full(len(value), NOMINAL_PARTICLE_PX))
@@ -297,12 +345,23 @@ def junk_iou(model: HeatmapModel, crops: list[Crop]) -> float:
     """Intersection over union of predicted and true junk, pooled over crops."""
     both = either = 0
     for crop in crops:
-        maps = model(network_planes(crop.image, particle_px=NOMINAL_PARTICLE_PX))
+        maps = model(crop.image)
         truth = crop.junk[::STRIDE_PX, ::STRIDE_PX]
         found = maps[4] > 0.5
         both += int((truth & found).sum())
         either += int((truth | found).sum())
     return both / max(either, 1)
+
+
+def ranges_on(model: HeatmapModel, crops: Sequence[Crop]) -> dict[str, list[float]]:
+    """What 8-bit integers need to know of the network's activations, as plain JSON."""
+    import torch
+
+    from cryopick.networks.heatmap_unet_int8 import activation_ranges
+
+    images = (torch.from_numpy(model.planes(crop.image))[None].to(model.dense.device) for crop in crops)
+    found = activation_ranges(model.dense.network, images)
+    return {name: [round(low, 5), round(high, 5)] for name, (low, high) in found.items()}
 
 
 def picker_candidates(model: HeatmapModel, crop: Crop) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -66,7 +66,12 @@ class LabelledGeneralTrainable:
 
         count = min(CROPS_PER_BATCH, self.task.batch_size)
         crops = [self.sampler.crop(index * count + number, rng) for number in range(count)]
-        planes = np.stack([network_planes(crop.image, particle_px=NOMINAL_PARTICLE_PX) for crop in crops])
+        planes = np.stack(
+            [
+                network_planes(crop.image, particle_px=NOMINAL_PARTICLE_PX, count=self.task.input_planes)
+                for crop in crops
+            ]
+        )
         targets = np.stack([crop_targets(crop) for crop in crops])
         is_complete = np.array([crop.is_complete for crop in crops])
         return {
@@ -125,7 +130,7 @@ def crop_targets(crop: LabelledCrop) -> NDArray[np.float32]:
 
 def ranked(model: HeatmapModel, crop: LabelledCrop) -> RankedOutcomes:
     """Candidates of a whole micrograph at working scale against its labels, at a quarter of a diameter."""
-    maps = model(network_planes(crop.image, particle_px=NOMINAL_PARTICLE_PX))
+    maps = model(crop.image)
     xy_px, index_yx = centres_from_maps(maps, stride_px=STRIDE_PX)
     value = maps[0, index_yx[:, 0], index_yx[:, 1]].astype(np.float64)
     certain = crop.xy_px[~crop.is_uncertain]
@@ -161,6 +166,6 @@ def estimate_prior(network: nn.Module, dataset: Dataset) -> float:
     expected, labelled = [], []
     for index in range(min(len(sampler.items), PRIOR_MICROGRAPHS)):
         crop = sampler.whole(index)
-        expected.append(float(model(network_planes(crop.image, particle_px=NOMINAL_PARTICLE_PX))[0].mean()))
+        expected.append(float(model(crop.image)[0].mean()))
         labelled.append(float(crop_targets(crop)[0].mean()))
     return float(np.clip(max(np.mean(expected), np.mean(labelled)), 1e-4, LARGEST_PRIOR))

@@ -30,7 +30,7 @@ from cryopick.io.checkpoint import (
 )
 from cryopick.training.logs import LoggingMonitor, Monitor, RunLogs
 from cryopick.training.state import STATE_FILE, Progress, WeightAverage, load_state, read_progress, save_state
-from cryopick.training.trainable import GroupsParameters, Trainable, TrainSettings
+from cryopick.training.trainable import AdaptsStart, GroupsParameters, Trainable, TrainSettings
 
 if TYPE_CHECKING:
     from torch import Tensor, nn, optim
@@ -111,6 +111,8 @@ def train(
     if state.exists() and not resume:
         raise RunFolderError(f"{folder}: holds a training run; pass --resume to go on with it, or use another folder")
     if start_from is not None:
+        if isinstance(trainable, AdaptsStart):
+            start_from = trainable.adapt_start(start_from)
         check_architecture(start_from.card, trainable.architecture(), where=str(start_from.path or "start weights"))
     job = _Job(
         trainable=trainable,

@@ -74,6 +74,15 @@ class GroupsParameters(Protocol):
         ...
 
 
+@runtime_checkable
+class AdaptsStart(Protocol):
+    """A trainable that can also start from weights of a somewhat different network."""
+
+    def adapt_start(self, start: Checkpoint) -> Checkpoint:
+        """The weights made to fit, or as they are where they fit already or never will."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainSettings:
     """How long and how to train; shared by all picker families."""
