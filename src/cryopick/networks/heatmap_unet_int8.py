@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -39,13 +39,13 @@ def activation_ranges(folded: HeatmapUNet, images: Iterable[Tensor]) -> dict[str
             low, high = min(low, found[name][0]), max(high, found[name][1])
         found[name] = low, high
 
-    def note_output(name: str, _module: nn.Module, _given: Any, value: Tensor) -> None:
+    def note_output(name: str, _module: nn.Module, _given: tuple[Tensor, ...], value: Tensor) -> None:
         note(name, value)
 
-    def note_input(name: str, _module: nn.Module, given: tuple[Tensor]) -> None:
+    def note_input(name: str, _module: nn.Module, given: tuple[Tensor, ...]) -> None:
         note(name, given[0])
 
-    hooks = [module.register_forward_hook(partial(note_output, name)) for name, module in _rounded(folded)]
+    hooks = [module.register_forward_hook(partial(note_output, name)) for name, module in _rounded_outputs(folded)]
     hooks += [
         module.register_forward_pre_hook(partial(note_input, f"decoder.{level}.input"))
         for level, module in enumerate(folded.decoder)
@@ -60,14 +60,14 @@ def activation_ranges(folded: HeatmapUNet, images: Iterable[Tensor]) -> dict[str
     return found
 
 
-def _rounded(folded: HeatmapUNet) -> Iterator[tuple[str, nn.Module]]:
+def _rounded_outputs(folded: HeatmapUNet) -> Iterator[tuple[str, nn.Module]]:
     """Modules whose outputs are rounded, by name."""
     for name in ("unshuffle", "stem", "head.0"):
         yield name, folded.get_submodule(name)
     for name, module in folded.named_modules():
         if isinstance(module, ResidualBlock):
-            yield from ((name, module), (f"{name}.conv1", module.conv1), (f"{name}.conv2", module.conv2))
-        elif name.startswith(("down.", "lateral.")) and name.count(".") == 1:
+            yield from ((name, module), (f"{name}.conv1", module.conv1))
+        elif name.startswith("down.") and name.count(".") == 1:
             yield name, module
 
 
@@ -91,98 +91,75 @@ class Int8HeatmapUNet(nn.Module):
         self.unshuffle = folded.unshuffle
         self.last = folded.head[1:]
         self._depths = [len(list(level.children())) for level in folded.encoder]
-        self._step = {name: _step(low, high) for name, (low, high) in ranges.items()}
+        self._step = {
+            name: _step(0.0 if name.endswith(".conv1") else low, high)  # it is rectified before it is rounded
+            for name, (low, high) in ranges.items()
+        }
         self._kernel = {
             name: _Kernel(module)
             for name, module in folded.named_modules()
             if isinstance(module, nn.Conv2d) and name != "head.1"
         }
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, image: Tensor) -> Tensor:
         """(b, c, h, w) float32 to what `HeatmapUNet` gives, float32."""
-        step = self._step["unshuffle"]
-        x = self.unshuffle(x).mul_(1 / step.width).round_().add_(step.zero).clamp_(0, STEPS).to(torch.uint8)
-        x = self._rectified("stem.0", x, given="unshuffle", out="stem")
-        given, skips = "stem", []
+        x = _rounded(self.unshuffle(image), self._step["unshuffle"])
+        x = self._rectified("stem.0", x, out="stem")
+        skips = []
         for level, depth in enumerate(self._depths):
             if level:
-                x = self._rectified(f"down.{level - 1}.0", x, given=given, out=f"down.{level - 1}")
-                given = f"down.{level - 1}"
+                x = self._rectified(f"down.{level - 1}.0", x, out=f"down.{level - 1}")
             for number in range(depth):
-                x = self._block(f"encoder.{level}.{number}", x, given=given)
-                given = f"encoder.{level}.{number}"
-            skips.append((x, given))
+                x = self._block(f"encoder.{level}.{number}", x)
+            skips.append(x)
         for level in reversed(range(len(skips) - 1)):
-            skip, skip_name = skips[level]
-            x = nn.functional.interpolate(x, scale_factor=2.0, mode="nearest")  # before a 1 x 1 convolution or after
-            out = f"decoder.{level}.input"
-            x = self._added(f"lateral.{level}", x, skip, given=given, added=skip_name, out=out, is_rectified=False)
-            x = self._block(f"decoder.{level}", x, given=out)
-            given = f"decoder.{level}"
-        x = self._rectified("head.0.0", x, given=given, out="head.0")
-        step = self._step["head.0"]
-        result: Tensor = self.last((x.float() - step.zero) * step.width)
+            # a 1 x 1 convolution gives the same before and after; after, it can be added in one go
+            larger = nn.functional.interpolate(x.values, scale_factor=2.0, mode="nearest")
+            x = self._added(f"lateral.{level}", _Rounded(larger, x.step), skips[level], out=f"decoder.{level}.input")
+            x = self._block(f"decoder.{level}", x)
+        x = self._rectified("head.0.0", x, out="head.0")
+        result: Tensor = self.last((x.values.float() - x.step.zero) * x.step.width)
         return result
 
-    def _block(self, name: str, x: Tensor, *, given: str) -> Tensor:
-        inner = f"{name}.conv1"
-        y = self._rectified(inner, x, given=given, out=inner)
-        return self._added(f"{name}.conv2", y, x, given=inner, added=given, out=name, is_rectified=True)
+    def _block(self, name: str, x: _Rounded) -> _Rounded:
+        inner = self._rectified(f"{name}.conv1", x, out=f"{name}.conv1")
+        return self._added(f"{name}.conv2", inner, x, out=name, then="relu")
 
-    def _rectified(self, name: str, x: Tensor, *, given: str, out: str) -> Tensor:
-        step, out_step = self._step[given], self._step[out]
-        convolve = torch.ops.onednn.qconv2d_pointwise.default
-        result: Tensor = convolve(x, *step, *self._kernel[name].arguments(step), *out_step, torch.uint8, "relu", [], "")
-        return result
+    def _rectified(self, name: str, x: _Rounded, *, out: str) -> _Rounded:
+        step = self._step[out]
+        convolved = torch.ops.onednn.qconv2d_pointwise.default(
+            x.values, *x.step, *self._kernel[name].weights(x.step), *self._kernel[name].layout, *step, torch.uint8,
+            "relu", [], "",
+        )  # fmt: skip
+        return _Rounded(convolved, step)
 
-    def _added(
-        self, name: str, x: Tensor, onto: Tensor, *, given: str, added: str, out: str, is_rectified: bool
-    ) -> Tensor:
+    def _added(self, name: str, x: _Rounded, onto: _Rounded, *, out: str, then: str = "none") -> _Rounded:
         """The convolution of `x` plus `onto`, whose memory is used for the result."""
-        step, out_step, onto_step = (self._step[which] for which in (given, out, added))
-        weight, *others = self._kernel[name].arguments(step)
-        convolve = torch.ops.onednn.qconv2d_pointwise.binary
-        unary = "relu" if is_rectified else "none"
-        result: Tensor = convolve(
-            x,
-            *step,
-            weight,
-            others[0],
-            others[1],
-            onto,
-            *others[2:],
-            *out_step,
-            torch.uint8,
-            *onto_step,
-            "sum",
-            1.0,
-            unary,
-            [],
-            "",
-        )
-        return result
+        step, (*weights, bias) = self._step[out], self._kernel[name].weights(x.step)
+        convolved = torch.ops.onednn.qconv2d_pointwise.binary(
+            x.values, *x.step, *weights, onto.values, bias, *self._kernel[name].layout, *step, torch.uint8, *onto.step,
+            "sum", 1.0, then, [], "",
+        )  # fmt: skip
+        return _Rounded(convolved, step)
 
 
 class _Kernel:
-    """Rounded weights of a convolution, packed for a given step of its input."""
+    """Rounded weights of a convolution, packed for the step of the first input that they see."""
 
     def __init__(self, convolution: nn.Conv2d) -> None:
         weight = convolution.weight.detach()
-        self.width = weight.abs().amax(dim=(1, 2, 3)).clamp(min=1e-8) / 127
-        self.weight = (weight / self.width[:, None, None, None]).round().to(torch.int8)
-        self.bias = None if convolution.bias is None else convolution.bias.detach()
-        self.zero = torch.zeros(len(self.width), dtype=torch.long)
-        layout = (convolution.stride, convolution.padding, convolution.dilation)
-        self.layout = [list(one) for one in layout]
-        self.groups = convolution.groups
-        self.packed: Tensor | None = None
+        self._width = weight.abs().amax(dim=(1, 2, 3)).clamp(min=1e-8) / 127
+        self._weight = (weight / self._width[:, None, None, None]).round().to(torch.int8)
+        self._zero = torch.zeros(len(self._width), dtype=torch.long)
+        self._bias = None if convolution.bias is None else convolution.bias.detach()
+        sides = (convolution.stride, convolution.padding, convolution.dilation)
+        self.layout = (*(list(side) for side in sides), convolution.groups)
+        self._packed: Tensor | None = None
 
-    def arguments(self, step: _Step) -> tuple[Any, ...]:
-        if self.packed is None:
-            self.packed = torch.ops.onednn.qconv_prepack(
-                self.weight, self.width, *step, *self.layout, self.groups, None
-            )
-        return self.packed, self.width, self.zero, self.bias, *self.layout, self.groups
+    def weights(self, step: _Step) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        if self._packed is None:
+            self._packed = torch.ops.onednn.qconv_prepack(self._weight, self._width, *step, *self.layout, None)
+        return self._packed, self._width, self._zero, self._bias
 
 
 def is_int8_fast() -> bool:
@@ -198,7 +175,16 @@ class _Step(NamedTuple):
     zero: int
 
 
+class _Rounded(NamedTuple):
+    values: Tensor
+    step: _Step
+
+
 def _step(low: float, high: float) -> _Step:
     low, high = min(low, 0.0), max(high, 0.0)
     width = max((high - low) / STEPS, 1e-8)
     return _Step(width, round(-low / width))
+
+
+def _rounded(values: Tensor, step: _Step) -> _Rounded:
+    return _Rounded((values / step.width).round_().add_(step.zero).clamp_(0, STEPS).to(torch.uint8), step)

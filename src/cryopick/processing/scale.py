@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-QUIET_SHARE = 0.2
-"""Share of a micrograph's area that is at least taken to be neither carbon nor dirt."""
+BRIGHT_SHARE = 0.2
+"""Share of a micrograph's area that is at least taken to be ice: brighter than carbon, and not torn."""
 
 
 @dataclass(frozen=True)
@@ -74,21 +74,21 @@ def fill_non_finite(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def network_planes(working: NDArray[np.float32], *, particle_px: float, count: int = 2) -> NDArray[np.float32]:
-    """Views of a scale-normalised micrograph for a network: local detail, large-scale background and local contrast.
+    """Views of a scale-normalised micrograph for a network: local detail and large-scale background, twice.
 
     Parameters
     ----------
     working : (h, w) float32, finite, particles about `particle_px` wide
     particle_px : nominal particle diameter
-    count : 2, or 3 for the local contrast, too
+    count : 2, or 3 for the background counted from the brightest, too
 
     Returns
     -------
     planes : (count, h, w) float32. Plane 0: background removed (Gaussian of 1.5 diameters), divided by the local
         standard deviation (Gaussian of 3 diameters), clipped to ±6. Plane 1: the background in units of the detail's
-        robust standard deviation, through asinh, so that carbon and thick ice show and nothing saturates. Plane 2: the
-        natural logarithm of the local variance over that of the quietest fifth, which plane 0 has lost:
-        inside carbon and heaps it is high however far away their border is.
+        robust standard deviation, through asinh, so that carbon and thick ice show and nothing saturates; counted from
+        its median, which may itself lie on carbon. Plane 2: the same, counted from where its brightest fifth begins, so
+        that carbon is dark however far away its border is and however much of the micrograph it covers.
     """
     working = working - np.float32(np.mean(working, dtype=np.float64))
     background = gaussian_blur(working, sigma_px=1.5 * particle_px)
@@ -103,8 +103,8 @@ def network_planes(working: NDArray[np.float32], *, particle_px: float, count: i
     planes[0] = np.clip(detail / np.sqrt(variance + 0.05 * typical), -6, 6)
     planes[1] = np.arcsinh((background - np.median(background)) / np.sqrt(typical))
     if count > 2:
-        floored = variance + 0.05 * typical
-        planes[2] = np.log(floored / np.float32(np.quantile(floored, QUIET_SHARE)))
+        bright = np.float32(np.quantile(background, 1 - BRIGHT_SHARE))
+        planes[2] = np.arcsinh((background - bright) / np.sqrt(typical))
     return planes
 
 

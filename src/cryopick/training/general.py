@@ -45,7 +45,7 @@ UNDECIDED_RATIO = (0.45, 2.2)
 NO_PARTICLES = np.zeros((0, 2))
 RANGE_CROPS = 96
 """Crops on which the activations' ranges are measured."""
-PLANES = ("detail", "background", "contrast")
+PLANES = ("detail", "background", "background from the brightest")
 """Of `network_planes`."""
 
 
@@ -53,7 +53,7 @@ PLANES = ("detail", "background", "contrast")
 class GeneralTask:
     """What the network is and what it sees."""
 
-    input_planes: Annotated[int, "2: detail and background; 3: local contrast, too"] = 2
+    input_planes: Annotated[int, "2: detail and background; 3: background counted from the brightest, too"] = 2
     widths: Annotated[tuple[int, int, int], "channels at strides 4, 8 and 16"] = (64, 96, 128)
     depths: Annotated[tuple[int, int, int], "residual blocks of the encoder at each of them"] = (2, 2, 2)
     batch_size: Annotated[int, "crops per batch"] = 32
@@ -105,7 +105,7 @@ PRESETS: Mapping[str, Preset] = {
         ),
         about="second stage, with --start and the weights of the first: about 70 minutes of one CPU core",
     ),
-    "contrast": Preset(
+    "shade": Preset(
         task=GeneralTask(input_planes=3),
         training=TrainSettings(
             steps=2000,
@@ -120,8 +120,8 @@ PRESETS: Mapping[str, Preset] = {
             workers=1,
             seed=2,
         ),
-        about="third stage, with --start and the weights of the second: sees the local contrast, too; about 60 minutes "
-        "of one CPU core",
+        about="third stage, with --start and the weights of the second: also sees what is darker than the ice; about "
+        "an hour of one CPU core",
     ),
 }
 
@@ -184,7 +184,7 @@ class GeneralTrainable:
         return build_network(self.architecture())
 
     def adapt_start(self, start: Checkpoint) -> Checkpoint:
-        """Weights that saw fewer planes; to begin with they give nothing on the new ones."""
+        """Weights that saw another number of planes, see `with_planes`."""
         return with_planes(start, self.task.input_planes)
 
     def make_batch(self, index: int, rng: np.random.Generator) -> dict[str, Tensor]:  # noqa: ARG002  # crops are seeded by number
@@ -242,17 +242,20 @@ def build_network(architecture: Mapping[str, Any]) -> nn.Module:
 
 
 def with_planes(start: Checkpoint, count: int) -> Checkpoint:
-    """A checkpoint whose network sees `count` planes, new ones with weights of zero; as it is if it sees as many."""
+    """A checkpoint whose network sees `count` planes: new ones have weights of zero, further ones are left out."""
     import torch
 
     present = int(start.card.architecture["in_channels"])
-    if present >= count:
+    if present == count:
         return start
     name = "stem.0.weight"
     old = start.tensors[name]
-    new = torch.zeros(old.shape[0], old.shape[1] // present * (count - present), *old.shape[2:], dtype=old.dtype)
+    of_plane = old.shape[1] // present
+    stem = torch.zeros(old.shape[0], of_plane * count, *old.shape[2:], dtype=old.dtype)
+    both = of_plane * min(present, count)
+    stem[:, :both] = old[:, :both]
     card = replace(start.card, architecture={**start.card.architecture, "in_channels": count})
-    return replace(start, tensors={**start.tensors, name: torch.cat([old, new], dim=1)}, card=card)
+    return replace(start, tensors={**start.tensors, name: stem}, card=card)
 
 
 # -------------------------------------------------------------------------------------------------------- targets

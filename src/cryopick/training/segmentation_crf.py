@@ -29,6 +29,7 @@ from cryopick.processing.scale import network_planes
 from cryopick.simulation.crops import Crop, CropGenerator, CropRanges
 from cryopick.simulation.recipe import LayoutRanges, Recipe
 from cryopick.training.calibrating import fit_calibration
+from cryopick.training.general import with_planes
 from cryopick.training.segmentation_losses import OWN_BELIEF, segmentation_loss, weight_of_sparse
 from cryopick.training.segmentation_targets import Example, MapSampler, crop_example
 from cryopick.training.simulated_crops import SimulatedCrops
@@ -336,9 +337,9 @@ def load_trunk(network: nn.Module) -> None:
     """
     from cryopick.io.checkpoint import find_weights, load_checkpoint
 
-    checkpoint = load_checkpoint(find_weights("general"), picker="general")
-    inside = {name: tensor for name, tensor in checkpoint.tensors.items() if not name.startswith("head.")}
     trunk: Any = network.trunk
+    checkpoint = with_planes(load_checkpoint(find_weights("general"), picker="general"), trunk.in_channels)
+    inside = {name: tensor for name, tensor in checkpoint.tensors.items() if not name.startswith("head.")}
     replace(checkpoint, tensors=inside).load_into(trunk)
 
 
