@@ -106,11 +106,25 @@ def test_forgetting_too_much_never_beats_the_start(new, old, is_kept):
     assert (mixed.validate(None)["score"] > 0.5) == is_kept
 
 
+def test_statistics_of_batch_norms_stay_those_of_the_old_data():
+    class Normed(Scored):
+        def loss(self, network: torch.nn.Module, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+            return {"loss": network(batch["value"][:, None]).square().mean()}
+
+    network = torch.nn.BatchNorm1d(1).train()
+    mixed = MixedTrainable(new=Normed(0, 5.0), old=Normed(0, -3.0), before=Before(new=0, old=0))
+    for index in range(4):
+        mixed.loss(network, mixed.make_batch(index, np.random.default_rng(0)))["loss"].backward()
+    assert network.running_mean.tolist() == [0.0]
+    assert network.running_var.tolist() == [1.0]
+    assert float(network.weight.grad) != 0
+
+
 def test_batches_alternate_and_each_is_judged_by_its_own_loss():
     mixed = MixedTrainable(new=Scored(0, 1.0), old=Scored(0, 2.0), before=Before(new=0, old=0))
     batches = [mixed.make_batch(index, np.random.default_rng(0)) for index in range(4)]
     assert [batch["value"].tolist() for batch in batches] == [[1, 0], [2, 0], [1, 1], [2, 1]]
-    losses = [mixed.loss(None, batch) for batch in batches[:2]]
+    losses = [mixed.loss(torch.nn.Identity(), batch) for batch in batches[:2]]
     # the mean over a step of one batch of each kind is what each says
     assert float(losses[0]["new"] + losses[1]["new"]) / 2 == 1.0
     assert float(losses[0]["old"] + losses[1]["old"]) / 2 == 2.0

@@ -25,6 +25,18 @@ class Before:
     old: float
 
 
+def keep_statistics(network: nn.Module) -> None:
+    """Let batch norms use what they know of the old data instead of what each batch holds.
+
+    Batches of new and of old data differ; statistics of their mixture fit neither.
+    """
+    from torch.nn.modules.batchnorm import _BatchNorm
+
+    for module in network.modules():
+        if isinstance(module, _BatchNorm):
+            module.eval()
+
+
 @dataclass
 class MixedTrainable:
     """Two trainables of one network: batches of new and old data in turn, so that two per step hold one of each.
@@ -65,6 +77,7 @@ class MixedTrainable:
         return {**batch, NEW_MARK: torch.tensor(int(is_new))}
 
     def loss(self, network: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        keep_statistics(network)
         inner = {name: value for name, value in batch.items() if name != NEW_MARK}
         is_new = bool(batch[NEW_MARK])
         losses = (self.new if is_new else self.old).loss(network, inner)
