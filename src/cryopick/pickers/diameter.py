@@ -36,7 +36,9 @@ MIN_DETECTIONS = 3
 FIT_FACTORS = tuple(float(factor) for factor in np.geomspace(0.72, 1 / 0.72, 5))
 """Sizes tried around the first estimate or the given one."""
 DEVIATION_COST = 0.5
-"""Expected F1 that a size costs per squared logarithm of its ratio to the first estimate; noise decides nothing."""
+"""Expected F1 that a size costs per squared logarithm of its ratio to what the user says; noise decides nothing."""
+MEASURED_DEVIATION_COST = 0.05
+"""The same for the ratio to the size that the network reads off, which is too large for shells with strong fringes."""
 FIT_MICROGRAPHS = 3
 FIT_WORKING_PX = 512
 MIN_FIT_PARTICLES = 30
@@ -115,7 +117,7 @@ def estimate_diameter(model: HeatmapModel, micrographs: Sequence[Micrograph]) ->
     populations = _modes(sizes, weights)
     if not populations:
         return None
-    fitted = _most_confident(model, micrographs, unit_px, around=populations[0])
+    fitted = _most_confident(model, micrographs, unit_px, around=populations[0], deviation_cost=MEASURED_DEVIATION_COST)
     if fitted is None:
         return None
     diameter, uncertainty = fitted
@@ -157,7 +159,7 @@ def fit_working_diameter(model: HeatmapModel, micrographs: Sequence[Micrograph],
     """
     unit_px = _unit_px(micrographs) if given.unit == "A" else [1.0] * len(micrographs)
     usual = given.middle * WORKING_FACTOR
-    fitted = _most_confident(model, micrographs, unit_px, around=usual)
+    fitted = _most_confident(model, micrographs, unit_px, around=usual, deviation_cost=DEVIATION_COST)
     size = usual if fitted is None else float(np.clip(fitted[0], usual / FIT_LIMIT, usual * FIT_LIMIT))
     return Length(size, size, given.unit)
 
@@ -189,7 +191,12 @@ def middle_piece(micrograph: Micrograph, *, side_px: int) -> Micrograph:
 
 
 def _most_confident(
-    model: HeatmapModel, micrographs: Sequence[Micrograph], unit_px: Sequence[float], *, around: float
+    model: HeatmapModel,
+    micrographs: Sequence[Micrograph],
+    unit_px: Sequence[float],
+    *,
+    around: float,
+    deviation_cost: float,
 ) -> tuple[float, float] | None:
     """Diameter with the highest expected F1, and its standard error; None where too few particles are seen to tell.
 
@@ -197,7 +204,7 @@ def _most_confident(
     the working scale is right. The curve over `FIT_FACTORS` is interpolated by a parabola; where its top is at an end,
     the factors move there once.
     """
-    penalty = DEVIATION_COST * np.log(np.asarray(FIT_FACTORS)) ** 2
+    penalty = deviation_cost * np.log(np.asarray(FIT_FACTORS)) ** 2
     few = evenly_taken(range(len(micrographs)), FIT_MICROGRAPHS)
     for _ in range(2):
         scores = [
