@@ -77,7 +77,7 @@ def test_noise_holds_no_particle():
 
 def test_negatives_tell_noise_from_particles():
     rng = np.random.default_rng(1)
-    noise = [Micrograph(rng.normal(size=(600, 600)).astype(np.float32)) for _ in range(3)]
+    noise = [Micrograph(rng.normal(size=(900, 900)).astype(np.float32)) for _ in range(3)]
     of_noise = GeneralPicker(diameter=Length(50, 50, "px")).prepare(noise)
     assert of_noise.decoy_share > GeneralPicker.empty_decoy_share
     faint = next(one for one in suite_sets(levels=("hard",)) if one.protein.family == "globular")
