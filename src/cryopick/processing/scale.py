@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+PLANES = ("detail", "background", "background from the brightest")
+"""What `network_planes` gives, in this order."""
 BRIGHT_SHARE = 0.2
 """Share of a micrograph's area that is at least taken to be ice: brighter than carbon, and not torn."""
 

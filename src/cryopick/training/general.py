@@ -24,7 +24,7 @@ from cryopick.pickers.general import (
     picks_at_scale,
 )
 from cryopick.processing.probability import Calibration
-from cryopick.processing.scale import network_planes
+from cryopick.processing.scale import PLANES, network_planes
 from cryopick.simulation.crops import Crop
 from cryopick.training.calibrating import fit_calibration
 from cryopick.training.simulated_crops import SimulatedCrops
@@ -45,8 +45,6 @@ UNDECIDED_RATIO = (0.45, 2.2)
 NO_PARTICLES = np.zeros((0, 2))
 RANGE_CROPS = 96
 """Crops on which the activations' ranges are measured."""
-PLANES = ("detail", "background", "background from the brightest")
-"""Of `network_planes`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,8 +182,9 @@ class GeneralTrainable:
         return build_network(self.architecture())
 
     def adapt_start(self, start: Checkpoint) -> Checkpoint:
-        """Weights that saw another number of planes, see `with_planes`."""
-        return with_planes(start, self.task.input_planes)
+        """Weights that saw fewer planes, see `with_planes`; further ones are never dropped in silence."""
+        has_all = start.card.architecture["in_channels"] >= self.task.input_planes
+        return start if has_all else with_planes(start, self.task.input_planes)
 
     def make_batch(self, index: int, rng: np.random.Generator) -> dict[str, Tensor]:  # noqa: ARG002  # crops are seeded by number
         """Crops `index * batch_size` onwards."""
