@@ -31,14 +31,12 @@ docs:
 	$(BIN)/python -m cryopick.workflows.catalogue README.md
 	$(BIN)/python docs/make_picture.py docs/picture.jpg
 
-# train every shipped weight file again; general takes over two hours, each other about an hour on 2 CPU cores with bfloat16 units
+# train every shipped weight file again; general takes about two hours, each other up to an hour on 2 CPU cores with bfloat16 units
 weights:
 	@scripts/environment dev
 	$(BIN)/cryopick train general --preset small -o runs/general --resume
-	$(BIN)/cryopick train general --preset refine --start runs/general -o runs/general-refine --resume
-	$(BIN)/cryopick train general --preset shade --start runs/general-refine -o runs/general-shade --resume
-	cp runs/general-shade/weights.safetensors src/cryopick/weights/general.safetensors
-	cp runs/general-shade/weights.json src/cryopick/weights/general.json
+	cp runs/general/weights.safetensors src/cryopick/weights/general.safetensors
+	cp runs/general/weights.json src/cryopick/weights/general.json
 	$(BIN)/cryopick train cryosegnet --preset small -o runs/cryosegnet --resume
 	$(BIN)/cryopick train cryosegnet --preset refine --start runs/cryosegnet -o runs/cryosegnet-refine --resume
 	cp runs/cryosegnet-refine/weights.safetensors src/cryopick/weights/cryosegnet.safetensors

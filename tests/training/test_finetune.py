@@ -11,10 +11,11 @@ from toy_picker import train_toy
 
 from cryopick.errors import SettingsError, WeightsError
 from cryopick.geometry.units import parse_length
-from cryopick.io.checkpoint import read_card, read_tensors
+from cryopick.io.checkpoint import check_architecture, find_weights, load_checkpoint, read_card, read_tensors
 from cryopick.io.images import write_micrograph
 from cryopick.training.finetuning import Before, MixedTrainable
-from cryopick.workflows.finetune import finetune
+from cryopick.training.trainable import make_trainable
+from cryopick.workflows.finetune import finetune, finetuning_preset
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +62,14 @@ def test_both_curves_are_kept_and_new_data_are_learnt(picks, start):
     card = read_card(picks.parent / "tuned" / "weights.safetensors")
     assert card.settings["started_from"] == read_card(start / "weights.safetensors").sha256
     assert any("only 9 labelled particles" in text for text in result.warnings)
+
+
+@pytest.mark.parametrize("picker", ["cryosegnet", "cryotransformer", "general", "segmentation-crf"])
+def test_shipped_weights_are_tuned_as_the_network_that_they_are_whatever_presets_have_become(picker):
+    shipped = load_checkpoint(find_weights(picker), picker=picker)
+    task = finetuning_preset(picker, shipped, {}, {}).task
+    trainable = make_trainable(picker, task, train=None, validation=None)
+    check_architecture(shipped.card, trainable.architecture(), where=picker)
 
 
 def test_ruinous_rate_leaves_the_original_weights(picks, start):

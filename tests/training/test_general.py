@@ -38,20 +38,6 @@ def crop_with(diameters_px, *, xy_px=None, image=None, junk=None):
     )
 
 
-def test_weights_that_saw_two_planes_give_the_same_answer_with_a_third_one():
-    torch = pytest.importorskip("torch")
-    from cryopick.io.checkpoint import Checkpoint, ModelCard
-
-    few, more = (GeneralTrainable(GeneralTask(input_planes=count, widths=(8, 8, 8))) for count in (2, 3))
-    network, wider = few.build_network().eval(), more.build_network().eval()
-    card = ModelCard(picker="general", architecture=few.architecture())
-    start = more.adapt_start(Checkpoint(network.state_dict(), card))
-    start.load_into(wider)
-    planes = torch.randn(1, 3, 64, 64)
-    assert start.card.architecture == more.architecture()
-    assert torch.allclose(wider(planes), network(planes[:, :2]), atol=1e-5)
-
-
 def at(plane, crop, index):
     x, y = crop.xy_px[index] / STRIDE_PX
     return plane[round(y), round(x)]
@@ -146,11 +132,27 @@ def test_calibration_learns_how_often_a_value_is_right():
 def test_a_batch_depends_on_its_number_alone():
     pytest.importorskip("torch")
     task = GeneralTask(batch_size=2, crop_px=96, distinct_crops=0)
-    rng = np.random.default_rng(0)
     one, other = GeneralTrainable(task), GeneralTrainable(task)
-    other.make_batch(0, rng)
-    first, second = one.make_batch(1, rng), other.make_batch(1, rng)
+    other.make_batch(0, np.random.default_rng(0))
+    first, second = (each.make_batch(1, np.random.default_rng(1)) for each in (one, other))
     assert all(bool((first[name] == second[name]).all()) for name in first)
+
+
+def test_quarters_of_a_batch_are_those_of_whole_crops_seen_at_once():
+    pytest.importorskip("torch")
+    task = GeneralTask(batch_size=4, crop_px=128, distinct_crops=0)
+    trainable = GeneralTrainable(task)
+    batch = trainable.make_batch(0, np.random.default_rng(0))
+    wholes = [example(trainable.source.crop(i), task.input_planes) for i in range(2)]
+    for number, (planes, targets) in enumerate(zip(batch["planes"].numpy(), batch["targets"].numpy(), strict=True)):
+        whole_planes, whole_targets = wholes[number // 2]
+        places = [(row, column) for row in (0, 1) for column in (0, 1)]
+        fits = [
+            np.array_equal(planes, whole_planes[:, 64 * r : 64 * r + 64, 64 * c : 64 * c + 64])
+            and np.array_equal(targets, whole_targets[:, 32 * r : 32 * r + 32, 32 * c : 32 * c + 32])
+            for r, c in places
+        ]
+        assert sum(fits) == 1
 
 
 def test_real_data_are_refused_for_training_from_scratch():
@@ -159,5 +161,5 @@ def test_real_data_are_refused_for_training_from_scratch():
 
 
 def test_crops_must_fit_the_networks_stride():
-    with pytest.raises(SettingsError, match="multiple of 16"):
+    with pytest.raises(SettingsError, match="multiple of 32"):
         GeneralTask(crop_px=100)

@@ -76,11 +76,11 @@ def centre_targets(
         dy = (y - np.arange(top, bottom + 1, dtype=np.float32))[:, None]
         squared = dx * dx + dy * dy
         is_mine = (squared <= radius * radius) & (squared < nearest[window])
-        nearest[window][is_mine] = squared[is_mine]
+        np.copyto(nearest[window], squared, where=is_mine)
         centre[window][is_mine] = 1.0
         log_size = np.float32(np.log(diameter / NOMINAL_PARTICLE_PX))
-        for plane, value in enumerate(np.broadcast_arrays(dx, dy, log_size)):
-            geometry[plane][window][is_mine] = value[is_mine]
+        for plane, value in enumerate((dx, dy, log_size)):
+            np.copyto(geometry[plane][window], value, where=is_mine)
     return centre, geometry
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cryopick.training.cryotransformer_detr import DetrTask, DetrTrainable
@@ -10,6 +11,7 @@ from cryopick.training.cryotransformer_local import LocalTask, LocalTrainable
 from cryopick.training.trainable import Preset, TrainSettings
 
 if TYPE_CHECKING:
+    from cryopick.io.checkpoint import Checkpoint
     from cryopick.training.datasets import Dataset
 
 
@@ -55,3 +57,16 @@ def make_trainable(
     if isinstance(task, DetrTask):
         return DetrTrainable(task, train, validation)
     return LocalTrainable(task, train, validation)
+
+
+def make_finetunable(
+    task: LocalTask | DetrTask,
+    *,
+    train: Dataset,
+    validation: Dataset,
+    start: Checkpoint,  # noqa: ARG001  # the loop loads it
+) -> LocalTrainable | DetrTrainable:
+    """Learns from labelled micrographs; all first weights are those that fine-tuning starts from."""
+    return make_trainable(
+        replace(task, start="given") if isinstance(task, LocalTask) else task, train=train, validation=validation
+    )

@@ -58,8 +58,12 @@ class LocalTask:
     window: Annotated[int, "side of the square of tokens that a query attends to; odd"] = 7
     neighbours: Annotated[int, "nearest queries that a query attends to; 1 switches self-attention off"] = 12
     competes: Annotated[bool, "whether queries on one particle compete for it"] = True
+    in_channels: Annotated[int, "planes that it sees, see `general`"] = 3
+    trunk_widths: Annotated[tuple[int, int, int], "trunk: channels at strides 4, 8 and 16"] = (64, 128, 192)
+    trunk_depths: Annotated[tuple[int, int, int], "trunk: residual blocks at each of them"] = (2, 3, 2)
     start: Annotated[
-        Literal["general", "random"], "first weights of the convolutional trunk: those of the general picker, or random"
+        Literal["general", "random", "given"],
+        "first weights of the convolutional trunk: general's, random, or with all others those of --start",
     ] = "general"
     trunk_rate: Annotated[float, "learning rate of the trunk relative to the rest; 0 keeps it as it is"] = 0.2
     heat_weight: Annotated[float, "weight of the heat map's loss, which answers for particles many to one"] = 0.5
@@ -119,23 +123,13 @@ class LocalTrainable:
         source = SimulatedCrops(self.task.crop_px, 0.0, seed, count=0)
         return [source.crop(index) for index in range(count)]
 
-    @cached_property
-    def trunk(self) -> tuple[dict[str, Any], Mapping[str, Tensor] | None]:
-        """Widths and depths of the trunk, and its first weights."""
-        from cryopick.io.checkpoint import find_weights, load_checkpoint
-
-        if self.task.start == "random":
-            return {"in_channels": 2, "trunk_widths": [64, 96, 128], "trunk_depths": [2, 2, 2]}, None
-        checkpoint = load_checkpoint(find_weights("general"), picker="general")
-        found = checkpoint.card.architecture
-        layout = {"in_channels": found["in_channels"], "trunk_widths": found["widths"], "trunk_depths": found["depths"]}
-        return layout, checkpoint.tensors
-
     def architecture(self) -> dict[str, Any]:
         task = self.task
         return {
             "network": NETWORK,
-            **self.trunk[0],
+            "in_channels": task.in_channels,
+            "trunk_widths": list(task.trunk_widths),
+            "trunk_depths": list(task.trunk_depths),
             "width": task.width,
             "heads": task.heads,
             "layers": task.layers,
@@ -146,8 +140,8 @@ class LocalTrainable:
 
     def build_network(self) -> nn.Module:
         network = build_local(self.architecture())
-        if self.trunk[1] is not None:
-            network.encoder.load_trunk(self.trunk[1])
+        if self.task.start == "general":
+            network.encoder.load_trunk(_general_trunk(self.task))
         return network
 
     def parameter_groups(self, network: nn.Module) -> list[dict[str, Any]]:
@@ -170,7 +164,7 @@ class LocalTrainable:
         """
         import torch
 
-        input_planes = self.trunk[0]["in_channels"]
+        input_planes = self.task.in_channels
         planes, targets, particles, weights = [], [], [], []
         for number in range(self.task.batch_size):
             position = index * self.task.batch_size + number
@@ -239,6 +233,16 @@ class LocalTrainable:
 
 
 # -------------------------------------------------------------------------------------------------------- targets
+
+
+def _general_trunk(task: LocalTask) -> Mapping[str, Tensor]:
+    """The weights of the shipped `general`, which must have the trunk that the task asks for."""
+    from cryopick.io.checkpoint import check_architecture, find_weights, load_checkpoint
+
+    checkpoint = load_checkpoint(find_weights("general"), picker="general")
+    wanted = {"in_channels": task.in_channels, "widths": task.trunk_widths, "depths": task.trunk_depths}
+    check_architecture(checkpoint.card, {**checkpoint.card.architecture, **wanted}, where=str(checkpoint.path))
+    return checkpoint.tensors
 
 
 def particles_of(crop: Crop) -> NDArray[np.float64]:

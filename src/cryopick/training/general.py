@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Annotated, Any
@@ -43,7 +43,9 @@ PICKED_RATIO = (0.6, 1.65)
 UNDECIDED_RATIO = (0.45, 2.2)
 """… those outside this one are not; what lies between is left out of the loss."""
 NO_PARTICLES = np.zeros((0, 2))
-RANGE_CROPS = 96
+QUARTERS_PER_CROP = 2
+"""Of the four that a crop has; their planes are made of the whole crop, so that a quarter deep in carbon looks dark."""
+RANGE_CROPS = 32
 """Crops on which the activations' ranges are measured."""
 
 
@@ -51,75 +53,49 @@ RANGE_CROPS = 96
 class GeneralTask:
     """What the network is and what it sees."""
 
-    input_planes: Annotated[int, "2: detail and background; 3: background counted from the brightest, too"] = 2
-    widths: Annotated[tuple[int, int, int], "channels at strides 4, 8 and 16"] = (64, 96, 128)
-    depths: Annotated[tuple[int, int, int], "residual blocks of the encoder at each of them"] = (2, 2, 2)
-    batch_size: Annotated[int, "crops per batch"] = 32
-    crop_px: Annotated[int, "side of a crop, working pixels"] = 224
+    input_planes: Annotated[int, "2: detail and background; 3: background counted from the brightest, too"] = 3
+    widths: Annotated[tuple[int, int, int], "channels at strides 4, 8 and 16"] = (64, 128, 192)
+    depths: Annotated[tuple[int, int, int], "residual blocks of the encoder at each of them"] = (2, 3, 2)
+    batch_size: Annotated[int, "quarters of crops per batch, an even number"] = 16
+    crop_px: Annotated[int, "side of a crop, working pixels; two of its quarters are learnt from at a time"] = 448
     far_scale_share: Annotated[float, "share of crops whose particles have any size from 0.35 to 3.5 of nominal"] = 0.3
     simulation_seed: Annotated[int, "seed of the simulated crops"] = 1
-    distinct_crops: Annotated[int, "crops before they repeat, turned; kept on disk. 0: never repeated or kept"] = 24_576
-    validation_crops: Annotated[int, "simulated crops that judge the network; other seed"] = 160
-    calibration_crops: Annotated[int, "simulated crops that the probabilities are calibrated on; a third seed"] = 480
+    distinct_crops: Annotated[int, "crops before they repeat, turned; kept on disk. 0: never repeated or kept"] = 12_288
+    validation_crops: Annotated[int, "simulated crops that judge the network; other seed"] = 48
+    calibration_crops: Annotated[int, "simulated crops that the probabilities are calibrated on; a third seed"] = 128
 
     def __post_init__(self) -> None:
         if self.input_planes not in (2, 3):
             raise SettingsError(f"[task] input_planes is {self.input_planes}, expected 2 or 3")
-        if self.crop_px % 16:
-            raise SettingsError(f"[task] crop_px is {self.crop_px}, expected a multiple of 16")
+        if self.crop_px % 32:
+            raise SettingsError(f"[task] crop_px is {self.crop_px}, expected a multiple of 32")
+        if self.batch_size % QUARTERS_PER_CROP:
+            raise SettingsError(f"[task] batch_size is {self.batch_size}, expected an even number")
+
+    @property
+    def quarter_px(self) -> int:
+        """Side of what the network learns from at a time, working pixels."""
+        return self.crop_px // 2
 
 
 PRESETS: Mapping[str, Preset] = {
     "small": Preset(
-        task=GeneralTask(batch_size=16),
+        task=GeneralTask(),
         training=TrainSettings(
-            steps=8000,
-            learning_rate=1.5e-3,
-            weight_decay=0.02,
+            steps=12_500,
+            learning_rate=0.015,
+            optimizer="muon",
+            weight_decay=0.03,
             warmup_steps=200,
             gradient_clip=2.0,
             ema_decay=0.999,
-            validate_every=2000,
-            checkpoint_every=250,
+            validate_every=2500,
+            checkpoint_every=500,
             precision="bf16-mixed",
+            stored_as="float16",
             workers=1,
         ),
-        about="first stage of the shipped network: about two hours of one CPU core with bfloat16 arithmetic",
-    ),
-    "refine": Preset(
-        task=GeneralTask(),
-        training=TrainSettings(
-            steps=2600,
-            learning_rate=1e-3,
-            weight_decay=0.02,
-            warmup_steps=50,
-            gradient_clip=2.0,
-            ema_decay=0.998,
-            validate_every=1300,
-            checkpoint_every=200,
-            precision="bf16-mixed",
-            workers=1,
-            seed=1,
-        ),
-        about="second stage, with --start and the weights of the first: about 70 minutes of one CPU core",
-    ),
-    "shade": Preset(
-        task=GeneralTask(input_planes=3),
-        training=TrainSettings(
-            steps=2000,
-            learning_rate=1e-3,
-            weight_decay=0.02,
-            warmup_steps=50,
-            gradient_clip=2.0,
-            ema_decay=0.998,
-            validate_every=1000,
-            checkpoint_every=200,
-            precision="bf16-mixed",
-            workers=1,
-            seed=2,
-        ),
-        about="third stage, with --start and the weights of the second: also sees what is darker than the ice; about "
-        "an hour of one CPU core",
+        about="the shipped network: at most two hours on 2 CPU cores with bfloat16 arithmetic",
     ),
 }
 
@@ -134,7 +110,7 @@ def make_trainable(task: GeneralTask, *, train: Dataset | None, validation: Data
     return GeneralTrainable(task)
 
 
-FINETUNE_TASK: Mapping[str, Any] = {"batch_size": 8, "validation_crops": 48}
+FINETUNE_TASK: Mapping[str, Any] = {"batch_size": 8, "validation_crops": 16}
 """Fine-tuning is to take minutes: smaller batches and fewer validation crops than training."""
 
 
@@ -181,17 +157,16 @@ class GeneralTrainable:
     def build_network(self) -> nn.Module:
         return build_network(self.architecture())
 
-    def adapt_start(self, start: Checkpoint) -> Checkpoint:
-        """Weights that saw fewer planes, see `with_planes`; further ones are never dropped in silence."""
-        has_all = start.card.architecture["in_channels"] >= self.task.input_planes
-        return start if has_all else with_planes(start, self.task.input_planes)
-
-    def make_batch(self, index: int, rng: np.random.Generator) -> dict[str, Tensor]:  # noqa: ARG002  # crops are seeded by number
-        """Crops `index * batch_size` onwards."""
+    def make_batch(self, index: int, rng: np.random.Generator) -> dict[str, Tensor]:
+        """Two quarters each of the crops `index * batch_size / 2` onwards."""
         import torch
 
-        first = index * self.task.batch_size
-        examples = [example(self.source.crop(first + i), self.task.input_planes) for i in range(self.task.batch_size)]
+        count = self.task.batch_size // QUARTERS_PER_CROP
+        examples = [
+            quarter
+            for crop in (self.source.crop(index * count + i) for i in range(count))
+            for quarter in quarters(example(crop, self.task.input_planes), rng.permutation(4)[:QUARTERS_PER_CROP])
+        ]
         planes, targets = (np.stack(arrays) for arrays in zip(*examples, strict=True))
         return {"planes": torch.from_numpy(planes), "targets": torch.from_numpy(targets)}
 
@@ -240,23 +215,6 @@ def build_network(architecture: Mapping[str, Any]) -> nn.Module:
     return network.to(memory_format=torch.channels_last)
 
 
-def with_planes(start: Checkpoint, count: int) -> Checkpoint:
-    """A checkpoint whose network sees `count` planes: new ones have weights of zero, further ones are left out."""
-    import torch
-
-    present = int(start.card.architecture["in_channels"])
-    if present == count:
-        return start
-    name = "stem.0.weight"
-    old = start.tensors[name]
-    of_plane = old.shape[1] // present
-    stem = torch.zeros(old.shape[0], of_plane * count, *old.shape[2:], dtype=old.dtype)
-    both = of_plane * min(present, count)
-    stem[:, :both] = old[:, :both]
-    card = replace(start.card, architecture={**start.card.architecture, "in_channels": count})
-    return replace(start, tensors={**start.tensors, name: stem}, card=card)
-
-
 # -------------------------------------------------------------------------------------------------------- targets
 
 
@@ -283,6 +241,19 @@ def example(crop: Crop, input_planes: int = 2) -> tuple[NDArray[np.float32], NDA
     weight = 1 - undecided * (1 - centre)
     junk = crop.junk.reshape(shape_yx[0], STRIDE_PX, shape_yx[1], STRIDE_PX).mean(axis=(1, 3))
     return planes, np.stack([centre, *geometry, junk, weight]).astype(np.float32)
+
+
+def quarters(
+    arrays: Sequence[NDArray[np.float32]], numbers: Sequence[int] | NDArray[np.intp]
+) -> Iterator[list[NDArray[np.float32]]]:
+    """Quarters of arrays (c, 2 h, 2 w) of any sizes: number 0 is at the top left, 1 at the top right, and so on."""
+    for number in numbers:
+        row, column = divmod(int(number), 2)
+        halves = [(array.shape[1] // 2, array.shape[2] // 2) for array in arrays]
+        yield [
+            array[:, row * height : (row + 1) * height, column * width : (column + 1) * width]
+            for array, (height, width) in zip(arrays, halves, strict=True)
+        ]
 
 
 def heatmap_loss(maps: Tensor, targets: Tensor) -> dict[str, Tensor]:

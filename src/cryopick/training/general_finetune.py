@@ -46,11 +46,11 @@ class LabelledGeneralTrainable:
 
     @cached_property
     def sampler(self) -> CropSampler:
-        return CropSampler(self.train, crop_px=self.task.crop_px, particle_px=NOMINAL_PARTICLE_PX)
+        return CropSampler(self.train, crop_px=self.task.quarter_px, particle_px=NOMINAL_PARTICLE_PX)
 
     @cached_property
     def held_out(self) -> list[LabelledCrop]:
-        sampler = CropSampler(self.validation, crop_px=self.task.crop_px, particle_px=NOMINAL_PARTICLE_PX)
+        sampler = CropSampler(self.validation, crop_px=self.task.quarter_px, particle_px=NOMINAL_PARTICLE_PX)
         return [sampler.whole(index) for index in range(len(sampler.items))]
 
     def architecture(self) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from cryopick.io.checkpoint import (
 )
 from cryopick.training.logs import LoggingMonitor, Monitor, RunLogs
 from cryopick.training.state import STATE_FILE, Progress, WeightAverage, load_state, read_progress, save_state
-from cryopick.training.trainable import AdaptsStart, GroupsParameters, Trainable, TrainSettings
+from cryopick.training.trainable import GroupsParameters, Trainable, TrainSettings
 
 if TYPE_CHECKING:
     from torch import Tensor, nn, optim
@@ -111,8 +111,6 @@ def train(
     if state.exists() and not resume:
         raise RunFolderError(f"{folder}: holds a training run; pass --resume to go on with it, or use another folder")
     if start_from is not None:
-        if isinstance(trainable, AdaptsStart):
-            start_from = trainable.adapt_start(start_from)
         check_architecture(start_from.card, trainable.architecture(), where=str(start_from.path or "start weights"))
     job = _Job(
         trainable=trainable,
@@ -375,6 +373,8 @@ class _Run:
                 network.load_state_dict(tensors)
                 kept_step = int(metadata["step"])
                 scores = {k.removeprefix("score."): float(v) for k, v in metadata.items() if k.startswith("score.")}
+            if self.settings.stored_as == "float16":
+                network.load_state_dict(_rounded_to_half(network.state_dict()))
             entries = self.job.trainable.card_entries(network.eval())
             card = ModelCard(
                 picker=self.job.trainable.picker,
@@ -385,7 +385,10 @@ class _Run:
                 scores={name: value for name, value in scores.items() if math.isfinite(value)},
                 **entries,
             )
-            self._write(lambda: save_checkpoint(weights, network.state_dict(), card))
+            kept = network.state_dict()
+            if self.settings.stored_as == "float16":
+                kept = _rounded_to_half(kept)
+            self._write(lambda: save_checkpoint(weights, kept, card))
             self._write(self.logs.draw)
             self.logs.close()
         self._tell("stopped", step=progress.step, reason=reason)
@@ -435,9 +438,17 @@ def _make_optimizer(trainable: Trainable, network: nn.Module, settings: TrainSet
     is_fused = settings.precision != "16-mixed"  # a fused step unscales gradients itself, which forbids clipping them
     if settings.optimizer == "sgd":
         return optim.SGD(groups, lr=rate, weight_decay=decay, momentum=0.9)
+    if settings.optimizer == "muon":
+        from cryopick.training.muon import Muon, matrices_first
+
+        return Muon(matrices_first(network, groups), lr=rate, weight_decay=decay)
     if settings.optimizer == "adam":
         return optim.Adam(groups, lr=rate, weight_decay=decay, fused=is_fused)
     return optim.AdamW(groups, lr=rate, weight_decay=decay, fused=is_fused)
+
+
+def _rounded_to_half(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: one.half() if one.is_floating_point() else one for name, one in tensors.items()}
 
 
 def _plain_optimizer(optimizer: Any) -> Any:

@@ -29,7 +29,6 @@ from cryopick.processing.scale import network_planes
 from cryopick.simulation.crops import Crop, CropGenerator, CropRanges
 from cryopick.simulation.recipe import LayoutRanges, Recipe
 from cryopick.training.calibrating import fit_calibration
-from cryopick.training.general import with_planes
 from cryopick.training.segmentation_losses import OWN_BELIEF, segmentation_loss, weight_of_sparse
 from cryopick.training.segmentation_targets import Example, MapSampler, crop_example
 from cryopick.training.simulated_crops import SimulatedCrops
@@ -58,11 +57,12 @@ class SegmentationTask:
         Literal["small", "fcn-resnet50", "fcn-resnet101", "deeplabv3-resnet50", "deeplabv3-resnet101"],
         "small holds an FCN and a DeepLabv3 head on one light trunk; the others are torchvision's",
     ] = "small"
-    start: Annotated[Literal["general", "random"], "weights of the small trunk: those of `general`, or random"] = (
-        "general"
-    )
-    widths: Annotated[tuple[int, int, int], "small trunk: channels at strides 4, 8 and 16"] = (64, 96, 128)
-    depths: Annotated[tuple[int, int, int], "small trunk: residual blocks at each of them"] = (2, 2, 2)
+    start: Annotated[
+        Literal["general", "random", "given"],
+        "first weights of the small trunk: those of `general`, random, or with all others those of --start",
+    ] = "general"
+    widths: Annotated[tuple[int, int, int], "small trunk: channels at strides 4, 8 and 16"] = (64, 128, 192)
+    depths: Annotated[tuple[int, int, int], "small trunk: residual blocks at each of them"] = (2, 3, 2)
     dropout: Annotated[float, "of torchvision's heads"] = 0.5
     batch_size: Annotated[int, "crops per batch"] = 16
     crop_px: Annotated[int, "side of a crop, working pixels (20 or, for ResNets, 80 per particle)"] = 224
@@ -141,8 +141,11 @@ def make_finetunable(
     validation: Dataset,
     start: Checkpoint,  # noqa: ARG001  # the loop loads it
 ) -> SegmentationTrainable:
-    """Learns from labelled micrographs, complete or sparse, and keeps the calibration to their held-out part."""
-    return SegmentationTrainable(task, train, validation)
+    """Learns from labelled micrographs, complete or sparse, and keeps the calibration to their held-out part.
+
+    All first weights are those that fine-tuning starts from.
+    """
+    return SegmentationTrainable(replace(task, start="given"), train, validation)
 
 
 @dataclass
@@ -217,7 +220,7 @@ class SegmentationTrainable:
 
     def parameter_groups(self, network: nn.Module) -> list[dict[str, Any]]:
         """A trained trunk learns more slowly than new heads."""
-        if self.task.backbone != "small" or self.task.start != "general":
+        if self.task.backbone != "small" or self.task.start == "random":
             return [{"params": list(network.parameters())}]
         trunk: Any = network.trunk
         inside = {id(parameter) for parameter in trunk.parameters()}
@@ -328,7 +331,7 @@ class SegmentationTrainable:
 
 
 def load_trunk(network: nn.Module) -> None:
-    """Copy the trunk of the shipped `general` weights into a small network.
+    """Copy the trunk of the shipped `general` weights into a small network, but what sees further planes.
 
     Raises
     ------
@@ -336,10 +339,13 @@ def load_trunk(network: nn.Module) -> None:
         If they are missing or have other widths or depths.
     """
     from cryopick.io.checkpoint import find_weights, load_checkpoint
+    from cryopick.networks.heatmap_unet import TRUNK_STRIDE_PX
 
     trunk: Any = network.trunk
-    checkpoint = with_planes(load_checkpoint(find_weights("general"), picker="general"), trunk.in_channels)
+    checkpoint = load_checkpoint(find_weights("general"), picker="general")
     inside = {name: tensor for name, tensor in checkpoint.tensors.items() if not name.startswith("head.")}
+    first = "stem.0.weight"  # its inputs are plane by plane
+    inside[first] = inside[first][:, : trunk.in_channels * TRUNK_STRIDE_PX**2]
     replace(checkpoint, tensors=inside).load_into(trunk)
 
 

@@ -74,22 +74,15 @@ class GroupsParameters(Protocol):
         ...
 
 
-@runtime_checkable
-class AdaptsStart(Protocol):
-    """A trainable that can also start from weights of a somewhat different network."""
-
-    def adapt_start(self, start: Checkpoint) -> Checkpoint:
-        """The weights made to fit, or as they are where they fit already or never will."""
-        ...
-
-
 @dataclass(frozen=True, kw_only=True)
 class TrainSettings:
     """How long and how to train; shared by all picker families."""
 
     steps: Annotated[int, "optimizer steps of the whole schedule"] = 10_000
     learning_rate: Annotated[float, "highest learning rate"] = 1e-3
-    optimizer: Annotated[Literal["adamw", "adam", "sgd"], "optimizer; sgd has momentum 0.9"] = "adamw"
+    optimizer: Annotated[
+        Literal["adamw", "adam", "sgd", "muon"], "optimizer; sgd has momentum 0.9, muon is AdamW for biases and norms"
+    ] = "adamw"
     weight_decay: Annotated[float, "weight decay of the optimizer"] = 1e-2
     schedule: Annotated[
         Literal["cosine", "constant", "drop"], "learning rate after the warm-up; drop: a tenth of it in the last third"
@@ -110,6 +103,7 @@ class TrainSettings:
     )
     accelerator: Annotated[Literal["auto", "cpu", "gpu", "mps"], "kind of device"] = "auto"
     devices: Annotated[int, "number of devices; each adds its own batch to every step"] = 1
+    stored_as: Annotated[Literal["float32", "float16"], "number format of the weights file"] = "float32"
     workers: Annotated[int, "processes that make batches; 0 makes them in the training process"] = 0
     log_every: Annotated[int, "steps between lines of the loss log"] = 10
 

@@ -6,7 +6,7 @@ import json
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +107,7 @@ def finetune(
     """
     output = Path(output)
     start = load_checkpoint(find_weights(weights or picker), picker=picker)
-    preset = _preset(picker, start, task or {}, training or {})
+    preset = finetuning_preset(picker, start, task or {}, training or {})
     dataset = open_dataset(
         picks,
         micrographs=micrographs,
@@ -163,11 +163,19 @@ def finetune(
     )
 
 
-def _preset(picker: str, start: Checkpoint, task: Mapping[str, Any], training: Mapping[str, Any]) -> Preset:
-    """The settings that the weights were trained with, shortened for fine-tuning, then what the user changes."""
+def finetuning_preset(picker: str, start: Checkpoint, task: Mapping[str, Any], training: Mapping[str, Any]) -> Preset:
+    """The settings that the weights were trained with, shortened for fine-tuning, then what the user changes.
+
+    Parameters
+    ----------
+    task, training : settings that the user changes
+    """
     base = find_preset(picker, "small")
     stored = start.card.settings.get("task")
     if isinstance(stored, dict):
+        # what the weights' network is counts, whatever the preset has become since they were trained
+        own = {field.name for field in fields(base.task)}
+        stored = {**{name: value for name, value in start.card.architecture.items() if name in own}, **stored}
         base = base.changed(task=convert_settings(type(base.task), stored, section=f"{start.path}: task"), training={})
     changes = {
         **DEFAULT_CHANGES,
