@@ -112,6 +112,8 @@ def make_trainable(task: GeneralTask, *, train: Dataset | None, validation: Data
 
 FINETUNE_TASK: Mapping[str, Any] = {"batch_size": 8, "validation_crops": 16}
 """Fine-tuning is to take minutes: smaller batches and fewer validation crops than training."""
+FINETUNE_TRAINING: Mapping[str, Any] = {"optimizer": "adamw", "learning_rate": 1.5e-4}
+"""Orthogonal steps move all of a matrix, also what few new labels say nothing about."""
 
 
 def make_finetunable(

@@ -9,8 +9,9 @@ holds
 
 For fine-tuning it may also hold `make_finetunable(task, *, train, validation, start) -> Trainable`, which learns from
 labelled data alone and knows the weights at the start (without it, `make_trainable` is called with the data), and
-`FINETUNE_TASK`, a mapping of task settings that fine-tuning changes. A family that learns without labels says
-`NEEDS_LABELS = False`; it is then given all micrographs of a folder to train on, and none to validate.
+`FINETUNE_TASK` and `FINETUNE_TRAINING`, mappings of task and training settings that fine-tuning changes. A family that
+learns without labels says `NEEDS_LABELS = False`; it is then given all micrographs of a folder to train on, and none to
+validate.
 """
 
 from __future__ import annotations

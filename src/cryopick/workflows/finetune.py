@@ -180,6 +180,7 @@ def finetuning_preset(picker: str, start: Checkpoint, task: Mapping[str, Any], t
     changes = {
         **DEFAULT_CHANGES,
         "learning_rate": base.training.learning_rate * LEARNING_RATE_FRACTION,
+        **getattr(training_module(picker), "FINETUNE_TRAINING", {}),
         **convert_settings(TrainSettings, training, section="[training]"),
     }
     if changes["accumulate"] % 2:
