@@ -17,9 +17,9 @@ from cryopick.pickers.dense import PRECISIONS, DenseNetwork, chosen_device, sigm
 from cryopick.pickers.expected_f1 import ChoosesByExpectedF1
 from cryopick.pickers.looks import LOOKS, Look, mean_of_looks, seen_turned
 from cryopick.pickers.registry import register_picker
-from cryopick.processing.carbon import LEAST_RIM, with_whole_carbon
+from cryopick.processing.carbon import with_whole_carbon
 from cryopick.processing.probability import Calibration
-from cryopick.processing.scale import network_planes, resample
+from cryopick.processing.scale import network_planes
 from cryopick.types import JUNK_MAP, Micrograph, Picks
 
 if TYPE_CHECKING:
@@ -141,12 +141,16 @@ class HeatmapModel:
         return _as_probabilities(self.dense(self.planes(working)))
 
     def looked(self, working: NDArray[np.float32], look: Look) -> NDArray[np.float32]:
-        """(5, h', w') maps, `centre` and `junk` as logits; offsets and sizes are in the units of a look of factor 1."""
-        maps = seen_turned(self.dense, self.planes(working), look.step_yx)
+        """(6, h', w') maps, `centre` and `junk` as logits, and last the background counted from the brightest.
+
+        Offsets and sizes are in the units of a look of factor 1.
+        """
+        planes = network_planes(working, particle_px=NOMINAL_PARTICLE_PX, count=3)
+        maps = seen_turned(self.dense, planes[: self.input_planes], look.step_yx)
         maps[1] *= look.step_yx[1] * look.factor
         maps[2] *= look.step_yx[0] * look.factor
         maps[3] += np.float32(np.log(look.factor))
-        return maps
+        return np.concatenate([maps, planes[2:, ::STRIDE_PX, ::STRIDE_PX]])
 
 
 def _as_probabilities(maps: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -303,8 +307,7 @@ class GeneralPicker(ChoosesByExpectedF1):
         working = picker.working_diameter or picker.diameter
         scales_px = _scales_px(*working.to_px(micrograph.pixel_size_angstrom))
         found = [picks_at_scale(self._model(), micrograph, diameter_px=diameter_px) for diameter_px in scales_px]
-        picks = found[0] if len(found) == 1 else _merge_scales(found)
-        return _with_whole_carbon(picks, micrograph, diameter_px=scales_px[0])
+        return found[0] if len(found) == 1 else _merge_scales(found)
 
     def _model(self) -> HeatmapModel:
         return load_model(self.weights, device=self.device, precision=self.precision)
@@ -317,7 +320,8 @@ def picks_at_scale(
     logits, scale = mean_of_looks(
         micrograph.pixels, model.looked, diameter_px=diameter_px, nominal_px=NOMINAL_PARTICLE_PX, looks=looks
     )
-    maps = _as_probabilities(logits)
+    maps, shade = _as_probabilities(logits[:-1]), logits[-1]
+    junk = with_whole_carbon(maps[4], shade, particle_px=NOMINAL_PARTICLE_PX / STRIDE_PX)
     xy_px, index_yx = centres_from_maps(maps, stride_px=STRIDE_PX)
     row, column = index_yx.T
     xy_px = scale.to_stored_xy(xy_px)
@@ -333,19 +337,8 @@ def picks_at_scale(
         micrograph_name=micrograph.name,
         shape_yx=micrograph.shape_yx,
         pixel_size_angstrom=micrograph.pixel_size_angstrom,
-        maps={"centre probability": maps[0], JUNK_MAP: maps[4]},
+        maps={"centre probability": maps[0], JUNK_MAP: junk},
     )
-
-
-def _with_whole_carbon(picks: Picks, micrograph: Micrograph, *, diameter_px: float) -> Picks:
-    """The junk map, which is that of `diameter_px`, with carbon as a whole."""
-    junk = picks.maps[JUNK_MAP]
-    if not (junk > LEAST_RIM).any():
-        return picks
-    working, _ = resample(micrograph.pixels, factor=NOMINAL_PARTICLE_PX / diameter_px)
-    shade = network_planes(working, particle_px=NOMINAL_PARTICLE_PX, count=3)[2, ::STRIDE_PX, ::STRIDE_PX]
-    whole = with_whole_carbon(junk, shade, particle_px=NOMINAL_PARTICLE_PX / STRIDE_PX)
-    return replace(picks, maps={**picks.maps, JUNK_MAP: whole})
 
 
 def _scales_px(low_px: float, high_px: float) -> list[float]:

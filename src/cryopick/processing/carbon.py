@@ -37,6 +37,8 @@ def with_whole_carbon(
     import cv2
 
     whole = junk.copy()
+    if not (junk > LEAST_RIM).any():
+        return whole
     for level in LEVELS:
         is_dark = (shade < level).astype(np.uint8)
         _, region, statistics, _ = cv2.connectedComponentsWithStats(is_dark)
