@@ -144,6 +144,18 @@ def test_training_lowers_the_loss_and_keeps_the_best_weights(undisturbed):
     assert list((undisturbed / "tensorboard").glob("events*"))
 
 
+def test_weights_stored_in_half_precision_are_the_same_rounded(tmp_path, undisturbed):
+    train_toy(tmp_path, stored_as="float16")
+    exact, half = (read_tensors(folder / WEIGHTS_FILE) for folder in (undisturbed, tmp_path))
+    assert exact.keys() == half.keys()
+    for name, tensor in exact.items():
+        if tensor.is_floating_point():
+            assert str(half[name].dtype) == "torch.float16"
+            assert (half[name].float() - tensor).abs().max() <= 2**-11 * tensor.abs().max()
+        else:
+            assert (half[name] == tensor).all()
+
+
 def test_early_stopping_keeps_the_weights_before_they_got_worse(tmp_path):
     # a rate that ruins the network after the warm-up; without averaging every validation sees it
     result = train_toy(
