@@ -188,7 +188,7 @@ def suite(picker: GeneralPicker) -> dict[str, dict[str, float]]:
 
 
 def junk(picker: GeneralPicker, *, count: int = 40) -> dict[str, float]:
-    """Simulated crops with carbon and ice, seeds of their own: picks inside junk, and the junk map against the truth."""
+    """Simulated crops with carbon and ice: picks inside junk, and the map of junk against the truth."""
     inside = total = both = either = 0
     for crop in itertools.chain.from_iterable(dirty_crops(seed, count) for seed in JUNK_SEEDS):
         picks = run(picker, [Micrograph(crop.image)], Length(20.0, 20.0, "px")).picks
