@@ -27,7 +27,8 @@ class DenseNetwork:
     is_bfloat16 : whether its weights are, so that tiles must be too
     channels : planes that it returns
     stride_px : image pixels per pixel of its output
-    multiple_px : tiles start at multiples of it, so that its grids agree; the image is padded to one with zeros
+    multiple_px : tiles start at multiples of it, so that its grids agree; the image is continued to one by its
+        mirror image, because networks take a border without noise for something that is there
     tile_px : largest side of a tile; an axis is cut into equal parts, because what is read around them is lost time
     halo_px : read around a tile; at least half the receptive field, so that tiles equal the whole
     """
@@ -63,7 +64,7 @@ class DenseNetwork:
 
         height, width = planes.shape[1:]
         pad_y, pad_x = -height % self.multiple_px, -width % self.multiple_px
-        padded = torch.from_numpy(np.pad(planes, ((0, 0), (0, pad_y), (0, pad_x))))
+        padded = torch.from_numpy(np.pad(planes, ((0, 0), (0, pad_y), (0, pad_x)), mode="symmetric"))
         out: NDArray[np.float32] = np.empty(
             (self.channels, (height + pad_y) // self.stride_px, (width + pad_x) // self.stride_px), np.float32
         )

@@ -80,7 +80,8 @@ def seen_turned(dense: DenseNetwork, planes: NDArray[np.float32], step_yx: tuple
         return dense(planes)
     height, width = planes.shape[1:]
     # whole blocks, so that both ways round the network's grid lies on the same pixels
-    padded = np.pad(planes, ((0, 0), (0, -height % dense.multiple_px), (0, -width % dense.multiple_px)))
+    added = (0, 0), (0, -height % dense.multiple_px), (0, -width % dense.multiple_px)
+    padded = np.pad(planes, added, mode="symmetric")
     turn = np.s_[:, :: step_yx[0], :: step_yx[1]]
     maps = dense(np.ascontiguousarray(padded[turn]))[turn]
     return np.ascontiguousarray(maps[:, : -(-height // dense.stride_px), : -(-width // dense.stride_px)])
