@@ -35,7 +35,7 @@ BIN = 0.04
 MIN_DETECTIONS = 3
 FIT_FACTORS = tuple(float(factor) for factor in np.geomspace(0.72, 1 / 0.72, 5))
 """Sizes tried around the first estimate or the given one."""
-DEVIATION_COST = 0.5
+DEVIATION_COST = 2.0
 """Expected F1 that a size costs per squared logarithm of its ratio to what the user says; noise decides nothing."""
 MEASURED_DEVIATION_COST = 0.05
 """The same for the ratio to the size that the network reads off, which is too large for shells with strong fringes."""

@@ -9,8 +9,8 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-FAINT_TYPICAL, CLEAR_TYPICAL = 0.6, 0.8
-MARKED_POWER = 2.0
+FAINT_TYPICAL, CLEAR_TYPICAL = 0.75, 0.85
+MARKED_POWER = 4.0
 """See `chance_to_be_marked`."""
 
 
