@@ -254,7 +254,7 @@ class GeneralPicker(ChoosesByExpectedF1):
     trainable: ClassVar[str] = "cryopick.training.general"
     score_meaning: ClassVar[str] = "probability that the pick is right, 0 to 1, calibrated on simulation"
     empty_decoy_share: ClassVar[float] = 0.55
-    """Measured: 0.4 or less on the faintest simulated sets, about 1 on noise and 1.3 or more on empty micrographs."""
+    """Measured: below 0.5 on the faintest simulated sets, about 1 on noise and 1.3 or more on empty micrographs."""
     fills_machine: ClassVar[bool] = True
     """One process uses all cores; a second one would hold the network and its buffers again."""
 
