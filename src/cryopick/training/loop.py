@@ -373,8 +373,10 @@ class _Run:
                 network.load_state_dict(tensors)
                 kept_step = int(metadata["step"])
                 scores = {k.removeprefix("score."): float(v) for k, v in metadata.items() if k.startswith("score.")}
+            kept = network.state_dict()
             if self.settings.stored_as == "float16":
-                network.load_state_dict(_rounded_to_half(network.state_dict()))
+                kept = _rounded_to_half(kept)
+                network.load_state_dict(kept)  # the card is to speak of what is stored
             entries = self.job.trainable.card_entries(network.eval())
             card = ModelCard(
                 picker=self.job.trainable.picker,
@@ -385,9 +387,6 @@ class _Run:
                 scores={name: value for name, value in scores.items() if math.isfinite(value)},
                 **entries,
             )
-            kept = network.state_dict()
-            if self.settings.stored_as == "float16":
-                kept = _rounded_to_half(kept)
             self._write(lambda: save_checkpoint(weights, kept, card))
             self._write(self.logs.draw)
             self.logs.close()
