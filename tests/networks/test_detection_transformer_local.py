@@ -213,6 +213,21 @@ def test_training_leaves_the_norms_of_the_trunk_as_they_are(network):
         torch.testing.assert_close(network.state_dict()[name], value)
 
 
+def test_a_trunk_that_was_taught_shapes_gives_its_heat_maps_alone():
+    from cryopick.networks.heatmap_unet import OUTPUTS, HeatmapUNet
+
+    torch.manual_seed(1)
+    taught = HeatmapUNet(
+        in_channels=2, widths=SMALL["trunk_widths"], depths=SMALL["trunk_depths"], has_shape=True
+    ).eval()
+    encoder = LocalDetectionTransformer(**SMALL).eval().encoder
+    encoder.load_trunk(taught.state_dict())
+    planes = torch.randn(1, 2, 64, 64)
+    with torch.no_grad():
+        heat = encoder.heat_head(encoder.trunk(planes))
+        assert torch.equal(heat, taught(planes)[:, : len(OUTPUTS)])
+
+
 def test_an_even_window_is_refused():
     with pytest.raises(ValueError, match="odd"):
         LocalDetectionTransformer(**SMALL, window=4)

@@ -4,7 +4,15 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from cryopick.networks.heatmap_unet import OUTPUTS, STRIDE_PX, HeatmapUNet, fold_batch_norm  # noqa: E402
+from cryopick.networks.heatmap_unet import (  # noqa: E402
+    OUTPUTS,
+    SHAPE_OUTPUTS,
+    STRIDE_PX,
+    HeatmapUNet,
+    build_heatmap_unet,
+    fold_batch_norm,
+    without_shape,
+)
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +36,22 @@ def test_folding_batch_norms_changes_nothing_but_removes_them(network):
     folded = fold_batch_norm(network)
     assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in folded.modules())
     assert torch.allclose(network(x), folded(x), atol=1e-4)
+
+
+def test_what_is_said_of_shapes_comes_last_and_can_be_left_out():
+    net = HeatmapUNet(widths=(8, 12, 16), has_shape=True).eval()
+    x = torch.randn(1, 2, 64, 64)
+    with torch.no_grad():
+        whole, picked = net(x), without_shape(net)(x)
+    assert whole.shape[1] == len(OUTPUTS) + len(SHAPE_OUTPUTS)
+    assert picked.shape[1] == len(OUTPUTS)
+    assert torch.allclose(whole[:, : len(OUTPUTS)], picked, atol=1e-6)
+
+
+def test_an_architecture_that_does_not_name_shapes_has_none():
+    architecture = {"in_channels": 3, "widths": [8, 12, 16], "depths": [1, 1, 1]}
+    assert not build_heatmap_unet(architecture).has_shape
+    assert build_heatmap_unet({**architecture, "has_shape": True}).has_shape
 
 
 def test_a_pixel_reaches_no_further_than_the_halo(network):

@@ -1,5 +1,7 @@
 """What the general network is asked to answer, what wrong answers cost, and how values become probabilities."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -17,6 +19,7 @@ from cryopick.training.general import (
     example,
     heatmap_loss,
     make_trainable,
+    shape_targets,
 )
 
 SIDE_PX = 128
@@ -58,11 +61,41 @@ def test_junk_target_is_the_share_of_junk_pixels():
     assert targets[4][:, :3].tolist() == [[1.0, 0.5, 0.0]] * (SIDE_PX // STRIDE_PX)
 
 
-def perfect_maps(targets):
+def discs_at(xy_px, radii_px):
+    """Instances of round particles, the first on top."""
+    y, x = np.mgrid[:SIDE_PX, :SIDE_PX]
+    instances = np.zeros((SIDE_PX, SIDE_PX), np.int32)
+    for number in reversed(range(len(xy_px))):
+        instances[np.hypot(x - xy_px[number][0], y - xy_px[number][1]) <= radii_px[number]] = number + 1
+    return instances
+
+
+def test_every_pixel_of_a_particle_points_to_its_centre():
+    xy_px = np.array([[31.3, 40.0], [45.6, 47.1], [90.0, 90.5]])  # the first two overlap
+    instances = discs_at(xy_px, (9, 11, 4))
+    crop = replace(crop_with([18.0, 22.0, 8.0], xy_px=xy_px), instances=instances)
+    _, *inward, is_known = shape_targets(crop)
+    row, column = np.nonzero(is_known)
+    which = instances[STRIDE_PX * row, STRIDE_PX * column] - 1
+    assert set(which) == {0, 1, 2}
+    for axis, here in enumerate((column, row)):
+        reached = STRIDE_PX * here + 0.5 + inward[axis][row, column] * crop.diameter_px[which] / 4
+        assert np.abs(reached - xy_px[which, axis]).max() < 1e-3
+
+
+def test_particles_that_are_not_to_be_picked_cover_pixels_but_point_nowhere():
+    crop = replace(crop_with([]), instances=discs_at([(60.0, 60.0)], (8,)))  # for example on junk: in the image alone
+    covered, *inward, is_known = shape_targets(crop)
+    assert covered.sum() == pytest.approx(np.count_nonzero(crop.instances) / STRIDE_PX**2)
+    assert not is_known.any()
+    assert not np.any(inward)
+
+
+def perfect_maps(targets, *, has_shape=False):
     torch = pytest.importorskip("torch")
-    maps = torch.from_numpy(targets[None, :5].copy())
-    maps[:, 0] = (maps[:, 0] * 2 - 1) * 30
-    maps[:, 4] = (maps[:, 4] * 2 - 1) * 30
+    maps = torch.from_numpy(targets[None, [0, 1, 2, 3, 4, 6, 7, 8] if has_shape else range(5)].copy())
+    for logit in (0, 4, 5)[: 3 if has_shape else 2]:
+        maps[:, logit] = (maps[:, logit] * 2 - 1) * 30
     return maps, torch.from_numpy(targets[None])
 
 
@@ -70,6 +103,19 @@ def test_the_right_answer_costs_nothing():
     _, targets = example(crop_with([20.0, 24.0]))
     loss = heatmap_loss(*perfect_maps(targets))
     assert float(loss["loss"]) == pytest.approx(0, abs=1e-5)
+
+
+def test_of_a_network_that_says_of_shapes_those_are_asked_too():
+    xy_px = np.array([[31.0, 41.0], [80.0, 60.0]])
+    instances = np.kron(discs_at(xy_px // STRIDE_PX, (5, 5))[: SIDE_PX // 2, : SIDE_PX // 2], np.ones((2, 2), int))
+    crop = replace(crop_with([20.0, 20.0], xy_px=xy_px), instances=instances.astype(np.int32))
+    maps, wanted = perfect_maps(example(crop)[1], has_shape=True)
+    assert float(heatmap_loss(maps, wanted)["loss"]) == pytest.approx(0, abs=1e-5)
+    away = maps.clone()
+    away[:, 6:, 50:] += 100  # no particle there
+    assert float(heatmap_loss(away, wanted)["inward"]) == pytest.approx(0, abs=1e-5)
+    maps[:, 7] += 0.5
+    assert float(heatmap_loss(maps, wanted)["inward"]) == pytest.approx(0.5, rel=1e-3)
 
 
 def test_offsets_and_sizes_are_charged_at_centres_only():

@@ -19,14 +19,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from cryopick.networks.heatmap_unet import OUTPUTS, STRIDE_PX, TRUNK_STRIDE_PX, HeatmapUNet
+from cryopick.networks.heatmap_unet import HEAD_CHANNELS, STRIDE_PX, TRUNK_STRIDE_PX, HeatmapUNet
 
 NOMINAL_PX = 20.0
 """Particle diameter that sizes are relative to and distances are measured in."""
 REACH_PX = 30.0
 """Queries further apart do not see each other."""
 PROPOSAL_PLANES = 4
-DENSE_PLANES = PROPOSAL_PLANES + len(OUTPUTS) * (TRUNK_STRIDE_PX // STRIDE_PX) ** 2
+DENSE_PLANES = PROPOSAL_PLANES + HEAD_CHANNELS
 """Planes of `ProposalNetwork` before the tokens."""
 _CHUNK = 4096  # queries whose windows are gathered at once
 
@@ -184,11 +184,13 @@ class ProposalNetwork(nn.Module):
         return torch.cat([proposals, nn.functional.pixel_unshuffle(heat, factor), tokens], dim=1)
 
     def load_trunk(self, tensors: Mapping[str, Tensor]) -> None:
-        """Start from the weights of a `HeatmapUNet` of the same widths and depths."""
+        """Start from the weights of a `HeatmapUNet` of the same widths and depths; what it says of shapes is left."""
         own = {
             name.replace("head.", "heat_head.", 1) if name.startswith("head.") else f"trunk.{name}": tensor
             for name, tensor in tensors.items()
         }
+        for name in ("heat_head.1.weight", "heat_head.1.bias"):
+            own[name] = own[name][:HEAD_CHANNELS]
         found = self.load_state_dict(own, strict=False)
         missing = [name for name in found.missing_keys if not name.startswith("proposal_head.")]
         if missing or found.unexpected_keys:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from copy import deepcopy
 from itertools import pairwise
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 STRIDE_PX = 2
@@ -15,6 +17,13 @@ TRUNK_STRIDE_PX = 4
 TOTAL_STRIDE_PX = 16
 """Input heights and widths must be multiples of it; tiles must start at multiples of it to equal the whole."""
 OUTPUTS = ("centre", "offset_x", "offset_y", "log_size", "junk")
+"""What picking needs."""
+SHAPE_OUTPUTS = ("particle", "inward_x", "inward_y")
+"""What a network may be taught besides: which pixels belong to particles, and where from there the centre lies. Every
+pixel of a particle then says something about it, so that fewer crops are needed."""
+
+HEAD_CHANNELS = len(OUTPUTS) * (TRUNK_STRIDE_PX // STRIDE_PX) ** 2
+"""Of the last convolution that belong to `OUTPUTS`, before its blocks of pixels are unfolded."""
 
 AnyNetwork = TypeVar("AnyNetwork", bound=nn.Module)
 
@@ -45,11 +54,13 @@ class HeatmapUNet(nn.Module):
     in_channels : planes of the input
     widths : channels at strides 4, 8 and 16
     depths : residual blocks of the encoder at each of them
+    has_shape : whether the planes of `SHAPE_OUTPUTS` follow, 8 in all
 
     Notes
     -----
-    `centre` and `junk` are logits; offsets are in units of the output pixel; `log_size` is the natural logarithm of
-    the particle's diameter over the nominal one.
+    `centre`, `junk` and `particle` are logits; offsets are in units of the output pixel; `log_size` is the natural
+    logarithm of the particle's diameter over the nominal one; `inward_x` and `inward_y` are in quarters of the
+    particle's diameter.
     """
 
     def __init__(
@@ -58,9 +69,10 @@ class HeatmapUNet(nn.Module):
         in_channels: int = 2,
         widths: tuple[int, int, int] = (64, 96, 128),
         depths: tuple[int, int, int] = (2, 2, 2),
+        has_shape: bool = False,
     ) -> None:
         super().__init__()
-        self.in_channels = in_channels
+        self.in_channels, self.has_shape = in_channels, has_shape
         self.unshuffle = nn.PixelUnshuffle(TRUNK_STRIDE_PX)
         self.stem = _conv_norm(in_channels * TRUNK_STRIDE_PX**2, widths[0])
         self.encoder = nn.ModuleList(
@@ -72,9 +84,10 @@ class HeatmapUNet(nn.Module):
         self.lateral = nn.ModuleList(nn.Conv2d(coarse, fine, 1) for fine, coarse in pairs)
         self.decoder = nn.ModuleList(ResidualBlock(width) for width in widths[:-1])
         upscale = TRUNK_STRIDE_PX // STRIDE_PX
+        outputs = len(OUTPUTS) + (len(SHAPE_OUTPUTS) if has_shape else 0)
         self.head = nn.Sequential(
             _conv_norm(widths[0], widths[0]),
-            nn.Conv2d(widths[0], len(OUTPUTS) * upscale**2, 1),
+            nn.Conv2d(widths[0], outputs * upscale**2, 1),
             nn.PixelShuffle(upscale),
         )
 
@@ -89,6 +102,17 @@ class HeatmapUNet(nn.Module):
             x = self.decoder[level](skips[level] + nn.functional.interpolate(coarse, scale_factor=2.0, mode="nearest"))
         out: Tensor = self.head(x)
         return out
+
+
+def build_heatmap_unet(architecture: Mapping[str, Any]) -> HeatmapUNet:
+    """The network that a card's `architecture` describes, channels last in memory (fast on CPUs)."""
+    network = HeatmapUNet(
+        in_channels=architecture["in_channels"],
+        widths=tuple(architecture["widths"]),
+        depths=tuple(architecture["depths"]),
+        has_shape=architecture.get("has_shape", False),
+    )
+    return network.to(memory_format=torch.channels_last)
 
 
 def _conv_norm(channels_in: int, channels_out: int, *, stride: int = 1) -> nn.Sequential:
@@ -111,6 +135,16 @@ def fold_batch_norm(network: AnyNetwork) -> AnyNetwork:
             module[0] = _fused(module[0], module[1])
             module[1] = nn.Identity()
     return folded
+
+
+def without_shape(network: HeatmapUNet) -> HeatmapUNet:
+    """A copy that gives the planes of `OUTPUTS` alone, unchanged."""
+    trimmed = deepcopy(network)
+    trimmed.has_shape = False
+    last = trimmed.head.get_submodule("1")
+    for name, tensor in list(last.named_parameters()):
+        setattr(last, name, nn.Parameter(tensor.detach()[:HEAD_CHANNELS].clone()))
+    return trimmed
 
 
 def _fused(convolution: nn.Module, norm: nn.Module) -> nn.Conv2d:

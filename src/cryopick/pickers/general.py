@@ -168,15 +168,11 @@ def load_model(weights: Path | None, *, device: str = "auto", precision: str = "
         If the file is missing, damaged, or of another architecture.
     """
     from cryopick.io.checkpoint import find_weights, load_checkpoint
-    from cryopick.networks.heatmap_unet import HeatmapUNet
+    from cryopick.networks.heatmap_unet import build_heatmap_unet
 
     checkpoint = load_checkpoint(find_weights(weights or "general"), picker="general")
     card = checkpoint.card
-    network = HeatmapUNet(
-        in_channels=card.architecture["in_channels"],
-        widths=tuple(card.architecture["widths"]),
-        depths=tuple(card.architecture["depths"]),
-    )
+    network = build_heatmap_unet(card.architecture)
     checkpoint.load_into(network)
     calibration = Calibration.from_list(card.postprocessing["calibration"])
     ranges = card.postprocessing.get("activation_ranges")
@@ -198,9 +194,9 @@ def heatmap_model(
     SettingsError
         If 8-bit integers are asked for where they cannot be had.
     """
-    from cryopick.networks.heatmap_unet import OUTPUTS, TOTAL_STRIDE_PX, fold_batch_norm
+    from cryopick.networks.heatmap_unet import OUTPUTS, TOTAL_STRIDE_PX, fold_batch_norm, without_shape
 
-    folded = fold_batch_norm(network)
+    folded = without_shape(fold_batch_norm(network))
     runner: nn.Module = folded
     device = chosen_device(device)
     if _chosen_int8(device, precision, has_ranges=ranges is not None):

@@ -45,6 +45,8 @@ UNDECIDED_RATIO = (0.45, 2.2)
 NO_PARTICLES = np.zeros((0, 2))
 QUARTERS_PER_CROP = 2
 """Of the four that a crop has; their planes are made of the whole crop, so that a quarter deep in carbon looks dark."""
+WITH_SHAPE = 8
+"""Planes of a network that says of shapes, too."""
 RANGE_CROPS = 32
 """Crops on which the activations' ranges are measured."""
 
@@ -57,6 +59,7 @@ class GeneralTask:
     widths: Annotated[tuple[int, int, int], "channels at strides 4, 8 and 16"] = (64, 128, 192)
     depths: Annotated[tuple[int, int, int], "residual blocks of the encoder at each of them"] = (2, 3, 2)
     batch_size: Annotated[int, "quarters of crops per batch, an even number"] = 16
+    has_shape: Annotated[bool, "learn besides which pixels belong to particles, and where their centres lie"] = False
     crop_px: Annotated[int, "side of a crop, working pixels; two of its quarters are learnt from at a time"] = 448
     far_scale_share: Annotated[float, "share of crops whose particles have any size from 0.35 to 3.5 of nominal"] = 0.3
     simulation_seed: Annotated[int, "seed of the simulated crops"] = 1
@@ -80,7 +83,7 @@ class GeneralTask:
 
 PRESETS: Mapping[str, Preset] = {
     "small": Preset(
-        task=GeneralTask(),
+        task=GeneralTask(has_shape=True),
         training=TrainSettings(
             steps=12_500,
             learning_rate=0.015,
@@ -122,7 +125,7 @@ def make_finetunable(
     """Learns from labelled micrographs, complete or sparse; `start` tells how many particles to expect on them."""
     from cryopick.training.general_finetune import LabelledGeneralTrainable, estimate_prior
 
-    network = build_network(GeneralTrainable(task).architecture())
+    network = GeneralTrainable(task).build_network()
     start.load_into(network)
     return LabelledGeneralTrainable(task, train, validation, prior=estimate_prior(network.eval(), train))
 
@@ -154,10 +157,13 @@ class GeneralTrainable:
             "in_channels": self.task.input_planes,
             "widths": list(self.task.widths),
             "depths": list(self.task.depths),
+            **({"has_shape": True} if self.task.has_shape else {}),
         }
 
     def build_network(self) -> nn.Module:
-        return build_network(self.architecture())
+        from cryopick.networks.heatmap_unet import build_heatmap_unet
+
+        return build_heatmap_unet(self.architecture())
 
     def make_batch(self, index: int, rng: np.random.Generator) -> dict[str, Tensor]:
         """Two quarters each of the crops `index * batch_size / 2` onwards."""
@@ -203,20 +209,6 @@ class GeneralTrainable:
         }
 
 
-def build_network(architecture: Mapping[str, Any]) -> nn.Module:
-    """The network that a card's architecture describes, channels last in memory (fast on CPUs)."""
-    import torch
-
-    from cryopick.networks.heatmap_unet import HeatmapUNet
-
-    network = HeatmapUNet(
-        in_channels=architecture["in_channels"],
-        widths=tuple(architecture["widths"]),
-        depths=tuple(architecture["depths"]),
-    )
-    return network.to(memory_format=torch.channels_last)
-
-
 # -------------------------------------------------------------------------------------------------------- targets
 
 
@@ -226,7 +218,8 @@ def example(crop: Crop, input_planes: int = 2) -> tuple[NDArray[np.float32], NDA
     Returns
     -------
     planes : (input_planes, h, w), see `network_planes`
-    targets : (6, h / 2, w / 2): centre, offset x, offset y, log size, junk share, weight of the centre loss
+    targets : (10, h / 2, w / 2): centre, offset x, offset y, log size, junk share, weight of the centre loss, and those
+        of `shape_targets`
     """
     planes = network_planes(crop.image, particle_px=NOMINAL_PARTICLE_PX, count=input_planes)
     shape_yx = crop.image.shape[0] // STRIDE_PX, crop.image.shape[1] // STRIDE_PX
@@ -242,7 +235,28 @@ def example(crop: Crop, input_planes: int = 2) -> tuple[NDArray[np.float32], NDA
     )
     weight = 1 - undecided * (1 - centre)
     junk = crop.junk.reshape(shape_yx[0], STRIDE_PX, shape_yx[1], STRIDE_PX).mean(axis=(1, 3))
-    return planes, np.stack([centre, *geometry, junk, weight]).astype(np.float32)
+    targets = np.stack([centre, *geometry, junk, weight]).astype(np.float32)
+    return planes, np.concatenate([targets, shape_targets(crop)])
+
+
+def shape_targets(crop: Crop) -> NDArray[np.float32]:
+    """Which pixels belong to particles, and where from there the centre lies.
+
+    Returns
+    -------
+    (4, h / 2, w / 2): share of the pixel that any particle covers; inward x and y, from the pixel's middle to the
+    centre of the particle on it, in quarters of its diameter; and 1 where that is known: on particles to be picked
+    """
+    height, width = (side // STRIDE_PX for side in crop.image.shape)
+    blocks = (crop.instances > 0).reshape(height, STRIDE_PX, width, STRIDE_PX)
+    number = crop.instances[::STRIDE_PX, ::STRIDE_PX]
+    is_known = (number > 0) & (number <= len(crop.xy_px))
+    row, column = np.nonzero(is_known)
+    which = number[row, column] - 1
+    here = np.column_stack([column, row]) * STRIDE_PX + (STRIDE_PX - 1) / 2
+    inward = np.zeros((2, height, width), np.float32)
+    inward[:, row, column] = (4 * (crop.xy_px[which] - here) / crop.diameter_px[which, None]).T
+    return np.stack([blocks.mean(axis=(1, 3)), *inward, is_known]).astype(np.float32)
 
 
 def quarters(
@@ -263,8 +277,8 @@ def heatmap_loss(maps: Tensor, targets: Tensor) -> dict[str, Tensor]:
 
     Parameters
     ----------
-    maps : (b, 5, h, w) logits and regressions of `HeatmapUNet`
-    targets : (b, 6, h, w) of `example`
+    maps : (b, 5 or 8, h, w) logits and regressions of `HeatmapUNet`; 8 with shapes, of which the same is asked
+    targets : (b, 10, h, w) of `example`
     """
     from torch.nn.functional import binary_cross_entropy_with_logits
 
@@ -276,7 +290,14 @@ def heatmap_loss(maps: Tensor, targets: Tensor) -> dict[str, Tensor]:
     size_loss = ((maps[:, 3] - targets[:, 3]).abs() * centre).sum() / at_centres
     junk_loss = binary_cross_entropy_with_logits(maps[:, 4], targets[:, 4])
     loss = centre_loss + 0.02 * offset_loss + 0.05 * size_loss + 0.2 * junk_loss
-    return {"loss": loss, "centre": centre_loss, "offset": offset_loss, "size": size_loss, "junk": junk_loss}
+    parts = {"centre": centre_loss, "offset": offset_loss, "size": size_loss, "junk": junk_loss}
+    if maps.shape[1] == WITH_SHAPE:
+        inside = targets[:, 9]
+        particle_loss = binary_cross_entropy_with_logits(maps[:, 5], targets[:, 6])
+        inward_loss = ((maps[:, 6:8] - targets[:, 7:9]).abs().sum(1) * inside).sum() / inside.sum().clamp(min=1)
+        loss = loss + 0.3 * particle_loss + 0.1 * inward_loss
+        parts |= {"particle": particle_loss, "inward": inward_loss}
+    return {"loss": loss, **parts}
 
 
 # -------------------------------------------------------------------------------------------------------- judging

@@ -15,7 +15,7 @@ from cryopick.pickers.general import NOMINAL_PARTICLE_PX, STRIDE_PX, HeatmapMode
 from cryopick.processing.scale import network_planes
 from cryopick.training.augment import LabelledCrop
 from cryopick.training.datasets import Dataset
-from cryopick.training.general import GeneralTask, as_model, build_network
+from cryopick.training.general import GeneralTask, GeneralTrainable, as_model
 from cryopick.training.losses import non_negative_pu_loss
 from cryopick.training.sampling import CropSampler
 
@@ -54,12 +54,10 @@ class LabelledGeneralTrainable:
         return [sampler.whole(index) for index in range(len(sampler.items))]
 
     def architecture(self) -> dict[str, Any]:
-        from cryopick.training.general import GeneralTrainable
-
         return GeneralTrainable(self.task).architecture()
 
     def build_network(self) -> nn.Module:
-        return build_network(self.architecture())
+        return GeneralTrainable(self.task).build_network()
 
     def make_batch(self, index: int, rng: np.random.Generator) -> dict[str, Tensor]:
         import torch

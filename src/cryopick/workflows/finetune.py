@@ -6,7 +6,7 @@ import json
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -173,10 +173,13 @@ def finetuning_preset(picker: str, start: Checkpoint, task: Mapping[str, Any], t
     base = find_preset(picker, "small")
     stored = start.card.settings.get("task")
     if isinstance(stored, dict):
-        # what the weights' network is counts, whatever the preset has become since they were trained
-        own = {field.name for field in fields(base.task)}
+        # what the weights' network is counts, whatever the preset has become since they were trained; settings that
+        # came later stand at their defaults
+        kind = type(base.task)
+        own = {field.name for field in fields(kind)}
         stored = {**{name: value for name, value in start.card.architecture.items() if name in own}, **stored}
-        base = base.changed(task=convert_settings(type(base.task), stored, section=f"{start.path}: task"), training={})
+        task_then = convert_settings(kind, stored, section=f"{start.path}: task")
+        base = replace(base, task=kind()).changed(task=task_then, training={})
     changes = {
         **DEFAULT_CHANGES,
         "learning_rate": base.training.learning_rate * LEARNING_RATE_FRACTION,
