@@ -75,19 +75,23 @@ def test_noise_holds_no_particle():
     assert [len(picks_of(picker, Micrograph(each))) for each in noise] == [0, 0]
 
 
-def test_negatives_tell_noise_from_particles():
+def test_decoys_tell_noise_from_particles():
     rng = np.random.default_rng(1)
     noise = [Micrograph(rng.normal(size=(900, 900)).astype(np.float32)) for _ in range(3)]
     of_noise = GeneralPicker(diameter=Length(50, 50, "px")).prepare(noise)
     assert of_noise.decoy_share > GeneralPicker.empty_decoy_share
-    faint = next(one for one in suite_sets(levels=("hard",)) if one.protein.family == "globular")
+
+
+@pytest.mark.parametrize("family", ["globular", "shell", "assembly"])
+def test_faint_particles_are_not_taken_for_noise_even_if_hollow(family):
+    faint = next(one for one in suite_sets(levels=("hard",)) if one.protein.family == family)
     simulated = [next(iter(faint.micrographs())).micrograph]
     size = faint.protein.diameter_angstrom
-    of_particles = GeneralPicker(diameter=Length(size, size, "A")).prepare(simulated)
-    assert of_particles.decoy_share < GeneralPicker.empty_decoy_share
+    prepared = GeneralPicker(diameter=Length(size, size, "A")).prepare(simulated)
+    assert prepared.decoy_share < GeneralPicker.empty_decoy_share
 
 
-def test_a_run_with_few_particles_is_believed_unless_its_negatives_are_as_good():
+def test_a_run_with_few_particles_is_believed_unless_its_decoys_are_as_good():
     scores = np.linspace(0.02, 0.6, 200).astype(np.float32)
     held = GeneralPicker(decoy_share=0.1).run_probabilities(scores)
     assert np.allclose(held, scores)

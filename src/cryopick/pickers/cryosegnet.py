@@ -30,6 +30,7 @@ from cryopick.pickers.cryosegnet_masks import (
     with_reason,
 )
 from cryopick.pickers.dense import PRECISIONS
+from cryopick.pickers.diameter import EMPTY_DECOY_SHARE, decoy_share, find_sizes
 from cryopick.pickers.expected_f1 import ChoosesByExpectedF1
 from cryopick.pickers.registry import register_picker
 from cryopick.processing.mask_generation import GeneratorSettings, Masks, generate_masks, point_grid
@@ -63,6 +64,7 @@ class CryoSegNetPicker(ChoosesByExpectedF1):
         "probability that the pick is right, 0 to 1, calibrated on simulation; predicted IoU where post-processing is "
         "published or none"
     )
+    empty_decoy_share: ClassVar[float] = EMPTY_DECOY_SHARE
     fills_machine: ClassVar[bool] = True
     """One process uses all cores; a second one would hold both networks again."""
 
@@ -103,7 +105,7 @@ class CryoSegNetPicker(ChoosesByExpectedF1):
     precision: Annotated[str, "auto, float32 or bfloat16; auto takes bfloat16 where the hardware has it"] = "auto"
 
     decoy_share: Annotated[
-        float | None, "picks expected on the negatives of the micrographs over those on them; measured by the run"
+        float | None, "likely picks on noise like the micrographs over those on them; measured by the run"
     ] = None
     measured: Annotated[str, "what the measurement of the diameter found; filled in by the run"] = ""
 
@@ -146,7 +148,6 @@ class CryoSegNetPicker(ChoosesByExpectedF1):
 
     def prepare(self, micrographs: Sequence[Micrograph]) -> Self:
         """Measure on a few micrographs what is not given: diameter, working scale, share of decoys."""
-        from cryopick.pickers.diameter import decoy_share, find_sizes
         from cryopick.pickers.general import load_model
 
         if not micrographs:

@@ -28,7 +28,7 @@ class ChoosesByExpectedF1:
     empty_decoy_share: ClassVar[float] = 0.4
     """From this share of decoys on, a run may be empty, and its own share of right candidates decides."""
     decoy_share: float | None = None
-    """Picks expected on the negatives of a run's micrographs over those on them, for pickers that measure it."""
+    """Picks on decoys of a run's micrographs over those on them, for pickers that measure it."""
 
     @property
     def calibrated_share(self) -> float:
@@ -36,7 +36,7 @@ class ChoosesByExpectedF1:
         raise NotImplementedError
 
     def run_probabilities(self, scores: NDArray[np.float32]) -> NDArray[np.float64]:
-        """The scores; lowered for a run that holds few particles, unless its negatives show that it holds some."""
+        """The scores; lowered for a run that holds few particles, unless its decoys show that it holds some."""
         if self.decoy_share is not None and self.decoy_share < self.empty_decoy_share:
             return np.asarray(scores, np.float64)
         return adapted_to_emptier_run(scores, share=self.calibrated_share)
@@ -61,24 +61,32 @@ def thinned_scores(candidates: Picks) -> NDArray[np.float32]:
     return select(candidates, SelectionSettings(), threshold=-np.inf).kept().score
 
 
+def negative(micrograph: Micrograph) -> Micrograph:
+    """The same noise, but no dark particles; hollow ones, however, are dark both ways."""
+    return replace(micrograph, pixels=-micrograph.pixels)
+
+
 def measured_decoy_share(
     scores_of: Callable[[Micrograph], NDArray[np.floating]],
     micrographs: Sequence[Micrograph],
     *,
+    decoy_of: Callable[[Micrograph], Micrograph] = negative,
     least: float | None = None,
+    added: float = 0.5,
 ) -> float:
-    """Particles on micrographs turned negative, over those on the micrographs: the median of a few.
+    """Particles on micrographs made empty, over those on the micrographs: the median of a few.
 
-    A micrograph with its contrast turned holds the same noise but no dark particles, so it shows what a picker makes
-    of noise alone: about 1 where there is nothing, near 0 where there are particles, however faint. (Hollow particles
-    are dark both ways and reach 1 too.)
+    It shows what a picker makes of noise alone: about 1 where there is nothing, near 0 where there are particles,
+    however faint.
 
     Parameters
     ----------
     scores_of : a micrograph to the probabilities of its candidates, thinned as picks are (`thinned_scores`)
     micrographs : a few of the run
-    least : candidates that reach it are counted, half a one more on both sides; where not set, all probabilities are
-        summed, which the many improbable candidates of a less certain picker would drown
+    decoy_of : a micrograph to one with its noise and no particles
+    least : candidates that reach it are counted; where not set, all probabilities are summed, which the many improbable
+        candidates of a less certain picker would drown
+    added : to both counts, so that few candidates prove nothing
 
     References
     ----------
@@ -86,10 +94,10 @@ def measured_decoy_share(
     """
     shares = []
     for micrograph in micrographs:
-        pair = (scores_of(micrograph), scores_of(replace(micrograph, pixels=-micrograph.pixels)))
+        pair = (scores_of(micrograph), scores_of(decoy_of(micrograph)))
         if least is None:
             found, decoys = (max(float(scores.sum()), 1e-6) for scores in pair)
         else:
-            found, decoys = (0.5 + np.count_nonzero(scores >= least) for scores in pair)
+            found, decoys = (added + np.count_nonzero(scores >= least) for scores in pair)
         shares.append(decoys / found)
     return float(np.median(shares))  # one micrograph of ice grains must not speak for the run

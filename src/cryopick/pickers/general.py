@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from cryopick.errors import SettingsError
 from cryopick.geometry.units import Length
 from cryopick.pickers.dense import PRECISIONS, DenseNetwork, chosen_device, sigmoid
+from cryopick.pickers.diameter import EMPTY_DECOY_SHARE, decoy_share, find_sizes
 from cryopick.pickers.expected_f1 import ChoosesByExpectedF1
 from cryopick.pickers.looks import LOOKS, Look, mean_of_looks, seen_turned
 from cryopick.pickers.registry import register_picker
@@ -249,8 +250,7 @@ class GeneralPicker(ChoosesByExpectedF1):
 
     trainable: ClassVar[str] = "cryopick.training.general"
     score_meaning: ClassVar[str] = "probability that the pick is right, 0 to 1, calibrated on simulation"
-    empty_decoy_share: ClassVar[float] = 0.55
-    """Measured: below 0.5 on the faintest simulated sets, about 1 on noise and 1.3 or more on empty micrographs."""
+    empty_decoy_share: ClassVar[float] = EMPTY_DECOY_SHARE
     fills_machine: ClassVar[bool] = True
     """One process uses all cores; a second one would hold the network and its buffers again."""
 
@@ -263,7 +263,7 @@ class GeneralPicker(ChoosesByExpectedF1):
     precision: Annotated[str, "auto, float32, bfloat16 or int8; auto takes the fastest that the hardware has"] = "auto"
 
     decoy_share: Annotated[
-        float | None, "picks expected on the negatives of the micrographs over those on them; measured by the run"
+        float | None, "likely picks on noise like the micrographs over those on them; measured by the run"
     ] = None
     measured: Annotated[str, "what the measurement of the diameter found; filled in by the run"] = ""
 
@@ -278,13 +278,9 @@ class GeneralPicker(ChoosesByExpectedF1):
         sized = self._sized(micrographs)
         if sized.working_diameter is None or sized.working_diameter.is_range or sized.decoy_share is not None:
             return sized
-        from cryopick.pickers.diameter import decoy_share
-
         return replace(sized, decoy_share=decoy_share(self._model(), micrographs, sized.working_diameter))
 
     def _sized(self, micrographs: Sequence[Micrograph]) -> Self:
-        from cryopick.pickers.diameter import find_sizes
-
         if self.diameter is not None and (self.working_diameter is not None or self.diameter.is_range):
             return self
         diameter, working, measured = find_sizes(self._model(), micrographs, self.diameter)
