@@ -91,7 +91,7 @@ def test_adapting_keeps_the_order():
 def test_people_leave_out_what_is_fainter_than_the_typical_particle():
     p = np.repeat([0.9, 0.3], [9, 1])
     typical = (9 * 0.81 + 0.09) / (9 * 0.9 + 0.3)
-    assert chance_to_be_marked(p) == pytest.approx([1] * 9 + [(0.3 / typical) ** 4])
+    assert chance_to_be_marked(p) == pytest.approx([1] * 9 + [(0.3 / typical) ** 3])
 
 
 @pytest.mark.parametrize("p", [np.full(20, 0.4), np.repeat([0.75, 0.5, 0.2], 10)])

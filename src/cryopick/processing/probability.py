@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 FAINT_TYPICAL, CLEAR_TYPICAL = 0.75, 0.85
-MARKED_POWER = 4.0
+MARKED_POWER = 3.0
 """See `chance_to_be_marked`."""
 
 

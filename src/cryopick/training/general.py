@@ -45,8 +45,6 @@ UNDECIDED_RATIO = (0.45, 2.2)
 NO_PARTICLES = np.zeros((0, 2))
 QUARTERS_PER_CROP = 2
 """Of the four that a crop has; their planes are made of the whole crop, so that a quarter deep in carbon looks dark."""
-WITH_SHAPE = 8
-"""Planes of a network that says of shapes, too."""
 RANGE_CROPS = 32
 """Crops on which the activations' ranges are measured."""
 
@@ -282,6 +280,8 @@ def heatmap_loss(maps: Tensor, targets: Tensor) -> dict[str, Tensor]:
     """
     from torch.nn.functional import binary_cross_entropy_with_logits
 
+    from cryopick.networks.heatmap_unet import OUTPUTS
+
     centre, weight = targets[:, 0], targets[:, 5]
     per_pixel = binary_cross_entropy_with_logits(maps[:, 0], centre, reduction="none")
     centre_loss = (per_pixel * weight).sum() / weight.sum().clamp(min=1)
@@ -291,7 +291,7 @@ def heatmap_loss(maps: Tensor, targets: Tensor) -> dict[str, Tensor]:
     junk_loss = binary_cross_entropy_with_logits(maps[:, 4], targets[:, 4])
     loss = centre_loss + 0.02 * offset_loss + 0.05 * size_loss + 0.2 * junk_loss
     parts = {"centre": centre_loss, "offset": offset_loss, "size": size_loss, "junk": junk_loss}
-    if maps.shape[1] == WITH_SHAPE:
+    if maps.shape[1] > len(OUTPUTS):
         inside = targets[:, 9]
         particle_loss = binary_cross_entropy_with_logits(maps[:, 5], targets[:, 6])
         inward_loss = ((maps[:, 6:8] - targets[:, 7:9]).abs().sum(1) * inside).sum() / inside.sum().clamp(min=1)
