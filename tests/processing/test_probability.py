@@ -100,8 +100,8 @@ def test_where_even_typical_particles_are_faint_people_mark_them_all_the_same(p)
 
 
 def test_the_less_clear_the_typical_particle_the_less_people_choose():
-    """Half way between faint and clear, 0.8, the power is 2 instead of 4."""
+    """Half way between faint and clear, 0.8, the power is 1.5 instead of 3."""
     p = np.repeat([0.9, 0.3], [10, 6])
     typical = (10 * 0.81 + 6 * 0.09) / (10 * 0.9 + 6 * 0.3)
     assert typical == pytest.approx(0.8)
-    assert chance_to_be_marked(p)[-1] == pytest.approx((0.3 / 0.8) ** 2)
+    assert chance_to_be_marked(p)[-1] == pytest.approx((0.3 / 0.8) ** 1.5)
