@@ -58,7 +58,6 @@ class GeneralTask:
     depths: Annotated[tuple[int, int, int], "residual blocks of the encoder at each of them"] = (2, 3, 2)
     batch_size: Annotated[int, "quarters of crops per batch, an even number"] = 16
     has_shape: Annotated[bool, "learn besides which pixels belong to particles, and where their centres lie"] = False
-    shape_weight: Annotated[float, "how much that counts in the loss; has no meaning without has_shape"] = 1.0
     crop_px: Annotated[int, "side of a crop, working pixels; two of its quarters are learnt from at a time"] = 448
     far_scale_share: Annotated[float, "share of crops whose particles have any size from 0.35 to 3.5 of nominal"] = 0.3
     simulation_seed: Annotated[int, "seed of the simulated crops"] = 1
@@ -112,9 +111,8 @@ def make_trainable(task: GeneralTask, *, train: Dataset | None, validation: Data
     return GeneralTrainable(task)
 
 
-FINETUNE_TASK: Mapping[str, Any] = {"batch_size": 8, "validation_crops": 16, "shape_weight": 0.0}
-"""Fine-tuning is to take minutes: smaller batches and fewer validation crops than training. Labels say nothing of
-shapes, and simulation is not to say more beside them than they do."""
+FINETUNE_TASK: Mapping[str, Any] = {"batch_size": 8, "validation_crops": 16}
+"""Fine-tuning is to take minutes: smaller batches and fewer validation crops than training."""
 FINETUNE_TRAINING: Mapping[str, Any] = {"optimizer": "adamw", "learning_rate": 1.5e-4}
 """Orthogonal steps move all of a matrix, also what few new labels say nothing about."""
 
@@ -182,7 +180,7 @@ class GeneralTrainable:
         import torch
 
         planes = batch["planes"].contiguous(memory_format=torch.channels_last)
-        return heatmap_loss(network(planes).float(), batch["targets"], shape_weight=self.task.shape_weight)
+        return heatmap_loss(network(planes).float(), batch["targets"])
 
     def validate(self, network: nn.Module) -> dict[str, float]:
         """Average precision and best F1 over the validation crops, at a quarter of a diameter."""
@@ -272,14 +270,13 @@ def quarters(
         ]
 
 
-def heatmap_loss(maps: Tensor, targets: Tensor, *, shape_weight: float = 1.0) -> dict[str, Tensor]:
+def heatmap_loss(maps: Tensor, targets: Tensor) -> dict[str, Tensor]:
     """Binary cross-entropy of centres and junk (so that both are probabilities), L1 of offsets and sizes at centres.
 
     Parameters
     ----------
     maps : (b, 5 or 8, h, w) logits and regressions of `HeatmapUNet`; 8 with shapes, of which the same is asked
     targets : (b, 10, h, w) of `example`
-    shape_weight : of what is said of shapes
     """
     from torch.nn.functional import binary_cross_entropy_with_logits
 
@@ -298,7 +295,7 @@ def heatmap_loss(maps: Tensor, targets: Tensor, *, shape_weight: float = 1.0) ->
         inside = targets[:, 9]
         particle_loss = binary_cross_entropy_with_logits(maps[:, 5], targets[:, 6])
         inward_loss = ((maps[:, 6:8] - targets[:, 7:9]).abs().sum(1) * inside).sum() / inside.sum().clamp(min=1)
-        loss = loss + shape_weight * (0.3 * particle_loss + 0.1 * inward_loss)
+        loss = loss + 0.3 * particle_loss + 0.1 * inward_loss
         parts |= {"particle": particle_loss, "inward": inward_loss}
     return {"loss": loss, **parts}
 
