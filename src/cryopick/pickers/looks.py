@@ -30,7 +30,7 @@ ONE_LOOK = (Look(),)
 TWO_LOOKS = (Look(), Look(factor=1.25, step_yx=(1, -1)))
 LOOKS = (Look(), Look(factor=1.12, step_yx=(-1, -1)), Look(factor=1.3, step_yx=(1, -1)))
 """Looks whose answers are averaged; the first one's grid is that of the maps. Noise misleads each of them differently.
-Of eleven sets of one to three looks this one found most on simulation, and larger views cost more than smaller ones."""
+Of fourteen sets of one to three looks this one found most on simulation; larger views would cost more."""
 
 
 def mean_of_looks(

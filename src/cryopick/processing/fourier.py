@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryopick.processing.normalize import typical_variance
+from cryopick.processing.scale import fill_non_finite
 
 WINDOW_VARIANCE_FLOOR = 0.5
 """Part of the median window variance below which a window counts as flat and its correlation is drawn to 0."""
@@ -88,8 +89,7 @@ def phases_scrambled(image: NDArray[np.float32], *, seed: int) -> NDArray[np.flo
     """
     from scipy.fft import irfft2, rfft2
 
-    finite = np.isfinite(image)
-    filled = image if finite.all() else np.where(finite, image, np.median(image[finite]) if finite.any() else 0)
+    filled = fill_non_finite(image)
     noise = np.random.default_rng(seed).standard_normal(image.shape, dtype=np.float32)
     phases = rfft2(noise)  # of a real image, so that what comes back is real
     phases[0, 0] = 1.0

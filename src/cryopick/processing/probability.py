@@ -135,9 +135,9 @@ def chance_to_be_marked(probability: NDArray[np.floating]) -> NDArray[np.float64
     """Chance that a careful person would mark a candidate, if it is a particle.
 
     People mark what stands out as the other particles of the same micrographs do and leave out what is much fainter,
-    real or not. The chance is taken to be a power of the probability relative to that of the run's typical particle: 4
-    where typical particles are clear (which suits both of two real sets, better than 2), 0 where not even they can be
-    told by eye, and in between from `FAINT_TYPICAL` to `CLEAR_TYPICAL` (as the simulated suite suggests).
+    real or not. The chance is taken to be a power of the probability relative to that of the run's typical particle: 3
+    where typical particles are clear (2 to 4 suit two real sets about equally), 0 where not even they can be told by
+    eye, and in between from `FAINT_TYPICAL` to `CLEAR_TYPICAL` (as the simulated suite suggests).
 
     Parameters
     ----------
