@@ -149,8 +149,18 @@ def _run(job: _Job, fabric: Any) -> dict[str, Any]:
     run = _Run(fabric, job)
     with _stop_requests() as stop:
         result = run.run(stop)
+    _part(fabric)
     # what comes back from another process must be a plain container for Fabric
     return {f.name: getattr(result, f.name) for f in fields(result)}
+
+
+def _part(fabric: Any) -> None:
+    """Ends the connection of several processes together: one that exits while it stands may be aborted."""
+    import torch
+
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        fabric.barrier()
+        torch.distributed.destroy_process_group()
 
 
 class _Run:
