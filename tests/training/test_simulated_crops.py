@@ -6,22 +6,20 @@ import numpy as np
 import pytest
 
 from cryopick.errors import OutputError, SettingsError
-from cryopick.training import simulated_crops
 from cryopick.training.simulated_crops import SimulatedCrops, turned
 
 
 @pytest.fixture
 def bank(tmp_path, monkeypatch):
     monkeypatch.setenv("CRYOPICK_CROPS", str(tmp_path / "crops"))
-    monkeypatch.setattr(simulated_crops, "SHARD_CROPS", 4)
-    return SimulatedCrops(crop_px=96, seed=5, count=8)
+    return SimulatedCrops(crop_px=96, seed=5, count=8, shard_crops=4)
 
 
 def test_a_crop_read_from_disk_is_the_crop_that_was_made(bank, tmp_path):
     made = SimulatedCrops(crop_px=96, seed=5, count=0).crop(2)
     bank.crop(2)
     assert len(list((tmp_path / "crops").rglob("*.npz"))) == 1
-    read = SimulatedCrops(crop_px=96, seed=5, count=8).crop(2)
+    read = SimulatedCrops(crop_px=96, seed=5, count=8, shard_crops=4).crop(2)
     assert np.abs(read.image - made.image).max() < 1e-3 * np.abs(made.image).max()
     for name in ("xy_px", "diameter_px", "snr", "visibility", "instances", "junk"):
         assert np.array_equal(getattr(read, name), getattr(made, name)), name
@@ -38,9 +36,29 @@ def test_later_passes_show_the_same_crops_in_another_order(bank):
     assert first != pytest.approx(second)
 
 
+def test_crops_made_beforehand_on_all_cores_are_those_that_would_be_made_later(bank, tmp_path):
+    bank.crop(4)
+    (already,) = tmp_path.rglob("*.npz")
+    written_at, told = already.stat().st_mtime_ns, []
+    bank.keep_all(lambda made, crops: told.append((made, crops)))
+    assert told == [(4, 8), (8, 8)]
+    assert len(list(tmp_path.rglob("*.npz"))) == 2
+    assert already.stat().st_mtime_ns == written_at
+    made = SimulatedCrops(crop_px=96, seed=5, count=0).crop(2)
+    assert np.array_equal(bank.crop(2).xy_px, made.xy_px)
+    bank.keep_all(lambda *_: pytest.fail("nothing is left to make"))
+
+
+def test_a_full_folder_is_named_though_another_process_found_it_so(bank, tmp_path):
+    (tmp_path / "crops").write_text("")
+    with pytest.raises(OutputError, match="CRYOPICK_CROPS names another folder") as caught:
+        bank.keep_all(lambda *_: None)
+    assert "Traceback" not in str(caught.value)
+
+
 def test_other_settings_have_other_files(bank, tmp_path):
     bank.crop(0)
-    SimulatedCrops(crop_px=96, seed=6, count=8).crop(0)
+    SimulatedCrops(crop_px=96, seed=6, count=8, shard_crops=4).crop(0)
     assert len(list((tmp_path / "crops").iterdir())) == 2
 
 
@@ -79,6 +97,5 @@ def test_impossible_settings_and_folders_are_named(tmp_path, monkeypatch):
         SimulatedCrops(far_scale_share=2)
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("CRYOPICK_CROPS", str(tmp_path / "file"))
-    monkeypatch.setattr(simulated_crops, "SHARD_CROPS", 1)
     with pytest.raises(OutputError, match="CRYOPICK_CROPS names another folder"):
-        SimulatedCrops(crop_px=96, count=1).crop(0)
+        SimulatedCrops(crop_px=96, count=1, shard_crops=1).crop(0)

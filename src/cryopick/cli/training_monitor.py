@@ -18,10 +18,23 @@ class ConsoleMonitor:
         self._steps = 0
         self._next_line = 0
 
+    def prepared(self, made: int, crops: int) -> None:
+        if sys.stderr.isatty():
+            if self._bar is None:
+                self._bar = _make_bar("simulating")
+                self._bar.start()
+                self._task = self._bar.add_task("crops", total=crops, loss="")
+            self._bar.update(self._task, completed=made)
+            if made == crops:
+                self._bar.stop()
+                self._bar = None  # that of the training follows, perhaps in another process
+        elif made in (0, crops):
+            typer.echo(f"{made} of {crops} simulated crops", err=True)
+
     def started(self, *, step: int, steps: int) -> None:
         self._steps, self._next_line = steps, step
         if sys.stderr.isatty():
-            self._bar = _make_bar()
+            self._bar = _make_bar("training")
             self._bar.start()
             self._task = self._bar.add_task("training", total=steps, completed=step, loss="")
         elif step:
@@ -50,7 +63,7 @@ class ConsoleMonitor:
             typer.echo(f"{reason} at step {step}", err=True)
 
 
-def _make_bar() -> Any:
+def _make_bar(doing: str) -> Any:
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -62,7 +75,7 @@ def _make_bar() -> Any:
     )
 
     return Progress(
-        TextColumn("training"),
+        TextColumn(doing),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),

@@ -64,24 +64,25 @@ def centre_targets(
     height, width = shape_yx
     centre = np.zeros(shape_yx, np.float32)
     geometry = np.zeros((3, height, width), np.float32)
-    nearest = np.full(shape_yx, np.inf, np.float32)
+    if not len(xy_px):
+        return centre, geometry
     grid_xy = (np.asarray(xy_px, np.float64).reshape(-1, 2) + 0.5) / stride_px - 0.5
-    for (x, y), diameter in zip(grid_xy, diameter_px, strict=True):
-        radius = max(TARGET_RADIUS * float(diameter) / stride_px, 1.0)
-        left, right = max(int(np.ceil(x - radius)), 0), min(int(np.floor(x + radius)), width - 1)
-        top, bottom = max(int(np.ceil(y - radius)), 0), min(int(np.floor(y + radius)), height - 1)
-        if left > right or top > bottom:
-            continue
-        window = np.s_[top : bottom + 1, left : right + 1]
-        dx = (x - np.arange(left, right + 1, dtype=np.float32))[None, :]
-        dy = (y - np.arange(top, bottom + 1, dtype=np.float32))[:, None]
-        squared = dx * dx + dy * dy
-        is_mine = (squared <= radius * radius) & (squared < nearest[window])
-        np.copyto(nearest[window], squared, where=is_mine)
-        centre[window][is_mine] = 1.0
-        log_size = np.float32(np.log(diameter / NOMINAL_PARTICLE_PX))
-        for plane, value in enumerate((dx, dy, log_size)):
-            np.copyto(geometry[plane][window], value, where=is_mine)
+    diameter = np.asarray(diameter_px, np.float64)
+    radius = np.maximum(TARGET_RADIUS * diameter / stride_px, 1.0)
+    reach = int(np.ceil(radius.max()))
+    around = np.stack(np.meshgrid(*[np.arange(-reach, reach + 1)] * 2), axis=-1).reshape(-1, 2)
+    cell_xy = np.rint(grid_xy).astype(np.intp)[:, None] + around
+    to_centre = (grid_xy[:, None] - cell_xy).astype(np.float32)  # (n, cells, 2)
+    squared = np.square(to_centre).sum(axis=2)
+    is_near = squared <= np.square(radius)[:, None]
+    is_near &= ((cell_xy >= 0) & (cell_xy < (width, height))).all(axis=2)
+    particle, cell = np.nonzero(is_near)
+    order = np.lexsort((-particle, -squared[particle, cell]))  # the nearest last, so that its answer stays
+    particle, cell = particle[order], cell[order]
+    column, row = cell_xy[particle, cell].T
+    centre[row, column] = 1.0
+    geometry[:2, row, column] = to_centre[particle, cell].T
+    geometry[2, row, column] = np.log(diameter / NOMINAL_PARTICLE_PX)[particle]
     return centre, geometry
 
 

@@ -102,15 +102,17 @@ def network_planes(working: NDArray[np.float32], *, particle_px: float, count: i
     thin = np.s_[::THINNED, ::THINNED]  # both are far smoother than that
     typical = float(np.median(variance[thin]))
     planes = np.zeros((count, *working.shape), np.float32)
-    rounding = 1e-5 * float(np.abs(working).max())
+    rounding = 1e-5 * float(max(working.max(), -working.min()))
     if not typical > rounding**2:  # flat: what is left is rounding
         return planes
     # where an image is flat (replicated borders, masked corners) noise must not be blown up: the variance is floored
-    planes[0] = np.clip(detail / np.sqrt(variance + 0.05 * typical), -6, 6)
-    planes[1] = np.arcsinh((background - np.median(background[thin])) / np.sqrt(typical))
+    np.sqrt(variance + np.float32(0.05 * typical), out=variance)
+    np.divide(detail, variance, out=planes[0])
+    np.clip(planes[0], -6, 6, out=planes[0])
+    background /= np.float32(np.sqrt(typical))
+    np.arcsinh(background - np.median(background[thin]), out=planes[1])
     if count > 2:
-        bright = np.float32(np.quantile(background[thin], 1 - BRIGHT_SHARE))
-        planes[2] = np.arcsinh((background - bright) / np.sqrt(typical))
+        np.arcsinh(background - np.float32(np.quantile(background[thin], 1 - BRIGHT_SHARE)), out=planes[2])
     return planes
 
 

@@ -94,7 +94,6 @@ PRESETS: Mapping[str, Preset] = {
             checkpoint_every=500,
             precision="bf16-mixed",
             stored_as="float16",
-            workers=1,
         ),
         about="the shipped network: at most two hours on 2 CPU cores with bfloat16 arithmetic",
     ),
@@ -140,6 +139,10 @@ class GeneralTrainable:
         return SimulatedCrops(
             self.task.crop_px, self.task.far_scale_share, self.task.simulation_seed, count=self.task.distinct_crops
         )
+
+    def prepare(self, tell: Callable[[int, int], None]) -> None:
+        """Makes the simulated crops, unless they are on disk or are not to be kept there."""
+        self.source.keep_all(tell)
 
     @cached_property
     def validation(self) -> list[Crop]:
@@ -232,9 +235,17 @@ def example(crop: Crop, input_planes: int = 2) -> tuple[NDArray[np.float32], NDA
         crop.xy_px[is_undecided], diameter_px[is_undecided], shape_yx=shape_yx, stride_px=STRIDE_PX
     )
     weight = 1 - undecided * (1 - centre)
-    junk = crop.junk.reshape(shape_yx[0], STRIDE_PX, shape_yx[1], STRIDE_PX).mean(axis=(1, 3))
-    targets = np.stack([centre, *geometry, junk, weight]).astype(np.float32)
+    targets = np.stack([centre, *geometry, covered_share(crop.junk), weight])
     return planes, np.concatenate([targets, shape_targets(crop)])
+
+
+def covered_share(mask: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """(h / 2, w / 2): share of each pixel of the network's maps that a mask of working pixels covers."""
+    import cv2
+
+    height, width = mask.shape
+    share = cv2.resize(mask.astype(np.float32), (width // STRIDE_PX, height // STRIDE_PX), interpolation=cv2.INTER_AREA)
+    return np.asarray(share, np.float32)
 
 
 def shape_targets(crop: Crop) -> NDArray[np.float32]:
@@ -246,7 +257,6 @@ def shape_targets(crop: Crop) -> NDArray[np.float32]:
     centre of the particle on it, in quarters of its diameter; and 1 where that is known: on particles to be picked
     """
     height, width = (side // STRIDE_PX for side in crop.image.shape)
-    blocks = (crop.instances > 0).reshape(height, STRIDE_PX, width, STRIDE_PX)
     number = crop.instances[::STRIDE_PX, ::STRIDE_PX]
     is_known = (number > 0) & (number <= len(crop.xy_px))
     row, column = np.nonzero(is_known)
@@ -254,7 +264,7 @@ def shape_targets(crop: Crop) -> NDArray[np.float32]:
     here = np.column_stack([column, row]) * STRIDE_PX + (STRIDE_PX - 1) / 2
     inward = np.zeros((2, height, width), np.float32)
     inward[:, row, column] = (4 * (crop.xy_px[which] - here) / crop.diameter_px[which, None]).T
-    return np.stack([blocks.mean(axis=(1, 3)), *inward, is_known]).astype(np.float32)
+    return np.stack([covered_share(crop.instances > 0), *inward, is_known.astype(np.float32)])
 
 
 def quarters(

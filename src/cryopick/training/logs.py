@@ -20,6 +20,10 @@ logger = logging.getLogger(__name__)
 class Monitor(Protocol):
     """Is told how a training run goes; the command line draws its progress bar with one. Must be picklable."""
 
+    def prepared(self, made: int, crops: int) -> None:
+        """Called before `started`, while crops to learn from are made; the last call has `made == crops`."""
+        ...
+
     def started(self, *, step: int, steps: int) -> None: ...
 
     def stepped(self, *, step: int, losses: Mapping[str, float]) -> None:
@@ -33,6 +37,9 @@ class Monitor(Protocol):
 
 class LoggingMonitor:
     """Reports through `logging`."""
+
+    def prepared(self, made: int, crops: int) -> None:
+        logger.debug("%d of %d simulated crops", made, crops)
 
     def started(self, *, step: int, steps: int) -> None:
         logger.info("training from step %d to %d", step, steps)

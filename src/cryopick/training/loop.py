@@ -30,7 +30,8 @@ from cryopick.io.checkpoint import (
 )
 from cryopick.training.logs import LoggingMonitor, Monitor, RunLogs
 from cryopick.training.state import STATE_FILE, Progress, WeightAverage, load_state, read_progress, save_state
-from cryopick.training.trainable import GroupsParameters, Trainable, TrainSettings
+from cryopick.training.trainable import GroupsParameters, PreparesData, Trainable, TrainSettings
+from cryopick.training.workers import WORKER_START, prepare_worker
 
 if TYPE_CHECKING:
     from torch import Tensor, nn, optim
@@ -40,11 +41,6 @@ _FREE_ON_RESUME = frozenset(
     ("checkpoint_every", "checkpoint_minutes", "max_minutes", "workers", "log_every", "accelerator", "patience")
 )
 """Settings that do not change the weights and may differ when a run is resumed."""
-
-
-WORKER_START = "spawn"
-"""Workers are no copies of the training process, whose threads (OpenCV's, OpenMP's) may hold locks; and they are its
-children, not those of a server process, so that they notice when it is killed and end too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,6 +121,8 @@ def train(
     if state.exists():
         read_progress(state, fingerprint=job.fingerprint())  # refuses other settings before any process is started
     fabric = _make_fabric(settings)
+    if isinstance(trainable, PreparesData):
+        trainable.prepare(job.monitor.prepared)
     return TrainResult(**fabric.launch(partial(_run, job)))
 
 
@@ -277,7 +275,7 @@ class _Run:
             sampler=range(first * world + rank, last * world, world),
             batch_size=None,
             num_workers=settings.workers,
-            worker_init_fn=_prepare_worker,
+            worker_init_fn=prepare_worker,
             prefetch_factor=2 if settings.workers else None,
             multiprocessing_context=WORKER_START if settings.workers else None,
         )
@@ -425,15 +423,6 @@ class _Batches:
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         batch = self.trainable.make_batch(index, np.random.default_rng([self.seed, index]))
         return dict(batch)
-
-
-def _prepare_worker(_worker: int) -> None:
-    """Workers leave stopping to the training process, and use one core each."""
-    import cv2
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    cv2.setNumThreads(1)
 
 
 def _make_optimizer(trainable: Trainable, network: nn.Module, settings: TrainSettings) -> optim.Optimizer:

@@ -83,10 +83,15 @@ def orthogonalised(matrix: Tensor) -> Tensor:
     is_tall = matrix.shape[0] > matrix.shape[1]
     x = matrix.T if is_tall else matrix
     x = torch.div(x, x.norm() + 1e-7)
+    # Every round multiplies by a polynomial of the Gram matrix, so that rounds can run on that small matrix alone
     a, b, c = NEWTON_SCHULZ
+    identity = torch.eye(len(x), dtype=x.dtype, device=x.device)
+    gram, product = x @ x.T, identity
     for _ in range(NEWTON_SCHULZ_ROUNDS):
-        gram = x @ x.T
-        x = a * x + (b * gram + c * gram @ gram) @ x
+        factor = a * identity + b * gram + c * gram @ gram
+        gram = factor @ gram @ factor
+        product = factor @ product
+    x = product @ x
     return x.T if is_tall else x
 
 

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -25,8 +26,8 @@ from cryopick.pickers.general import NOMINAL_PARTICLE_PX
 from cryopick.processing.ctf import CtfParameters
 from cryopick.simulation.crops import Crop, CropGenerator, CropRanges
 from cryopick.simulation.recipe import LayoutRanges, Recipe
+from cryopick.training.workers import WORKER_START, prepare_worker
 
-SHARD_CROPS = 256
 KEPT_SHARDS = 2
 CYCLE = 20
 """Crops per cycle of kinds, so that every share is exact and known from the number."""
@@ -56,19 +57,21 @@ class SimulatedCrops:
         0.7 to 1.6 of it
     seed : of everything; trainings use 1, validations other ones
     count : distinct crops; 0 makes every crop anew and keeps none
+    shard_crops : crops per file
     """
 
     crop_px: int = 224
     far_scale_share: float = 0.3
     seed: int = 1
     count: int = 24_576
+    shard_crops: int = 256
     _shards: OrderedDict[int, list[Crop]] = field(default_factory=OrderedDict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not 0 <= self.far_scale_share <= 1:
             raise SettingsError(f"far_scale_share is {self.far_scale_share}, expected 0 to 1")
-        if self.count < 0 or self.count % SHARD_CROPS:
-            raise SettingsError(f"count is {self.count}, expected a multiple of {SHARD_CROPS}, or 0")
+        if self.count < 0 or self.count % self.shard_crops:
+            raise SettingsError(f"count is {self.count}, expected a multiple of {self.shard_crops}, or 0")
 
     def __getstate__(self) -> dict[str, Any]:
         return {one.name: getattr(self, one.name) for one in fields(self) if one.init and not one.name.startswith("_")}
@@ -82,24 +85,55 @@ class SimulatedCrops:
             return self._simulate(index)
         turn, position = divmod(index, self.count)
         if turn == 0:
-            return self.shard(position // SHARD_CROPS)[position % SHARD_CROPS]
-        shard = int(self._order(self.count // SHARD_CROPS, turn)[position // SHARD_CROPS])
-        inside = int(self._order(SHARD_CROPS, turn, shard)[position % SHARD_CROPS])
+            return self.shard(position // self.shard_crops)[position % self.shard_crops]
+        shard = int(self._order(self.count // self.shard_crops, turn)[position // self.shard_crops])
+        inside = int(self._order(self.shard_crops, turn, shard)[position % self.shard_crops])
         rng = np.random.default_rng((self.seed, 7, index))
         return turned(self.shard(shard)[inside], quarter_turns=int(rng.integers(4)), is_mirrored=bool(rng.integers(2)))
 
     def shard(self, number: int) -> list[Crop]:
-        """Crops `number * SHARD_CROPS` onwards, from disk or made and written there."""
+        """Crops `number * self.shard_crops` onwards, from disk or made and written there."""
         if number not in self._shards:
-            path = crop_folder() / self._key / f"{number:05d}.npz"
-            if not path.is_file():
-                crops = [self._simulate(number * SHARD_CROPS + i) for i in range(SHARD_CROPS)]
-                _write_shard(path, crops)
-            self._shards[number] = _read_shard(path)
+            self.make_shard(number)
+            self._shards[number] = _read_shard(self._shard_path(number))
             while len(self._shards) > KEPT_SHARDS:
                 self._shards.popitem(last=False)
         self._shards.move_to_end(number)
         return self._shards[number]
+
+    def keep_all(self, tell: Callable[[int, int], None]) -> None:
+        """Makes the distinct crops that are not on disk yet, on all cores; `tell` gets how many of how many stand."""
+        missing = [n for n in range(self.count // self.shard_crops) if not self._shard_path(n).is_file()]
+        if not missing:
+            return
+        import torch
+        from torch.utils.data import DataLoader
+
+        makers: Any = _ShardMaker(self)
+        done = self.count // self.shard_crops - len(missing)
+        tell(done * self.shard_crops, self.count)
+        loader = DataLoader(
+            makers,
+            sampler=missing,
+            batch_size=None,
+            num_workers=min(torch.get_num_threads(), len(missing)),
+            worker_init_fn=prepare_worker,
+            multiprocessing_context=WORKER_START,
+        )
+        for error in loader:
+            if error is not None:
+                raise error
+            done += 1
+            tell(done * self.shard_crops, self.count)
+
+    def _shard_path(self, number: int) -> Path:
+        return crop_folder() / self._key / f"{number:05d}.npz"
+
+    def make_shard(self, number: int) -> None:
+        """Writes a shard to disk, unless it is there."""
+        path = self._shard_path(number)
+        if not path.is_file():
+            _write_shard(path, [self._simulate(number * self.shard_crops + i) for i in range(self.shard_crops)])
 
     def _order(self, size: int, *key: int) -> NDArray[np.intp]:
         return _permutation(size, (self.seed, *key))
@@ -141,8 +175,22 @@ class SimulatedCrops:
             [one.seed, one.crop_px, one.particle_px_range, asdict(one.recipe), asdict(one.ranges)]
             for one in (self._crowded, self._gentle, self._far)
         ]
-        settings = json.dumps([self.far_scale_share, CYCLE, SHARD_CROPS, generators, _simulation_digest()])
+        settings = json.dumps([self.far_scale_share, CYCLE, self.shard_crops, generators, _simulation_digest()])
         return hashlib.sha256(settings.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class _ShardMaker:
+    """A data set whose items are made and written when they are asked for; what comes back is what went wrong."""
+
+    source: SimulatedCrops
+
+    def __getitem__(self, number: int) -> OutputError | None:
+        try:
+            self.source.make_shard(number)
+        except OutputError as error:  # raised in the worker, it would come back with a traceback in its message
+            return error
+        return None
 
 
 @lru_cache(maxsize=64)

@@ -16,7 +16,7 @@ validate.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, runtime_checkable
@@ -63,6 +63,15 @@ class Trainable(Protocol):
 
     def card_entries(self, network: nn.Module) -> dict[str, Any]:
         """Further entries of the model card: `preprocessing`, `postprocessing` (such as a calibration), `data`."""
+        ...
+
+
+@runtime_checkable
+class PreparesData(Protocol):
+    """A trainable with something to make before the first step."""
+
+    def prepare(self, tell: Callable[[int, int], None]) -> None:
+        """Called once, in the process that starts the training; `tell` gets how many crops of how many are made."""
         ...
 
 
