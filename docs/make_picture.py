@@ -1,4 +1,4 @@
-"""Draw the picture of the README: simulated micrographs of clean ice, the picks of `blob`, and the true centres.
+"""Draw the picture of the README: simulated micrographs of clean ice, the picks of `general`, and the true centres.
 
 python docs/make_picture.py docs/picture.jpg
 """
@@ -43,7 +43,7 @@ def draw(target: Path) -> None:
         with tempfile.TemporaryDirectory() as folder:
             micrograph, truth = simulated(seed, Path(folder))
         diameter_px = float(np.median(truth.diameter_px))
-        kept = cryopick.pick(micrograph, "blob", diameter=f"{diameter_px:g}px").kept()
+        kept = cryopick.pick(micrograph, diameter=f"{diameter_px:g}px").kept()
         low, high = np.percentile(micrograph.pixels, (1, 99))
         for panel in row:
             panel.imshow(micrograph.pixels, cmap="gray", vmin=low, vmax=high, interpolation="antialiased")

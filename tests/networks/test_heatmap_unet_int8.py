@@ -7,6 +7,7 @@ torch = pytest.importorskip("torch")
 
 from cryopick.networks.heatmap_unet import HeatmapUNet, fold_batch_norm  # noqa: E402
 from cryopick.networks.heatmap_unet_int8 import (  # noqa: E402
+    KEPT_SHAPES,
     TAIL,
     Int8HeatmapUNet,
     activation_ranges,
@@ -66,3 +67,13 @@ def test_the_same_image_gives_the_same_answer_again_and_in_a_batch(folded, image
         rounded(images[1])
         assert torch.equal(rounded(images[0]), first)
         assert torch.equal(rounded(torch.cat(images))[0], first[0])
+
+
+@needs_units
+def test_answers_do_not_depend_on_the_shapes_that_were_seen_before(folded, images):
+    ranges = activation_ranges(folded, images)
+    used = Int8HeatmapUNet(folded, ranges)
+    pictures = [torch.randn(1, 3, 16 * rows, 48) for rows in range(1, KEPT_SHAPES + 4)]
+    with torch.inference_mode():
+        for picture in (*pictures, *pictures):  # more than are kept
+            assert torch.equal(used(picture), Int8HeatmapUNet(folded, ranges)(picture))

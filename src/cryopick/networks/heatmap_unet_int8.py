@@ -16,6 +16,8 @@ TAIL = 1e-4
 VALUES = 50_000
 """Of an activation that are looked at in one image."""
 STEPS = 255
+KEPT_SHAPES = 8
+"""Shapes of inputs for which weights are kept packed: in a run, those of its tiles at each look."""
 
 
 def activation_ranges(folded: HeatmapUNet, images: Iterable[Tensor]) -> dict[str, tuple[float, float]]:
@@ -128,14 +130,14 @@ class Int8HeatmapUNet(nn.Module):
     def _rectified(self, name: str, x: _Rounded, *, out: str) -> _Rounded:
         step = self._step[out]
         convolved = torch.ops.onednn.qconv2d_pointwise.default(
-            x.values, *x.step, *self._kernel[name].weights(x.step), *self._kernel[name].layout, *step, torch.uint8,
+            x.values, *x.step, *self._kernel[name].weights(x), *self._kernel[name].layout, *step, torch.uint8,
             "relu", [], "",
         )  # fmt: skip
         return _Rounded(convolved, step)
 
     def _added(self, name: str, x: _Rounded, onto: _Rounded, *, out: str, then: str = "none") -> _Rounded:
         """The convolution of `x` plus `onto`, whose memory is used for the result."""
-        step, (*weights, bias) = self._step[out], self._kernel[name].weights(x.step)
+        step, (*weights, bias) = self._step[out], self._kernel[name].weights(x)
         convolved = torch.ops.onednn.qconv2d_pointwise.binary(
             x.values, *x.step, *weights, onto.values, bias, *self._kernel[name].layout, *step, torch.uint8, *onto.step,
             "sum", 1.0, then, [], "",
@@ -144,7 +146,10 @@ class Int8HeatmapUNet(nn.Module):
 
 
 class _Kernel:
-    """Rounded weights of a convolution, packed for the step of the first input that they see."""
+    """Rounded weights of a convolution, packed for the shape of each input: with another's they are slow on small ones.
+
+    All inputs of a convolution have the same step.
+    """
 
     def __init__(self, convolution: nn.Conv2d) -> None:
         weight = convolution.weight.detach()
@@ -154,12 +159,17 @@ class _Kernel:
         self._bias = None if convolution.bias is None else convolution.bias.detach()
         sides = (convolution.stride, convolution.padding, convolution.dilation)
         self.layout = (*(list(side) for side in sides), convolution.groups)
-        self._packed: Tensor | None = None
+        self._packed: dict[tuple[int, ...], Tensor] = {}
 
-    def weights(self, step: _Step) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        if self._packed is None:
-            self._packed = torch.ops.onednn.qconv_prepack(self._weight, self._width, *step, *self.layout, None)
-        return self._packed, self._width, self._zero, self._bias
+    def weights(self, x: _Rounded) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        shape = tuple(x.values.shape)
+        packed = self._packed.get(shape)
+        if packed is None:
+            if len(self._packed) >= KEPT_SHAPES:
+                self._packed.clear()
+            packed = torch.ops.onednn.qconv_prepack(self._weight, self._width, *x.step, *self.layout, list(shape))
+            self._packed[shape] = packed
+        return packed, self._width, self._zero, self._bias
 
 
 def is_int8_fast() -> bool:
