@@ -40,19 +40,25 @@ def test_crops_made_beforehand_on_all_cores_are_those_that_would_be_made_later(b
     bank.crop(4)
     (already,) = tmp_path.rglob("*.npz")
     written_at, told = already.stat().st_mtime_ns, []
-    bank.keep_all(lambda made, crops: told.append((made, crops)))
+    bank.keep(99, lambda made, crops: told.append((made, crops)))
     assert told == [(4, 8), (8, 8)]
     assert len(list(tmp_path.rglob("*.npz"))) == 2
     assert already.stat().st_mtime_ns == written_at
     made = SimulatedCrops(crop_px=96, seed=5, count=0).crop(2)
     assert np.array_equal(bank.crop(2).xy_px, made.xy_px)
-    bank.keep_all(lambda *_: pytest.fail("nothing is left to make"))
+    bank.keep(99, lambda *_: pytest.fail("nothing is left to make"))
+
+
+def test_no_more_crops_are_made_beforehand_than_are_asked_for(bank, tmp_path):
+    bank.keep(3, lambda *_: None)
+    assert [path.name for path in tmp_path.rglob("*.npz")] == ["00000.npz"]
+    SimulatedCrops(crop_px=96, seed=5, count=0).keep(3, lambda *_: pytest.fail("none of these is kept"))
 
 
 def test_a_full_folder_is_named_though_another_process_found_it_so(bank, tmp_path):
     (tmp_path / "crops").write_text("")
     with pytest.raises(OutputError, match="CRYOPICK_CROPS names another folder") as caught:
-        bank.keep_all(lambda *_: None)
+        bank.keep(8, lambda *_: None)
     assert "Traceback" not in str(caught.value)
 
 

@@ -140,9 +140,9 @@ class GeneralTrainable:
             self.task.crop_px, self.task.far_scale_share, self.task.simulation_seed, count=self.task.distinct_crops
         )
 
-    def prepare(self, tell: Callable[[int, int], None]) -> None:
+    def prepare(self, batches: int, tell: Callable[[int, int], None]) -> None:
         """Makes the simulated crops, unless they are on disk or are not to be kept there."""
-        self.source.keep_all(tell)
+        self.source.keep(batches * self.task.batch_size // QUARTERS_PER_CROP, tell)
 
     @cached_property
     def validation(self) -> list[Crop]:

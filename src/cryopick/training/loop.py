@@ -118,11 +118,12 @@ def train(
         record=dict(record or {}),
         monitor=monitor or LoggingMonitor(),
     )
-    if state.exists():
-        read_progress(state, fingerprint=job.fingerprint())  # refuses other settings before any process is started
+    is_finished = False
+    if state.exists():  # other settings are refused before any process is started
+        is_finished = read_progress(state, fingerprint=job.fingerprint()).is_finished
     fabric = _make_fabric(settings)
-    if isinstance(trainable, PreparesData):
-        trainable.prepare(job.monitor.prepared)
+    if isinstance(trainable, PreparesData) and not is_finished:
+        trainable.prepare(settings.steps * settings.accumulate * settings.devices, job.monitor.prepared)
     return TrainResult(**fabric.launch(partial(_run, job)))
 
 

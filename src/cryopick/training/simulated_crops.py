@@ -101,17 +101,18 @@ class SimulatedCrops:
         self._shards.move_to_end(number)
         return self._shards[number]
 
-    def keep_all(self, tell: Callable[[int, int], None]) -> None:
-        """Makes the distinct crops that are not on disk yet, on all cores; `tell` gets how many of how many stand."""
-        missing = [n for n in range(self.count // self.shard_crops) if not self._shard_path(n).is_file()]
+    def keep(self, crops: int, tell: Callable[[int, int], None]) -> None:
+        """Makes what is not on disk yet of the first `crops`, on all cores; `tell` gets how many of how many stand."""
+        shards = -(-min(crops, self.count) // self.shard_crops) if self.count else 0
+        missing = [number for number in range(shards) if not self._shard_path(number).is_file()]
         if not missing:
             return
         import torch
         from torch.utils.data import DataLoader
 
         makers: Any = _ShardMaker(self)
-        done = self.count // self.shard_crops - len(missing)
-        tell(done * self.shard_crops, self.count)
+        done = shards - len(missing)
+        tell(done * self.shard_crops, shards * self.shard_crops)
         loader = DataLoader(
             makers,
             sampler=missing,
@@ -124,7 +125,7 @@ class SimulatedCrops:
             if error is not None:
                 raise error
             done += 1
-            tell(done * self.shard_crops, self.count)
+            tell(done * self.shard_crops, shards * self.shard_crops)
 
     def _shard_path(self, number: int) -> Path:
         return crop_folder() / self._key / f"{number:05d}.npz"

@@ -70,8 +70,9 @@ class Trainable(Protocol):
 class PreparesData(Protocol):
     """A trainable with something to make before the first step."""
 
-    def prepare(self, tell: Callable[[int, int], None]) -> None:
-        """Called once, in the process that starts the training; `tell` gets how many crops of how many are made."""
+    def prepare(self, batches: int, tell: Callable[[int, int], None]) -> None:
+        """Called once, in the process that starts the training, with the number of batches that the whole run takes;
+        `tell` gets how many crops of how many are made."""
         ...
 
 
