@@ -21,9 +21,9 @@ class ConsoleMonitor:
     def prepared(self, made: int, crops: int) -> None:
         if sys.stderr.isatty():
             if self._bar is None:
-                self._bar = _make_bar("simulating")
+                self._bar = _make_bar()
                 self._bar.start()
-                self._task = self._bar.add_task("crops", total=crops, loss="")
+                self._task = self._bar.add_task("simulated crops", total=crops, loss="")
             self._bar.update(self._task, completed=made)
             if made == crops:
                 self._bar.stop()
@@ -34,7 +34,7 @@ class ConsoleMonitor:
     def started(self, *, step: int, steps: int) -> None:
         self._steps, self._next_line = steps, step
         if sys.stderr.isatty():
-            self._bar = _make_bar("training")
+            self._bar = _make_bar()
             self._bar.start()
             self._task = self._bar.add_task("training", total=steps, completed=step, loss="")
         elif step:
@@ -63,7 +63,7 @@ class ConsoleMonitor:
             typer.echo(f"{reason} at step {step}", err=True)
 
 
-def _make_bar(doing: str) -> Any:
+def _make_bar() -> Any:
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -75,7 +75,7 @@ def _make_bar(doing: str) -> Any:
     )
 
     return Progress(
-        TextColumn(doing),
+        TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),

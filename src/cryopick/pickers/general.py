@@ -64,12 +64,10 @@ def centre_targets(
     height, width = shape_yx
     centre = np.zeros(shape_yx, np.float32)
     geometry = np.zeros((3, height, width), np.float32)
-    if not len(xy_px):
-        return centre, geometry
     grid_xy = (np.asarray(xy_px, np.float64).reshape(-1, 2) + 0.5) / stride_px - 0.5
     diameter = np.asarray(diameter_px, np.float64)
     radius = np.maximum(TARGET_RADIUS * diameter / stride_px, 1.0)
-    reach = int(np.ceil(radius.max()))
+    reach = int(np.ceil(radius.max(initial=0)))
     around = np.stack(np.meshgrid(*[np.arange(-reach, reach + 1)] * 2), axis=-1).reshape(-1, 2)
     cell_xy = np.rint(grid_xy).astype(np.intp)[:, None] + around
     to_centre = (grid_xy[:, None] - cell_xy).astype(np.float32)  # (n, cells, 2)

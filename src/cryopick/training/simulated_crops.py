@@ -92,7 +92,7 @@ class SimulatedCrops:
         return turned(self.shard(shard)[inside], quarter_turns=int(rng.integers(4)), is_mirrored=bool(rng.integers(2)))
 
     def shard(self, number: int) -> list[Crop]:
-        """Crops `number * self.shard_crops` onwards, from disk or made and written there."""
+        """Crops `number * shard_crops` onwards, from disk or made and written there."""
         if number not in self._shards:
             self.make_shard(number)
             self._shards[number] = _read_shard(self._shard_path(number))
