@@ -37,7 +37,10 @@ def test_mistakes_are_named_before_anything_is_trained(tmp_path: Path) -> None:
     for arguments, message in (
         (["train", "-o", "t"], "no picker to train"),
         (["train", "blob", "-o", "t"], "picker 'blob' has nothing to train; pickers that can be trained:"),
-        (["train", "general", "-o", "t", "--preset", "huge"], "picker 'general' has no preset 'huge'; it has: small"),
+        (
+            ["train", "general", "-o", "t", "--preset", "huge"],
+            "picker 'general' has no preset 'huge'; it has: small, micrographs",
+        ),
         (["train", "general", "-o", "t", "--start", "other"], "no weights named 'other'; known:"),
         (["train", "general", "-o", "t", "--steps", "many"], "--steps: expected whole number, got 'many'"),
         (["train", "general", "-o", "t", "--set", "crops=3"], "[task] has no setting crops; it has:"),

@@ -10,6 +10,7 @@ from cryopick.geometry.selection import SelectionSettings, select
 from cryopick.geometry.units import Length
 from cryopick.io.checkpoint import load_checkpoint, weights_folders
 from cryopick.metrics.detection import match_picks, pooled
+from cryopick.pickers.expected_f1 import EMPTY_FILLED_SHARE
 from cryopick.pickers.general import GeneralPicker, heatmap_model, load_model
 from cryopick.processing.probability import Calibration
 from cryopick.simulation.suite import suite_sets
@@ -75,27 +76,27 @@ def test_noise_holds_no_particle():
     assert [len(picks_of(picker, Micrograph(each))) for each in noise] == [0, 0]
 
 
-def test_decoys_tell_noise_from_particles():
+def test_noise_is_not_filled_with_particles():
     rng = np.random.default_rng(1)
     noise = [Micrograph(rng.normal(size=(900, 900)).astype(np.float32)) for _ in range(3)]
     of_noise = GeneralPicker(diameter=Length(50, 50, "px")).prepare(noise)
-    assert of_noise.decoy_share > GeneralPicker.empty_decoy_share
+    assert of_noise.filled_share < EMPTY_FILLED_SHARE
 
 
-@pytest.mark.parametrize("family", ["globular", "shell", "assembly"])
+@pytest.mark.parametrize("family", ["globular", "shell", "assembly", "rod", "flexible"])
 def test_faint_particles_are_not_taken_for_noise_even_if_hollow(family):
     faint = next(one for one in suite_sets(levels=("hard",)) if one.protein.family == family)
     simulated = [next(iter(faint.micrographs())).micrograph]
     size = faint.protein.diameter_angstrom
     prepared = GeneralPicker(diameter=Length(size, size, "A")).prepare(simulated)
-    assert prepared.decoy_share < GeneralPicker.empty_decoy_share
+    assert prepared.filled_share > EMPTY_FILLED_SHARE
 
 
-def test_a_run_with_few_particles_is_believed_unless_its_decoys_are_as_good():
+def test_a_run_with_few_particles_is_believed_where_they_fill_enough_of_it():
     scores = np.linspace(0.02, 0.6, 200).astype(np.float32)
-    held = GeneralPicker(decoy_share=0.1).run_probabilities(scores)
+    held = GeneralPicker(filled_share=0.03).run_probabilities(scores)
     assert np.allclose(held, scores)
-    assert GeneralPicker(decoy_share=1.0).run_probabilities(scores).sum() < 0.5 * scores.sum()
+    assert GeneralPicker(filled_share=0.01).run_probabilities(scores).sum() < 0.5 * scores.sum()
 
 
 def test_picks_do_not_depend_on_the_tiling(rings, monkeypatch):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cryopick.processing.fourier import chance_spread, normalized_correlation, phases_scrambled
+from cryopick.processing.fourier import chance_spread, normalized_correlation
 
 
 def by_definition(image, template, window):
@@ -87,29 +87,3 @@ def test_the_spread_of_chance_is_that_of_noise_whatever_the_particles_add():
     assert chance_spread(-dark, limits=(0.01, 0.5)) == pytest.approx(0.08, rel=0.03)
     assert chance_spread(-dark, limits=(0.01, 0.05)) == 0.05
     assert chance_spread(np.zeros((4, 4), np.float32), limits=(0.06, 0.1)) == 0.06
-
-
-@pytest.mark.parametrize("shape", [(64, 64), (33, 50), (48, 31)])
-def test_scrambled_phases_keep_mean_and_power_of_every_wave(shape):
-    rng = np.random.default_rng(2)
-    image = (rng.normal(size=shape) + np.hypot(*np.indices(shape)) / 9).astype(np.float32)
-    scrambled = phases_scrambled(image, seed=5)
-    assert scrambled.mean() == pytest.approx(image.mean(), rel=1e-4)
-    power, kept = (np.abs(np.fft.rfft2(one - one.mean())) for one in (image, scrambled))
-    assert kept == pytest.approx(power, abs=1e-3 * float(power.max()))
-
-
-def test_scrambled_phases_leave_nothing_of_what_an_image_shows():
-    y, x = np.indices((128, 128))
-    image = -np.exp(-((x - 40) ** 2 + (y - 70) ** 2) / 30).astype(np.float32)
-    scrambled = phases_scrambled(image, seed=5)
-    assert abs(np.corrcoef(image.ravel(), scrambled.ravel())[0, 1]) < 0.3
-    assert abs(scrambled - scrambled.mean()).max() < 0.5 * abs(image - image.mean()).max()
-    assert not np.allclose(scrambled, phases_scrambled(image, seed=6))
-    assert np.array_equal(scrambled, phases_scrambled(image, seed=5))
-
-
-def test_values_that_are_no_numbers_do_not_spoil_scrambled_noise():
-    image = np.random.default_rng(3).normal(size=(32, 40)).astype(np.float32)
-    image[3, 4], image[5, 6] = np.nan, np.inf
-    assert np.isfinite(phases_scrambled(image, seed=0)).all()

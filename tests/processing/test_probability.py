@@ -91,12 +91,12 @@ def test_adapting_keeps_the_order():
 def test_people_leave_out_what_is_fainter_than_the_typical_particle():
     p = np.repeat([0.9, 0.3], [9, 1])
     typical = (9 * 0.81 + 0.09) / (9 * 0.9 + 0.3)
-    assert chance_to_be_marked(p) == pytest.approx([1] * 9 + [(0.3 / typical) ** 3])
+    assert chance_to_be_marked(p, power=3.0) == pytest.approx([1] * 9 + [(0.3 / typical) ** 3])
 
 
 @pytest.mark.parametrize("p", [np.full(20, 0.4), np.repeat([0.75, 0.5, 0.2], 10)])
 def test_where_even_typical_particles_are_faint_people_mark_them_all_the_same(p):
-    assert chance_to_be_marked(p) == pytest.approx([1] * len(p))
+    assert chance_to_be_marked(p, power=3.0) == pytest.approx([1] * len(p))
 
 
 def test_the_less_clear_the_typical_particle_the_less_people_choose():
@@ -104,4 +104,4 @@ def test_the_less_clear_the_typical_particle_the_less_people_choose():
     p = np.repeat([0.9, 0.3], [10, 6])
     typical = (10 * 0.81 + 6 * 0.09) / (10 * 0.9 + 6 * 0.3)
     assert typical == pytest.approx(0.8)
-    assert chance_to_be_marked(p)[-1] == pytest.approx((0.3 / 0.8) ** 1.5)
+    assert chance_to_be_marked(p, power=3.0)[-1] == pytest.approx((0.3 / 0.8) ** 1.5)

@@ -105,3 +105,28 @@ def test_impossible_settings_and_folders_are_named(tmp_path, monkeypatch):
     monkeypatch.setenv("CRYOPICK_CROPS", str(tmp_path / "file"))
     with pytest.raises(OutputError, match="CRYOPICK_CROPS names another folder"):
         SimulatedCrops(crop_px=96, count=1, shard_crops=1).crop(0)
+
+
+def test_whole_micrographs_take_their_share_and_the_other_crops_stay_what_they_were():
+    mixed = SimulatedCrops(crop_px=96, far_scale_share=0.1, seed=5, count=0, micrograph_share=0.5)
+    painted = SimulatedCrops(crop_px=96, far_scale_share=0.1, seed=5, count=0)
+    for index in (0, 1):  # of 20 crops two have any size; ten are micrographs; then painted ones follow
+        assert np.array_equal(mixed.crop(index).image, painted.crop(index).image)
+    for index, number in ((2, 0), (11, 9), (22, 10)):
+        assert np.array_equal(mixed.crop(index).image, mixed._micrographs.crop(number).image)
+    assert np.array_equal(mixed.crop(12).image, mixed._gentle.crop(12).image)
+
+
+def test_the_folder_of_the_crops_changes_with_the_share_of_micrographs_and_only_then():
+    keys = {SimulatedCrops(crop_px=96, seed=5, micrograph_share=share)._key for share in (0.0, 0.5, 0.7)}
+    assert len(keys) == 3
+    once_used = SimulatedCrops(crop_px=96, seed=5, micrograph_share=0.5)
+    before = once_used._key
+    once_used._micrographs.crop(0)
+    assert SimulatedCrops(crop_px=96, seed=5, micrograph_share=0.5)._key == before
+
+
+@pytest.mark.parametrize("shares", [(0.6, 0.5), (-0.1, 0.0), (0.0, 1.2)])
+def test_shares_that_cannot_be_are_refused(shares):
+    with pytest.raises(SettingsError, match="share"):
+        SimulatedCrops(far_scale_share=shares[0], micrograph_share=shares[1])

@@ -30,7 +30,7 @@ from cryopick.pickers.cryosegnet_masks import (
     with_reason,
 )
 from cryopick.pickers.dense import PRECISIONS
-from cryopick.pickers.diameter import EMPTY_DECOY_SHARE, decoy_share, find_sizes
+from cryopick.pickers.diameter import filled_share, find_sizes
 from cryopick.pickers.expected_f1 import ChoosesByExpectedF1
 from cryopick.pickers.registry import register_picker
 from cryopick.processing.mask_generation import GeneratorSettings, Masks, generate_masks, point_grid
@@ -64,7 +64,6 @@ class CryoSegNetPicker(ChoosesByExpectedF1):
         "probability that the pick is right, 0 to 1, calibrated on simulation; predicted IoU where post-processing is "
         "published or none"
     )
-    empty_decoy_share: ClassVar[float] = EMPTY_DECOY_SHARE
     fills_machine: ClassVar[bool] = True
     """One process uses all cores; a second one would hold both networks again."""
 
@@ -104,8 +103,8 @@ class CryoSegNetPicker(ChoosesByExpectedF1):
     device: Annotated[str, "auto, cpu, cuda or cuda:N"] = "auto"
     precision: Annotated[str, "auto, float32 or bfloat16; auto takes bfloat16 where the hardware has it"] = "auto"
 
-    decoy_share: Annotated[
-        float | None, "likely picks on noise like the micrographs over those on them; measured by the run"
+    filled_share: Annotated[
+        float | None, "share of the area that likely particles cover, 0 to 1; measured by the run"
     ] = None
     measured: Annotated[str, "what the measurement of the diameter found; filled in by the run"] = ""
 
@@ -147,7 +146,7 @@ class CryoSegNetPicker(ChoosesByExpectedF1):
     # ------------------------------------------------------------------------------------------------------- picking
 
     def prepare(self, micrographs: Sequence[Micrograph]) -> Self:
-        """Measure on a few micrographs what is not given: diameter, working scale, share of decoys."""
+        """Measure on a few micrographs what is not given: diameter, working scale, share of the area filled."""
         from cryopick.pickers.general import load_model
 
         if not micrographs:
@@ -162,7 +161,7 @@ class CryoSegNetPicker(ChoosesByExpectedF1):
             self,
             diameter=diameter,
             working_diameter=seen,
-            decoy_share=decoy_share(eye, micrographs, seen),
+            filled_share=filled_share(eye, micrographs, seen),
             measured=measured,
         )
 

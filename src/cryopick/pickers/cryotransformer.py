@@ -24,7 +24,7 @@ from cryopick.pickers.cryotransformer_local import (
 )
 from cryopick.pickers.cryotransformer_rules import above_percentile, published_picks
 from cryopick.pickers.dense import PRECISIONS
-from cryopick.pickers.diameter import EMPTY_DECOY_SHARE, decoy_share, find_sizes
+from cryopick.pickers.diameter import filled_share, find_sizes
 from cryopick.pickers.expected_f1 import ChoosesByExpectedF1
 from cryopick.pickers.registry import register_picker
 from cryopick.processing.probability import Calibration
@@ -67,7 +67,6 @@ class CryoTransformerPicker(ChoosesByExpectedF1):
 
     trainable: ClassVar[str] = "cryopick.training.cryotransformer"
     score_meaning: ClassVar[str] = "probability that the pick is right, 0 to 1, calibrated on simulation"
-    empty_decoy_share: ClassVar[float] = EMPTY_DECOY_SHARE
     fills_machine: ClassVar[bool] = True
     """One process uses all cores; a second one would hold the network and its buffers again."""
 
@@ -88,8 +87,8 @@ class CryoTransformerPicker(ChoosesByExpectedF1):
     device: Annotated[str, "auto, cpu, cuda or cuda:N"] = "auto"
     precision: Annotated[str, "auto, float32 or bfloat16; auto takes bfloat16 where the hardware has it"] = "auto"
 
-    decoy_share: Annotated[
-        float | None, "likely picks on noise like the micrographs over those on them; measured by the run"
+    filled_share: Annotated[
+        float | None, "share of the area that likely particles cover, 0 to 1; measured by the run"
     ] = None
     measured: Annotated[str, "what the measurement of the diameter found; filled in by the run"] = ""
 
@@ -100,7 +99,7 @@ class CryoTransformerPicker(ChoosesByExpectedF1):
             raise SettingsError(f"percentile is {self.percentile:g}, expected 0 to less than 100")
 
     def prepare(self, micrographs: Sequence[Micrograph]) -> Self:
-        """Measure on a few micrographs what is not given: diameter, working scale, share of decoys."""
+        """Measure on a few micrographs what is not given: diameter, working scale, share of the area filled."""
         from cryopick.pickers.general import load_model
 
         if not micrographs:
@@ -111,8 +110,8 @@ class CryoTransformerPicker(ChoosesByExpectedF1):
         diameter, working, measured = find_sizes(measuring, micrographs, self.diameter)
         if working is None:
             return replace(self, measured=measured)
-        decoys = decoy_share(measuring, micrographs, working)
-        return replace(self, diameter=diameter, working_diameter=working, decoy_share=decoys, measured=measured)
+        filled = filled_share(measuring, micrographs, working)
+        return replace(self, diameter=diameter, working_diameter=working, filled_share=filled, measured=measured)
 
     @property
     def calibrated_share(self) -> float:

@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 
 from cryopick.geometry.selection import SelectionSettings, select
 from cryopick.geometry.units import Length
-from cryopick.pickers.expected_f1 import measured_decoy_share, thinned_scores
+from cryopick.pickers.expected_f1 import thinned_scores
 from cryopick.pickers.looks import ONE_LOOK
-from cryopick.processing.fourier import phases_scrambled
 from cryopick.processing.probability import expected_scores, threshold_for_f1
 from cryopick.processing.spread import evenly_taken
 from cryopick.types import Micrograph, Picks
@@ -34,6 +33,8 @@ MIN_SCORE = 0.4
 BIN = 0.04
 """Width of the histogram bins, in the natural logarithm of the diameter."""
 MIN_DETECTIONS = 3
+ENOUGH_MICROGRAPHS = 3
+"""From which on a size must be seen on more than one of them."""
 FIT_FACTORS = tuple(float(factor) for factor in np.geomspace(0.72, 1 / 0.72, 5))
 """Sizes tried around the first estimate or the given one."""
 DEVIATION_COST = 2.0
@@ -44,11 +45,8 @@ FIT_MICROGRAPHS = 3
 FIT_WORKING_PX = 512
 MIN_FIT_PARTICLES = 30
 """Expected particles below which a size is not fitted."""
-LIKELY = 0.7
-"""Probability from which picks on micrographs and on their decoys are compared."""
-EMPTY_DECOY_SHARE = 0.55
-"""Measured: up to 0.5 on 56 simulated sets, hollow and faint ones included; 0.67 and more on noise and on empty
-micrographs."""
+LIKELY = 0.5
+"""Probability from which candidates count as particles that fill a micrograph."""
 FIT_LIMIT = 1.3
 """Largest factor between the usual working size and the one that the network works at."""
 WORKING_FACTOR = 0.8
@@ -114,13 +112,11 @@ def estimate_diameter(model: HeatmapModel, micrographs: Sequence[Micrograph]) ->
     """
     unit_px = _unit_px(micrographs)
     votes = [
-        _in_unit(_detect(model, micrograph, diameter_px=diameter_px), scale)
+        _joined([_in_unit(_detect(model, micrograph, diameter_px=size), scale) for size in _scales_px(micrograph)])
         for micrograph, scale in zip(micrographs, unit_px, strict=True)
-        for diameter_px in _scales_px(micrograph)
     ]
-    sizes = np.concatenate([vote.diameter_px for vote in votes]) if votes else np.zeros(0)
-    weights = np.concatenate([vote.weight for vote in votes]) if votes else np.zeros(0)
-    populations = _modes(sizes, weights)
+    sizes = _joined(votes).diameter_px
+    populations = _modes(votes)
     if not populations:
         return None
     fitted = _most_confident(model, micrographs, unit_px, around=populations[0], deviation_cost=MEASURED_DEVIATION_COST)
@@ -170,25 +166,20 @@ def fit_working_diameter(model: HeatmapModel, micrographs: Sequence[Micrograph],
     return Length(size, size, given.unit)
 
 
-def decoy_share(model: HeatmapModel, micrographs: Sequence[Micrograph], working: Length) -> float:
-    """`measured_decoy_share` of a network at its working size, on a few micrographs spread over the run.
+def filled_share(model: HeatmapModel, micrographs: Sequence[Micrograph], working: Length) -> float:
+    """Share of the area that likely particles cover, each a square of the working size: the median of a few pieces.
 
-    Decoys are noise with the spectrum of the micrographs, and those picks are counted that are likely: faint and hollow
-    particles, too, give many more of them than such noise.
+    One piece full of round ice must not speak for the run, and noise looks likely here and there, but not often.
     """
-
     from cryopick.pickers.general import NOMINAL_PARTICLE_PX
 
-    def scores_of(micrograph: Micrograph) -> NDArray[np.float64]:
-        return _scores(model, micrograph, diameter_px=working.middle_px(micrograph.pixel_size_angstrom))
-
-    def decoy_of(micrograph: Micrograph) -> Micrograph:
-        return replace(micrograph, pixels=phases_scrambled(micrograph.pixels, seed=0))
-
-    # cut before, because scrambling whole micrographs would take long
+    shares = []
     diameters = FIT_WORKING_PX / NOMINAL_PARTICLE_PX
-    pieces = middle_pieces(micrographs, working, count=FIT_MICROGRAPHS, diameters=diameters)
-    return measured_decoy_share(scores_of, pieces, decoy_of=decoy_of, least=LIKELY, added=2.0)
+    for piece in middle_pieces(micrographs, working, count=FIT_MICROGRAPHS, diameters=diameters):
+        size_px = working.middle_px(piece.pixel_size_angstrom)
+        scores = _scores(model, piece, diameter_px=size_px)
+        shares.append(float(scores[scores >= LIKELY].sum()) * size_px**2 / piece.pixels.size)
+    return float(np.median(shares))
 
 
 def middle_pieces(
@@ -306,16 +297,31 @@ def _candidates(model: HeatmapModel, micrograph: Micrograph, *, diameter_px: flo
     return picks_at_scale(model, piece, diameter_px=diameter_px, looks=ONE_LOOK)
 
 
-def _modes(sizes: NDArray[np.float64], weights: NDArray[np.float64]) -> list[float]:
-    """Diameters at the peaks of the smoothed, weighted histogram of log size, the highest first."""
+def _joined(found: Sequence[_Detections]) -> _Detections:
+    nothing = np.zeros(0)
+    return _Detections(
+        np.concatenate([nothing, *[one.diameter_px for one in found]]),
+        np.concatenate([nothing, *[one.weight for one in found]]),
+    )
+
+
+def _modes(votes: Sequence[_Detections]) -> list[float]:
+    """Diameters at the peaks of the smoothed, weighted histogram of log size, the highest first.
+
+    Of each size's votes those of the micrograph with most are left out, where there are enough: round ice on one of
+    them is no population.
+    """
     from scipy.ndimage import gaussian_filter1d
 
-    if len(sizes) < MIN_DETECTIONS:
+    log_size = np.log(_joined(votes).diameter_px)
+    if len(log_size) < MIN_DETECTIONS:
         return []
-    log_size = np.log(sizes)
     edges = np.arange(log_size.min() - 10 * BIN, log_size.max() + 11 * BIN, BIN)
-    histogram, _ = np.histogram(log_size, bins=edges, weights=weights)
-    smooth = gaussian_filter1d(histogram, 2.0, mode="constant")
+    each = np.stack([np.histogram(np.log(one.diameter_px), bins=edges, weights=one.weight)[0] for one in votes])
+    each = gaussian_filter1d(each, 2.0, axis=1, mode="constant")
+    smooth = each.sum(axis=0) - (each.max(axis=0) if len(votes) >= ENOUGH_MICROGRAPHS else 0.0)
+    if not smooth.max() > 0:
+        return []
     is_peak = (smooth[1:-1] > smooth[:-2]) & (smooth[1:-1] >= smooth[2:])
     peaks = np.flatnonzero(is_peak) + 1
     peaks = peaks[np.argsort(-smooth[peaks], kind="stable")]

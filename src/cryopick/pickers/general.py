@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from cryopick.errors import SettingsError
 from cryopick.geometry.units import Length
 from cryopick.pickers.dense import PRECISIONS, DenseNetwork, chosen_device, sigmoid
-from cryopick.pickers.diameter import EMPTY_DECOY_SHARE, decoy_share, find_sizes
+from cryopick.pickers.diameter import filled_share, find_sizes
 from cryopick.pickers.expected_f1 import ChoosesByExpectedF1
 from cryopick.pickers.looks import LOOKS, Look, mean_of_looks, seen_turned
 from cryopick.pickers.registry import register_picker
@@ -249,7 +249,8 @@ class GeneralPicker(ChoosesByExpectedF1):
 
     trainable: ClassVar[str] = "cryopick.training.general"
     score_meaning: ClassVar[str] = "probability that the pick is right, 0 to 1, calibrated on simulation"
-    empty_decoy_share: ClassVar[float] = EMPTY_DECOY_SHARE
+    marked_power: ClassVar[float] = 1.0
+    """Of 0 to 3 best on one real set, as good as any on the other; 0 would serve simulation a little better."""
     fills_machine: ClassVar[bool] = True
     """One process uses all cores; a second one would hold the network and its buffers again."""
 
@@ -261,8 +262,8 @@ class GeneralPicker(ChoosesByExpectedF1):
     device: Annotated[str, "auto, cpu, cuda or cuda:N"] = "auto"
     precision: Annotated[str, "auto, float32, bfloat16 or int8; auto takes the fastest that the hardware has"] = "auto"
 
-    decoy_share: Annotated[
-        float | None, "likely picks on noise like the micrographs over those on them; measured by the run"
+    filled_share: Annotated[
+        float | None, "share of the area that likely particles cover, 0 to 1; measured by the run"
     ] = None
     measured: Annotated[str, "what the measurement of the diameter found; filled in by the run"] = ""
 
@@ -275,9 +276,9 @@ class GeneralPicker(ChoosesByExpectedF1):
         if not micrographs:
             return self
         sized = self._sized(micrographs)
-        if sized.working_diameter is None or sized.working_diameter.is_range or sized.decoy_share is not None:
+        if sized.working_diameter is None or sized.working_diameter.is_range or sized.filled_share is not None:
             return sized
-        return replace(sized, decoy_share=decoy_share(self._model(), micrographs, sized.working_diameter))
+        return replace(sized, filled_share=filled_share(self._model(), micrographs, sized.working_diameter))
 
     def _sized(self, micrographs: Sequence[Micrograph]) -> Self:
         if self.diameter is not None and (self.working_diameter is not None or self.diameter.is_range):
@@ -292,7 +293,7 @@ class GeneralPicker(ChoosesByExpectedF1):
 
     def pick(self, micrograph: Micrograph) -> Picks:
         """All candidates of one micrograph, best first; `maps` holds the centre heat and the junk probability."""
-        picker = self._sized([micrograph])  # decoys speak for the threshold of a run alone
+        picker = self._sized([micrograph])  # what fills the area matters to the threshold of a run alone
         if picker.diameter is None:  # nothing particle-like at any size
             return Picks.none_on(micrograph)
         working = picker.working_diameter or picker.diameter

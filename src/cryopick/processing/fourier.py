@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryopick.processing.normalize import typical_variance
-from cryopick.processing.scale import fill_non_finite
 
 WINDOW_VARIANCE_FLOOR = 0.5
 """Part of the median window variance below which a window counts as flat and its correlation is drawn to 0."""
@@ -70,32 +69,6 @@ def chance_spread(bright: NDArray[np.float32], *, limits: tuple[float, float]) -
     positive = bright[bright > 0].astype(np.float64)
     spread = np.sqrt(np.mean(positive**2)) if positive.size else 0.0
     return float(np.clip(spread, *limits))
-
-
-def phases_scrambled(image: NDArray[np.float32], *, seed: int) -> NDArray[np.float32]:
-    """Noise with the power spectrum of an image: every wave keeps its strength and gets a random phase.
-
-    What the image shows is gone, its texture is not. Surrogate data, as in J. Theiler et al., Physica D 58 (1992)
-    77-94, algorithm 1.
-
-    Parameters
-    ----------
-    image : (h, w); NaN and inf count as the median
-    seed : of the phases
-
-    Returns
-    -------
-    (h, w) float32 with the image's mean and standard deviation
-    """
-    from scipy.fft import irfft2, rfft2
-
-    filled = fill_non_finite(image)
-    noise = np.random.default_rng(seed).standard_normal(image.shape, dtype=np.float32)
-    phases = rfft2(noise)  # of a real image, so that what comes back is real
-    phases[0, 0] = 1.0
-    spectrum = rfft2(filled.astype(np.float32) - np.float32(filled.mean()))
-    scrambled = irfft2(np.abs(spectrum) * phases / np.maximum(np.abs(phases), 1e-12), s=image.shape)
-    return np.asarray(scrambled + filled.mean(), np.float32)
 
 
 class _Correlator:

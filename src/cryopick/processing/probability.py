@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 FAINT_TYPICAL, CLEAR_TYPICAL = 0.75, 0.85
-MARKED_POWER = 3.0
 """See `chance_to_be_marked`."""
 
 
@@ -131,17 +130,18 @@ def adapted_to_emptier_run(
     return adapted if found < share else np.asarray(probability, np.float64)
 
 
-def chance_to_be_marked(probability: NDArray[np.floating]) -> NDArray[np.float64]:
+def chance_to_be_marked(probability: NDArray[np.floating], *, power: float) -> NDArray[np.float64]:
     """Chance that a careful person would mark a candidate, if it is a particle.
 
     People mark what stands out as the other particles of the same micrographs do and leave out what is much fainter,
-    real or not. The chance is taken to be a power of the probability relative to that of the run's typical particle: 3
-    where typical particles are clear (2 to 4 suit two real sets about equally), 0 where not even they can be told by
-    eye, and in between from `FAINT_TYPICAL` to `CLEAR_TYPICAL` (as the simulated suite suggests).
+    real or not. The chance is taken to be a power of the probability relative to that of the run's typical particle:
+    `power` where typical particles are clear, 0 where not even they can be told by eye, and in between from
+    `FAINT_TYPICAL` to `CLEAR_TYPICAL` (as the simulated suite suggests).
 
     Parameters
     ----------
     probability : (n,) that each candidate of a run is a particle, by its looks alone: not lowered for a rarer one
+    power : the less decided a network's probabilities are, the higher
     """
     p = np.asarray(probability, np.float64)
     total = float(p.sum())
@@ -149,4 +149,4 @@ def chance_to_be_marked(probability: NDArray[np.floating]) -> NDArray[np.float64
         return np.ones_like(p)
     typical = float((p * p).sum()) / total
     clarity = min(max((typical - FAINT_TYPICAL) / (CLEAR_TYPICAL - FAINT_TYPICAL), 0.0), 1.0)
-    return np.asarray(np.minimum(1.0, p / typical) ** (MARKED_POWER * clarity))
+    return np.asarray(np.minimum(1.0, p / typical) ** (power * clarity))

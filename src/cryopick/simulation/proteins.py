@@ -48,9 +48,8 @@ def random_protein(
         family = str(rng.choice(FAMILIES))
     if family not in FAMILY_BY_NAME:
         raise SettingsError(f"family {family!r} is unknown; expected one of: {', '.join(FAMILIES)}")
-    kind = FAMILY_BY_NAME[family]
     if diameter_angstrom is None:
-        diameter_angstrom = float(np.exp(rng.uniform(np.log(kind.smallest_angstrom), np.log(kind.largest_angstrom))))
+        diameter_angstrom = _draw_diameter(rng, family)
     if not SMALLEST_DIAMETER_ANGSTROM <= diameter_angstrom <= LARGEST_DIAMETER_ANGSTROM:
         raise SettingsError(
             f"diameter_angstrom is {diameter_angstrom:g}, expected {SMALLEST_DIAMETER_ANGSTROM:g} to "
@@ -64,6 +63,17 @@ def random_protein(
     smear = np.exp(-2 * np.pi**2 * (_BEAD_SIGMA_ANGSTROM * beads.grain) ** 2 * grid.square_frequency)
     grid.add(xyz, PROTEIN_CONTRAST_V * beads.volume_angstrom3, smear)
     return grid.volume(BOX_PER_DIAMETER * diameter_angstrom, name=f"{family}-{diameter_angstrom:.0f}A")
+
+
+def draw_kind(rng: np.random.Generator) -> tuple[str, float]:
+    """A family, and a diameter in Å in its range, evenly in its logarithm."""
+    family = str(rng.choice(FAMILIES))
+    return family, _draw_diameter(rng, family)
+
+
+def _draw_diameter(rng: np.random.Generator, family: str) -> float:
+    kind = FAMILY_BY_NAME[family]
+    return float(np.exp(rng.uniform(np.log(kind.smallest_angstrom), np.log(kind.largest_angstrom))))
 
 
 def particle_diameter_angstrom(volume: Volume) -> float:

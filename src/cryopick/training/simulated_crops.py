@@ -25,7 +25,16 @@ from cryopick.errors import OutputError, SettingsError
 from cryopick.pickers.general import NOMINAL_PARTICLE_PX
 from cryopick.processing.ctf import CtfParameters
 from cryopick.simulation.crops import Crop, CropGenerator, CropRanges
-from cryopick.simulation.recipe import LayoutRanges, Recipe
+from cryopick.simulation.micrograph_crops import MicrographCrops
+from cryopick.simulation.recipe import (
+    DetectorRanges,
+    DirtRanges,
+    IceRanges,
+    LayoutRanges,
+    LookRanges,
+    OpticsRanges,
+    Recipe,
+)
 from cryopick.training.workers import WORKER_START, prepare_worker
 
 KEPT_SHARDS = 2
@@ -33,6 +42,29 @@ CYCLE = 20
 """Crops per cycle of kinds, so that every share is exact and known from the number."""
 NEAR, FAR = (0.7, 1.6), (0.35, 3.5)
 """Range of the particles' diameter over the nominal one, log-uniform; thin particles are best seen enlarged."""
+MICROGRAPH_RECIPE = Recipe(
+    layout=LayoutRanges(
+        coverage=(0.06, 0.42), spacing_diameters=(0.85, 1.25), clumped_probability=0.1, packed_probability=0.05
+    ),
+    ice=IceRanges(thickness_angstrom=(200.0, 600.0), gradient=(0.0, 0.3), lens=(0.0, 0.2), waviness=(0.0, 0.02)),
+    dirt=DirtRanges(
+        gold_probability=0.02, crystalline_probability=0.02, fibre_probability=0.03, aggregate_probability=0.1
+    ),
+    optics=OpticsRanges(defocus_um=(0.8, 3.0), b_factor_angstrom2=(40.0, 150.0), phase_plate_probability=0.02),
+    detector=DetectorRanges(gain_residue=(0.0, 0.0), border_probability=0.05, dead_line_probability=0.01),
+    look=LookRanges(
+        low_pass_probability=0.08,
+        coarser_probability=0.02,
+        high_pass_probability=0.04,
+        denoise_probability=0.04,
+        eight_bit_probability=0.1,
+        jpeg_probability=0.05,
+    ),
+)
+"""Of crops that are whole micrographs: what people keep for picking, most of it raw. The other crops show the rest."""
+MICROGRAPH_SNR = (4.5, 18.0)
+MICROGRAPH_NEAR = (0.75, 1.5)
+"""Range of the particles' diameter over the nominal one: that at which micrographs are looked at once it is known."""
 _OPTICS = tuple(one.name for one in fields(CtfParameters))
 
 
@@ -55,6 +87,7 @@ class SimulatedCrops:
     crop_px : side of a crop
     far_scale_share : share of crops whose particles have any size from 0.35 to 3.5 of nominal; in the others they have
         0.7 to 1.6 of it
+    micrograph_share : share of crops that are whole simulated micrographs, resampled
     seed : of everything; trainings use 1, validations other ones
     count : distinct crops; 0 makes every crop anew and keeps none
     shard_crops : crops per file
@@ -65,11 +98,15 @@ class SimulatedCrops:
     seed: int = 1
     count: int = 24_576
     shard_crops: int = 256
+    micrograph_share: float = 0.0
     _shards: OrderedDict[int, list[Crop]] = field(default_factory=OrderedDict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if not 0 <= self.far_scale_share <= 1:
-            raise SettingsError(f"far_scale_share is {self.far_scale_share}, expected 0 to 1")
+        for name in ("far_scale_share", "micrograph_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise SettingsError(f"{name} is {getattr(self, name)}, expected 0 to 1")
+        if self.far_scale_share + self.micrograph_share > 1:
+            raise SettingsError("far_scale_share and micrograph_share are more than 1 together")
         if self.count < 0 or self.count % self.shard_crops:
             raise SettingsError(f"count is {self.count}, expected a multiple of {self.shard_crops}, or 0")
 
@@ -140,11 +177,13 @@ class SimulatedCrops:
         return _permutation(size, (self.seed, *key))
 
     def _simulate(self, index: int) -> Crop:
-        far = round(self.far_scale_share * CYCLE)
-        kind = index % CYCLE
+        far, whole = round(self.far_scale_share * CYCLE), round(self.micrograph_share * CYCLE)
+        turn, kind = divmod(index, CYCLE)
         if kind < far:
             return self._far.crop(index)
-        return (self._crowded if (kind - far) % 2 else self._gentle).crop(index)
+        if kind < far + whole:
+            return self._micrographs.crop(turn * whole + kind - far)
+        return (self._crowded if (kind - far - whole) % 2 else self._gentle).crop(index)
 
     @cached_property
     def _crowded(self) -> CropGenerator:
@@ -161,6 +200,17 @@ class SimulatedCrops:
         layout = LayoutRanges(spacing_diameters=(0.6, 1.3), packed_probability=0.2)
         return self._generator(3 * self.seed + 2, layout, CropRanges(diameter_error=FAR))
 
+    @cached_property
+    def _micrographs(self) -> MicrographCrops:
+        return MicrographCrops(
+            MICROGRAPH_RECIPE,
+            3 * self.seed,
+            crop_px=self.crop_px,
+            particle_px=NOMINAL_PARTICLE_PX,
+            diameter_error=MICROGRAPH_NEAR,
+            detection_snr=MICROGRAPH_SNR,
+        )
+
     def _generator(self, seed: int, layout: LayoutRanges, ranges: CropRanges) -> CropGenerator:
         return CropGenerator(
             Recipe(layout=layout),
@@ -176,6 +226,8 @@ class SimulatedCrops:
             [one.seed, one.crop_px, one.particle_px_range, asdict(one.recipe), asdict(one.ranges)]
             for one in (self._crowded, self._gentle, self._far)
         ]
+        if self.micrograph_share:
+            generators.append([self.micrograph_share, self._micrographs.settings()])
         settings = json.dumps([self.far_scale_share, CYCLE, self.shard_crops, generators, _simulation_digest()])
         return hashlib.sha256(settings.encode()).hexdigest()[:16]
 
