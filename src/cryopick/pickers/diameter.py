@@ -38,9 +38,8 @@ ENOUGH_MICROGRAPHS = 3
 FIT_FACTORS = tuple(float(factor) for factor in np.geomspace(0.72, 1 / 0.72, 5))
 """Sizes tried around the first estimate or the given one."""
 DEVIATION_COST = 2.0
-"""Expected F1 that a size costs per squared logarithm of its ratio to what the user says; noise decides nothing."""
-MEASURED_DEVIATION_COST = 0.05
-"""The same for the ratio to the size that the network reads off, which is too large for shells with strong fringes."""
+"""Expected F1 that a size costs per squared logarithm of its ratio to what the user says, or to what the network reads
+off; noise decides nothing."""
 FIT_MICROGRAPHS = 3
 FIT_WORKING_PX = 512
 MIN_FIT_PARTICLES = 30
@@ -119,7 +118,7 @@ def estimate_diameter(model: HeatmapModel, micrographs: Sequence[Micrograph]) ->
     populations = _modes(votes)
     if not populations:
         return None
-    fitted = _most_confident(model, micrographs, unit_px, around=populations[0], deviation_cost=MEASURED_DEVIATION_COST)
+    fitted = _most_confident(model, micrographs, unit_px, around=populations[0])
     if fitted is None:
         return None
     diameter, uncertainty = fitted
@@ -161,7 +160,7 @@ def fit_working_diameter(model: HeatmapModel, micrographs: Sequence[Micrograph],
     """
     unit_px = _unit_px(micrographs) if given.unit == "A" else [1.0] * len(micrographs)
     usual = given.middle * WORKING_FACTOR
-    fitted = _most_confident(model, micrographs, unit_px, around=usual, deviation_cost=DEVIATION_COST)
+    fitted = _most_confident(model, micrographs, unit_px, around=usual)
     size = usual if fitted is None else float(np.clip(fitted[0], usual / FIT_LIMIT, usual * FIT_LIMIT))
     return Length(size, size, given.unit)
 
@@ -205,7 +204,6 @@ def _most_confident(
     unit_px: Sequence[float],
     *,
     around: float,
-    deviation_cost: float,
 ) -> tuple[float, float] | None:
     """Diameter with the highest expected F1, and its standard error; None where too few particles are seen to tell.
 
@@ -213,7 +211,7 @@ def _most_confident(
     the working scale is right. The curve over `FIT_FACTORS` is interpolated by a parabola; where its top is at an end,
     the factors move there once.
     """
-    penalty = deviation_cost * np.log(np.asarray(FIT_FACTORS)) ** 2
+    penalty = DEVIATION_COST * np.log(np.asarray(FIT_FACTORS)) ** 2
     few = evenly_taken(range(len(micrographs)), FIT_MICROGRAPHS)
     for _ in range(2):
         scores = [
