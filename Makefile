@@ -31,7 +31,7 @@ docs:
 	$(BIN)/python -m cryopick.workflows.catalogue README.md
 	$(BIN)/python docs/make_picture.py docs/picture.jpg
 
-# train every shipped weight file again; general takes about an hour and a half, each other up to an hour on 2 CPU cores with bfloat16 units
+# train every shipped weight file again; general takes nearly two hours, each other up to an hour on 2 CPU cores with bfloat16 units
 weights:
 	@scripts/environment dev
 	$(BIN)/cryopick train general --preset small -o runs/general --resume

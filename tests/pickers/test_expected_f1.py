@@ -29,11 +29,6 @@ def test_counted_decoys_are_those_that_reach_the_least():
     assert measured_decoy_share(scores_of, [micrograph], least=0.25) == pytest.approx(0.5 / 3.5)
 
 
-def test_decoys_may_be_made_in_another_way():
-    micrograph = micrograph_of(-0.9, -0.8, -0.3, 0.2, 0.3)
-    assert measured_decoy_share(scores_of, [micrograph], decoy_of=lambda one: one) == 1.0
-
-
 @pytest.mark.parametrize("least", [None, 0.25])
 def test_one_odd_micrograph_does_not_speak_for_the_run(least):
     plain, odd = micrograph_of(-0.5, 0.5), micrograph_of(*([-0.9] * 50))

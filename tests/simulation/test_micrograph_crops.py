@@ -7,17 +7,17 @@ import pytest
 
 from cryopick.simulation.imaging import Specimen, SpecimenImager
 from cryopick.simulation.micrograph import simulate_micrograph
-from cryopick.simulation.micrograph_crops import KEPT_SPECIES, MicrographCrops, as_crop
+from cryopick.simulation.micrograph_crops import KEPT_SPECIES, MicrographCrops, _imager, as_crop
 from cryopick.simulation.protein_families import FAMILY_BY_NAME
 from cryopick.simulation.proteins import draw_kind, random_protein
-from cryopick.simulation.recipe import Recipe, named_recipe
+from cryopick.simulation.recipe import Range, Recipe, named_recipe
 
 CLEAN = named_recipe("clean")
 
 
-def crops(seed: int = 3, **settings: object) -> MicrographCrops:
-    given = {"diameter_error": (1.0, 1.5), "detection_snr": (30.0, 30.0), **settings}
-    return MicrographCrops(CLEAN, seed, crop_px=128, particle_px=20.0, **given)  # type: ignore[arg-type]
+def crops(seed: int = 3, *, diameter_error: Range = (1.0, 1.5)) -> MicrographCrops:
+    ranges = {"diameter_error": diameter_error, "detection_snr": (30.0, 30.0)}
+    return MicrographCrops(CLEAN, seed, crop_px=128, particle_px=20.0, **ranges)
 
 
 @pytest.fixture(scope="module")
@@ -43,10 +43,9 @@ def test_a_crop_depends_on_seed_and_number_alone_not_on_the_order_of_asking():
 
 
 def test_no_more_species_are_kept_than_it_says():
-    generator = crops(crops_per_species=1, diameter_error=(1.5, 1.5))
     for number in range(KEPT_SPECIES + 3):
-        generator._imager(number)
-    assert len(generator._imagers) == KEPT_SPECIES
+        _imager(3, number, 0.0)
+    assert _imager.cache_info().currsize == KEPT_SPECIES
 
 
 def test_the_darkest_places_are_where_the_truth_says_that_particles_are():

@@ -85,11 +85,9 @@ def measured_decoy_share(
     scores_of: Callable[[Micrograph], NDArray[np.floating]],
     micrographs: Sequence[Micrograph],
     *,
-    decoy_of: Callable[[Micrograph], Micrograph] = negative,
     least: float | None = None,
-    added: float = 0.5,
 ) -> float:
-    """Particles on micrographs made empty, over those on the micrographs: the median of a few.
+    """Particles on the negatives of micrographs, over those on the micrographs: the median of a few.
 
     It shows what a picker makes of noise alone: about 1 where there is nothing, near 0 where there are particles,
     however faint.
@@ -98,10 +96,9 @@ def measured_decoy_share(
     ----------
     scores_of : a micrograph to the probabilities of its candidates, thinned as picks are (`thinned_scores`)
     micrographs : a few of the run
-    decoy_of : a micrograph to one with its noise and no particles
     least : candidates that reach it are counted; where not set, all probabilities are summed, which the many improbable
-        candidates of a less certain picker would drown
-    added : to both counts, so that few candidates prove nothing
+        candidates of a less certain picker would drown; half a candidate is added to both counts, so that few prove
+        nothing
 
     References
     ----------
@@ -109,10 +106,10 @@ def measured_decoy_share(
     """
     shares = []
     for micrograph in micrographs:
-        pair = (scores_of(micrograph), scores_of(decoy_of(micrograph)))
+        pair = (scores_of(micrograph), scores_of(negative(micrograph)))
         if least is None:
             found, decoys = (max(float(scores.sum()), 1e-6) for scores in pair)
         else:
-            found, decoys = (added + np.count_nonzero(scores >= least) for scores in pair)
+            found, decoys = (0.5 + np.count_nonzero(scores >= least) for scores in pair)
         shares.append(decoys / found)
     return float(np.median(shares))  # one micrograph of ice grains must not speak for the run

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy import fft
 
 from cryopick.errors import SettingsError
-from cryopick.geometry.rotations import euler_to_matrix
+from cryopick.geometry.rotations import euler_to_matrix, random_rotations
 from cryopick.processing.projection import Projector
 from cryopick.simulation.proteins import particle_diameter_angstrom
 from cryopick.types import Volume
@@ -42,6 +42,11 @@ class Specimen:
     @property
     def name(self) -> str:
         return self.volume.name
+
+
+def preferred_directions(rng: np.random.Generator) -> NDArray[np.float64]:
+    """(1 to 3, 2) random directions of view (rot, tilt), as those that a species prefers at an air-water interface."""
+    return random_rotations(int(rng.integers(1, 4)), rng)[:, :2]
 
 
 class SpecimenImager:

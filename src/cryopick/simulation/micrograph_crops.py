@@ -6,16 +6,14 @@ in `simulate_micrograph`, and the picture is resampled afterwards, as pickers do
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 
-from cryopick.geometry.rotations import random_rotations
 from cryopick.processing.scale import resample
 from cryopick.simulation.crops import Crop
-from cryopick.simulation.imaging import Specimen, SpecimenImager
+from cryopick.simulation.imaging import Specimen, SpecimenImager, preferred_directions
 from cryopick.simulation.micrograph import SimulatedMicrograph, simulate_micrograph
 from cryopick.simulation.proteins import draw_kind, random_protein
 from cryopick.simulation.recipe import Range, Recipe, draw_log
@@ -26,7 +24,7 @@ SPECIES_AT_A_TIME = 16
 KEPT_SPECIES = 24
 
 
-@dataclass
+@dataclass(frozen=True)
 class MicrographCrops:
     """Crops without end; crop `i` depends on the settings and `i` alone.
 
@@ -48,21 +46,13 @@ class MicrographCrops:
     diameter_error: Range
     detection_snr: Range
     crops_per_species: int = 3
-    _imagers: OrderedDict[int, SpecimenImager] = field(
-        default_factory=OrderedDict, init=False, repr=False, compare=False
-    )
-
-    def settings(self) -> dict[str, Any]:
-        """All that decides what the crops show."""
-        return {one.name: getattr(self, one.name) for one in fields(self) if one.init and one.name != "recipe"} | {
-            "recipe": asdict(self.recipe)
-        }
 
     def crop(self, index: int) -> Crop:
         """Crop number `index`."""
         rng = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(0, index)))
         turn, place = divmod(index, SPECIES_AT_A_TIME)
-        imager = self._imager(turn // self.crops_per_species * SPECIES_AT_A_TIME + place)
+        species = turn // self.crops_per_species * SPECIES_AT_A_TIME + place
+        imager = _imager(self.seed, species, self.recipe.layout.preferred_probability)
         working_px = self.particle_px * draw_log(rng, self.diameter_error)
         side = round(self.crop_px * STORED_PX / working_px)
         recipe = replace(self.recipe, shape_yx=(side, side), pixel_size_angstrom=imager.pixel_size_angstrom)
@@ -71,21 +61,17 @@ class MicrographCrops:
         )
         return as_crop(simulated, crop_px=self.crop_px)
 
-    def _imager(self, number: int) -> SpecimenImager:
-        """Of species `number`, made at the first call and kept while it may still be asked for."""
-        if number not in self._imagers:
-            rng = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(1, number)))
-            family, diameter = draw_kind(rng)
-            pixel_size = diameter / STORED_PX
-            volume = random_protein(rng, diameter_angstrom=diameter, family=family, voxel_size_angstrom=pixel_size)
-            preferred = np.zeros((0, 2))
-            if rng.random() < self.recipe.layout.preferred_probability:
-                preferred = random_rotations(int(rng.integers(1, 4)), rng)[:, :2]
-            self._imagers[number] = SpecimenImager(Specimen(volume, diameter, preferred), pixel_size)
-            while len(self._imagers) > KEPT_SPECIES:
-                self._imagers.popitem(last=False)
-        self._imagers.move_to_end(number)
-        return self._imagers[number]
+
+@lru_cache(maxsize=KEPT_SPECIES)
+def _imager(seed: int, number: int, preferred_probability: float) -> SpecimenImager:
+    """Of species `number` of a seed, kept while it may still be asked for."""
+    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(1, number)))
+    family, diameter = draw_kind(rng)
+    pixel_size = diameter / STORED_PX
+    volume = random_protein(rng, diameter_angstrom=diameter, family=family, voxel_size_angstrom=pixel_size)
+    is_preferring = rng.random() < preferred_probability
+    preferred = preferred_directions(rng) if is_preferring else np.zeros((0, 2))
+    return SpecimenImager(Specimen(volume, diameter, preferred), pixel_size)
 
 
 def as_crop(simulated: SimulatedMicrograph, *, crop_px: int) -> Crop:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from cryopick.geometry.rotations import euler_to_matrix, random_rotations
 from cryopick.processing.projection import project
-from cryopick.simulation.imaging import resized
+from cryopick.simulation.imaging import preferred_directions, resized
 from cryopick.simulation.proteins import random_protein
 from cryopick.simulation.recipe import Range, draw_log
 
@@ -116,11 +116,11 @@ def preferred_orientations(rng: np.random.Generator, rot_tilt_psi_deg: NDArray[n
     rot_tilt_psi_deg : (n, 3), uniform orientations; psi stays
     """
     angles = rot_tilt_psi_deg.copy()
-    directions = random_rotations(int(rng.integers(1, 4)), rng)
+    directions = preferred_directions(rng)
     is_gathered = rng.random(len(angles)) < rng.uniform(0.6, 1.0)
     chosen = directions[rng.integers(len(directions), size=len(angles))]
     spread_deg = rng.uniform(3, 20)
-    angles[is_gathered, :2] = (chosen[:, :2] + rng.normal(0, spread_deg, (len(angles), 2)))[is_gathered]
+    angles[is_gathered, :2] = (chosen + rng.normal(0, spread_deg, (len(angles), 2)))[is_gathered]
     return angles
 
 

@@ -227,7 +227,7 @@ class SimulatedCrops:
             for one in (self._crowded, self._gentle, self._far)
         ]
         if self.micrograph_share:
-            generators.append([self.micrograph_share, self._micrographs.settings()])
+            generators.append([self.micrograph_share, asdict(self._micrographs)])
         settings = json.dumps([self.far_scale_share, CYCLE, self.shard_crops, generators, _simulation_digest()])
         return hashlib.sha256(settings.encode()).hexdigest()[:16]
 

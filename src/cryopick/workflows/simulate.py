@@ -16,9 +16,8 @@ from typing import Any
 import numpy as np
 
 from cryopick.errors import CryopickError, InputError, RunFolderError, SettingsError
-from cryopick.geometry.rotations import random_rotations
 from cryopick.io.atomic import write_text_atomic
-from cryopick.simulation.imaging import Specimen, SpecimenImager
+from cryopick.simulation.imaging import Specimen, SpecimenImager, preferred_directions
 from cryopick.simulation.micrograph import SimulatedMicrograph, simulate_micrograph
 from cryopick.simulation.proteins import random_protein
 from cryopick.simulation.published.segmentation_crf import (
@@ -188,9 +187,8 @@ def imager_of(settings: SimulationSettings, number: int) -> SpecimenImager:
         volume = volume_from_map(settings.structures[number])
     else:
         volume = volume_from_structure(settings.structures[number], max(pixel_size, 1.0))
-    preferred = np.zeros((0, 2))
-    if rng.random() < settings.recipe.layout.preferred_probability:
-        preferred = random_rotations(int(rng.integers(1, 4)), rng)[:, :2]
+    is_preferring = rng.random() < settings.recipe.layout.preferred_probability
+    preferred = preferred_directions(rng) if is_preferring else np.zeros((0, 2))
     return SpecimenImager(Specimen(volume, diameter, preferred), pixel_size)
 
 
