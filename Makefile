@@ -35,9 +35,8 @@ docs:
 weights:
 	@scripts/environment dev
 	$(BIN)/cryopick train general --preset small -o runs/general --resume
-	$(BIN)/cryopick train general --preset micrographs --start runs/general -o runs/general-micrographs --resume
-	cp runs/general-micrographs/weights.safetensors src/cryopick/weights/general.safetensors
-	cp runs/general-micrographs/weights.json src/cryopick/weights/general.json
+	cp runs/general/weights.safetensors src/cryopick/weights/general.safetensors
+	cp runs/general/weights.json src/cryopick/weights/general.json
 	$(BIN)/cryopick train cryosegnet --preset small -o runs/cryosegnet --resume
 	$(BIN)/cryopick train cryosegnet --preset refine --start runs/cryosegnet -o runs/cryosegnet-refine --resume
 	cp runs/cryosegnet-refine/weights.safetensors src/cryopick/weights/cryosegnet.safetensors

@@ -39,7 +39,7 @@ def test_mistakes_are_named_before_anything_is_trained(tmp_path: Path) -> None:
         (["train", "blob", "-o", "t"], "picker 'blob' has nothing to train; pickers that can be trained:"),
         (
             ["train", "general", "-o", "t", "--preset", "huge"],
-            "picker 'general' has no preset 'huge'; it has: small, micrographs",
+            "picker 'general' has no preset 'huge'; it has: small\n",
         ),
         (["train", "general", "-o", "t", "--start", "other"], "no weights named 'other'; known:"),
         (["train", "general", "-o", "t", "--steps", "many"], "--steps: expected whole number, got 'many'"),

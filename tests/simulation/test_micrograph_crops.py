@@ -7,9 +7,9 @@ import pytest
 
 from cryopick.simulation.imaging import Specimen, SpecimenImager
 from cryopick.simulation.micrograph import simulate_micrograph
-from cryopick.simulation.micrograph_crops import KEPT_SPECIES, MicrographCrops, _imager, as_crop
+from cryopick.simulation.micrograph_crops import HARD_FAMILIES, KEPT_SPECIES, MicrographCrops, _imager, as_crop
 from cryopick.simulation.protein_families import FAMILY_BY_NAME
-from cryopick.simulation.proteins import draw_kind, random_protein
+from cryopick.simulation.proteins import FAMILIES, random_protein
 from cryopick.simulation.recipe import Range, Recipe, named_recipe
 
 CLEAN = named_recipe("clean")
@@ -84,10 +84,13 @@ def test_particles_on_junk_are_not_to_be_picked_and_numbered_last(dirty):
     assert np.array_equal(crop.junk, dirty.junk)
 
 
-def test_families_come_in_the_sizes_in_which_they_exist():
-    rng = np.random.default_rng(0)
-    drawn = [draw_kind(rng) for _ in range(300)]
-    assert {family for family, _ in drawn} == set(FAMILY_BY_NAME)
-    for family, diameter in drawn:
-        kind = FAMILY_BY_NAME[family]
-        assert kind.smallest_angstrom <= diameter <= kind.largest_angstrom
+def test_families_come_in_the_sizes_in_which_they_exist_and_hard_ones_twice_as_often():
+    specimens = [_imager(3, number, 0.0).specimen for number in range(140)]
+    names = [specimen.name.split("-")[0] for specimen in specimens]
+    assert set(names) == set(FAMILIES)
+    for name, specimen in zip(names, specimens, strict=True):
+        kind = FAMILY_BY_NAME[name]
+        assert kind.smallest_angstrom <= specimen.diameter_angstrom <= kind.largest_angstrom
+    hard = sum(name in HARD_FAMILIES for name in names)
+    share = 2 * len(HARD_FAMILIES) / (len(FAMILIES) + len(HARD_FAMILIES))
+    assert hard / len(names) == pytest.approx(share, abs=0.1)

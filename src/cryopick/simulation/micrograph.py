@@ -244,21 +244,22 @@ class _Simulation:
         """Electrons per pixel at which the median view of the first species has this matched-filter SNR."""
         imager = next(iter(self.imagers.values()))
         views = imager.images(random_rotations(24, self.rng_optics), np.zeros((24, 2)))
+        transfer = contrast_transfer((imager.size_px, imager.size_px), self.pixel_size, conditions.optics)
+        powers = [_seen_power(view, transfer) for view in views]
         low, high = 1e-6, 1e6
         for _ in range(60):  # bisection: the SNR grows with the dose
             middle = float(np.sqrt(low * high))
-            transfer, weight = self._matched_filter(imager.size_px, replace(conditions, electrons_per_pixel=middle))
-            reached = np.median([_matched_power(view, transfer, weight) for view in views]) ** 0.5
+            weight = self._filter_weight(transfer, replace(conditions, electrons_per_pixel=middle))
+            reached = np.median([float((weight * power).sum()) for power in powers]) ** 0.5
             low, high = (middle, high) if reached < snr else (low, middle)
         return float(np.sqrt(low * high))
 
-    def _matched_filter(self, size_px: int, conditions: Conditions) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Transfer function in a box, and the inverse noise power that weighs a signal's squared spectrum to SNR²."""
-        transfer = contrast_transfer((size_px, size_px), self.pixel_size, conditions.optics)
+    def _filter_weight(self, transfer: NDArray[np.float32], conditions: Conditions) -> NDArray[np.float32]:
+        """The inverse noise power that weighs a signal's squared spectrum, in a box, to SNR²."""
         noise = 1 / conditions.electrons_per_pixel + self._ice_graininess(conditions) ** 2 * transfer**2
-        weight = 2 / noise / size_px**2  # twice: the half-plane stands for both
+        weight = 2 / noise / len(transfer) ** 2  # twice: the half-plane stands for both
         weight[:, 0] /= 2
-        return transfer, np.asarray(weight, dtype=np.float32)
+        return np.asarray(weight, dtype=np.float32)
 
     # --- particles
 
@@ -313,8 +314,10 @@ class _Simulation:
             silhouettes[i] = (rows, columns, self._clip(silhouette, particles.xy_px[i])[2])
             size = image.shape[0]
             if size not in filters:
-                filters[size] = self._matched_filter(size, conditions)
-            power[i] = _matched_power(image, *filters[size])
+                transfer = contrast_transfer((size, size), self.pixel_size, conditions.optics)
+                filters[size] = transfer, self._filter_weight(transfer, conditions)
+            transfer, weight = filters[size]
+            power[i] = float((weight * _seen_power(image, transfer)).sum())
         for i in sorted(silhouettes, reverse=True):
             rows, columns, silhouette = silhouettes[i]
             self.instances[rows, columns][silhouette] = i + 1
@@ -470,7 +473,7 @@ class _Simulation:
         )
 
 
-def _matched_power(image: NDArray[np.float32], transfer: NDArray[np.float32], weight: NDArray[np.float32]) -> float:
-    """Squared SNR of a matched filter for this projected potential."""
+def _seen_power(image: NDArray[np.float32], transfer: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Squared spectrum of a projected potential behind the transfer function."""
     signal = fft.rfft2(image) * transfer
-    return float((weight * (signal.real**2 + signal.imag**2)).sum())
+    return np.asarray(signal.real**2 + signal.imag**2)

@@ -15,11 +15,13 @@ from cryopick.processing.scale import resample
 from cryopick.simulation.crops import Crop
 from cryopick.simulation.imaging import Specimen, SpecimenImager, preferred_directions
 from cryopick.simulation.micrograph import SimulatedMicrograph, simulate_micrograph
-from cryopick.simulation.proteins import draw_kind, random_protein
+from cryopick.simulation.proteins import FAMILIES, draw_diameter, random_protein
 from cryopick.simulation.recipe import Range, Recipe, draw_log
 
 STORED_PX = 36.0
 """Diameter of particles on the camera: larger than at working scale, so that resampling shows, and not much larger."""
+HARD_FAMILIES = ("flexible", "rod", "multilobed", "shell")
+"""Drawn twice as often as the others: their views differ most, or show their middle least."""
 SPECIES_AT_A_TIME = 16
 KEPT_SPECIES = 24
 
@@ -36,7 +38,7 @@ class MicrographCrops:
     particle_px : nominal particle diameter, working pixels
     diameter_error : range of the diameter over the nominal one, log-uniform
     detection_snr : range of the median particle's ideal matched-filter SNR, log-uniform; it sets the dose
-    crops_per_species : of each protein, whose family and diameter are drawn by `draw_kind`
+    crops_per_species : of each protein, whose diameter is one at which its family exists
     """
 
     recipe: Recipe
@@ -45,7 +47,7 @@ class MicrographCrops:
     particle_px: float
     diameter_error: Range
     detection_snr: Range
-    crops_per_species: int = 3
+    crops_per_species: int = 2
 
     def crop(self, index: int) -> Crop:
         """Crop number `index`."""
@@ -66,7 +68,8 @@ class MicrographCrops:
 def _imager(seed: int, number: int, preferred_probability: float) -> SpecimenImager:
     """Of species `number` of a seed, kept while it may still be asked for."""
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(1, number)))
-    family, diameter = draw_kind(rng)
+    family = str(rng.choice(FAMILIES + HARD_FAMILIES))
+    diameter = draw_diameter(rng, family)
     pixel_size = diameter / STORED_PX
     volume = random_protein(rng, diameter_angstrom=diameter, family=family, voxel_size_angstrom=pixel_size)
     is_preferring = rng.random() < preferred_probability

@@ -49,7 +49,7 @@ def random_protein(
     if family not in FAMILY_BY_NAME:
         raise SettingsError(f"family {family!r} is unknown; expected one of: {', '.join(FAMILIES)}")
     if diameter_angstrom is None:
-        diameter_angstrom = _draw_diameter(rng, family)
+        diameter_angstrom = draw_diameter(rng, family)
     if not SMALLEST_DIAMETER_ANGSTROM <= diameter_angstrom <= LARGEST_DIAMETER_ANGSTROM:
         raise SettingsError(
             f"diameter_angstrom is {diameter_angstrom:g}, expected {SMALLEST_DIAMETER_ANGSTROM:g} to "
@@ -65,13 +65,8 @@ def random_protein(
     return grid.volume(BOX_PER_DIAMETER * diameter_angstrom, name=f"{family}-{diameter_angstrom:.0f}A")
 
 
-def draw_kind(rng: np.random.Generator) -> tuple[str, float]:
-    """A family, and a diameter in Å in its range, evenly in its logarithm."""
-    family = str(rng.choice(FAMILIES))
-    return family, _draw_diameter(rng, family)
-
-
-def _draw_diameter(rng: np.random.Generator, family: str) -> float:
+def draw_diameter(rng: np.random.Generator, family: str) -> float:
+    """A diameter in Å in the range of a family, evenly in its logarithm."""
     kind = FAMILY_BY_NAME[family]
     return float(np.exp(rng.uniform(np.log(kind.smallest_angstrom), np.log(kind.largest_angstrom))))
 

@@ -53,18 +53,18 @@ MICROGRAPH_RECIPE = Recipe(
     optics=OpticsRanges(defocus_um=(0.8, 3.0), b_factor_angstrom2=(40.0, 150.0), phase_plate_probability=0.02),
     detector=DetectorRanges(gain_residue=(0.0, 0.0), border_probability=0.05, dead_line_probability=0.01),
     look=LookRanges(
-        low_pass_probability=0.08,
+        low_pass_probability=0.12,
         coarser_probability=0.02,
         high_pass_probability=0.04,
         denoise_probability=0.04,
-        eight_bit_probability=0.1,
+        eight_bit_probability=0.2,
         jpeg_probability=0.05,
     ),
 )
 """Of crops that are whole micrographs: what people keep for picking, most of it raw. The other crops show the rest."""
 MICROGRAPH_SNR = (4.5, 18.0)
-MICROGRAPH_NEAR = (0.75, 1.5)
-"""Range of the particles' diameter over the nominal one: that at which micrographs are looked at once it is known."""
+MICROGRAPH_NEAR = (0.65, 1.6)
+"""Range of the particles' diameter over the nominal one, log-uniform: that at which they are to be picked."""
 _OPTICS = tuple(one.name for one in fields(CtfParameters))
 
 
