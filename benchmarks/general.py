@@ -41,7 +41,7 @@ from cryopick.workflows.pick_in_memory import PickedInMemory, pick_in_memory
 from cryopick.workflows.pick_one import junk_mask
 from cryopick.workflows.score_summary import listed_diameter, score_summary, simulated_labels
 
-PARTS = ("real", "finetune", "suite", "junk", "cost")
+PARTS = ("real", "finetune", "suite", "diameter", "junk", "cost")
 OF_REAL_SETS = ("real", "finetune")
 TUNED_MICROGRAPHS = 3
 LABELLED_SHARE = 0.2
@@ -65,6 +65,7 @@ def main() -> None:
         "real": lambda: real_sets(picker, args.real),
         "finetune": lambda: fine_tuned(picker, args.real, args.tune_on),
         "suite": lambda: suite(picker),
+        "diameter": lambda: measured_diameters(picker),
         "junk": lambda: junk(picker),
         "cost": lambda: cost(picker),
     }
@@ -187,6 +188,22 @@ def suite(picker: GeneralPicker) -> dict[str, dict[str, float]]:
     return found
 
 
+def measured_diameters(picker: GeneralPicker) -> dict[str, float]:
+    """Measured diameters of the suite's sets over the true ones, as natural logarithms."""
+    error = []
+    for one in suite_sets():
+        size_px = measured_px(picker, [simulated.micrograph for simulated in one.micrographs(workers=2)])
+        error.append(float(np.log(size_px * one.protein.pixel_size_angstrom / one.protein.diameter_angstrom)))
+        print(f"{one.name}: measured {np.exp(error[-1]):.2f} of the true diameter", flush=True)
+    return {
+        "sets": len(error),
+        "not_measured": int(np.isnan(error).sum()),
+        "mean_log_error": float(np.nanmean(error)),
+        "rms_log_error": float(np.sqrt(np.nanmean(np.square(error)))),
+        "largest_log_error": float(np.nanmax(np.abs(error))),
+    }
+
+
 def junk(picker: GeneralPicker, *, count: int = 40) -> dict[str, float]:
     """Simulated crops with carbon and ice: picks inside junk, and the map of junk against the truth."""
     inside = total = both = either = 0
@@ -307,7 +324,7 @@ def as_markdown(found: dict[str, Any]) -> str:
             )
         gap = float(np.nanmean([abs(s["precision"] - s["expected_precision"]) for s in suite_rows.values()]))
         lines += ["", f"Mean |expected - observed precision| on the suite: {gap:.3f}", ""]
-    for title in ("finetune", "junk", "cost"):
+    for title in ("finetune", "diameter", "junk", "cost"):
         part = found.get(title)
         if isinstance(part, dict):
             lines += [f"{title}: " + ", ".join(f"{key} {value:.3f}" for key, value in part.items()), ""]

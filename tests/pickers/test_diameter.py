@@ -1,9 +1,11 @@
-"""Which sizes are taken for populations, from the votes of several micrographs."""
+"""Which sizes are taken for populations, from the votes of several micrographs, and how certain the first one is."""
 
 import numpy as np
 import pytest
 
-from cryopick.pickers.diameter import ENOUGH_MICROGRAPHS, _Detections, _modes
+from cryopick.pickers.diameter import ENOUGH_MICROGRAPHS, SIZE_ERROR, _Detections, _modes, estimate_diameter
+from cryopick.pickers.general import load_model
+from cryopick.simulation.suite import suite_sets
 
 
 def votes(*sizes_px: float, weight: float = 0.01) -> _Detections:
@@ -28,3 +30,12 @@ def test_of_fewer_micrographs_every_vote_counts():
 
 def test_without_votes_there_is_no_size():
     assert _modes([]) == _modes([votes(), votes()]) == []
+
+
+def test_the_uncertainty_holds_what_more_particles_do_not_mend():
+    ring = next(one for one in suite_sets(levels=("easy",)) if one.protein.family == "ring")
+    found = estimate_diameter(load_model(None), [simulated.micrograph for simulated in ring.micrographs()])
+    error = abs(found.diameter.middle - ring.protein.diameter_angstrom)
+    assert found.detection_count > 500  # so many that their own spread would promise hundredths
+    assert SIZE_ERROR * found.diameter.middle <= found.uncertainty < 0.2 * found.diameter.middle
+    assert error < 2 * found.uncertainty

@@ -79,8 +79,9 @@ def crop_folder() -> Path:
 class SimulatedCrops:
     """An endless sequence of crops; the first `count` are distinct, later ones are those again, shuffled and turned.
 
-    Three kinds are mixed: crowded ones with everything that makes picking hard, gentle ones like most published sets,
-    and ones whose particles are much smaller or larger than nominal (`NOMINAL_PARTICLE_PX`).
+    Four kinds are mixed: whole simulated micrographs, resampled, and three that are painted at working scale: crowded
+    ones with everything that makes picking hard, gentle ones like most published sets, and ones whose particles are much
+    smaller or larger than nominal (`NOMINAL_PARTICLE_PX`).
 
     Parameters
     ----------
