@@ -80,8 +80,8 @@ class SimulatedCrops:
     """An endless sequence of crops; the first `count` are distinct, later ones are those again, shuffled and turned.
 
     Four kinds are mixed: whole simulated micrographs, resampled, and three that are painted at working scale: crowded
-    ones with everything that makes picking hard, gentle ones like most published sets, and ones whose particles are much
-    smaller or larger than nominal (`NOMINAL_PARTICLE_PX`).
+    ones with everything that makes picking hard, gentle ones like most published sets, and ones whose particles are
+    much smaller or larger than nominal (`NOMINAL_PARTICLE_PX`).
 
     Parameters
     ----------
