@@ -41,7 +41,7 @@ from cryopick.workflows.pick_in_memory import PickedInMemory, pick_in_memory
 from cryopick.workflows.pick_one import junk_mask
 from cryopick.workflows.score_summary import listed_diameter, score_summary, simulated_labels
 
-PARTS = ("real", "finetune", "suite", "diameter", "junk", "cost")
+PARTS = ("real", "finetune", "suite", "junk", "cost")
 OF_REAL_SETS = ("real", "finetune")
 TUNED_MICROGRAPHS = 3
 LABELLED_SHARE = 0.2
@@ -65,7 +65,6 @@ def main() -> None:
         "real": lambda: real_sets(picker, args.real),
         "finetune": lambda: fine_tuned(picker, args.real, args.tune_on),
         "suite": lambda: suite(picker),
-        "diameter": lambda: measured_diameters(picker),
         "junk": lambda: junk(picker),
         "cost": lambda: cost(picker),
     }
@@ -183,25 +182,11 @@ def suite(picker: GeneralPicker) -> dict[str, dict[str, float]]:
         truth = {each.micrograph.name: simulated_labels(each) for each in simulated}
         entry = summary(run(picker, micrographs, diameter), truth, diameter)
         entry["ideal_f1"] = float(np.mean([ideal_detection(each, [imager], workers=2).f1 for each in simulated]))
+        size_px = measured_px(picker, micrographs)
+        entry["measured_over_true_diameter"] = size_px / diameter.middle_px(one.protein.pixel_size_angstrom)
         found[one.name] = entry
         print(f"{one.name}: F1 {entry['f1']:.3f}, ideal {entry['ideal_f1']:.3f}", flush=True)
     return found
-
-
-def measured_diameters(picker: GeneralPicker) -> dict[str, float]:
-    """Measured diameters of the suite's sets over the true ones, as natural logarithms."""
-    error = []
-    for one in suite_sets():
-        size_px = measured_px(picker, [simulated.micrograph for simulated in one.micrographs(workers=2)])
-        error.append(float(np.log(size_px * one.protein.pixel_size_angstrom / one.protein.diameter_angstrom)))
-        print(f"{one.name}: measured {np.exp(error[-1]):.2f} of the true diameter", flush=True)
-    return {
-        "sets": len(error),
-        "not_measured": int(np.isnan(error).sum()),
-        "mean_log_error": float(np.nanmean(error)),
-        "rms_log_error": float(np.sqrt(np.nanmean(np.square(error)))),
-        "largest_log_error": float(np.nanmax(np.abs(error))),
-    }
 
 
 def junk(picker: GeneralPicker, *, count: int = 40) -> dict[str, float]:
@@ -307,12 +292,12 @@ def as_markdown(found: dict[str, Any]) -> str:
         lines.append("")
     suite_rows = found.get("suite")
     if isinstance(suite_rows, dict):
-        lines += ["| simulated set | F1 | ideal F1 | ratio | precision | expected |"]
-        lines += ["| --- | --- | --- | --- | --- | --- |"]
+        lines += ["| simulated set | F1 | ideal F1 | ratio | precision | expected | measured / true diameter |"]
+        lines += ["| --- | --- | --- | --- | --- | --- | --- |"]
         for name, s in suite_rows.items():
             lines.append(
                 f"| {name} | {s['f1']:.3f} | {s['ideal_f1']:.3f} | {s['f1'] / s['ideal_f1']:.3f} | "
-                f"{s['precision']:.3f} | {s['expected_precision']:.3f} |"
+                f"{s['precision']:.3f} | {s['expected_precision']:.3f} | {s['measured_over_true_diameter']:.2f} |"
             )
         for level in dict.fromkeys(name.rsplit("-", 1)[1] for name in suite_rows):
             rows = [s for name, s in suite_rows.items() if name.endswith(f"-{level}")]
@@ -320,11 +305,15 @@ def as_markdown(found: dict[str, Any]) -> str:
             ratio = mean["f1"] / mean["ideal_f1"]
             lines.append(
                 f"| **mean {level}** | {mean['f1']:.3f} | {mean['ideal_f1']:.3f} | {ratio:.3f} | "
-                f"{mean['precision']:.3f} | {mean['expected_precision']:.3f} |"
+                f"{mean['precision']:.3f} | {mean['expected_precision']:.3f} | "
+                f"{mean['measured_over_true_diameter']:.2f} |"
             )
         gap = float(np.nanmean([abs(s["precision"] - s["expected_precision"]) for s in suite_rows.values()]))
         lines += ["", f"Mean |expected - observed precision| on the suite: {gap:.3f}", ""]
-    for title in ("finetune", "diameter", "junk", "cost"):
+        log_error = np.log([s["measured_over_true_diameter"] for s in suite_rows.values()])
+        mean_error, rms = float(np.nanmean(log_error)), float(np.sqrt(np.nanmean(log_error**2)))
+        lines += [f"Logarithm of measured over true diameter on the suite: mean {mean_error:.3f}, rms {rms:.3f}", ""]
+    for title in ("finetune", "junk", "cost"):
         part = found.get(title)
         if isinstance(part, dict):
             lines += [f"{title}: " + ", ".join(f"{key} {value:.3f}" for key, value in part.items()), ""]
