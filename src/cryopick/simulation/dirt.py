@@ -23,6 +23,9 @@ CARBON_MEAN_FREE_PATH_ANGSTROM = 2000.0
 """Thickness of carbon that leaves 1/e of the electrons inside the aperture."""
 GOLD_MEAN_FREE_PATH_ANGSTROM = 250.0
 """The same for gold, whose elastic scattering mostly leaves the aperture."""
+VISIBLE_TEXTURE = 0.5
+"""Crystalline ice is junk where its texture reaches this share of a particle's greatest potential (rms over a grain):
+below, particles stand out as in clean ice, and between coarse grains nothing is to be seen."""
 
 
 @dataclass(eq=False)
@@ -114,6 +117,7 @@ def add_dirt(
                 rng,
                 grain_angstrom=draw_log(rng, ranges.crystal_grain_angstrom),
                 strength_volt_angstrom=particle_volt_angstrom * draw_log(rng, (0.3, 3.0)),
+                visible_volt_angstrom=VISIBLE_TEXTURE * particle_volt_angstrom,
                 share=1.0 if is_covering else draw(rng, (0.1, 0.6)),
             )
         else:
@@ -289,6 +293,7 @@ def add_crystalline_patch(
     *,
     grain_angstrom: float,
     strength_volt_angstrom: float,
+    visible_volt_angstrom: float,
     share: float,
 ) -> None:
     """Turn a patch of the film into crystalline ice: a mottled texture of grains with different diffraction contrast.
@@ -297,8 +302,11 @@ def add_crystalline_patch(
     ----------
     grain_angstrom : typical grain diameter
     strength_volt_angstrom : standard deviation of the texture
+    visible_volt_angstrom : the patch is junk where the texture's rms over one grain is above this
     share : fraction of the scene, in (0, 1]
     """
+    import cv2
+
     longer_angstrom = max(scene.shape_yx) * scene.pixel_size_angstrom
     cells = int(np.clip(longer_angstrom / grain_angstrom, 4, max(scene.shape_yx) / 2))
     texture = smooth_field(rng, scene.shape_yx, cells=cells)
@@ -307,9 +315,12 @@ def add_crystalline_patch(
     softness = np.clip((outline - np.float32(limit)) * 8, 0, 1)
     # Few strongly diffracting grains among many weak ones: square the dark side.
     texture = np.where(texture > 0, texture**2, np.float32(0.3) * texture)
-    scene.potential += softness * texture * np.float32(strength_volt_angstrom)
+    mottling = softness * texture * np.float32(strength_volt_angstrom)
+    scene.potential += mottling
     scene.opacity += softness * np.maximum(texture, 0) * np.float32(0.05)
-    scene.junk |= softness > 0.5
+    grain_px = max(1, round(max(scene.shape_yx) / cells))
+    power = cv2.blur(mottling * mottling, (grain_px, grain_px))
+    scene.junk |= power > visible_volt_angstrom**2
 
 
 def add_fibre(

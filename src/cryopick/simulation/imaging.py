@@ -27,8 +27,8 @@ class Specimen:
     Parameters
     ----------
     volume : V above ice
-    diameter_angstrom : largest extent; None measures it
-    preferred_tilt_rot_deg : (k, 2) directions of view (rot, tilt) that most particles show; empty for uniform
+    diameter_angstrom : largest extent; 0 measures it
+    preferred_rot_tilt_deg : (k, 2) directions of view (rot, tilt) that most particles show; empty for uniform
     """
 
     volume: Volume
@@ -44,8 +44,13 @@ class Specimen:
         return self.volume.name
 
 
-def preferred_directions(rng: np.random.Generator) -> NDArray[np.float64]:
-    """(1 to 3, 2) random directions of view (rot, tilt), as those that a species prefers at an air-water interface."""
+def preferred_directions(rng: np.random.Generator, probability: float = 1.0) -> NDArray[np.float64]:
+    """(1 to 3, 2) random directions of view (rot, tilt), as those that a species prefers at an air-water interface.
+
+    With 1 - `probability` the species prefers none, and they are (0, 2).
+    """
+    if probability < 1 and rng.random() >= probability:
+        return np.zeros((0, 2))
     return random_rotations(int(rng.integers(1, 4)), rng)[:, :2]
 
 

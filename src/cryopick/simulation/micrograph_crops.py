@@ -72,8 +72,7 @@ def _imager(seed: int, number: int, preferred_probability: float) -> SpecimenIma
     diameter = draw_diameter(rng, family)
     pixel_size = diameter / STORED_PX
     volume = random_protein(rng, diameter_angstrom=diameter, family=family, voxel_size_angstrom=pixel_size)
-    is_preferring = rng.random() < preferred_probability
-    preferred = preferred_directions(rng) if is_preferring else np.zeros((0, 2))
+    preferred = preferred_directions(rng, preferred_probability)
     return SpecimenImager(Specimen(volume, diameter, preferred), pixel_size)
 
 

@@ -187,8 +187,7 @@ def imager_of(settings: SimulationSettings, number: int) -> SpecimenImager:
         volume = volume_from_map(settings.structures[number])
     else:
         volume = volume_from_structure(settings.structures[number], max(pixel_size, 1.0))
-    is_preferring = rng.random() < settings.recipe.layout.preferred_probability
-    preferred = preferred_directions(rng) if is_preferring else np.zeros((0, 2))
+    preferred = preferred_directions(rng, settings.recipe.layout.preferred_probability)
     return SpecimenImager(Specimen(volume, diameter, preferred), pixel_size)
 
 
