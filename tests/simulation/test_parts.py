@@ -119,6 +119,28 @@ def test_each_kind_of_dirt_is_marked_as_junk_and_darkens_or_roughens(kind: str) 
     assert marked >= 4
 
 
+def test_crystalline_ice_is_junk_where_it_is_mottled_and_not_between_coarse_grains() -> None:
+    def patch(*, grain_px: float, strength: float) -> dirt.Scene:
+        scene = dirt.Scene((240, 240), 1.0)
+        dirt.add_crystalline_patch(
+            scene,
+            np.random.default_rng(3),
+            grain_angstrom=grain_px,
+            strength_volt_angstrom=strength,
+            visible_volt_angstrom=50.0,
+            particle_angstrom=20.0,
+            share=1.0,
+        )
+        return scene
+
+    assert patch(grain_px=4, strength=150).junk.mean() > 0.95  # every neighbourhood holds strong grains
+    assert not patch(grain_px=4, strength=10).junk.any()
+    coarse = patch(grain_px=60, strength=100)
+    assert 0.2 < coarse.junk.mean() < 0.9
+    assert coarse.junk[np.abs(coarse.potential) > 150].all()
+    assert np.abs(coarse.potential[~coarse.junk]).max() < 150  # three times the limit, which an rms holds back
+
+
 def test_band_pass_halves_at_the_two_lengths_and_keeps_the_mean() -> None:
     x = np.arange(512)
     for longest, shortest in ((64.0, None), (None, 16.0)):

@@ -24,8 +24,9 @@ CARBON_MEAN_FREE_PATH_ANGSTROM = 2000.0
 GOLD_MEAN_FREE_PATH_ANGSTROM = 250.0
 """The same for gold, whose elastic scattering mostly leaves the aperture."""
 VISIBLE_TEXTURE = 0.5
-"""Crystalline ice is junk where its texture reaches this share of a particle's greatest potential (rms over a grain):
-below, particles stand out as in clean ice, and between coarse grains nothing is to be seen."""
+"""Crystalline ice is junk where its texture reaches this share of a particle's greatest potential (rms over a
+grain or a particle, whichever is larger): below, particles stand out as in clean ice, and between coarse grains nothing
+is to be seen."""
 
 
 @dataclass(eq=False)
@@ -118,6 +119,7 @@ def add_dirt(
                 grain_angstrom=draw_log(rng, ranges.crystal_grain_angstrom),
                 strength_volt_angstrom=particle_volt_angstrom * draw_log(rng, (0.3, 3.0)),
                 visible_volt_angstrom=VISIBLE_TEXTURE * particle_volt_angstrom,
+                particle_angstrom=particle_angstrom,
                 share=1.0 if is_covering else draw(rng, (0.1, 0.6)),
             )
         else:
@@ -294,6 +296,7 @@ def add_crystalline_patch(
     grain_angstrom: float,
     strength_volt_angstrom: float,
     visible_volt_angstrom: float,
+    particle_angstrom: float,
     share: float,
 ) -> None:
     """Turn a patch of the film into crystalline ice: a mottled texture of grains with different diffraction contrast.
@@ -302,7 +305,8 @@ def add_crystalline_patch(
     ----------
     grain_angstrom : typical grain diameter
     strength_volt_angstrom : standard deviation of the texture
-    visible_volt_angstrom : the patch is junk where the texture's rms over one grain is above this
+    visible_volt_angstrom : the patch is junk where the texture's rms over a neighbourhood is above this
+    particle_angstrom : diameter; the neighbourhood is a square as wide as a grain or a particle
     share : fraction of the scene, in (0, 1]
     """
     import cv2
@@ -318,8 +322,8 @@ def add_crystalline_patch(
     mottling = softness * texture * np.float32(strength_volt_angstrom)
     scene.potential += mottling
     scene.opacity += softness * np.maximum(texture, 0) * np.float32(0.05)
-    grain_px = max(1, round(max(scene.shape_yx) / cells))
-    power = cv2.blur(mottling * mottling, (grain_px, grain_px))
+    side_px = max(1, round(max(longer_angstrom / cells, particle_angstrom) / scene.pixel_size_angstrom))
+    power = cv2.blur(mottling * mottling, (side_px, side_px))
     scene.junk |= power > visible_volt_angstrom**2
 
 
