@@ -40,7 +40,7 @@ FIT_FACTORS = tuple(float(factor) for factor in np.geomspace(0.72, 1 / 0.72, 5))
 DEVIATION_COST = 2.0
 """Expected F1 that a size costs per squared logarithm of its ratio to what the user says, or to what the network reads
 off; noise decides nothing."""
-SIZE_ERROR = 0.09
+SIZE_ERROR = 0.1
 """Of a measured diameter, rms of its logarithm on the simulated suite: some proteins look smaller than they are, which
 more particles do not mend."""
 FIT_MICROGRAPHS = 3
