@@ -3,9 +3,19 @@
 import numpy as np
 import pytest
 
-from cryopick.pickers.diameter import ENOUGH_MICROGRAPHS, SIZE_ERROR, _Detections, _modes, estimate_diameter
+from cryopick.geometry.units import Length
+from cryopick.pickers.cryotransformer import CryoTransformerPicker
+from cryopick.pickers.diameter import (
+    ENOUGH_MICROGRAPHS,
+    SIZE_ERROR,
+    _Detections,
+    _modes,
+    estimate_diameter,
+    looks_empty,
+)
 from cryopick.pickers.general import load_model
 from cryopick.simulation.suite import suite_sets
+from cryopick.types import Micrograph
 
 
 def votes(*sizes_px: float, weight: float = 0.01) -> _Detections:
@@ -39,3 +49,22 @@ def test_the_uncertainty_holds_what_more_particles_do_not_mend():
     assert found.detection_count > 500  # so many that their own spread would promise hundredths
     assert SIZE_ERROR * found.diameter.middle <= found.uncertainty < 0.2 * found.diameter.middle
     assert error < 2 * found.uncertainty
+
+
+def test_a_run_looks_empty_where_general_would_keep_nothing_at_its_size():
+    model, rng = load_model(None), np.random.default_rng(0)
+    noise = [Micrograph(rng.normal(size=(700, 700)).astype(np.float32)) for _ in range(3)]
+    assert looks_empty(model, noise, Length(30, 30, "px"), filled=0.0)
+    few = next(one for one in suite_sets(levels=("easy",)) if one.protein.family == "ring")
+    size = Length(few.protein.diameter_angstrom, few.protein.diameter_angstrom, "A")
+    micrographs = [next(iter(few.micrographs())).micrograph]
+    assert not looks_empty(model, micrographs, size, filled=0.0)  # few, and clear
+    assert not looks_empty(model, noise, Length(30, 30, "px"), filled=0.1)
+
+
+def test_nothing_of_an_empty_run_is_kept_and_every_score_stays():
+    scores = np.array([0.2, 0.9, 0.97], np.float32)
+    empty = CryoTransformerPicker(is_empty=True)
+    assert empty.run_probabilities(scores).sum() == 0
+    assert (scores < empty.choose_threshold(scores)).all()
+    assert CryoTransformerPicker().run_probabilities(scores).sum() > 0

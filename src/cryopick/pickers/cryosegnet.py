@@ -30,7 +30,7 @@ from cryopick.pickers.cryosegnet_masks import (
     with_reason,
 )
 from cryopick.pickers.dense import PRECISIONS
-from cryopick.pickers.diameter import filled_share, find_sizes
+from cryopick.pickers.diameter import filled_share, find_sizes, looks_empty
 from cryopick.pickers.expected_f1 import ChoosesByExpectedF1
 from cryopick.pickers.registry import register_picker
 from cryopick.processing.mask_generation import GeneratorSettings, Masks, generate_masks, point_grid
@@ -106,6 +106,9 @@ class CryoSegNetPicker(ChoosesByExpectedF1):
     filled_share: Annotated[
         float | None, "share of the area that likely particles cover, 0 to 1; measured by the run"
     ] = None
+    is_empty: Annotated[
+        bool, "whether `general` would keep nothing at the measured size on a few micrographs; measured by the run"
+    ] = False
     measured: Annotated[str, "what the measurement of the diameter found; filled in by the run"] = ""
 
     def __post_init__(self) -> None:
@@ -157,11 +160,13 @@ class CryoSegNetPicker(ChoosesByExpectedF1):
         diameter, seen, measured = find_sizes(eye, micrographs, self.diameter)
         if seen is None:
             return replace(self, measured=measured)
+        filled = filled_share(eye, micrographs, seen)
         return replace(
             self,
             diameter=diameter,
             working_diameter=seen,
-            filled_share=filled_share(eye, micrographs, seen),
+            filled_share=filled,
+            is_empty=self.diameter is None and looks_empty(eye, micrographs, seen, filled=filled),
             measured=measured,
         )
 

@@ -24,7 +24,7 @@ from cryopick.pickers.cryotransformer_local import (
 )
 from cryopick.pickers.cryotransformer_rules import above_percentile, published_picks
 from cryopick.pickers.dense import PRECISIONS
-from cryopick.pickers.diameter import filled_share, find_sizes
+from cryopick.pickers.diameter import filled_share, find_sizes, looks_empty
 from cryopick.pickers.expected_f1 import ChoosesByExpectedF1
 from cryopick.pickers.registry import register_picker
 from cryopick.processing.probability import Calibration
@@ -90,6 +90,9 @@ class CryoTransformerPicker(ChoosesByExpectedF1):
     filled_share: Annotated[
         float | None, "share of the area that likely particles cover, 0 to 1; measured by the run"
     ] = None
+    is_empty: Annotated[
+        bool, "whether `general` would keep nothing at the measured size on a few micrographs; measured by the run"
+    ] = False
     measured: Annotated[str, "what the measurement of the diameter found; filled in by the run"] = ""
 
     def __post_init__(self) -> None:
@@ -111,7 +114,14 @@ class CryoTransformerPicker(ChoosesByExpectedF1):
         if working is None:
             return replace(self, measured=measured)
         filled = filled_share(measuring, micrographs, working)
-        return replace(self, diameter=diameter, working_diameter=working, filled_share=filled, measured=measured)
+        return replace(
+            self,
+            diameter=diameter,
+            working_diameter=working,
+            filled_share=filled,
+            is_empty=self.diameter is None and looks_empty(measuring, micrographs, working, filled=filled),
+            measured=measured,
+        )
 
     @property
     def calibrated_share(self) -> float:

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from cryopick.geometry.selection import SelectionSettings, select
 from cryopick.geometry.units import Length
-from cryopick.pickers.expected_f1 import thinned_scores
+from cryopick.pickers.expected_f1 import EMPTY_FILLED_SHARE, ChoosesByExpectedF1, thinned_scores
 from cryopick.pickers.looks import ONE_LOOK
-from cryopick.processing.probability import expected_scores, threshold_for_f1
+from cryopick.processing.probability import adapted_to_emptier_run, expected_scores, threshold_for_f1
 from cryopick.processing.spread import evenly_taken
 from cryopick.types import Micrograph, Picks
 
@@ -182,6 +182,21 @@ def filled_share(model: HeatmapModel, micrographs: Sequence[Micrograph], working
         scores = _scores(model, piece, diameter_px=size_px)
         shares.append(float(scores[scores >= LIKELY].sum()) * size_px**2 / piece.pixels.size)
     return float(np.median(shares))
+
+
+def looks_empty(model: HeatmapModel, micrographs: Sequence[Micrograph], working: Length, *, filled: float) -> bool:
+    """Whether `general` itself would keep nothing on a few of the micrographs, of whose area particles cover `filled`.
+
+    Pickers that go by its measurements are surer of round ice than it is.
+    """
+    if filled >= EMPTY_FILLED_SHARE:
+        return False
+    scores = [
+        _scores(model, one, diameter_px=working.middle_px(one.pixel_size_angstrom))
+        for one in evenly_taken(micrographs, FIT_MICROGRAPHS)
+    ]
+    probability = adapted_to_emptier_run(np.concatenate(scores), share=model.calibration.share)
+    return bool(probability.max(initial=0.0) < ChoosesByExpectedF1.minimum_threshold)
 
 
 def middle_pieces(

@@ -42,6 +42,8 @@ class ChoosesByExpectedF1:
     """Picks on decoys of a run's micrographs over those on them, for pickers that measure it."""
     filled_share: float | None = None
     """Share of a few micrographs' area that likely particles cover, for pickers that measure it."""
+    is_empty: bool = False
+    """Whether the run is known to hold no particles, for pickers that ask; candidates keep their scores."""
 
     @property
     def calibrated_share(self) -> float:
@@ -49,7 +51,12 @@ class ChoosesByExpectedF1:
         raise NotImplementedError
 
     def run_probabilities(self, scores: NDArray[np.float32]) -> NDArray[np.float64]:
-        """The scores; lowered for a run that holds few particles, unless it is known to hold some."""
+        """The scores; lowered for a run that holds few particles, unless it is known to hold some.
+
+        0 for an empty one.
+        """
+        if self.is_empty:
+            return np.zeros(len(scores))
         has_few_decoys = self.decoy_share is not None and self.decoy_share < self.empty_decoy_share
         is_filled = self.filled_share is not None and self.filled_share >= EMPTY_FILLED_SHARE
         if has_few_decoys or is_filled:
