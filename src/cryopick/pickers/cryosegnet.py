@@ -30,7 +30,7 @@ from cryopick.pickers.cryosegnet_masks import (
     with_reason,
 )
 from cryopick.pickers.dense import PRECISIONS
-from cryopick.pickers.diameter import filled_share, find_sizes, looks_empty
+from cryopick.pickers.diameter import settings_for_run
 from cryopick.pickers.expected_f1 import ChoosesByExpectedF1
 from cryopick.pickers.registry import register_picker
 from cryopick.processing.mask_generation import GeneratorSettings, Masks, generate_masks, point_grid
@@ -157,18 +157,7 @@ class CryoSegNetPicker(ChoosesByExpectedF1):
         if self.diameter is not None and (self._mapper().view.is_squeezed or self.working_diameter is not None):
             return self
         eye = load_model(None, device=self.device, precision=self.precision)
-        diameter, seen, measured = find_sizes(eye, micrographs, self.diameter)
-        if seen is None:
-            return replace(self, measured=measured)
-        filled = filled_share(eye, micrographs, seen)
-        return replace(
-            self,
-            diameter=diameter,
-            working_diameter=seen,
-            filled_share=filled,
-            is_empty=self.diameter is None and looks_empty(eye, micrographs, seen, filled=filled),
-            measured=measured,
-        )
+        return replace(self, **settings_for_run(eye, micrographs, self.diameter))
 
     def pick(self, micrograph: Micrograph) -> Picks:
         """All candidates of one micrograph, best first; `maps` holds each step's picture.

@@ -24,7 +24,7 @@ from cryopick.pickers.cryotransformer_local import (
 )
 from cryopick.pickers.cryotransformer_rules import above_percentile, published_picks
 from cryopick.pickers.dense import PRECISIONS
-from cryopick.pickers.diameter import filled_share, find_sizes, looks_empty
+from cryopick.pickers.diameter import settings_for_run
 from cryopick.pickers.expected_f1 import ChoosesByExpectedF1
 from cryopick.pickers.registry import register_picker
 from cryopick.processing.probability import Calibration
@@ -110,18 +110,7 @@ class CryoTransformerPicker(ChoosesByExpectedF1):
         if self.diameter is not None and (self.working_diameter is not None or self.diameter.is_range):
             return self
         measuring = load_model(None, device=self.device, precision=self.precision)
-        diameter, working, measured = find_sizes(measuring, micrographs, self.diameter)
-        if working is None:
-            return replace(self, measured=measured)
-        filled = filled_share(measuring, micrographs, working)
-        return replace(
-            self,
-            diameter=diameter,
-            working_diameter=working,
-            filled_share=filled,
-            is_empty=self.diameter is None and looks_empty(measuring, micrographs, working, filled=filled),
-            measured=measured,
-        )
+        return replace(self, **settings_for_run(measuring, micrographs, self.diameter))
 
     @property
     def calibrated_share(self) -> float:

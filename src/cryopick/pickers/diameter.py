@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -152,6 +152,25 @@ def find_sizes(
         return given, fit_working_diameter(model, micrographs, given), ""
     diameter, measured = measured_diameter(model, micrographs)
     return diameter, None if diameter is None else diameter.times(WORKING_FACTOR), measured
+
+
+def settings_for_run(model: HeatmapModel, micrographs: Sequence[Micrograph], given: Length | None) -> dict[str, Any]:
+    """What a picker that goes by `general`'s measurements replaces in itself before a run.
+
+    `diameter`, `working_diameter`, `filled_share`, `is_empty` and `measured`; the last alone where no size is found. A
+    run whose diameter is given is never taken for empty.
+    """
+    diameter, working, measured = find_sizes(model, micrographs, given)
+    if working is None:
+        return {"measured": measured}
+    filled = filled_share(model, micrographs, working)
+    return {
+        "diameter": diameter,
+        "working_diameter": working,
+        "filled_share": filled,
+        "is_empty": given is None and looks_empty(model, micrographs, working, filled=filled),
+        "measured": measured,
+    }
 
 
 def fit_working_diameter(model: HeatmapModel, micrographs: Sequence[Micrograph], given: Length) -> Length:
