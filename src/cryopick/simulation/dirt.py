@@ -24,9 +24,11 @@ CARBON_MEAN_FREE_PATH_ANGSTROM = 2000.0
 GOLD_MEAN_FREE_PATH_ANGSTROM = 250.0
 """The same for gold, whose elastic scattering mostly leaves the aperture."""
 VISIBLE_TEXTURE = 0.5
-"""Crystalline ice is junk where its texture reaches this share of a particle's greatest potential (rms over a
-grain or a particle, whichever is larger): below, particles stand out as in clean ice, and between coarse grains nothing
-is to be seen."""
+"""Crystalline ice is junk where its standard deviation over a particle's width reaches this share of a particle's
+greatest potential: below, particles stand out as in clean ice, and between coarse grains nothing is to be seen …"""
+VISIBLE_GRAIN = 1.0
+"""… and where its mean over that width differs from the ice around by this share, in grains wider than a particle: to a
+particle, a slow change below that is uneven ice."""
 
 
 @dataclass(eq=False)
@@ -118,8 +120,8 @@ def add_dirt(
                 rng,
                 grain_angstrom=draw_log(rng, ranges.crystal_grain_angstrom),
                 strength_volt_angstrom=particle_volt_angstrom * draw_log(rng, (0.3, 3.0)),
-                visible_volt_angstrom=VISIBLE_TEXTURE * particle_volt_angstrom,
                 particle_angstrom=particle_angstrom,
+                particle_volt_angstrom=particle_volt_angstrom,
                 share=1.0 if is_covering else draw(rng, (0.1, 0.6)),
             )
         else:
@@ -295,8 +297,8 @@ def add_crystalline_patch(
     *,
     grain_angstrom: float,
     strength_volt_angstrom: float,
-    visible_volt_angstrom: float,
     particle_angstrom: float,
+    particle_volt_angstrom: float,
     share: float,
 ) -> None:
     """Turn a patch of the film into crystalline ice: a mottled texture of grains with different diffraction contrast.
@@ -305,8 +307,8 @@ def add_crystalline_patch(
     ----------
     grain_angstrom : typical grain diameter
     strength_volt_angstrom : standard deviation of the texture
-    visible_volt_angstrom : the patch is junk where the texture's rms over a neighbourhood is above this
-    particle_angstrom : diameter; the neighbourhood is a square as wide as a grain or a particle
+    particle_angstrom, particle_volt_angstrom : diameter and greatest projected potential of the particles; the patch is
+        junk where it is told from clean ice over a square as wide as a particle (`VISIBLE_TEXTURE`, `VISIBLE_GRAIN`)
     share : fraction of the scene, in (0, 1]
     """
     import cv2
@@ -322,9 +324,10 @@ def add_crystalline_patch(
     mottling = softness * texture * np.float32(strength_volt_angstrom)
     scene.potential += mottling
     scene.opacity += softness * np.maximum(texture, 0) * np.float32(0.05)
-    side_px = max(1, round(max(longer_angstrom / cells, particle_angstrom) / scene.pixel_size_angstrom))
-    power = cv2.blur(mottling * mottling, (side_px, side_px))
-    scene.junk |= power > visible_volt_angstrom**2
+    side_px = max(1, round(particle_angstrom / scene.pixel_size_angstrom))
+    mean, power = cv2.blur(mottling, (side_px, side_px)), cv2.blur(mottling * mottling, (side_px, side_px))
+    scene.junk |= power - mean * mean > (VISIBLE_TEXTURE * particle_volt_angstrom) ** 2
+    scene.junk |= np.abs(mean) > VISIBLE_GRAIN * particle_volt_angstrom
 
 
 def add_fibre(
