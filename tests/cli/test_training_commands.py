@@ -7,8 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from discs import DIAMETER_PX, disc_centres, disc_micrograph
 
+from cryopick.cli.training_monitor import ConsoleMonitor
 from cryopick.io.images import write_micrograph
 
 
@@ -55,3 +57,12 @@ def test_mistakes_are_named_before_anything_is_trained(tmp_path: Path) -> None:
         assert message in failed.stderr
         assert "Traceback" not in failed.stderr
     assert not (tmp_path / "t").exists()
+
+
+def test_without_a_terminal_the_making_of_crops_is_told_about_twenty_times(capsys: pytest.CaptureFixture[str]) -> None:
+    monitor = ConsoleMonitor()
+    for made in range(0, 1001, 10):
+        monitor.prepared(made, 1000)
+    lines = capsys.readouterr().err.splitlines()
+    assert (lines[0], lines[-1]) == ("0 of 1000 simulated crops", "1000 of 1000 simulated crops")
+    assert len(lines) == 21

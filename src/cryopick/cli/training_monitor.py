@@ -28,7 +28,8 @@ class ConsoleMonitor:
             if made == crops:
                 self._bar.stop()
                 self._bar = None  # that of the training follows, perhaps in another process
-        elif made in (0, crops):
+        elif made >= self._next_line or made == crops:
+            self._next_line = made + max(1, crops // 20)
             typer.echo(f"{made} of {crops} simulated crops", err=True)
 
     def started(self, *, step: int, steps: int) -> None:

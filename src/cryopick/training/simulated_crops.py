@@ -318,8 +318,10 @@ def _write_shard(path: Path, crops: list[Crop]) -> None:
                 part.unlink(missing_ok=True)
                 raise
     except OSError as error:
+        megabytes = sum(array.nbytes for array in arrays.values()) / 1e6
         raise OutputError(
-            f"{path}: cannot keep simulated crops ({error}); about 5 GB are needed, CRYOPICK_CROPS names another folder"
+            f"{path}: cannot keep simulated crops ({error}); every {len(crops)} of them take {megabytes:.0f} MB, "
+            "CRYOPICK_CROPS names another folder"
         ) from error
 
 
