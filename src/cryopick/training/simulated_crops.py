@@ -293,7 +293,7 @@ def _write_shard(path: Path, crops: list[Crop]) -> None:
     images = np.stack([crop.image for crop in crops])
     largest = np.abs(images).max(axis=(1, 2), keepdims=True)  # float16 has its best accuracy, and room, around 1
     scale = np.where(largest > 0, largest / 16, 1).astype(np.float32)
-    arrays = {
+    arrays: dict[str, NDArray[Any]] = {
         "images": (images / scale).astype(np.float16),
         "scale": scale,
         "instances": np.stack([crop.instances for crop in crops]).astype(np.int16),
