@@ -13,7 +13,8 @@ from cryopick.pickers.diameter import (
     estimate_diameter,
     looks_empty,
 )
-from cryopick.pickers.general import load_model
+from cryopick.pickers.general import GeneralPicker, load_model
+from cryopick.pickers.registry import make_picker
 from cryopick.simulation.suite import suite_sets
 from cryopick.types import Micrograph
 
@@ -68,3 +69,12 @@ def test_nothing_of_an_empty_run_is_kept_and_every_score_stays():
     assert empty.run_probabilities(scores).sum() == 0
     assert (scores < empty.choose_threshold(scores)).all()
     assert CryoTransformerPicker().run_probabilities(scores).sum() > 0
+
+
+@pytest.mark.parametrize("name", ["general", "cryotransformer", "cryosegnet", "segmentation-crf", "cryoemmae"])
+def test_a_run_that_holds_no_particle_is_not_measured_again_micrograph_by_micrograph(name):
+    few = next(one for one in suite_sets(levels=("easy",)) if one.protein.family == "ring")
+    micrograph = next(iter(few.micrographs())).micrograph
+    assert len(GeneralPicker().pick(micrograph)) > 0
+    of_run = make_picker(name, measured="nothing looks like a particle at any size")
+    assert len(of_run.pick(micrograph)) == 0

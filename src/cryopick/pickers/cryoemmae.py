@@ -263,7 +263,7 @@ class CryoEmmaePicker(ChoosesByExpectedF1):
 
     def pick(self, micrograph: Micrograph) -> Picks:
         """All candidates, best first; `maps` holds evidence, clusters and the first two components of the vectors."""
-        picker = self._sized([micrograph])
+        picker = self if self.measured else self._sized([micrograph])
         sizes = picker.species or (() if picker.diameter is None else (picker.diameter,))
         found = [
             picker._pick_size(micrograph, size.middle_px(micrograph.pixel_size_angstrom), number)

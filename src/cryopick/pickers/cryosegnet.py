@@ -170,7 +170,7 @@ class CryoSegNetPicker(ChoosesByExpectedF1):
             self._sam()  # missing weights are told before anything is computed
         if is_blank(micrograph.pixels):
             return _picks(micrograph)
-        picker = self.prepare([micrograph])
+        picker = self if self.measured else self.prepare([micrograph])
         working = picker.working_diameter or picker.diameter
         if working is None and not mapper.view.is_squeezed:  # nothing particle-like at any size
             return _picks(micrograph)

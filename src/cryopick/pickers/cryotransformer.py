@@ -130,7 +130,7 @@ class CryoTransformerPicker(ChoosesByExpectedF1):
 
     def pick(self, micrograph: Micrograph) -> Picks:
         """All answers of the network, best first; `maps` holds the centre heat and the junk probability."""
-        picker = self if self.diameter is not None else self.prepare([micrograph])
+        picker = self if self.diameter is not None or self.measured else self.prepare([micrograph])
         working = picker.working_diameter or picker.diameter
         if working is None:  # nothing particle-like at any size
             return Picks(

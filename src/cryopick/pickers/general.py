@@ -293,7 +293,8 @@ class GeneralPicker(ChoosesByExpectedF1):
 
     def pick(self, micrograph: Micrograph) -> Picks:
         """All candidates of one micrograph, best first; `maps` holds the centre heat and the junk probability."""
-        picker = self._sized([micrograph])  # what fills the area matters to the threshold of a run alone
+        # What fills the area matters to the threshold of a run alone; a run that holds nothing stays without a size.
+        picker = self if self.measured else self._sized([micrograph])
         if picker.diameter is None:  # nothing particle-like at any size
             return Picks.none_on(micrograph)
         working = picker.working_diameter or picker.diameter

@@ -189,7 +189,7 @@ class SegmentationCrfPicker(ChoosesByExpectedF1):
 
     def pick(self, micrograph: Micrograph) -> Picks:
         """All candidates of one micrograph, best first; `maps` holds the particle and the junk probability."""
-        picker = self.prepare([micrograph])
+        picker = self if self.measured else self.prepare([micrograph])
         if picker.diameter is None:  # nothing particle-like at any size
             return Picks.none_on(micrograph)
         diameter_px = picker.diameter.middle_px(micrograph.pixel_size_angstrom)
