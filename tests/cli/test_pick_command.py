@@ -10,12 +10,14 @@ import sys
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
+import numpy as np
 import pytest
 from discs import DIAMETER_PX, disc_micrograph
 
 from cryopick.cli.main import main
 from cryopick.io.images import write_micrograph
 from cryopick.pickers.registry import list_pickers, picker_class
+from cryopick.types import Micrograph
 from cryopick.workflows.settings import settings_of
 
 
@@ -86,6 +88,23 @@ def test_a_run_prints_the_count_and_where_to_go_on(micrographs: Path, tmp_path: 
     assert (
         tmp_path / "run" / "command.txt"
     ).read_text() == f"cryopick pick {micrographs} -o run --picker blob -d {DIAMETER_PX}px\n"
+
+
+def test_of_noise_nothing_is_promised(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for seed in range(3):
+        noise = np.random.default_rng(seed).normal(size=(600, 600)).astype(np.float32)
+        write_micrograph(tmp_path / "in" / f"m{seed}.mrc", Micrograph(noise))
+    done = cryopick("pick", "in", "-o", "run", cwd=tmp_path)
+    first, second, third, *_ = done.stdout.splitlines()
+    assert first.startswith("0 particles in 3 micrographs")
+    assert second.startswith("nothing stands out from noise and ice")
+    assert "cryopick rethreshold run --threshold" in third
+    assert "expected" not in done.stdout  # no pick, no precision
+    assert "box" not in done.stdout
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["expected_precision"] is None
+    assert "suggested box" not in (tmp_path / "run" / "report.html").read_text()
 
 
 def test_json_mode_prints_one_object_per_micrograph_and_one_for_the_run(micrographs: Path, tmp_path: Path) -> None:

@@ -85,7 +85,10 @@ def print_summary(summary: RunSummary, output: Path) -> None:
         typer.echo(f"expected: {right} of the picks are right, {found} of the particles are picked")
     if summary.prepared:
         typer.echo(summary.prepared)
-    if summary.box_px is not None and summary.diameter_px is not None:
+    if summary.candidates and not summary.particles:
+        again = f"cryopick rethreshold {output} --threshold ..."
+        typer.echo(f"all {summary.candidates:,} candidates stay with their scores: {again}")
+    if summary.particles and summary.box_px is not None and summary.diameter_px is not None:
         size = f"{summary.diameter_px:g} px"
         size += "" if summary.diameter_angstrom is None else f" ({summary.diameter_angstrom:g} Å)"
         binned = "" if summary.binned_box_px is None else (

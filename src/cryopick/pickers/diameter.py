@@ -161,16 +161,23 @@ def settings_for_run(model: HeatmapModel, micrographs: Sequence[Micrograph], giv
     run whose diameter is given is never taken for empty.
     """
     diameter, working, measured = find_sizes(model, micrographs, given)
-    if working is None:
+    if diameter is None or working is None:
         return {"measured": measured}
     filled = filled_share(model, micrographs, working)
+    is_empty = given is None and looks_empty(model, micrographs, working, filled=filled)
     return {
         "diameter": diameter,
         "working_diameter": working,
         "filled_share": filled,
-        "is_empty": given is None and looks_empty(model, micrographs, working, filled=filled),
-        "measured": measured,
+        "is_empty": is_empty,
+        "measured": empty_run(diameter) if is_empty else measured,
     }
+
+
+def empty_run(likeliest: Length) -> str:
+    """What is said of a run that looks empty, instead of the size that its noise and ice come nearest to."""
+    size = f"{likeliest.middle:.0f} {'Å' if likeliest.unit == 'A' else 'px'}"
+    return f"nothing stands out from noise and ice, not even at the likeliest diameter, {size}; --diameter sets another"
 
 
 def fit_working_diameter(model: HeatmapModel, micrographs: Sequence[Micrograph], given: Length) -> Length:

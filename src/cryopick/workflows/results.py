@@ -58,7 +58,7 @@ class RunSummary:
     threshold_source: str
     score_meaning: str
     expected_precision: float | None
-    """Share of the picks that should be right, where scores are probabilities; None elsewhere."""
+    """Share of the picks that should be right, where scores are probabilities; None elsewhere, and without picks."""
     expected_recall: float | None
     """Share of the particles that should be picked; particles that are no candidate at all are not counted."""
     prepared: str
@@ -216,17 +216,20 @@ def _summarize(
     )
 
 
-def _expected(results: list[MicrographResult], picker: GivesProbabilities, threshold: float) -> tuple[float, float]:
-    """Expected precision and recall of a run whose scores are probabilities."""
+def _expected(
+    results: list[MicrographResult], picker: GivesProbabilities, threshold: float
+) -> tuple[float, float] | None:
+    """Expected precision and recall of a run whose scores are probabilities; None where nothing is kept."""
     open_scores = [
         result.candidates.score[(result.candidates.reason == "") | (result.candidates.reason == BELOW_THRESHOLD)]
         for result in results
     ]
     scores = np.concatenate(open_scores) if open_scores else np.empty(0, np.float32)
     is_kept = scores >= np.float32(threshold)
+    if not is_kept.any():
+        return None
     probability = picker.run_probabilities(scores)
-    cut = float(probability[is_kept].min()) if is_kept.any() else 2.0  # nothing is kept
-    precision, recall, _ = expected_scores(probability, cut)
+    precision, recall, _ = expected_scores(probability, float(probability[is_kept].min()))
     return precision, recall
 
 
