@@ -98,7 +98,7 @@ def test_of_noise_nothing_is_promised(tmp_path: Path) -> None:
     done = cryopick("pick", "in", "-o", "run", cwd=tmp_path)
     first, second, third, *_ = done.stdout.splitlines()
     assert first.startswith("0 particles in 3 micrographs")
-    assert second.startswith("nothing stands out from noise and ice")
+    assert "nothing stands out from noise and ice" in second
     assert "cryopick rethreshold run --threshold" in third
     assert "expected" not in done.stdout  # no pick, no precision
     assert "box" not in done.stdout

@@ -177,7 +177,10 @@ def settings_for_run(model: HeatmapModel, micrographs: Sequence[Micrograph], giv
 def empty_run(likeliest: Length) -> str:
     """What is said of a run that looks empty, instead of the size that its noise and ice come nearest to."""
     size = f"{likeliest.middle:.0f} {'Å' if likeliest.unit == 'A' else 'px'}"
-    return f"nothing stands out from noise and ice, not even at the likeliest diameter, {size}; --diameter sets another"
+    return (
+        "where the diameter was measured, nothing stands out from noise and ice, not even at the likeliest one, "
+        f"{size}; --diameter sets another"
+    )
 
 
 def fit_working_diameter(model: HeatmapModel, micrographs: Sequence[Micrograph], given: Length) -> Length:
