@@ -11,6 +11,7 @@ from cryopick.pickers.diameter import (
     _Detections,
     _modes,
     estimate_diameter,
+    look_at_pieces,
     looks_empty,
 )
 from cryopick.pickers.general import GeneralPicker, load_model
@@ -55,12 +56,17 @@ def test_the_uncertainty_holds_what_more_particles_do_not_mend():
 def test_a_run_looks_empty_where_general_would_keep_nothing_at_its_size():
     model, rng = load_model(None), np.random.default_rng(0)
     noise = [Micrograph(rng.normal(size=(700, 700)).astype(np.float32)) for _ in range(3)]
-    assert looks_empty(model, noise, Length(30, 30, "px"), filled=0.0)
+
+    def is_empty(micrographs, size, *, filled):
+        pieces = look_at_pieces(model, micrographs, size)
+        return looks_empty(pieces, filled=filled, calibrated_share=model.calibration.share)
+
+    assert is_empty(noise, Length(30, 30, "px"), filled=0.0)
     few = next(one for one in suite_sets(levels=("easy",)) if one.protein.family == "ring")
     size = Length(few.protein.diameter_angstrom, few.protein.diameter_angstrom, "A")
     micrographs = [next(iter(few.micrographs())).micrograph]
-    assert not looks_empty(model, micrographs, size, filled=0.0)  # few, and clear
-    assert not looks_empty(model, noise, Length(30, 30, "px"), filled=0.1)
+    assert not is_empty(micrographs, size, filled=0.0)  # few, and clear
+    assert not is_empty(noise, Length(30, 30, "px"), filled=0.1)
 
 
 def test_nothing_of_an_empty_run_is_kept_and_every_score_stays():

@@ -38,6 +38,11 @@ class Length:
         return self.low != self.high
 
     @property
+    def unit_symbol(self) -> str:
+        """The unit as people read it, Å or px."""
+        return "Å" if self.unit == "A" else self.unit
+
+    @property
     def middle(self) -> float:
         """The single length, or the geometric middle of the range, in `unit`."""
         return math.sqrt(self.low * self.high)

@@ -270,14 +270,14 @@ class CryoEmmaePicker(ChoosesByExpectedF1):
             for number, size in enumerate(sizes, start=1 if picker.species else 0)
         ]
         if not found:  # nothing particle-like at any size
-            return _no_picks(micrograph)
+            return Picks.none_on(micrograph)
         return found[0] if len(found) == 1 else _likelier(found)
 
     def _pick_size(self, micrograph: Micrograph, diameter_px: float, class_id: int) -> Picks:
         model = self._model()
         prepared = prepare_image(micrograph.pixels, diameter_px=diameter_px, preprocessing=model.preprocessing)
         if prepared is None:
-            return _no_picks(micrograph)
+            return Picks.none_on(micrograph)
         is_published = self.postprocessing == "published"
         if is_published and model.preprocessing != "published":
             raise SettingsError(
@@ -298,7 +298,7 @@ class CryoEmmaePicker(ChoosesByExpectedF1):
         order = np.flatnonzero(is_inside)
         order = order[np.argsort(-score[order], kind="stable")]
         return replace(
-            _no_picks(micrograph),
+            Picks.none_on(micrograph),
             xy_px=xy_px[order],
             score=score[order],
             diameter_px=np.full(len(order), diameter_px, np.float32),
@@ -338,15 +338,6 @@ def latent_maps(found: Analysis) -> dict[str, NDArray[np.float32]]:
         sign = 1.0 if float(np.mean((component - component.mean()) * found.evidence)) >= 0 else -1.0
         maps[f"latent component {number}"] = (sign * component).astype(np.float32)
     return maps
-
-
-def _no_picks(micrograph: Micrograph) -> Picks:
-    return Picks(
-        xy_px=np.zeros((0, 2)),
-        micrograph_name=micrograph.name,
-        shape_yx=micrograph.shape_yx,
-        pixel_size_angstrom=micrograph.pixel_size_angstrom,
-    )
 
 
 def _likelier(found: Sequence[Picks]) -> Picks:

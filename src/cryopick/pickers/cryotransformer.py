@@ -133,12 +133,7 @@ class CryoTransformerPicker(ChoosesByExpectedF1):
         picker = self if self.diameter is not None or self.measured else self.prepare([micrograph])
         working = picker.working_diameter or picker.diameter
         if working is None:  # nothing particle-like at any size
-            return Picks(
-                xy_px=np.zeros((0, 2)),
-                micrograph_name=micrograph.name,
-                shape_yx=micrograph.shape_yx,
-                pixel_size_angstrom=micrograph.pixel_size_angstrom,
-            )
+            return Picks.none_on(micrograph)
         low_px, high_px = working.to_px(micrograph.pixel_size_angstrom)
         diameter_px = float(np.sqrt(low_px * high_px))
         model = self._model()

@@ -77,7 +77,7 @@ class DiameterEstimate:
     populations: tuple[float, ...]
 
     def __str__(self) -> str:
-        unit = "Å" if self.diameter.unit == "A" else "px"
+        unit = self.diameter.unit_symbol
         text = (
             f"diameter {self.diameter.middle:.0f} ± {self.uncertainty:.0f} {unit}, measured on {self.detection_count} "
             f"particles of {self.micrograph_count} micrographs"
@@ -163,8 +163,9 @@ def settings_for_run(model: HeatmapModel, micrographs: Sequence[Micrograph], giv
     diameter, working, measured = find_sizes(model, micrographs, given)
     if diameter is None or working is None:
         return {"measured": measured}
-    filled = filled_share(model, micrographs, working)
-    is_empty = given is None and looks_empty(model, micrographs, working, filled=filled)
+    pieces = look_at_pieces(model, micrographs, working)
+    filled = filled_share(pieces)
+    is_empty = given is None and looks_empty(pieces, filled=filled, calibrated_share=model.calibration.share)
     return {
         "diameter": diameter,
         "working_diameter": working,
@@ -176,10 +177,9 @@ def settings_for_run(model: HeatmapModel, micrographs: Sequence[Micrograph], giv
 
 def empty_run(likeliest: Length) -> str:
     """What is said of a run that looks empty, instead of the size that its noise and ice come nearest to."""
-    size = f"{likeliest.middle:.0f} {'Å' if likeliest.unit == 'A' else 'px'}"
     return (
         "where the diameter was measured, nothing stands out from noise and ice, not even at the likeliest one, "
-        f"{size}; --diameter sets another"
+        f"{likeliest.middle:.0f} {likeliest.unit_symbol}; --diameter sets another"
     )
 
 
@@ -197,34 +197,49 @@ def fit_working_diameter(model: HeatmapModel, micrographs: Sequence[Micrograph],
     return Length(size, size, given.unit)
 
 
-def filled_share(model: HeatmapModel, micrographs: Sequence[Micrograph], working: Length) -> float:
-    """Share of the area that likely particles cover, each a square of the working size: the median of a few pieces.
+@dataclass(frozen=True, eq=False)
+class Piece:
+    """The middle piece of one micrograph of a run, as it looks at the working size.
 
-    One piece full of round ice must not speak for the run, and noise looks likely here and there, but not often.
+    Parameters
+    ----------
+    scores : (n,), probabilities of its candidates
+    particle_share : share of the piece that one particle covers, a square of the working size
     """
+
+    scores: NDArray[np.float64]
+    particle_share: float
+
+
+def look_at_pieces(model: HeatmapModel, micrographs: Sequence[Micrograph], working: Length) -> list[Piece]:
+    """The middle pieces of a few micrographs, from which `filled_share` and `looks_empty` judge the run."""
     from cryopick.pickers.general import NOMINAL_PARTICLE_PX
 
-    shares = []
+    pieces = []
     diameters = FIT_WORKING_PX / NOMINAL_PARTICLE_PX
     for piece in middle_pieces(micrographs, working, count=FIT_MICROGRAPHS, diameters=diameters):
         size_px = working.middle_px(piece.pixel_size_angstrom)
-        scores = _scores(model, piece, diameter_px=size_px)
-        shares.append(float(scores[scores >= LIKELY].sum()) * size_px**2 / piece.pixels.size)
-    return float(np.median(shares))
+        pieces.append(Piece(_scores(model, piece, diameter_px=size_px), size_px**2 / piece.pixels.size))
+    return pieces
 
 
-def looks_empty(model: HeatmapModel, micrographs: Sequence[Micrograph], working: Length, *, filled: float) -> bool:
-    """Whether `general` itself would keep nothing on a few of the micrographs, of whose area particles cover `filled`.
+def filled_share(pieces: Sequence[Piece]) -> float:
+    """Share of the area that likely particles cover: the median of a few pieces.
+
+    One piece full of round ice must not speak for the run, and noise looks likely here and there, but not often.
+    """
+    return float(np.median([piece.scores[piece.scores >= LIKELY].sum() * piece.particle_share for piece in pieces]))
+
+
+def looks_empty(pieces: Sequence[Piece], *, filled: float, calibrated_share: float) -> bool:
+    """Whether `general` itself would keep nothing on these pieces, of whose area particles cover `filled`.
 
     Pickers that go by its measurements are surer of round ice than it is.
     """
     if filled >= EMPTY_FILLED_SHARE:
         return False
-    scores = [
-        _scores(model, one, diameter_px=working.middle_px(one.pixel_size_angstrom))
-        for one in evenly_taken(micrographs, FIT_MICROGRAPHS)
-    ]
-    probability = adapted_to_emptier_run(np.concatenate(scores), share=model.calibration.share)
+    scores = np.concatenate([piece.scores for piece in pieces])
+    probability = adapted_to_emptier_run(scores, share=calibrated_share)
     return bool(probability.max(initial=0.0) < ChoosesByExpectedF1.minimum_threshold)
 
 

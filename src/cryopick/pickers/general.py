@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from cryopick.errors import SettingsError
 from cryopick.geometry.units import Length
 from cryopick.pickers.dense import PRECISIONS, DenseNetwork, chosen_device, sigmoid
-from cryopick.pickers.diameter import empty_run, filled_share, find_sizes, looks_empty
+from cryopick.pickers.diameter import empty_run, filled_share, find_sizes, look_at_pieces, looks_empty
 from cryopick.pickers.expected_f1 import ChoosesByExpectedF1
 from cryopick.pickers.looks import LOOKS, Look, mean_of_looks, seen_turned
 from cryopick.pickers.registry import register_picker
@@ -278,9 +278,10 @@ class GeneralPicker(ChoosesByExpectedF1):
         sized = self._sized(micrographs)
         if sized.working_diameter is None or sized.working_diameter.is_range or sized.filled_share is not None:
             return sized
-        model, working, measured = self._model(), sized.working_diameter, sized.measured
-        filled = filled_share(model, micrographs, working)
-        if measured and sized.diameter is not None and looks_empty(model, micrographs, working, filled=filled):
+        pieces = look_at_pieces(self._model(), micrographs, sized.working_diameter)
+        filled, measured = filled_share(pieces), sized.measured
+        is_empty = looks_empty(pieces, filled=filled, calibrated_share=self.calibrated_share)
+        if measured and sized.diameter is not None and is_empty:
             measured = empty_run(sized.diameter)
         return replace(sized, filled_share=filled, measured=measured)
 

@@ -116,8 +116,13 @@ def _cards(summary: RunSummary, results: Sequence[MicrographResult]) -> str:
     if summary.expected_precision is not None and summary.expected_recall is not None:
         cards.append((f"{100 * summary.expected_precision:.0f} %", "of the picks are expected to be right"))
         cards.append((f"{100 * summary.expected_recall:.0f} %", "of the particles are expected to be picked"))
-    if not summary.particles:
-        return _as_cards(cards)
+    if summary.particles:
+        cards += _size_cards(summary)
+    return "<div class=cards>" + "".join(f"<div class=card><b>{b}</b>{escape(t)}</div>" for b, t in cards) + "</div>"
+
+
+def _size_cards(summary: RunSummary) -> list[tuple[str, str]]:
+    cards = []
     if summary.diameter_px is not None:
         angstrom = "" if summary.diameter_angstrom is None else f" = {summary.diameter_angstrom:g} Å"
         cards.append((f"{summary.diameter_px:g} px{angstrom}", "particle diameter (median)"))
@@ -126,11 +131,7 @@ def _cards(summary: RunSummary, results: Sequence[MicrographResult]) -> str:
     if summary.binned_box_px is not None:
         text = f"suggested binned box, {summary.binned_pixel_size_angstrom:.3g} Å/px"
         cards.append((f"{summary.binned_box_px} px", text))
-    return _as_cards(cards)
-
-
-def _as_cards(cards: Sequence[tuple[str, str]]) -> str:
-    return "<div class=cards>" + "".join(f"<div class=card><b>{b}</b>{escape(t)}</div>" for b, t in cards) + "</div>"
+    return cards
 
 
 def _problems(summary: RunSummary) -> str:
