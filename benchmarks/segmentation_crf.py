@@ -191,7 +191,7 @@ def maps_of(pickers, micrograph):
     picker = pickers["none"]
     model = picker.model()
     working, scale = picker.working_image(micrograph)
-    planes = network_planes(working, particle_px=model.particle_px)
+    planes = network_planes(working, particle_px=model.particle_px, count=model.input_planes)
     maps = model.maps(planes, views=picker.views)
     for crf, picker in pickers.items():
         yield crf, model.refined(maps, planes[0], crf=crf, dense_crf=picker.dense_crf), picker, scale

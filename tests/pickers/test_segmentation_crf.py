@@ -74,7 +74,7 @@ class PerfectNetwork:
 @pytest.fixture
 def answer_with(monkeypatch):
     def use(network):
-        model = SegmentationModel(network, {}, dict.fromkeys(CRFS, Calibration.none()))
+        model = SegmentationModel(network, 2, {}, dict.fromkeys(CRFS, Calibration.none()))
         monkeypatch.setattr("cryopick.pickers.segmentation_crf.load_segmentation", lambda *_, **__: model)
 
     return use
@@ -156,7 +156,7 @@ class ShiftedNetwork:
 
 
 def seen_by(network, planes, views):
-    return SegmentationModel(network, {}, {}).maps(planes, views=views)[0]
+    return SegmentationModel(network, 2, {}, {}).maps(planes, views=views)[0]
 
 
 def test_maps_of_mirror_images_lie_on_each_other_for_any_size_and_their_mean_has_no_side():

@@ -87,6 +87,23 @@ def test_hidden_cut_and_half_sized_particles_are_left_out_and_far_sizes_are_back
     np.testing.assert_allclose(example.target.sum(0), 1, atol=1e-6)
 
 
+def test_a_batch_is_two_quarters_of_each_crop_whose_planes_are_made_of_the_whole():
+    trainable = SegmentationTrainable(SegmentationTask(batch_size=4, crop_px=192, distinct_crops=0))
+    batch = trainable.make_batch(1, np.random.default_rng(0))
+    wholes = [crop_example(trainable.source.crop(i), stride_px=2, input_planes=3) for i in (2, 3)]
+    for number in range(4):
+        whole = wholes[number // 2]
+        fits = [
+            np.array_equal(batch["planes"][number], whole.planes[:, 96 * r : 96 * r + 96, 96 * c : 96 * c + 96])
+            and np.array_equal(batch["guide"][number], whole.guide[:, 48 * r : 48 * r + 48, 48 * c : 48 * c + 48])
+            and np.array_equal(batch["target"][number], whole.target[:, 48 * r : 48 * r + 48, 48 * c : 48 * c + 48])
+            and np.array_equal(batch["weight"][number], whole.weight[48 * r : 48 * r + 48, 48 * c : 48 * c + 48])
+            for r in (0, 1)
+            for c in (0, 1)
+        ]
+        assert sum(fits) == 1
+
+
 # ------------------------------------------------------------------------------------- maps of labelled micrographs
 
 
@@ -242,7 +259,7 @@ def test_a_step_reaches_trunk_heads_and_both_crfs():
     generator = torch.Generator().manual_seed(0)
     target = target_with_particle().repeat(2, 1, 1, 1)
     batch = {
-        "planes": torch.randn(2, 2, 64, 64, generator=generator),
+        "planes": torch.randn(2, 3, 64, 64, generator=generator),
         "guide": torch.randn(2, 1, 32, 32, generator=generator),
         "target": target,
         "weight": torch.ones(2, 32, 32),
@@ -261,7 +278,7 @@ def test_a_step_reaches_trunk_heads_and_both_crfs():
 # ---------------------------------------------------------------------------------------------------------- judging
 
 TINY = SegmentationTask(
-    start="random", widths=(16, 16, 16), depths=(1, 1, 1), batch_size=2, crop_px=96, crf_crops=1, crf_from_step=1
+    start="random", widths=(16, 16, 16), depths=(1, 1, 1), batch_size=2, crop_px=192, crf_crops=1, crf_from_step=1
 )
 
 
@@ -309,6 +326,6 @@ def test_a_network_is_calibrated_for_every_head_and_crf_on_labelled_micrographs(
         head: ["conv", "dense", "learned", "none"] for head in ("fcn", "deeplabv3")
     }
     batch = trainable.make_batch(1, np.random.default_rng(0))
-    assert batch["planes"].shape == (2, 2, 96, 96)
+    assert batch["planes"].shape == (2, 3, 96, 96)
     assert int(batch["crf_crops"]) == 1
     assert int(trainable.make_batch(0, np.random.default_rng(0))["crf_crops"]) == 0

@@ -45,10 +45,12 @@ class _Segmentation(nn.Module):
 
     Attributes
     ----------
+    in_channels : planes of the input
     head : which of `head_names` answers, or `all`, one after the other (for training)
     crf : `conv` compares intensities, `learned` the network's features
     """
 
+    in_channels: int
     head_names: tuple[str, ...]
     head: str
     crf: nn.ModuleDict
@@ -97,7 +99,7 @@ class SmallSegmentation(_Segmentation):
     ) -> None:
         super().__init__()
         aspp, fcn_head = _torchvision_heads()
-        self.head = ALL_HEADS
+        self.in_channels, self.head = in_channels, ALL_HEADS
         self.trunk = HeatmapUNet(in_channels=in_channels, widths=widths, depths=depths)
         self.trunk.head = nn.Sequential()
         width, upscale = widths[0], TRUNK_STRIDE_PX // self.stride_px
@@ -142,7 +144,7 @@ class LargeSegmentation(_Segmentation):
         model = _torchvision_model(f"{head}_resnet{depth}")(
             weights=None, weights_backbone=None, num_classes=len(CLASSES), aux_loss=False
         )
-        self.head_names, self.head = (head,), head
+        self.in_channels, self.head_names, self.head = in_channels, (head,), head
         self.backbone, self.classifier = model.backbone, model.classifier
         self.backbone.conv1 = nn.Conv2d(in_channels, 64, 7, stride=2, padding=3, bias=False)
         for module in self.classifier.modules():

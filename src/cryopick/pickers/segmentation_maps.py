@@ -83,11 +83,13 @@ class SegmentationModel:
     Parameters
     ----------
     dense : gives logits of the classes, then the features of the learned CRF
+    input_planes : of `network_planes` that it sees
     crfs : `conv` and `learned`, on the network's device in float32
     calibrations : by CRF
     """
 
     dense: DenseNetwork
+    input_planes: int
     crfs: Any
     calibrations: Mapping[str, Calibration]
 
@@ -110,7 +112,7 @@ class SegmentationModel:
         views: int = VIEW_COUNTS[-1],
     ) -> NDArray[np.float32]:
         """(5, h / stride, w / stride) probability of each class, of a micrograph at working scale, (h, w)."""
-        planes = network_planes(working, particle_px=self.particle_px)
+        planes = network_planes(working, particle_px=self.particle_px, count=self.input_planes)
         return self.refined(self.maps(planes, views=views), planes[0], crf=crf, dense_crf=dense_crf)
 
     def maps(self, planes: NDArray[np.float32], *, views: int = VIEW_COUNTS[-1]) -> NDArray[np.float32]:
@@ -118,7 +120,7 @@ class SegmentationModel:
 
         Parameters
         ----------
-        planes : (2, h, w), see `network_planes`
+        planes : (input_planes, h, w), see `network_planes`
         views : mirror images, one of `VIEW_COUNTS`
         """
         answers = [seen_turned(self.dense, planes, step_yx) for step_yx in MIRRORS[:views]]
@@ -183,7 +185,7 @@ def segmentation_model(
         tile_px=TILE_PX,
         halo_px=HALO_PX,
     )
-    return SegmentationModel(dense, crfs, calibrations)
+    return SegmentationModel(dense, network.in_channels, crfs, calibrations)
 
 
 @lru_cache(maxsize=4)

@@ -19,16 +19,15 @@ PRESETS: Mapping[str, Preset] = {
     "small": Preset(
         task=LocalTask(),
         training=TrainSettings(
-            steps=700,
+            steps=1280,
             learning_rate=8e-4,
             weight_decay=0.01,
             warmup_steps=60,
             gradient_clip=2.0,
             ema_decay=0.997,
-            validate_every=350,
+            validate_every=640,
             checkpoint_every=200,
             precision="bf16-mixed",
-            workers=1,
         ),
         about="the shipped network, from the general picker's trunk: half an hour on 2 CPU cores with bfloat16 units",
     ),

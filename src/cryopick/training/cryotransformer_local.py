@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from cryopick.errors import SettingsError
 from cryopick.metrics.detection import precision_recall_curve, rank_outcomes
+from cryopick.pickers.cryotransformer import local_picks
 from cryopick.pickers.cryotransformer_local import (
     NETWORK,
     NOMINAL_PARTICLE_PX,
@@ -20,15 +21,18 @@ from cryopick.pickers.cryotransformer_local import (
     build_local,
     local_model,
 )
+from cryopick.pickers.diameter import WORKING_FACTOR
 from cryopick.processing.probability import Calibration
-from cryopick.processing.scale import network_planes
+from cryopick.processing.scale import PLANES, network_planes
 from cryopick.simulation.crops import Crop
 from cryopick.training.augment import LabelledCrop
 from cryopick.training.calibrating import fit_calibration
 from cryopick.training.cryotransformer_matching import FORBIDDEN, assign, box_losses, matching_cost
 from cryopick.training.general import PICKED_RATIO, UNDECIDED_RATIO, example, heatmap_loss
+from cryopick.training.quarters import QuarterTask, inside_quarter, quarters, some_quarters
 from cryopick.training.sampling import CropSampler
 from cryopick.training.simulated_crops import SimulatedCrops
+from cryopick.types import Micrograph
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -46,10 +50,12 @@ REACHABLE = 0.5
 DUPLICATE = 0.3
 """Two answers closer than this many diameters are one particle answered for twice."""
 NO_PARTICLES = np.zeros((0, 2))
+_Example = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float64], float]
+"""Planes, targets of the heat maps, particles, and the weight of what is no particle."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class LocalTask:
+class LocalTask(QuarterTask):
     """What the network is and what it sees."""
 
     width: Annotated[int, "channels of a query"] = 96
@@ -68,17 +74,11 @@ class LocalTask:
     trunk_rate: Annotated[float, "learning rate of the trunk relative to the rest; 0 keeps it as it is"] = 0.2
     heat_weight: Annotated[float, "weight of the heat map's loss, which answers for particles many to one"] = 0.5
     queries: Annotated[int, "most queries of one crop in training; picking has no limit"] = 256
-    batch_size: Annotated[int, "crops per batch"] = 8
-    crop_px: Annotated[int, "side of a crop, working pixels"] = 224
-    far_scale_share: Annotated[float, "share of crops whose particles have any size from 0.35 to 3.5 of nominal"] = 0.3
-    simulation_seed: Annotated[int, "seed of the simulated crops"] = 1
-    distinct_crops: Annotated[int, "crops before they repeat, turned; kept on disk. 0: never repeated or kept"] = 24_576
-    validation_crops: Annotated[int, "simulated crops that judge the network; other seed"] = 96
-    calibration_crops: Annotated[int, "simulated crops that the probabilities are calibrated on; a third seed"] = 320
+    batch_size: Annotated[int, "quarters of crops per batch, an even number"] = 8
+    simulation_seed: Annotated[int, "seed of the simulated crops; not that of the trunk's, which knows those"] = 2
 
     def __post_init__(self) -> None:
-        if self.crop_px % 16:
-            raise SettingsError(f"[task] crop_px is {self.crop_px}, expected a multiple of 16")
+        super().__post_init__()
         if self.window % 2 == 0 or self.width % self.heads:
             raise SettingsError(
                 f"[task] window is {self.window}, width {self.width}, heads {self.heads}; expected an odd window and a "
@@ -102,26 +102,26 @@ class LocalTrainable:
 
     @cached_property
     def simulated(self) -> SimulatedCrops:
-        task = self.task
-        return SimulatedCrops(task.crop_px, task.far_scale_share, task.simulation_seed, count=task.distinct_crops)
+        return self.task.training_crops()
+
+    def prepare(self, batches: int, tell: Callable[[int, int], None]) -> None:
+        """Makes the simulated crops, where they teach, unless they are on disk or are not to be kept there."""
+        if self.train is None:
+            self.simulated.keep(batches * self.task.crops_per_batch, tell)
 
     @cached_property
     def sampler(self) -> CropSampler | None:
         if self.train is None:
             return None
-        return CropSampler(self.train, crop_px=self.task.crop_px, particle_px=NOMINAL_PARTICLE_PX)
+        return CropSampler(self.train, crop_px=self.task.quarter_px, particle_px=NOMINAL_PARTICLE_PX)
 
     @cached_property
     def held_out(self) -> Sequence[Crop | LabelledCrop]:
         """What the network is judged on."""
         if self.validation is None:
-            return self._simulated_apart(self.task.validation_crops, seed=self.task.simulation_seed + 1000)
-        sampler = CropSampler(self.validation, crop_px=self.task.crop_px, particle_px=NOMINAL_PARTICLE_PX)
+            return self.task.crops_to_judge()
+        sampler = CropSampler(self.validation, crop_px=self.task.quarter_px, particle_px=NOMINAL_PARTICLE_PX)
         return [sampler.whole(index) for index in range(len(sampler.items))]
-
-    def _simulated_apart(self, count: int, *, seed: int) -> list[Crop]:
-        source = SimulatedCrops(self.task.crop_px, 0.0, seed, count=0)
-        return [source.crop(index) for index in range(count)]
 
     def architecture(self) -> dict[str, Any]:
         task = self.task
@@ -157,36 +157,41 @@ class LocalTrainable:
         return [{"params": parts[0]}, {"params": parts[1], "lr_factor": rate}]
 
     def make_batch(self, index: int, rng: np.random.Generator) -> dict[str, Tensor]:
-        """Crops `index * batch_size` onwards, their heat maps, and their particles as one list.
+        """Crops, or two quarters each of simulated ones, their heat maps, and their particles as one list.
 
         `particles` is (n, 5): number of the crop, x, y and diameter in working pixels, 1 where it is to be picked (0
         where that is undecided).
         """
         import torch
 
-        input_planes = self.task.in_channels
-        planes, targets, particles, weights = [], [], [], []
-        for number in range(self.task.batch_size):
-            position = index * self.task.batch_size + number
-            if self.sampler is None:
-                crop = self.simulated.crop(position)
-                one_planes, one_targets = example(crop, input_planes)
-                rows, weight = particles_of(crop), 1.0
-            else:
-                labelled = self.sampler.crop(position, rng)
-                one_planes = network_planes(labelled.image, particle_px=NOMINAL_PARTICLE_PX, count=input_planes)
-                one_targets, rows = labelled_targets(labelled), labelled_particles(labelled)
-                weight = float(labelled.is_complete)
-            planes.append(one_planes)
-            targets.append(one_targets)
-            weights.append(weight)
-            particles.append(np.column_stack([np.full(len(rows), number), rows]))
+        examples = (
+            self._simulated_examples(index, rng)
+            if self.sampler is None
+            else self._labelled_examples(self.sampler, index, rng)
+        )
+        planes, targets, rows, weights = zip(*examples, strict=True)
+        particles = [np.column_stack([np.full(len(one), number), one]) for number, one in enumerate(rows)]
         return {
             "planes": torch.from_numpy(np.stack(planes)),
             "targets": torch.from_numpy(np.stack(targets)),
             "particles": torch.from_numpy(np.concatenate(particles).astype(np.float32)),
             "background": torch.tensor(weights),
         }
+
+    def _simulated_examples(self, index: int, rng: np.random.Generator) -> Iterator[_Example]:
+        count = self.task.crops_per_batch
+        for crop in (self.simulated.crop(index * count + i) for i in range(count)):
+            numbers = some_quarters(rng)
+            rows = particles_of(crop)
+            parts = quarters(example(crop, self.task.in_channels), numbers)
+            for number, (planes, targets) in zip(numbers, parts, strict=True):
+                yield planes, targets, inside_quarter(rows, number, crop.image.shape[0] // 2), 1.0
+
+    def _labelled_examples(self, sampler: CropSampler, index: int, rng: np.random.Generator) -> Iterator[_Example]:
+        for position in range(index * self.task.batch_size, (index + 1) * self.task.batch_size):
+            crop = sampler.crop(position, rng)
+            planes = network_planes(crop.image, particle_px=NOMINAL_PARTICLE_PX, count=self.task.in_channels)
+            yield planes, labelled_targets(crop), labelled_particles(crop), float(crop.is_complete)
 
     def loss(self, network: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Matched losses of the proposals and of every decoder layer, and the heat map's loss."""
@@ -219,15 +224,18 @@ class LocalTrainable:
         return judge(as_model(network), self.held_out)
 
     def card_entries(self, network: nn.Module) -> dict[str, Any]:
-        crops = self._simulated_apart(self.task.calibration_crops, seed=self.task.simulation_seed + 2000)
+        crops = self.task.crops_to_calibrate()
         data: dict[str, Any] = {"kind": "simulation", "seed": self.task.simulation_seed}
         if self.train is not None and self.validation is not None:
             data = {"train": self.train.card_entry(), "validation": self.validation.card_entry()}
         if self.task.start == "general":
             data["started_from"] = "general"
         return {
-            "preprocessing": {"nominal_particle_px": NOMINAL_PARTICLE_PX, "planes": "detail, background"},
-            "postprocessing": {"calibration": calibrated_on(as_model(network), crops).to_list()},
+            "preprocessing": {
+                "nominal_particle_px": NOMINAL_PARTICLE_PX,
+                "planes": ", ".join(PLANES[: self.task.in_channels]),
+            },
+            "postprocessing": {"calibration": calibrated_on(partial(picked, as_model(network)), crops).to_list()},
             "data": data,
         }
 
@@ -404,7 +412,15 @@ def count_duplicates(xy_px: NDArray[np.float64], distance_px: float) -> int:
     return len(cKDTree(xy_px).query_pairs(distance_px)) if len(xy_px) else 0
 
 
-def calibrated_on(model: LocalSetModel, crops: Sequence[Crop]) -> Calibration:
+def picked(model: LocalSetModel, crop: Crop) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Places (n, 2) and scores (n,) of a crop's answers at the size at which the picker works."""
+    picks = local_picks(model, Micrograph(crop.image), diameter_px=WORKING_FACTOR * NOMINAL_PARTICLE_PX)
+    return picks.xy_px, picks.score.astype(np.float64)
+
+
+def calibrated_on(
+    find: Callable[[Crop], tuple[NDArray[np.float64], NDArray[np.float64]]], crops: Sequence[Crop]
+) -> Calibration:
     """What the answers' probabilities are worth on held-out crops.
 
     An answer is right if it finds a particle that no surer one has found. (Were all paired at once, a beaten query that
@@ -412,11 +428,9 @@ def calibrated_on(model: LocalSetModel, crops: Sequence[Crop]) -> Calibration:
     """
     outcomes = []
     for crop in crops:
-        prediction = model(crop.image)
+        xy_px, score = find(crop)
         tolerance_px = 0.25 * _diameter_px(crop)
-        outcomes.append(
-            rank_outcomes(prediction.xy_px, prediction.score, crop.xy_px, NO_PARTICLES, max_distance_px=tolerance_px)
-        )
+        outcomes.append(rank_outcomes(xy_px, score, crop.xy_px, NO_PARTICLES, max_distance_px=tolerance_px))
     score = np.concatenate([outcome.score for outcome in outcomes])
     return fit_calibration(score, np.concatenate([outcome.is_true for outcome in outcomes]))
 

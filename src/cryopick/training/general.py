@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Annotated, Any
@@ -27,6 +27,7 @@ from cryopick.processing.probability import Calibration
 from cryopick.processing.scale import PLANES, network_planes
 from cryopick.simulation.crops import Crop
 from cryopick.training.calibrating import fit_calibration
+from cryopick.training.quarters import QuarterTask, quarters, some_quarters
 from cryopick.training.simulated_crops import SimulatedCrops
 from cryopick.training.trainable import Preset, TrainSettings
 from cryopick.types import Micrograph, Picks
@@ -43,46 +44,28 @@ PICKED_RATIO = (0.6, 1.65)
 UNDECIDED_RATIO = (0.45, 2.2)
 """… those outside this one are not; what lies between is left out of the loss."""
 NO_PARTICLES = np.zeros((0, 2))
-QUARTERS_PER_CROP = 2
-"""Of the four that a crop has; their planes are made of the whole crop, so that a quarter deep in carbon looks dark."""
 RANGE_CROPS = 32
 """Crops on which the activations' ranges are measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class GeneralTask:
+class GeneralTask(QuarterTask):
     """What the network is and what it sees."""
 
     input_planes: Annotated[int, "2: detail and background; 3: background counted from the brightest, too"] = 3
     widths: Annotated[tuple[int, int, int], "channels at strides 4, 8 and 16"] = (64, 128, 192)
     depths: Annotated[tuple[int, int, int], "residual blocks of the encoder at each of them"] = (2, 3, 2)
-    batch_size: Annotated[int, "quarters of crops per batch, an even number"] = 16
     has_shape: Annotated[bool, "learn besides which pixels belong to particles, and where their centres lie"] = False
-    crop_px: Annotated[int, "side of a crop, working pixels; two of its quarters are learnt from at a time"] = 448
-    far_scale_share: Annotated[float, "share of crops whose particles have any size from 0.35 to 3.5 of nominal"] = 0.3
-    micrograph_share: Annotated[float, "share of crops that are whole simulated micrographs, resampled"] = 0.0
-    simulation_seed: Annotated[int, "seed of the simulated crops"] = 1
-    distinct_crops: Annotated[int, "crops before they repeat, turned; kept on disk. 0: never repeated or kept"] = 12_288
-    validation_crops: Annotated[int, "simulated crops that judge the network; other seed"] = 48
-    calibration_crops: Annotated[int, "simulated crops that the probabilities are calibrated on; a third seed"] = 128
 
     def __post_init__(self) -> None:
         if self.input_planes not in (2, 3):
             raise SettingsError(f"[task] input_planes is {self.input_planes}, expected 2 or 3")
-        if self.crop_px % 32:
-            raise SettingsError(f"[task] crop_px is {self.crop_px}, expected a multiple of 32")
-        if self.batch_size % QUARTERS_PER_CROP:
-            raise SettingsError(f"[task] batch_size is {self.batch_size}, expected an even number")
-
-    @property
-    def quarter_px(self) -> int:
-        """Side of what the network learns from at a time, working pixels."""
-        return self.crop_px // 2
+        super().__post_init__()
 
 
 PRESETS: Mapping[str, Preset] = {
     "small": Preset(
-        task=GeneralTask(has_shape=True, far_scale_share=0.15, micrograph_share=0.65, distinct_crops=16_384),
+        task=GeneralTask(has_shape=True),
         training=TrainSettings(
             steps=14_000,
             learning_rate=0.015,
@@ -137,26 +120,15 @@ class GeneralTrainable:
 
     @cached_property
     def source(self) -> SimulatedCrops:
-        return self._crops(
-            self.task.simulation_seed, far_scale_share=self.task.far_scale_share, count=self.task.distinct_crops
-        )
-
-    def _crops(self, seed: int, *, far_scale_share: float, count: int) -> SimulatedCrops:
-        return SimulatedCrops(
-            self.task.crop_px, far_scale_share, seed, count=count, micrograph_share=self.task.micrograph_share
-        )
+        return self.task.training_crops()
 
     def prepare(self, batches: int, tell: Callable[[int, int], None]) -> None:
         """Makes the simulated crops, unless they are on disk or are not to be kept there."""
-        self.source.keep(batches * self.task.batch_size // QUARTERS_PER_CROP, tell)
+        self.source.keep(batches * self.task.crops_per_batch, tell)
 
     @cached_property
     def validation(self) -> list[Crop]:
-        return self._held_out(self.task.validation_crops, seed=self.task.simulation_seed + 1000)
-
-    def _held_out(self, count: int, *, seed: int) -> list[Crop]:
-        source = self._crops(seed, far_scale_share=0.0, count=0)
-        return [source.crop(index) for index in range(count)]
+        return self.task.crops_to_judge()
 
     def architecture(self) -> dict[str, Any]:
         return {
@@ -176,11 +148,11 @@ class GeneralTrainable:
         """Two quarters each of the crops `index * batch_size / 2` onwards."""
         import torch
 
-        count = self.task.batch_size // QUARTERS_PER_CROP
+        count = self.task.crops_per_batch
         examples = [
             quarter
             for crop in (self.source.crop(index * count + i) for i in range(count))
-            for quarter in quarters(example(crop, self.task.input_planes), rng.permutation(4)[:QUARTERS_PER_CROP])
+            for quarter in quarters(example(crop, self.task.input_planes), some_quarters(rng))
         ]
         planes, targets = (np.stack(arrays) for arrays in zip(*examples, strict=True))
         return {"planes": torch.from_numpy(planes), "targets": torch.from_numpy(targets)}
@@ -201,7 +173,7 @@ class GeneralTrainable:
         }
 
     def card_entries(self, network: nn.Module) -> dict[str, Any]:
-        crops = self._held_out(self.task.calibration_crops, seed=self.task.simulation_seed + 2000)
+        crops = self.task.crops_to_calibrate()
         model = as_model(network)
         return {
             "preprocessing": {
@@ -271,19 +243,6 @@ def shape_targets(crop: Crop) -> NDArray[np.float32]:
     inward = np.zeros((2, height, width), np.float32)
     inward[:, row, column] = (4 * (crop.xy_px[which] - here) / crop.diameter_px[which, None]).T
     return np.stack([covered_share(crop.instances > 0), *inward, is_known.astype(np.float32)])
-
-
-def quarters(
-    arrays: Sequence[NDArray[np.float32]], numbers: Sequence[int] | NDArray[np.intp]
-) -> Iterator[list[NDArray[np.float32]]]:
-    """Quarters of arrays (c, 2 h, 2 w) of any sizes: number 0 is at the top left, 1 at the top right, and so on."""
-    for number in numbers:
-        row, column = divmod(int(number), 2)
-        halves = [(array.shape[1] // 2, array.shape[2] // 2) for array in arrays]
-        yield [
-            array[:, row * height : (row + 1) * height, column * width : (column + 1) * width]
-            for array, (height, width) in zip(arrays, halves, strict=True)
-        ]
 
 
 def heatmap_loss(maps: Tensor, targets: Tensor) -> dict[str, Tensor]:

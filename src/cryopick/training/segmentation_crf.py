@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -25,10 +25,11 @@ from cryopick.pickers.segmentation_maps import (
     working_particle_px,
 )
 from cryopick.pickers.segmentation_regions import find_regions
-from cryopick.processing.scale import network_planes
+from cryopick.processing.scale import PLANES, network_planes
 from cryopick.simulation.crops import Crop, CropGenerator, CropRanges
 from cryopick.simulation.recipe import LayoutRanges, Recipe
 from cryopick.training.calibrating import fit_calibration
+from cryopick.training.quarters import QuarterTask, some_quarters
 from cryopick.training.segmentation_losses import OWN_BELIEF, segmentation_loss, weight_of_sparse
 from cryopick.training.segmentation_targets import Example, MapSampler, crop_example
 from cryopick.training.simulated_crops import SimulatedCrops
@@ -50,7 +51,7 @@ TRUNK_RATE = 0.3
 
 
 @dataclass(frozen=True, kw_only=True)
-class SegmentationTask:
+class SegmentationTask(QuarterTask):
     """What the network is and what it sees."""
 
     backbone: Annotated[
@@ -63,20 +64,19 @@ class SegmentationTask:
     ] = "general"
     widths: Annotated[tuple[int, int, int], "small trunk: channels at strides 4, 8 and 16"] = (64, 128, 192)
     depths: Annotated[tuple[int, int, int], "small trunk: residual blocks at each of them"] = (2, 3, 2)
+    in_channels: Annotated[int, "planes that it sees, see `general`"] = 3
     dropout: Annotated[float, "of torchvision's heads"] = 0.5
-    batch_size: Annotated[int, "crops per batch"] = 16
-    crop_px: Annotated[int, "side of a crop, working pixels (20 or, for ResNets, 80 per particle)"] = 224
+    crop_px: Annotated[int, "side of a crop, working pixels; small learns from two of its quarters at a time"] = 448
     crf_from_step: Annotated[int, "batch from which the CRFs are trained together with the network"] = 430
     crf_crops: Annotated[int, "crops of a batch that the CRFs see"] = 4
-    simulation_seed: Annotated[int, "seed of the simulated crops"] = 1
-    distinct_crops: Annotated[int, "crops before they repeat, turned; kept on disk. 0: never repeated or kept"] = 24_576
-    validation_crops: Annotated[int, "simulated crops that judge the network; other seed"] = 64
-    calibration_crops: Annotated[int, "simulated crops that probabilities are calibrated on; a third seed"] = 240
+    simulation_seed: Annotated[int, "seed of the simulated crops; not that of the trunk's, which knows those"] = 2
+    calibration_crops: Annotated[int, "simulated crops that probabilities are calibrated on; a third seed"] = 96
 
     def __post_init__(self) -> None:
-        multiple = 16 if self.backbone == "small" else 64
-        if self.crop_px % multiple:
-            raise SettingsError(f"[task] crop_px is {self.crop_px}, expected a multiple of {multiple}")
+        if self.backbone == "small":
+            super().__post_init__()
+        elif self.crop_px % 64:
+            raise SettingsError(f"[task] crop_px is {self.crop_px}, expected a multiple of 64")
         if not 0 <= self.crf_crops <= self.batch_size:
             raise SettingsError(f"[task] crf_crops is {self.crf_crops}, expected 0 to batch_size ({self.batch_size})")
 
@@ -113,7 +113,6 @@ PRESETS: Mapping[str, Preset] = {
             validate_every=640,
             checkpoint_every=150,
             precision="bf16-mixed",
-            workers=1,
         ),
         about="the shipped network: about 15 minutes on 2 CPU cores with bfloat16 arithmetic, from `general`",
     ),
@@ -163,16 +162,23 @@ class SegmentationTrainable:
     picker: str = field(default="segmentation-crf", init=False)
 
     @property
+    def is_small(self) -> bool:
+        return self.task.backbone == "small"
+
+    @property
     def stride_px(self) -> int:
         """Working pixels per cell of the maps."""
-        return 2 if self.task.backbone == "small" else 8
+        return 2 if self.is_small else 8
 
     @cached_property
     def source(self) -> SimulatedCrops | CropGenerator:
         """Simulated crops with particles of the backbone's working size."""
-        if self.stride_px == 2:
-            return SimulatedCrops(self.task.crop_px, seed=self.task.simulation_seed, count=self.task.distinct_crops)
-        return self._large_crops(self.task.simulation_seed)
+        return self.task.training_crops() if self.is_small else self._large_crops(self.task.simulation_seed)
+
+    def prepare(self, batches: int, tell: Callable[[int, int], None]) -> None:
+        """Makes the simulated crops, where they teach, unless they are on disk or are not to be kept there."""
+        if self.train is None and isinstance(self.source, SimulatedCrops):
+            self.source.keep(batches * self.task.crops_per_batch, tell)
 
     def _large_crops(self, seed: int) -> CropGenerator:
         particle_px = working_particle_px(self.stride_px)
@@ -191,20 +197,22 @@ class SegmentationTrainable:
         """Examples from labelled micrographs."""
         if self.train is None:
             raise ValueError("trained on simulation, there is no data set to sample")
-        return MapSampler(self.train, crop_px=self.task.crop_px, stride_px=self.stride_px)
+        return MapSampler(
+            self.train,
+            crop_px=self.task.quarter_px if self.is_small else self.task.crop_px,
+            stride_px=self.stride_px,
+            input_planes=self.task.in_channels,
+        )
 
-    def _held_out(self, count: int, *, seed: int) -> list[Crop]:
-        if self.stride_px == 2:
-            source: SimulatedCrops | CropGenerator = SimulatedCrops(self.task.crop_px, 0.0, seed, count=0)
-        else:
-            source = self._large_crops(seed)
+    def _large_held_out(self, count: int, *, seed: int) -> list[Crop]:
+        source = self._large_crops(seed)
         return [source.crop(index) for index in range(count)]
 
     # --------------------------------------------------------------------------------------------- the network
 
     def architecture(self) -> dict[str, Any]:
-        shared = {"network": "segmentation", "backbone": self.task.backbone, "in_channels": 2}
-        if self.task.backbone == "small":
+        shared = {"network": "segmentation", "backbone": self.task.backbone, "in_channels": self.task.in_channels}
+        if self.is_small:
             return {**shared, "widths": list(self.task.widths), "depths": list(self.task.depths)}
         return {**shared, "dropout": self.task.dropout}
 
@@ -214,13 +222,13 @@ class SegmentationTrainable:
         from cryopick.networks.segmentation import build_segmentation
 
         network = build_segmentation(self.architecture())
-        if self.task.backbone == "small" and self.task.start == "general":
+        if self.is_small and self.task.start == "general":
             load_trunk(network)
         return network.to(memory_format=torch.channels_last)
 
     def parameter_groups(self, network: nn.Module) -> list[dict[str, Any]]:
         """A trained trunk learns more slowly than new heads."""
-        if self.task.backbone != "small" or self.task.start == "random":
+        if not self.is_small or self.task.start == "random":
             return [{"params": list(network.parameters())}]
         trunk: Any = network.trunk
         inside = {id(parameter) for parameter in trunk.parameters()}
@@ -230,11 +238,10 @@ class SegmentationTrainable:
     # ------------------------------------------------------------------------------------------------ examples
 
     def make_batch(self, index: int, rng: np.random.Generator) -> dict[str, Tensor]:
-        """Examples `index * batch_size` onwards."""
+        """Of simulated crops the small backbone learns from two quarters each."""
         import torch
 
-        first, count = index * self.task.batch_size, self.task.batch_size
-        examples = [self._example(first + i, rng) for i in range(count)]
+        examples = list(self._examples(index, rng))
         arrays = {
             name: torch.from_numpy(np.stack([getattr(one, name) for one in examples]))
             for name in ("planes", "guide", "target", "weight")
@@ -246,10 +253,19 @@ class SegmentationTrainable:
             "crf_crops": torch.tensor(crf_crops),
         }
 
-    def _example(self, position: int, rng: np.random.Generator) -> Example:
-        if self.train is None:
-            return crop_example(self.source.crop(position), stride_px=self.stride_px)
-        return self.sampler.example(position, rng)
+    def _examples(self, index: int, rng: np.random.Generator) -> Iterator[Example]:
+        learns_quarters = self.train is None and self.is_small
+        count = self.task.crops_per_batch if learns_quarters else self.task.batch_size
+        for position in range(index * count, (index + 1) * count):
+            if self.train is not None:
+                yield self.sampler.example(position, rng)
+                continue
+            crop = self.source.crop(position)
+            whole = crop_example(crop, stride_px=self.stride_px, input_planes=self.task.in_channels)
+            if learns_quarters:
+                yield from (whole.quarter(number) for number in some_quarters(rng))
+            else:
+                yield whole
 
     def loss(self, network: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Mean over the heads; later also of what the CRFs make of the first crops, through which all is trained."""
@@ -288,9 +304,15 @@ class SegmentationTrainable:
     def judged(self) -> list[Judged]:
         """Simulated crops, or whole held-out micrographs."""
         if self.validation is None:
-            crops = self._held_out(self.task.validation_crops, seed=self.task.simulation_seed + 1000)
-            return [judged_crop(crop, stride_px=self.stride_px) for crop in crops]
-        return list(judged_dataset(self.validation, crop_px=self.task.crop_px, stride_px=self.stride_px))
+            if self.is_small:
+                return self._judged_crops(self.task.crops_to_judge())
+            seed = self.task.simulation_seed + 1000
+            return self._judged_crops(self._large_held_out(self.task.validation_crops, seed=seed))
+        return list(judged_dataset(self.validation, self.task, stride_px=self.stride_px))
+
+    def _judged_crops(self, crops: Sequence[Crop]) -> list[Judged]:
+        planes = self.task.in_channels
+        return [judged_crop(crop, stride_px=self.stride_px, input_planes=planes) for crop in crops]
 
     def validate(self, network: nn.Module) -> dict[str, float]:
         """Average precision at a quarter of a diameter, and pixel scores, of every head; `score` is their mean."""
@@ -313,18 +335,24 @@ class SegmentationTrainable:
 
     def card_entries(self, network: nn.Module) -> dict[str, Any]:
         if self.validation is None:
-            crops = self._held_out(self.task.calibration_crops, seed=self.task.simulation_seed + 2000)
-            examples = [judged_crop(crop, stride_px=self.stride_px) for crop in crops]
+            if self.is_small:
+                examples = self._judged_crops(self.task.crops_to_calibrate())
+            else:
+                seed = self.task.simulation_seed + 2000
+                examples = self._judged_crops(self._large_held_out(self.task.calibration_crops, seed=seed))
             data: dict[str, Any] = {"kind": "simulation", "seed": self.task.simulation_seed}
         else:
             examples = self.judged
             data = {"validation": self.validation.card_entry()}
             if self.train is not None:
                 data["train"] = self.train.card_entry()
-        if self.task.start == "general" and self.task.backbone == "small":
+        if self.task.start == "general" and self.is_small:
             data["start"] = "trunk of the shipped `general` weights, trained on simulation"
         return {
-            "preprocessing": {"particle_px": working_particle_px(self.stride_px), "planes": "detail, background"},
+            "preprocessing": {
+                "particle_px": working_particle_px(self.stride_px),
+                "planes": ", ".join(PLANES[: self.task.in_channels]),
+            },
             "postprocessing": {"calibrations": calibrated_on(network, examples)},
             "data": data,
         }
@@ -377,9 +405,9 @@ class Judged:
     is_complete: bool = True
 
 
-def judged_crop(crop: Crop, *, stride_px: int) -> Judged:
+def judged_crop(crop: Crop, *, stride_px: int, input_planes: int = 2) -> Judged:
     """A simulated crop with its truth."""
-    example = crop_example(crop, stride_px=stride_px)
+    example = crop_example(crop, stride_px=stride_px, input_planes=input_planes)
     nominal_px = working_particle_px(stride_px)
     diameter_px = float(np.median(crop.diameter_px)) if len(crop.diameter_px) else nominal_px
     return _judged(example, crop.xy_px, 0.25 * diameter_px, stride_px)
@@ -391,18 +419,18 @@ def _judged(example: Example, xy_px: NDArray[np.float64], tolerance_px: float, s
     return Judged(example.planes, is_particle, is_counted, xy_px, tolerance_px, stride_px, example.is_complete)
 
 
-def judged_dataset(dataset: Dataset, *, crop_px: int, stride_px: int) -> Iterator[Judged]:
+def judged_dataset(dataset: Dataset, task: SegmentationTask, *, stride_px: int) -> Iterator[Judged]:
     """Whole micrographs, cut to whole cells."""
     from cryopick.training.segmentation_targets import shares
 
-    sampler = MapSampler(dataset, crop_px=crop_px, stride_px=stride_px)
+    sampler = MapSampler(dataset, crop_px=task.quarter_px, stride_px=stride_px)
     particle_px = working_particle_px(stride_px)
     for index in range(len(sampler.items)):
         whole = sampler.map(index)
         height, width = (side // stride_px * stride_px for side in whole.image.shape)
         target = shares(whole.classes[:height, :width], stride_px=stride_px)
         out = shares(whole.is_out[:height, :width].astype(np.uint8), stride_px=stride_px)[1]
-        planes = network_planes(whole.image[:height, :width], particle_px=particle_px)
+        planes = network_planes(whole.image[:height, :width], particle_px=particle_px, count=task.in_channels)
         is_complete = sampler.items[index].is_complete
         example = Example(planes, np.zeros((1, 1, 1), np.float32), target, 1 - out, is_complete)
         yield _judged(example, whole.xy_px, 0.25 * particle_px, stride_px)

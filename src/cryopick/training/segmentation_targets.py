@@ -25,6 +25,7 @@ from cryopick.processing.targets import density_instances, disc_mask
 from cryopick.simulation.crops import Crop
 from cryopick.training.augment import LabelledCrop, dihedral, jitter_intensity
 from cryopick.training.datasets import Dataset, LabelledMicrograph
+from cryopick.training.quarters import quarters
 from cryopick.training.sampling import epoch_index
 
 PICKED_RATIO = (0.6, 1.65)
@@ -42,7 +43,7 @@ class Example:
 
     Parameters
     ----------
-    planes : (2, h, w), see `network_planes`
+    planes : (input_planes, h, w), see `network_planes`
     guide : (1, h / stride, w / stride), see `intensity_guide`
     target : (5, h / stride, w / stride) share of each class
     weight : (h / stride, w / stride), 0 where a cell is left out of the loss
@@ -54,6 +55,12 @@ class Example:
     target: NDArray[np.float32]
     weight: NDArray[np.float32]
     is_complete: bool = True
+
+    def quarter(self, number: int) -> Example:
+        """A quarter of it, numbered as those of `quarters`; planes and guide are made of the whole."""
+        arrays = [self.planes, self.guide, self.target, self.weight[None]]
+        planes, guide, target, weight = next(quarters(arrays, [number]))
+        return Example(planes, guide, target, weight[0], self.is_complete)
 
 
 def painted(
@@ -80,7 +87,7 @@ def shares(classes: NDArray[np.uint8], *, stride_px: int) -> NDArray[np.float32]
     return np.stack([(blocks == number).mean(axis=(1, 3)) for number in range(CLASS_COUNT)]).astype(np.float32)
 
 
-def crop_example(crop: Crop, *, stride_px: int) -> Example:
+def crop_example(crop: Crop, *, stride_px: int, input_planes: int = 2) -> Example:
     """A simulated crop. Silhouettes that are not to be picked, hardly visible or of undecided size are left out."""
     nominal_px = working_particle_px(stride_px)
     ratio = crop.diameter_px / nominal_px
@@ -99,7 +106,7 @@ def crop_example(crop: Crop, *, stride_px: int) -> Example:
     classes = painted(kind == 1, crop.xy_px[chosen], crop.diameter_px[chosen].astype(np.float64))
     classes[crop.junk & (classes == BACKGROUND)] = JUNK
     is_out = (kind == 2) & (classes == BACKGROUND)
-    return _example(crop.image, classes, is_out, stride_px=stride_px)
+    return _example(crop.image, classes, is_out, stride_px=stride_px, input_planes=input_planes)
 
 
 def _example(
@@ -108,10 +115,11 @@ def _example(
     is_out: NDArray[np.bool_],
     *,
     stride_px: int,
+    input_planes: int,
     is_complete: bool = True,
 ) -> Example:
     height, width = (side // stride_px for side in classes.shape)
-    planes = network_planes(image, particle_px=working_particle_px(stride_px))
+    planes = network_planes(image, particle_px=working_particle_px(stride_px), count=input_planes)
     out = is_out.reshape(height, stride_px, width, stride_px).mean(axis=(1, 3))
     return Example(
         planes=planes,
@@ -186,9 +194,9 @@ def working_map(item: LabelledMicrograph, *, stride_px: int) -> WorkingMap:
 class MapSampler:
     """Augmented examples from a data set; which one comes at which position depends on the position and `rng`."""
 
-    def __init__(self, dataset: Dataset, *, crop_px: int, stride_px: int, seed: int = 0) -> None:
+    def __init__(self, dataset: Dataset, *, crop_px: int, stride_px: int, input_planes: int = 2, seed: int = 0) -> None:
         self.items = dataset.labelled().items
-        self.crop_px, self.stride_px, self.seed = crop_px, stride_px, seed
+        self.crop_px, self.stride_px, self.input_planes, self.seed = crop_px, stride_px, input_planes, seed
         self._cache: OrderedDict[int, WorkingMap] = OrderedDict()
 
     def __getstate__(self) -> dict[str, object]:
@@ -214,7 +222,14 @@ class MapSampler:
         ]
         image = jitter_intensity(turned[0], rng).image
         classes, is_out = turned[1].image.astype(np.uint8), turned[2].image > 0
-        return _example(image, classes, is_out, stride_px=self.stride_px, is_complete=is_complete)
+        return _example(
+            image,
+            classes,
+            is_out,
+            stride_px=self.stride_px,
+            input_planes=self.input_planes,
+            is_complete=is_complete,
+        )
 
     def map(self, index: int) -> WorkingMap:
         """Micrograph `index` with its segmentation map, at working scale."""

@@ -1,0 +1,92 @@
+"""Learning from quarters of wide simulated crops.
+
+What a network sees of a quarter is made of the whole crop, so that a quarter deep in carbon looks dark.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryopick.errors import SettingsError
+from cryopick.simulation.crops import Crop
+from cryopick.training.simulated_crops import SimulatedCrops
+
+QUARTERS_PER_CROP = 2
+"""Of the four that a crop has."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuarterTask:
+    """Settings of a task that learns from them; the same ones give the same crops, which are then made only once."""
+
+    batch_size: Annotated[int, "quarters of crops per batch, an even number"] = 16
+    crop_px: Annotated[int, "side of a crop, working pixels; two of its quarters are learnt from at a time"] = 448
+    far_scale_share: Annotated[float, "share of crops whose particles have any size from 0.35 to 3.5 of nominal"] = 0.15
+    micrograph_share: Annotated[float, "share of crops that are whole simulated micrographs, resampled"] = 0.65
+    simulation_seed: Annotated[int, "seed of the simulated crops"] = 1
+    distinct_crops: Annotated[int, "crops before they repeat, turned; kept on disk. 0: never repeated or kept"] = 16_384
+    validation_crops: Annotated[int, "simulated crops that judge the network; other seed"] = 48
+    calibration_crops: Annotated[int, "simulated crops that the probabilities are calibrated on; a third seed"] = 128
+
+    def __post_init__(self) -> None:
+        if self.crop_px % 32:
+            raise SettingsError(f"[task] crop_px is {self.crop_px}, expected a multiple of 32")
+        if self.batch_size % QUARTERS_PER_CROP:
+            raise SettingsError(f"[task] batch_size is {self.batch_size}, expected an even number")
+
+    @property
+    def quarter_px(self) -> int:
+        """Side of what the network learns from at a time, working pixels."""
+        return self.crop_px // 2
+
+    @property
+    def crops_per_batch(self) -> int:
+        return self.batch_size // QUARTERS_PER_CROP
+
+    def training_crops(self) -> SimulatedCrops:
+        """The crops that teach, in their order."""
+        return self._crops(self.simulation_seed, far_scale_share=self.far_scale_share, count=self.distinct_crops)
+
+    def crops_to_judge(self) -> list[Crop]:
+        """What the network is validated on, particles near the nominal size."""
+        return self._held_out(self.validation_crops, seed=self.simulation_seed + 1000)
+
+    def crops_to_calibrate(self) -> list[Crop]:
+        """What probabilities are calibrated on, used for nothing else."""
+        return self._held_out(self.calibration_crops, seed=self.simulation_seed + 2000)
+
+    def _held_out(self, count: int, *, seed: int) -> list[Crop]:
+        source = self._crops(seed, far_scale_share=0.0, count=0)
+        return [source.crop(index) for index in range(count)]
+
+    def _crops(self, seed: int, *, far_scale_share: float, count: int) -> SimulatedCrops:
+        return SimulatedCrops(self.crop_px, far_scale_share, seed, count=count, micrograph_share=self.micrograph_share)
+
+
+def some_quarters(rng: np.random.Generator) -> list[int]:
+    """Numbers of the quarters that are learnt from, of one crop."""
+    return [int(number) for number in rng.permutation(4)[:QUARTERS_PER_CROP]]
+
+
+def quarters(arrays: Sequence[NDArray[np.float32]], numbers: Sequence[int]) -> Iterator[list[NDArray[np.float32]]]:
+    """Quarters of arrays (c, 2 h, 2 w) of any sizes: number 0 is at the top left, 1 at the top right, and so on."""
+    for number in numbers:
+        row, column = divmod(number, 2)
+        halves = [(array.shape[1] // 2, array.shape[2] // 2) for array in arrays]
+        yield [
+            array[:, row * height : (row + 1) * height, column * width : (column + 1) * width]
+            for array, (height, width) in zip(arrays, halves, strict=True)
+        ]
+
+
+def inside_quarter(rows: NDArray[np.float64], number: int, side_px: int) -> NDArray[np.float64]:
+    """The rows (x, y, …) whose centre lies in a quarter of that side, numbered as those of `quarters`, seen from it."""
+    row, column = divmod(number, 2)
+    xy_px = rows[:, :2] - np.array([column, row]) * side_px
+    is_inside = ((xy_px >= -0.5) & (xy_px < side_px - 0.5)).all(axis=1)
+    return np.asarray(np.column_stack([xy_px, rows[:, 2:]])[is_inside], np.float64)
