@@ -91,7 +91,7 @@ class CryoTransformerPicker(ChoosesByExpectedF1):
         float | None, "share of the area that likely particles cover, 0 to 1; measured by the run"
     ] = None
     is_empty: Annotated[
-        bool, "whether `general` would keep nothing at the measured size on a few micrographs; measured by the run"
+        bool, "whether `general` would keep nothing at that size on a few micrographs; measured by the run"
     ] = False
     measured: Annotated[str, "what the measurement of the diameter found; filled in by the run"] = ""
 

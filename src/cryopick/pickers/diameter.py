@@ -157,21 +157,20 @@ def find_sizes(
 def settings_for_run(model: HeatmapModel, micrographs: Sequence[Micrograph], given: Length | None) -> dict[str, Any]:
     """What a picker that goes by `general`'s measurements replaces in itself before a run.
 
-    `diameter`, `working_diameter`, `filled_share`, `is_empty` and `measured`; the last alone where no size is found. A
-    run whose diameter is given is never taken for empty.
+    `diameter`, `working_diameter`, `filled_share`, `is_empty` and `measured`; the last alone where no size is found.
     """
     diameter, working, measured = find_sizes(model, micrographs, given)
     if diameter is None or working is None:
         return {"measured": measured}
     pieces = look_at_pieces(model, micrographs, working)
     filled = filled_share(pieces)
-    is_empty = given is None and looks_empty(pieces, filled=filled, calibrated_share=model.calibration.share)
+    is_empty = looks_empty(pieces, filled=filled, calibrated_share=model.calibration.share)
     return {
         "diameter": diameter,
         "working_diameter": working,
         "filled_share": filled,
         "is_empty": is_empty,
-        "measured": empty_run(diameter) if is_empty else measured,
+        "measured": empty_run(diameter) if is_empty and given is None else measured,
     }
 
 
@@ -240,7 +239,7 @@ def looks_empty(pieces: Sequence[Piece], *, filled: float, calibrated_share: flo
         return False
     scores = np.concatenate([piece.scores for piece in pieces])
     probability = adapted_to_emptier_run(scores, share=calibrated_share)
-    return bool(probability.max(initial=0.0) < ChoosesByExpectedF1.minimum_threshold)
+    return bool(probability.max(initial=0.0) < ChoosesByExpectedF1.minimum_where_unfilled)
 
 
 def middle_pieces(

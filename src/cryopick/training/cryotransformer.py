@@ -28,6 +28,7 @@ PRESETS: Mapping[str, Preset] = {
             validate_every=640,
             checkpoint_every=200,
             precision="bf16-mixed",
+            stored_as="float16",
         ),
         about="the shipped network, from the general picker's trunk: half an hour on 2 CPU cores with bfloat16 units",
     ),

@@ -113,6 +113,7 @@ PRESETS: Mapping[str, Preset] = {
             validate_every=640,
             checkpoint_every=150,
             precision="bf16-mixed",
+            stored_as="float16",
         ),
         about="the shipped network: about 15 minutes on 2 CPU cores with bfloat16 arithmetic, from `general`",
     ),
