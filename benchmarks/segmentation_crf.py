@@ -323,7 +323,7 @@ WITHHELD_SHARE = 0.2
 STEPS = {"complete": 240, "sparse": 160}
 TRAINING = {"learning_rate": 2e-3, "warmup_steps": 15, "ema_decay": 0.98, "gradient_clip": 2.0}
 TRAINING |= {"precision": "bf16-mixed", "workers": 1}
-TASK = {"batch_size": 8, "crop_px": 160}
+TASK = {"batch_size": 8, "crop_px": 320}
 
 
 def prepare(folder: Path) -> dict[str, Any]:

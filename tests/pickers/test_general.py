@@ -99,6 +99,18 @@ def test_a_run_with_few_particles_is_believed_where_they_fill_enough_of_it():
     assert GeneralPicker(filled_share=0.01).run_probabilities(scores).sum() < 0.5 * scores.sum()
 
 
+def test_where_a_run_may_be_empty_a_pick_must_be_likelier_right_than_wrong(monkeypatch):
+    scores = np.concatenate([np.linspace(0.02, 0.3, 200), np.linspace(0.6, 0.99, 60)]).astype(np.float32)
+    picker = GeneralPicker(filled_share=0.01)
+
+    def kept():
+        return picker.run_probabilities(scores)[scores >= picker.choose_threshold(scores)]
+
+    assert kept().min() >= 0.5
+    monkeypatch.setattr(GeneralPicker, "minimum_where_unfilled", GeneralPicker.minimum_threshold)
+    assert kept().min() < 0.5  # the cut with the highest expected F1 lies lower here
+
+
 def test_picks_do_not_depend_on_the_tiling(rings, monkeypatch):
     one, simulated = rings
     size = one.protein.diameter_angstrom

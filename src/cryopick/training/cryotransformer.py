@@ -30,7 +30,7 @@ PRESETS: Mapping[str, Preset] = {
             precision="bf16-mixed",
             stored_as="float16",
         ),
-        about="the shipped network, from the general picker's trunk: half an hour on 2 CPU cores with bfloat16 units",
+        about="the shipped network, from the general picker's trunk: 20 minutes on 2 CPU cores with bfloat16 units",
     ),
     "paper": Preset(
         task=DetrTask(),

@@ -115,7 +115,7 @@ PRESETS: Mapping[str, Preset] = {
             precision="bf16-mixed",
             stored_as="float16",
         ),
-        about="the shipped network: about 15 minutes on 2 CPU cores with bfloat16 arithmetic, from `general`",
+        about="the shipped network: 12 minutes on 2 CPU cores with bfloat16 units, crops not counted, from `general`",
     ),
     "paper": _published("FCN", SegmentationTask(backbone="fcn-resnet101", batch_size=7, crop_px=512, crf_crops=2)),
     "paper-deeplabv3": _published(
