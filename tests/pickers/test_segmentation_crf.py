@@ -265,7 +265,7 @@ def test_particles_of_very_high_contrast_are_found_with_noise_that_the_picker_ad
     one = recipe_micrograph(0.1)  # as published
     assert np.median(one.snr) > 60
     untouched = SegmentationCrfPicker(diameter=RECIPE_DIAMETER, added_noise=0.0, views=1).pick(one.micrograph)
-    assert (untouched.score >= 0.4).sum() < 0.3 * len(one.xy_px)
+    assert (untouched.score >= 0.4).sum() < 0.6 * len(one.xy_px)
     picker = SegmentationCrfPicker(diameter=RECIPE_DIAMETER, views=1).prepare([one.micrograph])
     assert picker.added_noise > 0
     picks = picker.pick(one.micrograph)

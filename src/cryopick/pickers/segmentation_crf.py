@@ -52,8 +52,10 @@ CENTRING_SCORE = 0.4
 """Candidates that are likelier to be particles make the average to which all are aligned."""
 TRIED_NOISE = (4.0, 16.0)
 """Standard deviations of the noise that may be added, in those of the micrograph's own."""
-NOISE_GAIN, FEWEST_PROBED = 2.0, 3
-"""It is added where so many times as many picks are kept, and no fewer than these."""
+NOISE_GAIN, LEAST_WORTH = 2.0, 3.0
+"""It is added where the picks are then worth so many times as much, and no less than so many right ones."""
+NEARLY = 0.9
+"""Less noise is taken where the picks are worth this share of the most: their scores are expectations."""
 PROBED_MICROGRAPHS, PROBED_DIAMETERS = 3, 20.0
 """Tried on the middle of a few micrographs, so many diameters wide."""
 
@@ -158,17 +160,21 @@ class SegmentationCrfPicker(ChoosesByExpectedF1):
         return replace(self, diameter=diameter, measured=measured)
 
     def _fitting_noise(self, probes: Sequence[Micrograph]) -> float:
-        """The noise with which most picks would be kept, if they are many more than without.
+        """The least noise with which the picks that would be kept are worth most, if that is far more than without.
 
-        Training shows particles up to some signal-to-noise ratio; far beyond it the network takes them for dirt.
+        Training shows particles up to some signal-to-noise ratio; far beyond it the network takes them for dirt. Picks
+        are worth the right ones among them less the wrong ones, as their probabilities say: too much noise gives many
+        unlikely ones.
         """
-        kept = {}
+        worth = {}
         for noise in (0.0, *TRIED_NOISE):
             scores = np.concatenate(replace(self, added_noise=noise)._quick_scores(probes))
-            kept[noise] = int((scores >= np.float32(self.choose_threshold(scores))).sum())
-        best = max(kept, key=lambda noise: kept[noise])
-        is_needed = kept[best] >= max(NOISE_GAIN * kept[0.0], FEWEST_PROBED)
-        return best if is_needed else 0.0
+            kept = scores[scores >= np.float32(self.choose_threshold(scores))]
+            worth[noise] = float((2 * kept - 1).sum())
+        best = max(worth.values())
+        if best < max(NOISE_GAIN * worth[0.0], LEAST_WORTH):
+            return 0.0
+        return next(noise for noise in TRIED_NOISE if worth[noise] >= NEARLY * best)
 
     def _quick_scores(self, probes: Sequence[Micrograph]) -> list[NDArray[np.float32]]:
         """Of each micrograph's candidates, after selection, with one view and no CRF."""
