@@ -261,11 +261,16 @@ def recipe_micrograph(variance_snr, *, particles=12):
 RECIPE_DIAMETER = Length(191.0, 191.0, "A")
 
 
-def test_particles_of_very_high_contrast_are_found_with_noise_that_the_picker_adds(shipped):
-    one = recipe_micrograph(0.1)  # as published
-    assert np.median(one.snr) > 60
+def test_particles_of_very_high_contrast_are_taken_for_dirt_where_no_noise_is_added(shipped):
+    one = recipe_micrograph(0.2)  # twice as published, of which half are found without
     untouched = SegmentationCrfPicker(diameter=RECIPE_DIAMETER, added_noise=0.0, views=1).pick(one.micrograph)
-    assert (untouched.score >= 0.4).sum() < 0.6 * len(one.xy_px)
+    assert (untouched.score >= 0.4).sum() < 0.3 * len(one.xy_px)
+
+
+@pytest.mark.parametrize("variance_snr", [0.1, 0.2])  # as published, and stronger
+def test_particles_of_very_high_contrast_are_found_with_noise_that_the_picker_adds(shipped, variance_snr):
+    one = recipe_micrograph(variance_snr)
+    assert np.median(one.snr) > 60
     picker = SegmentationCrfPicker(diameter=RECIPE_DIAMETER, views=1).prepare([one.micrograph])
     assert picker.added_noise > 0
     picks = picker.pick(one.micrograph)

@@ -61,14 +61,14 @@ class ChoosesByExpectedF1:
         if self.is_empty:
             return np.zeros(len(scores))
         has_few_decoys = self.decoy_share is not None and self.decoy_share < self.empty_decoy_share
-        is_filled = self.filled_share is not None and not self._is_unfilled
-        if has_few_decoys or is_filled:
+        if has_few_decoys or self._is_filled:
             return np.asarray(scores, np.float64)
         return adapted_to_emptier_run(scores, share=self.calibrated_share)
 
     @property
-    def _is_unfilled(self) -> bool:
-        return self.filled_share is not None and self.filled_share < EMPTY_FILLED_SHARE
+    def _is_filled(self) -> bool | None:
+        """Whether likely particles cover enough of the run; None where that is not measured."""
+        return None if self.filled_share is None else self.filled_share >= EMPTY_FILLED_SHARE
 
     def choose_threshold(self, scores: NDArray[np.float32], *, target_precision: float | None = None) -> float:
         """The cut with the highest F1 expected against a person's labels, or the lowest that reaches the precision."""
@@ -79,7 +79,7 @@ class ChoosesByExpectedF1:
             cut = threshold_for_precision(probability, target_precision)
         else:
             agreement = probability * chance_to_be_marked(scores, power=self.marked_power)
-            least = self.minimum_where_unfilled if self._is_unfilled else self.minimum_threshold
+            least = self.minimum_where_unfilled if self._is_filled is False else self.minimum_threshold
             is_kept = (agreement >= threshold_for_f1(agreement)) & (probability >= least)
             cut = float(probability[is_kept].min()) if is_kept.any() else 2.0
         kept = scores[probability >= cut]  # the probabilities rise with the scores

@@ -179,8 +179,7 @@ class LocalTrainable:
         }
 
     def _simulated_examples(self, index: int, rng: np.random.Generator) -> Iterator[_Example]:
-        count = self.task.crops_per_batch
-        for crop in (self.simulated.crop(index * count + i) for i in range(count)):
+        for crop in self.task.crops_of_batch(self.simulated, index):
             numbers = some_quarters(rng)
             rows = particles_of(crop)
             parts = quarters(example(crop, self.task.in_channels), numbers)

@@ -148,10 +148,9 @@ class GeneralTrainable:
         """Two quarters each of the crops `index * batch_size / 2` onwards."""
         import torch
 
-        count = self.task.crops_per_batch
         examples = [
             quarter
-            for crop in (self.source.crop(index * count + i) for i in range(count))
+            for crop in self.task.crops_of_batch(self.source, index)
             for quarter in quarters(example(crop, self.task.input_planes), some_quarters(rng))
         ]
         planes, targets = (np.stack(arrays) for arrays in zip(*examples, strict=True))

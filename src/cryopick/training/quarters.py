@@ -52,6 +52,11 @@ class QuarterTask:
         """The crops that teach, in their order."""
         return self._crops(self.simulation_seed, far_scale_share=self.far_scale_share, count=self.distinct_crops)
 
+    def crops_of_batch(self, source: SimulatedCrops, index: int) -> Iterator[Crop]:
+        """Those of `source` whose quarters are batch `index`."""
+        first = index * self.crops_per_batch
+        return (source.crop(number) for number in range(first, first + self.crops_per_batch))
+
     def crops_to_judge(self) -> list[Crop]:
         """What the network is validated on, particles near the nominal size."""
         return self._held_out(self.validation_crops, seed=self.simulation_seed + 1000)

@@ -73,12 +73,45 @@ class SegmentationTask(QuarterTask):
     calibration_crops: Annotated[int, "simulated crops that probabilities are calibrated on; a third seed"] = 96
 
     def __post_init__(self) -> None:
-        if self.backbone == "small":
+        if self.is_small:
             super().__post_init__()
         elif self.crop_px % 64:
             raise SettingsError(f"[task] crop_px is {self.crop_px}, expected a multiple of 64")
         if not 0 <= self.crf_crops <= self.batch_size:
             raise SettingsError(f"[task] crf_crops is {self.crf_crops}, expected 0 to batch_size ({self.batch_size})")
+
+    @property
+    def is_small(self) -> bool:
+        return self.backbone == "small"
+
+    @property
+    def stride_px(self) -> int:
+        """Working pixels per cell of the maps."""
+        return 2 if self.is_small else 8
+
+    @property
+    def example_px(self) -> int:
+        """Side of what the network learns from at a time, working pixels."""
+        return self.quarter_px if self.is_small else self.crop_px
+
+    def large_crops(self, seed: int) -> CropGenerator:
+        """Crops for the large backbones, whose particles have more working pixels."""
+        particle_px = working_particle_px(self.stride_px)
+        layout = LayoutRanges(spacing_diameters=(0.6, 1.3), packed_probability=0.2)
+        ranges = CropRanges(diameter_error=(0.7, 1.4), empty_probability=0.1, junk_only_probability=0.15)
+        return CropGenerator(
+            Recipe(layout=layout),
+            seed,
+            crop_px=self.crop_px,
+            particle_px_range=(particle_px, particle_px),
+            ranges=ranges,
+        )
+
+    def _held_out(self, count: int, *, seed: int) -> list[Crop]:
+        if self.is_small:
+            return super()._held_out(count, seed=seed)
+        source = self.large_crops(seed)
+        return [source.crop(index) for index in range(count)]
 
 
 def _published(head: str, task: SegmentationTask) -> Preset:
@@ -163,35 +196,19 @@ class SegmentationTrainable:
     picker: str = field(default="segmentation-crf", init=False)
 
     @property
-    def is_small(self) -> bool:
-        return self.task.backbone == "small"
-
-    @property
     def stride_px(self) -> int:
         """Working pixels per cell of the maps."""
-        return 2 if self.is_small else 8
+        return self.task.stride_px
 
     @cached_property
     def source(self) -> SimulatedCrops | CropGenerator:
         """Simulated crops with particles of the backbone's working size."""
-        return self.task.training_crops() if self.is_small else self._large_crops(self.task.simulation_seed)
+        return self.task.training_crops() if self.task.is_small else self.task.large_crops(self.task.simulation_seed)
 
     def prepare(self, batches: int, tell: Callable[[int, int], None]) -> None:
         """Makes the simulated crops, where they teach, unless they are on disk or are not to be kept there."""
         if self.train is None and isinstance(self.source, SimulatedCrops):
             self.source.keep(batches * self.task.crops_per_batch, tell)
-
-    def _large_crops(self, seed: int) -> CropGenerator:
-        particle_px = working_particle_px(self.stride_px)
-        layout = LayoutRanges(spacing_diameters=(0.6, 1.3), packed_probability=0.2)
-        ranges = CropRanges(diameter_error=(0.7, 1.4), empty_probability=0.1, junk_only_probability=0.15)
-        return CropGenerator(
-            Recipe(layout=layout),
-            seed,
-            crop_px=self.task.crop_px,
-            particle_px_range=(particle_px, particle_px),
-            ranges=ranges,
-        )
 
     @cached_property
     def sampler(self) -> MapSampler:
@@ -200,20 +217,16 @@ class SegmentationTrainable:
             raise ValueError("trained on simulation, there is no data set to sample")
         return MapSampler(
             self.train,
-            crop_px=self.task.quarter_px if self.is_small else self.task.crop_px,
+            crop_px=self.task.example_px,
             stride_px=self.stride_px,
             input_planes=self.task.in_channels,
         )
-
-    def _large_held_out(self, count: int, *, seed: int) -> list[Crop]:
-        source = self._large_crops(seed)
-        return [source.crop(index) for index in range(count)]
 
     # --------------------------------------------------------------------------------------------- the network
 
     def architecture(self) -> dict[str, Any]:
         shared = {"network": "segmentation", "backbone": self.task.backbone, "in_channels": self.task.in_channels}
-        if self.is_small:
+        if self.task.is_small:
             return {**shared, "widths": list(self.task.widths), "depths": list(self.task.depths)}
         return {**shared, "dropout": self.task.dropout}
 
@@ -223,13 +236,13 @@ class SegmentationTrainable:
         from cryopick.networks.segmentation import build_segmentation
 
         network = build_segmentation(self.architecture())
-        if self.is_small and self.task.start == "general":
+        if self.task.is_small and self.task.start == "general":
             load_trunk(network)
         return network.to(memory_format=torch.channels_last)
 
     def parameter_groups(self, network: nn.Module) -> list[dict[str, Any]]:
         """A trained trunk learns more slowly than new heads."""
-        if not self.is_small or self.task.start == "random":
+        if not self.task.is_small or self.task.start == "random":
             return [{"params": list(network.parameters())}]
         trunk: Any = network.trunk
         inside = {id(parameter) for parameter in trunk.parameters()}
@@ -255,18 +268,18 @@ class SegmentationTrainable:
         }
 
     def _examples(self, index: int, rng: np.random.Generator) -> Iterator[Example]:
-        learns_quarters = self.train is None and self.is_small
-        count = self.task.crops_per_batch if learns_quarters else self.task.batch_size
-        for position in range(index * count, (index + 1) * count):
-            if self.train is not None:
-                yield self.sampler.example(position, rng)
-                continue
-            crop = self.source.crop(position)
-            whole = crop_example(crop, stride_px=self.stride_px, input_planes=self.task.in_channels)
-            if learns_quarters:
+        positions = range(index * self.task.batch_size, (index + 1) * self.task.batch_size)
+        if self.train is not None:
+            yield from (self.sampler.example(position, rng) for position in positions)
+        elif isinstance(self.source, SimulatedCrops):
+            for crop in self.task.crops_of_batch(self.source, index):
+                whole = self._example(crop)
                 yield from (whole.quarter(number) for number in some_quarters(rng))
-            else:
-                yield whole
+        else:
+            yield from (self._example(self.source.crop(position)) for position in positions)
+
+    def _example(self, crop: Crop) -> Example:
+        return crop_example(crop, stride_px=self.stride_px, input_planes=self.task.in_channels)
 
     def loss(self, network: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Mean over the heads; later also of what the CRFs make of the first crops, through which all is trained."""
@@ -305,10 +318,7 @@ class SegmentationTrainable:
     def judged(self) -> list[Judged]:
         """Simulated crops, or whole held-out micrographs."""
         if self.validation is None:
-            if self.is_small:
-                return self._judged_crops(self.task.crops_to_judge())
-            seed = self.task.simulation_seed + 1000
-            return self._judged_crops(self._large_held_out(self.task.validation_crops, seed=seed))
+            return self._judged_crops(self.task.crops_to_judge())
         return list(judged_dataset(self.validation, self.task, stride_px=self.stride_px))
 
     def _judged_crops(self, crops: Sequence[Crop]) -> list[Judged]:
@@ -336,18 +346,14 @@ class SegmentationTrainable:
 
     def card_entries(self, network: nn.Module) -> dict[str, Any]:
         if self.validation is None:
-            if self.is_small:
-                examples = self._judged_crops(self.task.crops_to_calibrate())
-            else:
-                seed = self.task.simulation_seed + 2000
-                examples = self._judged_crops(self._large_held_out(self.task.calibration_crops, seed=seed))
+            examples = self._judged_crops(self.task.crops_to_calibrate())
             data: dict[str, Any] = {"kind": "simulation", "seed": self.task.simulation_seed}
         else:
             examples = self.judged
             data = {"validation": self.validation.card_entry()}
             if self.train is not None:
                 data["train"] = self.train.card_entry()
-        if self.task.start == "general" and self.is_small:
+        if self.task.start == "general" and self.task.is_small:
             data["start"] = "trunk of the shipped `general` weights, trained on simulation"
         return {
             "preprocessing": {
@@ -424,7 +430,7 @@ def judged_dataset(dataset: Dataset, task: SegmentationTask, *, stride_px: int) 
     """Whole micrographs, cut to whole cells."""
     from cryopick.training.segmentation_targets import shares
 
-    sampler = MapSampler(dataset, crop_px=task.quarter_px, stride_px=stride_px)
+    sampler = MapSampler(dataset, crop_px=task.example_px, stride_px=stride_px)
     particle_px = working_particle_px(stride_px)
     for index in range(len(sampler.items)):
         whole = sampler.map(index)
