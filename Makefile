@@ -38,9 +38,8 @@ weights:
 	cp runs/general/weights.safetensors src/cryopick/weights/general.safetensors
 	cp runs/general/weights.json src/cryopick/weights/general.json
 	$(BIN)/cryopick train cryosegnet --preset small -o runs/cryosegnet --resume
-	$(BIN)/cryopick train cryosegnet --preset refine --start runs/cryosegnet -o runs/cryosegnet-refine --resume
-	cp runs/cryosegnet-refine/weights.safetensors src/cryopick/weights/cryosegnet.safetensors
-	cp runs/cryosegnet-refine/weights.json src/cryopick/weights/cryosegnet.json
+	cp runs/cryosegnet/weights.safetensors src/cryopick/weights/cryosegnet.safetensors
+	cp runs/cryosegnet/weights.json src/cryopick/weights/cryosegnet.json
 	$(BIN)/cryopick train cryosegnet --preset sam -o runs/cryosegnet-sam --resume
 	cp runs/cryosegnet-sam/weights.safetensors src/cryopick/weights/cryosegnet_sam.safetensors
 	cp runs/cryosegnet-sam/weights.json src/cryopick/weights/cryosegnet_sam.json

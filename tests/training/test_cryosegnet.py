@@ -14,13 +14,29 @@ from cryopick.errors import SettingsError  # noqa: E402
 from cryopick.geometry.units import parse_length  # noqa: E402
 from cryopick.io.checkpoint import load_checkpoint, read_card  # noqa: E402
 from cryopick.io.images import write_micrograph  # noqa: E402
-from cryopick.pickers.cryosegnet_map import View  # noqa: E402
+from cryopick.pickers.cryosegnet_map import PARTICLE_PX, View  # noqa: E402
 from cryopick.processing.ctf import CtfParameters  # noqa: E402
+from cryopick.processing.scale import network_planes, resample  # noqa: E402
+from cryopick.processing.targets import disc_mask  # noqa: E402
 from cryopick.simulation.crops import Crop  # noqa: E402
 from cryopick.training.augment import LabelledCrop  # noqa: E402
-from cryopick.training.cryosegnet import DISC_SHARE, crop_targets, make_trainable, map_loss  # noqa: E402
+from cryopick.training.cryosegnet import (  # noqa: E402
+    DISC_SHARE,
+    SimulatedUNetTrainable,
+    crop_targets,
+    make_trainable,
+    map_loss,
+)
 from cryopick.training.cryosegnet_data import PublishedUNetTrainable, labelled_targets, published_loss  # noqa: E402
-from cryopick.training.cryosegnet_sam import ASKS_NOTHING, ASKS_UNKNOWN, example, mask_loss  # noqa: E402
+from cryopick.training.cryosegnet_sam import (  # noqa: E402
+    ASKS_NOTHING,
+    ASKS_UNKNOWN,
+    MAPPED_PARTICLE_PX,
+    MappedCrop,
+    example,
+    mapped,
+    mask_loss,
+)
 from cryopick.training.cryosegnet_tasks import PRESETS, SamTask, UNetTask  # noqa: E402
 from cryopick.training.datasets import open_dataset  # noqa: E402
 from cryopick.types import Micrograph  # noqa: E402
@@ -64,6 +80,23 @@ def test_junk_is_mapped_as_it_is():
     junk = np.zeros((SIDE_PX, SIDE_PX), bool)
     junk[:, :3] = True
     assert crop_targets(crop_with([], [], junk=junk))[1].sum() == 3 * SIDE_PX
+
+
+def test_a_batch_is_two_quarters_of_each_crop_whose_planes_are_made_of_the_whole():
+    trainable = SimulatedUNetTrainable(UNetTask(widths=(8, 12), batch_size=4, crop_px=128, distinct_crops=0))
+    batch = trainable.make_batch(1, np.random.default_rng(0))
+    crops = [trainable.source.crop(index) for index in (2, 3)]
+    wholes = [(network_planes(one.image, particle_px=20.0, count=3), crop_targets(one)) for one in crops]
+    for number in range(4):
+        places = [np.s_[:, row : row + 64, column : column + 64] for row in (0, 64) for column in (0, 64)]
+        fits = [
+            all(
+                np.array_equal(batch[name][number], whole[place])
+                for name, whole in zip(("planes", "targets"), wholes[number // 2], strict=True)
+            )
+            for place in places
+        ]
+        assert sum(fits) == 1
 
 
 def test_the_published_loss_is_half_of_cross_entropy_plus_dice_over_the_batch():
@@ -125,20 +158,23 @@ def test_what_cannot_be_trained_is_told():
         make_trainable(PRESETS["paper"].task, train=None, validation=None)
     with pytest.raises(SettingsError, match="leave --data out"):
         make_trainable(SamTask(), train=object(), validation=None)
-    with pytest.raises(SettingsError, match="multiple of 32"):
-        UNetTask(crop_px=100)
+    with pytest.raises(SettingsError, match="multiple of 64"):
+        UNetTask(crop_px=480)  # halves of it are no multiple of the network's stride
+    with pytest.raises(SettingsError, match="in_channels is 4"):
+        UNetTask(in_channels=4)
 
 
 # ----------------------------------------------------------------------------------------------------- Segment Anything
 
 
 def test_prompts_ask_for_the_particle_they_lie_on_and_for_nothing_elsewhere():
-    crop = crop_with([(40, 40), (60, 44), (100, 90), (30, 100)], [20, 20, 20, 10])
-    disc, _, _ = crop_targets(crop)
+    xy_px, diameter_px = [(40, 40), (62, 44), (100, 90), (30, 100)], [25, 25, 25, 12]
+    disc = disc_mask(np.array(xy_px), DISC_SHARE * np.array(diameter_px), shape_yx=(SIDE_PX, SIDE_PX))
+    crop = MappedCrop(0.9 * disc.astype(np.float32), np.array(xy_px, float), np.array(diameter_px, float))
     rng = np.random.default_rng(0)
     for _ in range(5):
         picture, points, masks, kinds = example(
-            0.9 * disc, crop, rng, side_px=SIDE_PX, block_px=2, prompts=12, mask_share=DISC_SHARE
+            crop, rng, side_px=SIDE_PX, block_px=2, prompts=12, mask_share=DISC_SHARE
         )
         assert picture.max() == pytest.approx(229.5, abs=0.1)
         assert {ASKS_NOTHING} < set(kinds.tolist())
@@ -155,6 +191,24 @@ def test_prompts_ask_for_the_particle_they_lie_on_and_for_nothing_elsewhere():
                     assert gap.argmin() == 3
                 else:
                     assert gap.min() > 0.5
+
+
+def test_particles_of_a_mapped_crop_lie_where_a_perfect_map_shows_them():
+    class Perfect:
+        """Shows particles as the picker would, in the pixels in which it looks."""
+
+        def mean_maps(self, pixels, *, diameter_px):
+            return resample(pixels, factor=PARTICLE_PX / diameter_px)[0][None]
+
+    crop = crop_with([(30, 40), (90, 70.5)], [20, 20])
+    discs = disc_mask(crop.xy_px, crop.diameter_px.astype(float), shape_yx=(SIDE_PX, SIDE_PX))
+    found = mapped(Perfect(), replace(crop, image=discs.astype(np.float32)))
+    np.testing.assert_allclose(found.diameter_px, MAPPED_PARTICLE_PX, rtol=0.01)
+    y, x = np.mgrid[: found.probability.shape[0], : found.probability.shape[1]]
+    for (cx, cy), diameter in zip(found.xy_px, found.diameter_px, strict=True):
+        weight = found.probability * (np.hypot(x - cx, y - cy) < 0.7 * diameter)
+        np.testing.assert_allclose([np.average(x, weights=weight), np.average(y, weights=weight)], [cx, cy], atol=0.4)
+        assert weight.sum() == pytest.approx(np.pi / 4 * diameter**2, rel=0.03)
 
 
 def test_predicted_iou_is_judged_by_the_masks_own_and_is_0_where_nothing_is_asked():
@@ -231,7 +285,7 @@ def test_the_published_training_learns_four_micrographs_by_heart_through_the_rea
     assert np.mean(losses[-5:]) < 0.45 * losses[0]
     card = read_card(tmp_path / "out" / "weights.safetensors")
     assert card.preprocessing == {"input": "published", "side_px": 64}
-    assert View.from_card(card.preprocessing, where="x").is_squeezed
+    assert View.from_card(card.preprocessing, in_channels=1, where="x").is_squeezed
 
 
 def test_sparse_labels_are_refused_by_the_published_training(drawn):
@@ -245,10 +299,11 @@ def test_the_small_network_learns_from_labelled_micrographs_too(drawn, tmp_path)
         "cryosegnet",
         data=str(drawn / "labels.star"),
         data_settings={"diameter": parse_length("30px"), "labels": "complete", "flip_y": "no"},
-        task={"widths": [8, 12], "crop_px": 64, "batch_size": 4, "calibration_crops": 2},
+        task={"widths": [8, 12], "crop_px": 128, "batch_size": 4, "calibration_crops": 2},
         training={"steps": 3, "validate_every": 3, "warmup_steps": 1, "workers": 0, "accelerator": "cpu"},
     )
     train_picker(plan, tmp_path / "out")
     card = load_checkpoint(tmp_path / "out" / "weights.safetensors", picker="cryosegnet").card
     assert card.preprocessing["input"] == "planes"
+    assert card.preprocessing["planes"] == "detail, background, background from the brightest"
     assert card.postprocessing["disc_share"] == DISC_SHARE

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self, cast
+from typing import TYPE_CHECKING, Any, Literal, Self, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from cryopick.processing.denoise.corrected import CorrectedSettings, denoise_cor
 from cryopick.processing.denoise.published import denoise_published
 from cryopick.processing.peaks import find_peaks
 from cryopick.processing.probability import Calibration
-from cryopick.processing.scale import ScaleMap, fill_non_finite, gaussian_blur, network_planes, resample
+from cryopick.processing.scale import PLANES, ScaleMap, fill_non_finite, gaussian_blur, network_planes, resample
 
 if TYPE_CHECKING:
     from torch import nn
@@ -35,9 +35,9 @@ PEAK_RADIUS = 0.25
 """A peak is the highest place within so many diameters."""
 
 InputKind = Literal["planes", "denoised", "published"]
-INPUT_CHANNELS: Mapping[str, int] = {"planes": 2, "denoised": 1, "published": 1}
-"""Planes that the network gets. `planes`: detail and background at working scale. `denoised`: the corrected denoiser at
-working scale. `published`: the published denoiser, squeezed into a square."""
+INPUT_KINDS: tuple[InputKind, ...] = get_args(InputKind)
+"""`planes`: detail and background at working scale. `denoised`: the corrected denoiser at working scale. `published`:
+the published denoiser, squeezed into a square."""
 
 
 @dataclass(frozen=True)
@@ -46,12 +46,14 @@ class View:
 
     Parameters
     ----------
-    kind : see `INPUT_CHANNELS`
+    kind : see `INPUT_KINDS`
     side_px : of the square, for `published` only
+    input_planes : of `network_planes` that the network sees, for `planes` only
     """
 
     kind: InputKind = "planes"
     side_px: int = PAPER_SIDE_PX
+    input_planes: int = 2
 
     @property
     def is_squeezed(self) -> bool:
@@ -60,24 +62,26 @@ class View:
 
     def to_card(self) -> dict[str, Any]:
         """Plain JSON for a model card."""
-        size = {"side_px": self.side_px} if self.is_squeezed else {"particle_px": PARTICLE_PX}
-        return {"input": self.kind, **size}
+        if self.is_squeezed:
+            return {"input": self.kind, "side_px": self.side_px}
+        planes = {"planes": ", ".join(PLANES[: self.input_planes])} if self.kind == "planes" else {}
+        return {"input": self.kind, "particle_px": PARTICLE_PX, **planes}
 
     @classmethod
-    def from_card(cls, preprocessing: Mapping[str, Any], *, where: str) -> Self:
-        """The inverse of `to_card`."""
+    def from_card(cls, preprocessing: Mapping[str, Any], *, in_channels: int, where: str) -> Self:
+        """The inverse of `to_card`, for a network with so many input channels."""
         kind = preprocessing.get("input")
-        if kind not in INPUT_CHANNELS:
+        if kind not in INPUT_KINDS:
             raise WeightsError(
-                f"{where}: its card names the input {kind!r}, expected one of {', '.join(INPUT_CHANNELS)}; use weights "
+                f"{where}: its card names the input {kind!r}, expected one of {', '.join(INPUT_KINDS)}; use weights "
                 "trained with `cryopick train cryosegnet`"
             )
-        return cls(cast(InputKind, kind), int(preprocessing.get("side_px", PAPER_SIDE_PX)))
+        return cls(cast(InputKind, kind), int(preprocessing.get("side_px", PAPER_SIDE_PX)), in_channels)
 
     def planes(self, working: NDArray[np.float32]) -> NDArray[np.float32]:
         """(h, w) finite picture at working scale to the network's (c, h, w) input; not for `published`."""
         if self.kind == "planes":
-            return network_planes(working, particle_px=PARTICLE_PX)
+            return network_planes(working, particle_px=PARTICLE_PX, count=self.input_planes)
         return denoised_plane(working)[None]
 
     def show(self, pixels: NDArray[np.float32], *, diameter_px: float | None) -> tuple[NDArray[np.float32], ScaleMap]:
@@ -237,7 +241,7 @@ def load_mapper(weights: Path | None, *, device: str = "auto", precision: str = 
     knots = card.postprocessing.get("calibration")
     return particle_mapper(
         network,
-        View.from_card(card.preprocessing, where=str(checkpoint.path)),
+        View.from_card(card.preprocessing, in_channels=card.architecture["in_channels"], where=str(checkpoint.path)),
         Calibration.none() if knots is None else Calibration.from_list(knots),
         device=device,
         precision=precision,

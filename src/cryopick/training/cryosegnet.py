@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +15,6 @@ from cryopick.networks.attention_unet import build_attention_unet
 from cryopick.pickers.cryosegnet_map import (
     PARTICLE_PX,
     ParticleMapper,
-    View,
     map_peaks,
     particle_mapper,
 )
@@ -28,7 +26,7 @@ from cryopick.simulation.crops import Crop
 from cryopick.training.calibrating import fit_calibration
 from cryopick.training.cryosegnet_tasks import PRESETS, SamTask, UNetTask
 from cryopick.training.losses import dice_loss
-from cryopick.training.simulated_crops import SimulatedCrops
+from cryopick.training.quarters import LearnsFromQuarters
 from cryopick.training.trainable import Trainable
 
 if TYPE_CHECKING:
@@ -37,7 +35,7 @@ if TYPE_CHECKING:
     from cryopick.io.checkpoint import Checkpoint
     from cryopick.training.datasets import Dataset
 
-__all__ = ["FINETUNE_TASK", "PRESETS", "make_finetunable", "make_trainable"]
+__all__ = ["FINETUNE_TASK", "FINETUNE_TRAINING", "PRESETS", "make_finetunable", "make_trainable"]
 
 DISC_SHARE = 0.6
 """Diameter of the discs that the small network learns to mark, over the particle's; the paper marks all of it (1.0).
@@ -76,8 +74,10 @@ def make_trainable(task: Any, *, train: Dataset | None, validation: Dataset | No
     return LabelledUNetTrainable(task, train, validation)
 
 
-FINETUNE_TASK: Mapping[str, Any] = {"batch_size": 8, "validation_crops": 48, "calibration_crops": 160}
+FINETUNE_TASK: Mapping[str, Any] = {"batch_size": 8, "validation_crops": 16, "calibration_crops": 64}
 """Fine-tuning is to take minutes: smaller batches and fewer simulated crops than training."""
+FINETUNE_TRAINING: Mapping[str, Any] = {"optimizer": "adamw", "learning_rate": 2e-4}
+"""Orthogonal steps move all of a matrix, also what few new labels say nothing about."""
 
 
 def make_finetunable(task: UNetTask, *, train: Dataset, validation: Dataset, start: Checkpoint) -> Trainable:
@@ -94,19 +94,11 @@ def make_finetunable(task: UNetTask, *, train: Dataset, validation: Dataset, sta
 
 
 @dataclass
-class SimulatedUNetTrainable:
-    """The small U-Net, its endless simulated crops and its loss."""
+class SimulatedUNetTrainable(LearnsFromQuarters):
+    """The small U-Net, its simulated crops and its loss."""
 
     task: UNetTask
     picker: str = field(default="cryosegnet", init=False)
-
-    @cached_property
-    def source(self) -> SimulatedCrops:
-        return SimulatedCrops(self.task.crop_px, seed=self.task.simulation_seed)
-
-    @cached_property
-    def validation(self) -> list[Crop]:
-        return held_out_crops(self.task.validation_crops, self.task.crop_px, seed=self.task.simulation_seed + 1000)
 
     def architecture(self) -> dict[str, Any]:
         return self.task.architecture()
@@ -114,16 +106,8 @@ class SimulatedUNetTrainable:
     def build_network(self) -> nn.Module:
         return build_attention_unet(self.architecture())
 
-    def make_batch(self, index: int, rng: np.random.Generator) -> dict[str, Tensor]:  # noqa: ARG002  # crops are seeded by number
-        """Crops `index * batch_size` onwards."""
-        import torch
-
-        view = View(self.task.view)
-        first = self.task.first_crop + index * self.task.batch_size
-        crops = [self.source.crop(first + i) for i in range(self.task.batch_size)]
-        planes = np.stack([view.planes(crop.image) for crop in crops])
-        targets = np.stack([crop_targets(crop) for crop in crops])
-        return {"planes": torch.from_numpy(planes), "targets": torch.from_numpy(targets)}
+    def example(self, crop: Crop) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        return self.task.seen.planes(crop.image), crop_targets(crop)
 
     def loss(self, network: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         import torch
@@ -138,20 +122,13 @@ class SimulatedUNetTrainable:
         return {"score": curve.average_precision, "best_f1": best_f1(curve)}
 
     def card_entries(self, network: nn.Module) -> dict[str, Any]:
-        crops = held_out_crops(self.task.calibration_crops, self.task.crop_px, seed=self.task.simulation_seed + 2000)
         mapper = as_mapper(network, self.task)
-        calibration = calibrated([picked_outcomes(mapper, crop) for crop in crops])
+        calibration = calibrated([picked_outcomes(mapper, crop) for crop in self.task.crops_to_calibrate()])
         return {
-            "preprocessing": View(self.task.view).to_card(),
+            "preprocessing": self.task.seen.to_card(),
             "postprocessing": {"calibration": calibration.to_list(), "disc_share": DISC_SHARE},
             "data": {"kind": "simulation", "seed": self.task.simulation_seed},
         }
-
-
-def held_out_crops(count: int, crop_px: int, *, seed: int) -> list[Crop]:
-    """Crops near the nominal scale that no training sees."""
-    source = SimulatedCrops(crop_px, 0.0, seed, count=0)
-    return [source.crop(index) for index in range(count)]
 
 
 def crop_targets(crop: Crop) -> NDArray[np.float32]:
@@ -199,16 +176,14 @@ def map_loss(logits: Tensor, targets: Tensor, *, dice_share: float) -> dict[str,
 def as_mapper(network: nn.Module, task: UNetTask) -> ParticleMapper:
     """The network as the picker runs it, in float32 and not yet calibrated."""
     device = str(next(network.parameters()).device)
-    return particle_mapper(
-        network, View(task.view, task.side_px), Calibration.none(), device=device, precision="float32"
-    )
+    return particle_mapper(network, task.seen, Calibration.none(), device=device, precision="float32")
 
 
 def crop_outcomes(mapper: ParticleMapper, crop: Crop) -> RankedOutcomes:
     """Peaks of a crop's map against its particles, at a quarter of their diameter."""
     probability = mapper.maps(mapper.view.planes(crop.image))[0]
     xy_px, height = map_peaks(probability, particle_px=PARTICLE_PX)
-    return rank_outcomes(xy_px, height, crop.xy_px, NO_PARTICLES, max_distance_px=tolerance_px(crop))
+    return rank_outcomes(xy_px, height, crop.xy_px, NO_PARTICLES, max_distance_px=tolerance_px(crop.diameter_px))
 
 
 def picked_outcomes(mapper: ParticleMapper, crop: Crop) -> RankedOutcomes:
@@ -217,12 +192,12 @@ def picked_outcomes(mapper: ParticleMapper, crop: Crop) -> RankedOutcomes:
     probability = mapper.mean_maps(crop.image, diameter_px=diameter_px)[0]
     xy_px, height = map_peaks(probability, particle_px=PARTICLE_PX)
     stored_px = ScaleMap((PARTICLE_PX / diameter_px, PARTICLE_PX / diameter_px)).to_stored_xy(xy_px)
-    return rank_outcomes(stored_px, height, crop.xy_px, NO_PARTICLES, max_distance_px=tolerance_px(crop))
+    return rank_outcomes(stored_px, height, crop.xy_px, NO_PARTICLES, max_distance_px=tolerance_px(crop.diameter_px))
 
 
-def tolerance_px(crop: Crop) -> float:
-    """A quarter of the particles' diameter."""
-    return 0.25 * (float(np.median(crop.diameter_px)) if len(crop.diameter_px) else PARTICLE_PX)
+def tolerance_px(diameter_px: NDArray[np.floating]) -> float:
+    """A quarter of the diameter of a crop's particles (n,)."""
+    return 0.25 * (float(np.median(diameter_px)) if len(diameter_px) else PARTICLE_PX)
 
 
 def best_f1(curve: PrecisionRecallCurve) -> float:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from cryopick.errors import SettingsError
 from cryopick.metrics.detection import RankedOutcomes, precision_recall_curve, rank_outcomes
 from cryopick.networks.attention_unet import build_attention_unet
-from cryopick.pickers.cryosegnet_map import PARTICLE_PX, ParticleMapper, View, map_peaks, squeeze_published
+from cryopick.pickers.cryosegnet_map import PARTICLE_PX, ParticleMapper, map_peaks, squeeze_published
 from cryopick.processing.targets import disc_mask
 from cryopick.training.augment import LabelledCrop
 from cryopick.training.cryosegnet import DISC_SHARE, PAPER_SMOOTH, SimulatedUNetTrainable, as_mapper, map_loss
@@ -51,11 +51,11 @@ class LabelledUNetTrainable:
 
     @cached_property
     def sampler(self) -> CropSampler:
-        return CropSampler(self.train, crop_px=self.task.crop_px, particle_px=PARTICLE_PX)
+        return CropSampler(self.train, crop_px=self.task.quarter_px, particle_px=PARTICLE_PX)
 
     @cached_property
     def held_out(self) -> list[LabelledCrop]:
-        sampler = CropSampler(self.validation, crop_px=self.task.crop_px, particle_px=PARTICLE_PX)
+        sampler = CropSampler(self.validation, crop_px=self.task.quarter_px, particle_px=PARTICLE_PX)
         return [sampler.whole(index) for index in range(len(sampler.items))]
 
     def architecture(self) -> dict[str, Any]:
@@ -67,11 +67,10 @@ class LabelledUNetTrainable:
     def make_batch(self, index: int, rng: np.random.Generator) -> dict[str, Tensor]:
         import torch
 
-        view = View(self.task.view)
         count = min(CROPS_PER_BATCH, self.task.batch_size)
         crops = [self.sampler.crop(index * count + number, rng) for number in range(count)]
         return {
-            "planes": torch.from_numpy(np.stack([view.planes(crop.image) for crop in crops])),
+            "planes": torch.from_numpy(np.stack([self.task.seen.planes(crop.image) for crop in crops])),
             "targets": torch.from_numpy(np.stack([labelled_targets(crop) for crop in crops])),
             "is_complete": torch.from_numpy(np.array([crop.is_complete for crop in crops])),
         }
@@ -221,7 +220,7 @@ class PublishedUNetTrainable:
 
     def card_entries(self, network: nn.Module) -> dict[str, Any]:  # noqa: ARG002  # nothing is calibrated
         return {
-            "preprocessing": View(self.task.view, self.task.side_px).to_card(),
+            "preprocessing": self.task.seen.to_card(),
             "postprocessing": {"disc_share": 1.0},
             "data": {"train": self.train.card_entry(), "validation": self.validation.card_entry()},
         }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -31,8 +31,9 @@ from cryopick.pickers.cryosegnet_masks import (
     score_features,
     with_reason,
 )
+from cryopick.pickers.diameter import WORKING_FACTOR
 from cryopick.processing.probability import Calibration
-from cryopick.processing.scale import gaussian_blur
+from cryopick.processing.scale import ScaleMap, gaussian_blur
 from cryopick.processing.targets import disc_instances
 from cryopick.simulation.crops import Crop
 from cryopick.training.calibrating import fit_calibration
@@ -41,7 +42,6 @@ from cryopick.training.cryosegnet import (
     PICKED_RATIO,
     UNDECIDED_RATIO,
     best_f1,
-    held_out_crops,
     tolerance_px,
 )
 from cryopick.training.cryosegnet_tasks import SamTask
@@ -50,6 +50,8 @@ from cryopick.training.simulated_crops import SimulatedCrops
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+MAPPED_PARTICLE_PX = PARTICLE_PX / WORKING_FACTOR
+"""Diameter of particles of the nominal size in pixels of the map: the picker looks at particles larger than nominal."""
 PROMPT_REACH = 0.5
 """A prompt closer than this many diameters to a particle's centre asks for that particle."""
 PEAK_SHARE, PARTICLE_SHARE = 0.5, 0.35
@@ -67,7 +69,7 @@ class SamTrainable:
 
     task: SamTask
     picker: str = field(default=EMBEDDED, init=False)
-    _maps: dict[int, tuple[Crop, NDArray[np.float16]]] = field(default_factory=dict, init=False, repr=False)
+    _maps: dict[int, MappedCrop] = field(default_factory=dict, init=False, repr=False)
 
     def __getstate__(self) -> dict[str, Any]:
         return {"task": self.task, "picker": self.picker, "_maps": {}}  # worker processes make their own
@@ -79,27 +81,23 @@ class SamTrainable:
 
     @cached_property
     def source(self) -> SimulatedCrops:
-        return SimulatedCrops(self.task.crop_px, seed=self.task.simulation_seed)
+        return self.task.training_crops()
+
+    def prepare(self, batches: int, tell: Callable[[int, int], None]) -> None:  # noqa: ARG002  # the same for all
+        """Makes the simulated crops, unless they are on disk or are not to be kept there."""
+        self.source.keep(self.task.mapped_crops, tell)
 
     @cached_property
-    def validation(self) -> list[tuple[Crop, NDArray[np.float32]]]:
-        """Crops with their maps."""
-        crops = held_out_crops(self.task.validation_crops, self.task.crop_px, seed=self.task.simulation_seed + 1000)
-        return [(crop, self.particle_map(crop)) for crop in crops]
+    def validation(self) -> list[MappedCrop]:
+        return [mapped(self.mapper, crop) for crop in self.task.crops_to_judge()]
 
-    def crop_with_map(self, number: int) -> tuple[Crop, NDArray[np.float32]]:
-        """A training crop and its map, made once: the map costs more than a training step on it."""
+    def mapped_crop(self, number: int) -> MappedCrop:
+        """That of a training crop, made once: a map costs more than a training step on it."""
         if number not in self._maps:
-            crop = self.source.crop(number)
-            # the picture itself is not needed any more
-            slim = replace(crop, image=crop.image[:1], instances=crop.instances[:1], junk=crop.junk[:1])
-            self._maps[number] = (slim, self.particle_map(crop).astype(np.float16))
-        crop, probability = self._maps[number]
-        return crop, probability.astype(np.float32)
-
-    def particle_map(self, crop: Crop) -> NDArray[np.float32]:
-        """(h, w) of the U-Net."""
-        return picker_map(self.mapper, crop)
+            made = mapped(self.mapper, self.source.crop(number))
+            self._maps[number] = replace(made, probability=made.probability.astype(np.float16))
+        kept = self._maps[number]
+        return replace(kept, probability=kept.probability.astype(np.float32))
 
     def architecture(self) -> dict[str, Any]:
         return self.task.architecture()
@@ -113,11 +111,10 @@ class SamTrainable:
 
         examples = []
         for i in range(self.task.batch_size):
-            crop, probability = self.crop_with_map((index * self.task.batch_size + i) % self.task.distinct_crops)
+            number = (index * self.task.batch_size + i) % self.task.mapped_crops
             examples.append(
                 example(
-                    probability,
-                    crop,
+                    self.mapped_crop(number),
                     rng,
                     side_px=self.task.image_px,
                     block_px=self.task.patch_px // 4,
@@ -146,16 +143,16 @@ class SamTrainable:
     def validate(self, network: nn.Module) -> dict[str, float]:
         """Average precision of masks as picks, by predicted IoU, at a quarter of a diameter."""
         sam = LoadedSam(as_segmenter(network, device=_device(network)), None)
-        found = [candidates(sam, self.mapper, probability) for _, probability in self.validation]
+        found = [candidates(sam, self.mapper, crop.probability) for crop in self.validation]
         outcomes = [
             _outcomes(crop, xy_px, features[:, 1])
-            for (crop, _), (xy_px, features) in zip(self.validation, found, strict=True)
+            for crop, (xy_px, features) in zip(self.validation, found, strict=True)
         ]
         curve = precision_recall_curve(outcomes)
         return {"score": curve.average_precision, "best_f1": best_f1(curve)}
 
     def card_entries(self, network: nn.Module) -> dict[str, Any]:
-        crops = held_out_crops(self.task.calibration_crops, self.task.crop_px, seed=self.task.simulation_seed + 2000)
+        crops = [mapped(self.mapper, crop) for crop in self.task.crops_to_calibrate()]
         sam = LoadedSam(as_segmenter(network, device=_device(network)), None)
         score = fit_mask_score(sam, self.mapper, crops)
         return {
@@ -165,17 +162,37 @@ class SamTrainable:
         }
 
 
-def picker_map(mapper: ParticleMapper, crop: Crop) -> NDArray[np.float32]:
-    """(h, w) particle map of a crop as the picker makes it, all its looks averaged."""
-    return np.asarray(mapper.mean_maps(crop.image, diameter_px=PARTICLE_PX)[0])
+@dataclass(frozen=True, eq=False)
+class MappedCrop:
+    """The U-Net's particle map of a simulated crop, and the crop's particles in its pixels.
+
+    Parameters
+    ----------
+    probability : (h, w) in [0, 1]
+    xy_px, diameter_px : (n, 2) and (n,)
+    """
+
+    probability: NDArray[Any]
+    xy_px: NDArray[np.float64]
+    diameter_px: NDArray[np.float64]
+
+
+def mapped(mapper: ParticleMapper, crop: Crop) -> MappedCrop:
+    """As the picker maps it: all its looks, at the size at which it works."""
+    diameter_px = WORKING_FACTOR * PARTICLE_PX
+    scale = ScaleMap((PARTICLE_PX / diameter_px, PARTICLE_PX / diameter_px))
+    return MappedCrop(
+        probability=mapper.mean_maps(crop.image, diameter_px=diameter_px)[0],
+        xy_px=scale.to_working_xy(crop.xy_px),
+        diameter_px=crop.diameter_px.astype(np.float64) * scale.factor,
+    )
 
 
 # ------------------------------------------------------------------------------------------------ what is asked for
 
 
 def example(
-    probability: NDArray[np.float32],
-    crop: Crop,
+    crop: MappedCrop,
     rng: np.random.Generator,
     *,
     side_px: int,
@@ -192,12 +209,12 @@ def example(
     masks : (n, side / block, side / block) share of each block of pixels that the mask covers
     kinds : (n,) the particle that is asked for, `ASKS_NOTHING`, or `ASKS_UNKNOWN` where either answer is fine
     """
-    height, width = probability.shape
+    height, width = crop.probability.shape
     top, left = (int(rng.integers(max(size - side_px, 0) + 1)) for size in (height, width))
-    part = probability[top : top + side_px, left : left + side_px]
+    part = crop.probability[top : top + side_px, left : left + side_px]
     xy = crop.xy_px - [left, top]
-    diameter = crop.diameter_px.astype(np.float64)
-    ratio = diameter / PARTICLE_PX
+    diameter = crop.diameter_px
+    ratio = diameter / MAPPED_PARTICLE_PX
     is_wanted = (ratio >= PICKED_RATIO[0]) & (ratio <= PICKED_RATIO[1])
     is_possible = (ratio >= UNDECIDED_RATIO[0]) & (ratio <= UNDECIDED_RATIO[1])
     points = _draw_prompts(part, xy[is_wanted], diameter[is_wanted], rng, count=prompts)
@@ -299,7 +316,7 @@ def candidates(
     return particle_centres(masks.take(kept), particle_px=PARTICLE_PX, is_peak=True), features[kept]
 
 
-def fit_mask_score(sam: LoadedSam, mapper: ParticleMapper, crops: list[Crop]) -> MaskScore | None:
+def fit_mask_score(sam: LoadedSam, mapper: ParticleMapper, crops: list[MappedCrop]) -> MaskScore | None:
     """The regression on one half of the crops, its calibration on the other.
 
     None where either half holds no right or no wrong mask, as after a few steps of training.
@@ -308,7 +325,7 @@ def fit_mask_score(sam: LoadedSam, mapper: ParticleMapper, crops: list[Crop]) ->
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    found = [candidates(sam, mapper, picker_map(mapper, crop)) for crop in crops]
+    found = [candidates(sam, mapper, crop.probability) for crop in crops]
     rights = [_is_right(crop, *one) for crop, one in zip(crops, found, strict=True)]
     halves = []
     for start in (0, 1):
@@ -323,19 +340,18 @@ def fit_mask_score(sam: LoadedSam, mapper: ParticleMapper, crops: list[Crop]) ->
     offset = float(regression.intercept_[0] - np.dot(weights, scaler.mean_))
     score = MaskScore(np.asarray(weights), offset, Calibration.none())
     calibration = fit_calibration(score.raw(other_features), other_right)
-    height, is_right = _refused(mapper, crops, [xy_px for xy_px, _ in found])
+    height, is_right = _refused(crops, [xy_px for xy_px, _ in found])
     refused = fit_calibration(height, is_right) if is_right.any() else None
     return MaskScore(score.weights, offset, calibration, refused)
 
 
 def _refused(
-    mapper: ParticleMapper, crops: list[Crop], masks_xy_px: list[NDArray[np.float64]]
+    crops: list[MappedCrop], masks_xy_px: list[NDArray[np.float64]]
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Height of the maxima without a mask, and whether each is a particle that no mask found."""
     heights, rights = [], []
     for crop, found_px in zip(crops, masks_xy_px, strict=True):
-        probability = picker_map(mapper, crop)
-        xy_px, height = refused_peaks(probability, found_px, particle_px=PARTICLE_PX)
+        xy_px, height = refused_peaks(crop.probability, found_px, particle_px=PARTICLE_PX)
         together = np.concatenate([found_px, xy_px])
         rank = np.arange(len(together))[::-1].astype(np.float64)
         heights.append(height)
@@ -343,7 +359,7 @@ def _refused(
     return np.concatenate(heights), np.concatenate(rights)
 
 
-def _is_right(crop: Crop, xy_px: NDArray[np.float64], features: NDArray[np.float64]) -> NDArray[np.bool_]:
+def _is_right(crop: MappedCrop, xy_px: NDArray[np.float64], features: NDArray[np.float64]) -> NDArray[np.bool_]:
     """(n,) whether each candidate is paired with a particle, in the candidates' order."""
     order = np.argsort(-features[:, 0], kind="stable")
     outcome = _outcomes(crop, xy_px[order], np.arange(len(order))[::-1].astype(np.float64))
@@ -352,8 +368,8 @@ def _is_right(crop: Crop, xy_px: NDArray[np.float64], features: NDArray[np.float
     return right
 
 
-def _outcomes(crop: Crop, xy_px: NDArray[np.float64], score: NDArray[np.float64]) -> RankedOutcomes:
-    return rank_outcomes(xy_px, score, crop.xy_px, NO_PARTICLES, max_distance_px=tolerance_px(crop))
+def _outcomes(crop: MappedCrop, xy_px: NDArray[np.float64], score: NDArray[np.float64]) -> RankedOutcomes:
+    return rank_outcomes(xy_px, score, crop.xy_px, NO_PARTICLES, max_distance_px=tolerance_px(crop.diameter_px))
 
 
 def _device(network: nn.Module) -> str:

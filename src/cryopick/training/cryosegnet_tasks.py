@@ -10,12 +10,13 @@ from typing import Annotated, Any, Literal
 from cryopick.errors import SettingsError
 from cryopick.networks.attention_unet import PAPER_WIDTHS, architecture_of
 from cryopick.networks.segment_anything import CompactSamSize, compact_architecture
-from cryopick.pickers.cryosegnet_map import INPUT_CHANNELS, PAPER_SIDE_PX
+from cryopick.pickers.cryosegnet_map import PAPER_SIDE_PX, View
+from cryopick.training.quarters import QuarterTask
 from cryopick.training.trainable import Preset, TrainSettings
 
 
 @dataclass(frozen=True, kw_only=True)
-class UNetTask:
+class UNetTask(QuarterTask):
     """What the U-Net is and what it sees."""
 
     view: Annotated[
@@ -24,24 +25,25 @@ class UNetTask:
         "published: the published denoiser, squeezed into a square",
     ] = "planes"
     side_px: Annotated[int, "side of that square"] = PAPER_SIDE_PX
+    in_channels: Annotated[int, "planes that it sees in the view `planes`, see `general`"] = 3
     widths: Annotated[tuple[int, ...], "channels per level, finest first, the bottleneck last"] = (48, 96, 128, 160)
     patch_px: Annotated[int, "block of pixels that becomes channels before the first level; 1 as published"] = 4
     align_corners: Annotated[bool, "of the upsampling; true as published"] = False
     dice_share: Annotated[float, "weight of the Dice loss; the rest is that of the cross-entropy; 0.5 as published"] = (
         0.15
     )
-    batch_size: Annotated[int, "crops or micrographs per batch"] = 16
-    crop_px: Annotated[int, "side of a crop, working pixels"] = 224
-    simulation_seed: Annotated[int, "seed of the simulated crops"] = 1
-    first_crop: Annotated[int, "number of the first crop, to go on from weights that have seen those before it"] = 0
-    validation_crops: Annotated[int, "simulated crops that judge the network; other seed"] = 160
-    calibration_crops: Annotated[int, "simulated crops that the probabilities are calibrated on; a third seed"] = 320
+    batch_size: Annotated[int, "quarters of crops (an even number), or micrographs, per batch"] = 16
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         stride = self.patch_px * 2 ** (len(self.widths) - 1)
-        size_name = "side_px" if self.view == "published" else "crop_px"
-        if getattr(self, size_name) % stride:
-            raise SettingsError(f"[task] {size_name} is {getattr(self, size_name)}, expected a multiple of {stride}")
+        if self.view == "published":
+            if self.side_px % stride:
+                raise SettingsError(f"[task] side_px is {self.side_px}, expected a multiple of {stride}")
+        elif self.quarter_px % stride:
+            raise SettingsError(f"[task] crop_px is {self.crop_px}, expected a multiple of {2 * stride}")
+        if self.view == "planes" and self.in_channels not in (2, 3):
+            raise SettingsError(f"[task] in_channels is {self.in_channels}, expected 2 or 3")
         if not 0 <= self.dice_share <= 1:
             raise SettingsError(f"[task] dice_share is {self.dice_share}, expected 0 to 1")
 
@@ -50,10 +52,15 @@ class UNetTask:
         """Whether a second map says where junk is; the published network has one map."""
         return self.view != "published"
 
+    @property
+    def seen(self) -> View:
+        """How micrographs are shown to the network."""
+        return View(self.view, self.side_px, self.in_channels if self.view == "planes" else 1)
+
     def architecture(self) -> dict[str, Any]:
         """For the card."""
         return architecture_of(
-            in_channels=INPUT_CHANNELS[self.view],
+            in_channels=self.seen.input_planes,
             out_channels=2 if self.marks_junk else 1,
             widths=self.widths,
             patch_px=self.patch_px,
@@ -62,8 +69,8 @@ class UNetTask:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SamTask:
-    """The compact Segment Anything and what it learns from."""
+class SamTask(QuarterTask):
+    """The compact Segment Anything and what it learns from: parts of the U-Net's maps of simulated crops."""
 
     unet: Annotated[
         Path | None, "weights of the U-Net whose maps it learns to segment; the shipped one when not set"
@@ -74,13 +81,13 @@ class SamTask:
     depth: Annotated[int, "layers of the image encoder"] = 4
     heads: Annotated[int, "attention heads of the image encoder"] = 4
     decoder_width: Annotated[int, "channels of the mask decoder"] = 48
-    batch_size: Annotated[int, "pictures per batch"] = 12
+    batch_size: Annotated[int, "pictures per batch, an even number"] = 12
     prompts: Annotated[int, "prompts per picture"] = 8
-    distinct_crops: Annotated[int, "simulated crops whose maps are made once and kept in memory, 0.1 MB each"] = 768
-    crop_px: Annotated[int, "side of the simulated crops, of which the pictures are parts"] = 224
-    simulation_seed: Annotated[int, "seed of the simulated crops"] = 1
-    validation_crops: Annotated[int, "simulated crops that judge the network; other seed"] = 16
-    calibration_crops: Annotated[int, "simulated crops that the scores are calibrated on; a third seed"] = 120
+    mapped_crops: Annotated[int, "simulated crops whose maps are made once and kept in memory, 0.6 MB each"] = 256
+    crop_px: Annotated[int, "side of the simulated crops, of which the pictures are parts"] = 448
+    simulation_seed: Annotated[int, "seed of the simulated crops; not that of the U-Net's, which knows those"] = 2
+    validation_crops: Annotated[int, "simulated crops that judge the network; other seed"] = 8
+    calibration_crops: Annotated[int, "simulated crops that the scores are calibrated on; a third seed"] = 48
 
     def architecture(self) -> dict[str, Any]:
         """For the card."""
@@ -92,34 +99,19 @@ PRESETS: Mapping[str, Preset] = {
     "small": Preset(
         task=UNetTask(),
         training=TrainSettings(
-            steps=5000,
-            learning_rate=2e-3,
-            weight_decay=0.02,
-            warmup_steps=80,
-            gradient_clip=2.0,
-            ema_decay=0.999,
-            validate_every=1250,
-            checkpoint_every=200,
-            precision="bf16-mixed",
-            workers=1,
-        ),
-        about="the shipped U-Net: about 35 minutes on 2 CPU cores with bfloat16 units",
-    ),
-    "refine": Preset(
-        task=UNetTask(first_crop=80_000),
-        training=TrainSettings(
-            steps=3000,
-            learning_rate=1.5e-3,
-            weight_decay=0.02,
-            warmup_steps=50,
+            steps=6000,
+            learning_rate=0.015,
+            optimizer="muon",
+            weight_decay=0.03,
+            warmup_steps=100,
             gradient_clip=2.0,
             ema_decay=0.999,
             validate_every=1500,
-            checkpoint_every=200,
+            checkpoint_every=500,
             precision="bf16-mixed",
-            workers=1,
+            stored_as="float16",
         ),
-        about="second stage of the shipped U-Net, with --start and the weights of `small`: 20 minutes on 2 CPU cores",
+        about="the shipped U-Net: about 40 minutes on 2 CPU cores with bfloat16 units, and half an hour for its crops",
     ),
     "paper": Preset(
         task=UNetTask(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
@@ -27,8 +27,7 @@ from cryopick.processing.probability import Calibration
 from cryopick.processing.scale import PLANES, network_planes
 from cryopick.simulation.crops import Crop
 from cryopick.training.calibrating import fit_calibration
-from cryopick.training.quarters import QuarterTask, quarters, some_quarters
-from cryopick.training.simulated_crops import SimulatedCrops
+from cryopick.training.quarters import LearnsFromQuarters, QuarterTask
 from cryopick.training.trainable import Preset, TrainSettings
 from cryopick.types import Micrograph, Picks
 
@@ -112,23 +111,11 @@ def make_finetunable(
 
 
 @dataclass
-class GeneralTrainable:
-    """The network, its endless simulated crops and its loss."""
+class GeneralTrainable(LearnsFromQuarters):
+    """The network, its simulated crops and its loss."""
 
     task: GeneralTask
     picker: str = field(default="general", init=False)
-
-    @cached_property
-    def source(self) -> SimulatedCrops:
-        return self.task.training_crops()
-
-    def prepare(self, batches: int, tell: Callable[[int, int], None]) -> None:
-        """Makes the simulated crops, unless they are on disk or are not to be kept there."""
-        self.source.keep(batches * self.task.crops_per_batch, tell)
-
-    @cached_property
-    def validation(self) -> list[Crop]:
-        return self.task.crops_to_judge()
 
     def architecture(self) -> dict[str, Any]:
         return {
@@ -144,17 +131,8 @@ class GeneralTrainable:
 
         return build_heatmap_unet(self.architecture())
 
-    def make_batch(self, index: int, rng: np.random.Generator) -> dict[str, Tensor]:
-        """Two quarters each of the crops `index * batch_size / 2` onwards."""
-        import torch
-
-        examples = [
-            quarter
-            for crop in self.task.crops_of_batch(self.source, index)
-            for quarter in quarters(example(crop, self.task.input_planes), some_quarters(rng))
-        ]
-        planes, targets = (np.stack(arrays) for arrays in zip(*examples, strict=True))
-        return {"planes": torch.from_numpy(planes), "targets": torch.from_numpy(targets)}
+    def example(self, crop: Crop) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        return example(crop, self.task.input_planes)
 
     def loss(self, network: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         import torch

@@ -5,9 +5,10 @@ What a network sees of a quarter is made of the whole crop, so that a quarter de
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from functools import cached_property
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,9 @@ from numpy.typing import NDArray
 from cryopick.errors import SettingsError
 from cryopick.simulation.crops import Crop
 from cryopick.training.simulated_crops import SimulatedCrops
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 QUARTERS_PER_CROP = 2
 """Of the four that a crop has."""
@@ -71,6 +75,42 @@ class QuarterTask:
 
     def _crops(self, seed: int, *, far_scale_share: float, count: int) -> SimulatedCrops:
         return SimulatedCrops(self.crop_px, far_scale_share, seed, count=count, micrograph_share=self.micrograph_share)
+
+
+class LearnsFromQuarters:
+    """What trainables share that learn from quarters of simulated crops alone; they say `task` and `example`."""
+
+    task: QuarterTask
+
+    @cached_property
+    def source(self) -> SimulatedCrops:
+        """The crops that teach."""
+        return self.task.training_crops()
+
+    @cached_property
+    def validation(self) -> list[Crop]:
+        """The crops that judge."""
+        return self.task.crops_to_judge()
+
+    def prepare(self, batches: int, tell: Callable[[int, int], None]) -> None:
+        """Makes the simulated crops, unless they are on disk or are not to be kept there."""
+        self.source.keep(batches * self.task.crops_per_batch, tell)
+
+    def example(self, crop: Crop) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """(c, h, w) planes of a whole crop, and the targets (k, h', w') on any grid over the same area."""
+        raise NotImplementedError
+
+    def make_batch(self, index: int, rng: np.random.Generator) -> dict[str, Tensor]:
+        """`planes` and `targets` of two quarters each of the batch's crops."""
+        import torch
+
+        examples = [
+            quarter
+            for crop in self.task.crops_of_batch(self.source, index)
+            for quarter in quarters(self.example(crop), some_quarters(rng))
+        ]
+        planes, targets = (np.stack(arrays) for arrays in zip(*examples, strict=True))
+        return {"planes": torch.from_numpy(planes), "targets": torch.from_numpy(targets)}
 
 
 def some_quarters(rng: np.random.Generator) -> list[int]:
