@@ -189,10 +189,10 @@ def test_a_squeezed_micrograph_knows_its_way_back():
 
 
 def test_a_view_survives_its_card_and_others_are_refused():
-    for view in (View("planes"), View("denoised"), View("published", 256)):
-        assert View.from_card(view.to_card(), where="x") == view
+    for view in (View("planes", in_channels=3), View("denoised"), View("published", 256)):
+        assert View.from_card(view.to_card(), in_channels=view.in_channels, where="x") == view
     with pytest.raises(WeightsError, match="names the input None"):
-        View.from_card({}, where="x")
+        View.from_card({}, in_channels=1, where="x")
 
 
 # ------------------------------------------------------------------------------------- the picker with made-up weights

@@ -48,12 +48,12 @@ class View:
     ----------
     kind : see `INPUT_KINDS`
     side_px : of the square, for `published` only
-    input_planes : of `network_planes` that the network sees, for `planes` only
+    in_channels : of the network: so many of `network_planes` for `planes`, else 1
     """
 
-    kind: InputKind = "planes"
+    kind: InputKind
     side_px: int = PAPER_SIDE_PX
-    input_planes: int = 2
+    in_channels: int = 1
 
     @property
     def is_squeezed(self) -> bool:
@@ -64,7 +64,7 @@ class View:
         """Plain JSON for a model card."""
         if self.is_squeezed:
             return {"input": self.kind, "side_px": self.side_px}
-        planes = {"planes": ", ".join(PLANES[: self.input_planes])} if self.kind == "planes" else {}
+        planes = {"planes": ", ".join(PLANES[: self.in_channels])} if self.kind == "planes" else {}
         return {"input": self.kind, "particle_px": PARTICLE_PX, **planes}
 
     @classmethod
@@ -81,7 +81,7 @@ class View:
     def planes(self, working: NDArray[np.float32]) -> NDArray[np.float32]:
         """(h, w) finite picture at working scale to the network's (c, h, w) input; not for `published`."""
         if self.kind == "planes":
-            return network_planes(working, particle_px=PARTICLE_PX, count=self.input_planes)
+            return network_planes(working, particle_px=PARTICLE_PX, count=self.in_channels)
         return denoised_plane(working)[None]
 
     def show(self, pixels: NDArray[np.float32], *, diameter_px: float | None) -> tuple[NDArray[np.float32], ScaleMap]:

@@ -60,7 +60,7 @@ class UNetTask(QuarterTask):
     def architecture(self) -> dict[str, Any]:
         """For the card."""
         return architecture_of(
-            in_channels=self.seen.input_planes,
+            in_channels=self.seen.in_channels,
             out_channels=2 if self.marks_junk else 1,
             widths=self.widths,
             patch_px=self.patch_px,
