@@ -256,6 +256,13 @@ def test_every_way_of_picking_gives_well_formed_picks_and_maps(untrained, settin
         assert {"masks", "masks kept"} <= set(picks.maps)
 
 
+def test_picks_have_the_particles_diameter_not_the_size_that_they_are_looked_at(untrained):
+    settings = {**untrained, "segmenter": "none", "working_diameter": Length(24.0, 24.0, "px")}
+    picks = CryoSegNetPicker(**settings).pick(NOISE)
+    assert len(picks) > 0
+    np.testing.assert_array_equal(picks.diameter_px, 30)
+
+
 def test_metas_layout_runs_through_the_same_path(untrained, tmp_path):
     torch.save(meta_tensors(grid=4, patch=8), tmp_path / "sam_vit_t.pth")
     picker = CryoSegNetPicker(**{**untrained, "sam": str(tmp_path / "sam_vit_t.pth")}, predicted_iou=-10.0, stability=0)

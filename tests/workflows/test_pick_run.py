@@ -310,7 +310,8 @@ class LearningPicker:
     def pick(self, micrograph: Micrograph) -> Picks:
         order = np.argsort(micrograph.pixels.ravel(), kind="stable")[: self.wanted]
         y, x = np.unravel_index(order, micrograph.pixels.shape)
-        return Picks(xy_px=np.stack([x, y], axis=1), score=-micrograph.pixels[y, x])
+        sizes = np.full(len(x), 1.5, np.float32)  # so that neighbouring pixels are not too close
+        return Picks(xy_px=np.stack([x, y], axis=1), score=-micrograph.pixels[y, x], diameter_px=sizes)
 
 
 @pytest.fixture
@@ -331,6 +332,17 @@ def test_a_picker_prepares_itself_once_and_a_later_call_remembers(
     write_micrograph(folder_of_discs / "m4.mrc", disc_micrograph("m4", seed=9))
     summary, _ = run(folder_of_discs, tmp_path / "run", settings=learning)
     assert (summary.candidates, LearningPicker.calls[2:]) == (16, ["choose 16"])
+
+
+def test_boxes_are_suggested_for_the_given_diameter_whatever_single_particles_look_like(
+    folder_of_discs: Path, tmp_path: Path, learning: PickSettings
+) -> None:
+    read_off, _ = run(folder_of_discs, tmp_path / "read", settings=learning)
+    asked, _ = run(folder_of_discs, tmp_path / "asked", settings=make_settings("learning", diameter="40px"))
+    between, _ = run(folder_of_discs, tmp_path / "range", settings=make_settings("learning", diameter="1-60px"))
+    assert [one.diameter_px for one in (read_off, asked, between)] == [1.5, 40, 1.5]
+    assert asked.box_px is not None
+    assert asked.box_px >= 40
 
 
 def test_a_picker_chooses_the_threshold_from_all_scores_of_the_run(

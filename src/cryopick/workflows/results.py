@@ -234,15 +234,17 @@ def _expected(
 
 
 def _diameter_px(kept: list[Picks], settings: PickSettings, pixel_size: float | None) -> float | None:
-    """The median diameter of the picks; without picks, the diameter that was asked for."""
+    """The diameter that was given or that the picker measured for the run; else the median of the picks.
+
+    What a picker reads off single particles is often less than what people count as the diameter, to the tips of the
+    longest view, and boxes are suggested for the latter.
+    """
+    known = getattr(settings.picker, "diameter", None)
+    if known is not None and not known.is_range and (known.unit == "px" or pixel_size is not None):
+        return float(known.middle_px(pixel_size))
     diameters = np.concatenate([picks.diameter_px for picks in kept]) if kept else np.empty(0, np.float32)
     diameters = diameters[np.isfinite(diameters)]
-    if len(diameters):
-        return float(np.median(diameters))
-    asked = getattr(settings.picker, "diameter", None)
-    if asked is None or (asked.unit == "A" and pixel_size is None):
-        return None
-    return float(asked.middle_px(pixel_size))
+    return float(np.median(diameters)) if len(diameters) else None
 
 
 def read_summary(path: Path) -> dict[str, Any]:
