@@ -162,6 +162,9 @@ def test_what_cannot_be_trained_is_told():
         UNetTask(crop_px=480)  # halves of it are no multiple of the network's stride
     with pytest.raises(SettingsError, match="in_channels is 4"):
         UNetTask(in_channels=4)
+    with pytest.raises(SettingsError, match="expected an even number"):
+        UNetTask(batch_size=3)  # two quarters of every crop
+    assert UNetTask(view="published", batch_size=3).batch_size == 3
 
 
 # ----------------------------------------------------------------------------------------------------- Segment Anything

@@ -35,13 +35,14 @@ class UNetTask(QuarterTask):
     batch_size: Annotated[int, "quarters of crops (an even number), or micrographs, per batch"] = 16
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         stride = self.patch_px * 2 ** (len(self.widths) - 1)
         if self.view == "published":
             if self.side_px % stride:
                 raise SettingsError(f"[task] side_px is {self.side_px}, expected a multiple of {stride}")
-        elif self.quarter_px % stride:
-            raise SettingsError(f"[task] crop_px is {self.crop_px}, expected a multiple of {2 * stride}")
+        else:
+            super().__post_init__()
+            if self.quarter_px % stride:
+                raise SettingsError(f"[task] crop_px is {self.crop_px}, expected a multiple of {2 * stride}")
         if self.view == "planes" and self.in_channels not in (2, 3):
             raise SettingsError(f"[task] in_channels is {self.in_channels}, expected 2 or 3")
         if not 0 <= self.dice_share <= 1:
