@@ -22,21 +22,16 @@ from cryopick.simulation.crops import Crop  # noqa: E402
 from cryopick.training.augment import LabelledCrop  # noqa: E402
 from cryopick.training.cryosegnet import (  # noqa: E402
     DISC_SHARE,
+    MAPPED_PARTICLE_PX,
+    MappedCrop,
     SimulatedUNetTrainable,
     crop_targets,
     make_trainable,
     map_loss,
+    mapped,
 )
 from cryopick.training.cryosegnet_data import PublishedUNetTrainable, labelled_targets, published_loss  # noqa: E402
-from cryopick.training.cryosegnet_sam import (  # noqa: E402
-    ASKS_NOTHING,
-    ASKS_UNKNOWN,
-    MAPPED_PARTICLE_PX,
-    MappedCrop,
-    example,
-    mapped,
-    mask_loss,
-)
+from cryopick.training.cryosegnet_sam import ASKS_NOTHING, ASKS_UNKNOWN, example, mask_loss  # noqa: E402
 from cryopick.training.cryosegnet_tasks import PRESETS, SamTask, UNetTask  # noqa: E402
 from cryopick.training.datasets import open_dataset  # noqa: E402
 from cryopick.types import Micrograph  # noqa: E402
@@ -158,6 +153,8 @@ def test_what_cannot_be_trained_is_told():
         make_trainable(PRESETS["paper"].task, train=None, validation=None)
     with pytest.raises(SettingsError, match="leave --data out"):
         make_trainable(SamTask(), train=object(), validation=None)
+    with pytest.raises(SettingsError, match="multiple of 32"):
+        UNetTask(crop_px=100)
     with pytest.raises(SettingsError, match="multiple of 64"):
         UNetTask(crop_px=480)  # halves of it are no multiple of the network's stride
     with pytest.raises(SettingsError, match="in_channels is 4"):

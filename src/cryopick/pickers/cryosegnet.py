@@ -174,28 +174,30 @@ class CryoSegNetPicker(ChoosesByExpectedF1):
         working = picker.working_diameter or picker.diameter
         if working is None and not mapper.view.is_squeezed:  # nothing particle-like at any size
             return _picks(micrograph)
-        diameter_px = None if working is None else working.middle_px(micrograph.pixel_size_angstrom)
-        size = picker.diameter or working
-        size_px = np.nan if size is None else size.middle_px(micrograph.pixel_size_angstrom)
-        denoised, scale = mapper.view.show(micrograph.pixels, diameter_px=diameter_px)
-        if diameter_px is None or mapper.view.is_squeezed:
+        working_px = None if working is None else working.middle_px(micrograph.pixel_size_angstrom)
+        diameter = picker.diameter or working
+        diameter_px = np.nan if diameter is None else diameter.middle_px(micrograph.pixel_size_angstrom)
+        denoised, scale = mapper.view.show(micrograph.pixels, diameter_px=working_px)
+        if working_px is None or mapper.view.is_squeezed:
             maps = mapper.maps(denoised[None])
         else:
-            maps = mapper.mean_maps(micrograph.pixels, diameter_px=diameter_px)
+            maps = mapper.mean_maps(micrograph.pixels, diameter_px=working_px)
         pictures = {DENOISED_MAP: denoised, PARTICLE_MAP: maps[0]}
         if len(maps) > 1:
             pictures[JUNK_MAP] = maps[1]
-        particle_px = PARTICLE_PX if diameter_px is None else diameter_px * scale.factor
+        particle_px = PARTICLE_PX if working_px is None else working_px * scale.factor
         if self.segmenter == "none":
             xy_px, height = map_peaks(maps[0], particle_px=particle_px)
             score = mapper.calibration(height)
-            return _picks(micrograph, xy_px, score, size_px, scale=scale, maps=pictures)
-        if self.postprocessing == "corrected" and diameter_px is None:
+            return _picks(micrograph, xy_px, score, diameter_px, scale=scale, maps=pictures)
+        if self.postprocessing == "corrected" and working_px is None:
             raise SettingsError(
                 f"{micrograph.name}: corrected post-processing needs the particle diameter, and none was found: give "
                 "--diameter, or use --postprocessing published"
             )
-        return self._pick_masks(micrograph, maps[0], pictures, scale=scale, particle_px=particle_px, size_px=size_px)
+        return self._pick_masks(
+            micrograph, maps[0], pictures, scale=scale, particle_px=particle_px, diameter_px=diameter_px
+        )
 
     def _pick_masks(
         self,
@@ -205,9 +207,15 @@ class CryoSegNetPicker(ChoosesByExpectedF1):
         *,
         scale: ScaleMap,
         particle_px: float,
-        size_px: float,
+        diameter_px: float,
     ) -> Picks:
-        """Segment the map and make picks of the masks; `particle_px` in pixels of the map, `size_px` as stored."""
+        """Segment the map and make picks of the masks.
+
+        Parameters
+        ----------
+        particle_px : size at which the U-Net looked, in pixels of the map
+        diameter_px : of the particle, stored pixels
+        """
         sam = self._sam()
         masks = segment_map(
             probability,
@@ -242,7 +250,7 @@ class CryoSegNetPicker(ChoosesByExpectedF1):
         if self.postprocessing == "corrected" and self.prompts == "peaks" and sam.score and sam.score.refused:
             free_px, height = refused_peaks(probability, xy_px, particle_px=particle_px)
             xy_px, score = np.concatenate([xy_px, free_px]), np.concatenate([score, sam.score.refused(height)])
-            sizes = np.concatenate([sizes, np.full(len(free_px), size_px)])
+            sizes = np.concatenate([sizes, np.full(len(free_px), diameter_px)])
         return _picks(micrograph, xy_px, score, sizes, scale=scale, maps=pictures)
 
     def _filters(self, sam: LoadedSam, *, particle_px: float) -> GeneratorSettings:

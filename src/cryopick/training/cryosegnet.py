@@ -47,6 +47,8 @@ UNDECIDED_RATIO = (0.45, 2.2)
 JUNK_WEIGHT = 0.1
 PAPER_SMOOTH = 1e-4
 """Added to both sides of the fraction in the published Dice loss."""
+MAPPED_PARTICLE_PX = PARTICLE_PX / WORKING_FACTOR
+"""Diameter of particles of the nominal size in pixels of the map: the picker looks at particles larger than nominal."""
 NO_PARTICLES = np.zeros((0, 2))
 
 
@@ -186,13 +188,41 @@ def crop_outcomes(mapper: ParticleMapper, crop: Crop) -> RankedOutcomes:
     return rank_outcomes(xy_px, height, crop.xy_px, NO_PARTICLES, max_distance_px=tolerance_px(crop.diameter_px))
 
 
-def picked_outcomes(mapper: ParticleMapper, crop: Crop) -> RankedOutcomes:
-    """The same as the picker finds them: all its looks, at the size at which it works."""
+@dataclass(frozen=True, eq=False)
+class MappedCrop:
+    """The U-Net's particle map of a simulated crop, and the crop's particles in its pixels.
+
+    Parameters
+    ----------
+    probability : (h, w) in [0, 1]
+    xy_px, diameter_px : (n, 2) and (n,)
+    """
+
+    probability: NDArray[Any]
+    xy_px: NDArray[np.float64]
+    diameter_px: NDArray[np.float64]
+
+
+def mapped(mapper: ParticleMapper, crop: Crop) -> MappedCrop:
+    """As the picker maps it: all its looks, at the size at which it works."""
     diameter_px = WORKING_FACTOR * PARTICLE_PX
-    probability = mapper.mean_maps(crop.image, diameter_px=diameter_px)[0]
-    xy_px, height = map_peaks(probability, particle_px=PARTICLE_PX)
-    stored_px = ScaleMap((PARTICLE_PX / diameter_px, PARTICLE_PX / diameter_px)).to_stored_xy(xy_px)
-    return rank_outcomes(stored_px, height, crop.xy_px, NO_PARTICLES, max_distance_px=tolerance_px(crop.diameter_px))
+    scale = ScaleMap((PARTICLE_PX / diameter_px, PARTICLE_PX / diameter_px))
+    return MappedCrop(
+        probability=mapper.mean_maps(crop.image, diameter_px=diameter_px)[0],
+        xy_px=scale.to_working_xy(crop.xy_px),
+        diameter_px=crop.diameter_px.astype(np.float64) * scale.factor,
+    )
+
+
+def picked_outcomes(mapper: ParticleMapper, crop: Crop) -> RankedOutcomes:
+    """Peaks as the picker finds them against the crop's particles, at a quarter of their diameter."""
+    seen = mapped(mapper, crop)
+    return outcomes_on(seen, *map_peaks(seen.probability, particle_px=PARTICLE_PX))
+
+
+def outcomes_on(crop: MappedCrop, xy_px: NDArray[np.float64], score: NDArray[np.floating]) -> RankedOutcomes:
+    """Candidates in pixels of a crop's map against its particles, at a quarter of their diameter."""
+    return rank_outcomes(xy_px, score, crop.xy_px, NO_PARTICLES, max_distance_px=tolerance_px(crop.diameter_px))
 
 
 def tolerance_px(diameter_px: NDArray[np.floating]) -> float:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cryopick.metrics.detection import RankedOutcomes, precision_recall_curve, rank_outcomes
+from cryopick.metrics.detection import precision_recall_curve
 from cryopick.networks.segment_anything import build_compact_sam, segment
 from cryopick.pickers.cryosegnet import CALIBRATED_FILTERS, disc_share, refused_peaks, segment_map
 from cryopick.pickers.cryosegnet_map import (
@@ -31,18 +31,18 @@ from cryopick.pickers.cryosegnet_masks import (
     score_features,
     with_reason,
 )
-from cryopick.pickers.diameter import WORKING_FACTOR
 from cryopick.processing.probability import Calibration
-from cryopick.processing.scale import ScaleMap, gaussian_blur
+from cryopick.processing.scale import gaussian_blur
 from cryopick.processing.targets import disc_instances
-from cryopick.simulation.crops import Crop
 from cryopick.training.calibrating import fit_calibration
 from cryopick.training.cryosegnet import (
-    NO_PARTICLES,
+    MAPPED_PARTICLE_PX,
     PICKED_RATIO,
     UNDECIDED_RATIO,
+    MappedCrop,
     best_f1,
-    tolerance_px,
+    mapped,
+    outcomes_on,
 )
 from cryopick.training.cryosegnet_tasks import SamTask
 from cryopick.training.simulated_crops import SimulatedCrops
@@ -50,8 +50,6 @@ from cryopick.training.simulated_crops import SimulatedCrops
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-MAPPED_PARTICLE_PX = PARTICLE_PX / WORKING_FACTOR
-"""Diameter of particles of the nominal size in pixels of the map: the picker looks at particles larger than nominal."""
 PROMPT_REACH = 0.5
 """A prompt closer than this many diameters to a particle's centre asks for that particle."""
 PEAK_SHARE, PARTICLE_SHARE = 0.5, 0.35
@@ -83,7 +81,7 @@ class SamTrainable:
     def source(self) -> SimulatedCrops:
         return self.task.training_crops()
 
-    def prepare(self, batches: int, tell: Callable[[int, int], None]) -> None:  # noqa: ARG002  # the same for all
+    def prepare(self, batches: int, tell: Callable[[int, int], None]) -> None:  # noqa: ARG002  # however many batches, they share these crops
         """Makes the simulated crops, unless they are on disk or are not to be kept there."""
         self.source.keep(self.task.mapped_crops, tell)
 
@@ -145,7 +143,7 @@ class SamTrainable:
         sam = LoadedSam(as_segmenter(network, device=_device(network)), None)
         found = [candidates(sam, self.mapper, crop.probability) for crop in self.validation]
         outcomes = [
-            _outcomes(crop, xy_px, features[:, 1])
+            outcomes_on(crop, xy_px, features[:, 1])
             for crop, (xy_px, features) in zip(self.validation, found, strict=True)
         ]
         curve = precision_recall_curve(outcomes)
@@ -160,32 +158,6 @@ class SamTrainable:
             "postprocessing": {"mask_score": None if score is None else score.to_card()},
             "data": {"kind": "simulation", "seed": self.task.simulation_seed},
         }
-
-
-@dataclass(frozen=True, eq=False)
-class MappedCrop:
-    """The U-Net's particle map of a simulated crop, and the crop's particles in its pixels.
-
-    Parameters
-    ----------
-    probability : (h, w) in [0, 1]
-    xy_px, diameter_px : (n, 2) and (n,)
-    """
-
-    probability: NDArray[Any]
-    xy_px: NDArray[np.float64]
-    diameter_px: NDArray[np.float64]
-
-
-def mapped(mapper: ParticleMapper, crop: Crop) -> MappedCrop:
-    """As the picker maps it: all its looks, at the size at which it works."""
-    diameter_px = WORKING_FACTOR * PARTICLE_PX
-    scale = ScaleMap((PARTICLE_PX / diameter_px, PARTICLE_PX / diameter_px))
-    return MappedCrop(
-        probability=mapper.mean_maps(crop.image, diameter_px=diameter_px)[0],
-        xy_px=scale.to_working_xy(crop.xy_px),
-        diameter_px=crop.diameter_px.astype(np.float64) * scale.factor,
-    )
 
 
 # ------------------------------------------------------------------------------------------------ what is asked for
@@ -355,21 +327,17 @@ def _refused(
         together = np.concatenate([found_px, xy_px])
         rank = np.arange(len(together))[::-1].astype(np.float64)
         heights.append(height)
-        rights.append(_outcomes(crop, together, rank).is_paired[len(found_px) :])
+        rights.append(outcomes_on(crop, together, rank).is_paired[len(found_px) :])
     return np.concatenate(heights), np.concatenate(rights)
 
 
 def _is_right(crop: MappedCrop, xy_px: NDArray[np.float64], features: NDArray[np.float64]) -> NDArray[np.bool_]:
     """(n,) whether each candidate is paired with a particle, in the candidates' order."""
     order = np.argsort(-features[:, 0], kind="stable")
-    outcome = _outcomes(crop, xy_px[order], np.arange(len(order))[::-1].astype(np.float64))
+    outcome = outcomes_on(crop, xy_px[order], np.arange(len(order))[::-1].astype(np.float64))
     right = np.zeros(len(order), bool)
     right[order] = outcome.is_paired
     return right
-
-
-def _outcomes(crop: MappedCrop, xy_px: NDArray[np.float64], score: NDArray[np.float64]) -> RankedOutcomes:
-    return rank_outcomes(xy_px, score, crop.xy_px, NO_PARTICLES, max_distance_px=tolerance_px(crop.diameter_px))
 
 
 def _device(network: nn.Module) -> str:

@@ -11,7 +11,7 @@ from cryopick.errors import SettingsError
 from cryopick.networks.attention_unet import PAPER_WIDTHS, architecture_of
 from cryopick.networks.segment_anything import CompactSamSize, compact_architecture
 from cryopick.pickers.cryosegnet_map import PAPER_SIDE_PX, View
-from cryopick.training.quarters import QuarterTask
+from cryopick.training.quarters import CropTask, QuarterTask
 from cryopick.training.trainable import Preset, TrainSettings
 
 
@@ -70,7 +70,7 @@ class UNetTask(QuarterTask):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SamTask(QuarterTask):
+class SamTask(CropTask):
     """The compact Segment Anything and what it learns from: parts of the U-Net's maps of simulated crops."""
 
     unet: Annotated[
@@ -82,7 +82,7 @@ class SamTask(QuarterTask):
     depth: Annotated[int, "layers of the image encoder"] = 4
     heads: Annotated[int, "attention heads of the image encoder"] = 4
     decoder_width: Annotated[int, "channels of the mask decoder"] = 48
-    batch_size: Annotated[int, "pictures per batch, an even number"] = 12
+    batch_size: Annotated[int, "pictures per batch"] = 12
     prompts: Annotated[int, "prompts per picture"] = 8
     mapped_crops: Annotated[int, "simulated crops whose maps are made once and kept in memory, 0.6 MB each"] = 256
     crop_px: Annotated[int, "side of the simulated crops, of which the pictures are parts"] = 448

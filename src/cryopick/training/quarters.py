@@ -25,17 +25,43 @@ QUARTERS_PER_CROP = 2
 
 
 @dataclass(frozen=True, kw_only=True)
-class QuarterTask:
-    """Settings of a task that learns from them; the same ones give the same crops, which are then made only once."""
+class CropTask:
+    """Settings of a task that learns from simulated crops; the same ones give the same crops, made only once."""
 
-    batch_size: Annotated[int, "quarters of crops per batch, an even number"] = 16
-    crop_px: Annotated[int, "side of a crop, working pixels; two of its quarters are learnt from at a time"] = 448
+    crop_px: Annotated[int, "side of a crop, working pixels"] = 448
     far_scale_share: Annotated[float, "share of crops whose particles have any size from 0.35 to 3.5 of nominal"] = 0.15
     micrograph_share: Annotated[float, "share of crops that are whole simulated micrographs, resampled"] = 0.65
     simulation_seed: Annotated[int, "seed of the simulated crops"] = 1
     distinct_crops: Annotated[int, "crops before they repeat, turned; kept on disk. 0: never repeated or kept"] = 16_384
     validation_crops: Annotated[int, "simulated crops that judge the network; other seed"] = 48
     calibration_crops: Annotated[int, "simulated crops that the probabilities are calibrated on; a third seed"] = 128
+
+    def training_crops(self) -> SimulatedCrops:
+        """The crops that teach, in their order."""
+        return self._crops(self.simulation_seed, far_scale_share=self.far_scale_share, count=self.distinct_crops)
+
+    def crops_to_judge(self) -> list[Crop]:
+        """What the network is validated on, particles near the nominal size."""
+        return self._held_out(self.validation_crops, seed=self.simulation_seed + 1000)
+
+    def crops_to_calibrate(self) -> list[Crop]:
+        """What probabilities are calibrated on, used for nothing else."""
+        return self._held_out(self.calibration_crops, seed=self.simulation_seed + 2000)
+
+    def _held_out(self, count: int, *, seed: int) -> list[Crop]:
+        source = self._crops(seed, far_scale_share=0.0, count=0)
+        return [source.crop(index) for index in range(count)]
+
+    def _crops(self, seed: int, *, far_scale_share: float, count: int) -> SimulatedCrops:
+        return SimulatedCrops(self.crop_px, far_scale_share, seed, count=count, micrograph_share=self.micrograph_share)
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuarterTask(CropTask):
+    """Settings of a task that learns from quarters of them."""
+
+    batch_size: Annotated[int, "quarters of crops per batch, an even number"] = 16
+    crop_px: Annotated[int, "side of a crop, working pixels; two of its quarters are learnt from at a time"] = 448
 
     def __post_init__(self) -> None:
         if self.crop_px % 32:
@@ -52,29 +78,10 @@ class QuarterTask:
     def crops_per_batch(self) -> int:
         return self.batch_size // QUARTERS_PER_CROP
 
-    def training_crops(self) -> SimulatedCrops:
-        """The crops that teach, in their order."""
-        return self._crops(self.simulation_seed, far_scale_share=self.far_scale_share, count=self.distinct_crops)
-
     def crops_of_batch(self, source: SimulatedCrops, index: int) -> Iterator[Crop]:
         """Those of `source` whose quarters are batch `index`."""
         first = index * self.crops_per_batch
         return (source.crop(number) for number in range(first, first + self.crops_per_batch))
-
-    def crops_to_judge(self) -> list[Crop]:
-        """What the network is validated on, particles near the nominal size."""
-        return self._held_out(self.validation_crops, seed=self.simulation_seed + 1000)
-
-    def crops_to_calibrate(self) -> list[Crop]:
-        """What probabilities are calibrated on, used for nothing else."""
-        return self._held_out(self.calibration_crops, seed=self.simulation_seed + 2000)
-
-    def _held_out(self, count: int, *, seed: int) -> list[Crop]:
-        source = self._crops(seed, far_scale_share=0.0, count=0)
-        return [source.crop(index) for index in range(count)]
-
-    def _crops(self, seed: int, *, far_scale_share: float, count: int) -> SimulatedCrops:
-        return SimulatedCrops(self.crop_px, far_scale_share, seed, count=count, micrograph_share=self.micrograph_share)
 
 
 class LearnsFromQuarters:

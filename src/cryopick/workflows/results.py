@@ -234,17 +234,21 @@ def _expected(
 
 
 def _diameter_px(kept: list[Picks], settings: PickSettings, pixel_size: float | None) -> float | None:
-    """The diameter that was given or that the picker measured for the run; else the median of the picks.
+    """The diameter that was given or measured for the run; where it is a range or unknown, the median of the picks.
 
     What a picker reads off single particles is often less than what people count as the diameter, to the tips of the
     longest view, and boxes are suggested for the latter.
     """
     known = getattr(settings.picker, "diameter", None)
-    if known is not None and not known.is_range and (known.unit == "px" or pixel_size is not None):
+    if known is not None and known.unit == "A" and pixel_size is None:
+        known = None
+    if known is not None and not known.is_range:
         return float(known.middle_px(pixel_size))
     diameters = np.concatenate([picks.diameter_px for picks in kept]) if kept else np.empty(0, np.float32)
     diameters = diameters[np.isfinite(diameters)]
-    return float(np.median(diameters)) if len(diameters) else None
+    if len(diameters):
+        return float(np.median(diameters))
+    return None if known is None else float(known.middle_px(pixel_size))
 
 
 def read_summary(path: Path) -> dict[str, Any]:
