@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -15,7 +16,7 @@ from cryopick.io.csv import is_cryoppp_header, read_csv, write_cryoppp, write_cs
 from cryopick.io.eman_json import read_eman_json, write_eman_json
 from cryopick.io.grouping import require_plausible, shapes_of, with_image_size
 from cryopick.io.json_object import read_json_object
-from cryopick.io.names import micrograph_name_of_file, without_extension
+from cryopick.io.names import by_products_of_picking, micrograph_name_of_file, without_extension
 from cryopick.io.relion import read_relion, write_relion_list, write_relion_micrograph, write_relion_particles
 from cryopick.io.text import read_text
 from cryopick.io.topaz import read_topaz, write_topaz
@@ -291,6 +292,13 @@ def _read_folder(
     files = [file for file in files if not any(file.match(pattern) for pattern in _BOOKKEEPING)]
     if format is None:
         files = [file for file in files if file.suffix.lower() not in (".json", ".txt") or _is_recognised(file)]
+    relative = {file.relative_to(folder).as_posix(): file for file in files}
+    by_products = by_products_of_picking(relative)
+    if by_products:
+        _logger.warning(
+            "%s: left out %d files that only accompany picks, such as %s", folder, len(by_products), min(by_products)
+        )
+        files = [file for name, file in relative.items() if name not in by_products]
     if not files:
         endings = ", ".join(sorted(wanted))
         raise InputError(f"{folder}: no coordinate files ({endings}) found; give a folder that holds some")

@@ -11,18 +11,30 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 
 from cryopick.errors import FormatError, InputError
-from cryopick.io.images import EER_SUFFIXES, JPEG_SUFFIXES, PNG_SUFFIXES, TIFF_SUFFIXES, image_format, read_micrograph
+from cryopick.io.companions import companions, told
+from cryopick.io.images import (
+    EER_SUFFIXES,
+    IMAGE_SUFFIXES,
+    JPEG_SUFFIXES,
+    PNG_SUFFIXES,
+    TIFF_SUFFIXES,
+    image_format,
+    read_micrograph,
+)
 from cryopick.io.names import without_extension
-from cryopick.io.reading import explain_read_errors
+from cryopick.io.reading import dangling_link
 from cryopick.io.relion import read_micrographs_star
+from cryopick.io.search import Search, TooFarError, has_match, shown
 from cryopick.io.star import quoted
 from cryopick.io.text import read_text
+from cryopick.io.user_paths import with_home_folder
 from cryopick.types import Micrograph
 
 FOLDER_SUFFIXES = (".mrc", ".mrc.gz", ".mrc.bz2", *TIFF_SUFFIXES, *PNG_SUFFIXES, *JPEG_SUFFIXES)
 """What a folder is searched for. Stacks (.mrcs) and maps (.map) are read when named, but not found by searching."""
 
 _MAX_PROBED = 100  # listed files looked for when finding the folder that a list's relative paths start from
+_MAX_SEARCHED = 5000  # files and folders looked at per pattern for the same
 _N_SHOWN = 3
 _logger = logging.getLogger(__name__)
 
@@ -54,6 +66,8 @@ class _Found:
     root: Path
     pixel_size_angstrom: float | None = None
     listed_name: str | None = None
+    is_searched: bool = False
+    """True where a folder or a pattern gave it, False where the user named it."""
 
 
 def find_micrographs(
@@ -64,11 +78,14 @@ def find_micrographs(
     Parameters
     ----------
     inputs : any of
-        - a folder: searched with all folders below it (hidden ones left out) for MRC, TIFF, PNG and JPEG files
+        - a folder: searched with all folders below it (hidden ones left out) for MRC, TIFF, PNG and JPEG files;
+          images that accompany another one found there (half sums, power spectra, see `cryopick.io.companions`) and
+          what cryopick itself wrote are left out, which is logged
         - a file
-        - a pattern with `*`, `?`, `[...]`, or `**` for any number of folders
+        - a pattern with `*`, `?`, `[...]`, or `**` for any number of folders; among what it matches the same is left out
         - `@list.txt`: one such input per line; blank lines and lines that start with `#` are left out
-        - a STAR file with rlnMicrographName; pixel sizes come from its optics table
+        - a STAR file with rlnMicrographName; pixel sizes come from its optics table. Its entries are names, not patterns
+        A leading `~` is the home folder.
         Relative paths in lists and STAR files count from the working folder or, if nothing is found there, from the
         nearest folder above the file in which something is.
     exclude_folders : not searched, for example the output folder
@@ -82,7 +99,7 @@ def find_micrographs(
     ------
     InputError
         If an input does not exist, has an unknown suffix, holds no micrographs, or when two files would have results
-        of one name (`a.mrc` and `a.png` in one folder).
+        of one name (`a.mrc` and `a.tif` in one folder).
     FormatError
         If a STAR file is malformed, or only movies were found.
     """
@@ -90,14 +107,20 @@ def find_micrographs(
         inputs = [inputs]
     if not inputs:
         raise InputError("no micrographs given; give a folder, files, a pattern, @list.txt or a micrographs.star")
-    excluded = {os.path.realpath(folder) for folder in exclude_folders}
+    excluded = frozenset(os.path.realpath(folder) for folder in exclude_folders)
     found: dict[str, _Found] = {}
     for given in inputs:
         for one in _expand(str(given), excluded):
             place = os.path.abspath(one.path)
             if place not in found or (one.listed_name is not None and found[place].listed_name is None):
                 found[place] = one  # a STAR file knows more than a folder does; the first place in the order stays
-    return _named(list(found.values()))
+    if not found:
+        raise InputError(f"no micrographs in {shown(map(str, inputs))} besides the output folder; check the inputs")
+    distinct = _without_second_routes(list(found.values()))
+    _refuse_when_all_dangle(distinct)
+    sources = _named(distinct)
+    _warn_of_shared_exposures(distinct)
+    return sources
 
 
 def read_source(source: MicrographSource, *, pixel_size_angstrom: float | None = None) -> Micrograph:
@@ -113,7 +136,7 @@ def read_source(source: MicrographSource, *, pixel_size_angstrom: float | None =
     )
 
 
-def _expand(given: str, excluded: set[str]) -> Iterator[_Found]:
+def _expand(given: str, excluded: frozenset[str]) -> Iterator[_Found]:
     # os.path and not pathlib asks what exists: its answer to a name that is too long is no, not an error
     try:
         is_possible = b"\0" not in os.fsencode(given)
@@ -121,14 +144,21 @@ def _expand(given: str, excluded: set[str]) -> Iterator[_Found]:
         is_possible = False
     if not is_possible:
         raise InputError(f"{given!r}: holds a character that no path can hold, null or half of a pair")
+    if not given.strip():
+        raise InputError(f"an input is empty ({given!r}), perhaps from a variable that is not set; for this folder give .")
+    given = with_home_folder(given)
     path = Path(given)
-    if given.startswith("@") and not os.path.exists(path):
-        yield from _in_list(Path(given[1:]), excluded)
+    if given.startswith("@") and not os.path.lexists(path):
+        yield from _in_list(Path(with_home_folder(given[1:])), excluded)
     elif os.path.isdir(path):
         yield from _in_folder(path, excluded)
     elif os.path.exists(path) and path.suffix.lower() == ".star":
         yield from _in_star(path)
     elif os.path.exists(path):
+        yield _file(path)
+    elif (dangling := dangling_link(path)) is not None:
+        if not os.path.islink(path) or not path.name.lower().endswith(IMAGE_SUFFIXES):
+            raise InputError(f"{path}: nothing there, {dangling}")
         yield _file(path)
     elif glob.has_magic(given):
         yield from _in_pattern(given, excluded)
@@ -145,86 +175,93 @@ def _file(path: Path) -> _Found:
     return _Found(path, path.parent)
 
 
-def _in_folder(folder: Path, excluded: set[str]) -> Iterator[_Found]:
-    paths = sorted(_walk(folder, excluded))
+def _in_folder(folder: Path, excluded: frozenset[str]) -> Iterator[_Found]:
+    search = Search(_is_image_name, excluded)
+    paths = search.files_below(folder)
     images = [path for path in paths if path.name.lower().endswith(FOLDER_SUFFIXES)]
     n_eer = sum(path.name.lower().endswith(EER_SUFFIXES) for path in paths)
+    for sentence in search.sentences():
+        _logger.warning("%s", sentence)
     if not images and n_eer:
         raise FormatError(
             f"{folder}: holds {n_eer} EER movies and no micrographs; cryopick reads motion-corrected, summed "
             "micrographs, so align the movies first and give the folder of the results"
         )
     if not images:
+        besides = " besides what cryopick wrote" if search.has_met_own else ""
         raise InputError(
-            f"{folder}: no micrographs found in {len(paths)} files; looked for {', '.join(FOLDER_SUFFIXES)} in it and "
-            "in the folders below"
+            f"{folder}: no micrographs found in {len(paths)} files{besides}; looked for {', '.join(FOLDER_SUFFIXES)} in "
+            "it and in the folders below"
         )
     if n_eer:
         _logger.warning("%s: %d EER movies left out; cryopick reads motion-corrected micrographs", folder, n_eer)
-    yield from (_Found(path, folder) for path in images)
+    yield from _without_companions(images, folder, str(folder))
 
 
-def _walk(folder: Path, excluded: set[str]) -> Iterator[Path]:
-    """Files below a folder, through symbolic links but around no circle twice; hidden names are left out."""
-    seen = set(excluded)
-    with explain_read_errors(folder):
-        os.listdir(folder)
-    waiting = [folder]
-    while waiting:
-        here = waiting.pop()
-        real = os.path.realpath(here)
-        if real in seen:
-            continue
-        seen.add(real)
-        try:
-            names = os.listdir(here)
-        except OSError as error:
-            _logger.warning("%s: left out, cannot be looked into (%s)", here, error.strerror)
-            continue
-        for name in names:
-            if name.startswith("."):
-                continue
-            if os.path.isdir(here / name):
-                waiting.append(here / name)
-            elif os.path.isfile(here / name):
-                yield here / name
+def _in_pattern(pattern: str, excluded: frozenset[str]) -> Iterator[_Found]:
+    search = Search(_is_image_name, excluded)
+    root, files, folders = search.matching(pattern)
+    for sentence in search.sentences():
+        _logger.warning("%s", sentence)
+    if not files and not folders:
+        if search.has_met_excluded:  # it matches, but only what this call itself writes
+            return
+        besides = " besides what cryopick wrote" if search.has_met_own else ""
+        raise InputError(f"{pattern}: no file matches this pattern{besides}; check it, or give the folder")
+    if not files:  # as the shell would pass them on
+        for folder in folders:
+            yield from (replace(one, root=root) for one in _in_folder(folder, excluded))
+        return
+    stars = [file for file in files if file.suffix.lower() == ".star"]
+    images = [file for file in files if _is_image_name(file.name)]
+    others = [file for file in files if file not in {*stars, *images}]
+    if not stars and not images:
+        _file(others[0])  # raises: no image
+    if others:
+        _logger.warning("%s: left out %d files that are no images: %s", pattern, len(others), shown(others))
+    if folders and "**" not in pattern:
+        _logger.warning(
+            "%s: matches %d folders too, which are not searched: %s; give them by name", pattern, len(folders),
+            shown(folders),
+        )  # fmt: skip
+    for star in stars:
+        yield from _in_star(star)
+    yield from _without_companions([_file(image).path for image in images], root, pattern)
 
 
-def _in_pattern(pattern: str, excluded: set[str]) -> Iterator[_Found]:
-    fixed: list[str] = []
-    for part in Path(pattern).parts[:-1]:
-        if glob.has_magic(part):
-            break
-        fixed.append(part)
-    matches = sorted(Path(match) for match in glob.glob(pattern, recursive=True))
-    files = [match for match in matches if os.path.isfile(match)]
-    if not files:
-        raise InputError(f"{pattern}: no file matches this pattern; check it, or give the folder")
-    star_files = [file for file in files if file.suffix.lower() == ".star"]
-    for file in files:
-        if any(os.path.realpath(parent) in excluded for parent in file.parents):
-            continue
-        if file in star_files:
-            yield from _in_star(file)
-        else:
-            yield _Found(_file(file).path, Path(*fixed))
+def _is_image_name(name: str) -> bool:
+    return name.lower().endswith(IMAGE_SUFFIXES)
 
 
-def _in_list(path: Path, excluded: set[str]) -> Iterator[_Found]:
-    lines = (line.strip() for line in read_text(path, what="a list of micrographs, one per line").splitlines())
-    entries = [line for line in lines if line and not line.startswith("#")]
+def _without_companions(images: Sequence[Path], root: Path, given: str) -> Iterator[_Found]:
+    """The images that a search found, without those that accompany another one of them."""
+    left_out = companions(images, root)
+    if left_out:
+        _logger.warning(
+            "%s: left out %d images that accompany micrographs found there: %s; picked is, for example, %s. "
+            "To pick one of them too, name it, or give a pattern that matches its kind alone",
+            given, len(left_out), told(left_out), left_out[0].micrograph.name,
+        )  # fmt: skip
+    accompanying = {one.path for one in left_out}
+    yield from (_Found(path, root, is_searched=True) for path in images if path not in accompanying)
+
+
+def _in_list(path: Path, excluded: frozenset[str]) -> Iterator[_Found]:
+    text = read_text(path, what="a list of micrographs, one per line")
+    lines = (line.strip() for line in re.split(r"\r\n|\r|\n", text))
+    entries = [with_home_folder(line) for line in lines if line and not line.startswith("#")]
     if not entries:
         raise InputError(f"{path}: the list is empty; write one file, folder or pattern per line")
     nested = next((entry for entry in entries if entry.startswith("@")), None)
     if nested is not None:
         raise InputError(f"{path}: names another list, {nested}; give both lists on the command line")
-    base = _base_folder(path, entries)
+    base = _base_folder(path, entries, may_be_patterns=True)
     for entry in entries:
         located = base / entry
         if not os.path.exists(located) and not glob.has_magic(entry):
             yield replace(_file(located), root=base)
             continue
-        for one in _expand(str(located) if os.path.exists(located) else _pattern_below(base, entry), excluded):
+        for one in _expand(str(located) if os.path.lexists(located) else _pattern_below(base, entry), excluded):
             # Names count from the base, so that a list of files from many folders keeps their tree
             yield one if one.listed_name is not None else replace(one, root=base)
 
@@ -233,16 +270,25 @@ def _in_star(path: Path) -> Iterator[_Found]:
     entries = read_micrographs_star(path)
     if not entries:
         raise InputError(f"{path}: lists no micrographs; give a STAR file with rows")
-    base = _base_folder(path, [entry.name for entry in entries])
+    base = _base_folder(path, [entry.name for entry in entries], may_be_patterns=False)
     for entry in entries:
         yield _Found(_file(base / entry.name).path, base, entry.pixel_size_angstrom, entry.name)
 
 
-def _base_folder(path: Path, entries: Sequence[str]) -> Path:
-    """Where relative entries of the file `path` count from: the working folder, or a folder above the file."""
-    probed = entries[:_MAX_PROBED]
-    for base in (Path(), *Path(os.path.abspath(path)).parents):
-        if any(os.path.exists(base / entry) or glob.glob(_pattern_below(base, entry)) for entry in probed):
+def _base_folder(path: Path, entries: Sequence[str], *, may_be_patterns: bool) -> Path:
+    """Where relative entries of the file `path` count from: the working folder, or a folder above the file.
+
+    Files are asked for by name; patterns are tried only where no entry is a file, and not further than a few thousand
+    files and folders, since a pattern below the root of a disk would be looked for in all of it.
+    """
+    bases = list(dict.fromkeys((Path(), *Path(os.path.abspath(path)).parents)))
+    named = [entry for entry in entries if not (may_be_patterns and glob.has_magic(entry))]
+    for base in bases:
+        if any(os.path.lexists(base / entry) for entry in _probed(named or entries)):
+            return base
+    patterns = [entry for entry in entries if glob.has_magic(entry)] if may_be_patterns else []
+    for base in bases:
+        if any(_has_match(base, entry) for entry in _probed(patterns)):
             return base
     raise InputError(
         f"{path}: none of its {len(entries)} entries exists, the first being {entries[0]!r}; paths count from the "
@@ -250,8 +296,74 @@ def _base_folder(path: Path, entries: Sequence[str]) -> Path:
     )
 
 
+def _probed(entries: Sequence[str]) -> Sequence[str]:
+    return entries[:_MAX_PROBED]
+
+
+def _has_match(base: Path, entry: str) -> bool:
+    try:
+        return has_match(_pattern_below(base, entry), most_entries=_MAX_SEARCHED)
+    except TooFarError:  # the working folder is searched if that is what the user asked for, others are not
+        return base == Path()
+
+
 def _pattern_below(base: Path, entry: str) -> str:
     return os.path.join(glob.escape(str(base)), entry)
+
+
+def _without_second_routes(found: Sequence[_Found]) -> list[_Found]:
+    """Each file once where a linked folder leads to it a second time; files linked under another name are kept."""
+    first: dict[tuple[str, str], _Found] = {}
+    second: list[tuple[_Found, _Found]] = []
+    linked: list[tuple[_Found, _Found]] = []
+    by_place: dict[str, _Found] = {}
+    real_folder: dict[Path, str] = {}
+    kept = []
+    for one in found:
+        folder = one.path.parent
+        if folder not in real_folder:
+            real_folder[folder] = os.path.realpath(folder)
+        place = os.path.join(real_folder[folder], one.path.name)
+        if os.path.islink(place):
+            place = os.path.realpath(place)
+        before = first.setdefault((place, one.path.name), one)
+        if before is not one and (one.is_searched or one.listed_name is None):
+            second.append((one, before))
+            continue
+        other = by_place.setdefault(place, one)
+        if other is not one:
+            linked.append((one, other))
+        kept.append(one)
+    if second:
+        _logger.warning(
+            "%d files are reached by two ways and picked once: %s is %s", len(second), second[0][0].path,
+            second[0][1].path,
+        )  # fmt: skip
+    if linked:
+        _logger.warning(
+            "%d micrographs are links to another one that is picked too, so its particles come twice: %s is %s",
+            len(linked), linked[0][0].path, linked[0][1].path,
+        )  # fmt: skip
+    return kept
+
+
+def _refuse_when_all_dangle(found: Sequence[_Found]) -> None:
+    if any(os.path.exists(one.path) for one in found):
+        return
+    why = next((why for one in found if (why := dangling_link(one.path)) is not None), None)
+    if why is not None:
+        raise InputError(f"none of {len(found)} micrographs is there: {found[0].path}: {why}")
+
+
+def _warn_of_shared_exposures(found: Sequence[_Found]) -> None:
+    """Images of one exposure that the user named one by one are picked, but hardly meant."""
+    root = os.path.commonpath([os.path.abspath(one.path.parent) for one in found])
+    pairs = companions([Path(os.path.abspath(one.path)) for one in found], Path(root))
+    if pairs:
+        _logger.warning(
+            "%d of the images given accompany another one that is picked too, so that particles come more than once: "
+            "%s, beside %s", len(pairs), told(pairs), pairs[0].micrograph.name,
+        )  # fmt: skip
 
 
 def _named(found: Sequence[_Found]) -> list[MicrographSource]:
@@ -265,12 +377,27 @@ def _named(found: Sequence[_Found]) -> list[MicrographSource]:
         MicrographSource(one.path, path.relative_to(common).as_posix(), one.pixel_size_angstrom, one.listed_name)
         for one, path in zip(found, absolute, strict=True)
     ]
-    _require_distinct_results(sources)
+    usable, unusable = [], []
     for source in sources:
-        if re.search(r"[\x00-\x1f]", source.name):
-            raise InputError(f"{source.name!r}: a control character in a file name; rename the file")
-        quoted(source.name)  # a name that STAR files cannot hold is refused before any work
-    return sources
+        (usable if _can_be_listed(source.name) else unusable).append(source)
+    if unusable:
+        sentence = (
+            f"{len(unusable)} micrographs left out, whose names no STAR file can hold (a control character, or blanks and "
+            f"both kinds of quotes): {shown(repr(source.name) for source in unusable)}; rename the files"
+        )
+        if not usable:
+            raise InputError(sentence)
+        _logger.warning("%s", sentence)
+    _require_distinct_results(usable)
+    return usable
+
+
+def _can_be_listed(name: str) -> bool:
+    try:
+        quoted(name)
+    except FormatError:
+        return False
+    return re.search(r"[\x00-\x1f]", name) is None
 
 
 def _require_distinct_results(sources: Sequence[MicrographSource]) -> None:

@@ -11,10 +11,20 @@ _IMAGE_EXTENSIONS = {".mrc", ".mrcs", ".map", ".tif", ".tiff", ".png", ".jpg", "
 _COORDINATE_EXTENSIONS = {".star", ".box", ".cbox", ".csv", ".json", ".txt", ".tsv", ".cs"}
 _EXTENSIONS = _IMAGE_EXTENSIONS | _COORDINATE_EXTENSIONS
 _UNIQUE_PREFIX = re.compile(r"^[0-9]{15,22}_")  # cryoSPARC puts a 64-bit number before imported names
-_PICK_SUFFIX = re.compile(r"_(picks?|autopick|manualpick|topazpick|cryolo|info|particles|boxes)$", re.IGNORECASE)
-_PROCESSING_SUFFIX = re.compile(
-    r"_(patch_aligned_doseweighted|patch_aligned|rigid_aligned|aligned_doseweighted|doseweighted|aligned_mic|DW)$"
+_PICK_SUFFIX = re.compile(
+    r"_(picks?|picked|autopick|manual_?picks?|man_?picks?|topaz_?picks?|topaz|cryolo|crypick|automatch|gautomatch|info|"
+    r"particles|extract|extracted|boxes|box|coords?|coordinates)$",
+    re.IGNORECASE,
 )
+"""What pickers put between a micrograph's name and the extension of its coordinate file."""
+_PROCESSING_SUFFIX = re.compile(
+    r"(_(patch_aligned|rigid_aligned|aligned|ali|dose_?weighted|no_?dw|dws?|mic|micrograph|sum|sumcorr|avg|average|intg|"
+    r"corrected|motioncorrected|motion_?corr?|denoised|deconv|movies?)|[._](frames|fractions))$",
+    re.IGNORECASE,
+)
+"""What motion correction and cameras put behind the name of an exposure."""
+_BY_PRODUCT = re.compile(r"_(nonunique|rejected)$", re.IGNORECASE)
+"""Gautomatch writes all maxima and the bad ones beside the picks, `_automatch`."""
 
 
 def without_extension(name: str) -> str:
@@ -29,15 +39,40 @@ def without_extension(name: str) -> str:
 
 def micrograph_name_of_file(relative_path: str) -> str:
     """The micrograph that a coordinate file of one micrograph is for: `a/m1_picks.star` -> `a/m1`."""
-    return _PICK_SUFFIX.sub("", without_extension(relative_path))
+    name = without_extension(relative_path)
+    return _PICK_SUFFIX.sub("", name) or name
+
+
+def without_processing(name: str) -> str:
+    """Without extension, cryoSPARC's number in front, and what motion correction puts behind: `a/m1_DW.mrc` -> `a/m1`."""
+    folder, slash, base = without_extension(name).rpartition("/")
+    bare = _UNIQUE_PREFIX.sub("", base)
+    while (shorter := _PROCESSING_SUFFIX.sub("", bare)) != bare and shorter:
+        bare = shorter
+    return f"{folder}{slash}{bare or base}"
+
+
+def by_products_of_picking(relative_paths: Iterable[str]) -> set[str]:
+    """The coordinate files that only accompany the picks of a micrograph, where those are there too.
+
+    Gautomatch's `m1_nonunique.star` and `m1_rejected.star` are no picks when `m1_automatch.star` lies beside them.
+    """
+    paths = list(relative_paths)
+    picked = {micrograph_name_of_file(path) for path in paths if not _BY_PRODUCT.search(without_extension(path))}
+    return {
+        path
+        for path in paths
+        if (bare := _BY_PRODUCT.sub("", without_extension(path))) != without_extension(path) and bare in picked
+    }
 
 
 def match_micrograph_names(names: Iterable[str], candidates: Iterable[str]) -> dict[str, str]:
     """Find for each name the one candidate that means the same micrograph.
 
     Tried in this order: the same text; the same path without extension; without a pick suffix such as `_picks`;
-    without cryoSPARC's number in front and processing suffixes such as `_patch_aligned_doseweighted`. At each step
-    folders are compared from the right, and the candidate that shares most of them wins.
+    without cryoSPARC's number in front and processing suffixes such as `_patch_aligned_doseweighted`; the same in
+    any case of the letters. At each step folders are compared from the right, and the candidate that shares most of
+    them wins. A candidate that one step gave away is none for the next.
 
     Returns
     -------
@@ -51,7 +86,7 @@ def match_micrograph_names(names: Iterable[str], candidates: Iterable[str]) -> d
     wanted = list(dict.fromkeys(names))
     known = set(candidates := list(dict.fromkeys(candidates)))
     found = {name: name for name in wanted if name in known}
-    for simplify in (without_extension, micrograph_name_of_file, _bare):
+    for simplify in (without_extension, micrograph_name_of_file, _bare, _bare_in_any_case):
         taken = set(found.values())
         free = [candidate for candidate in candidates if candidate not in taken]
         left = [name for name in wanted if name not in found]
@@ -95,11 +130,11 @@ def _match_tails(simple_names: Mapping[str, str], simple_candidates: Mapping[str
 
 def _bare(name: str) -> str:
     """Without pick suffix, number in front and processing suffixes."""
-    folder, slash, base = micrograph_name_of_file(name).rpartition("/")
-    bare = _UNIQUE_PREFIX.sub("", base)
-    while (shorter := _PROCESSING_SUFFIX.sub("", bare)) != bare:
-        bare = shorter
-    return f"{folder}{slash}{bare or base}"
+    return without_processing(micrograph_name_of_file(name))
+
+
+def _bare_in_any_case(name: str) -> str:
+    return _bare(name).casefold()
 
 
 def _tails(path: str) -> list[str]:

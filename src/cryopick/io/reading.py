@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,7 +30,19 @@ def explain_read_errors(path: str | Path) -> Iterator[None]:
         yield
     except OSError as error:
         reason = _REASONS.get(error.errno or 0, error.strerror or str(error))
+        if error.errno == errno.ENOENT:
+            reason = dangling_link(path) or reason
         raise InputError(f"{path}: cannot be read: {reason}") from error
+
+
+def dangling_link(path: str | Path) -> str | None:
+    """Why nothing is at a path although a name is: a symbolic link, its own or of a folder above, leads nowhere."""
+    path = Path(path)
+    for place in (path, *path.parents):
+        if os.path.islink(place) and not os.path.exists(place):
+            whose = "its link" if place == path else f"the link {place}"
+            return f"{whose} leads nowhere (-> {os.readlink(place)}); is the disk mounted?"
+    return None
 
 
 def file_size_bytes(path: str | Path) -> int:
