@@ -9,6 +9,7 @@ from importlib import import_module
 import typer
 
 from cryopick import __version__
+from cryopick.cli.options import as_meant
 from cryopick.errors import CryopickError
 
 # Each name is a module of this folder that holds a typer function `command`. The help lines stand here, so that
@@ -66,6 +67,7 @@ def main() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")  # file names may be in no encoding at all
     called = next((word for word in sys.argv[1:] if not word.startswith("-")), None)
     try:
+        sys.argv[1:] = as_meant(sys.argv[1:])
         build_app(called)()
     except CryopickError as error:
         typer.echo(f"cryopick: {error}", err=True)

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import inspect
+import os
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import typer
 
+from cryopick.errors import SettingsError
+from cryopick.io.user_paths import with_home_folder
 from cryopick.workflows.settings import Setting, settings_of
 
 SHORT_FLAGS = {"diameter": "-d"}
+_BEFORE_PATH = re.compile(r"(--[\w-]+=|-[a-zA-Z])?(?=~)")
+_VARIABLE = re.compile(r"\$(\w+|\{\w+\})(/|$)")
 
 
 def with_options(
@@ -54,6 +60,31 @@ def _parameter(title: str, setting: Setting) -> inspect.Parameter:
         option = typer.Option(None, *flags, help=help_text, metavar=setting.type_name, show_default=False)
         annotation = str | None
     return inspect.Parameter(setting.name, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=annotation)
+
+
+def as_meant(arguments: Sequence[str]) -> list[str]:
+    """The words of a command line with the home folder for `~` where the shell left it: in quotes, behind `=`.
+
+    Raises
+    ------
+    InputError
+        If there is no such home folder.
+    SettingsError
+        If the output is empty or begins with a variable that was not replaced; a folder `$NAME` would be made.
+    """
+    words = [_with_home_folder(word) for word in arguments]
+    output = option_value(words, "-o", "--output")
+    if output is not None and not output.strip():
+        raise SettingsError("--output is empty: is a variable not set? Give a folder; the working folder is .")
+    if output is not None and _VARIABLE.match(output) and not os.path.lexists(output):
+        raise SettingsError(f"--output {output}: begins with a variable that no shell replaced; use double quotes")
+    return words
+
+
+def _with_home_folder(word: str) -> str:
+    """`~/run`, `--output=~/run` and `-o~/run` with the home folder; `--output=` itself may not hold a `~`."""
+    match = _BEFORE_PATH.match(word)
+    return word if match is None else match.group() + with_home_folder(word[match.end() :])
 
 
 def option_value(arguments: Sequence[str], *flags: str) -> str | None:

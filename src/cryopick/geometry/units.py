@@ -6,7 +6,7 @@ import math
 import re
 from dataclasses import dataclass
 
-from cryopick.errors import SettingsError
+from cryopick.errors import SettingsError, UnknownPixelSizeError
 
 _ANGSTROM_PER = {"A": 1.0, "Å": 1.0, "nm": 10.0, "um": 1e4, "µm": 1e4}
 _NUMBER = r"[0-9]+(?:\.[0-9]*)?|\.[0-9]+"
@@ -52,7 +52,7 @@ class Length:
         if self.unit == "px":
             return self.low, self.high
         if pixel_size_angstrom is None:
-            raise SettingsError(
+            raise UnknownPixelSizeError(
                 f"length {self} is in Å but the pixel size of the micrograph is unknown; "
                 "give --pixel-size (Å per pixel), or the length in pixels, for example 108px"
             )

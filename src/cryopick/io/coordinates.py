@@ -22,6 +22,7 @@ from cryopick.io.text import read_text
 from cryopick.io.topaz import read_topaz, write_topaz
 from cryopick.types import Picks
 
+_logger = logging.getLogger(__name__)
 LIST_FILE = "autopick.star"
 _BOOKKEEPING = ("job.star", "*pipeline.star", "coords_suffix_*.star", "RELION_*.star", "*summary.star", "set.json")
 """Files of RELION jobs and label sets that lie among coordinate files and hold none."""

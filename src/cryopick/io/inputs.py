@@ -82,9 +82,9 @@ def find_micrographs(
           images that accompany another one found there (half sums, power spectra, see `cryopick.io.companions`) and
           what cryopick itself wrote are left out, which is logged
         - a file
-        - a pattern with `*`, `?`, `[...]`, or `**` for any number of folders; among what it matches the same is left out
+        - a pattern with `*`, `?`, `[...]`, or `**` for any number of folders; the same is left out of what it matches
         - `@list.txt`: one such input per line; blank lines and lines that start with `#` are left out
-        - a STAR file with rlnMicrographName; pixel sizes come from its optics table. Its entries are names, not patterns
+        - a STAR file with rlnMicrographName; its entries are names, and pixel sizes come from its optics table
         A leading `~` is the home folder.
         Relative paths in lists and STAR files count from the working folder or, if nothing is found there, from the
         nearest folder above the file in which something is.
@@ -145,7 +145,7 @@ def _expand(given: str, excluded: frozenset[str]) -> Iterator[_Found]:
     if not is_possible:
         raise InputError(f"{given!r}: holds a character that no path can hold, null or half of a pair")
     if not given.strip():
-        raise InputError(f"an input is empty ({given!r}), perhaps from a variable that is not set; for this folder give .")
+        raise InputError(f"an input is empty ({given!r}): is a variable not set? For the working folder give .")
     given = with_home_folder(given)
     path = Path(given)
     if given.startswith("@") and not os.path.lexists(path):
@@ -190,8 +190,8 @@ def _in_folder(folder: Path, excluded: frozenset[str]) -> Iterator[_Found]:
     if not images:
         besides = " besides what cryopick wrote" if search.has_met_own else ""
         raise InputError(
-            f"{folder}: no micrographs found in {len(paths)} files{besides}; looked for {', '.join(FOLDER_SUFFIXES)} in "
-            "it and in the folders below"
+            f"{folder}: no micrographs found in {len(paths)} files{besides}; looked for {', '.join(FOLDER_SUFFIXES)} "
+            "in it and in the folders below"
         )
     if n_eer:
         _logger.warning("%s: %d EER movies left out; cryopick reads motion-corrected micrographs", folder, n_eer)
@@ -238,8 +238,8 @@ def _without_companions(images: Sequence[Path], root: Path, given: str) -> Itera
     left_out = companions(images, root)
     if left_out:
         _logger.warning(
-            "%s: left out %d images that accompany micrographs found there: %s; picked is, for example, %s. "
-            "To pick one of them too, name it, or give a pattern that matches its kind alone",
+            "%s: left out %d images that accompany micrographs found there: %s; picked are such as %s. "
+            "To pick others too, name them, or give a pattern that matches their kind alone",
             given, len(left_out), told(left_out), left_out[0].micrograph.name,
         )  # fmt: skip
     accompanying = {one.path for one in left_out}
@@ -382,8 +382,8 @@ def _named(found: Sequence[_Found]) -> list[MicrographSource]:
         (usable if _can_be_listed(source.name) else unusable).append(source)
     if unusable:
         sentence = (
-            f"{len(unusable)} micrographs left out, whose names no STAR file can hold (a control character, or blanks and "
-            f"both kinds of quotes): {shown(repr(source.name) for source in unusable)}; rename the files"
+            f"{len(unusable)} micrographs left out, whose names no STAR file can hold (a control character, or blanks "
+            f"and both kinds of quotes): {shown(repr(source.name) for source in unusable)}; rename the files"
         )
         if not usable:
             raise InputError(sentence)

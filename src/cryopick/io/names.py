@@ -44,7 +44,7 @@ def micrograph_name_of_file(relative_path: str) -> str:
 
 
 def without_processing(name: str) -> str:
-    """Without extension, cryoSPARC's number in front, and what motion correction puts behind: `a/m1_DW.mrc` -> `a/m1`."""
+    """Without extension, cryoSPARC's number, and what motion correction puts behind: `a/m1_DW.mrc` -> `a/m1`."""
     folder, slash, base = without_extension(name).rpartition("/")
     bare = _UNIQUE_PREFIX.sub("", base)
     while (shorter := _PROCESSING_SUFFIX.sub("", bare)) != bare and shorter:

@@ -1,4 +1,4 @@
-"""Looking through folders for files, by pattern or all of them: never in circles, and aloud about what is passed over."""
+"""Looking through folders for files, by pattern or all: never in circles, and aloud about what is passed over."""
 
 from __future__ import annotations
 
@@ -186,7 +186,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 def has_match(pattern: str, *, most_entries: int) -> bool:
     """Whether any file or folder matches; `TooFarError` when that is not known after `most_entries` of them."""
-    _, files, folders = Search(lambda name: True, most_entries=most_entries).matching(pattern)
+    _, files, folders = Search(bool, most_entries=most_entries).matching(pattern)
     return bool(files or folders)
 
 

@@ -24,6 +24,7 @@ from cryopick.io.inputs import MicrographSource, find_micrographs, read_source
 from cryopick.io.json_object import read_json_object
 from cryopick.io.labels import SETTINGS_FILE, Labels, read_labels
 from cryopick.io.names import match_micrograph_names, without_extension
+from cryopick.io.reading import dangling_link
 from cryopick.processing.orientation import OrientationFit, measure_orientation
 from cryopick.types import Micrograph
 
@@ -234,7 +235,8 @@ def open_micrographs(
     for one in sets:
         for source in find_micrographs(one.images):
             if not source.path.exists():
-                raise InputError(f"{source.path}: no such file, listed in {one.images[0]}")
+                reason = dangling_link(source.path) or "no such file"
+                raise InputError(f"{source.path}: {reason}; from {one.images[0]}")
             info = probe_image(source.path)
             size = pixel_size_angstrom or source.pixel_size_angstrom or info.pixel_size_angstrom or None
             named = replace(source, name=f"{one.group}/{source.name}") if len(sets) > 1 else source
@@ -285,7 +287,8 @@ def _pair(one: _Set, *, pixel_size_angstrom: float | None, completeness: str | N
     infos = {source.name: probe_image(source.path) for source in sources if source.path.exists()}
     missing = [source for source in sources if source.name not in infos]
     if missing:
-        raise InputError(f"{missing[0].path}: no such file, listed in {one.images[0]}; give the folder (--micrographs)")
+        reason = dangling_link(missing[0].path) or "no such file"
+        raise InputError(f"{missing[0].path}: {reason}; from {one.images[0]}; give the folder (--micrographs)")
     shapes_yx = {source.listed_name or source.name: infos[source.name].shape_yx for source in sources}
     if one.labels.suffix.lower() == ".json":
         check_coco_classes(one.labels)

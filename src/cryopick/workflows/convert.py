@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,6 +23,7 @@ from cryopick.processing.orientation import OrientationFit, measure_orientation
 from cryopick.types import Picks
 
 FLIPS = ("auto", "yes", "no")
+_logger = logging.getLogger(__name__)
 _MAX_MEASURED = 8  # micrographs read to measure the orientation; about 1000 picks are more than enough
 
 
@@ -139,8 +141,13 @@ class _Images:
         self.shape_of: dict[str, tuple[int, int]] = {}
         self.pixel_size_of: dict[str, float | None] = {}
         for one in find_micrographs(list(inputs)) if inputs else ():
-            info = probe_image(one.path)
             self.sources[one.name] = one
+            self.pixel_size_of[one.name] = pixel_size_angstrom
+            try:
+                info = probe_image(one.path)
+            except InputError as error:
+                _logger.warning("size and pixel size of a micrograph stay unknown: %s", error)
+                continue
             self.shape_of[one.name] = info.shape_yx
             self.pixel_size_of[one.name], _ = choose_pixel_size(
                 given_angstrom=pixel_size_angstrom,
@@ -202,7 +209,7 @@ def _completed(found: Mapping[str, Picks], images: _Images, *, keep_rejected: bo
                 micrograph_name=image.listed_name or image.name,
                 pixel_size_angstrom=images.pixel_size_of[image.name] or one.pixel_size_angstrom,
             )
-            one = with_image_size(replace(one, warnings=()), images.shape_of[image.name], source=name)  # noqa: PLW2901
+            one = with_image_size(replace(one, warnings=()), images.shape_of.get(image.name), source=name)  # noqa: PLW2901
         picks.append(one)
     warnings = [warning for one in picks for warning in one.warnings]
     unmatched = [name for name in found if name not in matched] if images.sources else []

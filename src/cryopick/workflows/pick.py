@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -14,13 +16,15 @@ from numpy.typing import ArrayLike
 
 from cryopick.errors import InputError, RunFolderError, SettingsError
 from cryopick.io.inputs import find_micrographs
+from cryopick.io.user_paths import with_home_folder
 from cryopick.pickers.protocol import ChoosesThreshold, PreparesForRun
 from cryopick.types import Micrograph, Picks
+from cryopick.workflows.exclusion_masks import match_masks
 from cryopick.workflows.pick_one import Task, pick_micrograph, read_task
 from cryopick.workflows.pick_settings import DEFAULT_PICKER, PickSettings, make_settings, settings_sections
 from cryopick.workflows.results import RunSummary, at_threshold
 from cryopick.workflows.run import PickEvent, Run
-from cryopick.workflows.run_folder import COMMAND, CONFIG, LOG, RunFolder
+from cryopick.workflows.run_folder import COMMAND, CONFIG, LOG, OWN_FOLDERS, RunFolder
 from cryopick.workflows.settings import as_text, to_toml
 
 # ---------------------------------------------------------------------------------------------------- from Python
@@ -65,6 +69,8 @@ def pick(
     0
     """
     if output is not None:
+        if not str(output).strip():
+            raise SettingsError("output is empty; give the run folder, the working folder is '.'")
         options = {name: settings.pop(name) for name in ("workers", "overwrite") if name in settings}
         inputs = [micrographs] if isinstance(micrographs, str | Path) else list(micrographs)
         chosen = make_settings(picker, **settings)
@@ -73,7 +79,9 @@ def pick(
     micrograph = read_task(_task_in_memory(micrographs), chosen.run)
     if isinstance(chosen.picker, PreparesForRun):
         chosen = replace(chosen, picker=chosen.picker.prepare([micrograph]))
-    picks = pick_micrograph(micrograph, chosen)
+    masks = chosen.run.exclusion_masks
+    mask = None if masks is None else match_masks([micrograph.name], masks).of_micrograph.get(micrograph.name)
+    picks = pick_micrograph(micrograph, chosen, exclusion_mask=mask)
     return at_threshold(picks, _threshold_in_memory(picks, chosen))
 
 
@@ -132,11 +140,13 @@ def pick_to_folder(
     InputError
         If no micrograph is found, or not one of them could be picked.
     """
-    sources = find_micrographs(inputs, exclude_folders=[output])
     if workers is not None and workers < 1:
         raise SettingsError(f"workers {workers}: expected 1 or more")
+    output = Path(with_home_folder(str(output)))
     folder = RunFolder(output)
     folder.refuse_foreign_contents()
+    with _noted_warnings(find_micrographs.__module__) as told:
+        sources = find_micrographs(inputs, exclude_folders=[output / part for part in OWN_FOLDERS])
     with folder.lock():
         folder.clean_up()
         if overwrite:
@@ -144,6 +154,8 @@ def pick_to_folder(
         _check_same_settings(folder, settings)
         folder.write(output / CONFIG, to_toml(settings_sections(settings)))
         _note_start(folder, command)
+        for sentence in told:
+            folder.append_log(f"{datetime.now():%Y-%m-%d %H:%M:%S} {sentence}")
         run = Run(folder, sources, settings, on_event)
         run.prepare()
         run.pick(workers)
@@ -154,6 +166,24 @@ def pick_to_folder(
             f"(all of them: {output / LOG})"
         )
     return summary
+
+
+@contextmanager
+def _noted_warnings(logger_name: str) -> Iterator[list[str]]:
+    """The warnings that a module logs meanwhile, for run.log; they go their usual way, to the terminal, as well."""
+    told: list[str] = []
+
+    def note(record: logging.LogRecord) -> bool:
+        if record.levelno >= logging.WARNING:
+            told.append(record.getMessage())
+        return True
+
+    logger = logging.getLogger(logger_name)
+    logger.addFilter(note)  # a handler would keep the one of last resort, which writes to the terminal, from working
+    try:
+        yield told
+    finally:
+        logger.removeFilter(note)
 
 
 def _check_same_settings(folder: RunFolder, settings: PickSettings) -> None:

@@ -6,23 +6,22 @@ import time
 import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from queue import Full, Queue
 from threading import Event, Thread
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cryopick.errors import CryopickError, SettingsError
+from cryopick.errors import CryopickError, SettingsError, UnknownPixelSizeError
 from cryopick.geometry.selection import select
-from cryopick.io.names import without_extension
 from cryopick.processing.scale import fill_non_finite
 from cryopick.types import JUNK_MAP, Micrograph, Picks
+from cryopick.workflows.exclusion_masks import doubts_about_mask, read_mask
 from cryopick.workflows.pick_settings import PickSettings, RunSettings
 
 OVERVIEW_PX = 768
 """Longer side of the overview images that the report shows."""
-MASK_SUFFIXES = (".png", ".mrc", ".tif", ".tiff")
 
 JUNK_PROBABILITY = 0.3
 """From this probability of junk on nothing is picked. On simulated crops with much carbon and ice the masks overlap
@@ -37,6 +36,8 @@ class Task:
     path: Path | None = None
     optics_pixel_size_angstrom: float | None = None
     micrograph: Micrograph | None = None
+    exclusion_mask: Path | None = None
+    """The image of where nothing may be picked, if the run has masks and this micrograph has one."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -81,17 +82,27 @@ def read_task(task: Task, run: RunSettings) -> Micrograph:
     return micrograph.inverted() if run.contrast == "bright" else micrograph
 
 
-def pick_micrograph(micrograph: Micrograph, settings: PickSettings) -> Picks:
-    """All candidates of one dark-particle micrograph, with the reasons for rejection that no threshold changes."""
+def pick_micrograph(micrograph: Micrograph, settings: PickSettings, *, exclusion_mask: Path | None = None) -> Picks:
+    """All candidates of one dark-particle micrograph, with the reasons for rejection that no threshold changes.
+
+    Parameters
+    ----------
+    exclusion_mask : the micrograph's image in the folder of masks (see `cryopick.workflows.exclusion_masks`)
+    """
+    mask = None if exclusion_mask is None else read_mask(exclusion_mask)
+    doubts: tuple[str, ...] = ()
+    if mask is not None:
+        doubts = doubts_about_mask(mask, micrograph.shape_yx)
+    elif settings.run.exclusion_masks is not None:
+        doubts = ("no exclusion mask belongs to it, so nothing is excluded",)
     found: Picks = settings.picker.pick(micrograph)
     picks = replace(
         found,
         micrograph_name=micrograph.name,
         shape_yx=micrograph.shape_yx,
         pixel_size_angstrom=micrograph.pixel_size_angstrom,
-        warnings=tuple(dict.fromkeys((*micrograph.warnings, *found.warnings))),
+        warnings=tuple(dict.fromkeys((*micrograph.warnings, *found.warnings, *doubts))),
     )
-    mask = exclusion_mask(micrograph.name, settings.run)
     junk = None if settings.run.keep_junk else junk_mask(picks)
     return select(picks, settings.selection, threshold=-np.inf, exclusion_mask=mask, junk_mask=junk)
 
@@ -102,25 +113,6 @@ def junk_mask(picks: Picks) -> NDArray[np.bool_] | None:
     return None if junk is None else np.asarray(junk > JUNK_PROBABILITY)
 
 
-def exclusion_mask(name: str, run: RunSettings) -> NDArray[np.bool_] | None:
-    """(any h, any w) True where nothing may be picked, from the mask folder; None where it has no file for `name`.
-
-    The file has the micrograph's name with a suffix of `MASK_SUFFIXES`, in the same sub-folder or directly in the
-    mask folder.
-    """
-    if run.exclusion_masks is None:
-        return None
-    from cryopick.io.images import read_micrograph
-
-    stem = PurePosixPath(without_extension(name))
-    for place in (run.exclusion_masks / stem, run.exclusion_masks / stem.name):
-        for suffix in MASK_SUFFIXES:
-            path = place.with_name(place.name + suffix)
-            if path.is_file():
-                return np.asarray(read_micrograph(path).pixels != 0)
-    return None
-
-
 def _outcome(
     task: Task, micrograph: Micrograph | Exception, settings: PickSettings, read_seconds: float, draw: bool
 ) -> Outcome:
@@ -128,7 +120,7 @@ def _outcome(
     try:
         if isinstance(micrograph, Exception):
             raise micrograph
-        picks = pick_micrograph(micrograph, settings)
+        picks = pick_micrograph(micrograph, settings, exclusion_mask=task.exclusion_mask)
         return Outcome(
             name=task.name,
             picks=replace(picks, maps={}) if draw else picks,
@@ -141,7 +133,7 @@ def _outcome(
             name=task.name,
             seconds=read_seconds + time.perf_counter() - start,
             error=" ".join(str(error).split()) or type(error).__name__,
-            is_settings_error=isinstance(error, SettingsError),
+            is_settings_error=isinstance(error, SettingsError) and not isinstance(error, UnknownPixelSizeError),
         )
     except Exception as error:  # one micrograph must not end a run of thousands; the log keeps the traceback
         return Outcome(

@@ -13,11 +13,15 @@ from typing import Any
 
 import numpy as np
 
-from cryopick.errors import CryopickError, RunFolderError, SettingsError
+from cryopick.errors import CryopickError, RunFolderError, SettingsError, UnknownPixelSizeError
+from cryopick.io.images import probe_image
 from cryopick.io.inputs import MicrographSource
+from cryopick.io.pixel_size import choose_pixel_size
+from cryopick.io.search import shown
 from cryopick.pickers.protocol import PreparesForRun, PreparesInFolder
 from cryopick.processing.spread import evenly_taken
 from cryopick.types import Micrograph
+from cryopick.workflows.exclusion_masks import match_masks, require_some_mask
 from cryopick.workflows.pick_one import Outcome, Task, read_task
 from cryopick.workflows.pick_settings import PickSettings, settings_sections
 from cryopick.workflows.report import write_report
@@ -78,6 +82,7 @@ class Run:
         self.sources = {known.get(os.path.abspath(source.path), source.name): source for source in sources}
         taken = {name: record.key for name, record in self.records.items()}
         self.keys = assign_keys(list(self.sources), taken)
+        self._mask_of = self._match_masks()
         self.skipped = [name for name in self.sources if self._is_finished(name)]
         self._position = 0
 
@@ -94,17 +99,29 @@ class Run:
             sample = self._sample()
             if not sample:  # nothing can be read: each micrograph will say why
                 return
-            if isinstance(picker, PreparesInFolder):
-                prepared = picker.prepare_in(self.folder.path / MODEL, sample)
-            else:
-                prepared = picker.prepare(sample)
+            sizes = {micrograph.pixel_size_angstrom for micrograph in sample}
+            if None in sizes and len(sizes) > 2:  # several magnifications: pixels are no common unit
+                sample = self._sample(only_of_known_pixel_size=True)
+            try:
+                prepared = self._prepared(sample)
+            except UnknownPixelSizeError:
+                sample = self._sample(only_of_known_pixel_size=True)
+                if not sample:
+                    raise
+                prepared = self._prepared(sample)
             self.folder.write(path, to_toml({picker.name: as_plain(prepared)}))
             before = as_plain(picker)
             learnt = {name: value for name, value in as_plain(prepared).items() if before.get(name) != value}
             self._log(f"picker {picker.name} prepared itself: {learnt or 'nothing changed'}")
         self.settings = replace(self.settings, picker=prepared)
 
-    def _sample(self) -> list[Micrograph]:
+    def _prepared(self, sample: Sequence[Micrograph]) -> Any:
+        picker = self.settings.picker
+        if isinstance(picker, PreparesInFolder):
+            return picker.prepare_in(self.folder.path / MODEL, sample)
+        return picker.prepare(sample)
+
+    def _sample(self, *, only_of_known_pixel_size: bool = False) -> list[Micrograph]:
         names = list(self.sources)
         picker = self.settings.picker
         size = picker.sample_size if isinstance(picker, PreparesInFolder) else SAMPLE_SIZE
@@ -114,11 +131,43 @@ class Run:
         for index in order:
             if len(sample) == len(wanted):
                 break
+            if only_of_known_pixel_size and not self._has_pixel_size(names[index]):
+                self._log(f"{names[index]}: left out of the preparation: its pixel size is unknown")
+                continue
             try:
                 sample.append(read_task(self._task(names[index]), self.settings.run))
             except CryopickError as error:
                 self._log(f"{names[index]}: left out of the preparation: {error}")
         return sample
+
+    def _has_pixel_size(self, name: str) -> bool:
+        """Whether optics table or header say a pixel size, as the header alone tells."""
+        source = self.sources[name]
+        try:
+            header_angstrom = probe_image(source.path).pixel_size_angstrom
+            size, _ = choose_pixel_size(
+                given_angstrom=self.settings.run.pixel_size_angstrom,
+                optics_angstrom=source.pixel_size_angstrom,
+                header_angstrom=header_angstrom,
+            )
+        except CryopickError:  # picking it says what is the matter
+            return False
+        return size is not None
+
+    def _match_masks(self) -> dict[str, Path]:
+        """The exclusion mask of each micrograph that has one."""
+        folder = self.settings.run.exclusion_masks
+        if folder is None:
+            return {}
+        names = list(dict.fromkeys([*self.sources, *self.records]))
+        matched = match_masks(names, folder)
+        require_some_mask(matched, names, folder)
+        if matched.unused:
+            self._warn(
+                f"exclusion masks: {len(matched.unused)} images in {folder} belong to no micrograph of this run, or to "
+                f"one that has another mask: {shown(path.name for path in matched.unused)}"
+            )
+        return matched.of_micrograph
 
     def pick(self, workers: int | None) -> None:
         threshold, _ = self._provisional_threshold()
@@ -169,7 +218,12 @@ class Run:
 
     def _task(self, name: str) -> Task:
         source = self.sources[name]
-        return Task(name=name, path=source.path, optics_pixel_size_angstrom=source.pixel_size_angstrom)
+        return Task(
+            name=name,
+            path=source.path,
+            optics_pixel_size_angstrom=source.pixel_size_angstrom,
+            exclusion_mask=self._mask_of.get(name),
+        )
 
     def _keep(self, outcome: Outcome, threshold: float) -> None:
         """Write the files of one micrograph, the record last."""
@@ -209,6 +263,10 @@ class Run:
         self._position += 1
         if self.on_event is not None:
             self.on_event(replace(event, position=self._position, total=len(self.sources)))
+
+    def _warn(self, sentence: str) -> None:
+        _log.warning("%s", sentence)
+        self.folder.append_log(f"{datetime.now():%Y-%m-%d %H:%M:%S} {sentence}")
 
     def _log(self, line: str) -> None:
         _log.info(line)

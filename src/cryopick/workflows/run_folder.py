@@ -33,6 +33,8 @@ CONTENTS = (
     *(PICKS, CANDIDATES, RECORDS, IMAGES, AUTOPICK, PARTICLES, MICROGRAPHS, REPORT, SUMMARY, COMMAND, LOG, PREPARED),
     *(MODEL, MOVED_THRESHOLD, CONFIG),
 )
+OWN_FOLDERS = (PICKS, CANDIDATES, RECORDS, IMAGES, MODEL)
+"""Folders that hold nothing but what runs wrote; what else lies in a run folder may be the user's."""
 _RELION_JOB = re.compile(r"^[A-Za-z0-9_]+/job[0-9]{3,}/")
 _COLUMNS = ("x_px", "y_px", "score", "diameter_px", "class_id", "reason")
 

@@ -14,6 +14,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from cryopick.errors import SettingsError
 from cryopick.geometry.units import Length, parse_length
+from cryopick.io.user_paths import with_home_folder
 
 _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 
@@ -137,7 +138,7 @@ def _convert_plain(value: Any, annotation: Any, where: str) -> Any:
         except (ValueError, OverflowError) as error:
             raise _wrong(value, annotation, where) from error
     if annotation is Path and isinstance(value, str):
-        return Path(value)
+        return Path(with_home_folder(value))
     if isinstance(annotation, type) and isinstance(value, annotation):
         return value
     raise _wrong(value, annotation, where)
