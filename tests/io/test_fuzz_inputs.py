@@ -54,6 +54,15 @@ def test_any_text_in_a_list(project, entries):
 
 
 @FUZZ
+@given(entries=st.lists(ANY_ENTRIES, min_size=1, max_size=6))
+def test_any_text_in_a_star_file_is_a_name(project, entries):
+    rows = "\n".join(f'"{entry}"' for entry in entries)
+    text = f"data_\nloop_\n_rlnMicrographName\n{rows}\n"
+    (project / "m.star").write_text(text, encoding="utf-8", errors="surrogatepass")
+    _must_answer("m.star")
+
+
+@FUZZ
 @given(content=st.binary(max_size=300))
 def test_any_bytes_as_a_list_or_a_star_file(project, content):
     for name, typed in (("list.txt", "@list.txt"), ("m.star", "m.star")):

@@ -5,7 +5,12 @@ from __future__ import annotations
 import pytest
 
 from cryopick.errors import InputError
-from cryopick.io.names import match_micrograph_names, micrograph_name_of_file, without_extension
+from cryopick.io.names import (
+    by_products_of_picking,
+    match_micrograph_names,
+    micrograph_name_of_file,
+    without_extension,
+)
 
 
 @pytest.mark.parametrize(
@@ -20,6 +25,17 @@ from cryopick.io.names import match_micrograph_names, micrograph_name_of_file, w
         ("J42/motioncorrected/008578565574161745010_m1_patch_aligned_doseweighted.mrc", "m1.tif"),
         ("m1", "008578565574161745010_m1_patch_aligned_doseweighted.mrc"),
         ("C:\\data\\m1.mrc", "m1.mrc"),
+        ("m1_automatch.star", "m1.mrc"),
+        ("m1_extract.star", "m1.mrc"),
+        ("m1_topazpicks.star", "m1.mrc"),
+        ("m1_manualpick.star", "m1_noDW.mrc"),
+        ("m1_DW_automatch.star", "m1.mrc"),
+        ("m1_dw.box", "m1.mrc"),
+        ("m1_sum_coords.txt", "m1_SumCorr.mrc"),
+        ("m1.frames_picks.star", "m1.mrc"),
+        ("m1", "m1_Fractions.tif"),
+        ("m1_aligned_mic_DW.box", "m1.mrc"),
+        ("M1_autopick.star", "m1.mrc"),
     ],
 )
 def test_aliases_of_one_micrograph_match(name: str, candidate: str) -> None:
@@ -56,3 +72,21 @@ def test_only_known_extensions_are_removed() -> None:
     assert without_extension(".mrc") == ".mrc"
     assert micrograph_name_of_file("a/m1_picks.star") == "a/m1"
     assert micrograph_name_of_file("m1_info.json") == "m1"
+
+
+@pytest.mark.parametrize("name", ["m1_ali", "m1", "M1"])
+def test_endings_never_make_two_micrographs_one(name: str) -> None:
+    candidates = ["m1_sum.mrc", "m1_avg.mrc"]
+    with pytest.raises(InputError, match="fits 2 micrographs"):
+        match_micrograph_names([name], candidates)
+    assert match_micrograph_names(["m1_sum", "m1_avg"], candidates) == dict(zip(["m1_sum", "m1_avg"], candidates, strict=True))
+    assert match_micrograph_names(["m1", "M1"], ["m1.mrc", "M1.mrc"]) == {"m1": "m1.mrc", "M1": "M1.mrc"}
+
+
+def test_numbers_and_words_inside_names_are_no_endings() -> None:
+    assert match_micrograph_names(["sum_1", "dw2", "m1_2"], ["1.mrc", "dw.mrc", "m1.mrc"]) == {}
+
+
+def test_what_gautomatch_writes_beside_its_picks_is_told_from_them() -> None:
+    files = ["a/m1_automatch.star", "a/m1_rejected.star", "a/m1_nonunique.star", "m2_rejected.star", "m3.star"]
+    assert by_products_of_picking(files) == {"a/m1_rejected.star", "a/m1_nonunique.star"}

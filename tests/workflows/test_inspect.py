@@ -1,5 +1,6 @@
 """What `inspect` says about files made for the purpose."""
 
+import gzip
 from pathlib import Path
 
 import numpy as np
@@ -131,7 +132,7 @@ def test_folder_counts_formats_shapes_and_coordinates(tmp_path):
 
 def test_folder_that_cannot_be_picked_as_it_is_says_why(tmp_path):
     write_mrc(tmp_path / "a.mrc", PIXELS, pixel_size_angstrom=1.5)
-    write_png(tmp_path / "a.png", np.zeros((4, 8), "u1"))
+    (tmp_path / "a.mrc.gz").write_bytes(gzip.compress((tmp_path / "a.mrc").read_bytes()))
     found = inspect(tmp_path)
     assert found.facts["image_files"] == 2
     assert "choose one type" in found.warnings[0]

@@ -208,17 +208,16 @@ def _in_pattern(pattern: str, excluded: frozenset[str]) -> Iterator[_Found]:
             return
         besides = " besides what cryopick wrote" if search.has_met_own else ""
         raise InputError(f"{pattern}: no file matches this pattern{besides}; check it, or give the folder")
-    if not files:  # as the shell would pass them on
-        for folder in folders:
-            yield from (replace(one, root=root) for one in _in_folder(folder, excluded))
-        return
     stars = [file for file in files if file.suffix.lower() == ".star"]
     images = [file for file in files if _is_image_name(file.name)]
     others = [file for file in files if file not in {*stars, *images}]
-    if not stars and not images:
+    if not stars and not images and not folders:
         _file(others[0])  # raises: no image
     if others:
         _logger.warning("%s: left out %d files that are no images: %s", pattern, len(others), shown(others))
+    if not stars and not images:
+        yield from _in_matching_folders(folders, root, excluded)
+        return
     if folders and "**" not in pattern:
         _logger.warning(
             "%s: matches %d folders too, which are not searched: %s; give them by name", pattern, len(folders),
@@ -227,6 +226,23 @@ def _in_pattern(pattern: str, excluded: frozenset[str]) -> Iterator[_Found]:
     for star in stars:
         yield from _in_star(star)
     yield from _without_companions([_file(image).path for image in images], root, pattern)
+
+
+def _in_matching_folders(folders: Sequence[Path], root: Path, excluded: frozenset[str]) -> Iterator[_Found]:
+    """The micrographs in folders that a pattern matches, as the shell would pass them on; one may have none."""
+    n_found = 0
+    failures: list[InputError] = []
+    for folder in folders:
+        try:
+            for one in _in_folder(folder, excluded):
+                n_found += 1
+                yield replace(one, root=root)
+        except InputError as error:
+            failures.append(error)
+    if not n_found:
+        raise failures[0]
+    for error in failures:
+        _logger.warning("%s", error)
 
 
 def _is_image_name(name: str) -> bool:
@@ -377,7 +393,8 @@ def _named(found: Sequence[_Found]) -> list[MicrographSource]:
         MicrographSource(one.path, path.relative_to(common).as_posix(), one.pixel_size_angstrom, one.listed_name)
         for one, path in zip(found, absolute, strict=True)
     ]
-    usable, unusable = [], []
+    usable: list[MicrographSource] = []
+    unusable: list[MicrographSource] = []
     for source in sources:
         (usable if _can_be_listed(source.name) else unusable).append(source)
     if unusable:

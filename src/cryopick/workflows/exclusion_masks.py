@@ -63,7 +63,7 @@ def match_masks(names: Sequence[str], folder: Path) -> MatchedMasks:
         if place is not None:
             found[name] = by_stem[place]
     used = set(found.values())
-    left = {}
+    left: dict[str, Path] = {}
     for stem_text, path in by_stem.items():
         if path not in used:
             left.setdefault(_MASK_SUFFIX.sub("", stem_text), path)
