@@ -156,3 +156,13 @@ def test_what_cannot_be_inspected_is_refused_by_name(tmp_path):
     (tmp_path / "m.mrc").write_bytes(b"x" * 2000)
     with pytest.raises(FormatError, match="not an MRC file"):
         inspect(Path(tmp_path / "m.mrc"))
+
+
+def test_links_that_lead_nowhere_are_counted(tmp_path):
+    (tmp_path / "m2.mrc").symlink_to("/gone/m2.mrc")
+    with pytest.raises(InputError, match=r"of 1 more the first: its link leads nowhere \(-> /gone/m2\.mrc\)"):
+        inspect(tmp_path)
+    write_mrc(tmp_path / "m1.mrc", PIXELS, pixel_size_angstrom=1.5)
+    found = inspect(tmp_path)
+    assert found.facts["micrographs"] == 2
+    assert any("1 micrographs are links that lead nowhere" in warning for warning in found.warnings)

@@ -19,7 +19,7 @@ from cryopick.io.image_info import ImageInfo
 from cryopick.io.images import IMAGE_SUFFIXES, probe_image, read_micrograph
 from cryopick.io.inputs import find_micrographs
 from cryopick.io.pixel_size import choose_pixel_size
-from cryopick.io.reading import explain_read_errors, file_size_bytes
+from cryopick.io.reading import dangling_link, explain_read_errors, file_size_bytes
 from cryopick.io.relion import is_relion_coordinates
 from cryopick.io.star import StarTable, read_star
 from cryopick.training.dataset_summary import describe_dataset
@@ -221,15 +221,21 @@ def _inspect_folder(folder: Path, pixel_size_angstrom: float | None) -> Inspecti
     images = [path for path in files if path.name.lower().endswith(IMAGE_SUFFIXES)]
     coordinate_files = _coordinate_formats(files)
     if not images and not coordinate_files:
+        reasons = [why for path in sorted(folder.rglob("*")) if (why := dangling_link(path)) is not None]
         raise InputError(
             f"{folder}: neither images ({', '.join(_SHOWN_SUFFIXES)}) nor coordinates found in {len(files)} files"
+            + (f"; of {len(reasons)} more the first: {reasons[0]}" if reasons else "")
         )
     facts: dict[str, Any] = {}
     warnings: tuple[str, ...] = ()
     if images:
         try:
             with _caught_log("cryopick.io.inputs") as told:
-                facts["micrographs"] = len(find_micrographs([folder]))
+                sources = find_micrographs([folder])
+            facts["micrographs"] = len(sources)
+            gone = [source for source in sources if dangling_link(source.path) is not None]
+            if gone:
+                told.append(f"{len(gone)} micrographs are links that lead nowhere, the first being {gone[0].path}")
             warnings += tuple(told)
         except CryopickError as error:  # what `cryopick pick` would answer
             warnings += (str(error),)
