@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from cryopick.io.images import JPEG_SUFFIXES, PNG_SUFFIXES
 from cryopick.io.names import without_extension, without_processing
@@ -43,7 +43,7 @@ _KIND_OF_FOLDER = {
     "segmentation": "mask",
     "ctfestimated": "power spectrum",
 }
-_FOLDERS_OF_MICROGRAPHS = ("average", "motioncorrected")
+_FOLDERS_OF_EXPOSURES = {*_KIND_OF_FOLDER, "average", "motioncorrected"}
 _DOSE_WEIGHTED = re.compile(r"_(DW|dose_?weighted)$", re.IGNORECASE)
 _STAND_INS = (NO_DOSE_WEIGHTING, PARTIAL_SUM)  # what is picked for want of the real micrograph, in this order
 
@@ -82,28 +82,29 @@ def _companions_in(group: Sequence[_Image]) -> list[Companion]:
         micrographs = micrographs or [image for image in group if image.kind == kind]
     if not micrographs:
         return []
+    picked = {image.path for image in micrographs}
     found = [
         Companion(image.path, image.kind, micrographs[0].path)
         for image in group
-        if image.kind and image not in micrographs
+        if image.kind and image.path not in picked
     ]
     stems = {without_extension(str(image.path)): image.path for image in micrographs if not _is_picture(image.path)}
+    weighted_of = {shorter: path for stem, path in stems.items() if (shorter := _DOSE_WEIGHTED.sub("", stem)) != stem}
     for image in micrographs:
-        stem = without_extension(str(image.path))
-        weighted = [path for other, path in stems.items() if _DOSE_WEIGHTED.sub("", other) == stem != other]
-        if weighted:
-            found.append(Companion(image.path, NO_DOSE_WEIGHTING, weighted[0]))
+        weighted = weighted_of.get(without_extension(str(image.path)))
+        if weighted is not None:
+            found.append(Companion(image.path, NO_DOSE_WEIGHTING, weighted))
         elif _is_picture(image.path) and stems:
             found.append(Companion(image.path, PICTURE, next(iter(stems.values()))))
     return found
 
 
 def _image(path: Path, root: Path) -> _Image:
-    relative = PurePosixPath(path.relative_to(root).as_posix()) if path.is_relative_to(root) else PurePosixPath(path)
-    kind = next((_KIND_OF_FOLDER[part.lower()] for part in relative.parts[:-1] if part.lower() in _KIND_OF_FOLDER), "")
-    passed = (*_KIND_OF_FOLDER, *_FOLDERS_OF_MICROGRAPHS)
-    folder = "/".join(part for part in relative.parts[:-1] if part.lower() not in passed)
-    stem = without_extension(relative.name)
+    text, above = str(path), "" if root == Path() else f"{root}/"
+    *folders, base = text.removeprefix(above).split("/")
+    kind = next((_KIND_OF_FOLDER[part.lower()] for part in folders if part.lower() in _KIND_OF_FOLDER), "")
+    folder = "/".join(part for part in folders if part.lower() not in _FOLDERS_OF_EXPOSURES)
+    stem = without_extension(base)
     while suffix := next(((one, pattern) for one, pattern in _KIND_OF_SUFFIX if pattern.search(stem)), None):
         shorter = suffix[1].sub("", stem)
         if not shorter:

@@ -210,7 +210,7 @@ def _in_pattern(pattern: str, excluded: frozenset[str]) -> Iterator[_Found]:
         raise InputError(f"{pattern}: no file matches this pattern{besides}; check it, or give the folder")
     stars = [file for file in files if file.suffix.lower() == ".star"]
     images = [file for file in files if _is_image_name(file.name)]
-    others = [file for file in files if file not in {*stars, *images}]
+    others = sorted({*files} - {*stars, *images})
     if not stars and not images and not folders:
         _file(others[0])  # raises: no image
     if others:

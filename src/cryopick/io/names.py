@@ -44,12 +44,11 @@ def micrograph_name_of_file(relative_path: str) -> str:
 
 
 def without_processing(name: str) -> str:
-    """Without extension, cryoSPARC's number, and what motion correction puts behind: `a/m1_DW.mrc` -> `a/m1`."""
-    folder, slash, base = without_extension(name).rpartition("/")
-    bare = _UNIQUE_PREFIX.sub("", base)
+    """Without extension and what cameras and motion correction put behind a name: `a/m1_DW.mrc` -> `a/m1`."""
+    folder, slash, bare = without_extension(name).rpartition("/")
     while (shorter := _PROCESSING_SUFFIX.sub("", bare)) != bare and shorter:
         bare = shorter
-    return f"{folder}{slash}{bare or base}"
+    return f"{folder}{slash}{bare}"
 
 
 def by_products_of_picking(relative_paths: Iterable[str]) -> set[str]:
@@ -130,7 +129,8 @@ def _match_tails(simple_names: Mapping[str, str], simple_candidates: Mapping[str
 
 def _bare(name: str) -> str:
     """Without pick suffix, number in front and processing suffixes."""
-    return without_processing(micrograph_name_of_file(name))
+    folder, slash, base = micrograph_name_of_file(name).rpartition("/")
+    return without_processing(f"{folder}{slash}{_UNIQUE_PREFIX.sub('', base) or base}")
 
 
 def _bare_in_any_case(name: str) -> str:
