@@ -34,7 +34,7 @@ FOLDER_SUFFIXES = (".mrc", ".mrc.gz", ".mrc.bz2", *TIFF_SUFFIXES, *PNG_SUFFIXES,
 """What a folder is searched for. Stacks (.mrcs) and maps (.map) are read when named, but not found by searching."""
 
 _MAX_PROBED = 100  # listed files looked for when finding the folder that a list's relative paths start from
-_MAX_SEARCHED = 5000  # files and folders looked at per pattern for the same
+_MAX_SEARCHED = 5000  # files and folders looked at in each such folder for the same, where a list holds patterns
 _N_SHOWN = 3
 _logger = logging.getLogger(__name__)
 
@@ -241,8 +241,8 @@ def _in_matching_folders(folders: Sequence[Path], root: Path, excluded: frozense
             failures.append(error)
     if not n_found:
         raise failures[0]
-    for error in failures:
-        _logger.warning("%s", error)
+    for failure in failures:
+        _logger.warning("%s", failure)
 
 
 def _is_image_name(name: str) -> bool:
@@ -303,9 +303,15 @@ def _base_folder(path: Path, entries: Sequence[str], *, may_be_patterns: bool) -
         if any(os.path.lexists(base / entry) for entry in _probed(named or entries)):
             return base
     patterns = [entry for entry in entries if glob.has_magic(entry)] if may_be_patterns else []
+    is_undecided = False
     for base in bases:
-        if any(_has_match(base, entry) for entry in _probed(patterns)):
-            return base
+        try:
+            if has_match([_pattern_below(base, entry) for entry in _probed(patterns)], most_entries=_MAX_SEARCHED):
+                return base
+        except TooFarError:
+            is_undecided = is_undecided or base == Path()
+    if is_undecided:  # nowhere else, and the working folder may well be meant to be searched whole
+        return Path()
     raise InputError(
         f"{path}: none of its {len(entries)} entries exists, the first being {entries[0]!r}; paths count from the "
         "working folder (for RELION, the project folder) or from a folder above the list"
@@ -314,13 +320,6 @@ def _base_folder(path: Path, entries: Sequence[str], *, may_be_patterns: bool) -
 
 def _probed(entries: Sequence[str]) -> Sequence[str]:
     return entries[:_MAX_PROBED]
-
-
-def _has_match(base: Path, entry: str) -> bool:
-    try:
-        return has_match(_pattern_below(base, entry), most_entries=_MAX_SEARCHED)
-    except TooFarError:  # the working folder is searched if that is what the user asked for, others are not
-        return base == Path()
 
 
 def _pattern_below(base: Path, entry: str) -> str:
@@ -347,7 +346,7 @@ def _without_second_routes(found: Sequence[_Found]) -> list[_Found]:
             second.append((one, before))
             continue
         other = by_place.setdefault(place, one)
-        if other is not one:
+        if other is not one and _can_be_listed(one.path.name):  # if not, it is left out for that
             linked.append((one, other))
         kept.append(one)
     if second:
@@ -366,9 +365,9 @@ def _without_second_routes(found: Sequence[_Found]) -> list[_Found]:
 def _refuse_when_all_dangle(found: Sequence[_Found]) -> None:
     if any(os.path.exists(one.path) for one in found):
         return
-    why = next((why for one in found if (why := dangling_link(one.path)) is not None), None)
-    if why is not None:
-        raise InputError(f"none of {len(found)} micrographs is there: {found[0].path}: {why}")
+    for one in found:
+        if (why := dangling_link(one.path)) is not None:
+            raise InputError(f"none of {len(found)} micrographs is there: {one.path}: {why}")
 
 
 def _warn_of_shared_exposures(found: Sequence[_Found]) -> None:

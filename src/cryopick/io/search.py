@@ -184,10 +184,10 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def has_match(pattern: str, *, most_entries: int) -> bool:
-    """Whether any file or folder matches; `TooFarError` when that is not known after `most_entries` of them."""
-    _, files, folders = Search(bool, most_entries=most_entries).matching(pattern)
-    return bool(files or folders)
+def has_match(patterns: Iterable[str], *, most_entries: int) -> bool:
+    """Whether any file or folder matches one; `TooFarError` when that is not known after `most_entries` of them."""
+    search = Search(bool, most_entries=most_entries)
+    return any(files or folders for _, files, folders in map(search.matching, patterns))
 
 
 def shown(names: Iterable[object], *, most: int = _N_SHOWN) -> str:
