@@ -499,4 +499,4 @@ def test_patterns_of_a_list_count_from_above_it_also_when_the_working_folder_is_
         (Path("other") / f"z{k}").mkdir()
     Path("mics/list.txt").write_text("*/x.mrc\n")
     monkeypatch.chdir("other")
-    assert _names("@../mics/list.txt") == ["x.mrc"]  # of mics/sub
+    assert _names("@../mics/list.txt") == ["sub/x.mrc"]
