@@ -11,7 +11,7 @@ from cryopick.io.box import read_box, write_box
 from cryopick.io.cbox import read_cbox, write_cbox
 from cryopick.io.coco import read_coco, write_coco
 from cryopick.io.cryosparc import read_cryosparc, write_cryosparc
-from cryopick.io.csv import is_cryoppp_header, read_csv, write_cryoppp, write_csv
+from cryopick.io.csv import first_cells, is_cryoppp_header, looks_like_csv, read_csv, write_cryoppp, write_csv
 from cryopick.io.eman_json import read_eman_json, write_eman_json
 from cryopick.io.grouping import require_plausible, shapes_of, with_image_size
 from cryopick.io.json_object import read_json_object
@@ -173,13 +173,11 @@ def detect_format(path: Path) -> str:
             return "coco"
         raise FormatError(f"{path}: JSON with neither `boxes` (EMAN2) nor `annotations` (COCO); pass the format")
     if suffix in (".csv", ".txt", ".tsv"):
-        first = read_text(path, what="a table of coordinates").lstrip().partition("\n")[0].strip().lower()
-        if first.split("\t")[0] == "image_name":
+        separator, cells = first_cells(read_text(path, what="a table of coordinates"))
+        if separator == "\t" and cells[0] == "image_name":
             return "topaz"
-        if suffix == ".csv":
-            return "cryoppp" if is_cryoppp_header(first.split(",")) else "csv"
-        if suffix == ".tsv" or "," in first:
-            return "csv"
+        if suffix in (".csv", ".tsv") or looks_like_csv(cells):
+            return "cryoppp" if is_cryoppp_header(cells) else "csv"
     raise FormatError(f"{path}: coordinate format not recognised; pass one of: {', '.join(FORMATS)}")
 
 
