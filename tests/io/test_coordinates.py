@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from cryopick.errors import CryopickError, FormatError, InputError, SettingsError
 from cryopick.io.coordinates import FORMATS, detect_format, read_picks, write_picks
+from cryopick.io.grouping import NO_SCORES
 from cryopick.io.relion import OpticsGroup, read_micrographs_star, write_relion_particles
 from cryopick.io.star import read_star
 from cryopick.types import Picks
@@ -275,12 +276,13 @@ def test_round_trip_through_one_file_keeps_micrographs_in_order(tmp_path: Path, 
 
 
 coordinate = st.floats(-1e5, 1e5, allow_nan=False)
+scores = st.floats(-1e6, 1e6, width=32).filter(lambda score: score not in NO_SCORES)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25, deadline=None)
 @given(
     name=st.sampled_from([name for name in FORMATS if name not in WHOLE_PIXELS | {"cryosparc"}]),
-    rows=st.lists(st.tuples(coordinate, coordinate, st.floats(-1e6, 1e6, width=32)), min_size=1, max_size=6),
+    rows=st.lists(st.tuples(coordinate, coordinate, scores), min_size=1, max_size=6),
 )
 def test_any_finite_coordinates_survive_every_format(
     tmp_path: Path, name: str, rows: list[tuple[float, float, float]]

@@ -103,11 +103,7 @@ def write_coco(path: Path, picks: Sequence[Picks], *, box_px: BoxSize = None) ->
     annotations: list[dict[str, Any]] = []
     for image_id, one in enumerate(picks, start=1):
         require_writable(one)
-        if one.shape_yx is None:
-            raise SettingsError(
-                f"{path}: COCO needs the image size of {one.micrograph_name}; pass the micrographs (--micrographs DIR)"
-            )
-        height, width = one.shape_yx
+        height, width = known_shape(path, one)
         images.append({"id": image_id, "file_name": one.micrograph_name, "width": width, "height": height})
         side_px = box_sizes(path, one, box_px)
         corner_px = corners_of_boxes(one.xy_px, side_px[:, np.newaxis])
@@ -128,3 +124,12 @@ def write_coco(path: Path, picks: Sequence[Picks], *, box_px: BoxSize = None) ->
     categories = [{"id": k + 1, "name": "particle" if k == 0 else f"particle class {k}"} for k in classes]
     content = {"images": images, "annotations": annotations, "categories": categories}
     write_text(path, json.dumps(content, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def known_shape(path: Path, picks: Picks) -> tuple[int, int]:
+    """The image size, which COCO needs; raises `SettingsError` where it is unknown."""
+    if picks.shape_yx is None:
+        raise SettingsError(
+            f"{path}: COCO needs the image size of {picks.micrograph_name}; pass the micrographs (--micrographs DIR)"
+        )
+    return picks.shape_yx

@@ -296,17 +296,22 @@ def write_cryoppp(path: Path, picks: Sequence[Picks]) -> None:
         raise SettingsError(f"{path}: CryoPPP keeps one CSV per micrograph, got {len(picks)}; give a folder")
     (one,) = picks
     require_writable(one)
-    if one.shape_yx is None:
-        raise SettingsError(
-            f"{path}: CryoPPP counts y from the bottom; pass the micrographs so that the height is known"
-        )
     columns = (
         shortest(one.xy_px[:, 0]),
-        shortest(one.shape_yx[0] - one.xy_px[:, 1]),
+        shortest(known_height(path, one) - one.xy_px[:, 1]),
         shortest(one.diameter_px, missing=""),
     )
     rows = ["X-Coordinate,Y-Coordinate,Diameter", *map(",".join, zip(*columns, strict=True))]
     write_text(path, "\n".join(rows) + "\n")
+
+
+def known_height(path: Path, picks: Picks) -> int:
+    """The image height, which CryoPPP's tables need; raises `SettingsError` where it is unknown."""
+    if picks.shape_yx is None:
+        raise SettingsError(
+            f"{path}: CryoPPP counts y from the bottom; pass the micrographs so that the height is known"
+        )
+    return picks.shape_yx[0]
 
 
 def _box_centres(table: CsvTable, pixel_size_angstrom: float | None) -> tuple[NDArray[np.float64], str]:
