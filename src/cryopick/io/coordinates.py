@@ -13,7 +13,7 @@ from cryopick.errors import FormatError, InputError, SettingsError
 from cryopick.io.box import BoxSize, box_sizes, read_box, write_box
 from cryopick.io.cbox import read_cbox, write_cbox
 from cryopick.io.coco import known_shape, read_coco, write_coco
-from cryopick.io.cryosparc import known_sizes, read_cryosparc, require_rows, write_cryosparc
+from cryopick.io.cryosparc import known_sizes, read_cryosparc, write_cryosparc
 from cryopick.io.csv import first_cells, is_cryoppp_header, known_height, looks_like_csv, read_csv, write_cryoppp, write_csv
 from cryopick.io.eman_json import read_eman_json, write_eman_json
 from cryopick.io.grouping import require_name, require_plausible, require_writable, shapes_of, with_image_size
@@ -163,10 +163,7 @@ FORMATS: dict[str, CoordinateFormat] = {
             lambda path, picks, facts: write_cryosparc(
                 path, picks, rows=facts.rows, pixel_size_angstrom=facts.pixel_size_angstrom
             ),
-            check=lambda path, picks, facts: (
-                require_rows(facts.rows, source=str(path)),
-                known_sizes(path, picks, facts.pixel_size_angstrom),
-            ),
+            check=lambda path, picks, facts: known_sizes(path, picks, facts.pixel_size_angstrom),
         ),
     )
 }

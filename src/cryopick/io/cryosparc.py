@@ -173,7 +173,7 @@ def write_cryosparc(
 
 
 def known_sizes(path: Path, picks: Picks, pixel_size_angstrom: float | None) -> tuple[tuple[int, int], float]:
-    """The image size and the pixel size, which a .cs file needs; raises `SettingsError` where one is unknown."""
+    """The image size and the pixel size, which a .cs file needs; both are those of the micrograph. Raises `SettingsError` where one is unknown."""
     size = picks.pixel_size_angstrom or pixel_size_angstrom
     if picks.shape_yx is None or size is None:
         unknown = "image size" if picks.shape_yx is None else "pixel size"
@@ -224,7 +224,7 @@ def _with_locations(table: NDArray[Any], path: Path) -> tuple[NDArray[Any], Path
         )
     other, rows = found[0]
     if _SCORE in (table.dtype.names or ()) and _SCORE not in (rows.dtype.names or ()):
-        joined = np.zeros(len(rows), dtype=[*_fields(rows), (_SCORE, table.dtype[_SCORE])])
+        joined: NDArray[Any] = np.zeros(len(rows), dtype=[*_fields(rows), (_SCORE, table.dtype[_SCORE])])
         for name in rows.dtype.names or ():
             joined[name] = rows[name]
         joined[_SCORE] = table[_SCORE]
