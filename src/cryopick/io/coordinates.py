@@ -275,7 +275,7 @@ def write_picks(
 ) -> list[Path]:
     """Write picks to one file, or to a folder with one file per micrograph; returns the files written.
 
-    `path` is a folder when it exists as one or has no extension. Folders inside micrograph names are kept, so equal
+    `path` is a folder when it exists as one, ends with a slash or has no extension. Folders inside micrograph names are kept, so equal
     base names do not collide. In the format `star` a folder also gets the list `autopick.star`. Each file is written
     whole or not at all; a folder holds `UNFINISHED.txt` until all its files are written.
 
@@ -297,6 +297,8 @@ def write_picks(
     OutputError
         If a file cannot be written.
     """
+    is_folder = is_folder_to_write(path)
+    chosen = format_to_write(path, format)
     path = Path(path)
     _require_possible(path)
     ordered = list(picks.values()) if isinstance(picks, Mapping) else list(picks)
@@ -306,8 +308,7 @@ def write_picks(
         require_writable(one)
         _require_no_infinities(one)
     facts = FileFacts(pixel_size_angstrom=pixel_size_angstrom, box_px=box_px, rows=rows)
-    chosen = format_to_write(path, format)
-    if is_folder_to_write(path):
+    if is_folder:
         return _write_folder(path, ordered, chosen, facts)
     if chosen.is_per_micrograph and len(ordered) != 1:
         raise SettingsError(
@@ -317,25 +318,25 @@ def write_picks(
     return [path]
 
 
-def is_folder_to_write(path: Path) -> bool:
+def is_folder_to_write(path: Path | str) -> bool:
     """True where `write_picks` writes one file per micrograph below `path`, rather than one file of that name."""
-    return path.is_dir() or not path.suffix
+    return str(path).endswith(("/", os.sep)) or Path(path).is_dir() or not Path(path).suffix
 
 
-def format_to_write(path: Path, format: str | None) -> CoordinateFormat:
+def format_to_write(path: Path | str, format: str | None) -> CoordinateFormat:
     """The format that `write_picks` writes to `path`; raises `SettingsError` where that is not clear."""
     if format is None and is_folder_to_write(path):
         raise SettingsError(f"{path}: is a folder, so the format must be given; one of: {', '.join(FORMATS)}")
-    return format_named(format) if format else _format_to_write(path)
+    return format_named(format) if format else _format_to_write(Path(path))
 
 
-def files_to_write(micrograph_names: Sequence[str], path: Path, format: str | None) -> list[Path]:
+def files_to_write(micrograph_names: Sequence[str], path: Path | str, format: str | None) -> list[Path]:
     """The files that `write_picks` makes for picks of these micrographs; errors as there."""
     if not is_folder_to_write(path):
-        return [path]
+        return [Path(path)]
     chosen = format_to_write(path, format)
-    files = list(_files_in(path, micrograph_names, chosen))
-    return [*files, path / LIST_FILE] if chosen.name == "star" else files
+    files = list(_files_in(Path(path), micrograph_names, chosen))
+    return [*files, Path(path) / LIST_FILE] if chosen.name == "star" else files
 
 
 def _require_possible(path: Path) -> None:

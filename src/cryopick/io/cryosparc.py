@@ -224,7 +224,7 @@ def _with_locations(table: NDArray[Any], path: Path) -> tuple[NDArray[Any], Path
         )
     other, rows = found[0]
     if _SCORE in (table.dtype.names or ()) and _SCORE not in (rows.dtype.names or ()):
-        joined: NDArray[Any] = np.zeros(len(rows), dtype=[*_fields(rows), (_SCORE, table.dtype[_SCORE])])
+        joined = np.zeros(len(rows), dtype=np.dtype([*_fields(rows), (_SCORE, table.dtype[_SCORE])]))
         for name in rows.dtype.names or ():
             joined[name] = rows[name]
         joined[_SCORE] = table[_SCORE]

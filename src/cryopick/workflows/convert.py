@@ -82,7 +82,7 @@ def convert(
     ----------
     source : file or folder, see `cryopick.io.coordinates.read_picks`; a run folder, or a table or coordinate file in
         one, is completed by what the run knows: image sizes, pixel sizes, diameters, the suggested box, reasons
-    target : file, or folder for one file per micrograph
+    target : file, or folder for one file per micrograph (one that exists, ends with a slash, or has no extension)
     to, from_format : names of formats; None goes by file endings and content
     flip_y : whether the coordinates count y from the last row. "auto" measures it from the images and raises when
         that is unclear. None means "no", except for CryoSPARC's .cs, where it must be given, since both are common
@@ -101,7 +101,7 @@ def convert(
         If something cannot be read, is unclear, or is missing, or if a file that would be replaced is the source, part
         of a run folder, or of another format; nothing is written then.
     """
-    source, target = Path(source), Path(target)
+    source = Path(source)
     if flip_y is not None and flip_y not in FLIPS:
         raise SettingsError(f"flip_y is {flip_y!r}, expected one of: {', '.join(FLIPS)}")
     images = _Images(micrographs, pixel_size_angstrom)
@@ -210,15 +210,16 @@ def _read_run(
     return picks
 
 
-def _check_target(source: Path, target: Path, names: Sequence[str], to: str | None) -> list[str]:
+def _check_target(source: Path, given: Path | str, names: Sequence[str], to: str | None) -> list[str]:
     """Refuse to replace files that are no older result of the same kind; say what else lies in the folder."""
+    target = Path(given)
     run = next((folder for folder in (target, *target.absolute().parents) if RunFolder(folder).is_run), None)
     if run is not None:
         inside = target.absolute().relative_to(run.absolute()).parts
         if not inside or inside[0] in CONTENTS:
             raise SettingsError(f"{target}: is part of the run folder {run}; write to another place")
-    chosen = format_to_write(target, to)
-    files = files_to_write(names, target, to)
+    chosen = format_to_write(given, to)
+    files = files_to_write(names, given, to)
     for file in files:
         if not file.is_file():
             continue
@@ -227,7 +228,7 @@ def _check_target(source: Path, target: Path, names: Sequence[str], to: str | No
             raise SettingsError(f"{file}: is what is converted and would be replaced; write to another place")
         if not _is_older_result(file, chosen.name):
             raise InputError(f"{file}: exists and is no {chosen.name} file; remove it, or write to another place")
-    if not is_folder_to_write(target) or not target.is_dir():
+    if not is_folder_to_write(given) or not target.is_dir():
         return []
     written = set(files)
     endings = f"*{chosen.tail}{chosen.suffix}"

@@ -87,8 +87,11 @@ def micrographs_of_run(folder: RunFolder) -> list[RunMicrograph]:
     return [_with_sizes(record, candidates, diameter_of[record.pixel_size_angstrom]) for record, candidates in done]
 
 
-def labels_of_run(folder: RunFolder) -> dict[str, Labels]:
-    """The kept picks of a run as labels, by the names that its tables give the micrographs."""
+def labels_of_run_at(path: Path | str) -> dict[str, Labels] | None:
+    """The kept picks of the run folder `path` as labels, by the names that its tables give; None if it is no run."""
+    folder = RunFolder(Path(path))
+    if not folder.is_run or not (folder.path / RECORDS).is_dir():
+        return None
     labels = {}
     for one in micrographs_of_run(folder):
         kept = one.candidates.kept()
