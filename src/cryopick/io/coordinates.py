@@ -28,7 +28,7 @@ from cryopick.io.relion import (
 )
 from cryopick.io.star import quoted
 from cryopick.io.text import read_text, write_text
-from cryopick.io.topaz import read_topaz, write_topaz
+from cryopick.io.topaz import image_name_of, read_topaz, write_topaz
 from cryopick.types import Picks
 
 LIST_FILE = "autopick.star"
@@ -130,6 +130,7 @@ FORMATS: dict[str, CoordinateFormat] = {
             "Topaz: image_name, x_coord, y_coord, score",
             lambda path, _: read_topaz(path),
             lambda path, picks, _: write_topaz(path, picks),
+            check=lambda _path, picks, _facts: image_name_of(picks),
         ),
         CoordinateFormat(
             "coco",

@@ -73,10 +73,16 @@ def write_topaz(path: Path, picks: Sequence[Picks]) -> None:
     rows = ["\t".join([*REQUIRED, "score"] if has_score else REQUIRED)]
     for one in picks:
         require_writable(one)
-        name = without_extension(one.micrograph_name)
-        require_name(name, forbidden="\t\n\r\0", holder="a Topaz table")
+        name = image_name_of(one)
         columns = [[name] * len(one), shortest(one.xy_px[:, 0]), shortest(one.xy_px[:, 1])]
         if has_score:
             columns.append(shortest(one.score))
         rows.extend(map("\t".join, zip(*columns, strict=True)))
     write_text(path, "\n".join(rows) + "\n")
+
+
+def image_name_of(picks: Picks) -> str:
+    """The micrograph's name as Topaz has it, without extension; one that a table cannot hold raises `InputError`."""
+    name = without_extension(picks.micrograph_name)
+    require_name(name, forbidden="\t\n\r\0", holder="a Topaz table")
+    return name
