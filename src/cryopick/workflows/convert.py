@@ -23,6 +23,7 @@ from cryopick.io.coordinates import (
     read_picks,
     write_picks,
 )
+from cryopick.io.csv import first_cells, looks_like_csv
 from cryopick.io.grouping import OUTSIDE_THE_IMAGE, with_image_size
 from cryopick.io.images import probe_image
 from cryopick.io.inputs import MicrographSource, find_micrographs, read_source
@@ -30,6 +31,7 @@ from cryopick.io.names import match_micrograph_names, without_extension
 from cryopick.io.pixel_size import choose_pixel_size
 from cryopick.io.relion import ONLY_PARTICLE_PIXELS, is_relion_coordinates
 from cryopick.io.star import read_star
+from cryopick.io.text import read_text
 from cryopick.processing.orientation import OrientationFit, measure_orientation
 from cryopick.types import Picks
 from cryopick.workflows.run_folder import CANDIDATES, CONTENTS, RunFolder
@@ -247,8 +249,11 @@ def _is_older_result(file: Path, format_name: str) -> bool:
     if file.stat().st_size == 0 or format_name == "eman-json":  # which keeps what else it finds, or refuses
         return True
     try:
-        detected = detect_format(file)
-        return detected == format_name and (format_name != "star" or is_relion_coordinates(read_star(file)))
+        if detect_format(file) != format_name:
+            return False
+        if format_name == "star":
+            return is_relion_coordinates(read_star(file))
+        return format_name != "csv" or looks_like_csv(first_cells(read_text(file, what="CSV"))[1])
     except InputError:
         return False
 
