@@ -16,8 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cryopick.errors import CryopickError, FormatError, InputError, SettingsError
-from cryopick.io.coordinates import FORMATS, detect_format, read_picks, write_picks
+from cryopick.io.coordinates import FORMATS, FileFacts, detect_format, read_picks, write_picks
 from cryopick.io.grouping import NO_SCORES
+from cryopick.io.names import without_extension
 from cryopick.io.relion import OpticsGroup, read_micrographs_star, write_relion_particles
 from cryopick.io.star import read_star
 from cryopick.types import Picks
@@ -700,3 +701,38 @@ def test_particle_pixels_of_relion_30_are_not_the_micrographs(tmp_path: Path) ->
     assert "pixel size of the particle images only" in picks.warnings[0]
     given = only(read_picks(path, pixel_size_angstrom=1.5))
     assert (given.pixel_size_angstrom, given.warnings) == (1.5, ())
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40, deadline=None)
+@given(rows=st.lists(st.tuples(st.integers(-1000, 1000), st.integers(-1000, 1000), scores), min_size=1, max_size=6))
+def test_whole_pixels_survive_box_and_fractions_of_the_image_survive_cs(
+    tmp_path: Path, rows: list[tuple[int, int, float]]
+) -> None:
+    table = np.array(rows, dtype=np.float64)
+    picks = make_picks("m1", table[:, :2].tolist(), table[:, 2].tolist())
+    for name, tolerance in (("box", 0), ("cryosparc", 1e-3)):
+        path = tmp_path / f"m1{FORMATS[name].suffix}"
+        write_picks([picks], path, format=name, rows="flipped")
+        found = only(FORMATS[name].read(path, FileFacts(shape_yx=SHAPE, rows="flipped")))
+        assert np.abs(found.xy_px - picks.xy_px).max() <= tolerance
+        if not (np.isin(picks.score, (-3, -2, -1, 0)).all() and name == "box"):
+            assert np.array_equal(found.score, picks.score)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150, deadline=None)
+@given(
+    name=st.sampled_from([name for name, entry in FORMATS.items() if not entry.is_per_micrograph]),
+    names=st.lists(st.text(min_size=1, max_size=8), min_size=2, max_size=4, unique=True),
+)
+def test_any_names_come_back_or_are_refused(tmp_path: Path, name: str, names: list[str]) -> None:
+    names = [f"{text}x.mrc" for text in names]
+    path = tmp_path / f"all{FORMATS[name].suffix}"
+    path.unlink(missing_ok=True)
+    try:
+        write_picks([make_picks(one, [[1, 2]], [1]) for one in names], path, format=name, rows="relion")
+    except CryopickError:
+        assert not path.exists()
+        return
+    found = FORMATS[name].read(path, FileFacts(rows="relion"))
+    expected = [without_extension(one) for one in names] if name == "topaz" else names
+    assert list(found) == (list(dict.fromkeys(expected)) if name != "csv" else [one.strip() for one in names])

@@ -222,18 +222,15 @@ def _with_locations(table: NDArray[Any], path: Path) -> tuple[NDArray[Any], Path
             "columns over two files, *_particles*.cs and *_passthrough_particles*.cs: give the one that has locations, "
             "or put it beside this file, and it is found by its uids"
         )
-    other, rows = found[0]
-    if _SCORE in (table.dtype.names or ()) and _SCORE not in (rows.dtype.names or ()):
-        joined = np.zeros(len(rows), dtype=np.dtype([*_fields(rows), (_SCORE, table.dtype[_SCORE])]))
-        for name in rows.dtype.names or ():
-            joined[name] = rows[name]
+    other, completed = found[0]
+    if _SCORE in (table.dtype.names or ()) and _SCORE not in (completed.dtype.names or ()):
+        fields = [(name, completed.dtype[name]) for name in completed.dtype.names or ()]
+        joined = np.zeros(len(completed), dtype=np.dtype([*fields, (_SCORE, table.dtype[_SCORE])]))
+        for name, _ in fields:
+            joined[name] = completed[name]
         joined[_SCORE] = table[_SCORE]
-        rows = joined
-    return rows, other
-
-
-def _fields(table: NDArray[Any]) -> list[tuple[str, np.dtype[Any]]]:
-    return [(name, table.dtype[name]) for name in table.dtype.names or ()]
+        completed = joined
+    return completed, other
 
 
 def _has_uids(table: NDArray[Any]) -> bool:
