@@ -28,7 +28,8 @@ def command(
         list[str] | None, typer.Option(help="Images: names, sizes, pixel sizes. Folder, file, pattern or STAR.")
     ] = None,
     box: Annotated[
-        str | None, typer.Option(help="Side of boxes, for example 200px; else a run's suggested box or each pick's diameter.")
+        str | None,
+        typer.Option(help="Side of boxes, for example 200px; else a run's suggested box, or each pick's diameter."),
     ] = None,
     diameter: Annotated[str | None, typer.Option(help="Particle diameter (180A, 108px), for --flip-y auto.")] = None,
     pixel_size: Annotated[float | None, typer.Option(help="Å per pixel.")] = None,

@@ -14,7 +14,15 @@ from cryopick.io.box import BoxSize, box_sizes, read_box, write_box
 from cryopick.io.cbox import read_cbox, write_cbox
 from cryopick.io.coco import known_shape, read_coco, write_coco
 from cryopick.io.cryosparc import known_sizes, read_cryosparc, write_cryosparc
-from cryopick.io.csv import first_cells, is_cryoppp_header, known_height, looks_like_csv, read_csv, write_cryoppp, write_csv
+from cryopick.io.csv import (
+    first_cells,
+    is_cryoppp_header,
+    known_height,
+    looks_like_csv,
+    read_csv,
+    write_cryoppp,
+    write_csv,
+)
 from cryopick.io.eman_json import read_eman_json, write_eman_json
 from cryopick.io.grouping import require_name, require_plausible, require_writable, shapes_of, with_image_size
 from cryopick.io.json_object import read_json_object
@@ -216,8 +224,8 @@ def read_picks(
     """Picks by micrograph name, from a file or a folder of files, in our frame.
 
     A folder with `autopick.star` (a RELION job, a cryopick run) is read through it; otherwise every coordinate file
-    below it is read, hidden ones left out, all of one format, and a file of one micrograph is named by its path in the folder, without
-    extension and pick suffix. Link names to images with `cryopick.io.names.match_micrograph_names`.
+    below it is read, hidden ones left out, all of one format, and a file of one micrograph is named by its path in the
+    folder, without extension and pick suffix. Link names to images with `cryopick.io.names.match_micrograph_names`.
 
     Parameters
     ----------
@@ -276,9 +284,9 @@ def write_picks(
 ) -> list[Path]:
     """Write picks to one file, or to a folder with one file per micrograph; returns the files written.
 
-    `path` is a folder when it exists as one, ends with a slash or has no extension. Folders inside micrograph names are kept, so equal
-    base names do not collide. In the format `star` a folder also gets the list `autopick.star`. Each file is written
-    whole or not at all; a folder holds `UNFINISHED.txt` until all its files are written.
+    `path` is a folder when it exists as one, ends with a slash or has no extension. Folders inside micrograph names are
+    kept, so equal base names do not collide. In the format `star` a folder also gets the list `autopick.star`. Each
+    file is written whole or not at all; a folder holds `UNFINISHED.txt` until all its files are written.
 
     Parameters
     ----------
@@ -350,8 +358,8 @@ def _require_no_infinities(picks: Picks) -> None:
         is_bad = np.isinf(getattr(picks, column))
         if is_bad.any():
             raise InputError(
-                f"{picks.micrograph_name}: {column} of pick {int(np.argmax(is_bad)) + 1} is infinite, expected a number, "
-                "or NaN where it is unknown"
+                f"{picks.micrograph_name}: {column} of pick {int(np.argmax(is_bad)) + 1} is infinite, expected a "
+                "number, or NaN where it is unknown"
             )
 
 
@@ -448,7 +456,7 @@ def _file_in(folder: Path, micrograph_name: str, chosen: CoordinateFormat) -> Pa
     too_long = next((part for part in (*parts[:-1], file_name) if len(os.fsencode(part)) > _MAX_FILE_NAME_BYTES), None)
     if too_long is not None:
         raise InputError(
-            f"micrograph name {micrograph_name[:60]}...: {too_long[:20]}... is {len(os.fsencode(too_long))} bytes long, "
-            f"file systems allow {_MAX_FILE_NAME_BYTES}; rename the micrograph"
+            f"micrograph name {micrograph_name[:60]}...: {too_long[:20]}... is {len(os.fsencode(too_long))} bytes "
+            f"long, file systems allow {_MAX_FILE_NAME_BYTES}; rename the micrograph"
         )
     return folder.joinpath(*parts[:-1], file_name)

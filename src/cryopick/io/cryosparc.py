@@ -173,7 +173,7 @@ def write_cryosparc(
 
 
 def known_sizes(path: Path, picks: Picks, pixel_size_angstrom: float | None) -> tuple[tuple[int, int], float]:
-    """The image size and the pixel size, which a .cs file needs; both are those of the micrograph. Raises `SettingsError` where one is unknown."""
+    """The micrograph's image size and pixel size, which a .cs file needs; an unknown one raises `SettingsError`."""
     size = picks.pixel_size_angstrom or pixel_size_angstrom
     if picks.shape_yx is None or size is None:
         unknown = "image size" if picks.shape_yx is None else "pixel size"

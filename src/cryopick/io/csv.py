@@ -114,7 +114,7 @@ def read_csv_table(path: Path) -> CsvTable:
     text = read_text(path, what="a CSV file of coordinates")
     lines = [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip(" \t,;")]
     start = next((k for k, (_, line) in enumerate(lines) if not _is_comment(line)), len(lines))
-    lines = [lines[start]] + [(number, line) for number, line in lines[start + 1 :] if line[0] != "#"] if lines[start:] else []
+    lines = lines[start : start + 1] + [(number, line) for number, line in lines[start + 1 :] if line[0] != "#"]
     if not lines:
         raise FormatError(f"{path}: is empty, expected a header such as x,y and one row per particle")
     separator = _separator(lines[0][1])
@@ -216,7 +216,7 @@ def read_csv(
         raise FormatError(f"{path}: has a column z, so these are particles of a tomogram; expected x,y")
     warning = ""
     if any(field in table.fields for field in _BOX_FIELDS):
-        xy_px, warning = _box_centres(table, pixel_size_angstrom)
+        xy_px, warning = _box_centres(table)
     else:
         xy_px = np.stack([_length_px(table, axis, pixel_size_angstrom) for axis in "xy"], axis=1)
     if table.is_cryoppp:
@@ -314,7 +314,7 @@ def known_height(path: Path, picks: Picks) -> int:
     return picks.shape_yx[0]
 
 
-def _box_centres(table: CsvTable, pixel_size_angstrom: float | None) -> tuple[NDArray[np.float64], str]:
+def _box_centres(table: CsvTable) -> tuple[NDArray[np.float64], str]:
     """(n, 2) Centres of rows that are boxes, and a sentence on what was taken for what where the header leaves a doubt.
 
     `left,top` with `width,height` or `right,bottom` are corners. `x,y` with `width,height` are taken for corners, as

@@ -128,7 +128,8 @@ def with_image_size(picks: Picks, shape_yx: tuple[int, int] | None, *, source: s
         return picks
     height, width = shape_yx
     sentence = (
-        f"{source}: {count} of {len(picks)} picks of {picks.micrograph_name} {OUTSIDE_THE_IMAGE} {width} x {height} image"
+        f"{source}: {count} of {len(picks)} picks of {picks.micrograph_name} {OUTSIDE_THE_IMAGE} {width} x {height} "
+        "image"
     )
     if count > MAX_OUTSIDE_FRACTION * len(picks) and count > 1:
         raise InputError(

@@ -57,7 +57,8 @@ def read_relion(path: Path) -> dict[str, Picks]:
 
     A file of one micrograph (`m1_autopick.star`) gives the micrograph its file's name without `_autopick`; combined
     tables and `autopick.star` give the names that stand in them. Coordinates are RELION's, which is our frame. A
-    figure of merit of -999 (manual picks) or -9999 (crYOLO) reads as no score. Shifts from refinement (rlnOriginX) are not applied.
+    figure of merit of -999 (manual picks) or -9999 (crYOLO) reads as no score. Shifts from refinement (rlnOriginX) are
+    not applied.
 
     Raises
     ------

@@ -83,7 +83,7 @@ class StarTable:
         return self.line_numbers[row] if row < len(self.line_numbers) else row + 1
 
 
-def read_star(path: Path) -> dict[str, StarTable]:
+def read_star(path: Path) -> dict[str, StarTable]:  # noqa: PLR0912  # one branch for each kind of line
     """All tables of a STAR file by block name (`data_` gives the name "").
 
     Raises
@@ -110,7 +110,7 @@ def read_star(path: Path) -> dict[str, StarTable]:
         if not first or first.startswith("#"):
             i += 1
         elif first.lower().startswith("data_"):
-            if len(words) > 1 and not words[1].startswith("#") or "/" in first:
+            if (len(words) > 1 and not words[1].startswith("#")) or "/" in first:
                 raise _outside_any_table(path, i, first)
             _keep_pairs(tables, name, pairs, pairs_line, path)
             name, pairs = first[len("data_") :], {}
@@ -123,7 +123,7 @@ def read_star(path: Path) -> dict[str, StarTable]:
             if name in tables:
                 raise FormatError(f"{path} line {i + 1}: second loop in block data_{name}; RELION reads one per block")
             if pairs:
-                raise FormatError(f"{path} line {i + 1}: loop_ after single values in block data_{name}; split the block")
+                raise FormatError(f"{path} line {i + 1}: loop_ after single values in block data_{name}; split it")
             tables[name], i = _read_loop(lines, i + 1, name, path)
         elif first.startswith("_") and name not in tables:
             if first[1:] in pairs:

@@ -57,7 +57,9 @@ def read_topaz(path: Path) -> dict[str, Picks]:
         return numbers
 
     xy_px = np.stack([floats("x_coord"), floats("y_coord")], axis=1)
-    columns = {"score": as_float32(without_sentinels(floats("score")), path=path, what="score")} if "score" in header else {}
+    columns = {}
+    if "score" in header:
+        columns["score"] = as_float32(without_sentinels(floats("score")), path=path, what="score")
     return group_picks(by_name.get("image_name", ()), xy_px, **columns)
 
 

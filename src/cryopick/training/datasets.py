@@ -176,7 +176,7 @@ def open_dataset(
     micrographs : the images, where they do not lie where the layout has them
     diameter, pixel_size_angstrom : above what the files say
     completeness : "complete" or "sparse"; None takes what `set.json` says under `labels`, else complete
-    labels : of the micrographs, where more is known of them than the files in `path` say (of a run, from its candidates)
+    labels : by micrograph, where more is known than the files in `path` say (of a run, from its candidates)
     flip_y : whether y must be counted from the other end than the format says. None checks the orientation on the
         images and raises when it is clearly another; "auto" takes the measured one and raises when that is unclear
 

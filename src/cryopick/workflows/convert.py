@@ -35,7 +35,14 @@ from cryopick.io.text import read_text
 from cryopick.processing.orientation import OrientationFit, measure_orientation
 from cryopick.types import Picks
 from cryopick.workflows.run_folder import CANDIDATES, CONTENTS, RunFolder
-from cryopick.workflows.run_picks import completed_from_run, is_within, micrographs_of_run, picks_file_of, run_of
+from cryopick.workflows.run_picks import (
+    completed_from_run,
+    is_picking_run,
+    is_within,
+    micrographs_of_run,
+    picks_file_of,
+    run_of,
+)
 
 FLIPS = ("auto", "yes", "no")
 _BOXED_FOR_EXTRACTION = ("box", "cbox")
@@ -148,9 +155,8 @@ def convert(
             one.micrograph_name: box_length.middle_px(one.pixel_size_angstrom or pixel_size_angstrom) for one in picks
         }
     elif chosen.name in _BOXED_FOR_EXTRACTION:
-        box_px = {
-            one.micrograph_name: told.box_px[name] for name, one in zip(found, picks, strict=True) if name in told.box_px
-        }
+        new_name_of = dict(zip(found, (one.micrograph_name for one in picks), strict=True))
+        box_px = {new_name_of[name]: side_px for name, side_px in told.box_px.items()}
     warnings += _check_target(source, target, [one.micrograph_name for one in picks], to)
     files = write_picks(
         picks,
@@ -199,7 +205,7 @@ def _read_run(
         if not micrographs:
             raise InputError(f"{source}: holds no candidates of a finished micrograph of the run {run.path}")
         if failed and place == run.path:
-            told.warnings.append(f"{len(failed)} micrographs of the run failed, such as {failed[0]}; they have no picks")
+            told.warnings.append(f"{len(failed)} micrographs of the run failed and have no picks, such as {failed[0]}")
         named = {one.record.relion_name if in_tables else one.record.name: one for one in micrographs}
         told.box_px = {name: one.box_px for name, one in named.items() if one.box_px is not None}
         every = {name: replace(one.candidates, micrograph_name=name) for name, one in named.items()}
@@ -207,7 +213,8 @@ def _read_run(
     found = read_picks(source)
     own = picks_file_of(run, micrographs, place)
     if own is not None:  # its name may be that of several micrographs in folders
-        found = {own.record.name: replace(one, micrograph_name=own.record.name) for one in found.values()}
+        (one,) = found.values()
+        found = {own.record.name: replace(one, micrograph_name=own.record.name)}
     picks, told.box_px, told.warnings = completed_from_run(found, micrographs, source, with_rejected=keep_rejected)
     return picks
 
@@ -215,7 +222,7 @@ def _read_run(
 def _check_target(source: Path, given: Path | str, names: Sequence[str], to: str | None) -> list[str]:
     """Refuse to replace files that are no older result of the same kind; say what else lies in the folder."""
     target = Path(given)
-    run = next((folder for folder in (target, *target.absolute().parents) if RunFolder(folder).is_run), None)
+    run = next((folder for folder in (target, *target.absolute().parents) if is_picking_run(folder)), None)
     if run is not None:
         inside = target.absolute().relative_to(run.absolute()).parts
         if not inside or inside[0] in CONTENTS:
@@ -225,7 +232,7 @@ def _check_target(source: Path, given: Path | str, names: Sequence[str], to: str
     for file in files:
         if not file.is_file():
             continue
-        is_in_source = source.is_dir() and not RunFolder(source).is_run and source.resolve() in file.resolve().parents
+        is_in_source = source.is_dir() and not is_picking_run(source) and source.resolve() in file.resolve().parents
         if file.samefile(source) or is_in_source:
             raise SettingsError(f"{file}: is what is converted and would be replaced; write to another place")
         if not _is_older_result(file, chosen.name):

@@ -18,8 +18,8 @@ from cryopick.errors import InputError
 from cryopick.io.labels import Labels
 from cryopick.io.names import match_micrograph_names
 from cryopick.types import Picks
-from cryopick.workflows.rethreshold import settings_of_run
 from cryopick.workflows.results import at_threshold, threshold_of
+from cryopick.workflows.rethreshold import settings_of_run
 from cryopick.workflows.run_folder import AUTOPICK, CANDIDATES, PARTICLES, PICKS, RECORDS, SUMMARY, Record, RunFolder
 from cryopick.workflows.suggest import suggest_boxes
 
@@ -43,13 +43,17 @@ class RunMicrograph:
     box_px: int | None
 
 
+def is_picking_run(folder: Path) -> bool:
+    """True for what `cryopick pick -o` made; trainings have a config.toml too, but no records."""
+    return RunFolder(folder).is_run and (folder / RECORDS).is_dir()
+
+
 def run_of(path: Path) -> RunFolder | None:
     """The run folder that `path` is, or of which it is a table, a folder or a file of picks; else None."""
     for folder in (path, *path.parents):
-        run = RunFolder(folder)
-        if run.is_run and (folder / RECORDS).is_dir():
+        if is_picking_run(folder):
             is_inside = path == folder or path.relative_to(folder).parts[0] in (PARTICLES, AUTOPICK, PICKS, CANDIDATES)
-            return run if is_inside else None
+            return RunFolder(folder) if is_inside else None
     return None
 
 
@@ -90,7 +94,7 @@ def micrographs_of_run(folder: RunFolder) -> list[RunMicrograph]:
 def labels_of_run_at(path: Path | str) -> dict[str, Labels] | None:
     """The kept picks of the run folder `path` as labels, by the names that its tables give; None if it is no run."""
     folder = RunFolder(Path(path))
-    if not folder.is_run or not (folder.path / RECORDS).is_dir():
+    if not is_picking_run(folder.path):
         return None
     labels = {}
     for one in micrographs_of_run(folder):
