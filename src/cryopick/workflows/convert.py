@@ -339,7 +339,7 @@ def _completed(found: Mapping[str, Picks], images: _Images, *, keep_rejected: bo
             told = [OUTSIDE_THE_IMAGE] + ([ONLY_PARTICLE_PIXELS] if images.pixel_size_of[image.name] else [])
             others = tuple(text for text in one.warnings if not any(known in text for known in told))
             one = replace(one, warnings=others)  # noqa: PLW2901
-            one = with_image_size(one, images.shape_of[image.name], source=name)  # noqa: PLW2901
+            one = with_image_size(one, images.shape_of.get(image.name), source=name)  # noqa: PLW2901
         picks.append(one)
     warnings = list(dict.fromkeys(warning for one in picks for warning in one.warnings))
     unmatched = [name for name in found if name not in matched] if images.sources else []
