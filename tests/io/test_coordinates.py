@@ -16,7 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cryopick.errors import CryopickError, FormatError, InputError, SettingsError
-from cryopick.io.coordinates import FORMATS, detect_format, read_picks, write_picks
+from cryopick.io.coordinates import FORMATS, FileFacts, detect_format, read_picks, write_picks
+from cryopick.io.grouping import NO_SCORES
+from cryopick.io.names import without_extension
 from cryopick.io.relion import OpticsGroup, read_micrographs_star, write_relion_particles
 from cryopick.io.star import read_star
 from cryopick.types import Picks
@@ -275,12 +277,13 @@ def test_round_trip_through_one_file_keeps_micrographs_in_order(tmp_path: Path, 
 
 
 coordinate = st.floats(-1e5, 1e5, allow_nan=False)
+scores = st.floats(-1e6, 1e6, width=32).filter(lambda score: score not in NO_SCORES)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25, deadline=None)
 @given(
     name=st.sampled_from([name for name in FORMATS if name not in WHOLE_PIXELS | {"cryosparc"}]),
-    rows=st.lists(st.tuples(coordinate, coordinate, st.floats(-1e6, 1e6, width=32)), min_size=1, max_size=6),
+    rows=st.lists(st.tuples(coordinate, coordinate, scores), min_size=1, max_size=6),
 )
 def test_any_finite_coordinates_survive_every_format(
     tmp_path: Path, name: str, rows: list[tuple[float, float, float]]
@@ -538,3 +541,198 @@ def test_relion_upgrades_and_filters_our_particles(tmp_path: Path) -> None:
     assert found.xy_px.tolist() == [[48, 3.25]]
     assert found.pixel_size_angstrom == 1.5
     assert "rlnAmplitudeContrast" in read_star(tmp_path / "out.star")["optics"]
+
+
+@pytest.mark.parametrize("name", ["m1.box", "m1_autopick.star", "picks.txt", "m1.csv", "m1.cbox", "m1_info.json"])
+def test_carriage_returns_alone_end_lines_in_every_text_format(tmp_path: Path, name: str) -> None:
+    picks = only(read_picks(write(tmp_path / name, SAMPLES[name].replace("\n", "\r"))))
+    assert len(picks) == 2
+    assert picks.score.tolist() == [2.5, -0.5]
+
+
+def test_hidden_files_of_other_systems_are_left_out_of_folders(tmp_path: Path) -> None:
+    write(tmp_path / "m1.box", SAMPLES["m1.box"])
+    for name in ("._m1.box", ".DS_Store", ".Trash/m2.box", "deeper/._m3.box"):
+        write(tmp_path / name, "\0\5\26\7")
+    assert list(read_picks(tmp_path)) == ["m1"]
+
+
+STAR_HEAD = "data_\nloop_\n_rlnCoordinateX\n_rlnCoordinateY\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("m.star", f"{STAR_HEAD}_rlnAutopickFigureOfMerit\n1 2 -9999.0\n3 4 -999\n5 6 -3\n", [np.nan, np.nan, -3]),
+        ("m.box", "1 2 8 8 -3\n3 4 8 8 -3\n", [np.nan, np.nan]),
+        ("m.box", "1 2 8 8 -3\n3 4 8 8 -2.5\n", [-3, -2.5]),
+        ("m.txt", "image_name\tx_coord\ty_coord\tscore\nm\t1\t2\t-3\nm\t3\t4\t-3\n", [-3, -3]),
+        ("m.csv", "x,y,score\n1,2,-999\n3,4,-999\n", [np.nan, np.nan]),
+        ("m.csv", "x,y,score\n1,2,-999\n3,4,7\n", [-999, 7]),
+        ("m_info.json", '{"boxes": [[1, 2, "manual", -9999]]}', [np.nan]),
+    ],
+)
+def test_sentinels_of_each_program_are_no_scores(tmp_path: Path, name: str, text: str, expected: list[float]) -> None:
+    score = only(read_picks(write(tmp_path / name, text))).score
+    np.testing.assert_array_equal(score, np.array(expected, dtype=np.float32))
+
+
+CBOX_HEAD = "data_cryolo\nloop_\n_CoordinateX\n_CoordinateY\n_CoordinateZ\n_Width\n_Height\n_Depth\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("p.star", "data_particles\nloop_\n_rlnTomoName\n_rlnCoordinateX\n_rlnCoordinateY\nT1 1 2\n"),
+        ("p.star", f"{STAR_HEAD}_rlnCoordinateZ\n1 2 3\n"),
+        ("p.star", "data_\nloop_\n_rlnTomoName\n_rlnCenteredCoordinateXAngst\nT1 1\n"),
+        ("m.cbox", f"{CBOX_HEAD}1 2 30 8 8 1\n"),
+        ("m.cbox", f"{CBOX_HEAD}1 2 <NA> 8 8 5\n"),
+        ("p.txt", "image_name\tx_coord\ty_coord\tz_coord\nm\t1\t2\t3\n"),
+        ("m.csv", "x,y,z\n1,2,3\n"),
+        ("m_info.json", '{"boxes": [], "boxes_3d": [[1, 2, 3, "manual", 0, 0]]}'),
+    ],
+)
+def test_particles_of_tomograms_are_refused(tmp_path: Path, name: str, text: str) -> None:
+    with pytest.raises(FormatError, match="tomogram"):
+        read_picks(write(tmp_path / name, text))
+
+
+@pytest.mark.parametrize(
+    ("text", "xy", "is_doubtful"),
+    [
+        ("x,y,width,height\n10,20,100,60\n", [60, 50], True),
+        ("left,top,width,height\n10,20,100,60\n", [60, 50], False),
+        ("xmin,ymin,xmax,ymax\n10,20,110,80\n", [60, 50], False),
+        ("filename,width,height,class,xmin,ymin,xmax,ymax\nm.png,4096,4096,p,10,20,110,80\n", [60, 50], False),
+        ("center_x,center_y,width,height\n10,20,100,60\n", [10, 20], False),
+        ("# exported by a picker 3\n# second line\nx,y\n10,20\n", [10, 20], False),
+        ("#x,y\n10,20\n", [10, 20], False),
+        ("x;y;score\n10;20;1\n", [10, 20], False),
+        ("x\ty\n10\t20\n", [10, 20], False),
+        ("x,y,z\n10,20,0\n", [10, 20], False),
+    ],
+)
+def test_csv_boxes_comments_and_separators(tmp_path: Path, text: str, xy: list[float], is_doubtful: bool) -> None:
+    picks = only(read_picks(write(tmp_path / "m.csv", text)))
+    assert picks.xy_px.tolist() == [xy]
+    assert ["taken for the corner" in warning for warning in picks.warnings] == [True] * is_doubtful
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("x,y,box_size\n1,2,3\n", "do not tell whether x and y are the centre or the corner"),
+        ("x,y,width\n1,2,3\n", "do not tell whether"),
+        ("left,top,width,height\n1,2,0,3\n", "line 2: box is 0 x 3, expected a positive size"),
+        ("xmin,ymin,xmax,ymax\n5,2,1,3\n", "line 2: box is -4 x 1"),
+        ("1,2,3,4\n", "4 columns and no header"),
+        ("x;y\n10,5;20\n", "line 2: x is '10,5', expected a number; write decimal points"),
+    ],
+)
+def test_csv_that_could_mean_two_things_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(FormatError, match=message):
+        read_picks(write(tmp_path / "m.csv", text))
+
+
+@pytest.mark.parametrize("centre", [[np.nan, 1], [1, np.inf], [1e300, 1]])
+@pytest.mark.parametrize("name", FORMATS)
+def test_no_format_is_written_with_centres_that_no_reader_takes(tmp_path: Path, name: str, centre: list[float]) -> None:
+    picks = make_picks("m1.mrc", [[1, 2], centre], [1, 2])
+    with pytest.raises(InputError, match=r"m1\.mrc: pick 2 has the centre"):
+        write_picks([picks], tmp_path / f"m1{FORMATS[name].suffix}", format=name, rows="relion")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("bad", ["a\0b.mrc", "a\ud800b.mrc", "a" * 300 + ".mrc", "a\nb.mrc", "a\rb.mrc", "a\tb.mrc"])
+@pytest.mark.parametrize("as_folder", [True, False])
+@pytest.mark.parametrize("name", FORMATS)
+def test_names_that_a_format_cannot_hold_are_refused_and_nothing_is_written(
+    tmp_path: Path, name: str, as_folder: bool, bad: str
+) -> None:
+    picks = [make_picks("good.mrc", [[1, 2]], [1]), make_picks(bad, [[3, 4]], [1])]
+    path = tmp_path / "out" if as_folder else tmp_path / f"out{FORMATS[name].suffix}"
+    try:
+        write_picks(picks, path, format=name, rows="relion")
+    except CryopickError:
+        assert list(tmp_path.iterdir()) == []
+        return
+    found = read_picks(path, format=name, rows="relion", shapes_yx={"good.mrc": SHAPE, bad: SHAPE})
+    assert sum(map(len, found.values())) == 2
+    assert {n.removesuffix(".mrc") for n in found} == {"good", bad.removesuffix(".mrc")}
+
+
+def test_a_folder_that_was_not_written_to_the_end_is_marked_and_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cryopick.io import coordinates
+
+    def stop_at_second(path: Path, picks: list[Picks], facts: Any) -> None:
+        if picks[0].micrograph_name == "b":
+            raise KeyboardInterrupt
+        coordinates.write_csv(path, picks)
+
+    picks = [make_picks(name, [[1, 2]]) for name in "abc"]
+    with monkeypatch.context() as patch:
+        patch.setitem(coordinates.FORMATS, "csv", replace(FORMATS["csv"], write=stop_at_second))
+        with pytest.raises(KeyboardInterrupt):
+            write_picks(picks, tmp_path / "out", format="csv")
+    with pytest.raises(InputError, match="stopped in the middle"):
+        read_picks(tmp_path / "out")
+    write_picks(picks, tmp_path / "out", format="csv")
+    assert list(read_picks(tmp_path / "out")) == ["a", "b", "c"]
+
+
+def test_a_folder_of_which_one_file_cannot_be_written_is_not_begun(tmp_path: Path) -> None:
+    picks = [make_picks("a", [[1, 2]]), replace(make_picks("b", [[1, 2]]), diameter_px=None, shape_yx=None)]
+    for name in ("box", "cbox", "coco", "cryoppp", "cryosparc"):
+        with pytest.raises(SettingsError):
+            write_picks(picks, tmp_path / "out", format=name, rows="relion")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_particle_pixels_of_relion_30_are_not_the_micrographs(tmp_path: Path) -> None:
+    labels = "_rlnMicrographName\n_rlnCoordinateX\n_rlnCoordinateY\n_rlnMagnification\n_rlnDetectorPixelSize\n"
+    micrographs = only(read_picks(write(tmp_path / "a.star", f"data_\nloop_\n{labels}m.mrc 1 2 10000 1.5\n")))
+    assert micrographs.pixel_size_angstrom == pytest.approx(1.5)
+    path = write(tmp_path / "p.star", f"data_\nloop_\n{labels}_rlnImageName\nm.mrc 1 2 10000 6.0 1@p.mrcs\n")
+    picks = only(read_picks(path))
+    assert picks.pixel_size_angstrom is None
+    assert "pixel size of the particle images only" in picks.warnings[0]
+    given = only(read_picks(path, pixel_size_angstrom=1.5))
+    assert (given.pixel_size_angstrom, given.warnings) == (1.5, ())
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40, deadline=None)
+@given(rows=st.lists(st.tuples(st.integers(-1000, 1000), st.integers(-1000, 1000), scores), min_size=1, max_size=6))
+def test_whole_pixels_survive_box_and_fractions_of_the_image_survive_cs(
+    tmp_path: Path, rows: list[tuple[int, int, float]]
+) -> None:
+    table = np.array(rows, dtype=np.float64)
+    picks = make_picks("m1", table[:, :2].tolist(), table[:, 2].tolist())
+    for name, tolerance in (("box", 0), ("cryosparc", 1e-3)):
+        path = tmp_path / f"m1{FORMATS[name].suffix}"
+        write_picks([picks], path, format=name, rows="flipped")
+        found = only(FORMATS[name].read(path, FileFacts(shape_yx=SHAPE, rows="flipped")))
+        assert np.abs(found.xy_px - picks.xy_px).max() <= tolerance
+        if not (np.isin(picks.score, (-3, -2, -1, 0)).all() and name == "box"):
+            assert np.array_equal(found.score, picks.score)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150, deadline=None)
+@given(
+    name=st.sampled_from([name for name, entry in FORMATS.items() if not entry.is_per_micrograph]),
+    names=st.lists(st.text(min_size=1, max_size=8), min_size=2, max_size=4, unique=True),
+)
+def test_any_names_come_back_or_are_refused(tmp_path: Path, name: str, names: list[str]) -> None:
+    names = [f"{text}x.mrc" for text in names]
+    path = tmp_path / f"all{FORMATS[name].suffix}"
+    path.unlink(missing_ok=True)
+    try:
+        write_picks([make_picks(one, [[1, 2]], [1]) for one in names], path, format=name, rows="relion")
+    except CryopickError:
+        assert not path.exists()
+        return
+    found = FORMATS[name].read(path, FileFacts(rows="relion"))
+    expected = [without_extension(one) for one in names] if name == "topaz" else names
+    assert list(found) == (list(dict.fromkeys(expected)) if name != "csv" else [one.strip() for one in names])

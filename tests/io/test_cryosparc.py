@@ -142,3 +142,55 @@ def test_cryosparc_tools_reads_ours_and_we_read_its_both_forms(tmp_path: Path) -
     for name in ("plain.cs", "compressed.cs"):
         again = read_cryosparc(tmp_path / name, rows="flipped")[NAME]
         assert np.allclose(again.xy_px, picks_of().xy_px, atol=1e-5)
+
+
+def save(path: Path, table: np.ndarray) -> Path:
+    with path.open("wb") as stream:
+        np.save(stream, table)
+    return path
+
+
+def selected(uids: list[int]) -> np.ndarray:
+    """Particles of Select 2D, whose locations are in the passthrough file."""
+    table = np.zeros(len(uids), dtype=[("uid", "<u8"), ("blob/path", "S20"), ("alignments2D/class", "<u4")])
+    table["uid"] = uids
+    return table
+
+
+def test_a_file_without_locations_is_joined_on_uid_with_the_passthrough_file_beside_it(tmp_path: Path) -> None:
+    write_cryosparc(tmp_path / "J9_passthrough_particles.cs", [picks_of(), picks_of("m2.mrc")], rows="relion")
+    uids = np.load(tmp_path / "J9_passthrough_particles.cs")["uid"].tolist()
+    save(tmp_path / "J9_other.cs", selected([5]))
+    (tmp_path / "damaged.cs").write_bytes(b"x")
+    path = save(tmp_path / "J9_particles_selected.cs", selected([uids[3], uids[0]]))
+    found = read_cryosparc(path, rows="relion")
+    assert list(found) == ["m2.mrc", NAME]
+    assert np.allclose(found["m2.mrc"].xy_px, picks_of().xy_px[1:], atol=1e-5)
+    assert np.allclose(found[NAME].xy_px, picks_of().xy_px[:1], atol=1e-5)
+    assert "J9_passthrough_particles.cs, by uid" in found[NAME].warnings[0]
+    write_cryosparc(tmp_path / "again.cs", [picks_of(), picks_of("m2.mrc")], rows="flipped")
+    with pytest.raises(FormatError, match=r"J9_passthrough_particles\.cs, again\.cs beside it have different ones"):
+        read_cryosparc(path, rows="relion")
+
+
+def test_a_file_without_locations_and_without_another_says_which_file_to_give(tmp_path: Path) -> None:
+    path = save(tmp_path / "J9_particles_selected.cs", selected([1, 2]))
+    write_cryosparc(tmp_path / "of_others.cs", [picks_of()], rows="relion")
+    with pytest.raises(FormatError, match=r"passthrough_particles\*\.cs: give the one that has locations"):
+        read_cryosparc(path, rows="relion")
+
+
+def test_pixel_sizes_that_differ_by_rounding_or_are_unknown_in_some_rows_are_one(tmp_path: Path) -> None:
+    write_cryosparc(tmp_path / "p.cs", [picks_of(), picks_of()], rows="relion")
+    table = np.load(tmp_path / "p.cs")
+    size = np.float32(1.1)
+    for sizes in ([0, size, np.nextafter(size, np.float32(2)), np.nan], [size, 0, 0, size * np.float32(1.00005)]):
+        table["location/micrograph_psize_A"] = sizes
+        found = read_cryosparc(save(tmp_path / "q.cs", table), rows="relion")[NAME]
+        assert found.pixel_size_angstrom == pytest.approx(1.1)
+        assert len(found) == 4
+    table["location/micrograph_psize_A"] = [1.1, 1.1, 1.1, 1.12]
+    with pytest.raises(FormatError, match="two sizes or pixel sizes"):
+        read_cryosparc(save(tmp_path / "q.cs", table), rows="relion")
+    table["location/micrograph_psize_A"] = 0
+    assert read_cryosparc(save(tmp_path / "q.cs", table), rows="relion")[NAME].pixel_size_angstrom is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 import numpy as np
@@ -204,3 +205,77 @@ def test_relion_reads_our_tables_with_blanks_in_names(tmp_path: Path) -> None:
     kept = read_star(tmp_path / "out.star")["particles"]
     assert list(kept.text("rlnMicrographName")) == names[1:]
     assert kept.floats("rlnCoordinateX").tolist() == [20, 30]
+
+
+@pytest.mark.parametrize("names", [["a/m1.mrc", "data_b/m2.mrc", "data_b/m3.mrc"], ["data_b", "loop_x"], ["data_b/m"]])
+def test_rows_of_a_loop_may_begin_with_data_as_for_relion(tmp_path: Path, names: list[str]) -> None:
+    text = "\ndata_\n\nloop_\n_rlnMicrographName #1\n" + "\n".join(names) + "\n\n"
+    assert list(read_star(write(tmp_path, text))[""].text("rlnMicrographName")) == names
+
+
+def test_blocks_that_follow_without_a_blank_line_are_two(tmp_path: Path) -> None:
+    for columns, row in (("_a\n", "1"), ("_a\n_b\n", "1 2")):
+        tables = read_star(write(tmp_path, f"data_x\nloop_\n{columns}{row}\ndata_y\n\nloop_\n_c\n3\n"))
+        assert [len(table) for table in tables.values()] == [1, 1]
+        assert list(tables) == ["x", "y"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("data_\nloop_\n_x\na.mrc\n\ndata_b/m2.mrc\n", "line 6: 'data_b/m2.mrc' stands outside any table"),
+        ("data_\nloop_\n_x\n_y\na 1\n\ndata_b 2\n", "line 7: 'data_b' stands outside any table"),
+        ("data_\nloop_\n_x\n_m1.mrc\n_m2.mrc\n", "line 4: '_m1.mrc' begins with _ as only labels do"),
+        ("data_\nloop_\n_x\n_y\n_m1 1\n", "line 5: '_m1 1' begins with _"),
+        ("data_\nloop_\n_x\n_y\n1 2\ndata_b/m2.mrc\n", r"line 6 \(row 2 of data_\): 1 values, expected 2"),
+        ("data_\n_x 1\n_x 2\n", "line 3: block data_ has '_x' twice"),
+        ("data_\n_x 1\nloop_\n_y\n2\n", "line 3: loop_ after single values"),
+    ],
+)
+def test_rows_that_would_be_lost_are_refused(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(FormatError, match=message):
+        read_star(write(tmp_path, text))
+
+
+@pytest.mark.parametrize("line_end", ["\r", "\r\n", "\r\r\n"])
+def test_line_ends_of_other_systems_change_nothing(tmp_path: Path, line_end: str) -> None:
+    plain, other = (read_star(write(tmp_path, RELION_31.replace("\n", end), "x.star")) for end in ("\n", line_end))
+    assert {n: dict(t.columns) for n, t in plain.items()} == {n: dict(t.columns) for n, t in other.items()}
+
+
+def test_text_in_utf_16_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "x.star").write_bytes(RELION_30.encode("utf-16"))
+    with pytest.raises(FormatError, match="UTF-16, expected a STAR file in UTF-8"):
+        read_star(tmp_path / "x.star")
+
+
+@pytest.mark.parametrize("word", ['"a ', "'a ", "\"a 'b "])
+def test_unclosed_quotes_cost_time_in_proportion_to_the_line(tmp_path: Path, word: str) -> None:
+    """100,000 words took an hour when every quote was searched for to the end of the line."""
+    path = write(tmp_path, "data_\nloop_\n_x\n" + word * 100_000 + "\n")
+    start = time.process_time()
+    with pytest.raises(FormatError, match="00000 values, expected 1"):
+        read_star(path)
+    assert time.process_time() - start < 20
+
+
+def test_only_blanks_of_ascii_divide_words(tmp_path: Path) -> None:
+    names = ["a\u00a0b.mrc", "a\u3000b.mrc"]
+    text = "data_\nloop_\n_x\n" + "\n".join(names) + "\n"
+    assert list(read_star(write(tmp_path, text))[""].text("x")) == names
+
+
+@pytest.mark.relion
+@pytest.mark.skipif(shutil.which("relion_star_handler") is None, reason="needs RELION's relion_star_handler")
+def test_relion_takes_rows_that_begin_with_data_for_rows(tmp_path: Path) -> None:
+    physics = {"rlnVoltage": [300.0], "rlnSphericalAberration": [2.7], "rlnAmplitudeContrast": [0.1]}
+    group = {"rlnOpticsGroupName": ["g"], "rlnOpticsGroup": [1], "rlnMicrographPixelSize": [1.5], **physics}
+    optics = star_text([make_table("optics", group)], version=30001)
+    names = ["a/m1.mrc", "data_b/m2.mrc", "data_b/m3.mrc"]
+    labels = "_rlnMicrographName #1\n_rlnCoordinateX #2\n_rlnOpticsGroup #3\n"
+    rows = "".join(f"{name} {k} 1\n" for k, name in enumerate(names))
+    path = write(tmp_path, f"{optics}\ndata_particles\n\nloop_\n{labels}{rows}\n", "in.star")
+    command = ["relion_star_handler", "--i", "in.star", "--o", "out.star", "--select", "rlnCoordinateX"]
+    subprocess.run([*command, "--minval", "0"], cwd=tmp_path, check=True, capture_output=True, timeout=60)
+    for file in (path, tmp_path / "out.star"):
+        assert list(read_star(file)["particles"].text("rlnMicrographName")) == names

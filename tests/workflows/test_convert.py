@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import csv
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from discs import disc_micrograph
 
 from cryopick.errors import InputError, SettingsError
 from cryopick.geometry.transforms import flip_x, flip_y
-from cryopick.io.coordinates import read_picks, write_picks
+from cryopick.io.coordinates import FORMATS, read_picks, write_picks
 from cryopick.io.images import write_micrograph
 from cryopick.io.star import read_star
 from cryopick.types import Micrograph, Picks
 from cryopick.workflows.convert import convert
+from cryopick.workflows.pick import pick
+from cryopick.workflows.run_picks import labels_of_run_at
 
 SHAPE = (200, 300)
 DIAMETER_PX = 16
@@ -144,3 +150,132 @@ def test_what_the_user_should_know_is_said(scene: tuple[Path, dict[str, Picks]],
     assert any("1 of 2 coordinate sets have no micrograph, for example m9" in warning for warning in named.warnings)
     with pytest.raises(InputError, match="fits 2 micrographs"):
         convert(labels, tmp_path / "out.star", micrographs=[micrographs])
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with a finished run on three micrographs."""
+    project = tmp_path_factory.mktemp("project")
+    for seed, name in enumerate(("m1.mrc", "m2.mrc", "grid two/m3 é.mrc")):
+        (project / "mics" / name).parent.mkdir(parents=True, exist_ok=True)
+        write_micrograph(project / "mics" / name, disc_micrograph(name, seed=seed))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(project)
+        pick("mics", "blob", output="run1", diameter="40A", threshold=3.0, workers=1)
+    return project
+
+
+@pytest.fixture
+def run(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the run, seen from its project."""
+    shutil.copytree(finished, tmp_path / "project")
+    monkeypatch.chdir(tmp_path / "project")
+    return Path("run1")
+
+
+def rows_of(run: Path) -> dict[str, list[tuple[float, float]]]:
+    """The kept rows of the run's candidates by file, read without cryopick."""
+    kept = {}
+    for path in sorted((run / "candidates").rglob("*.csv")):
+        rows = list(csv.DictReader(path.read_text().splitlines()))
+        chosen = [row for row in rows if not row["reason"] and float(row["score"]) >= 3.0]
+        kept[path.relative_to(run / "candidates").with_suffix("").as_posix()] = sorted(
+            (float(row["x_px"]), float(row["y_px"])) for row in chosen
+        )
+    assert sum(map(len, kept.values())) > 0
+    return kept
+
+
+@pytest.mark.parametrize("source", ["", "particles.star", "autopick.star", "picks", "candidates"])
+@pytest.mark.parametrize("to", FORMATS)
+def test_a_run_and_its_tables_convert_to_every_format_without_further_options(run: Path, to: str, source: str) -> None:
+    if source != "" and to in ("eman-json", "topaz"):
+        return  # nothing that they need depends on the source
+    done = convert(run / source, "out/", to=to, cs_rows="relion" if to == "cryosparc" else None)
+    truth = rows_of(run)
+    assert done.particles == sum(map(len, truth.values()))
+    found = read_picks("out", format=to, rows="relion", shapes_yx={name: (120, 160) for name in truth})
+    places = {Path(name).stem: sorted(map(tuple, picks.xy_px.tolist())) for name, picks in found.items()}
+    assert len(places) == 3
+    for name, expected in truth.items():
+        np.testing.assert_allclose(places[Path(name).stem], expected, atol=0.51 if to == "box" else 1e-3)
+
+
+def test_boxes_of_a_run_are_those_that_it_suggests_and_labels_have_the_diameter(run: Path) -> None:
+    summary = json.loads((run / "summary.json").read_text())
+    convert(run / "particles.star", "boxes", to="box")
+    sides = {line.split()[2] for path in Path("boxes").rglob("*.box") for line in path.read_text().splitlines()}
+    assert sides == {str(summary["box_px"])}
+    convert(run, "coco", to="coco")
+    content = [json.loads(path.read_text()) for path in Path("coco").rglob("*.json")]
+    sides = [entry["bbox"][2] for one in content for entry in one["annotations"]]
+    assert sides == pytest.approx([summary["diameter_px"]] * summary["particles"], rel=0.01)
+
+
+def test_all_candidates_of_a_run_are_written_with_their_reasons(run: Path) -> None:
+    summary = json.loads((run / "summary.json").read_text())
+    for source in (run, run / "particles.star"):
+        done = convert(source, "all.csv", keep_rejected=True)
+        rows = list(csv.DictReader(Path("all.csv").read_text().splitlines()))
+        assert done.particles == len(rows) == summary["candidates"]
+        assert sum(row["reason"] == "" for row in rows) == summary["particles"]
+    done = convert(run, "all.star", keep_rejected=True)
+    assert any("cannot mark rejected candidates" in warning for warning in done.warnings)
+
+
+def test_a_run_whose_tables_are_older_than_its_threshold_converts_at_the_threshold(run: Path) -> None:
+    """As a rethreshold that was stopped leaves it; a table that is named is converted as it is, with a word."""
+    (run / "threshold.json").write_text('{"threshold": 1e6}')
+    assert convert(run, "now.csv").particles == 0
+    before = convert(run / "particles.star", "then.csv")
+    assert before.particles > 0
+    assert any("holds other picks than the run keeps" in warning for warning in before.warnings)
+
+
+def test_a_run_that_is_not_finished_is_not_converted(run: Path) -> None:
+    (run / "summary.json").unlink()
+    with pytest.raises(InputError, match="the run is not finished"):
+        convert(run, "out.csv")
+
+
+def test_files_of_another_kind_are_not_replaced(run: Path) -> None:
+    convert(run, "a.csv")
+    Path("notes.csv").write_text("day,microscope\n1,Krios\n")
+    Path("job.star").write_text("data_job\n_rlnJobType 1\n")
+    for target, error, message in (
+        ("notes.csv", InputError, "exists and is no csv file"),
+        ("job.star", InputError, "exists and is no star file"),
+        ("run1/particles.star", SettingsError, "part of the run folder"),
+        ("a.csv", SettingsError, "is what is converted"),
+    ):
+        before = Path(target).read_bytes()
+        with pytest.raises(error, match=message):
+            convert("a.csv", target)
+        assert Path(target).read_bytes() == before
+    with pytest.raises(SettingsError, match="part of the run folder"):
+        convert(run, run, to="star")
+    convert(run, "a.csv")  # an older result of the same kind is what is meant to be replaced
+    convert(run, "boxes", to="box")
+    Path("boxes/old.box").write_text("1 1 2 2\n")
+    assert any("1 other .box files, such as old.box" in text for text in convert(run, "boxes", to="box").warnings)
+
+
+def test_labels_for_training_come_from_the_candidates_of_a_run(run: Path) -> None:
+    labels = labels_of_run_at(run)
+    assert labels is not None
+    truth = rows_of(run)
+    assert sorted(sorted(map(tuple, one.xy_px.tolist())) for one in labels.values()) == sorted(truth.values())
+    diameter_px = json.loads((run / "summary.json").read_text())["diameter_px"]
+    assert [one.diameter_px for one in labels.values()] == pytest.approx([diameter_px] * 3, rel=0.01)
+    assert labels_of_run_at(run / "picks") is None
+
+
+def test_a_box_in_angstrom_is_told_for_each_pixel_size(tmp_path: Path) -> None:
+    for name, size in (("a", 1.0), ("b", 2.0)):
+        path = tmp_path / "mics" / f"{name}.mrc"
+        path.parent.mkdir(exist_ok=True)
+        write_micrograph(path, Micrograph(np.zeros((50, 60), np.float32), pixel_size_angstrom=size))
+    write_picks([Picks(xy_px=[[20, 20]], micrograph_name=name) for name in "ab"], tmp_path / "in.star")  # type: ignore[arg-type]
+    convert(tmp_path / "in.star", tmp_path / "boxes", to="box", box="30A", micrographs=[tmp_path / "mics"])
+    sides = {path.stem: path.read_text().split()[2] for path in (tmp_path / "boxes").glob("*.box")}
+    assert sides == {"a": "30", "b": "15"}

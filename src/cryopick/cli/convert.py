@@ -12,7 +12,7 @@ def command(
     source: Annotated[
         Path, typer.Argument(metavar="FROM", help="Coordinate file, or folder of them, or a run folder.")
     ],
-    target: Annotated[Path, typer.Argument(metavar="TO", help="File, or folder for one file per micrograph.")],
+    target: Annotated[str, typer.Argument(metavar="TO", help="File, or folder for one file per micrograph.")],
     *,
     to: Annotated[
         str | None,
@@ -28,18 +28,19 @@ def command(
         list[str] | None, typer.Option(help="Images: names, sizes, pixel sizes. Folder, file, pattern or STAR.")
     ] = None,
     box: Annotated[
-        str | None, typer.Option(help="Side of boxes, for example 200px; else each pick's diameter.")
+        str | None,
+        typer.Option(help="Side of boxes, for example 200px; else a run's suggested box, or each pick's diameter."),
     ] = None,
     diameter: Annotated[str | None, typer.Option(help="Particle diameter (180A, 108px), for --flip-y auto.")] = None,
     pixel_size: Annotated[float | None, typer.Option(help="Å per pixel.")] = None,
     cs_rows: Annotated[
         str | None, typer.Option(help="To write .cs: relion (y fraction = row / height) or flipped (1 - row / height).")
     ] = None,
-    keep_all: Annotated[bool, typer.Option("--all", help="Keep rejected candidates too (CSV).")] = False,
+    keep_all: Annotated[bool, typer.Option("--all", help="Rejected candidates too; CSV says which.")] = False,
 ) -> None:
     """Convert coordinates between formats.
 
-    Example: cryopick convert run1/particles.star picks/ --to box --box 200px
+    Example: cryopick convert run1 picks/ --to box
     """
     from cryopick.workflows.convert import convert
 

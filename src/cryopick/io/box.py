@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -9,19 +10,22 @@ from numpy.typing import NDArray
 
 from cryopick.errors import FormatError, SettingsError
 from cryopick.geometry.boxes import centres_of_boxes, centres_of_integer_boxes, corners_of_integer_boxes
-from cryopick.io.grouping import as_float32
+from cryopick.io.grouping import MAX_COORDINATE_PX, NO_SCORES, as_float32, require_writable, without_sentinels
 from cryopick.io.names import micrograph_name_of_file
 from cryopick.io.text import read_number_rows, read_text, shortest, write_text
 from cryopick.types import Picks
 
+BoxSize = float | Mapping[str, float] | None
+"""Side of boxes in px: one for all, one for each micrograph by name, or None for each pick's own diameter."""
 COLUMNS = ("x", "y", "width", "height", "score")
-_FILAMENT_MARKS = (-3, -2, -1, 0)  # start, end and middle of a helix in e2helixboxer's fifth column
+_MARKS = (-3, -2, -1, 0)  # EMAN1's fifth column: no helix, end, start, middle of one
 
 
 def read_box(path: Path) -> Picks:
     """The picks of one micrograph, at the centres of the boxes; the y axis is ours (EMAN only draws it upwards).
 
-    Columns after the fifth are ignored; a fifth column of only the integers -3 to 0 is EMAN's filament mark, no score.
+    Columns after the fifth are ignored; a fifth column of only the integers -3 to 0 is EMAN's filament mark, no score,
+    and one of only -999 or -9999 is none either.
     Filaments are stored as pairs of ends there, so a file with such marks is refused.
 
     Raises
@@ -40,28 +44,34 @@ def read_box(path: Path) -> Picks:
             f"{path} line {lines[row]}: box is {size_px[row, 0]:g} x {size_px[row, 1]:g}, expected a positive size"
         )
     score = rows[:, 4] if rows.shape[1] > 4 else np.full(len(rows), np.nan)
-    if np.isin(score, (-1, -2)).any() and np.isin(score, _FILAMENT_MARKS).all():
-        raise FormatError(
-            f"{path}: holds filament ends (fifth column -1, -2), not particles; split them into segments first"
-        )
+    if len(score) and np.isin(score, _MARKS).all():
+        if np.isin(score, (-1, -2)).any():
+            raise FormatError(
+                f"{path}: holds filament ends (fifth column -1, -2), not particles; split them into segments first"
+            )
+        score = np.full(len(rows), np.nan)
+    score = without_sentinels(score, NO_SCORES)
     is_whole = bool((rows[:, :4] == np.rint(rows[:, :4])).all())
     centres = centres_of_integer_boxes if is_whole else centres_of_boxes
     name = micrograph_name_of_file(path.name)
     return Picks(xy_px=centres(xy_px, size_px), score=as_float32(score, path=path, what="score"), micrograph_name=name)
 
 
-def write_box(path: Path, picks: Picks, *, box_px: float | None = None) -> None:
+def write_box(path: Path, picks: Picks, *, box_px: BoxSize = None) -> None:
     """Write whole-pixel boxes; positions are rounded to the nearest pixel, so sub-pixel parts are lost.
 
     Parameters
     ----------
-    box_px : side of every box; None takes each pick's own diameter, rounded
+    box_px : side of every box, or that of each micrograph by its name; None takes each pick's own diameter, rounded
 
     Raises
     ------
     SettingsError
         If there is neither.
+    InputError
+        If a centre is not finite.
     """
+    require_writable(picks)
     size_px = np.maximum(1, np.rint(box_sizes(path, picks, box_px)))
     corner_px = corners_of_integer_boxes(picks.xy_px, size_px[:, np.newaxis])
     columns = [list(map(str, values.tolist())) for values in (corner_px[:, 0], corner_px[:, 1])]
@@ -71,13 +81,14 @@ def write_box(path: Path, picks: Picks, *, box_px: float | None = None) -> None:
     write_text(path, "".join("\t".join(row) + "\n" for row in zip(*columns, strict=True)))
 
 
-def box_sizes(path: Path, picks: Picks, box_px: float | None) -> NDArray[np.float64]:
+def box_sizes(path: Path, picks: Picks, box_px: BoxSize) -> NDArray[np.float64]:
     """(n,) Side of each pick's box: the given one, else its diameter; raises `SettingsError` where there is neither."""
-    if box_px is not None:
-        if not 0 < box_px < np.inf:
-            raise SettingsError(f"box size is {box_px:g} px, expected a positive number")
-        return np.full(len(picks), float(box_px))
-    if not (picks.diameter_px > 0).all():
+    side_px = box_px.get(picks.micrograph_name) if isinstance(box_px, Mapping) else box_px
+    if side_px is not None:
+        if not 0 < side_px <= MAX_COORDINATE_PX:
+            raise SettingsError(f"box size is {side_px:g} px, expected a positive number below {MAX_COORDINATE_PX:g}")
+        return np.full(len(picks), float(side_px))
+    if not ((picks.diameter_px > 0) & (picks.diameter_px <= MAX_COORDINATE_PX)).all():
         raise SettingsError(
             f"{path}: the picks of {picks.micrograph_name} have no size, which this format needs; "
             "give the box, for example --box 200px"

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from cryopick.errors import FormatError
 from cryopick.geometry.boxes import centres_of_boxes, corners_of_boxes
-from cryopick.io.box import box_sizes
-from cryopick.io.grouping import as_float32
+from cryopick.io.box import BoxSize, box_sizes
+from cryopick.io.grouping import as_float32, require_writable, without_sentinels
 from cryopick.io.names import micrograph_name_of_file
 from cryopick.io.star import StarTable, make_table, read_star, write_star
 from cryopick.io.text import read_number_rows, read_text
@@ -45,7 +45,7 @@ def read_cbox(path: Path) -> Picks:
         estimate = rows[:, 5:7].mean(axis=1) if rows.shape[1] == len(OLD_COLUMNS) else np.full(len(rows), np.nan)
         return Picks(
             xy_px=centres_of_boxes(rows[:, :2], rows[:, 2:4]),
-            score=as_float32(rows[:, 4], path=path, what="confidence"),
+            score=as_float32(without_sentinels(rows[:, 4]), path=path, what="confidence"),
             diameter_px=_positive_or_nan(estimate, path),
             micrograph_name=name,
         )
@@ -57,6 +57,9 @@ def read_cbox(path: Path) -> Picks:
     table = tables[TABLE]
     if not table.columns:
         return Picks(xy_px=np.empty((0, 2)), micrograph_name=name)
+    z = _floats_or_nan(table, "CoordinateZ") if "CoordinateZ" in table else np.zeros(len(table))
+    if (np.isfinite(z) & (z != 0)).any():
+        raise FormatError(f"{path}: boxes have a CoordinateZ, so this is a tomogram; expected a micrograph's file")
     if "Depth" in table and not set(table.text("Depth")) <= {*_NO_VALUE, "0", "0.0", "1", "1.0"}:
         raise FormatError(f"{path}: boxes have a depth, so this is a tomogram; expected a micrograph's file")
     corner_px = np.stack([table.floats("CoordinateX"), table.floats("CoordinateY")], axis=1)
@@ -66,20 +69,30 @@ def read_cbox(path: Path) -> Picks:
     return Picks(
         xy_px=centres_of_boxes(corner_px, size_px),
         score=as_float32(
-            _floats_or_nan(table, "Confidence") if "Confidence" in table else unknown, path=path, what="Confidence"
+            without_sentinels(_floats_or_nan(table, "Confidence")) if "Confidence" in table else unknown,
+            path=path,
+            what="Confidence",
         ),
         diameter_px=_positive_or_nan(np.mean(estimates, axis=0), path),
         micrograph_name=name,
     )
 
 
-def write_cbox(path: Path, picks: Picks, *, box_px: float | None = None) -> None:
+def write_cbox(path: Path, picks: Picks, *, box_px: BoxSize = None) -> None:
     """Write crYOLO's STAR form, centres to a fraction of a pixel; a pick without a score has confidence 1.
 
     Parameters
     ----------
-    box_px : side of every box; None takes each pick's own diameter
+    box_px : side of every box, or that of each micrograph by its name; None takes each pick's own diameter
+
+    Raises
+    ------
+    SettingsError
+        If there is neither.
+    InputError
+        If a centre is not finite.
     """
+    require_writable(picks)
     size_px = box_sizes(path, picks, box_px)
     corner_px = corners_of_boxes(picks.xy_px, size_px[:, np.newaxis])
     diameter_px = np.where(picks.diameter_px > 0, picks.diameter_px, size_px)

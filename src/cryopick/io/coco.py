@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from cryopick.errors import FormatError, SettingsError
+from cryopick.errors import FormatError, InputError, SettingsError
 from cryopick.geometry.boxes import centres_of_boxes, corners_of_boxes
-from cryopick.io.box import box_sizes
-from cryopick.io.grouping import as_class_id, as_float32, group_picks
+from cryopick.io.box import BoxSize, box_sizes
+from cryopick.io.grouping import as_class_id, as_float32, group_picks, require_writable, without_sentinels
 from cryopick.io.json_object import finite_number, read_json_object
 from cryopick.io.text import write_text
 from cryopick.types import Picks
@@ -73,7 +73,7 @@ def read_coco(path: Path) -> dict[str, Picks]:
     grouped = group_picks(
         names,
         centres_of_boxes(rows[:, :2], rows[:, 2:]),
-        score=as_float32(np.array(scores, dtype=np.float64), path=path, what="score"),
+        score=as_float32(without_sentinels(np.array(scores, dtype=np.float64)), path=path, what="score"),
         diameter_px=as_float32(rows[:, 2:].mean(axis=1), path=path, what="bbox side"),
         class_id=as_class_id(class_id, path=path, what="category_id"),
     )
@@ -81,26 +81,29 @@ def read_coco(path: Path) -> dict[str, Picks]:
     return {n: replace(grouped.get(n, empty), micrograph_name=n, shape_yx=shape) for n, shape in shape_of.items()}
 
 
-def write_coco(path: Path, picks: Sequence[Picks], *, box_px: float | None = None) -> None:
+def write_coco(path: Path, picks: Sequence[Picks], *, box_px: BoxSize = None) -> None:
     """One file for all micrographs; ids count from 1 and classes become categories from 1.
 
     Parameters
     ----------
-    box_px : side of every box; None takes each pick's own diameter
+    box_px : side of every box, or that of each micrograph by its name; None takes each pick's own diameter
 
     Raises
     ------
     SettingsError
         If an image size or box size is unknown.
+    InputError
+        If a centre is not finite, or two micrographs have one name.
     """
+    names = [one.micrograph_name for one in picks]
+    twice = next((name for name in names if names.count(name) > 1), None) if len(set(names)) < len(names) else None
+    if twice is not None:
+        raise InputError(f"{path}: two micrographs are called {twice}; rename one, a COCO file tells them by name")
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for image_id, one in enumerate(picks, start=1):
-        if one.shape_yx is None:
-            raise SettingsError(
-                f"{path}: COCO needs the image size of {one.micrograph_name}; pass the micrographs (--micrographs DIR)"
-            )
-        height, width = one.shape_yx
+        require_writable(one)
+        height, width = known_shape(path, one)
         images.append({"id": image_id, "file_name": one.micrograph_name, "width": width, "height": height})
         side_px = box_sizes(path, one, box_px)
         corner_px = corners_of_boxes(one.xy_px, side_px[:, np.newaxis])
@@ -121,3 +124,12 @@ def write_coco(path: Path, picks: Sequence[Picks], *, box_px: float | None = Non
     categories = [{"id": k + 1, "name": "particle" if k == 0 else f"particle class {k}"} for k in classes]
     content = {"images": images, "annotations": annotations, "categories": categories}
     write_text(path, json.dumps(content, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def known_shape(path: Path, picks: Picks) -> tuple[int, int]:
+    """The image size, which COCO needs; raises `SettingsError` where it is unknown."""
+    if picks.shape_yx is None:
+        raise SettingsError(
+            f"{path}: COCO needs the image size of {picks.micrograph_name}; pass the micrographs (--micrographs DIR)"
+        )
+    return picks.shape_yx

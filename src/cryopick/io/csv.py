@@ -1,4 +1,7 @@
-"""Comma-separated coordinates: x,y and what else the header names; also CryoPPP's tables, whose y axis is flipped."""
+"""Comma-separated coordinates: x,y and what else the header names; also CryoPPP's tables, whose y axis is flipped.
+
+Semicolons and tabs separate too. Where the header has widths and heights the rows are boxes, see `_box_centres`.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryopick.errors import FormatError, SettingsError
-from cryopick.io.grouping import as_class_id, as_float32, group_picks
+from cryopick.io.grouping import (
+    as_class_id,
+    as_float32,
+    group_picks,
+    require_name,
+    require_writable,
+    without_sentinels,
+)
 from cryopick.io.names import micrograph_name_of_file
 from cryopick.io.text import read_text, shortest, write_text
 from cryopick.types import Picks
@@ -21,9 +31,19 @@ from cryopick.types import Picks
 UNCERTAIN = "uncertain"
 """The `kind` and the `reason` of labels that must count neither way; they get `class_id` 1, particles 0."""
 
+_CENTRES_X = ("center_x", "centre_x", "x_center", "x_centre", "xcenter", "cx")
+_CENTRES_Y = ("center_y", "centre_y", "y_center", "y_centre", "ycenter", "cy")
 _ALIASES = {
-    "x": ("x", "x_px", "x_coord", "x_coordinate", "coordinate_x", "center_x", "centre_x", "cx"),
-    "y": ("y", "y_px", "y_coord", "y_coordinate", "coordinate_y", "center_y", "centre_y", "cy"),
+    "x": ("x", "x_px", "x_coord", "x_coordinate", "coordinate_x", *_CENTRES_X),
+    "y": ("y", "y_px", "y_coord", "y_coordinate", "coordinate_y", *_CENTRES_Y),
+    "left": ("left", "x_min", "xmin", "min_x", "minx", "x1", "x0", "x_left", "bbox_x"),
+    "top": ("top", "y_min", "ymin", "min_y", "miny", "y1", "y0", "y_top", "bbox_y"),
+    "right": ("right", "x_max", "xmax", "max_x", "maxx", "x2", "x_right"),
+    "bottom": ("bottom", "y_max", "ymax", "max_y", "maxy", "y2", "y_bottom"),
+    "width": ("width", "w", "box_width", "bbox_width", "bbox_w", "width_px"),
+    "height": ("height", "h", "box_height", "bbox_height", "bbox_h", "height_px"),
+    "box": ("box", "box_size", "boxsize", "box_px", "box_side"),
+    "z": ("z", "z_px", "z_coord", "z_coordinate", "coordinate_z", "center_z", "centre_z"),
     "x_angstrom": ("x_angstrom", "x_a", "x_å"),
     "y_angstrom": ("y_angstrom", "y_a", "y_å"),
     "score": ("score", "confidence", "fom", "probability"),
@@ -35,6 +55,8 @@ _ALIASES = {
     "micrograph": ("micrograph", "micrograph_name", "image_name", "image", "filename"),
 }
 _FIELD_OF = {alias: field for field, aliases in _ALIASES.items() for alias in aliases}
+_BOX_FIELDS = ("left", "top", "right", "bottom", "width", "height", "box")
+_SEPARATORS = ",;\t"
 _CRYOPPP_HEADER = {"x-coordinate", "y-coordinate"}
 
 
@@ -46,6 +68,7 @@ class CsvTable:
     fields: Mapping[str, Sequence[str]]
     lines: Sequence[int]
     is_cryoppp: bool
+    header: Sequence[str] = ()
 
     def floats(self, field: str, *, is_missing_allowed: bool = False) -> NDArray[np.float64]:
         """(n,) The column as numbers; a bad one raises `FormatError` with its line."""
@@ -73,58 +96,97 @@ class CsvTable:
 
     def _raise_bad(self, field: str, row: int) -> None:
         value = self.fields[field][row][:60]
-        raise FormatError(
-            f"{self.path} line {self.lines[row]}: {field} is {value!r}, expected a number; fix or delete the row"
-        )
+        remedy = "write decimal points, not commas" if _is_number(value.replace(",", ".")) else "fix or delete the row"
+        raise FormatError(f"{self.path} line {self.lines[row]}: {field} is {value!r}, expected a number; {remedy}")
 
 
 def read_csv_table(path: Path) -> CsvTable:
     """Rows and header of a CSV file; without a header the columns are x, y and, if there is a third, score.
 
+    Lines that begin with `#` are comments, but for one above all rows that names the columns.
+
     Raises
     ------
     FormatError
-        If a row is short, the x or y column is missing, or a column has a unit we do not know (`x_foo`).
+        If a row is short, the x or y column is missing, a column has a unit we do not know (`x_foo`), or there are
+        more than three columns and no header.
     """
     text = read_text(path, what="a CSV file of coordinates")
-    lines = [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip(" \t\r,")]
-    lines = lines[:1] + [(number, line) for number, line in lines[1:] if line[0] != "#"]
+    lines = [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip(" \t,;")]
+    start = next((k for k, (_, line) in enumerate(lines) if not _is_comment(line)), len(lines))
+    lines = lines[start : start + 1] + [(number, line) for number, line in lines[start + 1 :] if line[0] != "#"]
     if not lines:
         raise FormatError(f"{path}: is empty, expected a header such as x,y and one row per particle")
-    _, first = _split([lines[0][1]], path)
+    separator = _separator(lines[0][1])
+    _, first = _split([lines[0][1]], path, separator)
     header = [cell.strip().lstrip("#").strip().lower() for cell in first]
     is_cryoppp = is_cryoppp_header(header)
-    if _is_number(header[0]) and len(header) > 1:
-        names = ["x", "y", "score"][: len(header)] + [""] * (len(header) - 3)
+    if _is_number(header[0].replace(",", ".")) and len(header) > 1:
+        if len(header) > 3:
+            raise FormatError(
+                f"{path}: has {len(header)} columns and no header; write one that names them, "
+                "such as x,y,score or left,top,width,height"
+            )
+        names = ["x", "y", "score"][: len(header)]
     else:
         names = [_field_of(cell.replace("-", "_") if is_cryoppp else cell, path) for cell in header]
         lines = lines[1:]
-    for axis in "xy":
-        if axis not in names and f"{axis}_angstrom" not in names:
+    for axis, edge in (("x", "left"), ("y", "top")):
+        if not {axis, f"{axis}_angstrom", edge} & set(names):
             raise FormatError(f"{path}: has no column {axis}; columns found: {', '.join(header)[:200]}; expected x,y")
     twice = next((name for name in names if name and names.count(name) > 1), None)
     if twice is not None:
         raise FormatError(f"{path}: two columns mean {twice}: {', '.join(header)[:200]}; remove one")
-    counts, cells = _split([line for _, line in lines], path)
+    counts, cells = _split([line for _, line in lines], path, separator)
     wrong = next((k for k, count in enumerate(counts) if count != len(names)), None)
     if wrong is not None:
         raise FormatError(
             f"{path} line {lines[wrong][0]}: {counts[wrong]} values, expected {len(names)}; fix or delete the row"
         )
     fields = {name: cells[k :: len(names)] for k, name in enumerate(names) if name}
-    return CsvTable(path, fields, [number for number, _ in lines], is_cryoppp)
+    return CsvTable(path, fields, [number for number, _ in lines], is_cryoppp, header)
 
 
-def _split(body: list[str], path: Path) -> tuple[list[int], list[str]]:
+def first_cells(text: str) -> tuple[str, list[str]]:
+    """What separates columns, and the cells, in lower case, of the header, or of the first row where there is none."""
+    line = next((line for line in text.split("\n") if line.strip(" \t,;") and not _is_comment(line)), "")
+    separator = _separator(line)
+    return separator, [cell.strip().lstrip("#").strip().lower() for cell in line.split(separator)]
+
+
+def looks_like_csv(cells: Sequence[str]) -> bool:
+    """True for a header with x and y, or a first row of numbers; of files whose ending does not tell."""
+    return len(cells) > 1 and (_has_x_and_y(cells) or all(_is_number(cell.replace(",", ".")) for cell in cells[:2]))
+
+
+def _is_comment(line: str) -> bool:
+    """True for a line that begins with `#` and does not name the columns x and y."""
+    if not line.startswith("#"):
+        return False
+    return not _has_x_and_y([cell.strip().lower() for cell in line.lstrip("# ").split(_separator(line))])
+
+
+def _has_x_and_y(cells: Sequence[str]) -> bool:
+    fields = {_FIELD_OF.get(cell.replace("-", "_"), "") for cell in cells}
+    return bool({"x", "x_angstrom", "left"} & fields and {"y", "y_angstrom", "top"} & fields)
+
+
+def _separator(line: str) -> str:
+    """Semicolon or tab where the line has some, else comma: a decimal comma may stand beside the former."""
+    return next((separator for separator in ";\t" if separator in line), ",")
+
+
+def _split(body: list[str], path: Path, separator: str = ",") -> tuple[list[int], list[str]]:
     """How many cells each line has, and all cells; cut in one go, since a list per row is slow for a million rows."""
     text = "\n".join(body)
-    if '"' in text or "\r" in text:
+    if '"' in text:
         try:
-            rows = list(csv.reader((line.rstrip("\r") for line in body), skipinitialspace=True, strict=True))
+            rows = list(csv.reader(body, delimiter=separator, skipinitialspace=separator != "\t", strict=True))
         except csv.Error as error:
             raise FormatError(f"{path}: not a CSV file ({error}); expected columns x,y") from error
         return list(map(len, rows)), [cell for row in rows for cell in row]
-    return [line.count(",") + 1 for line in body], text.replace("\n", ",").split(",") if body else []
+    counts = [line.count(separator) + 1 for line in body]
+    return counts, text.replace("\n", separator).split(separator) if body else []
 
 
 def is_cryoppp_header(cells: Sequence[str]) -> bool:
@@ -150,7 +212,13 @@ def read_csv(
         If the image size or pixel size is needed and missing.
     """
     table = read_csv_table(path)
-    xy_px = np.stack([_length_px(table, axis, pixel_size_angstrom) for axis in "xy"], axis=1)
+    if "z" in table.fields and (table.floats("z", is_missing_allowed=True) != 0).any():
+        raise FormatError(f"{path}: has a column z, so these are particles of a tomogram; expected x,y")
+    warning = ""
+    if any(field in table.fields for field in _BOX_FIELDS):
+        xy_px, warning = _box_centres(table)
+    else:
+        xy_px = np.stack([_length_px(table, axis, pixel_size_angstrom) for axis in "xy"], axis=1)
     if table.is_cryoppp:
         if shape_yx is None:
             raise SettingsError(
@@ -160,7 +228,9 @@ def read_csv(
         xy_px[:, 1] = shape_yx[0] - xy_px[:, 1]
     columns: dict[str, NDArray[Any]] = {}
     if "score" in table.fields:
-        columns["score"] = as_float32(table.floats("score", is_missing_allowed=True), path=path, what="score")
+        columns["score"] = as_float32(
+            without_sentinels(table.floats("score", is_missing_allowed=True)), path=path, what="score"
+        )
     if "diameter" in table.fields or "diameter_angstrom" in table.fields:
         diameter_px = _length_px(table, "diameter", pixel_size_angstrom, is_missing_allowed=True)
         columns["diameter_px"] = as_float32(diameter_px, path=path, what="diameter")
@@ -177,18 +247,27 @@ def read_csv(
     grouped = group_picks(names, xy_px, **columns)
     if not grouped and "micrograph" not in table.fields:
         grouped = {own_name: Picks(xy_px=xy_px, micrograph_name=own_name)}
-    known = {"shape_yx": shape_yx, "pixel_size_angstrom": pixel_size_angstrom}
+    warnings = (warning,) if warning else ()
+    known = {"shape_yx": shape_yx, "pixel_size_angstrom": pixel_size_angstrom, "warnings": warnings}
     return {name: replace(picks, **known) for name, picks in grouped.items()}  # type: ignore[arg-type]
 
 
 def write_csv(path: Path, picks: Sequence[Picks]) -> None:
-    """One table with everything that `Picks` holds per candidate; the micrograph column only when there are several."""
+    """One table with everything that `Picks` holds per candidate; the micrograph column only when there are several.
+
+    Raises
+    ------
+    InputError
+        If a name has a line break or is no text, or a centre is not finite.
+    """
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     with_names = len(picks) != 1
     header = ["x", "y", "score", "diameter_px", "class_id", "reason"]
     writer.writerow([*header, "micrograph"] if with_names else header)
     for one in picks:
+        require_writable(one)
+        require_name(one.micrograph_name, forbidden="\n\r\0", holder="a CSV file")
         columns = [
             shortest(one.xy_px[:, 0]),
             shortest(one.xy_px[:, 1]),
@@ -210,21 +289,71 @@ def write_cryoppp(path: Path, picks: Sequence[Picks]) -> None:
     ------
     SettingsError
         If the image height is unknown, or there is more than one micrograph.
+    InputError
+        If a centre is not finite.
     """
     if len(picks) != 1:
         raise SettingsError(f"{path}: CryoPPP keeps one CSV per micrograph, got {len(picks)}; give a folder")
     (one,) = picks
-    if one.shape_yx is None:
-        raise SettingsError(
-            f"{path}: CryoPPP counts y from the bottom; pass the micrographs so that the height is known"
-        )
+    require_writable(one)
     columns = (
         shortest(one.xy_px[:, 0]),
-        shortest(one.shape_yx[0] - one.xy_px[:, 1]),
+        shortest(known_height(path, one) - one.xy_px[:, 1]),
         shortest(one.diameter_px, missing=""),
     )
     rows = ["X-Coordinate,Y-Coordinate,Diameter", *map(",".join, zip(*columns, strict=True))]
     write_text(path, "\n".join(rows) + "\n")
+
+
+def known_height(path: Path, picks: Picks) -> int:
+    """The image height, which CryoPPP's tables need; raises `SettingsError` where it is unknown."""
+    if picks.shape_yx is None:
+        raise SettingsError(
+            f"{path}: CryoPPP counts y from the bottom; pass the micrographs so that the height is known"
+        )
+    return picks.shape_yx[0]
+
+
+def _box_centres(table: CsvTable) -> tuple[NDArray[np.float64], str]:
+    """(n, 2) Centres of rows that are boxes, and a sentence on what was taken for what where the header leaves a doubt.
+
+    `left,top` with `width,height` or `right,bottom` are corners. `x,y` with `width,height` are taken for corners, as
+    EMAN and annotation tools write them, with a warning; `center_x,center_y` are centres. A lone box size beside x,y,
+    or lengths in Å among them, raises `FormatError`.
+    """
+    shown = ",".join(table.header)[:200]
+    has = table.fields.keys() & {*_BOX_FIELDS, "x", "y"}
+    if has >= {"x", "y"} and {*_CENTRES_X} & {*table.header} and {*_CENTRES_Y} & {*table.header}:
+        return np.stack([table.floats("x"), table.floats("y")], axis=1), ""
+    if has >= {"left", "top", "right", "bottom"} and not {"x", "y"} & has:
+        first = np.stack([table.floats("left"), table.floats("top")], axis=1)
+        last = np.stack([table.floats("right"), table.floats("bottom")], axis=1)
+        _require_positive(table, last - first)
+        return (first + last) / 2, ""
+    for left, top in (("left", "top"), ("x", "y")):
+        if has == {left, top, "width", "height"}:
+            corner = np.stack([table.floats(left), table.floats(top)], axis=1)
+            size = np.stack([table.floats("width"), table.floats("height")], axis=1)
+            _require_positive(table, size)
+            doubt = (
+                f"{table.path}: x and y beside width and height are taken for the corner of a box, its centre is the "
+                "particle's; call the columns center_x and center_y if they are centres, or left and top"
+            )
+            return corner + size / 2, doubt if left == "x" else ""
+    raise FormatError(
+        f"{table.path}: the columns {shown} do not tell whether x and y are the centre or the corner of a box; "
+        "call them center_x,center_y, or left,top with width,height or right,bottom"
+    )
+
+
+def _require_positive(table: CsvTable, size_px: NDArray[np.float64]) -> None:
+    is_bad = ~(size_px > 0).all(axis=1)
+    if is_bad.any():
+        row = int(np.argmax(is_bad))
+        width, height = size_px[row]
+        raise FormatError(
+            f"{table.path} line {table.lines[row]}: box is {width:g} x {height:g}, expected a positive size"
+        )
 
 
 def _length_px(

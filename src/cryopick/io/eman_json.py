@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from cryopick.errors import FormatError
-from cryopick.io.grouping import as_float32
+from cryopick.io.grouping import as_float32, require_writable, without_sentinels
 from cryopick.io.json_object import finite_number, read_json_object
 from cryopick.io.names import micrograph_name_of_file
 from cryopick.io.text import write_text
@@ -27,6 +27,8 @@ def read_eman_json(path: Path) -> Picks:
     """
     content = read_json_object(path, what=WHAT)
     boxes = content.get("boxes")
+    if content.get("boxes_3d") and not boxes:
+        raise FormatError(f"{path}: holds boxes_3d of a tomogram, expected `boxes` of a micrograph")
     if not isinstance(boxes, list):
         raise FormatError(f"{path}: has no list `boxes`; expected {WHAT}")
     xy_px = np.empty((len(boxes), 2))
@@ -40,13 +42,20 @@ def read_eman_json(path: Path) -> Picks:
             score[row] = finite_number(box[3], where=f"{where}: score")
     return Picks(
         xy_px=xy_px,
-        score=as_float32(score, path=path, what="score"),
+        score=as_float32(without_sentinels(score), path=path, what="score"),
         micrograph_name=micrograph_name_of_file(path.name),
     )
 
 
 def write_eman_json(path: Path, picks: Picks) -> None:
-    """Write the centres; what an existing file holds besides boxes (the CTF, for example) is kept."""
+    """Write the centres; what an existing file holds besides boxes (the CTF, for example) is kept.
+
+    Raises
+    ------
+    InputError
+        If a centre is not finite.
+    """
+    require_writable(picks)
     content = read_json_object(path, what=WHAT) if path.is_file() else {}
     rows = zip(picks.xy_px.tolist(), picks.score.tolist(), np.isfinite(picks.score).tolist(), strict=True)
     content["boxes"] = [[x, y, "manual", score] if has_score else [x, y, "manual"] for (x, y), score, has_score in rows]

@@ -17,6 +17,10 @@ from cryopick.types import Picks
 MAX_COORDINATE_PX = 1e7
 MAX_OUTSIDE_FRACTION = 0.5
 """More picks than this outside the image mean another frame, binning or micrograph, not stray picks."""
+OUTSIDE_THE_IMAGE = "are outside the"
+"""What the warning of `with_image_size` says."""
+NO_SCORES = (-999.0, -9999.0)
+"""Written where there is no score: by RELION's manual picker, and by crYOLO in its STAR files."""
 
 
 def group_picks(names: Sequence[str], xy_px: NDArray[np.float64], **columns: Any) -> dict[str, Picks]:
@@ -50,6 +54,15 @@ def as_float32(values: NDArray[np.float64], *, path: Path, what: str) -> NDArray
     return values.astype(np.float32)
 
 
+def without_sentinels(score: NDArray[np.float64], sentinels: Sequence[float] = NO_SCORES) -> NDArray[np.float64]:
+    """The scores, all NaN where the whole column is one and the same of the `sentinels`.
+
+    Some values of a column may be real scores that happen to equal one (log-odds have no bounds), a whole column not.
+    """
+    is_sentinel = len(score) > 0 and any(bool((score == sentinel).all()) for sentinel in sentinels)
+    return np.full(len(score), np.nan) if is_sentinel else score
+
+
 def as_class_id(values: NDArray[np.int64] | NDArray[np.float64], *, path: Path, what: str) -> NDArray[np.int32]:
     """Whole numbers in the type of `Picks.class_id`; anything else raises `FormatError`."""
     is_bad = (values != np.rint(values)) | (np.abs(values) > np.iinfo(np.int32).max)
@@ -70,6 +83,33 @@ def require_plausible(picks: Picks, *, source: str) -> None:
         )
 
 
+def require_writable(picks: Picks) -> None:
+    """Refuse to write centres that no reader would take back: not finite, or beyond any detector (`InputError`)."""
+    is_bad = ~(np.abs(picks.xy_px) <= MAX_COORDINATE_PX).all(axis=1)
+    if is_bad.any():
+        row = int(np.argmax(is_bad))
+        x, y = picks.xy_px[row]
+        raise InputError(
+            f"{picks.micrograph_name}: pick {row + 1} has the centre ({x:g}, {y:g}), expected finite pixels below "
+            f"{MAX_COORDINATE_PX:g}; remove it"
+        )
+
+
+def require_name(name: str, *, forbidden: str, holder: str) -> None:
+    """Refuse a micrograph's name that has one of the `forbidden` characters or is no text (`InputError`).
+
+    Surrogates that stand for bytes of file names in other encodings are text, other halves of pairs are not.
+    """
+    bad = next((character for character in name if character in forbidden), None)
+    if bad is None:
+        try:
+            name.encode("utf-8", errors="surrogateescape")
+        except UnicodeEncodeError as error:
+            bad = name[error.start]
+    if bad is not None:
+        raise InputError(f"micrograph name {name[:100]!r} has {bad!r}, which {holder} cannot hold; rename it")
+
+
 def with_image_size(picks: Picks, shape_yx: tuple[int, int] | None, *, source: str) -> Picks:
     """Record the image size and doubt picks outside it, aloud: a few are kept with a warning, many are an error.
 
@@ -88,7 +128,8 @@ def with_image_size(picks: Picks, shape_yx: tuple[int, int] | None, *, source: s
         return picks
     height, width = shape_yx
     sentence = (
-        f"{source}: {count} of {len(picks)} picks of {picks.micrograph_name} are outside the {width} x {height} image"
+        f"{source}: {count} of {len(picks)} picks of {picks.micrograph_name} {OUTSIDE_THE_IMAGE} {width} x {height} "
+        "image"
     )
     if count > MAX_OUTSIDE_FRACTION * len(picks) and count > 1:
         raise InputError(

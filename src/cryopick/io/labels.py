@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from cryopick.io.text import read_text
 from cryopick.types import Picks
 
 SETTINGS_FILE = "set.json"
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +74,8 @@ def read_labels(
     diameter_px, pixel_size_angstrom = _read_settings(
         path / SETTINGS_FILE if path.is_dir() else path.parent / SETTINGS_FILE
     )
+    for warning in dict.fromkeys(text for picks in picks_of.values() for text in picks.warnings):
+        _logger.warning("%s", warning)
     labels = {}
     for name, picks in picks_of.items():
         is_uncertain = picks.reason == UNCERTAIN

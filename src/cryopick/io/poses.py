@@ -92,7 +92,9 @@ def _sizes(
         if unknown:
             raise FormatError(f"{path}: optics group {unknown[0]} is used but not in data_optics; add it there")
         return np.array([groups[group] for group in used])
-    if "rlnDetectorPixelSize" in table and "rlnMagnification" in table:
+    is_of_images = "rlnImageName" in table  # whose pixels may be rescaled ones, not the micrograph's
+    is_told = label == "rlnImagePixelSize" or not is_of_images
+    if is_told and "rlnDetectorPixelSize" in table and "rlnMagnification" in table:
         sizes: NDArray[np.float64] = 1e4 * table.floats("rlnDetectorPixelSize") / table.floats("rlnMagnification")
         return sizes
     raise SettingsError(f"{path}: does not say {label}; give the pixel size (--pixel-size)")

@@ -12,15 +12,20 @@ from numpy.typing import NDArray
 
 from cryopick.errors import FormatError, InputError
 from cryopick.io.box import read_box
-from cryopick.io.grouping import as_class_id, as_float32, group_picks
+from cryopick.io.grouping import NO_SCORES, as_class_id, as_float32, group_picks, require_writable
 from cryopick.io.names import micrograph_name_of_file
 from cryopick.io.star import StarTable, make_table, read_star, write_star
 from cryopick.types import Picks
 
 VERSION = 30001
 """RELION's comment for tables with optics groups; 3.1, 4 and 5 all read it."""
+_TOMOGRAM_LABELS = ("rlnTomoName", "rlnTomoParticle", "rlnCenteredCoordinate")
 NO_SCORE = -999.0
 """What RELION's own manual picker writes for the figure of merit (and class) that it does not have."""
+
+
+ONLY_PARTICLE_PIXELS = "says the pixel size of the particle images only, which may be rescaled"
+"""What the warning of a table says whose micrographs' pixel size is unknown for this reason."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +57,8 @@ def read_relion(path: Path) -> dict[str, Picks]:
 
     A file of one micrograph (`m1_autopick.star`) gives the micrograph its file's name without `_autopick`; combined
     tables and `autopick.star` give the names that stand in them. Coordinates are RELION's, which is our frame. A
-    figure of merit of -999 (manual picks) reads as no score. Shifts from refinement (rlnOriginX) are not applied.
+    figure of merit of -999 (manual picks) or -9999 (crYOLO) reads as no score. Shifts from refinement (rlnOriginX) are
+    not applied.
 
     Raises
     ------
@@ -66,6 +72,7 @@ def read_relion(path: Path) -> dict[str, Picks]:
     if listing is not None:
         return _read_listed(path, listing)
     table = next((table for table in tables.values() if "rlnCoordinateX" in table), None)
+    _refuse_tomograms(path, tables)
     if table is None:
         return _read_without_coordinates(path, tables)
     xy_px = np.stack([table.floats("rlnCoordinateX"), table.floats("rlnCoordinateY")], axis=1)
@@ -73,7 +80,7 @@ def read_relion(path: Path) -> dict[str, Picks]:
     if "rlnAutopickFigureOfMerit" in table:
         score = table.floats("rlnAutopickFigureOfMerit")
         columns["score"] = as_float32(
-            np.where(score == NO_SCORE, np.nan, score), path=path, what="rlnAutopickFigureOfMerit"
+            np.where(np.isin(score, NO_SCORES), np.nan, score), path=path, what="rlnAutopickFigureOfMerit"
         )
     if "rlnClassNumber" in table:
         class_id = as_class_id(table.ints("rlnClassNumber"), path=path, what="rlnClassNumber")
@@ -84,6 +91,9 @@ def read_relion(path: Path) -> dict[str, Picks]:
     names = table.text("rlnMicrographName")
     size_of = _pixel_sizes(tables, table)
     grouped = group_picks(names, xy_px, **columns)
+    if size_of is None and "rlnImageName" in table:
+        doubt = f"{path}: {ONLY_PARTICLE_PIXELS}; give --pixel-size or --micrographs where lengths in Å are to be used"
+        return {name: replace(one, warnings=(doubt,)) for name, one in grouped.items()}
     if size_of is None:
         return grouped
     first_row = {name: row for row, name in reversed(list(enumerate(names)))}
@@ -154,11 +164,7 @@ def write_relion_particles(path: Path, picks: Sequence[Picks], *, optics: Optics
 
 
 def _coordinate_columns(picks: Picks) -> dict[str, NDArray[Any]]:
-    if not np.isfinite(picks.xy_px).all():
-        row = int(np.argmin(np.isfinite(picks.xy_px).all(axis=1)))
-        raise InputError(
-            f"{picks.micrograph_name}: pick {row} has the centre {picks.xy_px[row]}, expected finite pixels"
-        )
+    require_writable(picks)
     return {
         "rlnCoordinateX": picks.xy_px[:, 0],
         "rlnCoordinateY": picks.xy_px[:, 1],
@@ -210,14 +216,26 @@ def _read_without_coordinates(path: Path, tables: Mapping[str, StarTable]) -> di
     raise FormatError(f"{path}: no table with rlnCoordinateX and rlnCoordinateY; labels found: {labels[:200]}")
 
 
+def _refuse_tomograms(path: Path, tables: Mapping[str, StarTable]) -> None:
+    for table in tables.values():
+        tomogram = next((label for label in table.columns if label.startswith(_TOMOGRAM_LABELS)), None)
+        if tomogram is None and "rlnCoordinateZ" in table and (table.floats("rlnCoordinateZ") != 0).any():
+            tomogram = "rlnCoordinateZ"
+        if tomogram is not None:
+            raise FormatError(
+                f"{path}: has {tomogram}, so these are particles of tomograms; expected those of micrographs"
+            )
+
+
 def _pixel_sizes(tables: Mapping[str, StarTable], table: StarTable) -> list[float] | None:
     """Å per micrograph pixel of each row of `table`; None when the file does not say.
 
-    From the optics table in 3.1 and later; from detector pixel (µm) and magnification in 3.0.
+    From the optics table in 3.1 and later; from detector pixel (µm) and magnification in 3.0, but for a table of
+    particle images, whose columns of that name are of the images, perhaps rescaled.
     """
     if "rlnMicrographPixelSize" in table:
         return list(table.floats("rlnMicrographPixelSize").tolist())
-    if "rlnDetectorPixelSize" in table and "rlnMagnification" in table:
+    if "rlnImageName" not in table and "rlnDetectorPixelSize" in table and "rlnMagnification" in table:
         magnification = table.floats("rlnMagnification")
         if (magnification <= 0).any():
             raise FormatError(f"{table.path}: rlnMagnification is 0 or negative, expected a positive number")

@@ -12,9 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryopick.errors import FormatError
+from cryopick.io.names import without_extension
 from cryopick.io.text import read_text, shortest, write_text
 
-_TOKEN = re.compile(r""""(?:[^"]|"(?=\S))*"(?=\s|$)|'(?:[^']|'(?=\S))*'(?=\s|$)|\S+""")
+_WORD = re.compile(r"[^ \t\v\f]+")
+_CLOSING = {quote: re.compile(quote + r"(?=[ \t\v\f]|$)") for quote in "\"'"}
 _NEEDS_QUOTES = re.compile(r"""^$|\s|^[_#'";]|^(data_|loop_|save_|global_|stop_)""", re.IGNORECASE)
 
 
@@ -81,7 +83,7 @@ class StarTable:
         return self.line_numbers[row] if row < len(self.line_numbers) else row + 1
 
 
-def read_star(path: Path) -> dict[str, StarTable]:
+def read_star(path: Path) -> dict[str, StarTable]:  # noqa: PLR0912  # one branch for each kind of line
     """All tables of a STAR file by block name (`data_` gives the name "").
 
     Raises
@@ -91,8 +93,12 @@ def read_star(path: Path) -> dict[str, StarTable]:
     FormatError
         If it is binary, holds no table, has a row of the wrong length, a row after the blank line that ends a loop
         (RELION would drop it silently), or two blocks of one name. The message names the line.
+
+    A loop ends at a blank line, as for RELION, so a row of it may begin with `data_`. Files that lack the blank line
+    between two blocks are read all the same: a lone word `data_...` begins a block where a row has more words, or
+    where `loop_` or a label follows it.
     """
-    lines = [line.rstrip("\r") for line in read_text(path, what="a STAR file").split("\n")]
+    lines = read_text(path, what="a STAR file").split("\n")
     tables: dict[str, StarTable] = {}
     name: str | None = None
     pairs: dict[str, list[str]] = {}
@@ -104,6 +110,8 @@ def read_star(path: Path) -> dict[str, StarTable]:
         if not first or first.startswith("#"):
             i += 1
         elif first.lower().startswith("data_"):
+            if (len(words) > 1 and not words[1].startswith("#")) or "/" in first:
+                raise _outside_any_table(path, i, first)
             _keep_pairs(tables, name, pairs, pairs_line, path)
             name, pairs = first[len("data_") :], {}
             if name in tables:
@@ -114,20 +122,28 @@ def read_star(path: Path) -> dict[str, StarTable]:
         elif first.lower() == "loop_":
             if name in tables:
                 raise FormatError(f"{path} line {i + 1}: second loop in block data_{name}; RELION reads one per block")
+            if pairs:
+                raise FormatError(f"{path} line {i + 1}: loop_ after single values in block data_{name}; split it")
             tables[name], i = _read_loop(lines, i + 1, name, path)
         elif first.startswith("_") and name not in tables:
+            if first[1:] in pairs:
+                raise FormatError(f"{path} line {i + 1}: block data_{name} has {_shown(first)} twice; remove one")
             pairs_line = i + 1
             pairs[first[1:]] = [_pair_value(lines[i], i + 1, path)]
             i += 1
         else:
-            raise FormatError(
-                f"{path} line {i + 1}: {_shown(first)} stands outside any table (a blank line ends a table); "
-                "remove the blank line before it, or the line itself"
-            )
+            raise _outside_any_table(path, i, first)
     _keep_pairs(tables, name, pairs, pairs_line, path)
     if name is None:
         raise FormatError(f"{path}: no data_ block found, expected a STAR file; is the file empty or truncated?")
     return tables
+
+
+def _outside_any_table(path: Path, i: int, first: str) -> FormatError:
+    return FormatError(
+        f"{path} line {i + 1}: {_shown(first)} stands outside any table (a blank line ends a table); "
+        "remove the blank line before it, or the line itself"
+    )
 
 
 def star_text(tables: Sequence[StarTable], *, version: int | None = None) -> str:
@@ -189,8 +205,15 @@ def _read_loop(lines: list[str], i: int, name: str, path: Path) -> tuple[StarTab
     """The loop whose first label is expected at or after line index `i`, and the index of the line after it."""
     labels: list[str] = []
     while i < len(lines) and (not lines[i].strip() or lines[i].lstrip()[0] in "_#"):
-        if lines[i].lstrip().startswith("_"):
-            labels.append(lines[i].split()[0][1:])
+        words = lines[i].split()
+        if words and words[0].startswith("_"):
+            is_row = (len(words) > 1 and not words[1].startswith("#")) or without_extension(words[0]) != words[0]
+            if is_row or "/" in words[0]:
+                raise FormatError(
+                    f"{path} line {i + 1}: {_shown(lines[i].strip())} begins with _ as only labels do; "
+                    "put the name in quotes, or rename the file"
+                )
+            labels.append(words[0][1:])
         i += 1
     if not labels:
         raise FormatError(f"{path}: loop_ of block data_{name} has no labels; is the file truncated?")
@@ -200,7 +223,7 @@ def _read_loop(lines: list[str], i: int, name: str, path: Path) -> tuple[StarTab
     start, has_comment = i, False
     while i < len(lines):
         stripped = lines[i].lstrip()
-        if not stripped or (stripped[0] in "dDlL" and _ends_loop(stripped)):
+        if not stripped or (stripped[0] in "dDlL" and _begins_block(lines, i, len(labels))):
             break
         has_comment = has_comment or stripped[0] == "#"
         i += 1
@@ -223,8 +246,9 @@ def _columns_of(
         counts = list(map(len, rows))
         words = [word for row in rows for word in row]
     else:
-        counts = [len(line.split()) for line in body]
-        words = text.split()
+        rows_of_words = [_words(line) for line in body] if not text.isascii() else None
+        counts = [len(line.split()) for line in body] if rows_of_words is None else list(map(len, rows_of_words))
+        words = text.split() if rows_of_words is None else [word for row in rows_of_words for word in row]
     wrong = next((k for k, count in enumerate(counts) if count != len(labels)), None)
     if wrong is not None:
         raise FormatError(
@@ -234,17 +258,43 @@ def _columns_of(
     return [words[k :: len(labels)] for k in range(len(labels))]
 
 
-def _ends_loop(line: str) -> bool:
-    word = line.strip().lower()
-    return word == "loop_" or (word.startswith("data_") and len(word.split()) == 1)
+def _begins_block(lines: list[str], i: int, n_labels: int) -> bool:
+    """Whether a line within a loop begins the next block, or loop, rather than being a row; see `read_star`."""
+    words = lines[i].lower().split()
+    if words == ["loop_"]:
+        return True
+    is_alone = len(words) == 1 or words[1].startswith("#")
+    if not words[0].startswith("data_") or not is_alone or "/" in words[0]:
+        return False
+    if n_labels > 1:
+        return True
+    following = (lines[k].lower().split() for k in range(i + 1, len(lines)))
+    word = next((words[0] for words in following if words and not words[0].startswith("#")), "")
+    return word == "loop_" or word.startswith("_")
+
+
+def _words(line: str) -> list[str]:
+    """The words between blanks; only those of ASCII count, since names may hold others."""
+    return line.split() if line.isascii() else _WORD.findall(line)
 
 
 def _split_quoted(line: str) -> list[str]:
-    return [_unquoted(word) for word in _TOKEN.findall(line)]
-
-
-def _unquoted(word: str) -> str:
-    return word[1:-1] if len(word) >= 2 and word[0] in "\"'" and word[-1] == word[0] else word
+    """The words of a line, quotes removed; a quote closes before a blank only. One pass, however many are unclosed."""
+    words: list[str] = []
+    never_closed: set[str] = set()
+    place = 0
+    while (match := _WORD.search(line, place)) is not None:
+        quote = line[match.start()]
+        if quote in _CLOSING and quote not in never_closed:
+            closing = _CLOSING[quote].search(line, match.start() + 1)
+            if closing is not None:
+                words.append(line[match.start() + 1 : closing.start()])
+                place = closing.end()
+                continue
+            never_closed.add(quote)
+        words.append(match.group())
+        place = match.end()
+    return words
 
 
 def _pair_value(line: str, number: int, path: Path) -> str:

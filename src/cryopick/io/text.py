@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,26 +12,34 @@ from numpy.typing import NDArray
 from cryopick.errors import FormatError, InputError
 from cryopick.io.atomic import write_bytes_atomic
 
+_UTF_16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+_OTHER_LINE_END = re.compile(r"\r+\n|\r")
+
 
 def read_text(path: Path, *, what: str) -> str:
-    """The text of a file; `what` names the expected content in the error, for example "a STAR file".
+    """The text of a file, lines ended by LF only; `what` names the expected content in errors, say "a STAR file".
 
-    Bytes that are not UTF-8 survive as surrogates, because old micrograph names may be in any encoding.
+    Line ends of Windows (CR LF) and of old Mac programs (CR) become LF. Bytes that are not UTF-8 survive as
+    surrogates, because old micrograph names may be in any encoding.
 
     Raises
     ------
     InputError
         If the file cannot be read.
     FormatError
-        If it is binary.
+        If it is binary or UTF-16.
     """
     try:
         content = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error}); expected {what}") from error
+    except (OSError, ValueError) as error:  # ValueError: a path with a null character
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{path}: cannot be read ({reason}); expected {what}") from error
+    if content.startswith(_UTF_16_MARKS):
+        raise FormatError(f"{path}: is text in UTF-16, expected {what} in UTF-8 or ASCII; save it as UTF-8")
     if b"\0" in content:
         raise FormatError(f"{path}: is binary, expected {what}; check the file's name or pass the format")
-    return content.removeprefix(b"\xef\xbb\xbf").decode("utf-8", errors="surrogateescape")
+    text = content.removeprefix(b"\xef\xbb\xbf").decode("utf-8", errors="surrogateescape")
+    return _OTHER_LINE_END.sub("\n", text) if "\r" in text else text
 
 
 def write_text(path: Path, text: str) -> None:

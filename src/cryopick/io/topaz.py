@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from cryopick.errors import FormatError
-from cryopick.io.grouping import as_float32, group_picks
+from cryopick.io.grouping import as_float32, group_picks, require_name, require_writable, without_sentinels
 from cryopick.io.names import without_extension
 from cryopick.io.text import number_or_nan, read_text, shortest, write_text
 from cryopick.types import Picks
@@ -24,7 +24,7 @@ def read_topaz(path: Path) -> dict[str, Picks]:
     FormatError
         If the header or a row is malformed, naming the line.
     """
-    lines = [line.rstrip("\r") for line in read_text(path, what="a Topaz table").split("\n")]
+    lines = read_text(path, what="a Topaz table").split("\n")
     start = next((k for k, line in enumerate(lines) if line.strip()), None)
     header = [] if start is None else [word.strip() for word in lines[start].split("\t")]
     missing = [name for name in REQUIRED if name not in header]
@@ -33,6 +33,8 @@ def read_topaz(path: Path) -> dict[str, Picks]:
             f"{path}: not a Topaz table; expected the tab-separated header {' '.join(REQUIRED)} [score], "
             f"found {' '.join(header)[:100]!r}"
         )
+    if "z_coord" in header:
+        raise FormatError(f"{path}: has a column z_coord, so this is a tomogram; expected particles of micrographs")
     numbered = [(n, line.split("\t")) for n, line in enumerate(lines[start + 1 :], start=start + 2) if line.strip()]
     for number, cells in numbered:
         if len(cells) != len(header):
@@ -55,7 +57,9 @@ def read_topaz(path: Path) -> dict[str, Picks]:
         return numbers
 
     xy_px = np.stack([floats("x_coord"), floats("y_coord")], axis=1)
-    columns = {"score": as_float32(floats("score"), path=path, what="score")} if "score" in header else {}
+    columns = {}
+    if "score" in header:
+        columns["score"] = as_float32(without_sentinels(floats("score")), path=path, what="score")
     return group_picks(by_name.get("image_name", ()), xy_px, **columns)
 
 
@@ -64,19 +68,23 @@ def write_topaz(path: Path, picks: Sequence[Picks]) -> None:
 
     Raises
     ------
-    FormatError
-        If a micrograph name holds a tab or line break.
+    InputError
+        If a micrograph name holds a tab or line break, or a centre is not finite.
     """
     has_score = all(np.isfinite(one.score).all() for one in picks)
     rows = ["\t".join([*REQUIRED, "score"] if has_score else REQUIRED)]
     for one in picks:
-        name = without_extension(one.micrograph_name)
-        if any(character in name for character in "\t\n\r\0"):
-            raise FormatError(
-                f"micrograph name {name!r} holds a tab or line break, which Topaz tables cannot; rename it"
-            )
+        require_writable(one)
+        name = image_name_of(one)
         columns = [[name] * len(one), shortest(one.xy_px[:, 0]), shortest(one.xy_px[:, 1])]
         if has_score:
             columns.append(shortest(one.score))
         rows.extend(map("\t".join, zip(*columns, strict=True)))
     write_text(path, "\n".join(rows) + "\n")
+
+
+def image_name_of(picks: Picks) -> str:
+    """The micrograph's name as Topaz has it, without extension; one that a table cannot hold raises `InputError`."""
+    name = without_extension(picks.micrograph_name)
+    require_name(name, forbidden="\t\n\r\0", holder="a Topaz table")
+    return name

@@ -167,6 +167,7 @@ def open_dataset(
     pixel_size_angstrom: float | None = None,
     completeness: str | None = None,
     flip_y: str | None = None,
+    labels: Mapping[str, Labels] | None = None,
 ) -> Dataset:
     """Find the micrographs and labels of a data set and check that they belong together; no pixels are kept.
 
@@ -176,6 +177,7 @@ def open_dataset(
     micrographs : the images, where they do not lie where the layout has them
     diameter, pixel_size_angstrom : above what the files say
     completeness : "complete" or "sparse"; None takes what `set.json` says under `labels`, else complete
+    labels : by micrograph, where more is known than the files in `path` say (of a run, from its candidates)
     flip_y : whether y must be counted from the other end than the format says. None checks the orientation on the
         images and raises when it is clearly another; "auto" takes the measured one and raises when that is unclear
 
@@ -197,7 +199,7 @@ def open_dataset(
     items: list[LabelledMicrograph] = []
     warnings: list[str] = []
     for one in sets:
-        found = _pair(one, pixel_size_angstrom=pixel_size_angstrom, completeness=completeness)
+        found = _pair(one, labels, pixel_size_angstrom=pixel_size_angstrom, completeness=completeness)
         if len(sets) > 1:  # sets may share names
             found = [replace(i, source=replace(i.source, name=f"{one.group}/{i.name}")) for i in found]
         items += [_with_diameter(item, diameter) for item in found]
@@ -279,7 +281,13 @@ def _layout(path: Path, micrographs: Sequence[Path | str]) -> tuple[str, list[_S
     return "folder", [_Set(path.name, micrographs or [path], path)]
 
 
-def _pair(one: _Set, *, pixel_size_angstrom: float | None, completeness: str | None) -> list[LabelledMicrograph]:
+def _pair(
+    one: _Set,
+    labels: Mapping[str, Labels] | None,
+    *,
+    pixel_size_angstrom: float | None,
+    completeness: str | None,
+) -> list[LabelledMicrograph]:
     """The micrographs of a set with their labels; labels without an image are an error."""
     if one.is_named_by_star and Path(one.images[0]).suffix.lower() != ".star":
         raise InputError(f"{one.labels}: does not say where its micrographs are; give their folder (--micrographs)")
@@ -292,7 +300,8 @@ def _pair(one: _Set, *, pixel_size_angstrom: float | None, completeness: str | N
     shapes_yx = {source.listed_name or source.name: infos[source.name].shape_yx for source in sources}
     if one.labels.suffix.lower() == ".json":
         check_coco_classes(one.labels)
-    labels = read_labels(one.labels, shapes_yx=shapes_yx)
+    if labels is None:
+        labels = read_labels(one.labels, shapes_yx=shapes_yx)
     source_of = {source.listed_name or source.name: source for source in sources}
     matched = match_micrograph_names(labels, source_of)
     orphans = [name for name in labels if name not in matched]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,17 +14,41 @@ import numpy as np
 from cryopick.errors import InputError, SettingsError
 from cryopick.geometry.transforms import flip_y as flip_y_of
 from cryopick.geometry.units import Length, parse_length
-from cryopick.io.coordinates import detect_format, read_picks, write_picks
-from cryopick.io.grouping import with_image_size
+from cryopick.io.box import BoxSize
+from cryopick.io.coordinates import (
+    LIST_FILE,
+    detect_format,
+    files_to_write,
+    format_to_write,
+    is_folder_to_write,
+    read_picks,
+    write_picks,
+)
+from cryopick.io.csv import first_cells, looks_like_csv
+from cryopick.io.grouping import OUTSIDE_THE_IMAGE, with_image_size
 from cryopick.io.images import probe_image
 from cryopick.io.inputs import MicrographSource, find_micrographs, read_source
 from cryopick.io.names import match_micrograph_names, without_extension
 from cryopick.io.pixel_size import choose_pixel_size
+from cryopick.io.relion import ONLY_PARTICLE_PIXELS, is_relion_coordinates
+from cryopick.io.star import read_star
+from cryopick.io.text import read_text
 from cryopick.processing.orientation import OrientationFit, measure_orientation
 from cryopick.types import Picks
+from cryopick.workflows.run_folder import CANDIDATES, CONTENTS, RunFolder
+from cryopick.workflows.run_picks import (
+    completed_from_run,
+    is_picking_run,
+    is_within,
+    micrographs_of_run,
+    picks_file_of,
+    run_of,
+)
 
 FLIPS = ("auto", "yes", "no")
 _logger = logging.getLogger(__name__)
+_BOXED_FOR_EXTRACTION = ("box", "cbox")
+"""Formats whose boxes are cut out; those of COCO are what detectors learn, and enclose the particle."""
 _MAX_MEASURED = 8  # micrographs read to measure the orientation; about 1000 picks are more than enough
 
 
@@ -66,31 +91,41 @@ def convert(
 
     Parameters
     ----------
-    source : file or folder, see `cryopick.io.coordinates.read_picks`
-    target : file, or folder for one file per micrograph
+    source : file or folder, see `cryopick.io.coordinates.read_picks`; a run folder, or a table or coordinate file in
+        one, is completed by what the run knows: image sizes, pixel sizes, diameters, the suggested box, reasons
+    target : file, or folder for one file per micrograph (one that exists, ends with a slash, or has no extension)
     to, from_format : names of formats; None goes by file endings and content
     flip_y : whether the coordinates count y from the last row. "auto" measures it from the images and raises when
         that is unclear. None means "no", except for CryoSPARC's .cs, where it must be given, since both are common
     micrographs : the images (see `cryopick.io.inputs.find_micrographs`): names, sizes and pixel sizes are taken from
         them; needed for "auto", and for formats that lack the image size
-    box : side of the boxes in formats that have boxes; None takes each particle's diameter
+    box : side of the boxes in formats that have boxes; None takes the run's suggested box for box and cbox, and else
+        each particle's diameter
     diameter : of the particles, for "auto" where the file does not say it
     pixel_size_angstrom : Å per pixel, above what files say
     cs_rows : the convention to write .cs in, "relion" or "flipped"
-    keep_rejected : also write candidates that were rejected (CSV)
+    keep_rejected : also write candidates that were rejected; only CSV tells them from the others
 
     Raises
     ------
     InputError, FormatError, SettingsError
-        If something cannot be read, is unclear, or is missing; nothing is written then.
+        If something cannot be read, is unclear, or is missing, or if a file that would be replaced is the source, part
+        of a run folder, or of another format; nothing is written then.
     """
+    source = Path(source)
     if flip_y is not None and flip_y not in FLIPS:
         raise SettingsError(f"flip_y is {flip_y!r}, expected one of: {', '.join(FLIPS)}")
     images = _Images(micrographs, pixel_size_angstrom)
-    read_as = from_format or (detect_format(Path(source)) if Path(source).is_file() else None)
-    is_cs = read_as == "cryosparc" or (read_as is None and any(Path(source).rglob("*.cs")))
+    run = run_of(Path(os.path.abspath(source))) if from_format in (None, "star", "csv") else None
+    read_as = from_format or (detect_format(source) if source.is_file() else None)
+    is_cs = run is None and (read_as == "cryosparc" or (read_as is None and any(source.rglob("*.cs"))))
+    told = _Told()
 
     def read(rows: str | None) -> dict[str, Picks]:
+        if run is not None:
+            chosen = format_to_write(target, to)
+            in_tables = chosen.name == "star" or not (chosen.is_per_micrograph or is_folder_to_write(target))
+            return _read_run(run, source, in_tables=in_tables, keep_rejected=keep_rejected, told=told)
         return read_picks(
             source, format=read_as, shapes_yx=images.shape_of, pixel_size_angstrom=pixel_size_angstrom, rows=rows
         )
@@ -106,13 +141,25 @@ def convert(
     elif is_flipped:
         found = {name: _flipped(picks, source) for name, picks in found.items()}
     picks, warnings = _completed(found, images, keep_rejected=keep_rejected)
+    warnings = list(dict.fromkeys([*told.warnings, *warnings]))
+    chosen = format_to_write(target, to)
+    if keep_rejected and chosen.name != "csv":
+        count = sum(int(np.count_nonzero(~one.is_kept)) for one in picks)
+        if count:
+            warnings.append(
+                f"{chosen.name} cannot mark rejected candidates: {count} of them are written as particles; "
+                "csv keeps the reasons"
+            )
+    box_px: BoxSize = None
     box_length = _length(box)
-    box_px = None
     if box_length is not None:
-        sizes = {one.pixel_size_angstrom for one in picks}
-        if box_length.unit == "A" and len(sizes) > 1:
-            raise SettingsError("the micrographs have several pixel sizes; give the box in pixels, for example 200px")
-        box_px = box_length.middle_px(sizes.pop() if len(sizes) == 1 else pixel_size_angstrom)
+        box_px = {
+            one.micrograph_name: box_length.middle_px(one.pixel_size_angstrom or pixel_size_angstrom) for one in picks
+        }
+    elif chosen.name in _BOXED_FOR_EXTRACTION:
+        new_name_of = dict(zip(found, (one.micrograph_name for one in picks), strict=True))
+        box_px = {new_name_of[name]: side_px for name, side_px in told.box_px.items()}
+    warnings += _check_target(source, target, [one.micrograph_name for one in picks], to)
     files = write_picks(
         picks,
         target,
@@ -122,7 +169,7 @@ def convert(
         pixel_size_angstrom=pixel_size_angstrom,
         keep_rejected=keep_rejected,
     )
-    if not images.sources and any(path.suffix == ".star" for path in files):
+    if not images.sources and run is None and any(path.suffix == ".star" for path in files):
         bare = [one.micrograph_name for one in picks if without_extension(one.micrograph_name) == one.micrograph_name]
         if bare:
             warnings.append(
@@ -131,6 +178,91 @@ def convert(
             )
     particles = sum(len(one) if keep_rejected else int(one.is_kept.sum()) for one in picks)
     return Conversion(tuple(files), len(picks), particles, is_flipped, fit, tuple(warnings))
+
+
+@dataclass
+class _Told:
+    """What reading a run came to, besides the picks.
+
+    Parameters
+    ----------
+    box_px : suggested boxes by the names of the picks
+    """
+
+    box_px: Mapping[str, float] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+
+def _read_run(run: RunFolder, source: Path, *, in_tables: bool, keep_rejected: bool, told: _Told) -> dict[str, Picks]:
+    """The picks of a run, or of a table or coordinate file in it, with what the run knows of them."""
+    place = Path(os.path.abspath(source))
+    micrographs = micrographs_of_run(run)
+    failed = [record.name for record in run.records() if not record.is_done]
+    told.warnings = []
+    if place == run.path or place.relative_to(run.path).parts[0] == CANDIDATES:
+        if place != run.path:
+            micrographs = [one for one in micrographs if is_within(run, one.record, place)]
+        if not micrographs:
+            raise InputError(f"{source}: holds no candidates of a finished micrograph of the run {run.path}")
+        if failed and place == run.path:
+            told.warnings.append(f"{len(failed)} micrographs of the run failed and have no picks, such as {failed[0]}")
+        named = {one.record.relion_name if in_tables else one.record.name: one for one in micrographs}
+        told.box_px = {name: one.box_px for name, one in named.items() if one.box_px is not None}
+        every = {name: replace(one.candidates, micrograph_name=name) for name, one in named.items()}
+        return every if keep_rejected else {name: picks.kept() for name, picks in every.items()}
+    found = read_picks(source)
+    own = picks_file_of(run, micrographs, place)
+    if own is not None:  # its name may be that of several micrographs in folders
+        (one,) = found.values()
+        found = {own.record.name: replace(one, micrograph_name=own.record.name)}
+    picks, told.box_px, told.warnings = completed_from_run(found, micrographs, source, with_rejected=keep_rejected)
+    return picks
+
+
+def _check_target(source: Path, given: Path | str, names: Sequence[str], to: str | None) -> list[str]:
+    """Refuse to replace files that are no older result of the same kind; say what else lies in the folder."""
+    target = Path(given)
+    run = next((folder for folder in (target, *target.absolute().parents) if is_picking_run(folder)), None)
+    if run is not None:
+        inside = target.absolute().relative_to(run.absolute()).parts
+        if not inside or inside[0] in CONTENTS:
+            raise SettingsError(f"{target}: is part of the run folder {run}; write to another place")
+    chosen = format_to_write(given, to)
+    files = files_to_write(names, given, to)
+    for file in files:
+        if not file.is_file():
+            continue
+        is_in_source = source.is_dir() and not is_picking_run(source) and source.resolve() in file.resolve().parents
+        if file.samefile(source) or is_in_source:
+            raise SettingsError(f"{file}: is what is converted and would be replaced; write to another place")
+        if not _is_older_result(file, chosen.name):
+            raise InputError(f"{file}: exists and is no {chosen.name} file; remove it, or write to another place")
+    if not is_folder_to_write(given) or not target.is_dir():
+        return []
+    written = set(files)
+    endings = f"*{chosen.tail}{chosen.suffix}"
+    others = [file for file in sorted(target.rglob(endings)) if file not in written and not file.name.startswith(".")]
+    others = [file for file in others if file.name != LIST_FILE]
+    if not others:
+        return []
+    return [
+        f"{target}: holds {len(others)} other {chosen.suffix} files, such as {others[0].name}, which are not of this "
+        "conversion"
+    ]
+
+
+def _is_older_result(file: Path, format_name: str) -> bool:
+    """True for an empty file, and for one that is in the format to be written."""
+    if file.stat().st_size == 0 or format_name == "eman-json":  # which keeps what else it finds, or refuses
+        return True
+    try:
+        if detect_format(file) != format_name:
+            return False
+        if format_name == "star":
+            return is_relion_coordinates(read_star(file))
+        return format_name != "csv" or looks_like_csv(first_cells(read_text(file, what="CSV"))[1])
+    except InputError:
+        return False
 
 
 class _Images:
@@ -209,9 +341,12 @@ def _completed(found: Mapping[str, Picks], images: _Images, *, keep_rejected: bo
                 micrograph_name=image.listed_name or image.name,
                 pixel_size_angstrom=images.pixel_size_of[image.name] or one.pixel_size_angstrom,
             )
-            one = with_image_size(replace(one, warnings=()), images.shape_of.get(image.name), source=name)  # noqa: PLW2901
+            told = [OUTSIDE_THE_IMAGE] + ([ONLY_PARTICLE_PIXELS] if images.pixel_size_of[image.name] else [])
+            others = tuple(text for text in one.warnings if not any(known in text for known in told))
+            one = replace(one, warnings=others)  # noqa: PLW2901
+            one = with_image_size(one, images.shape_of.get(image.name), source=name)  # noqa: PLW2901
         picks.append(one)
-    warnings = [warning for one in picks for warning in one.warnings]
+    warnings = list(dict.fromkeys(warning for one in picks for warning in one.warnings))
     unmatched = [name for name in found if name not in matched] if images.sources else []
     if unmatched:
         shown = ", ".join(unmatched[:3])

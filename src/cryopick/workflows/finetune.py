@@ -29,6 +29,7 @@ from cryopick.training.trainable import (
     make_trainable,
     training_module,
 )
+from cryopick.workflows.run_picks import labels_of_run_at
 from cryopick.workflows.settings import as_plain, convert_settings, to_toml
 from cryopick.workflows.train import COMMAND, CONFIG, SPLIT
 
@@ -115,6 +116,7 @@ def finetune(
         pixel_size_angstrom=pixel_size_angstrom,
         completeness=labels,
         flip_y=flip_y,
+        labels=labels_of_run_at(picks),
     ).labelled()
     new_train, new_validation, split = divide(
         dataset, validation_fraction=validation_fraction, seed=preset.training.seed

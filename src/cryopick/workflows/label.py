@@ -33,6 +33,7 @@ from cryopick.processing.targets import (
 )
 from cryopick.training.datasets import LabelledMicrograph, open_dataset
 from cryopick.types import Picks, Volume
+from cryopick.workflows.run_picks import labels_of_run_at
 
 KINDS = ("masks", "boxes", "coco", "heatmap")
 SHAPES = ("auto", "disc", "density", "projection")
@@ -109,7 +110,12 @@ def label(
         raise SettingsError("shape projection needs the 3D map of the particle (--map)")
     output = Path(output)
     dataset = open_dataset(
-        source, micrographs=micrographs, diameter=diameter, pixel_size_angstrom=pixel_size_angstrom, flip_y=flip_y
+        source,
+        micrographs=micrographs,
+        diameter=diameter,
+        pixel_size_angstrom=pixel_size_angstrom,
+        flip_y=flip_y,
+        labels=labels_of_run_at(source),
     ).labelled()
     writer = _Writer(output, shape=shape, stride_px=stride_px)
     if map_path is not None and shape in ("auto", "projection"):
