@@ -274,11 +274,14 @@ micrographs/m2.mrc 1
 
 """
 _COCO = {
-    "images": [{"id": 1, "file_name": "m1.mrc", "width": 160, "height": 120}, {"id": 2, "file_name": "a/m2.mrc", "width": 160, "height": 120}],
+    "images": [
+        {"id": 1, "file_name": "m1.mrc", "width": 160, "height": 120},
+        {"id": 2, "file_name": "a/m2.mrc", "width": 160, "height": 120},
+    ],
     "categories": [{"id": 1, "name": "particle"}, {"id": 2, "name": "uncertain particle"}],
     "annotations": [
         {"id": 1, "image_id": 1, "category_id": 1, "bbox": [10, 20, 20, 20], "score": 0.5, "area": 400, "iscrowd": 0},
-        {"id": 2, "image_id": 1, "category_id": 2, "bbox": [30, 40, 20, 20], "segmentation": [[30, 40, 50, 60, 30, 60]]},
+        {"id": 2, "image_id": 1, "category_id": 2, "bbox": [30, 40, 20, 20], "segmentation": [[3, 4, 5, 6, 3, 6]]},
         {"id": 3, "image_id": 2, "category_id": 1, "bbox": [5, 5, 20, 20]},
     ],
 }
@@ -332,7 +335,8 @@ def convert_to_any_format(folder: Path, random: Random) -> None:
     target = folder / "converted"
     is_one_file = not FORMATS[to].is_per_micrograph and random.random() < 0.5
     target = target.with_suffix(FORMATS[to].suffix) if is_one_file else target
-    convert(source, target, to=to, flip_y="no" if is_cs else None, box="20px", cs_rows="relion", pixel_size_angstrom=1.5)
+    flip_y = "no" if is_cs else None
+    convert(source, target, to=to, flip_y=flip_y, box="20px", cs_rows="relion", pixel_size_angstrom=1.5)
 
 
 def read_refined(path: Path, random: Random) -> None:
@@ -480,7 +484,7 @@ def _structures(folder: Path) -> None:
     lines += [
         f"REMARK 350   BIOMT{axis}   {copy}  {row}        {move:.5f}\n"
         for copy, move in ((1, 0.0), (2, 10.0))
-        for axis, row in enumerate(("1.000000  0.000000  0.000000", "0.000000  1.000000  0.000000", "0.000000  0.000000  1.000000"), 1)
+        for axis, row in enumerate(("1.0 0.0 0.0", "0.0 1.0 0.0", "0.0 0.0 1.0"), start=1)
     ]
     lines += [
         _PDB_LINE.format("ATOM", n, name, n // 4 + 1, n * 1.5, n % 3, n % 5, 1.0, 20.0, name[0])
@@ -664,7 +668,8 @@ def _pick_with(picker: str, **settings: Any) -> Call:
         from cryopick.workflows.pick import pick
 
         weights = _fresh(folder, "w.safetensors", "w.json")
-        picks = pick(folder / "micrographs" / "m1.mrc", picker, diameter="20px", weights=weights, device="cpu", **settings)
+        micrograph = folder / "micrographs" / "m1.mrc"
+        picks = pick(micrograph, picker, diameter="20px", weights=weights, device="cpu", **settings)
         assert np.isfinite(picks.xy_px).all()
 
     return pick_with_weights
@@ -759,7 +764,8 @@ def _training(folder: Path) -> None:
     )  # fmt: skip
     (folder / "loss.csv").write_text("step,loss,learning_rate\n1,0.5,0.001\n2,0.4,0.001\n3,0.3,0.001\n")
     (folder / "config.toml").write_text(
-        '[train]\npicker = "general"\npreset = "small"\ndata = "simulation"\n\n[training]\nsteps = 40\nlearning_rate = 0.001\n'
+        '[train]\npicker = "general"\npreset = "small"\ndata = "simulation"\n\n'
+        "[training]\nsteps = 40\nlearning_rate = 0.001\n"
     )
 
 
@@ -804,7 +810,7 @@ _ROWS = (
     Target("image/jpeg", "images", _jpeg, {"*.jpg": "bytes"}, _IMAGES, (InputError,),
            formats=("JPEG",), is_one_file=True, count=200),
     _coordinate_row("coordinates/star", _coordinates("star"), {"picks.star": "text"}, "star"),
-    _coordinate_row("coordinates/star-list", _coordinates("star", is_folder=True), {"picks/*": "text", "picks/*/*": "text"}, "star"),
+    _coordinate_row("coordinates/star-list", _coordinates("star", is_folder=True), {"picks/*": "text"}, "star"),
     _coordinate_row("coordinates/star-3.0", _text_file("particles.star", _RELION_30), {"*.star": "text"}, "star"),
     _coordinate_row("coordinates/star-3.1", _text_file("particles.star", _RELION_31), {"*.star": "text"}, "star"),
     _coordinate_row("coordinates/box", _coordinates("box"), {"*.box": "text"}, "box"),
@@ -812,12 +818,12 @@ _ROWS = (
     _coordinate_row("coordinates/eman-json", _coordinates("eman-json"), {"*.json": "json"}, "eman-json"),
     _coordinate_row("coordinates/topaz", _coordinates("topaz"), {"*.txt": "text"}, "topaz"),
     _coordinate_row("coordinates/coco", _coordinates("coco"), {"*.json": "json"}, "coco"),
-    _coordinate_row("coordinates/coco-of-others", _text_file("picks.json", json.dumps(_COCO)), {"*.json": "json"}, "coco"),
+    _coordinate_row("coordinates/coco-of-others", _text_file("picks.json", json.dumps(_COCO)), {"*": "json"}, "coco"),
     _coordinate_row("coordinates/csv", _coordinates("csv"), {"*.csv": "text"}, "csv"),
     Target("coordinates/cryoppp", "coordinates", _coordinates("cryoppp"), {"*.csv": "text"}, (read_with_sizes,),
            _DOCUMENTED_COORDINATES, formats=("cryoppp",)),
     _coordinate_row("coordinates/cs", _coordinates("cryosparc"), {"*.cs": "npy"}, "cryosparc"),
-    _coordinate_row("coordinates/folder", _coordinates("csv", is_folder=True), {"picks/*.csv": "text", "picks/*/*.csv": "text"}, "csv"),
+    _coordinate_row("coordinates/folder", _coordinates("csv", is_folder=True), {"picks/*.csv": "text"}, "csv"),
     Target("poses/3.0", "tables", _text_file("particles.star", _RELION_30), {"*.star": "text"}, (read_refined,),
            (InputError, SettingsError), is_one_file=True, count=150),
     Target("poses/3.1", "tables", _text_file("particles.star", _RELION_31), {"*.star": "text"}, (read_refined,),
@@ -825,7 +831,8 @@ _ROWS = (
     Target("lists", "tables", _lists, {"list.txt": "text", "micrographs.star": "text"}, (find_listed,),
            (InputError,), count=150),
     Target("labelled-folder", "tables", _labelled_folder,
-           {"*/set.json": "json", "*/*.csv": "text"}, (open_labelled, inspect_labelled), (InputError, SettingsError), count=60),
+           {"*/set.json": "json", "*/*.csv": "text"}, (open_labelled, inspect_labelled),
+           (InputError, SettingsError), count=60),
     Target("exclusion-masks", "tables", _exclusion_masks, {"masks/*": "png"}, (pick_with_masks,), (InputError,),
            is_one_file=True, count=40),
     Target("simulation", "tables", _simulation,
@@ -848,7 +855,7 @@ _ROWS = (
     _run_row(learn_from_run, count=40),
     Target("weights", "weights", _small_weights, {"w.json": "json", "w.safetensors": "safetensors"},
            (load_small_weights,), (WeightsError,), is_one_file=True, count=150),
-    _card_row("general", count=12),
+    _card_row("general", count=8),
     _card_row("cryotransformer", count=6),
     _card_row("cryoemmae", count=6),
     _card_row("segmentation-crf", count=6),
@@ -858,11 +865,11 @@ _ROWS = (
            (resume_training, read_loss_table, plan_from_config),
            (WeightsError, RunFolderError, InputError, SettingsError, TrainingError), count=60),
     Target("sam/files", "sam", _meta_sam, {"*.safetensors": "safetensors", "sam.pth": "zip", "old.pt": "bytes"},
-           (load_meta_sam,), (WeightsError,), is_one_file=True, count=60, needs="transformers"),
+           (load_meta_sam,), (WeightsError,), is_one_file=True, count=24, needs="transformers"),
     Target("sam/folder", "sam", _sam_folder, {"sam/config.json": "json", "sam/*.safetensors": "safetensors"},
-           (load_sam_folder,), (WeightsError,), count=20, needs="transformers"),
+           (load_sam_folder,), (WeightsError,), count=8, needs="transformers"),
     Target("sam/own", "sam", _shipped("cryosegnet_sam"), {"w.json": "json"}, (load_own_sam,), (WeightsError,),
-           count=15, needs="transformers"),
+           count=5, needs="transformers"),
 )  # fmt: skip
 
 TARGETS: dict[str, Target] = {row.name: row for row in _ROWS}

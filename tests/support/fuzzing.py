@@ -33,6 +33,8 @@ SILENCE_LIMIT_S = 90.0
 """Of waiting, by the clock, for one that neither answers nor computes."""
 MEMORY_LIMIT_BYTES = 1 << 30
 """Beyond what the process has before a call."""
+PROGRAM = Path(__file__)
+"""What the process runs: `main` below."""
 _DEPTH = "deep/in/folders"
 """The files lie so far down that a name with `..` would show above them."""
 
@@ -120,7 +122,7 @@ def _one_process(
     environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     # the folder's name is always equally long, because some files hold it
     with tempfile.TemporaryDirectory(prefix="cryopick-fuzz-") as base, tempfile.TemporaryFile() as errors:
-        command = [sys.executable, __file__, str(seed), str(save), base]
+        command = [sys.executable, str(PROGRAM), str(seed), str(save), base]
         process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, env=environment
         )

@@ -97,8 +97,8 @@ def _sizes(
     is_bad = ~((sizes > 0) & (sizes < np.inf))
     if is_bad.any():
         raise FormatError(
-            f"{path}: {label} of row {int(np.argmax(is_bad)) + 1} is {sizes[np.argmax(is_bad)]:g} Å, expected a positive "
-            "number; correct it, or give the pixel size (--pixel-size)"
+            f"{path}: {label} of row {int(np.argmax(is_bad)) + 1} is {sizes[np.argmax(is_bad)]:g} Å, expected a "
+            "positive number; correct it, or give the pixel size (--pixel-size)"
         )
     return sizes
 

@@ -16,7 +16,7 @@ from cryopick.types import Volume
 
 _LARGEST_ANISOTROPY = 1e-3  # relative difference of voxel edges that headers' rounding explains
 _LARGEST_COMPRESSION = 300
-"""Bytes of a map per byte of a .gz or .bz2 file; masked maps reach some tens, files made to fill the memory a million."""
+"""Bytes of a map per byte of a .gz or .bz2 file: masked maps reach some tens, files made to fill a memory a million."""
 _LARGEST_DENSITY = 1e15  # far beyond all units in use; squares and sums of float32 still do not overflow
 _VOXEL_SIZES_ANGSTROM = (0.01, 1000.0)
 
@@ -62,7 +62,7 @@ def read_volume(path: str | os.PathLike[str], *, voxel_size_angstrom: float | No
     if np.iscomplexobj(density) or not np.isfinite(density).all():
         raise FormatError(f"{path}: the map holds complex, NaN or infinite values; expected finite real numbers")
     if np.abs(density.astype(np.float64)).max() > _LARGEST_DENSITY:
-        raise FormatError(f"{path}: the map holds values beyond {_LARGEST_DENSITY:g}; the file is damaged, copy it again")
+        raise FormatError(f"{path}: the map holds values beyond {_LARGEST_DENSITY:g}; the file is damaged")
     # CCP4 maps may store other axes first; ours is always [z, y, x]
     if sorted(axes) == [1, 2, 3]:
         density = density.transpose([axes.index(axis) for axis in (3, 2, 1)])

@@ -307,8 +307,9 @@ def load_sam(path_or_name: str) -> nn.Module:
         model, found = sam.SamModel.from_pretrained(path_or_name, output_loading_info=True)
     except Exception as error:  # of two libraries that document none: OSError, SafetensorError, KeyError, TypeError, …
         raise WeightsError(
-            f"{path_or_name}: cannot be loaded as Segment Anything ({_first_line(error)}); expected Meta's sam_vit_*.pth, a folder "
-            "with config.json and model.safetensors, or a name such as facebook/sam-vit-base and a connection"
+            f"{path_or_name}: cannot be loaded as Segment Anything ({_first_line(error)}); expected Meta's "
+            "sam_vit_*.pth, a folder with config.json and model.safetensors, or a name such as facebook/sam-vit-base and a "
+            "connection"
         ) from error
     lacking = sorted(map(str, found["missing_keys"])) + sorted(map(str, found.get("mismatched_keys", ())))
     if lacking:  # the library would go on with random numbers there
@@ -430,8 +431,8 @@ def _read_meta_file(path: Path) -> dict[str, Tensor]:
         found: Any = load_file(path) if is_plain else torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # both document none: SafetensorError, EOFError, IndexError, KeyError, struct.error, …
         raise WeightsError(
-            f"{path}: cannot be read as a checkpoint of Segment Anything ({_first_line(error)}); it is damaged or holds "
-            "something else; expected Meta's sam_vit_*.pth, download it again"
+            f"{path}: cannot be read as a checkpoint of Segment Anything ({_first_line(error)}); it is damaged or "
+            "holds something else; expected Meta's sam_vit_*.pth, download it again"
         ) from error
     if not isinstance(found, Mapping) or not all(
         isinstance(name, str) and isinstance(one, torch.Tensor) for name, one in found.items()

@@ -247,7 +247,7 @@ class MaskScore:
 
     @classmethod
     def from_card(cls, entry: Mapping[str, Any]) -> Self:
-        """The inverse of `to_card`; an entry of another form raises ValueError, TypeError, KeyError or AttributeError."""
+        """The inverse of `to_card`; an entry of another form raises ValueError, TypeError, LookupError or such."""
         return cls(
             np.asarray(entry["weights"], np.float64),
             float(entry["offset"]),
