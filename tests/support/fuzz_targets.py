@@ -420,10 +420,10 @@ def _exclusion_masks(folder: Path) -> None:
 
 
 def pick_with_masks(path: Path, random: Random) -> None:
-    from cryopick.workflows.pick_one import exclusion_mask
-    from cryopick.workflows.pick_settings import RunSettings
+    from cryopick.workflows.pick import pick
 
-    exclusion_mask("m1.mrc", RunSettings(exclusion_masks=path.parent))
+    micrograph = path.parents[1] / "micrographs" / "m1.mrc"
+    pick(micrograph, "blob", diameter="20px", exclusion_masks=path.parent)
 
 
 def _simulation(folder: Path) -> None:
@@ -482,9 +482,9 @@ def _structures(folder: Path) -> None:
     lines = ["HEADER    PROTEIN\n", "CRYST1   50.000   50.000   50.000  90.00  90.00  90.00 P 1           1\n"]
     lines += ["REMARK 350 BIOMOLECULE: 1\n", "REMARK 350 APPLY THE FOLLOWING TO CHAINS: A\n"]
     lines += [
-        f"REMARK 350   BIOMT{axis}   {copy}  {row}        {move:.5f}\n"
+        f"REMARK 350   BIOMT{row}   {copy}{row == 1:10.6f}{row == 2:10.6f}{row == 3:10.6f}     {move:10.5f}\n"
         for copy, move in ((1, 0.0), (2, 10.0))
-        for axis, row in enumerate(("1.0 0.0 0.0", "0.0 1.0 0.0", "0.0 0.0 1.0"), start=1)
+        for row in (1, 2, 3)
     ]
     lines += [
         _PDB_LINE.format("ATOM", n, name, n // 4 + 1, n * 1.5, n % 3, n % 5, 1.0, 20.0, name[0])

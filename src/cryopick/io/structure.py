@@ -77,6 +77,11 @@ def read_structure(path: str | os.PathLike[str], *, assembly: str = FIRST_ASSEMB
         model = _assembled(structure, assembly, path)
     except (ValueError, RuntimeError, IndexError) as error:
         raise FormatError(f"{path}: chains or assemblies cannot be understood ({error}); export it again") from error
+    if model.count_atom_sites() == 0 and structure[0].count_atom_sites() > 0:
+        raise InputError(
+            f"{path}: assembly {assembly!r} holds no atoms, since its operators or chains are missing; give another, "
+            f"or {AS_DEPOSITED!r}"
+        )
     rows = [(*site.atom.pos.tolist(), site.atom.b_iso, site.atom.occ) for site in model.all() if site.atom.occ > 0]
     elements = [site.atom.element.name for site in model.all() if site.atom.occ > 0]
     if not rows:

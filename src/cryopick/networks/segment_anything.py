@@ -308,8 +308,8 @@ def load_sam(path_or_name: str) -> nn.Module:
     except Exception as error:  # of two libraries that document none: OSError, SafetensorError, KeyError, TypeError, …
         raise WeightsError(
             f"{path_or_name}: cannot be loaded as Segment Anything ({_first_line(error)}); expected Meta's "
-            "sam_vit_*.pth, a folder with config.json and model.safetensors, or a name such as facebook/sam-vit-base and a "
-            "connection"
+            "sam_vit_*.pth, a folder with config.json and model.safetensors, or a name such as facebook/sam-vit-base "
+            "and a connection"
         ) from error
     lacking = sorted(map(str, found["missing_keys"])) + sorted(map(str, found.get("mismatched_keys", ())))
     if lacking:  # the library would go on with random numbers there
