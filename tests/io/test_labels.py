@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from cryopick.errors import FormatError
 from cryopick.io.labels import read_labels
+from cryopick.io.raster import write_png
+from cryopick.training.datasets import open_dataset
 
 REAL = Path(__file__).parents[2] / ".." / "shared" / "data" / "real"
 
@@ -53,10 +56,22 @@ def test_candidates_that_a_program_rejected_are_no_labels(tmp_path: Path) -> Non
     assert read_labels(path)["m1"].xy_px.tolist() == [[1, 2]]
 
 
-@pytest.mark.parametrize("settings", ['{"diameter_px": -1}', '{"diameter_px": "72"}', "[1]", "{"])
+BAD_SETTINGS = (
+    *('{"diameter_px": -1}', '{"diameter_px": "72"}', '{"diameter_px": 1e308}', '{"pixel_size_angstrom": true}'),
+    *('{"labels": ["complete"]}', "[1]", "{", "[" * 100_000, '{"diameter_px": 1' + "0" * 400 + "}", "\xe9", "\0"),
+)
+
+
+@pytest.mark.parametrize("settings", BAD_SETTINGS)
 def test_bad_settings_are_refused_by_name(tmp_path: Path, settings: str) -> None:
+    folder = make_set(tmp_path / "set", None)
+    (folder / "set.json").write_bytes(settings.encode("latin-1"))
     with pytest.raises(FormatError, match=r"set\.json"):
-        read_labels(make_set(tmp_path / "set", settings))
+        read_labels(folder)
+    for name in ("m1.png", "m2.png"):
+        write_png(folder / name, np.zeros((40, 40), np.uint8))
+    with pytest.raises(FormatError, match=r"set\.json"):
+        open_dataset(folder)
 
 
 @pytest.mark.real

@@ -115,3 +115,25 @@ def test_missing_and_broken_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "void.cif").write_text("")
     with pytest.raises(FormatError, match=r"void\.cif: not a readable PDB or mmCIF file"):
         read_structure(tmp_path / "void.cif")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("   1.000", "     nan", "not finite"),
+        ("  1.00 31.00", "  7.00 31.00", "occupancy is 7"),
+        (" 31.00 ", "   nan ", "not finite"),
+    ],
+)
+def test_numbers_that_no_atom_has_are_refused(tmp_path: Path, old: str, new: str, message: str) -> None:
+    assert old in TWO_ATOMS
+    (tmp_path / "a.pdb").write_text(TWO_ATOMS.replace(old, new, 1))
+    with pytest.raises(FormatError, match=message):
+        read_structure(tmp_path / "a.pdb")
+
+
+def test_an_assembly_without_operators_is_refused_by_name_not_taken_for_water(tmp_path: Path) -> None:
+    (tmp_path / "a.pdb").write_text(ASSEMBLY.replace("BIOMT3", "BIOMT9") + TWO_ATOMS)
+    with pytest.raises(InputError, match="assembly 'first' holds no atoms"):
+        read_structure(tmp_path / "a.pdb")
+    assert len(read_structure(tmp_path / "a.pdb", assembly="none")) == 2

@@ -1,5 +1,6 @@
 """Density maps: round trip and every way in which a map can be unusable."""
 
+import gzip
 from pathlib import Path
 
 import mrcfile
@@ -94,4 +95,33 @@ def test_truncated_map_is_refused(tmp_path: Path) -> None:
     path = write_raw(tmp_path / "a.mrc", np.zeros((8, 8, 8), np.float32), 1.0)
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(FormatError, match="not a readable MRC map"):
+        read_volume(path)
+
+
+def test_a_header_that_promises_more_than_the_file_holds_takes_no_memory(tmp_path: Path) -> None:
+    path = write_raw(tmp_path / "a.mrc", np.ones((4, 4, 4), np.float32), 2.0)
+    content = bytearray(path.read_bytes())
+    content[:12] = np.full(3, 20_000, "<i4").tobytes()  # 32 TB
+    path.write_bytes(content)
+    with pytest.raises(FormatError, match=r"20000, 20000, 20000.*but the file has 1280"):
+        read_volume(path)
+    (tmp_path / "b.mrc").write_bytes(gzip.compress(bytes(content)))
+    with pytest.raises(FormatError, match="but the file has"):
+        read_volume(tmp_path / "b.mrc")
+
+
+def test_maps_packed_with_gzip_are_read(tmp_path: Path) -> None:
+    path = write_raw(tmp_path / "a.mrc", np.arange(64, dtype=np.float32).reshape(4, 4, 4), 2.0)
+    (tmp_path / "b.mrc").write_bytes(gzip.compress(path.read_bytes()))
+    np.testing.assert_array_equal(read_volume(tmp_path / "b.mrc").density, read_volume(path).density)
+    (tmp_path / "c.mrc").write_bytes(gzip.compress(path.read_bytes())[:-40])
+    with pytest.raises(FormatError, match=r"c\.mrc"):
+        read_volume(tmp_path / "c.mrc")
+
+
+@pytest.mark.parametrize(("value", "voxel"), [(1e30, 2.0), (1.0, 1e30), (1.0, 1e-30)])
+def test_numbers_that_no_map_has_are_refused(tmp_path: Path, value: float, voxel: float) -> None:
+    path = write_raw(tmp_path / "a.mrc", np.ones((4, 4, 4), np.float32), voxel)
+    path.write_bytes(path.read_bytes()[:1024] + np.full(64, value, "<f4").tobytes())
+    with pytest.raises(FormatError, match=r"a\.mrc"):
         read_volume(path)

@@ -112,3 +112,76 @@ def test_prompts_are_answered_for_their_own_tile():
     together, _ = segmenter.decode(segmenter.embed(tiles), np.array([2, 0]), np.array([[5.0, 6.0], [9.0, 9.0]]))
     alone, _ = segmenter.decode(segmenter.embed(tiles[2:]), np.array([0]), np.array([[5.0, 6.0]]))
     np.testing.assert_allclose(together[0], alone[0], atol=1e-4)
+
+
+def _damaged_files(folder):
+    """Files that raised SafetensorError, EOFError, IndexError, KeyError, struct.error or ZeroDivisionError."""
+    tensors = meta_tensors()
+    torch.save(tensors, folder / "new.pth")
+    torch.save(tensors, folder / "old.pt", _use_new_zipfile_serialization=False)
+    save_file(tensors, folder / "plain.safetensors")
+    whole = {path: path.read_bytes() for path in sorted(folder.iterdir())}
+    for path, content in whole.items():
+        for length in (0, 1, 9, 200, len(content) // 2, len(content) - 1):
+            (folder / f"{length}-{path.name}").write_bytes(content[:length])
+        for place in range(2, 1500, 97):
+            damaged = bytearray(content)
+            damaged[place] ^= 0x41
+            (folder / f"at{place}-{path.name}").write_bytes(damaged)
+        path.unlink()
+    torch.save([tensors], folder / "list.pth")
+    torch.save({1: torch.zeros(2)}, folder / "numbers.pth")
+    torch.save({"model": tensors}, folder / "nested.pth")
+    width = {"image_encoder.blocks.0.attn.rel_pos_h": torch.zeros(3, 0)}
+    save_file({**tensors, **width}, folder / "zero.safetensors")
+    huge = {"image_encoder.patch_embed.proj.weight": torch.zeros(2**31, 0, 8, 8)}
+    save_file({**tensors, **huge}, folder / "huge.safetensors")
+    return sorted(folder.iterdir())
+
+
+def test_damaged_files_are_weights_errors_that_name_them_or_load(tmp_path):
+    refused = {}
+    for path in _damaged_files(tmp_path):
+        try:
+            load_sam(str(path))
+        except WeightsError as error:
+            refused[path.name] = str(error)
+    assert all(name in message for name, message in refused.items())
+    for name in ("0-new.pth", "0-old.pt", "200-old.pt", "9-plain.safetensors", "list.pth", "numbers.pth"):
+        assert name in refused
+    assert {"nested.pth", "zero.safetensors", "huge.safetensors"} <= set(refused)
+
+
+def test_nothing_in_a_file_is_run(tmp_path):
+    import pickle
+    import zipfile
+
+    class Payload:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "was run"), "w"))
+
+    (tmp_path / "plain.pth").write_bytes(pickle.dumps(Payload()))
+    torch.save(meta_tensors(), tmp_path / "whole.pth")
+    with zipfile.ZipFile(tmp_path / "whole.pth") as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(tmp_path / "zipped.pth", "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, pickle.dumps(Payload()) if name.endswith("data.pkl") else content)
+    for name in ("plain.pth", "zipped.pth"):
+        with pytest.raises(WeightsError, match=name):
+            load_sam(str(tmp_path / name))
+    assert not (tmp_path / "was run").exists()
+
+
+def test_a_folder_whose_weights_do_not_fill_the_model_is_refused(tmp_path):
+    torch.save(meta_tensors(), tmp_path / "meta.pth")
+    model = load_sam(str(tmp_path / "meta.pth"))
+    state = model.state_dict()
+    del state["vision_encoder.neck.conv1.weight"]
+    model.save_pretrained(tmp_path / "folder", state_dict=state)
+    with pytest.raises(WeightsError, match=r"no fitting weights for vision_encoder\.neck\.conv1\.weight"):
+        load_sam(str(tmp_path / "folder"))
+    weights = tmp_path / "folder" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100])
+    with pytest.raises(WeightsError, match="folder"):
+        load_sam(str(tmp_path / "folder"))

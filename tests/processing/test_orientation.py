@@ -95,3 +95,11 @@ def test_weak_particles_are_found_by_pooling_micrographs() -> None:
     assert fit.is_clear
     assert fit.best == "flip_y"
     assert transformed_shape(fit.best, SHAPE) == SHAPE
+
+
+@pytest.mark.parametrize("diameter_px", [1e4, 1e30, 1e308])
+def test_particles_larger_than_the_image_cannot_be_measured(diameter_px: float) -> None:
+    image, xy_px = image_with_discs(np.random.default_rng(1))
+    fit = measure_orientation([image], [xy_px], diameter_px=diameter_px)
+    assert not fit.is_clear
+    assert fit.count == len(xy_px)

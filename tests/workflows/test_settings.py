@@ -11,11 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cryopick.errors import SettingsError
+from cryopick.errors import FormatError, SettingsError
 from cryopick.geometry.units import Length, parse_length
 from cryopick.pickers.registry import list_pickers, picker_class
 from cryopick.workflows.pick_settings import make_settings, read_config, settings_sections
 from cryopick.workflows.settings import as_plain, convert, convert_settings, settings_of, to_toml
+from cryopick.workflows.train import read_plan_file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,3 +142,10 @@ def test_a_config_section_of_another_picker_is_refused(tmp_path: Path) -> None:
 
 def test_a_length_given_as_a_range_stays_a_range() -> None:
     assert make_settings("blob", diameter="150-200A").picker.diameter == parse_length("150-200A")
+
+
+def test_config_files_that_nest_too_deep_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text("x = " + "[" * 100_000)
+    for read in (read_config, read_plan_file):
+        with pytest.raises((SettingsError, FormatError), match=r"config\.toml"):
+            read(tmp_path / "config.toml")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -126,3 +127,34 @@ def test_ranges_as_users_type_them() -> None:
 def test_missing_structure_is_named() -> None:
     with pytest.raises(InputError, match=r"nowhere\.pdb: no such file"):
         SimulationSettings(structures=("nowhere.pdb",))
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("simulation.json", ""),
+        ("simulation.json", "[" * 100_000),
+        ("simulation.json", '{"structures": ["random"], "proteins": 1, "diameter_angstrom": 5, "seed": 0}'),
+        ("simulation.json", '{"structures": 3, "proteins": 1, "diameter_angstrom": [80, 90], "seed": 0}'),
+        ("recipe.toml", "x = " + "[" * 100_000),
+        ("recipe.toml", "shape_yx = [128]"),
+        ("recipe.toml", "[optics]\ndefocus_um = [1, 1" + "0" * 400 + "]"),
+        ("recipe.toml", "pixel_size_angstrom = inf"),
+    ],
+)
+def test_damaged_settings_of_a_simulation_are_refused(tmp_path: Path, file: str, content: str) -> None:
+    whole = {"structures": ["random"], "proteins": 1, "diameter_angstrom": [80, 90], "seed": 0}
+    (tmp_path / "simulation.json").write_text(json.dumps(whole))
+    (tmp_path / "recipe.toml").write_text(recipe_to_toml(Recipe()))
+    assert read_settings(tmp_path).diameter_angstrom == (80, 90)
+    (tmp_path / file).write_text(content)
+    with pytest.raises((InputError, SettingsError)):
+        read_settings(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"\xe9", b"[]", b"{}", b"[" * 100_000])
+def test_a_damaged_truth_is_refused_by_name(made: Path, tmp_path: Path, content: bytes) -> None:
+    shutil.copytree(made, tmp_path / "run")
+    (tmp_path / "run" / "truth" / "sim_0002.json").write_bytes(content)
+    with pytest.raises(InputError, match=r"sim_0002\.json"):
+        simulate(tmp_path / "run", small_settings(proteins=2), count=3)

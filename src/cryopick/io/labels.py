@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,11 +13,15 @@ from numpy.typing import NDArray
 from cryopick.errors import FormatError
 from cryopick.io.coordinates import read_picks
 from cryopick.io.csv import UNCERTAIN
-from cryopick.io.text import read_text
+from cryopick.io.json_object import finite_number, read_json_object
 from cryopick.types import Picks
 
 SETTINGS_FILE = "set.json"
 _logger = logging.getLogger(__name__)
+COMPLETENESS = ("complete", "sparse")
+"""Whether what is not labelled is background, or may hold particles too."""
+LARGEST_DIAMETER_PX = 1e5  # no detector has so many pixels
+_LARGEST = {"diameter_px": LARGEST_DIAMETER_PX, "pixel_size_angstrom": 1e3}
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,9 +74,9 @@ def read_labels(
     """
     path = Path(path)
     picks_of = read_picks(path, format=format, shapes_yx=shapes_yx)
-    diameter_px, pixel_size_angstrom = _read_settings(
-        path / SETTINGS_FILE if path.is_dir() else path.parent / SETTINGS_FILE
-    )
+    settings = read_set_settings(path)
+    diameter_px: float | None = settings.get("diameter_px")
+    pixel_size_angstrom: float | None = settings.get("pixel_size_angstrom")
     for warning in dict.fromkeys(text for picks in picks_of.values() for text in picks.warnings):
         _logger.warning("%s", warning)
     labels = {}
@@ -95,23 +98,31 @@ def _median_diameter(picks: Picks) -> float | None:
     return float(np.median(known)) if len(known) else None
 
 
-def _read_settings(path: Path) -> tuple[float | None, float | None]:
-    """(diameter_px, pixel_size_angstrom) of a `set.json`; None for what it, or the file itself, lacks."""
+def read_set_settings(labels: Path) -> dict[str, Any]:
+    """What `set.json` in a folder of labels, or beside a file of labels, says; empty without one.
+
+    Raises
+    ------
+    FormatError
+        If it is no JSON object, or `diameter_px`, `pixel_size_angstrom` or `labels` have impossible values.
+    """
+    path = (labels if labels.is_dir() else labels.parent) / SETTINGS_FILE
     if not path.is_file():
-        return None, None
-    try:
-        settings = json.loads(read_text(path, what="JSON"))
-    except (ValueError, RecursionError) as error:
-        raise FormatError(f"{path}: not JSON ({error}); fix or remove it") from error
-    if not isinstance(settings, dict):
-        raise FormatError(f"{path}: expected an object with diameter_px and pixel_size_angstrom")
-    return _positive(settings, "diameter_px", path), _positive(settings, "pixel_size_angstrom", path)
+        return {}
+    settings = read_json_object(path, what="an object with diameter_px and pixel_size_angstrom")
+    for key, largest in _LARGEST.items():
+        settings[key] = positive_or_none(settings.get(key), largest=largest, where=f"{path}: {key}")
+    stated = settings.get("labels")
+    if stated is not None and stated not in COMPLETENESS:
+        raise FormatError(f"{path}: labels are {str(stated)[:60]!r}, expected complete or sparse")
+    return settings
 
 
-def _positive(settings: dict[str, object], key: str, path: Path) -> float | None:
-    value = settings.get(key)
+def positive_or_none(value: object, *, largest: float, where: str) -> float | None:
+    """A number above 0 as a float, None for None; anything else raises `FormatError`."""
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not (0 < value < math.inf):
-        raise FormatError(f"{path}: {key} is {value!r}, expected a positive number or null")
-    return float(value)
+    number = finite_number(value, where=where)
+    if not 0 < number <= largest:
+        raise FormatError(f"{where} is {number:g}, expected a positive number up to {largest:g}, or null")
+    return number

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryopick.errors import FormatError, SettingsError
+from cryopick.io.grouping import MAX_COORDINATE_PX
 from cryopick.io.star import StarTable, read_star
 
 ANGLES = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
@@ -44,9 +45,9 @@ def read_poses(path: Path | str, *, pixel_size_angstrom: float | None = None) ->
     Raises
     ------
     FormatError
-        If coordinates or angles are missing or malformed.
+        If coordinates, angles or pixel sizes are missing, malformed or impossible.
     SettingsError
-        If the pixel size is needed and unknown.
+        If the pixel size is needed and unknown, or the given one is not positive.
     """
     path = Path(path)
     tables = read_star(path)
@@ -65,7 +66,14 @@ def read_poses(path: Path | str, *, pixel_size_angstrom: float | None = None) ->
             image_px = _sizes(path, tables, table, "rlnImagePixelSize", given=None)
             origin_angstrom[:, axis] = table.floats(f"rlnOrigin{name}") * image_px
     coordinates = np.stack([table.floats("rlnCoordinateX"), table.floats("rlnCoordinateY")], axis=1)
-    xy_px = coordinates - origin_angstrom / micrograph_px[:, None]
+    with np.errstate(all="ignore"):
+        xy_px = coordinates - origin_angstrom / micrograph_px[:, None]
+    is_far = ~(np.abs(xy_px) < MAX_COORDINATE_PX).all(axis=1)
+    if is_far.any():
+        raise FormatError(
+            f"{path}: particle {int(np.argmax(is_far)) + 1} lies at {xy_px[np.argmax(is_far)]} px, beyond any "
+            "micrograph; fix or delete the row"
+        )
     angles = np.stack([table.floats(angle) for angle in ANGLES], axis=1)
     class_id = table.ints("rlnClassNumber") if "rlnClassNumber" in table else np.ones(len(table), dtype=np.int64)
     names = np.array(table.text("rlnMicrographName"))
@@ -81,7 +89,21 @@ def _sizes(
 ) -> NDArray[np.float64]:
     """(n,) Å per pixel of each particle: given, by optics group, or from detector pixel and magnification (3.0)."""
     if given is not None:
+        if not 0 < given < np.inf:
+            raise SettingsError(f"{path}: the pixel size is given as {given:g} Å, expected a positive number")
         return np.full(len(table), float(given))
+    with np.errstate(all="ignore"):  # what a magnification of 0 gives is refused below
+        sizes = _listed_sizes(path, tables, table, label)
+    is_bad = ~((sizes > 0) & (sizes < np.inf))
+    if is_bad.any():
+        raise FormatError(
+            f"{path}: {label} of row {int(np.argmax(is_bad)) + 1} is {sizes[np.argmax(is_bad)]:g} Å, expected a "
+            "positive number; correct it, or give the pixel size (--pixel-size)"
+        )
+    return sizes
+
+
+def _listed_sizes(path: Path, tables: dict[str, StarTable], table: StarTable, label: str) -> NDArray[np.float64]:
     if label in table:
         return table.floats(label)
     optics = tables.get("optics")

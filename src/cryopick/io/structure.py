@@ -14,6 +14,8 @@ from cryopick.errors import FormatError, InputError
 
 FIRST_ASSEMBLY = "first"
 AS_DEPOSITED = "none"
+_LARGEST_COORDINATE_ANGSTROM = 1e6
+"""No single particle is a tenth of a millimetre wide; a PDB file has room for less than 1e4 Å."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,26 +59,41 @@ def read_structure(path: str | os.PathLike[str], *, assembly: str = FIRST_ASSEMB
     InputError
         No such file, no atoms in it, or an assembly that the file does not list.
     FormatError
-        The file cannot be parsed.
+        The file cannot be parsed, or holds coordinates, B factors or occupancies that no atom has.
     """
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file; expected an atomic model (.pdb, .ent, .cif, .mmcif, also .gz)")
     try:
         structure = gemmi.read_structure(str(path))
-    except (ValueError, RuntimeError, IndexError) as error:  # IndexError: a .cif without any data block
+    except Exception as error:  # gemmi documents none: ValueError, RuntimeError, IndexError, UnicodeDecodeError, …
         reason = str(error).partition("\n")[0]
         raise FormatError(f"{path}: not a readable PDB or mmCIF file ({reason})") from error
     if len(structure) == 0 or structure[0].count_atom_sites() == 0:
         raise InputError(f"{path}: the structure holds no atoms; expected ATOM records or a complete _atom_site loop")
-    structure.setup_entities()
-    structure.remove_waters()
-    model = _assembled(structure, assembly, path)
+    try:
+        structure.setup_entities()
+        structure.remove_waters()
+        model = _assembled(structure, assembly, path)
+    except (ValueError, RuntimeError, IndexError) as error:
+        raise FormatError(f"{path}: chains or assemblies cannot be understood ({error}); export it again") from error
+    if model.count_atom_sites() == 0 and structure[0].count_atom_sites() > 0:
+        raise InputError(
+            f"{path}: assembly {assembly!r} holds no atoms, since its operators or chains are missing; give another, "
+            f"or {AS_DEPOSITED!r}"
+        )
     rows = [(*site.atom.pos.tolist(), site.atom.b_iso, site.atom.occ) for site in model.all() if site.atom.occ > 0]
     elements = [site.atom.element.name for site in model.all() if site.atom.occ > 0]
     if not rows:
         raise InputError(f"{path}: the structure holds no atoms besides water; expected a macromolecule")
     table = np.array(rows, dtype=np.float64)  # (n, 5)
+    if not (np.isfinite(table).all() and np.abs(table[:, :3]).max() < _LARGEST_COORDINATE_ANGSTROM):
+        raise FormatError(
+            f"{path}: holds coordinates, B factors or occupancies that are not finite or beyond "
+            f"{_LARGEST_COORDINATE_ANGSTROM:g} Å; export the model again"
+        )
+    if table[:, 4].max() > 1:
+        raise FormatError(f"{path}: an occupancy is {table[:, 4].max():g}, expected at most 1; export the model again")
     return AtomicModel(table[:, :3], np.array(elements), table[:, 3], table[:, 4], name=path.name.split(".")[0])
 
 

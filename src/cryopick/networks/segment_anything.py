@@ -294,7 +294,7 @@ def load_sam(path_or_name: str) -> nn.Module:
     Raises
     ------
     WeightsError
-        If there is no such file, or it holds something else.
+        If there is no such file, it is damaged, or it holds something else.
     """
     path = Path(path_or_name)
     if path.is_file():
@@ -303,13 +303,20 @@ def load_sam(path_or_name: str) -> nn.Module:
     if (path.suffix in (".pth", ".pt", ".safetensors") or path.is_absolute()) and not path.is_dir():
         raise WeightsError(f"{path}: no such file or folder; expected a checkpoint of Segment Anything")
     try:
-        model: nn.Module = sam.SamModel.from_pretrained(path_or_name)
-    except (OSError, ValueError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        model: nn.Module
+        model, found = sam.SamModel.from_pretrained(path_or_name, output_loading_info=True)
+    except Exception as error:  # of two libraries that document none: OSError, SafetensorError, KeyError, TypeError, …
         raise WeightsError(
-            f"{path_or_name}: cannot be loaded as Segment Anything ({first}); expected Meta's sam_vit_*.pth, a folder "
-            "with config.json and model.safetensors, or a name such as facebook/sam-vit-base and a connection"
+            f"{path_or_name}: cannot be loaded as Segment Anything ({_first_line(error)}); expected Meta's "
+            "sam_vit_*.pth, a folder with config.json and model.safetensors, or a name such as facebook/sam-vit-base "
+            "and a connection"
         ) from error
+    lacking = sorted(map(str, found["missing_keys"])) + sorted(map(str, found.get("mismatched_keys", ())))
+    if lacking:  # the library would go on with random numbers there
+        raise WeightsError(
+            f"{path_or_name}: has no fitting weights for {', '.join(lacking[:3])} ({len(lacking)} in all); config.json "
+            "and the weights do not belong together, or the file is damaged; download both again"
+        )
     return model
 
 
@@ -382,35 +389,61 @@ def _renamed(name: str, last_layer: int) -> str:
 
 def _from_meta_file(path: Path) -> nn.Module:
     """A model from one of Meta's files; its sizes are read off the tensors."""
+    import torch
+
     tensors = _read_meta_file(path)
+    sam = _transformers()
     try:
-        model: nn.Module = _transformers().SamModel(_config_of(tensors))
+        config = _config_of(tensors)
+        with torch.device("meta"):  # sizes only: a damaged file may name such as fit in no memory
+            own = sam.SamModel(config).state_dict()
     except KeyError as error:
         raise WeightsError(f"{path}: is no checkpoint of Segment Anything: it lacks {error}") from error
-    missing, unknown = model.load_state_dict(from_meta_names(tensors), strict=False)
+    except Exception as error:  # sizes that make no network, which fails in as many ways as it has layers
+        raise WeightsError(
+            f"{path}: holds tensors whose sizes make no Segment Anything ({_first_line(error)}); download it again"
+        ) from error
+    renamed = from_meta_names(tensors)
+    missing, unknown = [name for name in own if name not in renamed], [name for name in renamed if name not in own]
     if missing or unknown:
         raise WeightsError(
             f"{path}: does not fit Segment Anything: lacks {', '.join(missing[:3]) or 'nothing'}, has unknown "
             f"{', '.join(unknown[:3]) or 'nothing'}; expected Meta's sam_vit_*.pth (not SAM 2, MobileSAM or SAM-HQ)"
         )
+    for name, tensor in renamed.items():
+        if tensor.shape != own[name].shape:
+            raise WeightsError(
+                f"{path}: {name} is {tuple(tensor.shape)}, expected {tuple(own[name].shape)}; the file is damaged, "
+                "download it again"
+            )
+    model: nn.Module = sam.SamModel(config)
+    model.load_state_dict(renamed)
     return model
 
 
 def _read_meta_file(path: Path) -> dict[str, Tensor]:
-    import pickle
-
     import torch
+    from safetensors.torch import load_file
 
     try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
+        # `weights_only`: tensors and plain containers; nothing in the file can run
+        is_plain = path.suffix == ".safetensors"
+        found: Any = load_file(path) if is_plain else torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # both document none: SafetensorError, EOFError, IndexError, KeyError, struct.error, …
+        raise WeightsError(
+            f"{path}: cannot be read as a checkpoint of Segment Anything ({_first_line(error)}); it is damaged or "
+            "holds something else; expected Meta's sam_vit_*.pth, download it again"
+        ) from error
+    if not isinstance(found, Mapping) or not all(
+        isinstance(name, str) and isinstance(one, torch.Tensor) for name, one in found.items()
+    ):
+        raise WeightsError(f"{path}: holds no tensors by name; expected Meta's sam_vit_*.pth")
+    return dict(found)
 
-            return load_file(path)
-        # tensors only: nothing in the file can run
-        tensors: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
-        raise WeightsError(f"{path}: cannot be read as a checkpoint of Segment Anything ({error})") from error
-    return tensors
+
+def _first_line(error: Exception) -> str:
+    """The first line of an error's text, or its type where it has none."""
+    return next(iter(str(error).strip().splitlines()), "")[:200] or type(error).__name__
 
 
 def _config_of(tensors: Mapping[str, Tensor]) -> Any:

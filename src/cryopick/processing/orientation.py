@@ -102,6 +102,8 @@ def _contrasts(
     """Per transform, (n,) ring minus disc of each pick in standard deviations of the image; NaN outside."""
     factor = max(1, round(diameter_px / _WORKING_DIAMETER_PX))
     small = _binned(image, factor)
+    if small.size == 0:  # particles larger than the image: nothing to compare
+        return {name: np.full(len(xy_px), np.nan) for name in TRANSFORMS}
     spread = float(np.nanstd(small)) if np.isfinite(small).any() else 0.0
     disc, ring = _disc_and_ring(diameter_px / factor)
     found = {}
@@ -117,6 +119,8 @@ def _contrasts(
 def _binned(image: NDArray[np.float32], factor: int) -> NDArray[np.float64]:
     """Means of `factor` x `factor` blocks, the incomplete ones at the far edges left out; NaN where not finite."""
     height, width = (side // factor for side in image.shape)
+    if height == 0 or width == 0:
+        return np.empty((0, 0))
     blocks = image[: height * factor, : width * factor].reshape(height, factor, width, factor)
     means = blocks.mean(axis=(1, 3), dtype=np.float64)
     return np.where(np.isfinite(means), means, np.nan)

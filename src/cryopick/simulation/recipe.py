@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
@@ -191,6 +192,8 @@ class Recipe:
     look: LookRanges = field(default_factory=LookRanges)
 
     def __post_init__(self) -> None:
+        if len(self.shape_yx) != 2 or any(side != int(side) for side in self.shape_yx):
+            raise SettingsError(f"shape_yx is {self.shape_yx}, expected two whole numbers: rows, columns")
         if min(self.shape_yx) < 32:
             raise SettingsError(f"shape_yx is {self.shape_yx}; a simulated micrograph has at least 32 pixels a side")
         if not self.pixel_size_angstrom > 0:
@@ -324,9 +327,10 @@ def recipe_from_mapping(values: Mapping[str, Any], base: Recipe | None = None) -
 def recipe_from_toml(text: str) -> Recipe:
     """Inverse of `recipe_to_toml`; unknown names raise `SettingsError` listing the known ones."""
     try:
-        return recipe_from_mapping(tomllib.loads(text))
-    except tomllib.TOMLDecodeError as error:
+        values = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
         raise SettingsError(f"the recipe is not valid TOML: {error}") from error
+    return recipe_from_mapping(values)
 
 
 def recipe_to_toml(recipe: Recipe) -> str:
@@ -348,6 +352,16 @@ def _toml_value(value: Any) -> str:
     return repr(value)
 
 
+def _is_finite_number(value: object) -> bool:
+    """True for numbers that a float holds; whole numbers of TOML may be longer."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}…"
+
+
 def _updated(target: Any, values: Mapping[str, Any], where: str) -> Any:
     known = {item.name for item in fields(target)}
     changes: dict[str, Any] = {}
@@ -357,14 +371,14 @@ def _updated(target: Any, values: Mapping[str, Any], where: str) -> Any:
         current = getattr(target, name)
         if is_dataclass(current):
             if not isinstance(value, Mapping):
-                raise SettingsError(f"{where}.{name} is {value!r}, expected a table")
+                raise SettingsError(f"{where}.{name} is {_shown(value)}, expected a table")
             changes[name] = _updated(current, value, f"{where}.{name}")
         elif isinstance(current, tuple):
-            if not isinstance(value, list | tuple) or not all(isinstance(part, int | float) for part in value):
-                raise SettingsError(f"{where}.{name} is {value!r}, expected a list of numbers")
+            if not isinstance(value, list | tuple) or not all(map(_is_finite_number, value)):
+                raise SettingsError(f"{where}.{name} is {_shown(value)}, expected a list of finite numbers")
             changes[name] = tuple(value)
         else:
-            if isinstance(value, bool) or not isinstance(value, int | float):
-                raise SettingsError(f"{where}.{name} is {value!r}, expected a number")
+            if not _is_finite_number(value):
+                raise SettingsError(f"{where}.{name} is {_shown(value)}, expected a finite number")
             changes[name] = value
     return replace(target, **changes)

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from cryopick.errors import FormatError
 from cryopick.io.atomic import write_text_atomic
 from cryopick.io.images import write_micrograph
+from cryopick.io.json_object import read_json_object
 from cryopick.io.raster import write_png
 from cryopick.io.star import StarTable, make_table, read_star, write_star
 from cryopick.processing.ctf import CtfParameters
@@ -96,9 +97,31 @@ def write_set_json(folder: Path, *, diameter_px: float | None, pixel_size_angstr
     write_text_atomic(folder / "set.json", text)
 
 
+def read_facts(folder: Path, name: str) -> dict[str, Any]:
+    """What `truth/NAME.json` says of a simulated micrograph.
+
+    Raises
+    ------
+    FormatError
+        If it is not what `write_simulated` wrote; without the file the micrograph is simulated again.
+    """
+    path = folder / TRUTH / f"{name}.json"
+    facts = read_json_object(path, what="the facts of a simulated micrograph")
+    try:
+        _ctf_columns(_ctf_of(facts), 1)
+        numbers = [facts["pixel_size_angstrom"], facts["particles"], *_optics_of(facts).values()]
+        numbers += [] if facts["diameter_px"] is None else [facts["diameter_px"]]
+        is_sound = all(isinstance(one, int | float) and np.isfinite(one) for one in numbers)
+    except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError):
+        is_sound = False
+    if not is_sound:
+        raise FormatError(f"{path}: is damaged; delete it and run the same command again to simulate {name} again")
+    return facts
+
+
 def write_relion_tables(folder: Path, names: Sequence[str]) -> None:
     """`particles.star` and `micrographs.star` of all finished micrographs, in the order given."""
-    facts = [json.loads((folder / TRUTH / f"{name}.json").read_text(encoding="utf-8")) for name in names]
+    facts = [read_facts(folder, name) for name in names]
     optics = [tuple(_optics_of(one).values()) for one in facts]
     groups = list(dict.fromkeys(optics))
     group_of = [groups.index(one) + 1 for one in optics]

@@ -8,8 +8,7 @@ it names or those given.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,14 +21,20 @@ from cryopick.geometry.units import Length
 from cryopick.io.images import probe_image
 from cryopick.io.inputs import MicrographSource, find_micrographs, read_source
 from cryopick.io.json_object import read_json_object
-from cryopick.io.labels import SETTINGS_FILE, Labels, read_labels
+from cryopick.io.labels import (
+    COMPLETENESS,
+    LARGEST_DIAMETER_PX,
+    SETTINGS_FILE,
+    Labels,
+    positive_or_none,
+    read_labels,
+    read_set_settings,
+)
 from cryopick.io.names import match_micrograph_names, without_extension
 from cryopick.io.reading import dangling_link
 from cryopick.processing.orientation import OrientationFit, measure_orientation
 from cryopick.types import Micrograph
 
-COMPLETENESS = ("complete", "sparse")
-"""Whether what is not labelled is background, or may hold particles too."""
 CRYOPPP_IMAGES, CRYOPPP_LABELS = "micrographs", "ground_truth/particle_coordinates"
 MICROGRAPHS_STAR, LABEL_STARS = "micrographs.star", ("autopick.star", "particles.star")
 SIMULATED_IMAGES, SIMULATED_TRUTH, SIMULATED_MASKS = "micrographs", "truth", "masks"
@@ -312,10 +317,7 @@ def _pair(
             f"which holds names such as {sources[0].name}"
         )
     labels_of = {matched[name]: found for name, found in labels.items()}
-    settings = _read_set_json(one.labels)
-    stated = completeness or settings.get("labels") or "complete"
-    if stated not in COMPLETENESS:
-        raise FormatError(f"{one.labels}: {SETTINGS_FILE} says labels are {stated!r}, expected complete or sparse")
+    stated = completeness or read_set_settings(one.labels).get("labels") or "complete"
     items = []
     for key, source in source_of.items():
         found = labels_of.get(key)
@@ -333,8 +335,10 @@ def _with_truth(item: LabelledMicrograph, folder: Path) -> LabelledMicrograph:
     instances, junk = (folder / SIMULATED_MASKS / f"{name}_{kind}.png" for kind in ("instances", "junk"))
     labels, facts_path = item.labels, folder / SIMULATED_TRUTH / f"{name}.json"
     if labels is not None and facts_path.is_file():
-        facts = json.loads(facts_path.read_text(encoding="utf-8"))
-        labels = replace(labels, diameter_px=facts.get("diameter_px") or labels.diameter_px)
+        facts = read_json_object(facts_path, what="the facts of a simulated micrograph")
+        where = f"{facts_path}: diameter_px"
+        diameter_px = positive_or_none(facts.get("diameter_px"), largest=LARGEST_DIAMETER_PX, where=where)
+        labels = replace(labels, diameter_px=diameter_px or labels.diameter_px)
     return replace(
         item,
         labels=labels,
@@ -367,17 +371,6 @@ def check_coco_classes(path: Path) -> None:
             f"{path}: foreign classes {', '.join(foreign[:5])}; expected particles only: delete the annotations of "
             f"other classes, or call the classes of particles {PARTICLE_WORDS[0]}"
         )
-
-
-def _read_set_json(labels: Path) -> Mapping[str, Any]:
-    path = (labels if labels.is_dir() else labels.parent) / SETTINGS_FILE
-    if not path.is_file():
-        return {}
-    try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise FormatError(f"{path}: not JSON ({error}); fix or remove it") from error
-    return settings if isinstance(settings, dict) else {}
 
 
 def _with_diameter(item: LabelledMicrograph, diameter: Length | None) -> LabelledMicrograph:

@@ -91,7 +91,7 @@ def read_config(path: Path) -> dict[str, Any]:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); expected a TOML config file") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise SettingsError(f"{path}: is not a TOML config file ({error})") from error
     run = content.get("run", {})
     picker = run.get("picker", DEFAULT_PICKER) if isinstance(run, dict) else DEFAULT_PICKER

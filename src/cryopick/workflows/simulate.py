@@ -11,12 +11,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from cryopick.errors import CryopickError, InputError, RunFolderError, SettingsError
+from cryopick.errors import CryopickError, FormatError, InputError, RunFolderError, SettingsError
 from cryopick.io.atomic import write_text_atomic
+from cryopick.io.json_object import finite_number, read_json_object
+from cryopick.io.text import read_text
 from cryopick.simulation.imaging import Specimen, SpecimenImager, preferred_directions
 from cryopick.simulation.micrograph import SimulatedMicrograph, simulate_micrograph
 from cryopick.simulation.proteins import random_protein
@@ -27,7 +28,13 @@ from cryopick.simulation.published.segmentation_crf import (
 )
 from cryopick.simulation.recipe import Range, Recipe, draw_log, recipe_to_toml
 from cryopick.simulation.specimen import volume_from_map, volume_from_structure
-from cryopick.simulation.truth_files import is_written, write_relion_tables, write_set_json, write_simulated
+from cryopick.simulation.truth_files import (
+    is_written,
+    read_facts,
+    write_relion_tables,
+    write_set_json,
+    write_simulated,
+)
 from cryopick.types import Volume
 
 SETTINGS, RECIPE = "simulation.json", "recipe.toml"
@@ -135,7 +142,7 @@ def simulate(
     else:
         _simulate_in_processes(folder, missing, min(workers, len(missing)), on_done)
     write_relion_tables(folder, names)
-    facts = [json.loads((folder / "truth" / f"{name}.json").read_text(encoding="utf-8")) for name in names]
+    facts = [read_facts(folder, name) for name in names]
     known = [one["diameter_px"] for one in facts if one["diameter_px"] is not None]
     diameter_px = float(np.median(known)) if known else None
     write_set_json(
@@ -230,7 +237,7 @@ def _claim(folder: Path, settings: SimulationSettings) -> None:
     if folder.exists() and not folder.is_dir():
         raise RunFolderError(f"{folder}: is a file, expected a folder to simulate into")
     if (folder / SETTINGS).is_file():
-        here = (folder / SETTINGS).read_text(encoding="utf-8"), (folder / RECIPE).read_text(encoding="utf-8")
+        here = tuple(read_text(folder / name, what="the settings of a simulation") for name in (SETTINGS, RECIPE))
         if here != (text, recipe_text):
             raise RunFolderError(
                 f"{folder}: holds a simulation with other settings (see {SETTINGS} and {RECIPE} there); "
@@ -254,14 +261,32 @@ def _settings_text(settings: SimulationSettings) -> str:
 
 
 def read_settings(folder: Path) -> SimulationSettings:
-    """The settings of a simulation folder."""
-    content: dict[str, Any] = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+    """The settings of a simulation folder.
+
+    Raises
+    ------
+    InputError
+        If a file of the settings is missing or damaged.
+    SettingsError
+        If a value is impossible.
+    """
+    path = folder / SETTINGS
+    content = read_json_object(path, what="the settings of a simulation")
+    structures, diameter = content.get("structures"), content.get("diameter_angstrom")
+    if not isinstance(structures, list) or not all(isinstance(one, str) for one in structures):
+        raise FormatError(f"{path}: structures is {str(structures)[:60]}, expected a list of files, or of random")
+    if not isinstance(diameter, list) or len(diameter) != 2:
+        raise FormatError(f"{path}: diameter_angstrom is {str(diameter)[:60]}, expected two numbers")
+    for name in ("proteins", "seed"):
+        if isinstance(content.get(name), bool) or not isinstance(content.get(name), int):
+            raise FormatError(f"{path}: {name} is {str(content.get(name))[:60]}, expected a whole number")
+    low, high = (finite_number(one, where=f"{path}: diameter_angstrom") for one in diameter)
     return SimulationSettings(
-        structures=tuple(content["structures"]),
+        structures=tuple(structures),
         proteins=content["proteins"],
-        diameter_angstrom=tuple(content["diameter_angstrom"]),
+        diameter_angstrom=(low, high),
         seed=content["seed"],
-        recipe=any_recipe_from_toml((folder / RECIPE).read_text(encoding="utf-8")),
+        recipe=any_recipe_from_toml(read_text(folder / RECIPE, what="a recipe in TOML")),
     )
 
 

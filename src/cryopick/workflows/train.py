@@ -118,7 +118,7 @@ def read_plan_file(path: Path) -> dict[str, dict[str, Any]]:
         sections = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); expected a TOML file") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise FormatError(f"{path}: is not TOML ({error})") from error
     unknown = [name for name, value in sections.items() if name not in _SECTIONS or not isinstance(value, dict)]
     if unknown:

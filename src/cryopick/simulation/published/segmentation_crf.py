@@ -74,7 +74,7 @@ def any_recipe_from_toml(text: str) -> Recipe:
     """A recipe of either kind, told apart by the table `segmentation_crf`."""
     try:
         values = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise SettingsError(f"the recipe is not valid TOML: {error}") from error
     if "segmentation_crf" in values:
         return recipe_from_mapping(values, segmentation_crf_recipe())
