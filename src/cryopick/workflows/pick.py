@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -12,8 +11,8 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import ArrayLike
 
-from cryopick.errors import InputError, RunFolderError, SettingsError
-from cryopick.io.inputs import find_micrographs
+from cryopick.errors import InputError, SettingsError
+from cryopick.io.inputs import MicrographSource, find_micrographs
 from cryopick.pickers.protocol import ChoosesThreshold, PreparesForRun
 from cryopick.types import Micrograph, Picks
 from cryopick.workflows.pick_one import Task, pick_micrograph, read_task
@@ -21,7 +20,9 @@ from cryopick.workflows.pick_settings import DEFAULT_PICKER, PickSettings, make_
 from cryopick.workflows.results import RunSummary, at_threshold
 from cryopick.workflows.run import PickEvent, Run
 from cryopick.workflows.run_folder import COMMAND, CONFIG, LOG, RunFolder
-from cryopick.workflows.settings import as_text, to_toml
+from cryopick.workflows.run_place import output_folder, settle_place
+from cryopick.workflows.run_settings import refuse_foreign_config, require_picking_config, require_same_settings
+from cryopick.workflows.settings import to_toml
 
 # ---------------------------------------------------------------------------------------------------- from Python
 
@@ -68,7 +69,7 @@ def pick(
         options = {name: settings.pop(name) for name in ("workers", "overwrite") if name in settings}
         inputs = [micrographs] if isinstance(micrographs, str | Path) else list(micrographs)
         chosen = make_settings(picker, **settings)
-        return pick_to_folder(inputs, Path(output), chosen, **options)
+        return pick_to_folder(inputs, output, chosen, **options)
     chosen = make_settings(picker, **settings)
     micrograph = read_task(_task_in_memory(micrographs), chosen.run)
     if isinstance(chosen.picker, PreparesForRun):
@@ -106,7 +107,7 @@ def _threshold_in_memory(picks: Picks, settings: PickSettings) -> float:
 
 def pick_to_folder(
     inputs: Sequence[str | Path],
-    output: Path,
+    output: str | Path,
     settings: PickSettings,
     *,
     workers: int | None = None,
@@ -119,9 +120,10 @@ def pick_to_folder(
     Parameters
     ----------
     inputs : files, folders, globs, `@list.txt` or a RELION `micrographs.star`
-    output : the run folder; made if missing, resumed if it holds a run of the same settings
+    output : the run folder; made if missing, resumed if it holds a run of the same settings. Settings with which no
+        micrograph was finished are replaced
     workers : processes that pick side by side; by default one per core, at most 8. The result does not depend on it
-    overwrite : start again, removing what the folder holds of an earlier run
+    overwrite : start again, removing what the folder holds of an earlier run once the first micrograph is picked
     command : what the user typed, for `command.txt`
     on_event : called once per micrograph, in the order in which they end
 
@@ -132,6 +134,7 @@ def pick_to_folder(
     InputError
         If no micrograph is found, or not one of them could be picked.
     """
+    output = output_folder(output)
     sources = find_micrographs(inputs, exclude_folders=[output])
     if workers is not None and workers < 1:
         raise SettingsError(f"workers {workers}: expected 1 or more")
@@ -139,55 +142,53 @@ def pick_to_folder(
     folder.refuse_foreign_contents()
     with folder.lock():
         folder.clean_up()
-        if overwrite:
-            folder.clear()
-        _check_same_settings(folder, settings)
-        folder.write(output / CONFIG, to_toml(settings_sections(settings)))
-        _note_start(folder, command)
-        run = Run(folder, sources, settings, on_event)
-        run.prepare()
-        run.pick(workers)
-        summary = run.finish()
-    if not any(record.is_done for record in run.records.values()):
-        raise InputError(
-            f"none of {len(sources)} micrographs could be picked; the first: {next(iter(summary.failed.values()), '')} "
-            f"(all of them: {output / LOG})"
-        )
+        if overwrite and folder.is_run:
+            if not folder.has_records():
+                refuse_foreign_config(folder)
+            folder.set_aside()
+        try:
+            run = _pick_all(folder, sources, settings, workers, command, on_event)
+            summary = run.finish()
+            if not any(record.is_done for record in run.records.values()):
+                raise InputError(
+                    f"none of {len(sources)} micrographs could be picked; the first: "
+                    f"{next(iter(summary.failed.values()), '')} (all of them: {output / LOG})"
+                )
+        except BaseException:
+            if folder.restore_replaced():
+                folder.append_log("--overwrite came to nothing before its first micrograph, so this run stays")
+            raise
     return summary
 
 
-def _check_same_settings(folder: RunFolder, settings: PickSettings) -> None:
-    """Raise `RunFolderError` that names every difference if the folder holds a run of other settings."""
-    if not folder.is_run:
-        return
-    try:
-        before = tomllib.loads((folder.path / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise RunFolderError(f"{folder.path / CONFIG}: cannot be read ({error}); --overwrite starts again") from error
-    old, new = _flat(before), _flat(settings_sections(settings))
-    changes = [
-        f"{name}: {as_text(old.get(name))} -> {as_text(new.get(name))}"
-        for name in dict.fromkeys([*old, *new])
-        if old.get(name) != new.get(name)
-    ]
-    if not changes:
-        return
-    only_threshold = all(change.startswith(("selection threshold", "run target_precision")) for change in changes)
-    remedy = (
-        f"to move only the threshold: cryopick rethreshold {folder.path} --threshold NUMBER"
-        if only_threshold
-        else "to pick everything again with the new settings add --overwrite, to keep both choose another -o"
-    )
-    raise RunFolderError(f"{folder.path}: was picked with other settings ({'; '.join(changes)}); {remedy}")
-
-
-def _flat(sections: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        f"{section} {name}": value
-        for section, values in sections.items()
-        if isinstance(values, Mapping)
-        for name, value in values.items()
-    }
+def _pick_all(
+    folder: RunFolder,
+    sources: Sequence[MicrographSource],
+    settings: PickSettings,
+    workers: int | None,
+    command: str,
+    on_event: Callable[[PickEvent], None] | None,
+) -> Run:
+    records, damaged = folder.read_records()
+    has_finished = bool(damaged) or any(record.is_done for record in records)
+    if folder.is_run and (has_finished or (folder.path / CONFIG).stat().st_size > 0):
+        require_picking_config(folder)
+    if folder.is_run and has_finished:
+        require_same_settings(folder, settings, records)  # config.toml stays as it is: it says the same
+    else:
+        config = to_toml(settings_sections(settings))
+        is_other = folder.is_run and (folder.path / CONFIG).read_bytes() != config.encode("utf-8", "surrogateescape")
+        if is_other:
+            folder.forget_preparation()
+        folder.write(folder.path / CONFIG, config, is_durable=True)
+        if is_other:
+            folder.append_log("no micrograph was finished with the settings before; they are replaced by those of now")
+    settle_place(folder, records)
+    _note_start(folder, command)
+    run = Run(folder, sources, settings, on_event)
+    run.prepare()
+    run.pick(workers)
+    return run
 
 
 def _note_start(folder: RunFolder, command: str) -> None:
