@@ -63,7 +63,8 @@ def rethreshold(run: str | Path, threshold: float | None) -> RunSummary:
 def _damaged_text(folder: RunFolder, damaged: Mapping[str, str]) -> str:
     shown = "; ".join(list(damaged.values())[:_MOST_SHOWN])
     more = f"; and {len(damaged) - _MOST_SHOWN} more" if len(damaged) > _MOST_SHOWN else ""
+    count = "1 micrograph" if len(damaged) == 1 else f"{len(damaged)} micrographs"
     return (
-        f"{folder.path}: files of {len(damaged)} micrographs are damaged, and nothing was changed: {shown}{more}. Run "
-        "the same `cryopick pick` command again: it picks these again, and nothing that is whole"
+        f"{folder.path}: files of {count} are damaged, and nothing was changed: {shown}{more}. Run the same "
+        "`cryopick pick` command again: it picks these again, and nothing that is whole"
     )
