@@ -570,13 +570,14 @@ def test_the_work_of_resuming_grows_with_the_number_of_micrographs_and_no_faster
     from cryopick.workflows import run as run_module
 
     monkeypatch.setattr(run_module, "pick_in_workers", lambda *_, **__: iter(()))
+    monkeypatch.setattr(run_module.Run, "_read_back", lambda *_: None, raising=False)
     counts = []
     for total in (50, 200):
         sources = [MicrographSource(tmp_path / f"{k}.mrc", CountedName(f"{k}.mrc")) for k in range(total)]
         CountedName.lookups = 0
         with RunFolder(tmp_path / f"run{total}").lock():
             one = run_module.Run(RunFolder(tmp_path / f"run{total}"), sources, make_settings("blob", **SETTINGS), None)
-            one.skipped = []
+            one.skipped = list(one.sources)
             one.pick(1)
         counts.append(CountedName.lookups)
     assert counts[1] <= 4.5 * counts[0]

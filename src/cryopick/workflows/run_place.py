@@ -65,8 +65,9 @@ def _place_of(folder: RunFolder, records: Sequence[Record]) -> str:
         real_base = Path(os.path.realpath(base))
         return here.relative_to(real_base).as_posix() if here.is_relative_to(real_base) else called
     tail = [part for part in PurePosixPath(os.path.normpath(recorded)).parts if part != ".."]
-    moved_with_project = list(here.parts[len(here.parts) - len(tail) :]) == tail and not Path(recorded).exists()
-    return recorded if moved_with_project else called
+    leads_here = list(here.parts[len(here.parts) - len(tail) :]) == tail
+    leads_elsewhere = bool(tail) and Path(recorded).exists()
+    return recorded if leads_here and not leads_elsewhere else called
 
 
 def _recorded(folder: RunFolder) -> str | None:
