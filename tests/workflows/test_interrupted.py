@@ -136,9 +136,9 @@ def small_project(folder: Path, *, count: int = 4) -> tuple[Path, PickSettings]:
 
 def require_refused_or_whole(run: Path, allowed: list[int]) -> None:
     """A reader of a run that was killed gives the picks of before or after, or an error, and nothing between."""
-    for reader in (read_picks, lambda path: read_picks(path / "particles.star"), lambda path: read_picks(path / "picks")):
+    for place in (run, run / "particles.star", run / "picks"):
         try:
-            count = sum(map(len, reader(run).values()))
+            count = sum(map(len, read_picks(place).values()))
         except CryopickError as error:
             assert "interrupted" in str(error)  # noqa: PT017
         else:
@@ -201,7 +201,8 @@ def test_a_run_folder_that_vanishes_ends_the_run_with_an_error_and_does_not_come
         if way == "replaced":
             shutil.copytree(tmp_path / "old", run)
 
-    with pytest.raises(RunFolderError, match="were removed from" if way == "emptied" else "removed, renamed or replaced"):
+    words = "were removed from" if way == "emptied" else "removed, renamed or replaced"
+    with pytest.raises(RunFolderError, match=words):
         pick_to_folder([inputs], run, settings, workers=workers, on_event=vanish)
     if way in ("removed", "renamed"):
         assert not run.exists()

@@ -46,7 +46,7 @@ def pick(
     ] = False,
     fail_on: Annotated[
         Literal["any", "all"],
-        typer.Option("--fail-on", help="Exit code 1 when any micrograph could not be picked, or only when all could not."),
+        typer.Option(help="Exit code 1 when any micrograph could not be picked, or only when all could not."),
     ] = "all",
     json: Annotated[
         bool, typer.Option("--json", help="One JSON object per micrograph on stdout, no progress bar.")

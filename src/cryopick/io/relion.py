@@ -208,8 +208,8 @@ def _read_listed(path: Path, listing: StarTable) -> dict[str, Picks]:
         own, listed = _beside_list(path, file), _as_listed(path, file)
         if own is None and _is_in_run(path, file):
             raise InputError(
-                f"{line}: lists {file}, whose file below {path.parent / PICKS_FOLDER} is missing; copy the whole run, or "
-                f"run `cryopick rethreshold {path.parent}` or the `cryopick pick` command of the run to make it again"
+                f"{line}: lists {file}, whose file below {path.parent / PICKS_FOLDER} is missing; copy the whole run, "
+                "or run `cryopick rethreshold` or the `cryopick pick` command of the run to make it again"
             )
         if own is not None and listed is not None and not _are_same_file(own, listed):
             doubts.append((own, listed))
@@ -263,8 +263,8 @@ def _refuse_unfinished(path: Path) -> None:
 def unfinished_run_text(run: Path) -> str:
     """What is the matter with a run folder in which `UNFINISHED_RUN` lies, and what to do."""
     return (
-        f"the run {run} was interrupted, or is still going on, so its picks and tables may not belong together; run the "
-        "same `cryopick pick` command again to go on, or `cryopick rethreshold` to finish what is picked so far"
+        f"the run {run} was interrupted, or is still going on, so its picks and tables may not belong together; run "
+        "the same `cryopick pick` command again to go on, or `cryopick rethreshold` to finish what is picked so far"
     )
 
 

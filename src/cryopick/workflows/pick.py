@@ -147,7 +147,7 @@ def pick_to_folder(
                 refuse_foreign_config(folder)
             folder.set_aside()
         try:
-            run = _pick_all(folder, sources, settings, workers, command, on_event)
+            run = _pick_all(folder, sources, settings, workers=workers, command=command, on_event=on_event)
             summary = run.finish()
             if not any(record.is_done for record in run.records.values()):
                 raise InputError(
@@ -165,10 +165,12 @@ def _pick_all(
     folder: RunFolder,
     sources: Sequence[MicrographSource],
     settings: PickSettings,
+    *,
     workers: int | None,
     command: str,
     on_event: Callable[[PickEvent], None] | None,
 ) -> Run:
+    """Pick what is not finished, after a check that the folder holds no run of other settings."""
     records, damaged = folder.read_records()
     has_finished = bool(damaged) or any(record.is_done for record in records)
     if folder.is_run and (has_finished or (folder.path / CONFIG).stat().st_size > 0):

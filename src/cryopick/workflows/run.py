@@ -156,17 +156,7 @@ class Run:
         threshold, _ = self._provisional_threshold()
         if self.on_event is not None:
             self.on_event(PickEvent(name="", status="started", position=0, total=len(self.sources)))
-        skipped, todo = set(self.skipped), []
-        again: dict[str, str] = {}
-        for name in self.sources:
-            if name in skipped and (result := self._read_back(name, threshold, again)) is not None:
-                self._tell(_event("skipped", result))
-            else:
-                todo.append(name)
-                if self.keys[name] in self._damaged_records:
-                    again[name] = self._damaged_records[self.keys[name]]
-        if again:
-            self._note_many("{} was damaged in the run folder and is picked again", again)
+        todo = self._left_to_pick(threshold)
         if not todo:
             return
         self.folder.begin_tables()
@@ -175,7 +165,8 @@ class Run:
                 self._keep(Outcome(name=name, error=self.unnamable[name]), threshold)
         tasks = [self._task(name) for name in todo if name not in self.unnamable]
         count = default_workers(len(tasks), picker=self.settings.picker) if workers is None else workers
-        self._log(f"{len(tasks)} micrographs to pick, {len(self.sources) - len(todo)} finished before, {count} worker(s)")
+        finished = len(self.sources) - len(todo)
+        self._log(f"{len(tasks)} micrographs to pick, {finished} finished before, {count} worker(s)")
         changed: list[str] = []
         for outcome in pick_in_workers(tasks, self.settings, workers=count):
             if outcome.is_settings_error and not any(record.is_done for record in self.records.values()):
@@ -185,15 +176,36 @@ class Run:
                 changed.append(outcome.name)
             else:
                 self._keep(outcome, threshold)
+        self._pick_changed(changed, threshold)
+
+    def _left_to_pick(self, threshold: float) -> list[str]:
+        """The names that are not finished, or whose files are damaged; the others are told of as skipped."""
+        skipped = set(self.skipped)
+        todo: list[str] = []
+        damaged: dict[str, str] = {}
+        for name in self.sources:
+            result = self._read_back(name, threshold, damaged) if name in skipped else None
+            if result is not None:
+                self._tell(_event("skipped", result))
+                continue
+            todo.append(name)
+            if self.keys[name] in self._damaged_records:
+                damaged[name] = self._damaged_records[self.keys[name]]
+        if damaged:
+            self._note_many("{} was damaged in the run folder and is picked again", damaged)
+        return todo
+
+    def _pick_changed(self, names: Sequence[str], threshold: float) -> None:
+        """Once more, one after the other, what was replaced while it was picked; a second change is only told."""
         unsettled: dict[str, str] = {}
-        for outcome in pick_in_workers([self._task(name) for name in changed], self.settings, workers=1):
+        for outcome in pick_in_workers([self._task(name) for name in names], self.settings, workers=1):
             if self._has_changed(outcome):
                 unsettled[outcome.name] = "the file changed again while it was picked"
             self._keep(outcome, threshold)
         if unsettled:
             self._note_many(
-                "{} changed while it was picked, so its picks may be of an earlier image; when it is whole run the same "
-                "command again",
+                "{} changed while it was picked, so its picks may be of an earlier image; when it is whole run the "
+                "same command again",
                 unsettled,
             )
 
@@ -203,13 +215,13 @@ class Run:
         missing = [name for name in self.sources if name not in there]
         if missing:
             raise RunFolderError(
-                f"{self.folder.path}: {len(missing)} of {len(self.sources)} micrographs have no record, the first being "
-                f"{missing[0]}; files were removed from the run folder, or damaged, while cryopick was writing to it; "
-                "run the same command again"
+                f"{self.folder.path}: {len(missing)} of {len(self.sources)} micrographs have no record, the first "
+                f"being {missing[0]}; files were removed from the run folder, or damaged, while cryopick was writing "
+                "to it; run the same command again"
             )
         if finished.damaged:
             self._note_many(
-                "{} is damaged in the run folder and left out of the tables; give its micrograph as well to pick it again",
+                "{} is damaged in the run folder and left out of the tables; give its micrograph too to pick it again",
                 finished.damaged,
             )
         self.folder.begin_tables()
@@ -232,7 +244,7 @@ class Run:
     def _has_changed(self, outcome: Outcome) -> bool:
         """Whether another file lies there than the one that was picked; one that is gone was not replaced."""
         now = file_stamp(self.sources[outcome.name].path)
-        return outcome.stamp is not None and now != NO_FILE and now != outcome.stamp
+        return outcome.stamp is not None and now not in (NO_FILE, outcome.stamp)
 
     def _provisional_threshold(self) -> tuple[float, str]:
         picker = self.settings.picker

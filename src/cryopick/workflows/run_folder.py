@@ -404,7 +404,7 @@ def _parsed_candidates(text: str, record: Record) -> Picks:
     """The candidates in a CSV text; `ValueError` and its like where it is not whole."""
     rows = list(csv.reader(text.splitlines()))
     if not rows or tuple(rows[0]) != _COLUMNS or not text.endswith("\n"):
-        raise ValueError("empty, or cut" if not text.strip("\0 \n") or text.startswith(",".join(_COLUMNS)) else "no header")
+        raise ValueError("it is empty, cut, or has another header")
     if record.candidate_count is not None and len(rows) - 1 != record.candidate_count:
         raise ValueError(f"{len(rows) - 1} rows of {record.candidate_count}")
     columns = list(zip(*rows[1:], strict=True)) or [()] * len(_COLUMNS)

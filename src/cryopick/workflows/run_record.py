@@ -154,9 +154,11 @@ def _whole(value: Any) -> int:
 
 
 def _count(value: Any) -> int | None:
-    if value is not None and _whole(value) < 0:
+    if value is None:
+        return None
+    if _whole(value) < 0:
         raise ValueError("negative")
-    return value
+    return int(value)
 
 
 def _seconds(value: Any) -> float:

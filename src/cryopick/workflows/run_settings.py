@@ -86,8 +86,8 @@ def refuse_foreign_config(folder: RunFolder) -> None:
     run = content.get("run")
     if content and not (isinstance(run, dict) and isinstance(run.get("picker"), str)):
         raise RunFolderError(
-            f"{folder.path / CONFIG}: is not that of a picking run (it has {', '.join(content)}), so the folder belongs "
-            "to something else; choose another"
+            f"{folder.path / CONFIG}: is not that of a picking run (it has {', '.join(content)}), so the folder "
+            "belongs to something else; choose another"
         )
 
 
@@ -144,8 +144,9 @@ def _known_settings(settings: PickSettings) -> dict[str, Setting]:
 def _default(setting: Setting | None) -> Any:
     if setting is None or setting.default is MISSING or setting.default is None:
         return None
-    default = setting.default
-    return list(default) if isinstance(default, tuple) else default if isinstance(default, bool | int | float) else str(default)
+    if isinstance(setting.default, tuple):
+        return list(setting.default)
+    return setting.default if isinstance(setting.default, bool | int | float) else str(setting.default)
 
 
 def _is_path(setting: Setting) -> bool:
