@@ -175,3 +175,33 @@ def test_doctor_names_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     done = cryopick("doctor", tmp_path / "missing")
     assert done.returncode == 1
     assert "missing" in done.stderr
+
+
+# ---------------------------------------------------------------------------------------------------- some failed
+
+
+def test_failures_are_told_at_the_end_and_can_set_the_exit_code(micrographs: Path, tmp_path: Path) -> None:
+    (micrographs / "cut.mrc").write_bytes(b"no image")
+    words = ("pick", micrographs, "-o", tmp_path / "run", "--picker", "blob", "-d", f"{DIAMETER_PX}px", "-j", "1")
+    for option, code in (((), 0), (("--fail-on", "all"), 0), (("--fail-on", "any"), 1)):
+        done = cryopick(*words, *option)
+        assert done.returncode == code, done.stderr
+        assert "1 of 3 micrographs could not be picked, the first: cut.mrc" in done.stderr
+        assert "6 particles" in done.stdout
+
+
+def test_a_tilde_that_the_shell_left_is_the_home_folder(
+    micrographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    done = cryopick("pick", micrographs, "--output=~/run", "--picker", "blob", "-d", f"{DIAMETER_PX}px", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "home" / "run" / "particles.star").is_file()
+    assert str(tmp_path / "home" / "run" / "report.html") in done.stdout
+    assert not (tmp_path / "~").exists()
+
+
+def test_an_empty_output_is_refused(micrographs: Path, tmp_path: Path) -> None:
+    done = cryopick("pick", micrographs, "-o", "", "--picker", "blob", "-d", f"{DIAMETER_PX}px", cwd=tmp_path)
+    assert (done.returncode, list(tmp_path.iterdir())) == (1, [micrographs])
+    assert "output folder is empty" in done.stderr

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +15,14 @@ from pathlib import Path
 import pytest
 from discs import DIAMETER_PX, disc_micrograph
 
+from cryopick.errors import CryopickError, RunFolderError
+from cryopick.io.coordinates import read_picks
 from cryopick.io.images import write_micrograph
+from cryopick.workflows.evaluate import evaluate
+from cryopick.workflows.pick import pick_to_folder
+from cryopick.workflows.pick_settings import PickSettings, make_settings
+from cryopick.workflows.rethreshold import rethreshold
+from cryopick.workflows.run import PickEvent
 
 COUNT = 200
 KILLS = 10
@@ -93,6 +102,133 @@ def test_a_run_killed_ten_times_ends_with_exactly_the_files_of_an_undisturbed_on
     undisturbed, killed = files(tmp_path / "undisturbed" / "run"), files(run)
     assert list(killed) == list(undisturbed)
     assert [name for name in killed if killed[name] != undisturbed[name]] == []
+
+
+KILLED_AT_A_WRITE = """
+import os, signal, sys
+from cryopick.workflows.run_folder import RunFolder
+left, write = int(sys.argv.pop(1)), RunFolder.write
+def write_until(self, path, *arguments, **options):
+    global left
+    left -= 1
+    if left < 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return write(self, path, *arguments, **options)
+RunFolder.write = write_until
+from cryopick.cli.main import main
+main()
+"""
+
+
+def killed_at_write(number: int, *arguments: str, folder: Path) -> bool:
+    """Run a command that is killed when it is about to write its file `number`; False if it writes fewer."""
+    command = [sys.executable, "-c", KILLED_AT_A_WRITE, str(number), *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, check=False).returncode == -signal.SIGKILL
+
+
+def small_project(folder: Path, *, count: int = 4) -> tuple[Path, PickSettings]:
+    """A folder with micrographs, and settings to pick them."""
+    (folder / "in").mkdir()
+    for seed in range(count):
+        write_micrograph(folder / "in" / f"m{seed}.mrc", disc_micrograph("m", seed=seed))
+    return folder / "in", make_settings("blob", diameter=f"{DIAMETER_PX}px")
+
+
+def require_refused_or_whole(run: Path, allowed: list[int]) -> None:
+    """A reader of a run that was killed gives the picks of before or after, or an error, and nothing between."""
+    for place in (run, run / "particles.star", run / "picks"):
+        try:
+            count = sum(map(len, read_picks(place).values()))
+        except CryopickError as error:
+            assert "interrupted" in str(error)  # noqa: PT017
+        else:
+            assert count in allowed
+    if (run / "unfinished.txt").exists():
+        with pytest.raises(RunFolderError, match="interrupted"):
+            evaluate(run, run / "picks" / "m0_picks.star")
+
+
+@pytest.mark.parametrize("number", [0, 1, 2, 4, 5, 8, 9])
+def test_a_killed_rethreshold_never_leaves_a_mixture_that_is_read(tmp_path: Path, number: int) -> None:
+    inputs, settings = small_project(tmp_path)
+    run = tmp_path / "run"
+    before = pick_to_folder([inputs], run, settings, workers=1).particles
+    shutil.copytree(run, tmp_path / "undisturbed")
+    after = rethreshold(tmp_path / "undisturbed", 0.2).particles
+    assert after > before
+    assert killed_at_write(number, "rethreshold", "run", "--threshold", "0.2", folder=tmp_path)
+    require_refused_or_whole(run, [before, after])
+    if number % 2:
+        assert rethreshold(run, 0.2).particles == after
+    else:
+        summary = pick_to_folder([inputs], run, settings, workers=1)
+        assert summary.particles == (after if summary.threshold_source == "rethreshold" else before)
+    assert not (run / "unfinished.txt").exists()
+    assert sum(map(len, read_picks(run).values())) in (before, after)
+
+
+@pytest.mark.parametrize("number", [2, 4, 6, 12, 14, 16])
+def test_a_killed_pick_that_adds_micrographs_never_leaves_a_mixture_that_is_read(tmp_path: Path, number: int) -> None:
+    inputs, settings = small_project(tmp_path)
+    run = tmp_path / "run"
+    before = pick_to_folder([inputs], run, settings, workers=1).particles
+    for seed in (8, 9):
+        write_micrograph(inputs / f"m{seed}.mrc", disc_micrograph("m", seed=seed))
+    command = ["pick", "in", "-o", "run", "--picker", "blob", "-d", f"{DIAMETER_PX}px", "-j", "1"]
+    assert killed_at_write(number, *command, folder=tmp_path)
+    require_refused_or_whole(run, [before])
+    assert pick_to_folder([inputs], run, settings, workers=1).particles == before + 6
+    assert sum(map(len, read_picks(run).values())) == before + 6
+
+
+@pytest.mark.parametrize("way", ["removed", "renamed", "replaced", "emptied"])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_run_folder_that_vanishes_ends_the_run_with_an_error_and_does_not_come_back(
+    tmp_path: Path, way: str, workers: int
+) -> None:
+    inputs, settings = small_project(tmp_path, count=6)
+    run = tmp_path / "run"
+
+    def vanish(event: PickEvent) -> None:
+        if event.position != 2:
+            return
+        if way == "removed":
+            shutil.rmtree(run)
+        elif way == "emptied":
+            shutil.rmtree(run / "records")
+        else:
+            run.rename(tmp_path / "old")
+        if way == "replaced":
+            shutil.copytree(tmp_path / "old", run)
+
+    words = "were removed from" if way == "emptied" else "removed, renamed or replaced"
+    with pytest.raises(RunFolderError, match=words):
+        pick_to_folder([inputs], run, settings, workers=workers, on_event=vanish)
+    if way in ("removed", "renamed"):
+        assert not run.exists()
+    if way == "renamed":
+        (tmp_path / "old").rename(run)
+    assert pick_to_folder([inputs], run, settings, workers=1).particles == 18
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_inputs_that_are_replaced_during_the_run_never_keep_the_picks_of_the_old_image(
+    tmp_path: Path, workers: int
+) -> None:
+    inputs, settings = small_project(tmp_path, count=8)
+
+    def replace_the_rest(event: PickEvent) -> None:
+        if event.position == 1:
+            for seed in range(1, 8):
+                write_micrograph(inputs / f"m{seed}.mrc", disc_micrograph("m", seed=seed + 50))
+                os.utime(inputs / f"m{seed}.mrc", ns=(seed, seed))
+
+    pick_to_folder([inputs], tmp_path / "run", settings, workers=workers, on_event=replace_the_rest)
+    pick_to_folder([inputs], tmp_path / "run", settings, workers=1)
+    pick_to_folder([inputs], tmp_path / "fresh", settings, workers=1)
+    for seed in range(8):
+        ours, fresh = (tmp_path / name / "candidates" / f"m{seed}.csv" for name in ("run", "fresh"))
+        assert ours.read_bytes() == fresh.read_bytes(), seed
 
 
 def test_workers_of_a_killed_parent_leave(tmp_path: Path) -> None:

@@ -334,6 +334,23 @@ def test_a_picker_prepares_itself_once_and_a_later_call_remembers(
     assert (summary.candidates, LearningPicker.calls[2:]) == (16, ["choose 16"])
 
 
+@pytest.mark.parametrize("content", ["", "\0" * 50, "not toml [", "[learning]\nwanted = 'many'\n", "learning = 3\n"])
+def test_a_damaged_preparation_is_made_again(
+    folder_of_discs: Path, tmp_path: Path, learning: PickSettings, content: str
+) -> None:
+    before, _ = run(folder_of_discs, tmp_path / "run", settings=learning)
+    prepared = tmp_path / "run" / "prepared.toml"
+    whole = prepared.read_bytes()
+    prepared.write_text(content)
+    with pytest.raises(RunFolderError, match=r"prepared\.toml.*`cryopick pick`"):
+        rethreshold(tmp_path / "run", 0.2)
+    summary, events = run(folder_of_discs, tmp_path / "run", settings=learning)
+    assert [event.status for event in events] == ["skipped"] * 3
+    assert prepared.read_bytes() == whole
+    assert summary.warnings == {"prepared.toml was damaged and was made again": 1}
+    assert (summary.particles, rethreshold(tmp_path / "run", None).particles) == (before.particles, before.particles)
+
+
 def test_boxes_are_suggested_for_the_given_diameter_whatever_single_particles_look_like(
     folder_of_discs: Path, tmp_path: Path, learning: PickSettings
 ) -> None:

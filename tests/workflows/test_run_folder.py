@@ -100,8 +100,10 @@ def test_clearing_a_run_leaves_the_users_own_files(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     (tmp_path / "picks").mkdir()
     (tmp_path / "config.toml").write_text("")
-    RunFolder(tmp_path).clear()
-    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+    with RunFolder(tmp_path).lock():
+        RunFolder(tmp_path).set_aside()
+        RunFolder(tmp_path).drop_replaced()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "notes.txt"]
 
 
 def test_two_processes_cannot_write_to_one_run(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -17,6 +17,8 @@ from cryopick.workflows.pick import pick_to_folder
 from cryopick.workflows.pick_settings import DEFAULT_PICKER, RunSettings, make_settings, read_config
 from cryopick.workflows.results import RunSummary
 from cryopick.workflows.run import summary_as_dict
+from cryopick.workflows.run_folder import LOG
+from cryopick.workflows.run_place import output_folder
 
 
 def pick(
@@ -27,7 +29,9 @@ def pick(
             metavar="INPUT...", help="Folders, files, 'patterns*.mrc', @list.txt or a RELION micrographs.star."
         ),
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Run folder; an interrupted run in it is resumed.")],
+    output: Annotated[
+        str, typer.Option("--output", "-o", metavar="FOLDER", help="Run folder; an interrupted run in it is resumed.")
+    ],
     picker: Annotated[
         str | None, typer.Option(help=f"One of: {', '.join(list_pickers())}.", show_default=DEFAULT_PICKER)
     ] = None,
@@ -40,6 +44,10 @@ def pick(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Start again and replace the run in the folder.")
     ] = False,
+    fail_on: Annotated[
+        Literal["any", "all"],
+        typer.Option(help="Exit code 1 when any micrograph could not be picked, or only when all could not."),
+    ] = "all",
     json: Annotated[
         bool, typer.Option("--json", help="One JSON object per micrograph on stdout, no progress bar.")
     ] = False,
@@ -52,6 +60,7 @@ def pick(
     Running the same command again picks only what is missing. Options whose help starts with the picker's name belong
     to that --picker alone; `cryopick pickers` lists the pickers.
     """
+    folder = output_folder(output)
     from_config = {} if config is None else read_config(config)
     name = picker or from_config.pop("picker", DEFAULT_PICKER)
     if from_config and picker is not None:
@@ -60,7 +69,7 @@ def pick(
     with progress_listener(is_json=json) as listener:
         summary = pick_to_folder(
             inputs,
-            output,
+            folder,
             settings,
             workers=workers,
             overwrite=overwrite,
@@ -70,7 +79,16 @@ def pick(
     if json:
         print_json(summary_as_dict(summary))
     else:
-        print_summary(summary, output)
+        print_summary(summary, folder)
+    if summary.failed:
+        name, error = next(iter(summary.failed.items()))
+        typer.echo(
+            f"warning: {len(summary.failed):,} of {summary.micrographs:,} micrographs could not be picked, the first: "
+            f"{name}: {error} (all of them: {folder / LOG})",
+            err=True,
+        )
+        if fail_on == "any":
+            raise typer.Exit(1)
 
 
 def print_summary(summary: RunSummary, output: Path) -> None:

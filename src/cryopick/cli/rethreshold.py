@@ -12,6 +12,7 @@ from cryopick.cli.pick import print_summary
 from cryopick.errors import SettingsError
 from cryopick.workflows.rethreshold import rethreshold
 from cryopick.workflows.run import summary_as_dict
+from cryopick.workflows.run_place import output_folder
 
 
 def command(
@@ -32,4 +33,4 @@ def command(
     if json:
         print_json(summary_as_dict(summary))
     else:
-        print_summary(summary, run)
+        print_summary(summary, output_folder(run))

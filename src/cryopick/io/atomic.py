@@ -20,6 +20,7 @@ _REASONS = {
     errno.EACCES: "no permission; choose a folder you may write to, or change its permissions",
     errno.EPERM: "no permission; choose a folder you may write to, or change its permissions",
     errno.EROFS: "the file system is read-only; choose another folder",
+    errno.ENOENT: "its folder is gone; was it removed or renamed?",
     errno.ENOTDIR: "a part of the path is a file, not a folder; choose another name",
     errno.EISDIR: "there is a folder of that name; choose another name",
     errno.ENAMETOOLONG: "the name is too long for the file system; choose a shorter one",
@@ -27,11 +28,18 @@ _REASONS = {
 
 
 @contextmanager
-def atomic_path(path: str | Path) -> Iterator[Path]:
+def atomic_path(path: str | Path, *, below: Path | None = None, is_durable: bool = False) -> Iterator[Path]:
     """Give a temporary path to write to; it becomes `path` when the block ends well, and is removed otherwise.
 
     Missing folders are made. A reader sees the old file or the whole new one, never a part, even when the process is
-    killed. The data are not forced to the disk (no fsync), so a power cut may still lose them.
+    killed.
+
+    Parameters
+    ----------
+    below : a folder above `path` that must exist: only folders below it are made, so that one that was removed or
+        renamed meanwhile does not come back with a part of its files
+    is_durable : force the data to the disk (fsync) before the file gets its name, so that a power cut leaves the old
+        file or the whole new one; otherwise it may leave an empty one. Costs some milliseconds
 
     Raises
     ------
@@ -47,8 +55,10 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         with explain_write_errors(target):
             if target.is_dir():
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
-            target.parent.mkdir(parents=True, exist_ok=True)
+            _make_folders(target.parent, below)
             yield temporary
+            if is_durable:
+                _force_to_disk(temporary)
             os.replace(temporary, target)
     except BaseException:
         # The first error is the one worth telling; a folder that vanished cannot be cleaned either.
@@ -57,9 +67,11 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         raise
 
 
-def write_bytes_atomic(path: str | Path, content: bytes) -> None:
+def write_bytes_atomic(
+    path: str | Path, content: bytes, *, below: Path | None = None, is_durable: bool = False
+) -> None:
     """Write `content` to `path` whole or not at all; see `atomic_path`."""
-    with atomic_path(path) as temporary:
+    with atomic_path(path, below=below, is_durable=is_durable) as temporary:
         temporary.write_bytes(content)
 
 
@@ -79,6 +91,26 @@ def explain_write_errors(path: str | Path) -> Iterator[None]:
     except OSError as error:
         reason = _REASONS.get(error.errno or 0, error.strerror or str(error))
         raise OutputError(f"{path}: cannot be written: {reason}") from error
+
+
+def _make_folders(folder: Path, below: Path | None) -> None:
+    if below is None:
+        folder.mkdir(parents=True, exist_ok=True)
+        return
+    if not below.is_dir():
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(below))
+    here = below
+    for part in folder.relative_to(below).parts:
+        here = here / part
+        here.mkdir(exist_ok=True)  # no parents: where `below` vanishes meanwhile this fails
+
+
+def _force_to_disk(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager

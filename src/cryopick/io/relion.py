@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +16,8 @@ from cryopick.errors import FormatError, InputError
 from cryopick.io.box import read_box
 from cryopick.io.grouping import NO_SCORES, as_class_id, as_float32, group_picks, require_writable
 from cryopick.io.names import micrograph_name_of_file
-from cryopick.io.star import StarTable, make_table, read_star, write_star
+from cryopick.io.star import StarTable, make_table, read_star, star_text
+from cryopick.io.text import write_text
 from cryopick.types import Picks
 
 VERSION = 30001
@@ -22,6 +25,11 @@ VERSION = 30001
 _TOMOGRAM_LABELS = ("rlnTomoName", "rlnTomoParticle", "rlnCenteredCoordinate")
 NO_SCORE = -999.0
 """What RELION's own manual picker writes for the figure of merit (and class) that it does not have."""
+
+PICKS_FOLDER, UNFINISHED_RUN = "picks", "unfinished.txt"
+"""In a run folder of cryopick: the coordinate files, and what lies there while they and the tables are written."""
+
+_logger = logging.getLogger(__name__)
 
 
 ONLY_PARTICLE_PIXELS = "says the pixel size of the particle images only, which may be rescaled"
@@ -63,10 +71,11 @@ def read_relion(path: Path) -> dict[str, Picks]:
     Raises
     ------
     InputError
-        If a file that `autopick.star` lists is missing.
+        If a file that `autopick.star` lists is missing, or the file belongs to a run that is not finished.
     FormatError
         For malformed tables, naming the line, the column and the value.
     """
+    _refuse_unfinished(path)
     tables = read_star(path)
     listing = next((table for table in tables.values() if "rlnMicrographCoordinates" in table), None)
     if listing is not None:
@@ -121,10 +130,20 @@ def read_micrographs_star(path: Path) -> list[MicrographEntry]:
 
 def write_relion_micrograph(path: Path, picks: Picks) -> None:
     """RELION's file for the picks of one micrograph, as its own auto-picker writes it (class and psi are dummies)."""
-    write_star(path, [make_table("", _coordinate_columns(picks))])
+    write_text(path, relion_micrograph_text(picks))
+
+
+def relion_micrograph_text(picks: Picks) -> str:
+    """What `write_relion_micrograph` writes."""
+    return star_text([make_table("", _coordinate_columns(picks))])
 
 
 def write_relion_list(path: Path, micrographs: Sequence[str], coordinate_files: Sequence[str]) -> None:
+    """`autopick.star`: which coordinate file belongs to which micrograph; see `relion_list_text`."""
+    write_text(path, relion_list_text(micrographs, coordinate_files))
+
+
+def relion_list_text(micrographs: Sequence[str], coordinate_files: Sequence[str]) -> str:
     """`autopick.star`: which coordinate file belongs to which micrograph.
 
     Parameters
@@ -133,10 +152,15 @@ def write_relion_list(path: Path, micrographs: Sequence[str], coordinate_files: 
     coordinate_files : one per micrograph, relative to RELION's project folder
     """
     columns = {"rlnMicrographName": micrographs, "rlnMicrographCoordinates": coordinate_files}
-    write_star(path, [make_table("coordinate_files", columns)], version=VERSION)
+    return star_text([make_table("coordinate_files", columns)], version=VERSION)
 
 
 def write_relion_particles(path: Path, picks: Sequence[Picks], *, optics: OpticsGroup | None = None) -> None:
+    """All picks in one table; see `relion_particles_text`."""
+    write_text(path, relion_particles_text(picks, optics=optics))
+
+
+def relion_particles_text(picks: Sequence[Picks], *, optics: OpticsGroup | None = None) -> str:
     """All picks in one table with rlnMicrographName; this is what CryoSPARC's Import Particle Stack reads.
 
     Parameters
@@ -149,8 +173,7 @@ def write_relion_particles(path: Path, picks: Sequence[Picks], *, optics: Optics
     for label in parts[0] if parts else _coordinate_columns(Picks(xy_px=np.empty((0, 2)))):
         columns[label] = np.concatenate([part[label] for part in parts]) if parts else np.empty(0)
     if optics is None:
-        write_star(path, [make_table("", columns)])
-        return
+        return star_text([make_table("", columns)])
     columns["rlnOpticsGroup"] = np.ones(len(names), dtype=np.int64)
     group: dict[str, Sequence[str] | NDArray[Any]] = {
         "rlnOpticsGroupName": [optics.name],
@@ -160,7 +183,7 @@ def write_relion_particles(path: Path, picks: Sequence[Picks], *, optics: Optics
         "rlnSphericalAberration": np.array([optics.spherical_aberration_mm]),
         "rlnAmplitudeContrast": np.array([optics.amplitude_contrast]),
     }
-    write_star(path, [make_table("optics", group), make_table("particles", columns)], version=VERSION)
+    return star_text([make_table("optics", group), make_table("particles", columns)], version=VERSION)
 
 
 def _coordinate_columns(picks: Picks) -> dict[str, NDArray[Any]]:
@@ -175,24 +198,80 @@ def _coordinate_columns(picks: Picks) -> dict[str, NDArray[Any]]:
 
 
 def _read_listed(path: Path, listing: StarTable) -> dict[str, Picks]:
-    """The files of `autopick.star`, whose paths start at RELION's project folder: here, or a folder above the list."""
+    """The files that `autopick.star` lists.
+
+    Their paths start at RELION's project folder. A list that was moved, copied or renamed together with its files has
+    them beside it, so that is looked at first, then the working folder, then the folders above the list. Where the
+    first two places hold different files a warning says which one is read.
+    """
     found: dict[str, Picks] = {}
     names, files = listing.text("rlnMicrographName"), listing.text("rlnMicrographCoordinates")
+    doubts: list[tuple[Path, Path]] = []
     for row, (name, file) in enumerate(zip(names, files, strict=True)):
+        line = f"{path} line {listing.line_numbers[row]}"
         if name in found:
-            raise FormatError(f"{path} line {listing.line_numbers[row]}: micrograph {name} is listed twice; remove one")
-        tails = [Path(*Path(file).parts[start:]) for start in range(len(Path(file).parts))]  # the job may have moved
-        places = [Path(file), *(folder / file for folder in path.absolute().parents), *(path.parent / t for t in tails)]
-        place = next((place for place in places if place.is_file()), None)
+            raise FormatError(f"{line}: micrograph {name} is listed twice; remove one")
+        own, listed = _beside_list(path, file), _as_listed(path, file)
+        if own is None and _is_in_run(path, file):
+            raise InputError(
+                f"{line}: lists {file}, whose file below {path.parent / PICKS_FOLDER} is missing; copy the whole run, "
+                "or run `cryopick rethreshold` or the `cryopick pick` command of the run to make it again"
+            )
+        if own is not None and listed is not None and not _are_same_file(own, listed):
+            doubts.append((own, listed))
+        place = own or listed
         if place is None:
             raise InputError(
-                f"{path} line {listing.line_numbers[row]}: lists {file}, which is not found; "
-                "run from RELION's project folder, or remove the line"
+                f"{line}: lists {file}, which is not found; run from RELION's project folder, or remove the line"
             )
-        found[name] = replace(
-            _read_listed_file(place, line=f"{path} line {listing.line_numbers[row]}"), micrograph_name=name
+        found[name] = replace(_read_listed_file(place, line=line), micrograph_name=name)
+    if doubts:
+        own, listed = doubts[0]
+        _logger.warning(
+            "%s: %d of its files are also where its paths lead and differ there, for example %s; was it copied or "
+            "moved? The files beside it are read: %s",
+            *(path, len(doubts), listed, own),
         )
     return found
+
+
+def _beside_list(path: Path, file: str) -> Path | None:
+    """The file below the list's own folder that has most of the listed path, or None."""
+    parts = Path(file).parts
+    tails = (Path(*parts[start:]) for start in range(1 if Path(file).is_absolute() else 0, len(parts)))
+    return next((path.parent / tail for tail in tails if os.path.isfile(path.parent / tail)), None)
+
+
+def _as_listed(path: Path, file: str) -> Path | None:
+    """The listed path from the working folder, or from the nearest folder above the list, or None."""
+    places = (Path(file), *(folder / file for folder in path.absolute().parents))
+    return next((place for place in places if os.path.isfile(place)), None)
+
+
+def _is_in_run(path: Path, file: str) -> bool:
+    """True where the list is that of a cryopick run, which keeps what it lists in its own folder of picks."""
+    return PICKS_FOLDER in Path(file).parts and all((path.parent / name).is_dir() for name in (PICKS_FOLDER, "records"))
+
+
+def _are_same_file(one: Path, other: Path) -> bool:
+    return one.samefile(other) or one.read_bytes() == other.read_bytes()
+
+
+def _refuse_unfinished(path: Path) -> None:
+    """Raise `InputError` for a table of a cryopick run that was left in the middle of writing its tables."""
+    folders = [path.absolute().parent]
+    folders += [folder.parent for folder in path.absolute().parents if folder.name == PICKS_FOLDER]
+    run = next((folder for folder in folders if (folder / UNFINISHED_RUN).exists()), None)
+    if run is not None:
+        raise InputError(f"{path}: {unfinished_run_text(run)}")
+
+
+def unfinished_run_text(run: Path) -> str:
+    """What is the matter with a run folder in which `UNFINISHED_RUN` lies, and what to do."""
+    return (
+        f"the run {run} was interrupted, or is still going on, so its picks and tables may not belong together; run "
+        "the same `cryopick pick` command again to go on, or `cryopick rethreshold` to finish what is picked so far"
+    )
 
 
 def _read_listed_file(path: Path, *, line: str) -> Picks:

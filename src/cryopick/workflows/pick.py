@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
@@ -14,9 +13,8 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import ArrayLike
 
-from cryopick.errors import InputError, RunFolderError, SettingsError
-from cryopick.io.inputs import find_micrographs
-from cryopick.io.user_paths import with_home_folder
+from cryopick.errors import InputError, SettingsError
+from cryopick.io.inputs import MicrographSource, find_micrographs
 from cryopick.pickers.protocol import ChoosesThreshold, PreparesForRun
 from cryopick.types import Micrograph, Picks
 from cryopick.workflows.exclusion_masks import match_masks
@@ -25,7 +23,9 @@ from cryopick.workflows.pick_settings import DEFAULT_PICKER, PickSettings, make_
 from cryopick.workflows.results import RunSummary, at_threshold
 from cryopick.workflows.run import PickEvent, Run
 from cryopick.workflows.run_folder import COMMAND, CONFIG, LOG, OWN_FOLDERS, RunFolder
-from cryopick.workflows.settings import as_text, to_toml
+from cryopick.workflows.run_place import output_folder, settle_place
+from cryopick.workflows.run_settings import refuse_foreign_config, require_picking_config, require_same_settings
+from cryopick.workflows.settings import to_toml
 
 # ---------------------------------------------------------------------------------------------------- from Python
 
@@ -74,7 +74,7 @@ def pick(
         options = {name: settings.pop(name) for name in ("workers", "overwrite") if name in settings}
         inputs = [micrographs] if isinstance(micrographs, str | Path) else list(micrographs)
         chosen = make_settings(picker, **settings)
-        return pick_to_folder(inputs, Path(output), chosen, **options)
+        return pick_to_folder(inputs, output, chosen, **options)
     chosen = make_settings(picker, **settings)
     micrograph = read_task(_task_in_memory(micrographs), chosen.run)
     if isinstance(chosen.picker, PreparesForRun):
@@ -114,7 +114,7 @@ def _threshold_in_memory(picks: Picks, settings: PickSettings) -> float:
 
 def pick_to_folder(
     inputs: Sequence[str | Path],
-    output: Path,
+    output: str | Path,
     settings: PickSettings,
     *,
     workers: int | None = None,
@@ -127,9 +127,10 @@ def pick_to_folder(
     Parameters
     ----------
     inputs : files, folders, globs, `@list.txt` or a RELION `micrographs.star`
-    output : the run folder; made if missing, resumed if it holds a run of the same settings
+    output : the run folder; made if missing, resumed if it holds a run of the same settings. Settings with which no
+        micrograph was finished are replaced
     workers : processes that pick side by side; by default one per core, at most 8. The result does not depend on it
-    overwrite : start again, removing what the folder holds of an earlier run
+    overwrite : start again, removing what the folder holds of an earlier run once the first micrograph is picked
     command : what the user typed, for `command.txt`
     on_event : called once per micrograph, in the order in which they end
 
@@ -140,32 +141,70 @@ def pick_to_folder(
     InputError
         If no micrograph is found, or not one of them could be picked.
     """
+    output = output_folder(output)
     if workers is not None and workers < 1:
         raise SettingsError(f"workers {workers}: expected 1 or more")
-    output = Path(with_home_folder(str(output)))
     folder = RunFolder(output)
     folder.refuse_foreign_contents()
     with _noted_warnings(find_micrographs.__module__) as told:
         sources = find_micrographs(inputs, exclude_folders=[output / part for part in OWN_FOLDERS])
     with folder.lock():
         folder.clean_up()
-        if overwrite:
-            folder.clear()
-        _check_same_settings(folder, settings)
-        folder.write(output / CONFIG, to_toml(settings_sections(settings)))
-        _note_start(folder, command)
-        for sentence in told:
-            folder.append_log(f"{datetime.now():%Y-%m-%d %H:%M:%S} {sentence}")
-        run = Run(folder, sources, settings, on_event)
-        run.prepare()
-        run.pick(workers)
-        summary = run.finish()
-    if not any(record.is_done for record in run.records.values()):
-        raise InputError(
-            f"none of {len(sources)} micrographs could be picked; the first: {next(iter(summary.failed.values()), '')} "
-            f"(all of them: {output / LOG})"
-        )
+        if overwrite and folder.is_run:
+            if not folder.has_records():
+                refuse_foreign_config(folder)
+            folder.set_aside()
+        try:
+            run = _pick_all(folder, sources, settings, workers=workers, command=command, on_event=on_event, told=told)
+            summary = run.finish()
+            if not any(record.is_done for record in run.records.values()):
+                raise InputError(
+                    f"none of {len(sources)} micrographs could be picked; the first: "
+                    f"{next(iter(summary.failed.values()), '')} (all of them: {output / LOG})"
+                )
+        except BaseException:
+            if folder.restore_replaced():
+                folder.append_log("--overwrite came to nothing before its first micrograph, so this run stays")
+            raise
     return summary
+
+
+def _pick_all(
+    folder: RunFolder,
+    sources: Sequence[MicrographSource],
+    settings: PickSettings,
+    *,
+    workers: int | None,
+    command: str,
+    on_event: Callable[[PickEvent], None] | None,
+    told: Sequence[str],
+) -> Run:
+    """Pick what is not finished, after a check that the folder holds no run of other settings.
+
+    `told` are the warnings of the search for micrographs, for run.log.
+    """
+    records, damaged = folder.read_records()
+    has_finished = bool(damaged) or any(record.is_done for record in records)
+    if folder.is_run and (has_finished or (folder.path / CONFIG).stat().st_size > 0):
+        require_picking_config(folder)
+    if folder.is_run and has_finished:
+        require_same_settings(folder, settings, records)  # config.toml stays as it is: it says the same
+    else:
+        config = to_toml(settings_sections(settings))
+        is_other = folder.is_run and (folder.path / CONFIG).read_bytes() != config.encode("utf-8", "surrogateescape")
+        if is_other:
+            folder.forget_preparation()
+        folder.write(folder.path / CONFIG, config, is_durable=True)
+        if is_other:
+            folder.append_log("no micrograph was finished with the settings before; they are replaced by those of now")
+    settle_place(folder, records)
+    _note_start(folder, command)
+    for sentence in told:
+        folder.append_log(f"{datetime.now():%Y-%m-%d %H:%M:%S} {sentence}")
+    run = Run(folder, sources, settings, on_event)
+    run.prepare()
+    run.pick(workers)
+    return run
 
 
 @contextmanager
@@ -184,40 +223,6 @@ def _noted_warnings(logger_name: str) -> Iterator[list[str]]:
         yield told
     finally:
         logger.removeFilter(note)
-
-
-def _check_same_settings(folder: RunFolder, settings: PickSettings) -> None:
-    """Raise `RunFolderError` that names every difference if the folder holds a run of other settings."""
-    if not folder.is_run:
-        return
-    try:
-        before = tomllib.loads((folder.path / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise RunFolderError(f"{folder.path / CONFIG}: cannot be read ({error}); --overwrite starts again") from error
-    old, new = _flat(before), _flat(settings_sections(settings))
-    changes = [
-        f"{name}: {as_text(old.get(name))} -> {as_text(new.get(name))}"
-        for name in dict.fromkeys([*old, *new])
-        if old.get(name) != new.get(name)
-    ]
-    if not changes:
-        return
-    only_threshold = all(change.startswith(("selection threshold", "run target_precision")) for change in changes)
-    remedy = (
-        f"to move only the threshold: cryopick rethreshold {folder.path} --threshold NUMBER"
-        if only_threshold
-        else "to pick everything again with the new settings add --overwrite, to keep both choose another -o"
-    )
-    raise RunFolderError(f"{folder.path}: was picked with other settings ({'; '.join(changes)}); {remedy}")
-
-
-def _flat(sections: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        f"{section} {name}": value
-        for section, values in sections.items()
-        if isinstance(values, Mapping)
-        for name, value in values.items()
-    }
 
 
 def _note_start(folder: RunFolder, command: str) -> None:

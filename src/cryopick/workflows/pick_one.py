@@ -22,6 +22,8 @@ from cryopick.workflows.pick_settings import PickSettings, RunSettings
 
 OVERVIEW_PX = 768
 """Longer side of the overview images that the report shows."""
+NO_FILE = (-1, -1)
+"""The stamp of a file that is not there."""
 
 JUNK_PROBABILITY = 0.3
 """From this probability of junk on nothing is picked. On simulated crops with much carbon and ice the masks overlap
@@ -38,6 +40,8 @@ class Task:
     micrograph: Micrograph | None = None
     exclusion_mask: Path | None = None
     """The image of where nothing may be picked, if the run has masks and this micrograph has one."""
+    stamp: tuple[int, int] | None = None
+    """Size and time of change of the file just before it was read; see `file_stamp`."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -55,12 +59,23 @@ class Outcome:
     is_settings_error: bool = False
     details: str = ""
     """A traceback for the log, where the error was not one of ours."""
+    stamp: tuple[int, int] | None = None
+    """Of the file that was picked, from before it was read; None where it was never begun."""
+
+
+def file_stamp(path: Path) -> tuple[int, int]:
+    """Size in bytes and time of change in ns, by which a replaced file is known; `NO_FILE` where there is none."""
+    try:
+        status = path.stat()
+    except (OSError, ValueError):  # gone or unreadable: reading it gives the error that the user sees
+        return NO_FILE
+    return status.st_size, status.st_mtime_ns
 
 
 def outcomes_of(tasks: Iterable[Task], settings: PickSettings, *, draw: bool = True) -> Iterator[Outcome]:
     """Pick each micrograph, in order, reading the next one meanwhile."""
     for task, micrograph, seconds in _read_ahead(tasks, settings.run):
-        yield _outcome(task, micrograph, settings, seconds, draw)
+        yield replace(_outcome(task, micrograph, settings, seconds, draw), stamp=task.stamp)
 
 
 def read_task(task: Task, run: RunSettings) -> Micrograph:
@@ -161,6 +176,8 @@ def _read_ahead(tasks: Iterable[Task], run: RunSettings) -> Iterator[tuple[Task,
         try:
             for task in tasks:
                 start = time.perf_counter()
+                if task.path is not None:
+                    task = replace(task, stamp=file_stamp(task.path))  # noqa: PLW2901  # the same task, stamped
                 try:
                     result: Micrograph | Exception = read_task(task, run)
                 except Exception as error:  # handed to the consumer, which tells expected from unexpected

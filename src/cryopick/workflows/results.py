@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
+from cryopick.errors import RunFolderError
 from cryopick.geometry.selection import BELOW_THRESHOLD
-from cryopick.io.relion import NO_SCORE, write_relion_list, write_relion_micrograph, write_relion_particles
-from cryopick.io.star import make_table, write_star
+from cryopick.io.relion import NO_SCORE, VERSION, relion_list_text, relion_micrograph_text, relion_particles_text
+from cryopick.io.star import make_table, star_text
 from cryopick.pickers.protocol import ChoosesThreshold, GivesProbabilities
 from cryopick.processing.probability import expected_scores
 from cryopick.types import Picks
 from cryopick.workflows.pick_settings import PickSettings
-from cryopick.workflows.run_folder import AUTOPICK, MICROGRAPHS, PARTICLES, SUMMARY, Record, RunFolder
+from cryopick.workflows.run_folder import AUTOPICK, MICROGRAPHS, PARTICLES, RECORDS, SUMMARY, DamagedError, RunFolder
+from cryopick.workflows.run_place import settle_place
+from cryopick.workflows.run_record import Record
 from cryopick.workflows.suggest import suggest_boxes
 
 
@@ -75,8 +78,13 @@ class RunSummary:
     """Each different warning, and for how many micrographs it was given."""
 
 
-def threshold_of(folder: RunFolder, settings: PickSettings) -> tuple[float, str]:
-    """The threshold of a run and where it comes from: rethreshold, the user, the picker's choice, its default."""
+def threshold_of(
+    folder: RunFolder, settings: PickSettings, candidates: Sequence[Picks] | None = None
+) -> tuple[float, str]:
+    """The threshold of a run and where it comes from: rethreshold, the user, the picker's choice, its default.
+
+    `candidates` are those of all finished micrographs; where not given they are read when the picker wants to see them.
+    """
     moved = folder.moved_threshold()
     if moved is not None:
         return moved, "rethreshold"
@@ -84,7 +92,9 @@ def threshold_of(folder: RunFolder, settings: PickSettings) -> tuple[float, str]
         return settings.selection.threshold, "given"
     picker = settings.picker
     if isinstance(picker, ChoosesThreshold):
-        done = [folder.read_candidates(record).kept().score for record in folder.records() if record.is_done]
+        if candidates is None:
+            candidates = [folder.read_candidates(record) for record in folder.records() if record.is_done]
+        done = [one.kept().score for one in candidates]
         scores = np.concatenate(done) if done else np.empty(0, np.float32)
         chosen = picker.choose_threshold(scores, target_precision=settings.run.target_precision)
         limit = float(np.finfo(np.float32).max)  # JSON has no infinity; no score lies beyond
@@ -102,38 +112,83 @@ def at_threshold(candidates: Picks, threshold: float) -> Picks:
     return replace(candidates, reason=np.where(is_low, BELOW_THRESHOLD, candidates.reason))
 
 
-def write_picks(folder: RunFolder, record: Record, candidates: Picks, threshold: float) -> MicrographResult:
+def write_picks(
+    folder: RunFolder, record: Record, candidates: Picks, threshold: float, *, is_durable: bool = False
+) -> MicrographResult:
     """Write the coordinate file of one micrograph."""
     result = MicrographResult(record=record, candidates=at_threshold(candidates, threshold))
-    path = folder.picks_path(record.key)
-    with folder.writing(path):
-        write_relion_micrograph(path, result.candidates.kept())
+    text = relion_micrograph_text(result.candidates.kept())
+    folder.write(folder.picks_path(record.key), text, is_durable=is_durable)
     return result
 
 
-def write_results(folder: RunFolder, settings: PickSettings) -> tuple[RunSummary, list[MicrographResult]]:
-    """Write every table of a run from its per-micrograph files."""
-    records = folder.records()
-    threshold, source = threshold_of(folder, settings)
+@dataclass(frozen=True, kw_only=True)
+class Finished:
+    """Everything that a run folder holds of its micrographs.
+
+    Parameters
+    ----------
+    records : of every micrograph; one whose files are damaged is failed, and its error says what is damaged
+    candidates : by name, of those that are done
+    damaged : what is wrong with records that cannot be read, by key, and with tables of candidates, by name
+    """
+
+    records: list[Record]
+    candidates: dict[str, Picks]
+    damaged: dict[str, str]
+
+
+def read_finished(folder: RunFolder) -> Finished:
+    """Read all records and candidates of a run, whether damaged or not."""
+    records, unreadable = folder.read_records()
+    damaged = {key: f"{folder.path / RECORDS / key}.json ({reason})" for key, reason in unreadable.items()}
+    candidates: dict[str, Picks] = {}
+    for position, record in enumerate(records):
+        if record.is_done:
+            try:
+                candidates[record.name] = folder.read_candidates(record)
+            except DamagedError as error:
+                damaged[record.name] = error.what
+                records[position] = replace(record, error=f"its table of candidates is damaged: {error}")
+    return Finished(records=records, candidates=candidates, damaged=damaged)
+
+
+def write_results(
+    folder: RunFolder, settings: PickSettings, finished: Finished, *, notes: Mapping[str, int] | None = None
+) -> tuple[RunSummary, list[MicrographResult]]:
+    """Write every table of a run from its per-micrograph files.
+
+    Parameters
+    ----------
+    notes : warnings about the run itself, and for how many micrographs each holds; they join those of the summary
+    """
+    place = settle_place(folder, finished.records)
+    threshold, source = threshold_of(folder, settings, list(finished.candidates.values()))
     results = [
-        write_picks(folder, record, folder.read_candidates(record), threshold) for record in records if record.is_done
+        write_picks(folder, record, finished.candidates[record.name], threshold)
+        for record in finished.records
+        if record.is_done
     ]
-    _write_list(folder, results)
+    for record in finished.records:
+        if not record.is_done:  # picks of an earlier image, or of a table that is damaged now
+            with folder.writing(folder.picks_path(record.key)):
+                folder.picks_path(record.key).unlink(missing_ok=True)
+    _write_list(folder, results, place)
     _write_particles(folder, results)
-    _write_micrographs(folder, records, results)
-    summary = _summarize(records, results, settings, threshold, source)
+    _write_micrographs(folder, finished.records, results)
+    summary = _summarize(finished.records, results, settings, threshold, source)
+    if notes:
+        summary = replace(summary, warnings=dict(sorted({**summary.warnings, **notes}.items())))
     folder.write(folder.path / SUMMARY, json.dumps(asdict(summary), indent=1, ensure_ascii=False) + "\n")
     return summary, results
 
 
-def _write_list(folder: RunFolder, results: list[MicrographResult]) -> None:
-    path = folder.path / AUTOPICK
-    with folder.writing(path):
-        write_relion_list(
-            path,
-            [result.record.relion_name for result in results],
-            [folder.picks_path(result.record.key).as_posix() for result in results],
-        )
+def _write_list(folder: RunFolder, results: list[MicrographResult], place: str) -> None:
+    files = [folder.picks_path(result.record.key).relative_to(folder.path) for result in results]
+    text = relion_list_text(
+        [result.record.relion_name for result in results], [(PurePosixPath(place) / file).as_posix() for file in files]
+    )
+    folder.write(folder.path / AUTOPICK, text)
 
 
 def _write_particles(folder: RunFolder, results: list[MicrographResult]) -> None:
@@ -143,9 +198,7 @@ def _write_particles(folder: RunFolder, results: list[MicrographResult]) -> None
         replace(result.candidates.kept(), micrograph_name=base if is_unique else result.record.name)
         for result, base in zip(results, base_names, strict=True)
     ]
-    path = folder.path / PARTICLES
-    with folder.writing(path):
-        write_relion_particles(path, picks)
+    folder.write(folder.path / PARTICLES, relion_particles_text(picks))
 
 
 def _write_micrographs(folder: RunFolder, records: list[Record], results: list[MicrographResult]) -> None:
@@ -168,9 +221,7 @@ def _write_micrographs(folder: RunFolder, records: list[Record], results: list[M
     columns = {
         label: [_one_line(row[label]) for row in rows] for label in (rows[0] if rows else ("rlnMicrographName",))
     }
-    path = folder.path / MICROGRAPHS
-    with folder.writing(path):
-        write_star(path, [make_table("micrographs", columns)], version=30001)
+    folder.write(folder.path / MICROGRAPHS, star_text([make_table("micrographs", columns)], version=VERSION))
 
 
 def _one_line(value: Any) -> Any:
@@ -252,6 +303,24 @@ def _diameter_px(kept: list[Picks], settings: PickSettings, pixel_size: float | 
 
 
 def read_summary(path: Path) -> dict[str, Any]:
-    """`summary.json` of a run folder."""
-    content: dict[str, Any] = json.loads((path / SUMMARY).read_text(encoding="utf-8", errors="surrogateescape"))
-    return content
+    """`summary.json` of a run folder.
+
+    Raises
+    ------
+    RunFolderError
+        If it is missing or damaged.
+    """
+    file = path / SUMMARY
+    try:
+        content = json.loads(file.read_text(encoding="utf-8", errors="surrogateescape"))
+        threshold, failed = content["threshold"], content.get("failed", {})
+        if isinstance(threshold, bool) or not isinstance(threshold, int | float) or not np.isfinite(float(threshold)):
+            raise ValueError(f"threshold is {str(threshold)[:60]}")
+        if not isinstance(failed, dict):
+            raise ValueError(f"failed is {str(failed)[:60]}")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        raise RunFolderError(
+            f"{file}: expected the summary of a run ({str(error)[:200]}); run the same `cryopick pick` command again, "
+            "which writes it again and picks nothing that is finished"
+        ) from error
+    return dict(content)

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
-import tomllib
-from dataclasses import replace
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from cryopick.errors import RunFolderError, SettingsError
-from cryopick.workflows.pick_settings import PickSettings, make_settings, read_config, settings_sections
 from cryopick.workflows.report import write_report
-from cryopick.workflows.results import RunSummary, write_results
-from cryopick.workflows.run_folder import CONFIG, MOVED_THRESHOLD, PREPARED, RunFolder
-from cryopick.workflows.settings import convert_settings
+from cryopick.workflows.results import RunSummary, read_finished, write_results
+from cryopick.workflows.run_folder import CONFIG, MOVED_THRESHOLD, RunFolder
+from cryopick.workflows.run_place import output_folder
+from cryopick.workflows.run_settings import read_settings_of_run
+
+_MOST_SHOWN = 3
 
 
 def rethreshold(run: str | Path, threshold: float | None) -> RunSummary:
@@ -29,35 +30,41 @@ def rethreshold(run: str | Path, threshold: float | None) -> RunSummary:
     Raises
     ------
     RunFolderError
-        If `run` is no run folder, has no finished micrograph, or cannot be written.
+        If `run` is no run folder, has no finished micrograph or damaged ones, or cannot be written.
     """
-    folder = RunFolder(Path(run))
+    folder = RunFolder(output_folder(run))
     if not folder.is_run:
         raise RunFolderError(f"{run}: has no {CONFIG}, so it is no run folder; expected what `cryopick pick -o` made")
     if threshold is not None and np.isnan(threshold):
         raise SettingsError("threshold is not a number; expected the smallest score to keep")
-    settings = settings_of_run(folder)
+    settings, sections = read_settings_of_run(folder)
     with folder.lock():
         folder.clean_up()
-        if not any(record.is_done for record in folder.records()):
+        finished = read_finished(folder)
+        if finished.damaged:
+            raise RunFolderError(_damaged_text(folder, finished.damaged))
+        if not finished.candidates:
             raise RunFolderError(f"{run}: no micrograph is finished; run the `cryopick pick` command of the run first")
+        # Marked before anything changes: a reader must not take picks of two thresholds for one set.
+        folder.begin_tables()
         moved = folder.path / MOVED_THRESHOLD
         if threshold is None:
-            moved.unlink(missing_ok=True)
+            with folder.writing(moved):
+                moved.unlink(missing_ok=True)
         else:
-            folder.write(moved, json.dumps({"threshold": threshold}) + "\n")
-        summary, results = write_results(folder, settings)
-        write_report(folder, summary, results, settings_sections(settings))
+            folder.write(moved, json.dumps({"threshold": threshold}) + "\n", is_durable=True)
+        summary, results = write_results(folder, settings, finished)
+        write_report(folder, summary, results, sections)
+        folder.end_tables()
         folder.append_log(f"rethreshold: {summary.threshold:g} keeps {summary.particles} particles")
     return summary
 
 
-def settings_of_run(folder: RunFolder) -> PickSettings:
-    """The settings that a run was made with, what its picker learnt in preparation included."""
-    settings = make_settings(**read_config(folder.path / CONFIG))
-    prepared = folder.path / PREPARED
-    if prepared.is_file():
-        picker = settings.picker
-        given = tomllib.loads(prepared.read_text(encoding="utf-8"))[picker.name]
-        settings = replace(settings, picker=replace(picker, **convert_settings(type(picker), given, section=PREPARED)))
-    return settings
+def _damaged_text(folder: RunFolder, damaged: Mapping[str, str]) -> str:
+    shown = "; ".join(list(damaged.values())[:_MOST_SHOWN])
+    more = f"; and {len(damaged) - _MOST_SHOWN} more" if len(damaged) > _MOST_SHOWN else ""
+    count = "1 micrograph" if len(damaged) == 1 else f"{len(damaged)} micrographs"
+    return (
+        f"{folder.path}: files of {count} are damaged, and nothing was changed: {shown}{more}. Run the same "
+        "`cryopick pick` command again: it picks these again, and nothing that is whole"
+    )

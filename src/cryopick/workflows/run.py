@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime
 from pathlib import Path
@@ -20,25 +19,41 @@ from cryopick.io.pixel_size import choose_pixel_size
 from cryopick.io.search import shown
 from cryopick.pickers.protocol import PreparesForRun, PreparesInFolder
 from cryopick.processing.spread import evenly_taken
-from cryopick.types import Micrograph
+from cryopick.types import Micrograph, Picks
 from cryopick.workflows.exclusion_masks import match_masks, require_some_mask
-from cryopick.workflows.pick_one import Outcome, Task, read_task
+from cryopick.workflows.pick_one import NO_FILE, Outcome, Task, file_stamp, read_task
 from cryopick.workflows.pick_settings import PickSettings, settings_sections
 from cryopick.workflows.report import write_report
 from cryopick.workflows.results import (
     MicrographResult,
     RunSummary,
     at_threshold,
+    read_finished,
     threshold_of,
     write_picks,
     write_results,
 )
-from cryopick.workflows.run_folder import MODEL, PREPARED, Record, RunFolder, assign_keys
-from cryopick.workflows.settings import as_plain, convert_settings, to_toml
+from cryopick.workflows.run_folder import (
+    LOG,
+    MODEL,
+    PREPARED,
+    DamagedError,
+    RunFolder,
+    UnusableNameError,
+    assign_keys,
+    unnamed_key,
+)
+from cryopick.workflows.run_place import folder_of_the_first_pick
+from cryopick.workflows.run_record import Record, map_problem
+from cryopick.workflows.run_settings import read_prepared
+from cryopick.workflows.settings import as_plain, to_toml
 from cryopick.workflows.workers import default_workers, pick_in_workers
 
 SAMPLE_SIZE = 6
 """Micrographs, spread evenly over the run, that a picker which prepares itself is shown."""
+
+MOST_NAMED = 3
+"""Micrographs that a warning about several names; the log names all."""
 
 _log = logging.getLogger(__name__)
 
@@ -76,15 +91,23 @@ class Run:
         self.folder = folder
         self.settings = settings
         self.on_event = on_event
-        self.records = {record.name: record for record in folder.records()}
+        self.notes: dict[str, int] = {}
+        """Warnings about the run as a whole, and for how many micrographs each holds."""
+        records, self._damaged_records = folder.read_records()
+        self.records = {record.name: record for record in records}
+        self._base = folder_of_the_first_pick(records)
         # names depend on what else is given, so a file that this run knows keeps the name that it has here
         known = {record.source: record.name for record in self.records.values()}
         self.sources = {known.get(os.path.abspath(source.path), source.name): source for source in sources}
         taken = {name: record.key for name, record in self.records.items()}
-        self.keys = assign_keys(list(self.sources), taken)
+        self.unnamable: dict[str, str] = {}
+        self.keys = assign_keys(list(self.sources), taken, problems=self.unnamable)
         self._mask_of = self._match_masks()
         self.skipped = [name for name in self.sources if self._is_finished(name)]
         self._position = 0
+        others = len(set(self.records) - set(self.sources))
+        if others:
+            self._log(f"{others} micrographs of this run are not among those given now; they stay in it")
 
     def prepare(self) -> None:
         """Let a picker that wants to look at some micrographs first do so, once per run folder."""
@@ -92,10 +115,12 @@ class Run:
         if not _prepares(picker):
             return
         path = self.folder.path / PREPARED
-        if path.is_file():
-            given = tomllib.loads(path.read_text(encoding="utf-8"))[picker.name]
-            prepared = replace(picker, **convert_settings(type(picker), given, section=str(path)))
-        else:
+        prepared = None
+        try:
+            prepared = read_prepared(self.folder, picker)
+        except RunFolderError as error:
+            self._note(f"{PREPARED} was damaged and was made again", f"{error}")
+        if prepared is None:
             sample = self._sample()
             if not sample:  # nothing can be read: each micrograph will say why
                 return
@@ -109,7 +134,7 @@ class Run:
                 if not sample:
                     raise
                 prepared = self._prepared(sample)
-            self.folder.write(path, to_toml({picker.name: as_plain(prepared)}))
+            self.folder.write(path, to_toml({picker.name: as_plain(prepared)}), is_durable=True)
             before = as_plain(picker)
             learnt = {name: value for name, value in as_plain(prepared).items() if before.get(name) != value}
             self._log(f"picker {picker.name} prepared itself: {learnt or 'nothing changed'}")
@@ -134,10 +159,17 @@ class Run:
             if only_of_known_pixel_size and not self._has_pixel_size(names[index]):
                 self._log(f"{names[index]}: left out of the preparation: its pixel size is unknown")
                 continue
+            task = self._task(names[index])
+            before = file_stamp(self.sources[task.name].path)
             try:
-                sample.append(read_task(self._task(names[index]), self.settings.run))
+                micrograph = read_task(task, self.settings.run)
             except CryopickError as error:
-                self._log(f"{names[index]}: left out of the preparation: {error}")
+                self._log(f"{task.name}: left out of the preparation: {error}")
+                continue
+            if file_stamp(self.sources[task.name].path) == before:
+                sample.append(micrograph)
+            else:
+                self._log(f"{task.name}: left out of the preparation: the file changed while it was read")
         return sample
 
     def _has_pixel_size(self, name: str) -> bool:
@@ -173,26 +205,95 @@ class Run:
         threshold, _ = self._provisional_threshold()
         if self.on_event is not None:
             self.on_event(PickEvent(name="", status="started", position=0, total=len(self.sources)))
-        for name in self.skipped:
-            if self.on_event is not None:
-                record = self.records[name]
-                candidates = at_threshold(self.folder.read_candidates(record), threshold)
-                self._tell(_event("skipped", MicrographResult(record=record, candidates=candidates)))
-        todo = [self._task(name) for name in self.sources if name not in set(self.skipped)]
+        todo = self._left_to_pick(threshold)
         if not todo:
             return
-        count = default_workers(len(todo), picker=self.settings.picker) if workers is None else workers
-        self._log(f"{len(todo)} micrographs to pick, {len(self.skipped)} finished before, {count} worker(s)")
-        for outcome in pick_in_workers(todo, self.settings, workers=count):
+        self.folder.begin_tables()
+        for name in todo:
+            if name in self.unnamable:
+                self._keep(Outcome(name=name, error=self.unnamable[name]), threshold)
+        tasks = [self._task(name) for name in todo if name not in self.unnamable]
+        count = default_workers(len(tasks), picker=self.settings.picker) if workers is None else workers
+        finished = len(self.sources) - len(todo)
+        self._log(f"{len(tasks)} micrographs to pick, {finished} finished before, {count} worker(s)")
+        changed: list[str] = []
+        for outcome in pick_in_workers(tasks, self.settings, workers=count):
             if outcome.is_settings_error and not any(record.is_done for record in self.records.values()):
                 raise SettingsError(f"{outcome.name}: {outcome.error}")
+            if self._has_changed(outcome):
+                self._log(f"{outcome.name}: the file changed while it was picked; picking it again")
+                changed.append(outcome.name)
+            else:
+                self._keep(outcome, threshold)
+        self._pick_changed(changed, threshold)
+
+    def _left_to_pick(self, threshold: float) -> list[str]:
+        """The names that are not finished, or whose files are damaged; the others are told of as skipped."""
+        skipped = set(self.skipped)
+        todo: list[str] = []
+        damaged: dict[str, str] = {}
+        for name in self.sources:
+            result = self._read_back(name, threshold, damaged) if name in skipped else None
+            if result is not None:
+                self._tell(_event("skipped", result))
+                continue
+            todo.append(name)
+            if self.keys[name] in self._damaged_records:
+                damaged[name] = self._damaged_records[self.keys[name]]
+        if damaged:
+            self._note_many("{} was damaged in the run folder and is picked again", damaged)
+        return todo
+
+    def _pick_changed(self, names: Sequence[str], threshold: float) -> None:
+        """Once more, one after the other, what was replaced while it was picked; a second change is only told."""
+        unsettled: dict[str, str] = {}
+        for outcome in pick_in_workers([self._task(name) for name in names], self.settings, workers=1):
+            if self._has_changed(outcome):
+                unsettled[outcome.name] = "the file changed again while it was picked"
             self._keep(outcome, threshold)
+        if unsettled:
+            self._note_many(
+                "{} changed while it was picked, so its picks may be of an earlier image; when it is whole run the "
+                "same command again",
+                unsettled,
+            )
 
     def finish(self) -> RunSummary:
-        summary, results = write_results(self.folder, self.settings)
+        finished = read_finished(self.folder)
+        there = {record.name for record in finished.records}
+        missing = [name for name in self.sources if name not in there]
+        if missing:
+            raise RunFolderError(
+                f"{self.folder.path}: {len(missing)} of {len(self.sources)} micrographs have no record, the first "
+                f"being {missing[0]}; files were removed from the run folder, or damaged, while cryopick was writing "
+                "to it; run the same command again"
+            )
+        if finished.damaged:
+            self._note_many(
+                "{} is damaged in the run folder and left out of the tables; give its micrograph too to pick it again",
+                finished.damaged,
+            )
+        self.folder.begin_tables()
+        summary, results = write_results(self.folder, self.settings, finished, notes=self.notes)
         write_report(self.folder, summary, results, settings_sections(self.settings))
+        self.folder.end_tables()
         self._log(f"{summary.particles} particles in {summary.micrographs} micrographs, {len(summary.failed)} failed")
         return summary
+
+    def _read_back(self, name: str, threshold: float, damaged: dict[str, str]) -> MicrographResult | None:
+        """A finished micrograph from its files; None, and an entry in `damaged`, where they are not whole."""
+        record = self.records[name]
+        try:
+            candidates = self.folder.read_candidates(record)
+        except DamagedError as error:
+            damaged[name] = error.what
+            return None
+        return MicrographResult(record=record, candidates=at_threshold(candidates, threshold))
+
+    def _has_changed(self, outcome: Outcome) -> bool:
+        """Whether another file lies there than the one that was picked; one that is gone was not replaced."""
+        now = file_stamp(self.sources[outcome.name].path)
+        return outcome.stamp is not None and now not in (NO_FILE, outcome.stamp)
 
     def _provisional_threshold(self) -> tuple[float, str]:
         picker = self.settings.picker
@@ -204,15 +305,19 @@ class Run:
         record = self.records.get(name)
         if record is None or not record.is_done:
             return False
-        size_bytes, modified_ns = _stat(self.sources[name].path)
-        is_same_file = (record.size_bytes, record.modified_ns) == (size_bytes, modified_ns)
-        if is_same_file:
-            return self.folder.candidates_path(record.key).is_file()
-        if record.source != os.path.abspath(self.sources[name].path):
+        source = self.sources[name]
+        stamp = file_stamp(source.path)
+        if (record.size_bytes, record.modified_ns) == stamp:
+            return True
+        if record.source != os.path.abspath(source.path):
             raise RunFolderError(
                 f"{self.folder.path}: holds the picks of another micrograph named {name} ({record.source}, now "
-                f"{self.sources[name].path}); choose another folder with -o, or --overwrite"
+                f"{source.path}); choose another folder with -o, or --overwrite"
             )
+        if stamp == NO_FILE:
+            text = "the files of micrographs that were picked before are gone; their picks are kept"
+            self._note(text, f"{name}: the file is gone; its picks are kept")
+            return True
         self._log(f"{name}: the file changed since it was picked; picking it again")
         return False
 
@@ -227,37 +332,86 @@ class Run:
 
     def _keep(self, outcome: Outcome, threshold: float) -> None:
         """Write the files of one micrograph, the record last."""
-        key, source = self.keys[outcome.name], self.sources[outcome.name]
-        size_bytes, modified_ns = _stat(source.path)
-        picks = outcome.picks
+        source, picks = self.sources[outcome.name], outcome.picks
+        before = self.records.get(outcome.name)
+        key = self.keys[outcome.name]
+        maps = {name: png for name, png in outcome.maps.items() if not map_problem(key, name)}
+        left_out = tuple(
+            f"the picture of map {name[:40]!r} is left out of the run folder: {map_problem(key, name)}"
+            for name in outcome.maps
+            if name not in maps
+        )
+        size_bytes, modified_ns = outcome.stamp or file_stamp(source.path)
         record = Record(
             name=outcome.name,
             key=key,
             source=os.path.abspath(source.path),
-            relion_name=source.listed_name or source.path.as_posix(),
+            relion_name=self._relion_name(source, before),
             size_bytes=size_bytes,
             modified_ns=modified_ns,
             shape_yx=None if picks is None else picks.shape_yx,
             pixel_size_angstrom=None if picks is None else picks.pixel_size_angstrom,
             seconds=round(outcome.seconds, 4),
-            maps=tuple(sorted(outcome.maps)),
-            warnings=() if picks is None else picks.warnings,
+            maps=tuple(sorted(maps)),
+            warnings=() if picks is None else (*picks.warnings, *left_out),
             error=outcome.error,
+            candidate_count=None if picks is None else len(picks),
         )
         result: MicrographResult | None = None
-        if picks is not None:
-            self.folder.write_candidates(key, picks)
-            self.folder.write(self.folder.image_path(key), outcome.overview)
-            for map_name, png in outcome.maps.items():
-                self.folder.write(self.folder.map_path(key, map_name), png)
-            result = write_picks(self.folder, record, self.folder.read_candidates(record), threshold)
-        self.folder.write_record(record)
+        stale_maps = () if before is None or before.key != key else [name for name in before.maps if name not in maps]
+        try:
+            if picks is None:
+                self.folder.remove_results(key, stale_maps)
+            else:
+                result = self._write_results_of(record, picks, outcome.overview, maps, threshold)
+                self.folder.remove_pictures(key, stale_maps)
+            self.folder.write_record(record)
+        except UnusableNameError as error:
+            result = None
+            record = replace(record, key=unnamed_key(record.name), maps=(), candidate_count=None, error=str(error))
+            self.folder.write_record(record)
+        if result is not None:
+            self.folder.drop_replaced()
         self.records[outcome.name] = record
-        if outcome.error:
-            self._log(f"{outcome.name}: failed: {outcome.error}\n{outcome.details}".rstrip())
+        if record.error:
+            self._log(f"{outcome.name}: failed: {record.error}\n{outcome.details}".rstrip())
         for warning in record.warnings:
             self._log(f"{outcome.name}: {warning}")
         self._tell(_event("failed" if result is None else "done", result or record))
+
+    def _write_results_of(
+        self, record: Record, picks: Picks, overview: bytes, maps: Mapping[str, bytes], threshold: float
+    ) -> MicrographResult:
+        self.folder.write_candidates(record.key, picks)
+        self.folder.write(self.folder.image_path(record.key), overview)
+        for name, png in maps.items():
+            self.folder.write(self.folder.map_path(record.key, name), png)
+        candidates = self.folder.read_candidates(record)
+        return write_picks(self.folder, record, candidates, threshold, is_durable=True)
+
+    def _relion_name(self, source: MicrographSource, before: Record | None) -> str:
+        """What RELION calls a micrograph: as at the first pick, from whichever folder this call is made."""
+        if source.listed_name is not None:
+            return source.listed_name
+        place = os.path.abspath(source.path)
+        if before is not None and before.source == place:
+            return before.relion_name
+        if self._base is not None and Path(place).is_relative_to(self._base):
+            return Path(place).relative_to(self._base).as_posix()
+        return source.path.as_posix()
+
+    def _note(self, warning: str, line: str) -> None:
+        """A warning for the summary, counted, and what it is about for the log."""
+        self.notes[warning] = self.notes.get(warning, 0) + 1
+        self._log(line)
+
+    def _note_many(self, warning: str, details: Mapping[str, str]) -> None:
+        """One warning about several micrographs, with the names of the first in place of `{}`; all in the log."""
+        names = ", ".join(list(details)[:MOST_NAMED])
+        more = f" (and {len(details) - MOST_NAMED} more, see {LOG})" if len(details) > MOST_NAMED else ""
+        self.notes[warning.format(names + more)] = len(details)
+        for name, detail in details.items():
+            self._log(f"{name}: {detail}")
 
     def _tell(self, event: PickEvent) -> None:
         self._position += 1
@@ -297,14 +451,6 @@ def _event(status: str, result: MicrographResult | Record) -> PickEvent:
 
 def _prepares(picker: Any) -> bool:
     return isinstance(picker, PreparesForRun)
-
-
-def _stat(path: Path) -> tuple[int, int]:
-    try:
-        status = path.stat()
-    except OSError:  # gone or unreadable: reading it gives the error that the user sees
-        return -1, -1
-    return status.st_size, status.st_mtime_ns
 
 
 def event_as_dict(event: PickEvent) -> dict[str, Any]:

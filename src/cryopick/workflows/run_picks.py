@@ -19,8 +19,9 @@ from cryopick.io.labels import Labels
 from cryopick.io.names import match_micrograph_names
 from cryopick.types import Picks
 from cryopick.workflows.results import at_threshold, threshold_of
-from cryopick.workflows.rethreshold import settings_of_run
-from cryopick.workflows.run_folder import AUTOPICK, CANDIDATES, PARTICLES, PICKS, RECORDS, SUMMARY, Record, RunFolder
+from cryopick.workflows.run_folder import AUTOPICK, CANDIDATES, PARTICLES, PICKS, RECORDS, SUMMARY, RunFolder
+from cryopick.workflows.run_record import Record
+from cryopick.workflows.run_settings import settings_of_run
 from cryopick.workflows.suggest import suggest_boxes
 
 _SAME_PLACE_PX = 0.002  # candidates are stored to 0.001 px

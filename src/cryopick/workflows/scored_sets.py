@@ -70,6 +70,7 @@ def _read_run(folder: RunFolder) -> PickedSet:
 
     if not (folder.path / SUMMARY).is_file():
         raise InputError(f"{folder.path}: the run is not finished ({SUMMARY} is missing); run the same command again")
+    folder.refuse_unfinished()
     summary = read_summary(folder.path)
     threshold = float(summary["threshold"])
     candidates, is_threshold_only = {}, {}

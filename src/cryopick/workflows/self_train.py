@@ -25,8 +25,9 @@ from cryopick.workflows.finetune import FinetuneResult, finetune
 from cryopick.workflows.pick import pick_to_folder
 from cryopick.workflows.pick_settings import make_settings
 from cryopick.workflows.results import RunSummary
-from cryopick.workflows.rethreshold import rethreshold, settings_of_run
+from cryopick.workflows.rethreshold import rethreshold
 from cryopick.workflows.run_folder import PARTICLES, RunFolder
+from cryopick.workflows.run_settings import settings_of_run
 
 BEFORE, TUNED, AFTER = "before", "tuned", "after"
 FEWEST_TEACHERS = 50
