@@ -56,7 +56,7 @@ def _report(check: Callable[[], str]) -> bool:
 
 
 def _cores() -> int:
-    from cryopick.workflows.workers import usable_cores
+    from cryopick.workflows.processes import usable_cores
 
     return usable_cores()
 

@@ -12,8 +12,9 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import ArrayLike
 
-from cryopick.errors import InputError, RunFolderError, SettingsError
+from cryopick.errors import InputError, RunFolderError, SettingsError, WorkerError
 from cryopick.io.inputs import find_micrographs
+from cryopick.pickers.dense import require_device
 from cryopick.pickers.protocol import ChoosesThreshold, PreparesForRun
 from cryopick.types import Micrograph, Picks
 from cryopick.workflows.pick_one import Task, pick_micrograph, read_task
@@ -22,6 +23,9 @@ from cryopick.workflows.results import RunSummary, at_threshold
 from cryopick.workflows.run import PickEvent, Run
 from cryopick.workflows.run_folder import COMMAND, CONFIG, LOG, RunFolder
 from cryopick.workflows.settings import as_text, to_toml
+
+RUN_OPTIONS = ("workers", "time_limit_seconds", "overwrite")
+"""Of a run, not of its picks: another value is no other run."""
 
 # ---------------------------------------------------------------------------------------------------- from Python
 
@@ -48,7 +52,7 @@ def pick(
     picker : a name from `list_pickers()`, or a picker
     output : the run folder
     settings : as on the command line with `_` for `-`: `diameter="180A"`, `pixel_size_angstrom=1.77`, `threshold=0.4`;
-        with `output` also `workers` and `overwrite`
+        with `output` also `workers`, `time_limit_seconds` and `overwrite`, see `pick_to_folder`
 
     Returns
     -------
@@ -65,7 +69,7 @@ def pick(
     0
     """
     if output is not None:
-        options = {name: settings.pop(name) for name in ("workers", "overwrite") if name in settings}
+        options = {name: settings.pop(name) for name in RUN_OPTIONS if name in settings}
         inputs = [micrographs] if isinstance(micrographs, str | Path) else list(micrographs)
         chosen = make_settings(picker, **settings)
         return pick_to_folder(inputs, Path(output), chosen, **options)
@@ -110,6 +114,7 @@ def pick_to_folder(
     settings: PickSettings,
     *,
     workers: int | None = None,
+    time_limit_seconds: float | None = None,
     overwrite: bool = False,
     command: str = "",
     on_event: Callable[[PickEvent], None] | None = None,
@@ -121,6 +126,8 @@ def pick_to_folder(
     inputs : files, folders, globs, `@list.txt` or a RELION `micrographs.star`
     output : the run folder; made if missing, resumed if it holds a run of the same settings
     workers : processes that pick side by side; by default one per core, at most 8. The result does not depend on it
+    time_limit_seconds : for one micrograph, which fails when it takes longer; by default two hours where several
+        processes pick. 0 is no limit. Kept by worker processes, so that with a limit even one worker is a process
     overwrite : start again, removing what the folder holds of an earlier run
     command : what the user typed, for `command.txt`
     on_event : called once per micrograph, in the order in which they end
@@ -131,10 +138,17 @@ def pick_to_folder(
         If the folder holds a run of other settings or of other micrographs of the same names, or cannot be written.
     InputError
         If no micrograph is found, or not one of them could be picked.
+    SettingsError
+        If the picker's device is not there.
+    WorkerError
+        If no worker process can be started; what was finished is in the folder's tables.
     """
+    require_device(settings.picker)
     sources = find_micrographs(inputs, exclude_folders=[output])
     if workers is not None and workers < 1:
         raise SettingsError(f"workers {workers}: expected 1 or more")
+    if time_limit_seconds is not None and not 0 <= time_limit_seconds < float("inf"):
+        raise SettingsError(f"time limit {time_limit_seconds:g}: expected seconds for one micrograph, or 0 for no limit")
     folder = RunFolder(output)
     folder.refuse_foreign_contents()
     with folder.lock():
@@ -146,7 +160,12 @@ def pick_to_folder(
         _note_start(folder, command)
         run = Run(folder, sources, settings, on_event)
         run.prepare()
-        run.pick(workers)
+        try:
+            run.pick(workers, time_limit_seconds=time_limit_seconds)
+        except WorkerError:
+            if any(record.is_done for record in run.records.values()):
+                run.finish()
+            raise
         summary = run.finish()
     if not any(record.is_done for record in run.records.values()):
         raise InputError(

@@ -120,7 +120,7 @@ class Run:
                 self._log(f"{names[index]}: left out of the preparation: {error}")
         return sample
 
-    def pick(self, workers: int | None) -> None:
+    def pick(self, workers: int | None, *, time_limit_seconds: float | None = None) -> None:
         threshold, _ = self._provisional_threshold()
         if self.on_event is not None:
             self.on_event(PickEvent(name="", status="started", position=0, total=len(self.sources)))
@@ -134,7 +134,9 @@ class Run:
             return
         count = default_workers(len(todo), picker=self.settings.picker) if workers is None else workers
         self._log(f"{len(todo)} micrographs to pick, {len(self.skipped)} finished before, {count} worker(s)")
-        for outcome in pick_in_workers(todo, self.settings, workers=count):
+        for outcome in pick_in_workers(
+            todo, self.settings, workers=count, time_limit_seconds=time_limit_seconds
+        ):
             if outcome.is_settings_error and not any(record.is_done for record in self.records.values()):
                 raise SettingsError(f"{outcome.name}: {outcome.error}")
             self._keep(outcome, threshold)
