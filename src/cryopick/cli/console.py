@@ -71,7 +71,8 @@ class _JsonLines:
             print_json(event_as_dict(event))
         except (NobodyListens, OutputError) as error:
             self._is_lost = True
-            typer.echo(f"warning: {error or 'nobody reads stdout any more'}; the run goes on without it", err=True)
+            reason = str(error) or "nobody reads stdout any more"
+            typer.echo(f"warning: {reason}; the run goes on without it", err=True)
 
 
 @contextmanager

@@ -138,19 +138,21 @@ class _Worker:
             return message
 
     def leave(self) -> None:
-        """Let a worker without work end by itself."""
+        """Let a worker that has no work, or has closed its streams, end by itself."""
         _close_quietly(self._to_worker)
         try:
             self.process.wait(_LEAVING_SECONDS)
         except subprocess.TimeoutExpired:
             end_process(self.process)
 
+    def kill(self) -> None:
+        """End a worker that does not answer."""
+        end_process(self.process)
+        _close_quietly(self._to_worker)
+
     def cause_of_death(self) -> str:
-        """How the process ended and the last thing that it said, for a message."""
-        try:
-            self.process.wait(_LEAVING_SECONDS)  # its streams are closed, so it is ending
-        except subprocess.TimeoutExpired:
-            end_process(self.process)
+        """How a process that closed its streams ended, and the last thing that it said, for a message."""
+        self.leave()
         self._printing.join(_TICK_SECONDS)
         status = self.process.returncode
         cause = "it cannot be ended" if status is None else _described(status)
@@ -205,7 +207,7 @@ class _Pool:
         for worker in alive:
             worker.process.kill()
         for worker in alive:
-            end_process(worker.process)
+            worker.kill()
 
     def tell_of_missing_workers(self) -> None:
         if self._missing:
@@ -262,10 +264,11 @@ class _Pool:
         try:
             worker.greet(self.settings, self.time_limit_seconds)
         except (_Died, _TooSlow) as failure:
-            is_slow = isinstance(failure, _TooSlow)
-            if is_slow:
-                end_process(worker.process)
-            reason = f"not ready after {self.time_limit_seconds:g} s" if is_slow else worker.cause_of_death()
+            if isinstance(failure, _TooSlow):
+                worker.kill()
+                reason = f"not ready after {self.time_limit_seconds:g} s"
+            else:
+                reason = worker.cause_of_death()
             with self._lock:
                 self._alive.remove(worker)
             return None, reason
@@ -284,12 +287,14 @@ class _Pool:
                 outcome = pickle.loads(worker.receive(self.time_limit_seconds))
                 held.popleft()
                 self.results.put(outcome)
+            worker.kill()
         except _TooSlow:
-            end_process(worker.process)
+            worker.kill()
             self._give_up(held)
         except _Died:
+            cause = worker.cause_of_death()
             if not self._is_stopped.is_set():
-                self._give_back(held, worker.cause_of_death())
+                self._give_back(held, cause)
 
     def _next_task(self, held: Sequence[Task]) -> Task | None:
         """The next task for a worker that holds `held`; a task that a worker died of is given out alone."""
