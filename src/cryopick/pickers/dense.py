@@ -141,7 +141,7 @@ def chosen_device(device: str) -> str:
 @lru_cache(maxsize=1)
 def _automatic_device() -> str:
     """cuda where it works, else cpu; a card that is there in vain is told of, once."""
-    count, _, complaint = _count_of_cuda()
+    count, _, complaint = cuda_devices()
     problem = _why_unusable("cuda") if count else complaint
     if problem:
         _log.warning("the graphics card cannot be used (%s), so the CPU is; --device cpu asks for that", problem)
@@ -158,7 +158,7 @@ def _require_present(device: str) -> None:
     if kind == "mps" and not (torch.backends.mps.is_available() and int(number or 0) == 0):
         raise SettingsError(f"device {device}: this machine has no Apple graphics; --device auto takes what there is")
     if kind == "cuda":
-        count, reason, complaint = _count_of_cuda()
+        count, reason, complaint = cuda_devices()
         if count == 0:
             reason = complaint or reason
             raise SettingsError(
@@ -170,7 +170,7 @@ def _require_present(device: str) -> None:
             raise SettingsError(f"device {device}: there is no such graphics card, {numbers} there")
 
 
-def _count_of_cuda() -> tuple[int, str, str]:
+def cuda_devices() -> tuple[int, str, str]:
     """CUDA devices that torch can see; where there is none, why; and what torch complained of, such as an old driver."""
     import warnings
 
