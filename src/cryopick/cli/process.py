@@ -75,7 +75,7 @@ def _open_standard_descriptors() -> None:
 def _telling_stdout() -> Any:
     """stdout whose failures say that it was stdout; one that tests put in its place stays."""
     if sys.stdout is None:
-        return open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  # lives as long as the process
+        return open(os.devnull, "w", encoding="utf-8")  # lives as long as the process
     if type(sys.stdout) is not io.TextIOWrapper:
         return sys.stdout
     sys.stdout.flush()
@@ -85,7 +85,7 @@ def _telling_stdout() -> Any:
 def _forgiving_stderr() -> Any:
     """stderr that never fails: progress that nobody can read must not end a run."""
     if sys.stderr is None:
-        return open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  # lives as long as the process
+        return open(os.devnull, "w", encoding="utf-8")  # lives as long as the process
     if type(sys.stderr) is not io.TextIOWrapper:
         return sys.stderr
     return _stream(_ForgivingFile(sys.stderr.fileno(), "w", closefd=False), like=sys.stderr)

@@ -120,6 +120,29 @@ def require_device(picker: Any) -> None:
         _require_present(device)
 
 
+def require_accelerator(accelerator: str, *, devices: int) -> None:
+    """Raise if the devices that a training is set to are not there, before anything is read.
+
+    Parameters
+    ----------
+    accelerator : auto, cpu, gpu or mps, as training names kinds of devices; gpu is a CUDA card, else Apple's
+    devices : how many
+
+    Raises
+    ------
+    SettingsError
+        As `chosen_device`.
+    """
+    if accelerator == "gpu":
+        import torch
+
+        kind = "mps" if torch.backends.mps.is_available() else "cuda"
+        for index in range(devices):
+            chosen_device(f"{kind}:{index}")
+    elif accelerator == "mps":
+        chosen_device("mps")
+
+
 def chosen_device(device: str) -> str:
     """`auto` becomes cuda where there is one that works, else cpu; anything else stays, if it is there and works.
 
@@ -171,7 +194,7 @@ def _require_present(device: str) -> None:
 
 
 def cuda_devices() -> tuple[int, str, str]:
-    """CUDA devices that torch can see; where there is none, why; and what torch complained of, such as an old driver."""
+    """CUDA devices that torch sees; where there is none, why; and what torch complained of, such as an old driver."""
     import warnings
 
     import torch

@@ -148,7 +148,7 @@ def pick_to_folder(
     if workers is not None and workers < 1:
         raise SettingsError(f"workers {workers}: expected 1 or more")
     if time_limit_seconds is not None and not 0 <= time_limit_seconds < float("inf"):
-        raise SettingsError(f"time limit {time_limit_seconds:g}: expected seconds for one micrograph, or 0 for no limit")
+        raise SettingsError(f"time limit {time_limit_seconds:g}: expected seconds for a micrograph, or 0 for no limit")
     folder = RunFolder(output)
     folder.refuse_foreign_contents()
     with folder.lock():

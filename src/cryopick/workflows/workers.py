@@ -80,11 +80,11 @@ def pick_in_workers(
     pool.tell_of_missing_workers()
 
 
-class _Died(Exception):
+class _DiedError(Exception):
     """A worker closed its streams."""
 
 
-class _TooSlow(Exception):
+class _TooSlowError(Exception):
     """A worker said nothing within the time limit."""
 
 
@@ -119,7 +119,7 @@ class _Worker:
         try:
             _send_bytes(self._to_worker, data)
         except OSError as error:
-            raise _Died from error
+            raise _DiedError from error
 
     def receive(self, limit_seconds: float | None) -> bytes:
         """The next message. Time in which this process itself is stopped (Ctrl-Z, a suspended job) does not count."""
@@ -131,10 +131,10 @@ class _Worker:
             except Empty:
                 waited += min(time.monotonic() - start, 2 * _TICK_SECONDS)
                 if limit_seconds is not None and waited >= limit_seconds:
-                    raise _TooSlow from None
+                    raise _TooSlowError from None
                 continue
             if message is None:
-                raise _Died
+                raise _DiedError
             return message
 
     def leave(self) -> None:
@@ -263,8 +263,8 @@ class _Pool:
                 worker.process.kill()
         try:
             worker.greet(self.settings, self.time_limit_seconds)
-        except (_Died, _TooSlow) as failure:
-            if isinstance(failure, _TooSlow):
+        except (_DiedError, _TooSlowError) as failure:
+            if isinstance(failure, _TooSlowError):
                 worker.kill()
                 reason = f"not ready after {self.time_limit_seconds:g} s"
             else:
@@ -288,10 +288,10 @@ class _Pool:
                 held.popleft()
                 self.results.put(outcome)
             worker.kill()
-        except _TooSlow:
+        except _TooSlowError:
             worker.kill()
             self._give_up(held)
-        except _Died:
+        except _DiedError:
             cause = worker.cause_of_death()
             if not self._is_stopped.is_set():
                 self._give_back(held, cause)
