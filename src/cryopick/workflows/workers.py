@@ -34,6 +34,8 @@ MOST_STARTS = 3
 TIME_LIMIT_SECONDS = 7200.0
 """For one micrograph where no limit is given: a hung worker must not hold a run for ever, and healthy ones, whatever
 the picker and the size of the micrograph, never need so long."""
+START_LIMIT_SECONDS = 1800.0
+"""For a worker to become ready: on a busy machine with a slow disk imports alone take minutes."""
 _TICK_SECONDS = 1.0
 _LEAVING_SECONDS = 30.0
 """For a worker without work to end by itself."""
@@ -108,11 +110,11 @@ class _Worker:
         self._printing = Thread(target=self._read_prints, daemon=True)
         self._printing.start()
 
-    def greet(self, settings: bytes, limit_seconds: float | None) -> None:
+    def greet(self, settings: bytes) -> None:
         """Send what every task needs and wait until the worker has made itself ready."""
         self.send(pickle.dumps(import_path().last))
         self.send(settings)
-        self.receive(limit_seconds)
+        self.receive(START_LIMIT_SECONDS)
         self._is_ready = True
 
     def send(self, data: bytes) -> None:
@@ -262,11 +264,11 @@ class _Pool:
             if self._is_stopped.is_set():
                 worker.process.kill()
         try:
-            worker.greet(self.settings, self.time_limit_seconds)
+            worker.greet(self.settings)
         except (_DiedError, _TooSlowError) as failure:
             if isinstance(failure, _TooSlowError):
                 worker.kill()
-                reason = f"not ready after {self.time_limit_seconds:g} s"
+                reason = f"it was not ready after {START_LIMIT_SECONDS:g} s"
             else:
                 reason = worker.cause_of_death()
             with self._lock:
