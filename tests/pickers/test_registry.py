@@ -48,28 +48,30 @@ def listed(site: Path) -> tuple[list[str], str]:
     return json.loads(done.stdout), done.stderr
 
 
-@pytest.mark.parametrize(
-    ("source", "reason"),
-    [
-        ("import a_module_that_nobody_has", "No module named 'a_module_that_nobody_has'"),
-        ("raise SystemExit('not on this machine')", "SystemExit: not on this machine"),
-        ("def broken(:", "SyntaxError"),
-        (REGISTERED + "\nraise RuntimeError('after its registration')", "after its registration"),
-        (REGISTERED.replace('"ours"', '"blob"'), "'blob'"),
-        (REGISTERED.replace("    default_threshold: ClassVar[float] = 0.0\n", ""), "default_threshold"),
-        (REGISTERED.replace("Length | None", "'Nonsense'"), "Nonsense"),
-    ],
+BROKEN = (
+    ("import a_module_that_nobody_has", "No module named 'a_module_that_nobody_has'"),
+    ("raise SystemExit('not on this machine')", "SystemExit: not on this machine"),
+    ("def broken(:", "SyntaxError"),
+    (REGISTERED + "\nraise RuntimeError('after its registration')", "after its registration"),
+    (REGISTERED.replace('"ours"', '"blob"'), "picker 'blob' of broken4 is already registered"),
+    (REGISTERED.replace("    default_threshold: ClassVar[float] = 0.0\n", ""), "default_threshold"),
+    (REGISTERED.replace("Length | None", "'Nonsense'"), "Nonsense"),
+    (REGISTERED.replace("@dataclass(frozen=True, kw_only=True)\n", ""), "no dataclass"),
 )
-def test_a_broken_plug_in_is_named_and_costs_no_other_picker(tmp_path: Path, source: str, reason: str) -> None:
-    install(tmp_path, "a_broken", "a_broken", "broken", source)
+
+
+def test_broken_plug_ins_are_named_and_cost_no_other_picker(tmp_path: Path) -> None:
+    for number, (source, _) in enumerate(BROKEN):
+        install(tmp_path, f"broken{number}", f"broken{number}", f"entry{number}", source)
     install(tmp_path, "fine", "fine", "fine", REGISTERED.replace('"ours"', '"fine"'))
     names, said = listed(tmp_path)
     assert {"blob", "general", "fine"} <= set(names)
     assert "ours" not in names
-    assert "broken" not in names
-    assert len(said.splitlines()) == 1
-    for word in ("'broken'", "a_broken 1.5", reason):
-        assert word in said
+    assert len(said.splitlines()) == len(BROKEN)
+    for number, (_, reason) in enumerate(BROKEN):
+        (line,) = (one for one in said.splitlines() if f"broken{number} 1.5" in one)
+        assert f"'entry{number}'" in line
+        assert reason in line
 
 
 def test_a_broken_plug_in_asked_for_by_name_says_why(tmp_path: Path) -> None:

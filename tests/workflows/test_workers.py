@@ -154,7 +154,7 @@ def test_a_working_folder_that_holds_libraries_stays_a_library(monkeypatch: pyte
         ("0::/", {"cpu.max": "max 100000\n"}, None),
         ("0::/slurm/job1", {"cpu.max": "max 100000\n", "slurm/cpu.max": "400000 100000\n"}, 4.0),
         ("0::/of/the/host/only", {"cpu.max": "200000 100000\n"}, 2.0),
-        ("4:cpu,cpuacct:/docker/1\n", {"cpu,cpuacct/cpu.cfs_quota_us": "300000", "cpu,cpuacct/cpu.cfs_period_us": "100000"}, 3.0),
+        ("4:cpu,cpuacct:/docker/1\n", {"cpu/cpu.cfs_quota_us": "300000", "cpu/cpu.cfs_period_us": "100000"}, 3.0),
         ("4:cpu:/", {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, None),
         ("nonsense", {}, None),
     ],
