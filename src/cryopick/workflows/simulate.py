@@ -278,9 +278,8 @@ def _simulate_in_processes(
     try:
         for worker in range(workers):
             indices = ",".join(str(index) for index in missing[worker::workers])
-            arguments = ("cryopick.workflows.simulate", str(folder), indices)
-            streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE}
-            processes.append(start_python(*arguments, **streams, encoding="utf-8"))
+            streams: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "encoding": "utf-8"}
+            processes.append(start_python("cryopick.workflows.simulate", str(folder), indices, **streams))
         _listen(processes, on_done)
     finally:
         for process in processes:
