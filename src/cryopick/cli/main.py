@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -93,6 +94,8 @@ def _called(called: str | None) -> int | str | None:
             build_app(called)()
         except SystemExit as end:  # the way every command ends
             code = end.code
+        if code == 128 + signal.SIGINT:  # what typer makes of a KeyboardInterrupt, without a word
+            raise Stopped(signal.SIGINT)
         sys.stdout.flush()
     except NobodyListens as gone:
         return gone.exit_code
