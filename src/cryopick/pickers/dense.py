@@ -199,7 +199,7 @@ def cuda_devices() -> tuple[int, str, str]:
 
     import torch
 
-    if not torch.backends.cuda.is_built():
+    if not torch.backends.cuda.is_built():  # type: ignore[no-untyped-call]  # of torch
         return 0, "this build of torch is for CPUs only", ""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
