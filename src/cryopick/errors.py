@@ -39,3 +39,7 @@ class MissingExtraError(CryopickError, ImportError):
 
 class RunFolderError(CryopickError):
     """A run folder belongs to other settings, is not a run folder, or cannot be written."""
+
+
+class WorkerError(CryopickError):
+    """No worker process can be started; what was finished before is kept."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import resource
+import shutil
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
@@ -166,7 +167,8 @@ def test_an_option_of_another_picker_is_an_error(micrographs: Path, tmp_path: Pa
 
 def test_doctor_picks_a_sample_and_is_content(tmp_path: Path) -> None:
     done = cryopick("doctor", tmp_path)
-    assert "picked a sample" in done.stdout
+    for picker in ("blob", "general"):
+        assert f"{picker} picked a sample" in done.stdout
     assert done.returncode == 0
     assert done.stdout.splitlines()[-1] == "all well"
 
@@ -205,3 +207,30 @@ def test_an_empty_output_is_refused(micrographs: Path, tmp_path: Path) -> None:
     done = cryopick("pick", micrographs, "-o", "", "--picker", "blob", "-d", f"{DIAMETER_PX}px", cwd=tmp_path)
     assert (done.returncode, list(tmp_path.iterdir())) == (1, [micrographs])
     assert "output folder is empty" in done.stderr
+
+
+def test_doctor_knows_every_shipped_weights_file() -> None:
+    from cryopick.cli.doctor import SHIPPED_WEIGHTS
+    from cryopick.io.checkpoint import PACKAGE_WEIGHTS
+
+    assert sorted(path.stem for path in PACKAGE_WEIGHTS.glob("*.safetensors")) == sorted(SHIPPED_WEIGHTS)
+
+
+def test_doctor_is_not_content_with_weights_that_are_cut_or_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cryopick.io import checkpoint
+
+    shutil.copytree(checkpoint.PACKAGE_WEIGHTS, tmp_path / "weights")
+    general = tmp_path / "weights" / "general.safetensors"
+    general.write_bytes(general.read_bytes()[:100_000])
+    (tmp_path / "weights" / "cryotransformer.safetensors").unlink()
+    monkeypatch.setattr(checkpoint, "PACKAGE_WEIGHTS", tmp_path / "weights")
+    monkeypatch.setattr("cryopick.cli.doctor.SAMPLE_PICKERS", ())
+    done = cryopick("doctor", tmp_path)
+    assert done.returncode == 1
+    assert "all well" not in done.stdout
+    cut, missing, count = done.stderr.splitlines()
+    assert "general.safetensors: damaged or changed" in cut
+    assert "no weights named 'cryotransformer'" in missing
+    assert count == "2 checks failed"

@@ -93,7 +93,7 @@ def test_compressed_form_is_recognised_and_names_the_extra(tmp_path: Path, monke
     monkeypatch.setitem(__import__("sys").modules, "cryosparc.dataset", None)
     for first_byte in (b"\x94", b"\x95"):  # of different versions of cryosparc-tools
         (tmp_path / "p.cs").write_bytes(first_byte + b"CSDAT" + b"\0" * 100)
-        with pytest.raises(MissingExtraError, match=r"pip install 'cryopick\[cryosparc\]'"):
+        with pytest.raises(MissingExtraError, match=r"pip install 'cryosparc-tools>=4\.5'"):
             read_cryosparc(tmp_path / "p.cs", rows="relion")
 
 
@@ -130,9 +130,7 @@ def test_a_fraction_that_is_no_number_names_its_row(tmp_path: Path) -> None:
 
 
 def test_cryosparc_tools_reads_ours_and_we_read_its_both_forms(tmp_path: Path) -> None:
-    dataset = pytest.importorskip(
-        "cryosparc.dataset", reason="needs cryosparc-tools (pip install 'cryopick[cryosparc]')"
-    )
+    dataset = pytest.importorskip("cryosparc.dataset", reason="needs cryosparc-tools")
     write_cryosparc(tmp_path / "p.cs", [picks_of()], rows="flipped")
     table = dataset.Dataset.load(str(tmp_path / "p.cs"))
     assert list(table["location/micrograph_path"]) == [NAME] * 2

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from threadpoolctl import threadpool_limits
 
 from cryopick.pickers.cryoemmae import CryoEmmaePicker
 from cryopick.pickers.cryoemmae_centres import (
@@ -187,6 +188,17 @@ def test_the_likest_centre_is_the_one_that_the_particle_would_win_first():
 
 def test_a_map_of_one_value_has_one_cluster():
     assert fit_centres(np.ones((500, 4), np.float32), count=4).shape == (1, 4)
+
+
+def test_clusters_do_not_depend_on_the_number_of_threads():
+    generator = np.random.default_rng(0)
+    vectors = (generator.normal(size=(20_000, 64)) + generator.integers(0, 4, (20_000, 1))).astype(np.float32)
+    found = []
+    for threads in (1, 2, 3):
+        with threadpool_limits(threads, user_api="openmp"):
+            found.append(fit_centres(vectors, count=5))
+    np.testing.assert_array_equal(found[1], found[0])
+    np.testing.assert_array_equal(found[2], found[0])
     stages = refine(np.ones((9, 9, 2), np.float32), Clusters(np.ones((1, 2), np.float32), 0), counts=(3,))
     assert np.isfinite(evidence_of(np.ones((9, 9, 2), np.float32), stages)).all()
 

@@ -235,7 +235,7 @@ def test_a_micrograph_that_is_replaced_while_it_is_picked_gets_the_picks_of_the_
 ) -> None:
     really_pick, replaced = pick_one.pick_micrograph, []
 
-    def replace_meanwhile(micrograph: Any, settings: Any) -> Any:
+    def replace_meanwhile(micrograph: Any, settings: Any, **given: object) -> Any:
         if micrograph.name == "m1.mrc" and not replaced:
             replaced.append(micrograph.name)
             write_micrograph(folder_of_discs / "m1.mrc", disc_micrograph("m1", seed=77))

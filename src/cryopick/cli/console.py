@@ -12,6 +12,8 @@ from typing import Any, Protocol
 
 import typer
 
+from cryopick.cli.process import NobodyListens
+
 
 class Listener(Protocol):
     """Hears of each micrograph as it ends."""
@@ -45,14 +47,32 @@ def progress_listener(*, is_json: bool) -> Iterator[Listener]:
     Where stderr is no terminal, a line per failure and one per tenth of the run are written instead of the bar.
     """
     if is_json:
-        from cryopick.workflows.run import event_as_dict
-
-        yield lambda event: print_json(event_as_dict(event))
+        yield _JsonLines()
     elif sys.stderr.isatty():
         with _bar() as listener:
             yield listener
     else:
         yield _plain_lines
+
+
+class _JsonLines:
+    """One JSON line per event; a run goes on when nobody reads them any more, since its results are its files."""
+
+    def __init__(self) -> None:
+        self._is_lost = False
+
+    def __call__(self, event: Any) -> None:
+        from cryopick.errors import OutputError
+        from cryopick.workflows.run import event_as_dict
+
+        if self._is_lost:
+            return
+        try:
+            print_json(event_as_dict(event))
+        except (NobodyListens, OutputError) as error:
+            self._is_lost = True
+            reason = str(error) or "nobody reads stdout any more"
+            typer.echo(f"warning: {reason}; the run goes on without it", err=True)
 
 
 @contextmanager

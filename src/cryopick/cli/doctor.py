@@ -8,6 +8,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated
@@ -16,14 +17,17 @@ import typer
 
 from cryopick import __version__
 from cryopick.errors import CryopickError
+from cryopick.extras import install_hint
 
 REQUIRED_MODULES = ("numpy", "scipy", "mrcfile", "tifffile", "cv2", "skimage", "matplotlib", "torch")
 OPTIONAL_MODULES = {
-    "lightning": 'training: pip install "cryopick[train]"',
-    "transformers": 'the Segment Anything pickers: pip install "cryopick[sam]"',
-    "cryosparc": 'live exchange with cryoSPARC: pip install "cryopick[cryosparc]"',
-    "onnxruntime": 'faster picking on CPUs: pip install "cryopick[onnx]"',
+    "train": (("lightning", "tensorboard"), "training"),
+    "sam": (("transformers",), "the published Segment Anything and CryoTransformer networks"),
+    "cryosparc": (("cryosparc",), "reading .cs files in CryoSPARC's compressed form"),
 }
+"""By extra: modules, and what they are for."""
+SHIPPED_WEIGHTS = ("general", "cryosegnet", "cryosegnet_sam", "cryotransformer", "cryoemmae", "segmentation-crf")
+SAMPLE_PICKERS = ("blob", "general")
 LITTLE_SPACE_BYTES = 1_000_000_000
 
 
@@ -36,11 +40,14 @@ def command(
     """
     typer.echo(f"cryopick {__version__}, Python {platform.python_version()}, {platform.platform()}")
     typer.echo(f"{_cores()} cores usable")
-    checks = [_modules, _accelerator, _pickers, lambda: _writable(folder), _picks_a_sample]
+    checks = [_modules, _accelerator, _pickers]
+    checks += [partial(_weights, name) for name in SHIPPED_WEIGHTS]
+    checks += [partial(_writable, folder)]
+    checks += [partial(_picks_a_sample, picker) for picker in SAMPLE_PICKERS]
     failures = sum(not _report(check) for check in checks)
     _optional()
     if failures:
-        typer.echo(f"{failures} check(s) failed", err=True)
+        typer.echo(f"{failures} check{'' if failures == 1 else 's'} failed", err=True)
         raise typer.Exit(1)
     typer.echo("all well")
 
@@ -50,13 +57,14 @@ def _report(check: Callable[[], str]) -> bool:
     try:
         typer.echo(f"ok      {check()}")
     except Exception as error:
-        typer.echo(f"FAILED  {type(error).__name__}: {error}", err=True)
+        kind = "" if isinstance(error, CryopickError) else f"{type(error).__name__}: "
+        typer.echo(f"FAILED  {kind}{' '.join(str(error).split())}", err=True)
         return False
     return True
 
 
 def _cores() -> int:
-    from cryopick.workflows.workers import usable_cores
+    from cryopick.workflows.processes import usable_cores
 
     return usable_cores()
 
@@ -69,19 +77,33 @@ def _modules() -> str:
 def _accelerator() -> str:
     import torch
 
-    if torch.cuda.is_available():
-        names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-        probe = torch.ones(64, 64, device="cuda") @ torch.ones(64, 64, device="cuda")
-        if float(probe[0, 0]) != 64.0:
-            raise RuntimeError("the graphics card computes wrong products; check its driver")
+    from cryopick.pickers.dense import chosen_device, cuda_devices
+
+    count, reason, complaint = cuda_devices()
+    if count:
+        names = [torch.cuda.get_device_name(index) for index in range(count)]
+        for index in range(count):
+            chosen_device(f"cuda:{index}")  # raises where it cannot compute
         return f"graphics card: {', '.join(names)}"
-    return "no graphics card; learned pickers run on the CPU"
+    if complaint:
+        raise CryopickError(f"a graphics card is there but cannot be used: {complaint}; learned pickers run on the CPU")
+    return f"no graphics card ({reason}); learned pickers run on the CPU"
 
 
 def _pickers() -> str:
-    from cryopick.pickers.registry import list_pickers
+    from cryopick.pickers.registry import broken_plug_ins, list_pickers
 
-    return f"pickers: {', '.join(list_pickers())}"
+    names = list_pickers()
+    if broken := broken_plug_ins():
+        raise CryopickError("; ".join(broken.values()))
+    return f"pickers: {', '.join(names)}"
+
+
+def _weights(name: str) -> str:
+    from cryopick.io.checkpoint import find_weights, load_checkpoint
+
+    checkpoint = load_checkpoint(find_weights(name))
+    return f"weights {name}: whole, {sum(tensor.numel() for tensor in checkpoint.tensors.values()):,} numbers"
 
 
 def _writable(folder: Path) -> str:
@@ -97,7 +119,7 @@ def _writable(folder: Path) -> str:
     return f"{folder.absolute()} can be written, {free_bytes / 1e9:.0f} GB free"
 
 
-def _picks_a_sample() -> str:
+def _picks_a_sample(picker: str) -> str:
     import numpy as np
 
     from cryopick.workflows.demo import DIAMETER_ANGSTROM, make_sample
@@ -105,22 +127,24 @@ def _picks_a_sample() -> str:
 
     ((micrograph, truth),) = make_sample(1)
     start = time.perf_counter()
-    kept = pick(micrograph, "blob", diameter=f"{DIAMETER_ANGSTROM:g}A").kept()
+    kept = pick(micrograph, picker, diameter=f"{DIAMETER_ANGSTROM:g}A").kept()
     seconds = time.perf_counter() - start
     apart_px = np.hypot(*(truth.xy_px[:, None] - kept.xy_px[None]).transpose(2, 0, 1))  # (n true, n picked)
     found = int((apart_px.min(axis=1, initial=np.inf) < truth.diameter_px / 4).sum())
     if found < 0.8 * len(truth):
         raise CryopickError(
-            f"picker blob found {found} of {len(truth)} particles of a simple sample, expected nearly all"
+            f"picker {picker} found {found} of {len(truth)} particles of a simple sample, expected nearly all"
         )
-    return f"picked a sample: {found} of {len(truth)} particles in {seconds:.1f} s"
+    return f"{picker} picked a sample: {found} of {len(truth)} particles in {seconds:.1f} s"
 
 
 def _optional() -> None:
-    for name, purpose in OPTIONAL_MODULES.items():
-        try:
-            import_module(name)
-        except ImportError:
-            typer.echo(f"absent  {name}, for {purpose}")
+    for extra, (modules, purpose) in OPTIONAL_MODULES.items():
+        for module in modules:
+            try:
+                import_module(module)
+            except Exception as error:  # a package that is there and broken may raise anything
+                reason = "" if isinstance(error, ModuleNotFoundError) else f" ({type(error).__name__}: {error})"
+                typer.echo(f"absent  {module}{reason}, only for {purpose}: {install_hint(extra)}")
     relion = shutil.which("relion_preprocess") or shutil.which("relion_autopick")
     typer.echo(f"RELION: {os.path.dirname(relion) if relion else 'not on the PATH; only comparisons need it'}")

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import io
+import signal
 import sys
 from importlib import import_module
-
-import typer
+from typing import TYPE_CHECKING
 
 from cryopick import __version__
-from cryopick.cli.options import as_meant
-from cryopick.errors import CryopickError
+from cryopick.cli.process import NobodyListens, Stopped, prepared_process
+
+if TYPE_CHECKING:
+    import typer
 
 # Each name is a module of this folder that holds a typer function `command`. The help lines stand here, so that
 # `cryopick --help` imports none of them.
@@ -28,10 +29,16 @@ COMMANDS = {
     "finetune": "Adapt a trained picker to your own micrographs.",
     "benchmark": "Compare pickers on labelled sets.",
 }
+_RESUMING = {
+    **dict.fromkeys(("pick", "simulate", "benchmark"), "what was finished is kept, and the same command resumes"),
+    **dict.fromkeys(("train", "finetune"), "the same command with --resume goes on from the last checkpoint"),
+}
 
 
 def build_app(called: str | None) -> typer.Typer:
     """The application with only the called command's module imported."""
+    import typer
+
     app = typer.Typer(
         name="cryopick",
         help="Find protein particles in cryo-EM micrographs.\n\nStart with: cryopick pick micrographs/ -o run1",
@@ -62,19 +69,51 @@ def _not_called() -> None:
 
 
 def main() -> None:
-    """Entry point: known errors become one line on stderr and exit code 1, without a traceback."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # file names may be in no encoding at all
-    called = next((word for word in sys.argv[1:] if not word.startswith("-")), None)
+    """Entry point: known errors and signals become one line on stderr and an exit code, without a traceback.
+
+    Exit codes: 0 well, 1 an error, 2 a wrong option, 128 + number for a signal: 130 Ctrl-C, 143 SIGTERM, 129 SIGHUP,
+    and 141 where whoever read stdout went away.
+    """
+    with prepared_process():
+        called = next((word for word in sys.argv[1:] if not word.startswith("-")), None)
+        try:
+            code = _called(called)
+        except Stopped as stop:
+            kept = _RESUMING.get(called or "", "files that were finished are whole")
+            code = _fail(f"{stop}; {kept}", code=stop.exit_code)
+        sys.exit(code)
+
+
+def _called(called: str | None) -> int | str | None:
+    """The exit code of a command."""
+    from cryopick.cli.options import as_meant
+    from cryopick.errors import CryopickError
+
+    code: int | str | None = 0
     try:
-        sys.argv[1:] = as_meant(sys.argv[1:])
-        build_app(called)()
+        try:
+            sys.argv[1:] = as_meant(sys.argv[1:])
+            build_app(called)()
+        except SystemExit as end:  # the way every command ends
+            code = end.code
+        if code == 128 + signal.SIGINT:  # what typer makes of a KeyboardInterrupt, without a word
+            raise Stopped(signal.SIGINT)
+        sys.stdout.flush()
+    except NobodyListens as gone:
+        return gone.exit_code
     except CryopickError as error:
-        typer.echo(f"cryopick: {error}", err=True)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        typer.echo("cryopick: interrupted; what was finished is kept, and the same command resumes", err=True)
-        sys.exit(130)
+        return _fail(str(error))
+    except MemoryError as error:
+        return _fail(f"the memory of this machine does not suffice ({error or 'no more can be had'})")
+    except OSError as error:  # of a file or folder that no reader of ours was in charge of
+        return _fail(f"{error.filename or 'a file'}: {error.strerror or error}")
+    return code
+
+
+def _fail(text: str, *, code: int = 1) -> int:
+    sys.stderr.write(f"cryopick: {text}\n")
+    sys.stderr.flush()
+    return code
 
 
 if __name__ == "__main__":

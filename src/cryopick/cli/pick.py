@@ -41,6 +41,14 @@ def pick(
     workers: Annotated[
         int | None, typer.Option("--workers", "-j", help="Processes side by side; the result does not depend on it.")
     ] = None,
+    time_limit: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS",
+            help="A micrograph that takes longer fails, and its hung process is killed. 0: no limit.",
+            show_default="7200 with several workers",
+        ),
+    ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Start again and replace the run in the folder.")
     ] = False,
@@ -72,6 +80,7 @@ def pick(
             folder,
             settings,
             workers=workers,
+            time_limit_seconds=time_limit,
             overwrite=overwrite,
             command=command_line(),
             on_event=listener,

@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryopick.errors import CryopickError, FormatError, MissingExtraError, SettingsError
+from cryopick.extras import missing_extra
 from cryopick.io.atomic import write_bytes_atomic
 from cryopick.io.grouping import as_float32, group_picks, require_name, require_writable, without_sentinels
 from cryopick.io.reading import read_bytes
@@ -278,7 +279,7 @@ def _load_compressed(path: Path) -> NDArray[Any]:
         from cryosparc.dataset import Dataset
     except ImportError as error:
         raise MissingExtraError(
-            f"{path}: is in CryoSPARC's compressed form (CSDAT); pip install 'cryopick[cryosparc]' reads it, "
+            f"{path}: is in CryoSPARC's compressed form (CSDAT); {missing_extra('cryosparc', 'reading it')}, "
             "or save it uncompressed there: Dataset.load(path).save(path, format=NUMPY_FORMAT)"
         ) from error
     try:

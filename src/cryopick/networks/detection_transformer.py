@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from cryopick.errors import MissingExtraError
+from cryopick.extras import missing_extra
 
 if TYPE_CHECKING:
     import torch
@@ -60,9 +61,7 @@ class DetectionTransformer(nn.Module):
         try:
             from transformers import DetrConfig, DetrForObjectDetection, ResNetConfig
         except ImportError as error:
-            raise MissingExtraError(
-                "the published CryoTransformer needs transformers; install it with: pip install 'cryopick[sam]'"
-            ) from error
+            raise MissingExtraError(missing_extra("sam", "the published CryoTransformer")) from error
         if backbone not in BACKBONE_DEPTHS:
             raise ValueError(f"backbone is {backbone!r}, expected one of: {', '.join(BACKBONE_DEPTHS)}")
         is_basic = backbone in BASIC_BACKBONES

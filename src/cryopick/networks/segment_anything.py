@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryopick.errors import MissingExtraError, WeightsError
+from cryopick.extras import missing_extra
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -494,7 +495,6 @@ def _transformers() -> Any:
         import transformers
     except ImportError as error:
         raise MissingExtraError(
-            "Segment Anything needs transformers; install it with: pip install 'cryopick[sam]', or pick with the U-Net "
-            "alone (--segmenter none)"
+            f"{missing_extra('sam', 'Segment Anything')}, or pick with the U-Net alone (--segmenter none)"
         ) from error
     return transformers

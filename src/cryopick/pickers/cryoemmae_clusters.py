@@ -63,6 +63,7 @@ def fit_centres(vectors: NDArray[np.float32], *, count: int, seed: int = 0) -> N
     No more centres than there are distinct vectors.
     """
     from sklearn.cluster import KMeans
+    from threadpoolctl import threadpool_limits
 
     if len(vectors) == 0:
         raise ValueError("no vectors to cluster")
@@ -72,7 +73,8 @@ def fit_centres(vectors: NDArray[np.float32], *, count: int, seed: int = 0) -> N
     if len(distinct) < count:
         distinct = np.unique(vectors, axis=0)
     count = min(count, len(distinct))
-    fitted = KMeans(count, n_init=1, random_state=seed, max_iter=300, tol=1e-4).fit(vectors)
+    with threadpool_limits(1, user_api="openmp"):  # its sums are per thread, and their order decides the last digits
+        fitted = KMeans(count, n_init=1, random_state=seed, max_iter=300, tol=1e-4).fit(vectors)
     return np.asarray(fitted.cluster_centers_, np.float32)
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from importlib import import_module
-from importlib.metadata import entry_points
-from typing import Any, TypeVar
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, TypeVar, get_type_hints
 
 from cryopick.errors import SettingsError
 
@@ -20,7 +21,11 @@ BUILTIN_MODULES: tuple[str, ...] = (
 ENTRY_POINT_GROUP = "cryopick.pickers"
 
 _registered: dict[str, type[Any]] = {}
+_broken: dict[str, str] = {}
+"""Why plug-ins are left out, by the name of their entry point."""
 _is_loaded = False
+
+_log = logging.getLogger(__name__)
 
 PickerClass = TypeVar("PickerClass", bound=type[Any])
 
@@ -48,9 +53,12 @@ def list_pickers() -> list[str]:
 def picker_class(name: str) -> type[Any]:
     """The settings dataclass registered under `name`."""
     _load()
-    if name not in _registered:
-        raise SettingsError(f"unknown picker {name!r}; known pickers: {', '.join(sorted(_registered))}")
-    return _registered[name]
+    if name in _registered:
+        return _registered[name]
+    if name in _broken:
+        raise SettingsError(f"picker {name!r} cannot be used: {_broken[name]}")
+    left_out = "".join(f"; left out: {reason}" for reason in _broken.values())
+    raise SettingsError(f"unknown picker {name!r}; known pickers: {', '.join(sorted(_registered))}{left_out}")
 
 
 def make_picker(name: str, **settings: Any) -> Any:
@@ -63,6 +71,12 @@ def make_picker(name: str, **settings: Any) -> Any:
     return cls(**settings)
 
 
+def broken_plug_ins() -> dict[str, str]:
+    """Why pickers of other packages are left out, by the name of their entry point."""
+    _load()
+    return dict(_broken)
+
+
 def _load() -> None:
     global _is_loaded  # noqa: PLW0603  # the registry is process-wide by nature
     if _is_loaded:
@@ -71,4 +85,37 @@ def _load() -> None:
     for module in BUILTIN_MODULES:
         import_module(f"cryopick.pickers.{module}")
     for entry in entry_points(group=ENTRY_POINT_GROUP):
-        import_module(entry.value)
+        _load_plug_in(entry)
+
+
+def _load_plug_in(entry: EntryPoint) -> None:
+    """Register the pickers of another package; one that fails is left out, named, and stops no other picker."""
+    before = dict(_registered)
+    try:
+        loaded = entry.load()  # a module whose pickers register themselves, or `module:Class`
+        if isinstance(loaded, type) and loaded not in _registered.values():
+            register_picker(entry.name)(loaded)
+        for cls in _registered.values():
+            if cls not in before.values():
+                _require_picker(cls)
+    except (Exception, SystemExit) as error:  # of somebody else's code, which may raise anything
+        _registered.clear()
+        _registered.update(before)
+        package = "an unknown package" if entry.dist is None else f"package {entry.dist.name} {entry.dist.version}"
+        text = " ".join(str(error).split())
+        reason = f"{type(error).__name__}: {text}" if text else type(error).__name__
+        _broken[entry.name] = (
+            f"plug-in {entry.name!r} of {package} ({entry.value}) fails with {reason}; mend or uninstall that package"
+        )
+        _log.warning("%s; the other pickers work", _broken[entry.name])
+
+
+def _require_picker(cls: type[Any]) -> None:
+    """Raise `TypeError` that says what a class lacks to be a picker."""
+    if not is_dataclass(cls):
+        raise TypeError(f"{cls.__name__} is no dataclass, so it has no settings to show")
+    lacking = [name for name in ("pick", "score_meaning", "default_threshold") if not hasattr(cls, name)]
+    lacking += [] if "diameter" in {f.name for f in fields(cls)} else ["diameter"]
+    if lacking:
+        raise TypeError(f"{cls.__name__} has no {', '.join(lacking)}, which every picker has (pickers/protocol.py)")
+    get_type_hints(cls, include_extras=True)  # raises for annotations that mean nothing

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +17,7 @@ from cryopick.training.datasets import Dataset, open_dataset
 from cryopick.workflows.evaluate import TOLERANCES, Evaluation, evaluate
 from cryopick.workflows.machine import Machine, describe_machine
 from cryopick.workflows.measure import Usage, run_measured
+from cryopick.workflows.processes import python_command
 from cryopick.workflows.run_folder import RunFolder
 from cryopick.workflows.settings import as_text, settings_of
 
@@ -197,7 +197,7 @@ def run_picker(
     options = _options(name, data, settings)
     listing = folder.parent / f"{name}.txt"
     write_text_atomic(listing, "".join(f"{path.absolute()}\n" for path in data.images))
-    command = [sys.executable, "-m", "cryopick.cli.main", "pick", f"@{listing}", "-o", str(folder)]
+    command = python_command("cryopick.cli.main", "pick", f"@{listing}", "-o", str(folder))
     command += ["--picker", name, "--workers", str(workers), "--json"]
     command += [word for flag, value in options.items() for word in (flag, value)]
     usage_file = folder.parent / f"{name}.usage.json"
@@ -253,7 +253,8 @@ def _read_usage(path: Path, command: Sequence[str]) -> Usage | None:
         return None
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        if content["command"] != list(command):
+        # version 0.1 started pickers without -P, and measured the same
+        if [word for word in content["command"] if word != "-P"] != [word for word in command if word != "-P"]:
             return None
         wall, cpu = float(content["wall_seconds"]), float(content["cpu_seconds"])
         return Usage(0, wall, cpu, content["peak_memory_bytes"])

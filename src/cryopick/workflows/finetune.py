@@ -14,6 +14,7 @@ from cryopick.errors import InputError, SettingsError
 from cryopick.geometry.units import Length
 from cryopick.io.atomic import write_text_atomic
 from cryopick.io.checkpoint import Checkpoint, check_architecture, find_weights, load_checkpoint
+from cryopick.pickers.dense import require_accelerator
 from cryopick.training.datasets import Dataset, open_dataset
 from cryopick.training.finetuning import Before, MixedTrainable
 from cryopick.training.logs import Monitor
@@ -194,7 +195,9 @@ def finetuning_preset(picker: str, start: Checkpoint, task: Mapping[str, Any], t
         )
     family: Mapping[str, Any] = getattr(training_module(picker), "FINETUNE_TASK", {})
     given = convert_settings(type(base.task), task, section="[task]")
-    return base.changed(task={**family, **given}, training=changes)
+    preset = base.changed(task={**family, **given}, training=changes)
+    require_accelerator(preset.training.accelerator, devices=preset.training.devices)
+    return preset
 
 
 def _before(output: Path, new: Trainable, old: Trainable, start: Checkpoint, *, resume: bool) -> Before:

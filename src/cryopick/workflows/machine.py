@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from cryopick.workflows.workers import usable_cores
+from cryopick.workflows.processes import usable_cores
 
 PACKAGES = ("cryopick", "numpy", "scipy", "opencv-contrib-python-headless", "torch")
 

@@ -13,8 +13,9 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import ArrayLike
 
-from cryopick.errors import InputError, SettingsError
+from cryopick.errors import InputError, SettingsError, WorkerError
 from cryopick.io.inputs import MicrographSource, find_micrographs
+from cryopick.pickers.dense import require_device
 from cryopick.pickers.protocol import ChoosesThreshold, PreparesForRun
 from cryopick.types import Micrograph, Picks
 from cryopick.workflows.exclusion_masks import match_masks
@@ -26,6 +27,9 @@ from cryopick.workflows.run_folder import COMMAND, CONFIG, LOG, OWN_FOLDERS, Run
 from cryopick.workflows.run_place import output_folder, settle_place
 from cryopick.workflows.run_settings import refuse_foreign_config, require_picking_config, require_same_settings
 from cryopick.workflows.settings import to_toml
+
+RUN_OPTIONS = ("workers", "time_limit_seconds", "overwrite")
+"""Of a run, not of its picks: another value is no other run."""
 
 # ---------------------------------------------------------------------------------------------------- from Python
 
@@ -52,7 +56,7 @@ def pick(
     picker : a name from `list_pickers()`, or a picker
     output : the run folder
     settings : as on the command line with `_` for `-`: `diameter="180A"`, `pixel_size_angstrom=1.77`, `threshold=0.4`;
-        with `output` also `workers` and `overwrite`
+        with `output` also `workers`, `time_limit_seconds` and `overwrite`, see `pick_to_folder`
 
     Returns
     -------
@@ -71,7 +75,7 @@ def pick(
     if output is not None:
         if not str(output).strip():
             raise SettingsError("output is empty; give the run folder, the working folder is '.'")
-        options = {name: settings.pop(name) for name in ("workers", "overwrite") if name in settings}
+        options = {name: settings.pop(name) for name in RUN_OPTIONS if name in settings}
         inputs = [micrographs] if isinstance(micrographs, str | Path) else list(micrographs)
         chosen = make_settings(picker, **settings)
         return pick_to_folder(inputs, output, chosen, **options)
@@ -118,6 +122,7 @@ def pick_to_folder(
     settings: PickSettings,
     *,
     workers: int | None = None,
+    time_limit_seconds: float | None = None,
     overwrite: bool = False,
     command: str = "",
     on_event: Callable[[PickEvent], None] | None = None,
@@ -130,6 +135,8 @@ def pick_to_folder(
     output : the run folder; made if missing, resumed if it holds a run of the same settings. Settings with which no
         micrograph was finished are replaced
     workers : processes that pick side by side; by default one per core, at most 8. The result does not depend on it
+    time_limit_seconds : for one micrograph, which fails when it takes longer; by default two hours where several
+        processes pick. 0 is no limit. Kept by worker processes, so that with a limit even one worker is a process
     overwrite : start again, removing what the folder holds of an earlier run once the first micrograph is picked
     command : what the user typed, for `command.txt`
     on_event : called once per micrograph, in the order in which they end
@@ -140,10 +147,17 @@ def pick_to_folder(
         If the folder holds a run of other settings or of other micrographs of the same names, or cannot be written.
     InputError
         If no micrograph is found, or not one of them could be picked.
+    SettingsError
+        If the picker's device is not there.
+    WorkerError
+        If no worker process can be started; what was finished is in the folder's tables.
     """
+    require_device(settings.picker)
     output = output_folder(output)
     if workers is not None and workers < 1:
         raise SettingsError(f"workers {workers}: expected 1 or more")
+    if time_limit_seconds is not None and not 0 <= time_limit_seconds < float("inf"):
+        raise SettingsError(f"time limit {time_limit_seconds:g}: expected seconds for a micrograph, or 0 for no limit")
     folder = RunFolder(output)
     folder.refuse_foreign_contents()
     with _noted_warnings(find_micrographs.__module__) as told:
@@ -155,7 +169,13 @@ def pick_to_folder(
                 refuse_foreign_config(folder)
             folder.set_aside()
         try:
-            run = _pick_all(folder, sources, settings, workers=workers, command=command, on_event=on_event, told=told)
+            run = _begin(folder, sources, settings, command=command, on_event=on_event, told=told)
+            try:
+                run.pick(workers, time_limit_seconds=time_limit_seconds)
+            except WorkerError:
+                if any(record.is_done for record in run.records.values()):
+                    run.finish(is_stopped=True)
+                raise
             summary = run.finish()
             if not any(record.is_done for record in run.records.values()):
                 raise InputError(
@@ -169,17 +189,16 @@ def pick_to_folder(
     return summary
 
 
-def _pick_all(
+def _begin(
     folder: RunFolder,
     sources: Sequence[MicrographSource],
     settings: PickSettings,
     *,
-    workers: int | None,
     command: str,
     on_event: Callable[[PickEvent], None] | None,
     told: Sequence[str],
 ) -> Run:
-    """Pick what is not finished, after a check that the folder holds no run of other settings.
+    """The run, ready to pick, after a check that the folder holds none of other settings.
 
     `told` are the warnings of the search for micrographs, for run.log.
     """
@@ -203,7 +222,6 @@ def _pick_all(
         folder.append_log(f"{datetime.now():%Y-%m-%d %H:%M:%S} {sentence}")
     run = Run(folder, sources, settings, on_event)
     run.prepare()
-    run.pick(workers)
     return run
 
 

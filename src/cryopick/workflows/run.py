@@ -201,7 +201,7 @@ class Run:
             )
         return matched.of_micrograph
 
-    def pick(self, workers: int | None) -> None:
+    def pick(self, workers: int | None, *, time_limit_seconds: float | None = None) -> None:
         threshold, _ = self._provisional_threshold()
         if self.on_event is not None:
             self.on_event(PickEvent(name="", status="started", position=0, total=len(self.sources)))
@@ -217,7 +217,7 @@ class Run:
         finished = len(self.sources) - len(todo)
         self._log(f"{len(tasks)} micrographs to pick, {finished} finished before, {count} worker(s)")
         changed: list[str] = []
-        for outcome in pick_in_workers(tasks, self.settings, workers=count):
+        for outcome in pick_in_workers(tasks, self.settings, workers=count, time_limit_seconds=time_limit_seconds):
             if outcome.is_settings_error and not any(record.is_done for record in self.records.values()):
                 raise SettingsError(f"{outcome.name}: {outcome.error}")
             if self._has_changed(outcome):
@@ -258,11 +258,12 @@ class Run:
                 unsettled,
             )
 
-    def finish(self) -> RunSummary:
+    def finish(self, *, is_stopped: bool = False) -> RunSummary:
+        """Write tables and report; every micrograph must have its record, unless picking was stopped."""
         finished = read_finished(self.folder)
         there = {record.name for record in finished.records}
         missing = [name for name in self.sources if name not in there]
-        if missing:
+        if missing and not is_stopped:
             raise RunFolderError(
                 f"{self.folder.path}: {len(missing)} of {len(self.sources)} micrographs have no record, the first "
                 f"being {missing[0]}; files were removed from the run folder, or damaged, while cryopick was writing "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -36,6 +38,7 @@ from cryopick.simulation.truth_files import (
     write_simulated,
 )
 from cryopick.types import Volume
+from cryopick.workflows.processes import end_process, start_python
 
 SETTINGS, RECIPE = "simulation.json", "recipe.toml"
 RANDOM = "random"
@@ -301,14 +304,12 @@ def _simulate_in_processes(
     try:
         for worker in range(workers):
             indices = ",".join(str(index) for index in missing[worker::workers])
-            command = [sys.executable, "-m", "cryopick.workflows.simulate", str(folder), indices]
-            processes.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+            streams: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "encoding": "utf-8"}
+            processes.append(start_python("cryopick.workflows.simulate", str(folder), indices, **streams))
         _listen(processes, on_done)
     finally:
         for process in processes:
-            if process.poll() is None:
-                process.terminate()
-            process.wait()
+            end_process(process)
             if process.stdout is not None:
                 process.stdout.close()
 
@@ -346,8 +347,10 @@ def _work(folder: Path, indices: Sequence[int]) -> None:
             write_simulated(folder, simulate_one(settings, index))
             sys.stdout.write(json.dumps({"done": micrograph_name(index)}) + "\n")
             sys.stdout.flush()
-    except CryopickError as error:
-        sys.stdout.write(json.dumps({"error": str(error)}) + "\n")
+    except BrokenPipeError:  # whoever started this is gone
+        os._exit(1)
+    except (CryopickError, MemoryError, OSError) as error:
+        sys.stdout.write(json.dumps({"error": str(error) or type(error).__name__}) + "\n")
 
 
 if __name__ == "__main__":

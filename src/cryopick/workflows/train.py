@@ -13,6 +13,7 @@ from cryopick.errors import FormatError, InputError, SettingsError
 from cryopick.geometry.units import Length
 from cryopick.io.atomic import write_text_atomic
 from cryopick.io.checkpoint import find_weights, load_checkpoint
+from cryopick.pickers.dense import require_accelerator
 from cryopick.training.datasets import Dataset, open_dataset, open_micrographs
 from cryopick.training.logs import Monitor
 from cryopick.training.loop import TrainResult, train
@@ -102,6 +103,7 @@ def plan_training(
         task=convert_settings(type(found.task), given_task, section="[task]"),
         training=convert_settings(TrainSettings, given_training, section="[training]"),
     )
+    require_accelerator(changed.training.accelerator, devices=changed.training.devices)
     return TrainPlan(
         picker=chosen,
         preset_name=preset_name,
