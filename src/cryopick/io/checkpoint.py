@@ -293,6 +293,12 @@ def find_weights(name_or_path: str | Path) -> Path:
     )
 
 
+def files_of_weights(name_or_path: str | Path) -> list[Path]:
+    """The weights file meant by a path or a name, and its card; raises as `find_weights`."""
+    path = find_weights(name_or_path)
+    return [path, card_path(path)]
+
+
 def weights_folders() -> list[Path]:
     """Where weights are looked for by name, in this order."""
     given = os.environ.get(FOLDER_VARIABLE)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, cast, get_args
 
@@ -12,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryopick.errors import WeightsError
+from cryopick.io.checkpoint import files_of_weights
+from cryopick.io.read_once import read_once
 from cryopick.pickers.dense import DenseNetwork, sigmoid
 from cryopick.pickers.looks import TWO_LOOKS, Look, mean_of_looks, seen_turned
 from cryopick.processing.denoise.corrected import CorrectedSettings, denoise_corrected
@@ -220,7 +221,7 @@ HALO_PX = 192
 """Read around a tile; more than half the receptive field of the small network."""
 
 
-@lru_cache(maxsize=2)
+@read_once(lambda weights, **_: files_of_weights(weights or "cryosegnet"), most=2)
 def load_mapper(weights: Path | None, *, device: str = "auto", precision: str = "auto") -> ParticleMapper:
     """The U-Net of a checkpoint (None: the one shipped with the package).
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
 
@@ -13,6 +12,8 @@ from numpy.typing import NDArray
 
 from cryopick.errors import SettingsError
 from cryopick.geometry.units import Length
+from cryopick.io.checkpoint import files_of_weights
+from cryopick.io.read_once import read_once
 from cryopick.pickers.cryotransformer_detr import NETWORK as DETR_NETWORK
 from cryopick.pickers.cryotransformer_detr import DetrModel, build_detr, detr_model, prepare_image
 from cryopick.pickers.cryotransformer_local import (
@@ -32,7 +33,7 @@ from cryopick.processing.scale import resample
 from cryopick.types import JUNK_MAP, Micrograph, Picks
 
 
-@lru_cache(maxsize=4)
+@read_once(lambda weights, **_: files_of_weights(weights or "cryotransformer"), most=4)
 def load_set_model(weights: Path | None, *, device: str = "auto", precision: str = "auto") -> LocalSetModel | DetrModel:
     """The network of a checkpoint (None: the one shipped with the package), on its device.
 

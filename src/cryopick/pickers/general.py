@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Self
 
@@ -13,6 +12,8 @@ from numpy.typing import NDArray
 
 from cryopick.errors import SettingsError
 from cryopick.geometry.units import Length
+from cryopick.io.checkpoint import files_of_weights
+from cryopick.io.read_once import read_once
 from cryopick.pickers.dense import PRECISIONS, DenseNetwork, chosen_device, sigmoid
 from cryopick.pickers.diameter import empty_run, filled_share, find_sizes, look_at_pieces, looks_empty
 from cryopick.pickers.expected_f1 import ChoosesByExpectedF1
@@ -158,7 +159,7 @@ def _as_probabilities(maps: NDArray[np.float32]) -> NDArray[np.float32]:
     return maps
 
 
-@lru_cache(maxsize=4)
+@read_once(lambda weights, **_: files_of_weights(weights or "general"), most=4)
 def load_model(weights: Path | None, *, device: str = "auto", precision: str = "auto") -> HeatmapModel:
     """The network of a checkpoint (None: the one shipped with the package), folded and on its device.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryopick.errors import WeightsError
+from cryopick.io.checkpoint import files_of_weights
+from cryopick.io.read_once import read_once
 from cryopick.pickers.dense import DenseNetwork, chosen_device
 from cryopick.pickers.looks import seen_turned
 from cryopick.processing.dense_crf import DenseCrf, mean_field
@@ -188,7 +189,7 @@ def segmentation_model(
     return SegmentationModel(dense, network.in_channels, crfs, calibrations)
 
 
-@lru_cache(maxsize=4)
+@read_once(lambda weights, **_: files_of_weights(weights), most=4)
 def load_segmentation(
     weights: Path | str, *, backbone: str, head: str, device: str = "auto", precision: str = "auto"
 ) -> SegmentationModel:
