@@ -114,7 +114,11 @@ def load_state(
         index, _, key = name.partition(".")
         if not index.isdecimal() or int(index) >= len(parameters):
             raise WeightsError(f"{path}: does not fit the optimizer: {name} of {len(parameters)} parameters")
-        state.setdefault(int(index), {})[key] = _laid_out_as(parameters[int(index)], tensor)
+        parameter = parameters[int(index)]
+        if tensor.ndim and tensor.shape != parameter.shape:
+            shapes = f"{name} is {tuple(tensor.shape)}, expected {tuple(parameter.shape)}"
+            raise WeightsError(f"{path}: does not fit the optimizer: {shapes}")
+        state.setdefault(int(index), {})[key] = _laid_out_as(parameter, tensor)
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     return progress
 
@@ -127,7 +131,7 @@ def _laid_out_as(parameter: Tensor, tensor: Tensor) -> Tensor:
     """
     import torch
 
-    if tensor.shape != parameter.shape:  # a count of steps
+    if not tensor.ndim:  # a count of steps
         return tensor
     return torch.empty_like(parameter, dtype=tensor.dtype, device=tensor.device, requires_grad=False).copy_(tensor)
 
