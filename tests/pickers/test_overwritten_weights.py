@@ -1,4 +1,4 @@
-"""Weights that are overwritten while Python runs are those that pick from then on, in every picker that has a network."""
+"""Weights that are overwritten while Python runs are those that pick from then on, in every picker with a network."""
 
 import os
 import shutil

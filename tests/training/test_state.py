@@ -22,7 +22,8 @@ class Run:
 
     def __init__(self, optimizer: str, memory_format: torch.memory_format) -> None:
         torch.manual_seed(0)
-        network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 4, 3), nn.Conv2d(4, 2, 1))
+        first, second, last = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 3), nn.Conv2d(4, 2, 1)
+        network = nn.Sequential(first, nn.BatchNorm2d(8), nn.ReLU(), second, last)
         self.network = network.to(memory_format=memory_format)
         self.average = WeightAverage(self.network, decay=0.9)
         settings = TrainSettings(optimizer=optimizer, learning_rate=0.01)  # type: ignore[arg-type]

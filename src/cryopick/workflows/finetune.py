@@ -10,14 +10,15 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from cryopick.errors import InputError, SettingsError
+from cryopick.errors import InputError, RunFolderError, SettingsError
 from cryopick.geometry.units import Length
 from cryopick.io.atomic import write_text_atomic
 from cryopick.io.checkpoint import Checkpoint, check_architecture, find_weights, load_checkpoint
 from cryopick.training.datasets import Dataset, open_dataset
 from cryopick.training.finetuning import Before, MixedTrainable
-from cryopick.training.logs import Monitor
-from cryopick.training.loop import TrainResult, train
+from cryopick.training.folder import BEFORE, COMMAND, CONFIG, SPLIT, refuse_other_folders, training_folder
+from cryopick.training.logs import LoggingMonitor, Monitor, tell_doing
+from cryopick.training.loop import TrainResult, require_training_packages, train
 from cryopick.training.splits import Split, divide
 from cryopick.training.state import STATE_FILE
 from cryopick.training.trainable import (
@@ -30,9 +31,7 @@ from cryopick.training.trainable import (
     training_module,
 )
 from cryopick.workflows.settings import as_plain, convert_settings, to_toml
-from cryopick.workflows.train import COMMAND, CONFIG, SPLIT
 
-BEFORE = "before.json"
 DEFAULT_CHANGES: Mapping[str, Any] = {
     "steps": 240,
     "warmup_steps": 20,
@@ -102,10 +101,14 @@ def finetune(
         If the picks cannot be used.
     WeightsError
         If there are no weights to start from, or they belong to another picker.
+    MissingExtraError
+        If the packages that train are not installed; found before any data are read.
     RunFolderError, TrainingError
-        See `cryopick.training.loop.train`.
+        See `cryopick.training.loop.train` and `cryopick.training.folder.training_folder`.
     """
-    output = Path(output)
+    output, monitor = Path(output), monitor or LoggingMonitor()
+    require_training_packages()
+    refuse_other_folders(output, resume=resume)
     start = load_checkpoint(find_weights(weights or picker), picker=picker)
     preset = finetuning_preset(picker, start, task or {}, training or {})
     dataset = open_dataset(
@@ -122,16 +125,6 @@ def finetune(
     warnings = (*dataset.warnings, *_doubts(new_train, new_validation))
     old = make_trainable(picker, preset.task, train=None, validation=None)
     check_architecture(start.card, old.architecture(), where=str(start.path))
-    new = make_finetunable(picker, preset.task, train=new_train, validation=new_validation, start=start)
-    before = _before(output, new, old, start, resume=resume)
-    mixed = MixedTrainable(new=new, old=old, before=before)
-    if not math.isfinite(before.new):
-        raise InputError(
-            f"{picks}: no labelled particle on the micrographs that validate ({', '.join(split.validation[:3])}); "
-            "label particles on more micrographs, or choose another seed"
-        )
-    head = {"picker": picker, "picks": str(picks), "started_from": str(start.path)}
-    _write_settings(output, head, preset, split, command=command)
     record = {
         "preset": "finetune",
         "task": as_plain(preset.task),
@@ -139,16 +132,27 @@ def finetune(
         "training_data": new_train.card_entry(),
         "validation_data": new_validation.card_entry(),
     }
-    result = train(
-        mixed,
-        preset.training,
-        output,
-        resume=resume,
-        start_from=start,
-        validate_first=True,
-        record=record,
-        monitor=monitor,
-    )
+    with training_folder(output, resume=resume):
+        tell_doing(monitor, "measuring the weights to start from, on your data and on simulated crops")
+        new = make_finetunable(picker, preset.task, train=new_train, validation=new_validation, start=start)
+        before = _before(output, new, old, start, resume=resume)
+        if not math.isfinite(before.new):
+            raise InputError(
+                f"{picks}: no labelled particle on the micrographs that validate ({', '.join(split.validation[:3])}); "
+                "label particles on more micrographs, or choose another seed"
+            )
+        head = {"picker": picker, "picks": str(picks), "started_from": str(start.path)}
+        _write_settings(output, head, preset, split, command=command)
+        result = train(
+            MixedTrainable(new=new, old=old, before=before, start=start),
+            preset.training,
+            output,
+            resume=resume,
+            start_from=start,
+            validate_first=True,
+            record=record,
+            monitor=monitor,
+        )
     is_better = result.best_step > 0
     if not is_better:
         warnings = (*warnings, "fine-tuning did not improve on the start: the weights are the original ones")
@@ -199,7 +203,13 @@ def _before(output: Path, new: Trainable, old: Trainable, start: Checkpoint, *, 
     """Scores of the start, measured once per folder."""
     path = output / BEFORE
     if resume and path.exists():
-        return Before(**json.loads(path.read_text(encoding="utf-8")))
+        try:
+            return Before(**{name: float(value) for name, value in json.loads(path.read_text("utf-8")).items()})
+        except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+            raise RunFolderError(
+                f"{path}: expected the scores of the start, new and old ({error}); delete it and run the same command "
+                "again, it is measured anew"
+            ) from error
     import torch
 
     network = new.build_network()
