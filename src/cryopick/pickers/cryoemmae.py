@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from cryopick.errors import SettingsError
 from cryopick.geometry.units import Length
-from cryopick.io.checkpoint import files_of_weights
+from cryopick.io.checkpoint import loads_weights
 from cryopick.io.read_once import read_once
 from cryopick.pickers.cryoemmae_centres import (
     AREA_SHARE,
@@ -129,7 +129,7 @@ def analyse(
     return Analysis(prepared, latent, stages, evidence, np.concatenate([first, last]), xy, diameter)
 
 
-@read_once(lambda weights, **_: files_of_weights(weights or "cryoemmae"), most=4)
+@loads_weights("cryoemmae", most=4)
 def load_model(weights: Path | None, *, device: str = "auto", precision: str = "auto") -> LatentModel:
     """The model of a checkpoint (None: the one shipped with the package).
 
@@ -143,8 +143,7 @@ def load_model(weights: Path | None, *, device: str = "auto", precision: str = "
 
     checkpoint = load_checkpoint(find_weights(weights or "cryoemmae"), picker="cryoemmae")
     card = checkpoint.card
-    network = build_masked_autoencoder(card.architecture)
-    checkpoint.load_into(network)
+    network = checkpoint.build(build_masked_autoencoder)
     encoder = Encoder.loaded(
         network,
         mean=card.preprocessing["mean"],

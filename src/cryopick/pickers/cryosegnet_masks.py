@@ -318,11 +318,11 @@ def load_segmenter(sam: str | None, *, device: str = "auto", precision: str = "a
     card = checkpoint.card
     if card.architecture.get("network") != COMPACT_NAME:
         raise WeightsError(f"{checkpoint.path}: holds {card.architecture.get('network')!r}, expected {COMPACT_NAME!r}")
-    model = build_compact_sam(card.architecture)
-    checkpoint.load_into(model)
-    entry = card.postprocessing.get("mask_score")
-    segmenter = as_segmenter(model, device=device, precision=precision, name="compact")
-    return LoadedSam(segmenter, None if entry is None else MaskScore.from_card(entry))
+    model = checkpoint.build(build_compact_sam)
+    with checkpoint.reading_card():
+        entry = card.postprocessing.get("mask_score")
+        score = None if entry is None else MaskScore.from_card(entry)
+    return LoadedSam(as_segmenter(model, device=device, precision=precision, name="compact"), score)
 
 
 def as_segmenter(model: Any, *, device: str = "auto", precision: str = "auto", name: str = "compact") -> SamSegmenter:

@@ -454,8 +454,7 @@ def _load(path: Path, device: str) -> Classifier:
     from cryopick.networks.window_classifier import CompactClassifier, build_classifier, fold_for_inference
 
     checkpoint = load_checkpoint(path, picker="deepcryopicker")
-    network = build_classifier(checkpoint.card.architecture)
-    checkpoint.load_into(network)
+    network = checkpoint.build(build_classifier)
     is_bfloat16 = False
     if isinstance(network, CompactClassifier):
         is_bfloat16 = is_bfloat16_fast(device)
