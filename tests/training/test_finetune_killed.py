@@ -19,13 +19,14 @@ from cryopick.io.checkpoint import file_sha256, read_tensors
 from cryopick.io.images import write_micrograph
 from cryopick.training.state import STATE_FILE, read_progress
 
-SETTINGS = ["--steps", "4", "--warmup-steps", "1", "--validate-every", "2", "--checkpoint-every", "1", "--log-every", "1"]
+STEPS = {"steps": 4, "warmup-steps": 1, "validate-every": 2, "checkpoint-every": 1, "log-every": 1}
 TASK = {"crop_px": 64, "batch_size": 2, "validation_crops": 2, "calibration_crops": 2, "micrograph_share": 0}
 
 
 def start(folder: Path, output: str, *arguments: str) -> "subprocess.Popen[str]":
     command = [sys.executable, "-m", "cryopick.cli.main", "finetune", "general", "--picks", "mics", "-o", output]
-    command += ["--diameter", f"{DIAMETER_PX}px", "--labels", "complete", "--accelerator", "cpu", *SETTINGS, *arguments]
+    command += ["--diameter", f"{DIAMETER_PX}px", "--labels", "complete", "--accelerator", "cpu", *arguments]
+    command += [word for name, value in STEPS.items() for word in (f"--{name}", str(value))]
     command += [word for name, value in {**TASK, "distinct_crops": 0}.items() for word in ("--set", f"{name}={value}")]
     environment = {**os.environ, "OMP_NUM_THREADS": "2", "CUDA_VISIBLE_DEVICES": ""}
     return subprocess.Popen(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cryopick.training.trainable import GroupsParameters, Trainable
+from cryopick.training.trainable import GroupsParameters, TellsData, Trainable
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -114,5 +114,8 @@ class MixedTrainable:
                 "postprocessing": card.postprocessing,
                 "data": {"old": dict(card.data)},
             }
-        old, new = self.old.card_entries(network), self.new.card_entries(network)
+        new = self.new.card_entries(network)
+        # calibrated on new data, or on the same crops: to calibrate on old data too would be for nothing
+        is_calibrated = "postprocessing" in new and isinstance(self.old, TellsData)
+        old = {"data": self.old.card_data()} if is_calibrated else self.old.card_entries(network)
         return {**old, **new, "data": {"new": new.get("data", {}), "old": old.get("data", {})}}
