@@ -383,7 +383,7 @@ def _of_possible_size(item: LabelledMicrograph) -> LabelledMicrograph:
         height, width = item.shape_yx
         raise SettingsError(
             f"{item.name}: the particle diameter is {px:.4g} px, expected at least {SMALLEST_DIAMETER_PX:g} px and at "
-            f"most the size of the micrograph, {width} x {height} px; check it and its unit (--diameter 180A or 108px), "
+            f"most the size of the micrograph, {width} x {height} px; check it and its unit (--diameter 180A or 108px) "
             "and the pixel size"
         )
     return item

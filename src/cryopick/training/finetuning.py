@@ -116,6 +116,8 @@ class MixedTrainable:
             }
         new = self.new.card_entries(network)
         # calibrated on new data, or on the same crops: to calibrate on old data too would be for nothing
-        is_calibrated = "postprocessing" in new and isinstance(self.old, TellsData)
-        old = {"data": self.old.card_data()} if is_calibrated else self.old.card_entries(network)
+        if "postprocessing" in new and isinstance(self.old, TellsData):
+            old = {"data": self.old.card_data()}
+        else:
+            old = self.old.card_entries(network)
         return {**old, **new, "data": {"new": new.get("data", {}), "old": old.get("data", {})}}
