@@ -9,8 +9,12 @@ from typing import Any
 
 import pytest
 import torch
+from discs import disc_micrograph
 
+import cryopick
+from cryopick.errors import WeightsError
 from cryopick.io.checkpoint import card_path, find_weights, load_checkpoint, save_checkpoint
+from cryopick.io.images import write_micrograph
 from cryopick.pickers import cryoemmae, cryosegnet_map, cryosegnet_masks, cryotransformer, general, segmentation_maps
 
 LOADERS: dict[str, tuple[str, Callable[[Path], Any]]] = {
@@ -66,3 +70,10 @@ def test_a_card_that_is_overwritten_counts_too(tmp_path):
     second = general.load_model(path)
     assert first.calibration.to_list() != flat
     assert second.calibration.to_list() == flat
+
+
+def test_weights_that_are_not_there_leave_no_run_behind(tmp_path):
+    write_micrograph(tmp_path / "m.mrc", disc_micrograph("m"))
+    with pytest.raises(WeightsError, match="no such weights file"):
+        cryopick.pick(tmp_path / "m.mrc", "general", output=tmp_path / "run", weights=tmp_path / "typo.safetensors")
+    assert not (tmp_path / "run").exists()

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from cryopick.errors import InputError, RunFolderError, SettingsError
+from cryopick.io.checkpoint import find_weights, read_card
 from cryopick.io.inputs import find_micrographs
 from cryopick.pickers.protocol import ChoosesThreshold, PreparesForRun
 from cryopick.types import Micrograph, Picks
@@ -137,6 +138,7 @@ def pick_to_folder(
         raise SettingsError(f"workers {workers}: expected 1 or more")
     folder = RunFolder(output)
     folder.refuse_foreign_contents()
+    _require_weights(settings)
     with folder.lock():
         folder.clean_up()
         if overwrite:
@@ -154,6 +156,13 @@ def pick_to_folder(
             f"(all of them: {output / LOG})"
         )
     return summary
+
+
+def _require_weights(settings: PickSettings) -> None:
+    """Raise `WeightsError` for weights that are not there or have no card, before a run folder is begun with them."""
+    weights = getattr(settings.picker, "weights", None)
+    if weights is not None and type(settings.picker).__module__.startswith("cryopick."):
+        read_card(find_weights(weights))
 
 
 def _check_same_settings(folder: RunFolder, settings: PickSettings) -> None:
