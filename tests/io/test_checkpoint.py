@@ -7,6 +7,7 @@ import pickle
 import threading
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -188,3 +189,77 @@ def test_download_is_kept_only_with_the_right_hash(server, saved, tmp_path):
         download_weights(f"{server}/none.safetensors", sha256="0" * 64, folder=folder)
     with pytest.raises(WeightsError, match="expected an http"):
         download_weights(saved.as_uri(), sha256="0" * 64, folder=folder)
+
+
+def edited(saved: Path, **changes: object) -> Path:
+    card = json.loads(saved.with_suffix(".json").read_text())
+    saved.with_suffix(".json").write_text(json.dumps({**card, **changes}))
+    return saved
+
+
+def nested(levels: int) -> object:
+    value: object = 1
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"picker": 3}, "damaged: picker is 3, expected a text"),
+        ({"architecture": []}, r"damaged: architecture is \[\], expected an object"),
+        ({"preprocessing": None}, "damaged: preprocessing is None, expected an object"),
+        ({"postprocessing": "x"}, "damaged: postprocessing is 'x', expected an object"),
+        ({"seed": 1.5}, "damaged: seed is 1.5, expected a whole number"),
+        ({"steps": True}, "damaged: steps is True, expected a whole number"),
+        ({"scores": {"f1": "high"}}, "damaged: scores is .*, expected numbers by name"),
+        ({"notes": 5}, "damaged: notes is 5, expected a list of texts"),
+        ({"notes": [5]}, r"damaged: notes is \[5\], expected a list of texts"),
+        ({"sha256": 7}, "damaged: sha256 is 7, expected a text"),
+        ({"format": True}, "damaged: format is True, expected a whole number"),
+        ({"format": "1"}, "this version reads format 1"),
+        ({"format": [1]}, "this version reads format 1"),
+        ({"postprocessing": {"calibration": [[1e999]]}}, "damaged: postprocessing holds inf, expected finite numbers"),
+        ({"settings": {"a": float("nan")}}, "damaged: settings holds nan, expected finite numbers"),
+        ({"architecture": {"widths": [3, 10**12]}}, "damaged: architecture holds .*, expected at most 65536"),
+        ({"data": {"a": nested(40)}}, "damaged: data has more than 32 levels"),
+        ({"licence": "\ud800"}, "damaged: licence holds half a character"),
+        ({"unknown": 1}, "update cryopick"),
+    ],
+)
+def test_every_field_of_a_card_is_what_it_should_be_or_named(saved, changes, message):
+    with pytest.raises(WeightsError, match=message):
+        load_checkpoint(edited(saved, **changes))
+
+
+@pytest.mark.parametrize("content", [b"", b"\0\0", b"\xff\xfe", b"[" * 100_000, b"null", b"[]", b'"x"', b"1" * 10_000])
+def test_a_card_that_is_no_card_is_a_weights_error(saved, content):
+    saved.with_suffix(".json").write_bytes(content)
+    with pytest.raises(WeightsError, match="is not a card of weights"):
+        load_checkpoint(saved)
+
+
+def test_truncated_and_foreign_tensors_are_weights_errors(saved):
+    content = saved.read_bytes()
+    for damaged in (b"", content[:5], content[: len(content) // 2], b"\xff" * 64, content + b"more"):
+        saved.write_bytes(damaged)
+        digest = hashlib.sha256(damaged).hexdigest()
+        for sha256, message in ((read_card(saved).sha256, "damaged or changed"), (digest, "cannot be read as safet")):
+            original = saved.with_suffix(".json").read_text()
+            with pytest.raises(WeightsError, match=message):
+                load_checkpoint(edited(saved, sha256=sha256))
+            saved.with_suffix(".json").write_text(original)
+
+
+def test_an_architecture_that_cannot_be_built_is_a_weights_error(saved):
+    def build(architecture: dict[str, Any]) -> torch.nn.Module:
+        first, second = architecture["widths"]
+        return torch.nn.Sequential(torch.nn.Linear(first, second), torch.nn.BatchNorm1d(second))
+
+    assert torch.equal(load_checkpoint(saved).build(build)[0].weight, network()[0].weight)
+    for widths in ([3], [3, "4"], [-3, 4], None, [3, 5], {}):
+        with pytest.raises(WeightsError):
+            load_checkpoint(edited(saved, architecture={"widths": widths})).build(build)
+    with pytest.raises(WeightsError, match="lacks widths"):
+        load_checkpoint(edited(saved, architecture={})).build(build)

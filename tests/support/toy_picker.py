@@ -69,13 +69,15 @@ class ToyTrainable:
         return {"network": "toy", "channels": self.task.channels, "has_norm": self.task.has_norm}
 
     def build_network(self) -> Any:
+        import torch
         from torch import nn
 
         c = self.task.channels
         norm = nn.BatchNorm2d(c) if self.task.has_norm else nn.Identity()
-        return nn.Sequential(
+        network = nn.Sequential(
             nn.Conv2d(1, c, 5, padding=2), norm, nn.ReLU(), nn.Dropout(self.task.dropout), nn.Conv2d(c, 1, 5, padding=2)
         )
+        return network.to(memory_format=torch.channels_last)  # as the package's own networks
 
     def make_batch(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
         import torch

@@ -204,3 +204,9 @@ def test_inspect_tells_a_data_set_and_its_problems(plain, tmp_path):
     assert any("no labels for 1 of 4 micrographs" in text for text in found.warnings)
     wrong = inspect(make_cryoppp(tmp_path / "10017", is_flipped=False))
     assert any("flip_y fits best" in text for text in wrong.warnings)
+
+
+@pytest.mark.parametrize("diameter", ["5000px", "0.001px"])
+def test_diameters_that_no_particle_of_the_micrographs_can_have_are_named(plain, diameter):
+    with pytest.raises(SettingsError, match=r"the particle diameter is .* px, expected at least 4 px and at most"):
+        open_dataset(plain, diameter=parse_length(diameter))

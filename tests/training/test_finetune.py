@@ -11,11 +11,19 @@ from toy_picker import train_toy
 
 from cryopick.errors import SettingsError, WeightsError
 from cryopick.geometry.units import parse_length
-from cryopick.io.checkpoint import check_architecture, find_weights, load_checkpoint, read_card, read_tensors
+from cryopick.io.checkpoint import (
+    Checkpoint,
+    ModelCard,
+    check_architecture,
+    find_weights,
+    load_checkpoint,
+    read_card,
+    read_tensors,
+)
 from cryopick.io.images import write_micrograph
 from cryopick.training.finetuning import Before, MixedTrainable
 from cryopick.training.trainable import make_trainable
-from cryopick.workflows.finetune import finetune, finetuning_preset
+from cryopick.workflows.finetune import calibrated_shortly, finetune, finetuning_preset
 
 
 @pytest.fixture(scope="module")
@@ -137,3 +145,39 @@ def test_batches_alternate_and_each_is_judged_by_its_own_loss():
     # the mean over a step of one batch of each kind is what each says
     assert float(losses[0]["new"] + losses[1]["new"]) / 2 == 1.0
     assert float(losses[0]["old"] + losses[1]["old"]) / 2 == 2.0
+
+
+class Calibrated(Scored):
+    """A trainable whose card tells where its calibration is from."""
+
+    def card_entries(self, network: object) -> dict[str, object]:
+        return {"postprocessing": {"calibration": self.mark}, "data": {"kind": self.mark}}
+
+    def card_data(self) -> dict[str, object]:
+        return {"kind": self.mark}
+
+
+def test_calibration_is_made_once_and_that_of_kept_start_weights_is_their_own():
+    class TooCostly(Calibrated):
+        def card_entries(self, network: object) -> dict[str, object]:
+            raise AssertionError("calibrated twice")
+
+    network = torch.nn.Linear(2, 2)
+    card = ModelCard(picker="scored", architecture={}, postprocessing={"calibration": "shipped"}, data={"kind": 0.0})
+    start = Checkpoint({name: one.detach().half().float() for name, one in network.state_dict().items()}, card)
+    mixed = MixedTrainable(new=Calibrated(0, 1.0), old=TooCostly(0, 2.0), before=Before(new=0, old=0), start=start)
+    entries = mixed.card_entries(network)
+    assert entries["postprocessing"] == {"calibration": 1.0}
+    assert entries["data"] == {"new": {"kind": 1.0}, "old": {"kind": 2.0}}
+    start.load_into(network)
+    assert mixed.card_entries(network)["postprocessing"] == {"calibration": "shipped"}
+
+
+@pytest.mark.parametrize(
+    ("steps", "given", "crops"),
+    [(8, {}, 32), (120, {}, 64), (240, {}, 128), (900, {}, 128), (8, {"calibration_crops": "96"}, 96)],
+)
+def test_few_steps_are_calibrated_on_few_crops_unless_the_user_says_how_many(steps, given, crops):
+    shipped = load_checkpoint(find_weights("general"), picker="general")
+    preset = finetuning_preset("general", shipped, given, {"steps": steps})
+    assert calibrated_shortly(preset, given).calibration_crops == crops

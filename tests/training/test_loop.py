@@ -13,6 +13,7 @@ import pytest
 from toy_picker import train_toy
 
 from cryopick.errors import RunFolderError, TrainingError, WeightsError
+from cryopick.io.atomic import TEMPORARY_PREFIX
 from cryopick.io.checkpoint import file_sha256, load_checkpoint, read_card, read_tensors
 from cryopick.training.loop import WEIGHTS_FILE
 from cryopick.training.state import STATE_FILE, WeightAverage, read_progress
@@ -195,7 +196,7 @@ def test_full_disk_keeps_the_last_good_state(tmp_path, undisturbed):
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, previous)
     assert (folder / STATE_FILE).read_bytes() == good
-    assert not [path for path in folder.iterdir() if path.name.startswith(".")]
+    assert not list(folder.glob(f"{TEMPORARY_PREFIX}*"))
     train_toy(folder, resume=True)
     assert file_sha256(folder / WEIGHTS_FILE) == file_sha256(undisturbed / WEIGHTS_FILE)
 

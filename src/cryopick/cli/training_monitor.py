@@ -18,6 +18,12 @@ class ConsoleMonitor:
         self._steps = 0
         self._next_line = 0
 
+    def doing(self, text: str) -> None:
+        if self._bar is not None:
+            self._bar.console.print(f"{text} …", markup=False, highlight=False)
+        else:
+            typer.echo(f"{text} …", err=True)
+
     def prepared(self, made: int, crops: int) -> None:
         if sys.stderr.isatty():
             if self._bar is None:

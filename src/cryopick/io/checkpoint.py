@@ -4,26 +4,40 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from cryopick import __version__
-from cryopick.errors import WeightsError
+from cryopick.errors import CryopickError, WeightsError
 from cryopick.io.atomic import atomic_path, write_text_atomic
+from cryopick.io.read_once import read_once
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 CARD_FORMAT = 1
 """Version of the card's layout; raised when a field changes its meaning."""
+LARGEST_CARD_BYTES = 2**26
+DEEPEST_CARD = 32
+"""Levels of lists and objects inside one another."""
+LARGEST_ARCHITECTURE_NUMBER = 2**16
+"""No layer is as wide and no stack as deep; a damaged digit must not ask for all memory."""
 PACKAGE_WEIGHTS = Path(__file__).parent.parent / "weights"
 FOLDER_VARIABLE = "CRYOPICK_WEIGHTS"
 """Environment variable naming a folder of weights beside those in the package, for machines without internet."""
+
+
+P = ParamSpec("P")
+Loaded = TypeVar("Loaded")
+Network = TypeVar("Network", bound="nn.Module")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +82,23 @@ class Checkpoint:
     tensors: Mapping[str, Tensor]
     card: ModelCard
     path: Path | None = None
+
+    def build(self, make: Callable[[Mapping[str, Any]], Network]) -> Network:
+        """The network that `make` builds of the card's architecture, with these weights.
+
+        Raises
+        ------
+        WeightsError
+            If there is no such network, or the weights do not fit it.
+        """
+        with _explain_card(self.path, (Exception,)):  # libraries that build networks have errors of their own
+            network = make(self.card.architecture)
+        self.load_into(network)
+        return network
+
+    def reading_card(self) -> AbstractContextManager[None]:
+        """Turns what Python raises in the block, where values of the card are unusable, into a `WeightsError`."""
+        return _explain_card(self.path, _CARD_ERRORS)
 
     def load_into(self, network: nn.Module) -> None:
         """Copy the weights into `network`.
@@ -135,12 +166,14 @@ def read_card(path: Path) -> ModelCard:
     """
     path = card_path(path)
     try:
+        if path.stat().st_size > LARGEST_CARD_BYTES:
+            raise WeightsError(f"{path}: is not a card of weights: larger than {LARGEST_CARD_BYTES >> 20} MB")
         values = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise WeightsError(
             f"{path}: cannot be read ({error.strerror}); weights come with a JSON card of the same name, copy both"
         ) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise WeightsError(f"{path}: is not a card of weights (malformed JSON: {error})") from error
     known = {f.name for f in fields(ModelCard)}
     if not isinstance(values, dict) or not {"picker", "architecture", "sha256", "format"} <= set(values):
@@ -152,7 +185,102 @@ def read_card(path: Path) -> ModelCard:
             f"{path}: card of format {values['format']}, written by cryopick {values.get('cryopick_version')}; "
             f"this version reads format {CARD_FORMAT}; update cryopick"
         )
+    for name, value in values.items():
+        problem = _problem(name, value)
+        if problem:
+            raise WeightsError(f"{path}: damaged: {name} {problem}; copy the weights and their card again")
     return ModelCard(**{**values, "notes": tuple(values.get("notes", ()))})
+
+
+_KINDS: Mapping[str, tuple[type, str]] = {
+    **dict.fromkeys(("picker", "licence", "cryopick_version", "sha256"), (str, "a text")),
+    **dict.fromkeys(("seed", "steps", "format"), (int, "a whole number")),
+    **dict.fromkeys(("architecture", "preprocessing", "postprocessing", "settings", "data"), (dict, "an object")),
+    "scores": (dict, "numbers by name"),
+    "notes": (list, "a list of texts"),
+}
+"""What the fields of a card are in JSON."""
+
+
+def _problem(name: str, value: Any) -> str:
+    """What is wrong with a field of a card, or ""."""
+    kind, words = _KINDS[name]
+    is_right = isinstance(value, kind) and not isinstance(value, bool)
+    if is_right and name == "notes":
+        is_right = all(isinstance(one, str) for one in value)
+    if is_right and name == "scores":
+        is_right = all(isinstance(one, int | float) and not isinstance(one, bool) for one in value.values())
+    if not is_right:
+        return f"is {_shortened(value)}, expected {words}"
+    level, depth = [value], 0
+    while level:  # by levels, not by recursion, so that depth is a matter of counting
+        if depth > DEEPEST_CARD:
+            return f"has more than {DEEPEST_CARD} levels inside one another"
+        below: list[Any] = []
+        for one in level:
+            if isinstance(one, float) and not math.isfinite(one):
+                return f"holds {one}, expected finite numbers"
+            if isinstance(one, int | float) and name == "architecture" and abs(one) > LARGEST_ARCHITECTURE_NUMBER:
+                return f"holds {one:.4g}, expected at most {LARGEST_ARCHITECTURE_NUMBER}"
+            if isinstance(one, str) and re.search("[\ud800-\udfff]", one):
+                return "holds half a character (a lone surrogate)"
+            if isinstance(one, dict):
+                below += [*one.keys(), *one.values()]
+            elif isinstance(one, list):
+                below += one
+        level, depth = below, depth + 1
+    return ""
+
+
+def _shortened(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+_CARD_ERRORS = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
+"""What Python raises where values of a card are not what they should be."""
+
+
+@contextmanager
+def _explain_card(path: Path | None, errors: tuple[type[Exception], ...]) -> Iterator[None]:
+    try:
+        yield
+    except CryopickError:
+        raise
+    except errors as error:
+        card = "the card" if path is None else card_path(path)
+        what = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+        problem = f"lacks {what}" if isinstance(error, KeyError) else f"{type(error).__name__}: {_shortened(what)}"
+        raise WeightsError(
+            f"{card}: the architecture, pre- or postprocessing that it tells cannot be used ({problem}); "
+            "copy the weights and their card again, or train them anew"
+        ) from error
+
+
+def loads_weights(default: str, *, most: int) -> Callable[[Callable[P, Loaded]], Callable[P, Loaded]]:
+    """Decorate a function that loads a picker's network from `weights`, its first argument.
+
+    It reads a version of weights and card once per process, and again when they are overwritten (see `read_once`); a
+    card whose values cannot be used becomes a `WeightsError`.
+
+    Parameters
+    ----------
+    default : name of the weights where None is given
+    most : models that are kept
+    """
+
+    files: Callable[..., list[Path]] = lambda weights, **_: files_of_weights(weights or default)  # noqa: E731
+
+    def decorate(load: Callable[P, Loaded]) -> Callable[P, Loaded]:
+        @wraps(load)
+        def explained(*args: P.args, **kwargs: P.kwargs) -> Loaded:
+            path = files(*args, **kwargs)[0]
+            with _explain_card(path, _CARD_ERRORS):
+                return load(*args, **kwargs)
+
+        return read_once(files, most=most)(explained)
+
+    return decorate
 
 
 def load_checkpoint(
@@ -291,6 +419,12 @@ def find_weights(name_or_path: str | Path) -> Path:
         f"no weights named {str(name_or_path)!r}; known: {', '.join(known) or 'none'}; looked in "
         f"{', '.join(str(folder) for folder in folders)}; give a path, or train them with `cryopick train`"
     )
+
+
+def files_of_weights(name_or_path: str | Path) -> list[Path]:
+    """The weights file meant by a path or a name, and its card; raises as `find_weights`."""
+    path = find_weights(name_or_path)
+    return [path, card_path(path)]
 
 
 def weights_folders() -> list[Path]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -13,6 +12,8 @@ from numpy.typing import NDArray
 
 from cryopick.errors import SettingsError
 from cryopick.geometry.units import Length
+from cryopick.io.checkpoint import loads_weights
+from cryopick.io.read_once import read_once
 from cryopick.pickers.cryoemmae_centres import (
     AREA_SHARE,
     FRAME_PX,
@@ -128,7 +129,7 @@ def analyse(
     return Analysis(prepared, latent, stages, evidence, np.concatenate([first, last]), xy, diameter)
 
 
-@lru_cache(maxsize=4)
+@loads_weights("cryoemmae", most=4)
 def load_model(weights: Path | None, *, device: str = "auto", precision: str = "auto") -> LatentModel:
     """The model of a checkpoint (None: the one shipped with the package).
 
@@ -142,8 +143,7 @@ def load_model(weights: Path | None, *, device: str = "auto", precision: str = "
 
     checkpoint = load_checkpoint(find_weights(weights or "cryoemmae"), picker="cryoemmae")
     card = checkpoint.card
-    network = build_masked_autoencoder(card.architecture)
-    checkpoint.load_into(network)
+    network = checkpoint.build(build_masked_autoencoder)
     encoder = Encoder.loaded(
         network,
         mean=card.preprocessing["mean"],
@@ -369,7 +369,7 @@ def _likelier(found: Sequence[Picks]) -> Picks:
     return merged.take(is_kept)
 
 
-@lru_cache(maxsize=8)
+@read_once(lambda _model, reference, mask, **_: [reference, mask], most=8)
 def _clusters_of_reference(model: LatentModel, reference: Path, mask: Path, *, diameter_px: float) -> Clusters:
     """The training set's clusters; the particle's is the commonest inside the mask."""
     import cv2

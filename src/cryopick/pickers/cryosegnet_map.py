@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, cast, get_args
 
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryopick.errors import WeightsError
+from cryopick.io.checkpoint import loads_weights
 from cryopick.pickers.dense import DenseNetwork, sigmoid
 from cryopick.pickers.looks import TWO_LOOKS, Look, mean_of_looks, seen_turned
 from cryopick.processing.denoise.corrected import CorrectedSettings, denoise_corrected
@@ -220,7 +220,7 @@ HALO_PX = 192
 """Read around a tile; more than half the receptive field of the small network."""
 
 
-@lru_cache(maxsize=2)
+@loads_weights("cryosegnet", most=2)
 def load_mapper(weights: Path | None, *, device: str = "auto", precision: str = "auto") -> ParticleMapper:
     """The U-Net of a checkpoint (None: the one shipped with the package).
 
@@ -236,8 +236,7 @@ def load_mapper(weights: Path | None, *, device: str = "auto", precision: str = 
     card = checkpoint.card
     if card.architecture.get("network") != NETWORK_NAME:
         raise WeightsError(f"{checkpoint.path}: holds {card.architecture.get('network')!r}, expected {NETWORK_NAME!r}")
-    network = build_attention_unet(card.architecture)
-    checkpoint.load_into(network)
+    network = checkpoint.build(build_attention_unet)
     knots = card.postprocessing.get("calibration")
     return particle_mapper(
         network,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -12,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryopick.errors import WeightsError
+from cryopick.io.checkpoint import card_path, files_of_weights
+from cryopick.io.read_once import read_once
 from cryopick.processing.mask_generation import Masks
 from cryopick.processing.probability import Calibration, logit
 
@@ -288,7 +289,15 @@ class LoadedSam:
     score: MaskScore | None
 
 
-@lru_cache(maxsize=2)
+def _files_of_sam(sam: str | None, **_: Any) -> list[Path]:
+    """What `load_segmenter` reads; nothing that is known of a name to download."""
+    if sam is None:
+        return files_of_weights(EMBEDDED)
+    path = Path(sam)
+    return sorted(path.iterdir()) if path.is_dir() else [path, card_path(path)]
+
+
+@read_once(_files_of_sam, most=2)
 def load_segmenter(sam: str | None, *, device: str = "auto", precision: str = "auto") -> LoadedSam:
     """Segment Anything by path or name; None: the compact one shipped with the package.
 
@@ -309,11 +318,11 @@ def load_segmenter(sam: str | None, *, device: str = "auto", precision: str = "a
     card = checkpoint.card
     if card.architecture.get("network") != COMPACT_NAME:
         raise WeightsError(f"{checkpoint.path}: holds {card.architecture.get('network')!r}, expected {COMPACT_NAME!r}")
-    model = build_compact_sam(card.architecture)
-    checkpoint.load_into(model)
-    entry = card.postprocessing.get("mask_score")
-    segmenter = as_segmenter(model, device=device, precision=precision, name="compact")
-    return LoadedSam(segmenter, None if entry is None else MaskScore.from_card(entry))
+    model = checkpoint.build(build_compact_sam)
+    with checkpoint.reading_card():
+        entry = card.postprocessing.get("mask_score")
+        score = None if entry is None else MaskScore.from_card(entry)
+    return LoadedSam(as_segmenter(model, device=device, precision=precision, name="compact"), score)
 
 
 def as_segmenter(model: Any, *, device: str = "auto", precision: str = "auto", name: str = "compact") -> SamSegmenter:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
 
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from cryopick.errors import SettingsError
 from cryopick.geometry.units import Length
+from cryopick.io.checkpoint import loads_weights
 from cryopick.pickers.cryotransformer_detr import NETWORK as DETR_NETWORK
 from cryopick.pickers.cryotransformer_detr import DetrModel, build_detr, detr_model, prepare_image
 from cryopick.pickers.cryotransformer_local import (
@@ -32,7 +32,7 @@ from cryopick.processing.scale import resample
 from cryopick.types import JUNK_MAP, Micrograph, Picks
 
 
-@lru_cache(maxsize=4)
+@loads_weights("cryotransformer", most=4)
 def load_set_model(weights: Path | None, *, device: str = "auto", precision: str = "auto") -> LocalSetModel | DetrModel:
     """The network of a checkpoint (None: the one shipped with the package), on its device.
 
@@ -47,11 +47,9 @@ def load_set_model(weights: Path | None, *, device: str = "auto", precision: str
     card = checkpoint.card
     calibration = Calibration.from_list(card.postprocessing["calibration"])
     if card.architecture.get("network") == DETR_NETWORK:
-        published = build_detr(card.architecture)
-        checkpoint.load_into(published)
+        published = checkpoint.build(build_detr)
         return detr_model(published, card.preprocessing, calibration, device=device, precision=precision)
-    network = build_local(card.architecture)
-    checkpoint.load_into(network)
+    network = checkpoint.build(build_local)
     return local_model(network, calibration, device=device, precision=precision)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
@@ -14,6 +13,8 @@ from numpy.typing import NDArray
 
 from cryopick.errors import SettingsError, TrainingError
 from cryopick.geometry.units import Length, parse_length
+from cryopick.io.checkpoint import card_path
+from cryopick.io.read_once import read_once
 from cryopick.pickers.clustered_objects import (
     WORKING_DIAMETER_PX,
     Found,
@@ -442,20 +443,18 @@ def load_classifier(path: Path | str, *, device: str = "auto") -> Classifier:
     """The network of a file that `prepare_in` or `cryopick train deepcryopicker` wrote."""
     path = Path(path)
     path = path / "weights.safetensors" if path.is_dir() else path
-    stamp = path.stat().st_mtime_ns if path.is_file() else 0
-    return _load(path, stamp, chosen_device(device))
+    return _load(path, chosen_device(device))
 
 
-@lru_cache(maxsize=4)
-def _load(path: Path, _stamp: int, device: str) -> Classifier:
+@read_once(lambda path, _device: [path, card_path(path)], most=4)
+def _load(path: Path, device: str) -> Classifier:
     import torch
 
     from cryopick.io.checkpoint import load_checkpoint
     from cryopick.networks.window_classifier import CompactClassifier, build_classifier, fold_for_inference
 
     checkpoint = load_checkpoint(path, picker="deepcryopicker")
-    network = build_classifier(checkpoint.card.architecture)
-    checkpoint.load_into(network)
+    network = checkpoint.build(build_classifier)
     is_bfloat16 = False
     if isinstance(network, CompactClassifier):
         is_bfloat16 = is_bfloat16_fast(device)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Self
 
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from cryopick.errors import SettingsError
 from cryopick.geometry.units import Length
+from cryopick.io.checkpoint import loads_weights
 from cryopick.pickers.dense import PRECISIONS, DenseNetwork, chosen_device, sigmoid
 from cryopick.pickers.diameter import empty_run, filled_share, find_sizes, look_at_pieces, looks_empty
 from cryopick.pickers.expected_f1 import ChoosesByExpectedF1
@@ -158,7 +158,7 @@ def _as_probabilities(maps: NDArray[np.float32]) -> NDArray[np.float32]:
     return maps
 
 
-@lru_cache(maxsize=4)
+@loads_weights("general", most=4)
 def load_model(weights: Path | None, *, device: str = "auto", precision: str = "auto") -> HeatmapModel:
     """The network of a checkpoint (None: the one shipped with the package), folded and on its device.
 
@@ -172,8 +172,7 @@ def load_model(weights: Path | None, *, device: str = "auto", precision: str = "
 
     checkpoint = load_checkpoint(find_weights(weights or "general"), picker="general")
     card = checkpoint.card
-    network = build_heatmap_unet(card.architecture)
-    checkpoint.load_into(network)
+    network = checkpoint.build(build_heatmap_unet)
     calibration = Calibration.from_list(card.postprocessing["calibration"])
     ranges = card.postprocessing.get("activation_ranges")
     return heatmap_model(network, calibration, ranges=ranges, device=device, precision=precision)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryopick.errors import WeightsError
+from cryopick.io.checkpoint import loads_weights
 from cryopick.pickers.dense import DenseNetwork, chosen_device
 from cryopick.pickers.looks import seen_turned
 from cryopick.processing.dense_crf import DenseCrf, mean_field
@@ -188,7 +188,7 @@ def segmentation_model(
     return SegmentationModel(dense, network.in_channels, crfs, calibrations)
 
 
-@lru_cache(maxsize=4)
+@loads_weights("segmentation-crf", most=4)
 def load_segmentation(
     weights: Path | str, *, backbone: str, head: str, device: str = "auto", precision: str = "auto"
 ) -> SegmentationModel:
@@ -209,8 +209,7 @@ def load_segmentation(
             f"{checkpoint.path}: weights of backbone {architecture.get('backbone')!r}, expected {backbone!r}; "
             "give --backbone and --weights that belong together"
         )
-    network = build_segmentation(architecture)
-    checkpoint.load_into(network)
+    network = checkpoint.build(build_segmentation)
     stored: Mapping[str, Any] = checkpoint.card.postprocessing["calibrations"][head]
     calibrations = {crf: Calibration.from_list(knots) for crf, knots in stored.items()}
     return segmentation_model(network, calibrations, head=head, device=device, precision=precision)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
@@ -14,6 +13,7 @@ from cryopick.errors import SettingsError
 from cryopick.geometry.rotations import euler_to_matrix
 from cryopick.geometry.units import Length
 from cryopick.io.mrc import probe_mrc, read_mrc_stack
+from cryopick.io.read_once import read_once
 from cryopick.pickers.registry import register_picker
 from cryopick.processing.fourier import chance_spread, normalized_correlation
 from cryopick.processing.normalize import normalize_locally
@@ -122,10 +122,7 @@ class TemplatePicker:
                 "picker template needs references; give --references with an MRC stack of 2-D images (.mrcs) or a map"
             )
         path = self.references.expanduser()
-        changed_ns = path.stat().st_mtime_ns if path.is_file() else 0  # a missing file is the reader's to report
-        return _load(
-            path, changed_ns, self.references_pixel_size_angstrom, self.references_contrast, self.view_step_deg
-        )
+        return _load(path, self.references_pixel_size_angstrom, self.references_contrast, self.view_step_deg)
 
     def _diameter_px(self, references: _References, micrograph: Micrograph, magnification: float) -> float:
         if self.diameter is not None:
@@ -178,12 +175,9 @@ class _References:
     diameter_px: float
 
 
-@lru_cache(maxsize=2)
-def _load(
-    path: Path, changed_ns: int, pixel_size_angstrom: float | None, contrast: str, view_step_deg: float
-) -> _References:
-    """Read references once per version of the file (`changed_ns`) and process."""
-    del changed_ns  # part of the cache's key only
+@read_once(lambda path, *_: [path], most=2)
+def _load(path: Path, pixel_size_angstrom: float | None, contrast: str, view_step_deg: float) -> _References:
+    """Read references once per version of the file and process."""
     is_map = path.suffix.lower() != ".mrcs" and probe_mrc(path).kind == "volume"
     if is_map:
         from cryopick.io.volume import read_volume

@@ -46,8 +46,12 @@ class Calibration:
 
     @classmethod
     def from_list(cls, knots: Sequence[Sequence[float]]) -> Self:
-        """The inverse of `to_list`."""
-        return cls(np.asarray(knots, np.float64))
+        """The inverse of `to_list`; `ValueError` for anything else."""
+        table = np.asarray(knots, np.float64)
+        is_curve = table.ndim == 2 and table.shape[0] == 2 and table.shape[1] > 0 and bool(np.isfinite(table).all())
+        if not is_curve or (np.diff(table[0]) < 0).any() or table[1].min() < 0 or table[1].max() > 1:
+            raise ValueError("a calibration is two rows: rising logits, and probabilities from 0 to 1")
+        return cls(table)
 
     @classmethod
     def none(cls) -> Self:

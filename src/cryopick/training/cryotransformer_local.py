@@ -224,19 +224,23 @@ class LocalTrainable:
 
     def card_entries(self, network: nn.Module) -> dict[str, Any]:
         crops = self.task.crops_to_calibrate()
-        data: dict[str, Any] = {"kind": "simulation", "seed": self.task.simulation_seed}
-        if self.train is not None and self.validation is not None:
-            data = {"train": self.train.card_entry(), "validation": self.validation.card_entry()}
-        if self.task.start == "general":
-            data["started_from"] = "general"
         return {
             "preprocessing": {
                 "nominal_particle_px": NOMINAL_PARTICLE_PX,
                 "planes": ", ".join(PLANES[: self.task.in_channels]),
             },
             "postprocessing": {"calibration": calibrated_on(partial(picked, as_model(network)), crops).to_list()},
-            "data": data,
+            "data": self.card_data(),
         }
+
+    def card_data(self) -> dict[str, Any]:
+        """What was learnt from."""
+        data: dict[str, Any] = {"kind": "simulation", "seed": self.task.simulation_seed}
+        if self.train is not None and self.validation is not None:
+            data = {"train": self.train.card_entry(), "validation": self.validation.card_entry()}
+        if self.task.start == "general":
+            data["started_from"] = "general"
+        return data
 
 
 # -------------------------------------------------------------------------------------------------------- targets

@@ -35,6 +35,7 @@ from cryopick.io.reading import dangling_link
 from cryopick.processing.orientation import OrientationFit, measure_orientation
 from cryopick.types import Micrograph
 
+SMALLEST_DIAMETER_PX = 4.0
 CRYOPPP_IMAGES, CRYOPPP_LABELS = "micrographs", "ground_truth/particle_coordinates"
 MICROGRAPHS_STAR, LABEL_STARS = "micrographs.star", ("autopick.star", "particles.star")
 SIMULATED_IMAGES, SIMULATED_TRUTH, SIMULATED_MASKS = "micrographs", "truth", "masks"
@@ -207,7 +208,7 @@ def open_dataset(
         found = _pair(one, labels, pixel_size_angstrom=pixel_size_angstrom, completeness=completeness)
         if len(sets) > 1:  # sets may share names
             found = [replace(i, source=replace(i.source, name=f"{one.group}/{i.name}")) for i in found]
-        items += [_with_diameter(item, diameter) for item in found]
+        items += [_of_possible_size(_with_diameter(item, diameter)) for item in found]
         bare = [item.name for item in found if item.labels is None]
         if bare:
             warnings.append(f"{one.labels}: no labels for {len(bare)} of {len(found)} micrographs, such as {bare[0]}")
@@ -378,6 +379,19 @@ def _with_diameter(item: LabelledMicrograph, diameter: Length | None) -> Labelle
         return item
     px = diameter.middle_px(item.pixel_size_angstrom)
     return replace(item, labels=replace(item.labels, diameter_px=px))
+
+
+def _of_possible_size(item: LabelledMicrograph) -> LabelledMicrograph:
+    """The item, unless no particle of its diameter can be seen on it."""
+    px = item.diameter_px
+    if px is not None and not SMALLEST_DIAMETER_PX <= px <= max(item.shape_yx):
+        height, width = item.shape_yx
+        raise SettingsError(
+            f"{item.name}: the particle diameter is {px:.4g} px, expected at least {SMALLEST_DIAMETER_PX:g} px and at "
+            f"most the size of the micrograph, {width} x {height} px; check it and its unit (--diameter 180A or 108px) "
+            "and the pixel size"
+        )
+    return item
 
 
 def _oriented(

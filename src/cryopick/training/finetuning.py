@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cryopick.training.trainable import GroupsParameters, Trainable
+from cryopick.training.trainable import GroupsParameters, TellsData, Trainable
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+    from cryopick.io.checkpoint import Checkpoint
 
 NEW_MARK = "is_new_data"
 """Entry of a batch: 1 for new data, 0 for old."""
@@ -37,6 +39,15 @@ def keep_statistics(network: nn.Module) -> None:
             module.eval()
 
 
+def _holds(network: nn.Module, weights: Checkpoint) -> bool:
+    """Whether a network's weights are those of a checkpoint, number by number."""
+    own = network.state_dict()
+    return own.keys() == weights.tensors.keys() and all(
+        own[name].shape == tensor.shape and bool((own[name].cpu() == tensor.to(own[name].dtype)).all())
+        for name, tensor in weights.tensors.items()
+    )
+
+
 @dataclass
 class MixedTrainable:
     """Two trainables of one network: batches of new and old data in turn, so that two per step hold one of each.
@@ -45,12 +56,14 @@ class MixedTrainable:
     ----------
     new, old : same architecture; `old` is what the weights were trained on, usually simulation
     before : scores at the start
+    start : the weights at the start; where they are kept, so is what their card says of their scores
     max_loss : how much of the old score may be lost; weights that lose more are never kept
     """
 
     new: Trainable
     old: Trainable
     before: Before
+    start: Checkpoint | None = None
     max_loss: float = 0.02
     picker: str = field(init=False)
 
@@ -94,5 +107,17 @@ class MixedTrainable:
         return {"score": score, "new": new, "old": old}
 
     def card_entries(self, network: nn.Module) -> dict[str, Any]:
-        old, new = self.old.card_entries(network), self.new.card_entries(network)
+        if self.start is not None and _holds(network, self.start):
+            card = self.start.card
+            return {
+                "preprocessing": card.preprocessing,
+                "postprocessing": card.postprocessing,
+                "data": {"old": dict(card.data)},
+            }
+        new = self.new.card_entries(network)
+        # calibrated on new data, or on the same crops: to calibrate on old data too would be for nothing
+        if "postprocessing" in new and isinstance(self.old, TellsData):
+            old = {"data": self.old.card_data()}
+        else:
+            old = self.old.card_entries(network)
         return {**old, **new, "data": {"new": new.get("data", {}), "old": old.get("data", {})}}

@@ -35,8 +35,18 @@ class Monitor(Protocol):
     def stopped(self, *, step: int, reason: str) -> None: ...
 
 
+def tell_doing(monitor: Monitor, text: str) -> None:
+    """Say what takes more than a few seconds, to a monitor that has `doing(text)`; those of version 0.1 have not."""
+    doing = getattr(monitor, "doing", None)
+    if doing is not None:
+        doing(text)
+
+
 class LoggingMonitor:
     """Reports through `logging`."""
+
+    def doing(self, text: str) -> None:
+        logger.info("%s …", text)
 
     def prepared(self, made: int, crops: int) -> None:
         logger.debug("%d of %d simulated crops", made, crops)
@@ -108,29 +118,44 @@ class RunLogs:
     """The tables, events and picture of one training folder."""
 
     def __init__(self, folder: Path, *, start_step: int) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.loss = Table(folder / LOSS_TABLE, keep_to_step=start_step)
         self.validation = Table(folder / VALIDATION_TABLE, keep_to_step=start_step)
-        self.events: Any = SummaryWriter(str(folder / EVENTS), purge_step=start_step + 1 if start_step else None)
+        self.events = _event_writer(folder / EVENTS, purge_step=start_step + 1 if start_step else None)
 
     def losses(self, step: int, values: Mapping[str, float], **columns: float) -> None:
         self.loss.append({"step": step, **columns, **values})
-        for name, value in {**columns, **values}.items():
-            self.events.add_scalar(f"train/{name}", value, step)
+        self._scalars("train", {**columns, **values}, step)
 
     def scores(self, step: int, values: Mapping[str, float]) -> None:
         self.validation.append({"step": step, **values})
-        for name, value in values.items():
-            self.events.add_scalar(f"validation/{name}", value, step)
+        self._scalars("validation", values, step)
+
+    def _scalars(self, part: str, values: Mapping[str, float], step: int) -> None:
+        if self.events is not None:
+            for name, value in values.items():
+                self.events.add_scalar(f"{part}/{name}", value, step)
 
     def close(self) -> None:
-        self.events.close()
+        if self.events is not None:
+            self.events.close()
 
     def draw(self) -> None:
         draw_curves(self.loss.rows, self.validation.rows, self.folder / PICTURE)
+
+
+def _event_writer(folder: Path, *, purge_step: int | None) -> Any:
+    """TensorBoard's writer, or None where TensorBoard is not installed; the tables and the picture hold the same."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        logger.warning(
+            "tensorboard is not installed, so no events are written for it; %s, %s and %s show the same",
+            *(LOSS_TABLE, VALIDATION_TABLE, PICTURE),
+        )
+        return None
+    return SummaryWriter(str(folder), purge_step=purge_step)
 
 
 def draw_curves(loss: Sequence[Mapping[str, float]], validation: Sequence[Mapping[str, float]], path: Path) -> None:

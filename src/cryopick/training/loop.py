@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cryopick.errors import MissingExtraError, OutputError, RunFolderError, TrainingError
+from cryopick.errors import OutputError, RunFolderError, TrainingError
+from cryopick.extras import require_extra
 from cryopick.io.checkpoint import (
     Checkpoint,
     ModelCard,
@@ -28,7 +29,8 @@ from cryopick.io.checkpoint import (
     save_checkpoint,
     write_tensors,
 )
-from cryopick.training.logs import LoggingMonitor, Monitor, RunLogs
+from cryopick.training.folder import BEST_FILE, WEIGHTS_FILE
+from cryopick.training.logs import LoggingMonitor, Monitor, RunLogs, tell_doing
 from cryopick.training.state import STATE_FILE, Progress, WeightAverage, load_state, read_progress, save_state
 from cryopick.training.trainable import GroupsParameters, PreparesData, Trainable, TrainSettings
 from cryopick.training.workers import WORKER_START, prepare_worker
@@ -36,7 +38,6 @@ from cryopick.training.workers import WORKER_START, prepare_worker
 if TYPE_CHECKING:
     from torch import Tensor, nn, optim
 
-WEIGHTS_FILE, BEST_FILE = "weights.safetensors", "best.safetensors"
 _FREE_ON_RESUME = frozenset(
     ("checkpoint_every", "checkpoint_minutes", "max_minutes", "workers", "log_every", "accelerator", "patience")
 )
@@ -127,15 +128,25 @@ def train(
     return TrainResult(**fabric.launch(partial(_run, job)))
 
 
+def require_training_packages() -> None:
+    """Raise `MissingExtraError` unless training could start; to be called before the first costly step."""
+    require_extra("train", ("lightning",), "training")
+
+
 def _make_fabric(settings: TrainSettings) -> Any:
-    try:
-        from lightning.fabric import Fabric
-    except ImportError as error:
-        raise MissingExtraError("training needs lightning; install it with: pip install 'cryopick[train]'") from error
+    require_training_packages()
+    from lightning.fabric import Fabric
+
+    from cryopick.training.one_machine import OneMachine
+
     strategy = "auto" if settings.devices == 1 else "ddp_spawn"
     try:
         return Fabric(
-            accelerator=settings.accelerator, devices=settings.devices, strategy=strategy, precision=settings.precision
+            accelerator=settings.accelerator,
+            devices=settings.devices,
+            strategy=strategy,
+            precision=settings.precision,
+            plugins=[OneMachine()],
         )
     except (ValueError, RuntimeError) as error:
         raise TrainingError(
@@ -386,6 +397,7 @@ class _Run:
             if self.settings.stored_as == "float16":
                 kept = _rounded_to_half(kept)
                 network.load_state_dict(kept)  # the card is to speak of what is stored
+            tell_doing(self.job.monitor, "calibrating: measuring what the scores of the kept weights are worth")
             entries = self.job.trainable.card_entries(network.eval())
             card = ModelCard(
                 picker=self.job.trainable.picker,

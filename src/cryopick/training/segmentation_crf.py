@@ -345,24 +345,27 @@ class SegmentationTrainable:
         return {"score": float(np.mean(told)) if told else float("nan"), **scores}
 
     def card_entries(self, network: nn.Module) -> dict[str, Any]:
-        if self.validation is None:
-            examples = self._judged_crops(self.task.crops_to_calibrate())
-            data: dict[str, Any] = {"kind": "simulation", "seed": self.task.simulation_seed}
-        else:
-            examples = self.judged
-            data = {"validation": self.validation.card_entry()}
-            if self.train is not None:
-                data["train"] = self.train.card_entry()
-        if self.task.start == "general" and self.task.is_small:
-            data["start"] = "trunk of the shipped `general` weights, trained on simulation"
+        is_simulated = self.validation is None
+        examples = self._judged_crops(self.task.crops_to_calibrate()) if is_simulated else self.judged
         return {
             "preprocessing": {
                 "particle_px": working_particle_px(self.stride_px),
                 "planes": ", ".join(PLANES[: self.task.in_channels]),
             },
             "postprocessing": {"calibrations": calibrated_on(network, examples)},
-            "data": data,
+            "data": self.card_data(),
         }
+
+    def card_data(self) -> dict[str, Any]:
+        """What was learnt from."""
+        data: dict[str, Any] = {"kind": "simulation", "seed": self.task.simulation_seed}
+        if self.validation is not None:
+            data = {"validation": self.validation.card_entry()}
+            if self.train is not None:
+                data["train"] = self.train.card_entry()
+        if self.task.start == "general" and self.task.is_small:
+            data["start"] = "trunk of the shipped `general` weights, trained on simulation"
+        return data
 
 
 def load_trunk(network: nn.Module) -> None:

@@ -108,12 +108,32 @@ def load_state(
         average.load_state_dict(_below(tensors, _AVERAGE))
     except RuntimeError as error:
         raise WeightsError(f"{path}: does not fit the network: {error}") from error
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in _below(tensors, _OPTIMIZER).items():
-        index, key = name.split(".", 1)
-        state.setdefault(int(index), {})[key] = tensor
+        index, _, key = name.partition(".")
+        if not index.isdecimal() or int(index) >= len(parameters):
+            raise WeightsError(f"{path}: does not fit the optimizer: {name} of {len(parameters)} parameters")
+        parameter = parameters[int(index)]
+        if tensor.ndim and tensor.shape != parameter.shape:
+            shapes = f"{name} is {tuple(tensor.shape)}, expected {tuple(parameter.shape)}"
+            raise WeightsError(f"{path}: does not fit the optimizer: {shapes}")
+        state.setdefault(int(index), {})[key] = _laid_out_as(parameter, tensor)
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     return progress
+
+
+def _laid_out_as(parameter: Tensor, tensor: Tensor) -> Tensor:
+    """The tensor with the strides of the parameter that it belongs to.
+
+    Files hold tensors row by row. Fused optimizers walk through the memory of parameter, gradient and moments side by
+    side without a look at strides, so that moments laid out otherwise would meet the wrong weights.
+    """
+    import torch
+
+    if not tensor.ndim:  # a count of steps
+        return tensor
+    return torch.empty_like(parameter, dtype=tensor.dtype, device=tensor.device, requires_grad=False).copy_(tensor)
 
 
 def _read(path: Path, fingerprint: Mapping[str, Any] | None) -> tuple[dict[str, Tensor], Progress]:
@@ -121,7 +141,9 @@ def _read(path: Path, fingerprint: Mapping[str, Any] | None) -> tuple[dict[str, 
     try:
         progress = Progress(**json.loads(metadata["progress"]))
         stored = json.loads(metadata["fingerprint"])
-    except (KeyError, TypeError, ValueError) as error:
+        if not isinstance(stored, dict):
+            raise TypeError("the fingerprint is no JSON object")
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise WeightsError(f"{path}: is not a training state of this version of cryopick ({error!r})") from error
     if fingerprint is not None:
         wanted = json.loads(json.dumps(dict(fingerprint), sort_keys=True))

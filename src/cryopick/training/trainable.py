@@ -85,6 +85,15 @@ class GroupsParameters(Protocol):
         ...
 
 
+@runtime_checkable
+class TellsData(Protocol):
+    """A trainable that can say what it learns from without the costly rest of its card."""
+
+    def card_data(self) -> dict[str, Any]:
+        """The entry `data` of `card_entries`."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainSettings:
     """How long and how to train; shared by all picker families."""

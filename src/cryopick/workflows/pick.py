@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from cryopick.errors import InputError, SettingsError, WorkerError
+from cryopick.io.checkpoint import find_weights, read_card
 from cryopick.io.inputs import MicrographSource, find_micrographs
 from cryopick.pickers.dense import require_device
 from cryopick.pickers.protocol import ChoosesThreshold, PreparesForRun
@@ -162,6 +163,7 @@ def pick_to_folder(
     folder.refuse_foreign_contents()
     with _noted_warnings(find_micrographs.__module__) as told:
         sources = find_micrographs(inputs, exclude_folders=[output / part for part in OWN_FOLDERS])
+    _require_weights(settings)
     with folder.lock():
         folder.clean_up()
         if overwrite and folder.is_run:
@@ -187,6 +189,13 @@ def pick_to_folder(
                 folder.append_log("--overwrite came to nothing before its first micrograph, so this run stays")
             raise
     return summary
+
+
+def _require_weights(settings: PickSettings) -> None:
+    """Raise `WeightsError` for weights that are not there or have no card, before a run folder is begun with them."""
+    weights = getattr(settings.picker, "weights", None)
+    if weights is not None and type(settings.picker).__module__.startswith("cryopick."):
+        read_card(find_weights(weights))
 
 
 def _begin(

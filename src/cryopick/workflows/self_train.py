@@ -20,7 +20,9 @@ from cryopick.geometry.units import Length
 from cryopick.io.checkpoint import find_weights
 from cryopick.pickers.protocol import GivesProbabilities
 from cryopick.processing.probability import threshold_for_precision
+from cryopick.training.folder import refuse_other_folders
 from cryopick.training.logs import Monitor
+from cryopick.training.loop import require_training_packages
 from cryopick.workflows.finetune import FinetuneResult, finetune
 from cryopick.workflows.pick import pick_to_folder
 from cryopick.workflows.pick_settings import make_settings
@@ -85,10 +87,14 @@ def self_train(
         If the picker's scores are not probabilities, or the confidence is not between 0 and 1.
     InputError
         If too few picks are confident.
+    MissingExtraError, RunFolderError
+        As `finetune`, before anything is picked.
     """
     if not 0 < confidence < 1:
         raise SettingsError(f"confidence is {confidence:g}, expected a fraction between 0 and 1, such as 0.95")
+    require_training_packages()
     output = Path(output)
+    refuse_other_folders(output / TUNED, resume=resume)
     old_weights = find_weights(weights or picker)
     given = {"diameter": diameter, "pixel_size_angstrom": pixel_size_angstrom}
     settings = make_settings(picker, **_known(given), weights=old_weights)

@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ import numpy as np
 from cryopick.errors import CryopickError, FormatError, InputError, RunFolderError, SettingsError
 from cryopick.io.atomic import write_text_atomic
 from cryopick.io.json_object import finite_number, read_json_object
+from cryopick.io.read_once import read_once
 from cryopick.io.text import read_text
 from cryopick.simulation.imaging import Specimen, SpecimenImager, preferred_directions
 from cryopick.simulation.micrograph import SimulatedMicrograph, simulate_micrograph
@@ -182,7 +182,11 @@ def simulate_one(settings: SimulationSettings, index: int, *, threads: int = 1) 
     return replace(simulated, species=np.array(species, dtype=np.int32)[simulated.species])
 
 
-@lru_cache(maxsize=8)
+def _files_of_species(settings: SimulationSettings, number: int) -> list[Path]:
+    return [] if settings.is_random else [Path(settings.structures[number])]
+
+
+@read_once(_files_of_species, most=8)
 def imager_of(settings: SimulationSettings, number: int) -> SpecimenImager:
     """Species `number` of a run, ready to be projected at the recipe's pixel size."""
     rng = np.random.default_rng(np.random.SeedSequence(settings.seed, spawn_key=(2**32 - 1, number)))

@@ -15,15 +15,15 @@ from cryopick.io.atomic import write_text_atomic
 from cryopick.io.checkpoint import find_weights, load_checkpoint
 from cryopick.pickers.dense import require_accelerator
 from cryopick.training.datasets import Dataset, open_dataset, open_micrographs
+from cryopick.training.folder import COMMAND, CONFIG, SPLIT, refuse_other_folders, training_folder
 from cryopick.training.logs import Monitor
-from cryopick.training.loop import TrainResult, train
+from cryopick.training.loop import TrainResult, require_training_packages, train
 from cryopick.training.splits import Split, split_by_micrograph
 from cryopick.training.state import STATE_FILE
 from cryopick.training.trainable import Preset, TrainSettings, find_preset, make_trainable, needs_labels
 from cryopick.workflows.settings import as_plain, convert_settings, to_toml
 
 SIMULATION = "simulation"
-CONFIG, COMMAND, SPLIT = "config.toml", "command.txt", "split.json"
 _SECTIONS = ("train", "data", "task", "training")
 
 
@@ -149,10 +149,14 @@ def train_picker(
     ------
     InputError, FormatError
         If the data cannot be used.
+    MissingExtraError
+        If the packages that train are not installed; found before any data are read.
     RunFolderError, TrainingError
-        See `cryopick.training.loop.train`.
+        See `cryopick.training.loop.train` and `cryopick.training.folder.training_folder`.
     """
     output = Path(output)
+    require_training_packages()
+    refuse_other_folders(output, resume=resume)
     training_set, validation_set, split = _open_data(plan, micrographs)
     trainable = make_trainable(plan.picker, plan.preset.task, train=training_set, validation=validation_set)
     record: dict[str, Any] = {"preset": plan.preset_name, "task": as_plain(plan.preset.task), "data": plan.data}
@@ -163,23 +167,24 @@ def train_picker(
     start_from = load_checkpoint(find_weights(plan.start), picker=plan.picker) if plan.start else None
     if start_from is not None:
         record["start"] = {"weights": Path(plan.start).name, "sha256": start_from.card.sha256}
-    if not (output / STATE_FILE).exists():
-        write_text_atomic(output / CONFIG, to_toml(plan.sections()))
-        if split is not None:
-            write_text_atomic(output / SPLIT, json.dumps(split.as_json(), indent=1) + "\n")
-    if command is not None:
-        earlier = (output / COMMAND).read_text(encoding="utf-8") if (output / COMMAND).exists() and resume else ""
-        write_text_atomic(output / COMMAND, f"{earlier}{command}\n")
-    return train(
-        trainable,
-        plan.preset.training,
-        output,
-        resume=resume,
-        start_from=start_from,
-        validate_first=start_from is not None,
-        record=record,
-        monitor=monitor,
-    )
+    with training_folder(output, resume=resume):
+        if not (output / STATE_FILE).exists():
+            write_text_atomic(output / CONFIG, to_toml(plan.sections()))
+            if split is not None:
+                write_text_atomic(output / SPLIT, json.dumps(split.as_json(), indent=1) + "\n")
+        if command is not None:
+            earlier = (output / COMMAND).read_text(encoding="utf-8") if (output / COMMAND).exists() and resume else ""
+            write_text_atomic(output / COMMAND, f"{earlier}{command}\n")
+        return train(
+            trainable,
+            plan.preset.training,
+            output,
+            resume=resume,
+            start_from=start_from,
+            validate_first=start_from is not None,
+            record=record,
+            monitor=monitor,
+        )
 
 
 def resumed_plan(output: Path | str, given: TrainPlan | None, **changes: Any) -> TrainPlan:
@@ -189,8 +194,11 @@ def resumed_plan(output: Path | str, given: TrainPlan | None, **changes: Any) ->
     ------
     InputError
         If the folder holds no plan and none is given.
+    RunFolderError
+        If it is the folder of another command.
     """
     saved = Path(output) / CONFIG
+    refuse_other_folders(Path(output), resume=True)
     if saved.exists():
         return plan_training(config=saved, **changes)
     if given is None:

@@ -1,0 +1,79 @@
+"""Weights that are overwritten while Python runs are those that pick from then on, in every picker with a network."""
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from discs import disc_micrograph
+
+import cryopick
+from cryopick.errors import WeightsError
+from cryopick.io.checkpoint import card_path, find_weights, load_checkpoint, save_checkpoint
+from cryopick.io.images import write_micrograph
+from cryopick.pickers import cryoemmae, cryosegnet_map, cryosegnet_masks, cryotransformer, general, segmentation_maps
+
+LOADERS: dict[str, tuple[str, Callable[[Path], Any]]] = {
+    "general": ("general", general.load_model),
+    "cryotransformer": ("cryotransformer", cryotransformer.load_set_model),
+    "cryoemmae": ("cryoemmae", cryoemmae.load_model),
+    "cryosegnet": ("cryosegnet", cryosegnet_map.load_mapper),
+    "masks of cryosegnet": (cryosegnet_masks.EMBEDDED, lambda path: cryosegnet_masks.load_segmenter(str(path))),
+    "segmentation-crf": (
+        "segmentation-crf",
+        lambda path: segmentation_maps.load_segmentation(path, backbone="small", head="fcn"),
+    ),
+}
+
+
+def weights_in(found: object, *, depth: int = 0) -> list[torch.Tensor]:
+    """Every parameter of the networks inside a loaded model."""
+    if isinstance(found, torch.nn.Module):
+        return list(found.parameters())
+    if depth > 5 or not hasattr(found, "__dict__"):
+        return []
+    return [tensor for value in vars(found).values() for tensor in weights_in(value, depth=depth + 1)]
+
+
+@pytest.mark.parametrize("loader", LOADERS)
+def test_overwritten_weights_are_the_ones_that_pick(tmp_path, loader):
+    name, load = LOADERS[loader]
+    path = tmp_path / "mine.safetensors"
+    shutil.copy(find_weights(name), path)
+    shutil.copy(card_path(find_weights(name)), card_path(path))
+    first = load(path)
+    assert load(path) is first
+    before, stored = path.stat(), load_checkpoint(path)
+    halved = {key: one / 2 if one.is_floating_point() else one for key, one in stored.tensors.items()}
+    save_checkpoint(tmp_path / "new.safetensors", halved, replace(stored.card, sha256=""))
+    path.write_bytes((tmp_path / "new.safetensors").read_bytes())  # in its place: same file, same size
+    card_path(path).write_bytes((tmp_path / "new.json").read_bytes())
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))  # as `cp -p` and `rsync` leave it
+    second = load(path)
+    pairs = list(zip(weights_in(first), weights_in(second), strict=True))
+    assert pairs
+    assert any(not torch.equal(one, other) for one, other in pairs)
+
+
+def test_a_card_that_is_overwritten_counts_too(tmp_path):
+    path = tmp_path / "mine.safetensors"
+    stored = load_checkpoint(find_weights("general"))
+    save_checkpoint(path, stored.tensors, stored.card)
+    first = general.load_model(path)
+    flat = [[-1.0, 1.0], [0.25, 0.25]]
+    postprocessing = {**stored.card.postprocessing, "calibration": flat}
+    save_checkpoint(path, stored.tensors, replace(stored.card, postprocessing=postprocessing))
+    second = general.load_model(path)
+    assert first.calibration.to_list() != flat
+    assert second.calibration.to_list() == flat
+
+
+def test_weights_that_are_not_there_leave_no_run_behind(tmp_path):
+    write_micrograph(tmp_path / "m.mrc", disc_micrograph("m"))
+    with pytest.raises(WeightsError, match="no such weights file"):
+        cryopick.pick(tmp_path / "m.mrc", "general", output=tmp_path / "run", weights=tmp_path / "typo.safetensors")
+    assert not (tmp_path / "run").exists()
