@@ -9,13 +9,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from queue import Full, Queue
 from threading import Event, Thread
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cryopick.errors import CryopickError, SettingsError
 from cryopick.geometry.selection import select
+from cryopick.geometry.units import too_wide
 from cryopick.io.names import without_extension
+from cryopick.pickers.registry import given_sizes
 from cryopick.processing.scale import fill_non_finite
 from cryopick.types import JUNK_MAP, Micrograph, Picks
 from cryopick.workflows.pick_settings import PickSettings, RunSettings
@@ -82,7 +85,14 @@ def read_task(task: Task, run: RunSettings) -> Micrograph:
 
 
 def pick_micrograph(micrograph: Micrograph, settings: PickSettings) -> Picks:
-    """All candidates of one dark-particle micrograph, with the reasons for rejection that no threshold changes."""
+    """All candidates of one dark-particle micrograph, with the reasons for rejection that no threshold changes.
+
+    Raises
+    ------
+    SettingsError
+        If the particle diameter is too small for the picker, or wider than the micrograph.
+    """
+    _refuse_wider_particles(settings.picker, micrograph)
     found: Picks = settings.picker.pick(micrograph)
     picks = replace(
         found,
@@ -94,6 +104,16 @@ def pick_micrograph(micrograph: Micrograph, settings: PickSettings) -> Picks:
     mask = exclusion_mask(micrograph.name, settings.run)
     junk = None if settings.run.keep_junk else junk_mask(picks)
     return select(picks, settings.selection, threshold=-np.inf, exclusion_mask=mask, junk_mask=junk)
+
+
+def _refuse_wider_particles(picker: Any, micrograph: Micrograph) -> None:
+    size_px = micrograph.pixel_size_angstrom
+    for diameter in given_sizes(picker):
+        if diameter.unit == "A" and size_px is None:
+            continue  # told by the picker
+        if diameter.to_px(size_px)[0] > min(micrograph.shape_yx):
+            told = too_wide(diameter, shape_yx=micrograph.shape_yx, pixel_size_angstrom=size_px)
+            raise SettingsError(f"{micrograph.name}: {told}")
 
 
 def junk_mask(picks: Picks) -> NDArray[np.bool_] | None:
