@@ -6,7 +6,7 @@ import logging
 import os
 import tomllib
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -258,4 +258,4 @@ def event_as_dict(event: PickEvent) -> dict[str, Any]:
 
 def summary_as_dict(summary: RunSummary) -> dict[str, Any]:
     """A summary as one flat JSON object, the last line of `--json`."""
-    return {"event": "run", **{field.name: getattr(summary, field.name) for field in fields(summary)}}
+    return {"event": "run", **asdict(summary)}
