@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -21,8 +21,6 @@ from cryopick.types import Picks
 from cryopick.workflows.pick_settings import PickSettings
 from cryopick.workflows.run_folder import AUTOPICK, MICROGRAPHS, PARTICLES, SUMMARY, Record, RunFolder
 from cryopick.workflows.run_sizes import SizesAtPixelSize, doubt_of_sizes, sizes_of_run
-
-_Value = TypeVar("_Value")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +76,7 @@ class RunSummary:
     warnings: Mapping[str, int]
     """Each different warning, and for how many micrographs it was given."""
     sizes: tuple[SizesAtPixelSize, ...] = ()
-    """One entry per pixel size of the micrographs. The fields above are None where these disagree."""
+    """One entry per pixel size of the micrographs. The fields above are those of the commonest one."""
     score_is_probability: bool = False
     """Whether the scores are calibrated probabilities; all else is no base for expected shares or calibration."""
 
@@ -192,6 +190,7 @@ def _summarize(
 
     kept = [result.candidates.kept() for result in results]
     sizes = sizes_of_run(kept, settings.picker)
+    commonest = max(sizes, key=lambda size: (size.pixel_size_angstrom is not None, size.micrographs))
     picker = settings.picker
     expected = _expected(results, picker, threshold) if gives_probabilities(picker) else None
     reasons = Counter(reason for result in results for reason in result.candidates.reason.tolist() if reason)
@@ -213,23 +212,17 @@ def _summarize(
         expected_precision=None if expected is None else float(share_decimal(expected[0], 4)),
         expected_recall=None if expected is None else float(share_decimal(expected[1], 4)),
         prepared=str(getattr(settings.picker, "measured", "")),
-        diameter_px=_one(size.diameter_px for size in sizes),
-        diameter_angstrom=_one(size.diameter_angstrom for size in sizes),
-        pixel_size_angstrom=_one(size.pixel_size_angstrom for size in sizes),
-        box_px=_one(size.box_px for size in sizes),
-        binned_box_px=_one(size.binned_box_px for size in sizes),
-        binned_pixel_size_angstrom=_one(size.binned_pixel_size_angstrom for size in sizes),
+        diameter_px=commonest.diameter_px,
+        diameter_angstrom=commonest.diameter_angstrom,
+        pixel_size_angstrom=commonest.pixel_size_angstrom,
+        box_px=commonest.box_px,
+        binned_box_px=commonest.binned_box_px,
+        binned_pixel_size_angstrom=commonest.binned_pixel_size_angstrom,
         seconds=round(sum(record.seconds for record in records), 2),
         warnings=dict(sorted(warnings.items())),
         sizes=sizes if results else (),
         score_is_probability=gives_probabilities(picker),
     )
-
-
-def _one(values: Iterable[_Value]) -> _Value | None:
-    """The value, where all are the same; None where they are not."""
-    different = set(values)
-    return different.pop() if len(different) == 1 else None
 
 
 def why_nothing_is_kept(summary: RunSummary) -> str:
