@@ -36,6 +36,9 @@ from cryopick.workflows.workers import default_workers, pick_in_workers
 SAMPLE_SIZE = 6
 """Micrographs, spread evenly over the run, that a picker which prepares itself is shown."""
 
+MOST_REFUSED = 16
+"""Micrographs for which the settings may be impossible before the run ends, where no other has worked."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -134,10 +137,20 @@ class Run:
             return
         count = default_workers(len(todo), picker=self.settings.picker) if workers is None else workers
         self._log(f"{len(todo)} micrographs to pick, {len(self.skipped)} finished before, {count} worker(s)")
+        # Settings may be impossible for one micrograph alone, whose pixel size is unknown; of all they end the run.
+        refused: list[Outcome] = []
         for outcome in pick_in_workers(todo, self.settings, workers=count):
             if outcome.is_settings_error and not any(record.is_done for record in self.records.values()):
-                raise SettingsError(f"{outcome.name}: {outcome.error}")
-            self._keep(outcome, threshold)
+                refused.append(outcome)
+                if len(refused) == MOST_REFUSED and not _prepares(self.settings.picker):
+                    break  # preparation has looked at micrographs from the whole run
+                continue
+            for one in (*refused, outcome):
+                self._keep(one, threshold)
+            refused = []
+        if refused:
+            first = refused[0]
+            raise SettingsError(f"{first.name}: {first.error.removeprefix(f'{first.name}: ')}")
 
     def finish(self) -> RunSummary:
         summary, results = write_results(self.folder, self.settings)
