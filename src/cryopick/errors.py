@@ -21,6 +21,10 @@ class SettingsError(CryopickError, ValueError):
     """A setting has an impossible value, an unknown name or an unknown unit."""
 
 
+class UnknownPixelSizeError(SettingsError):
+    """A length in Å meets a micrograph of unknown pixel size; with other micrographs the same settings may work."""
+
+
 class WeightsError(CryopickError):
     """A checkpoint is missing, damaged, or belongs to another architecture."""
 

@@ -8,7 +8,7 @@ import unicodedata
 from dataclasses import dataclass, field
 from typing import Any
 
-from cryopick.errors import SettingsError
+from cryopick.errors import SettingsError, UnknownPixelSizeError
 from cryopick.types import plain_number
 
 _NAMES_OF_UNIT: tuple[tuple[str, float, tuple[str, ...]], ...] = (
@@ -74,7 +74,7 @@ class Length:
         if self.unit == "px":
             return self.low, self.high
         if pixel_size_angstrom is None:
-            raise SettingsError(_unknown_pixel_size(f"length {self.as_typed}"))
+            raise UnknownPixelSizeError(_unknown_pixel_size(f"length {self.as_typed}"))
         return angstrom_to_px(self.low, pixel_size_angstrom), angstrom_to_px(self.high, pixel_size_angstrom)
 
     def middle_px(self, pixel_size_angstrom: float | None) -> float:
@@ -92,8 +92,8 @@ class Length:
 
 def _unknown_pixel_size(what: str) -> str:
     return (
-        f"{what} is in Å but the pixel size of the micrograph is unknown; give --pixel-size (Å per pixel), or the length "
-        "in pixels, for example 108px"
+        f"{what} is in Å but the pixel size of the micrograph is unknown; give --pixel-size (Å per pixel), or the "
+        "length in pixels, for example 108px"
     )
 
 
@@ -140,7 +140,7 @@ def px_to_angstrom(length_px: float, pixel_size_angstrom: float) -> float:
     return length_px * pixel_size_angstrom
 
 
-# -------------------------------------------------------------------------------------------- diameters that can be meant
+# ------------------------------------------------------------------------------------------ diameters that can be meant
 
 SMALLEST_DIAMETER_PX = 4.0
 """Below it a particle is a few pixels, which nothing tells from noise; what enlarges it would need all memory."""
@@ -176,13 +176,13 @@ def check_diameter(
         If it is too small, or in Å where the pixel size is unknown.
     """
     if diameter.unit == "A" and pixel_size_angstrom is None:
-        raise SettingsError(_unknown_pixel_size(f"{what} {diameter.as_typed}"))
+        raise UnknownPixelSizeError(_unknown_pixel_size(f"{what} {diameter.as_typed}"))
     low_px, _ = diameter.to_px(pixel_size_angstrom)
     least_px = max(smallest_px, enlarged_to_px * math.sqrt(math.prod(shape_yx) / MOST_ENLARGED_PIXELS))
     if low_px < least_px:
         raise SettingsError(
-            f"{what} {diameter.as_typed} is {_in_px(diameter, low_px, pixel_size_angstrom)}, expected {least_px:.3g} px "
-            f"or more on {shape_yx[1]} x {shape_yx[0]} px; {_meant_instead(diameter, shape_yx, pixel_size_angstrom)}"
+            f"{what} {diameter.as_typed} is {_in_px(diameter, low_px, pixel_size_angstrom)}, expected {least_px:.3g} "
+            f"px or more on {shape_yx[1]} x {shape_yx[0]} px; {_meant_instead(diameter, shape_yx, pixel_size_angstrom)}"
             "check --diameter and the pixel size, or use micrographs that are binned less"
         )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +16,8 @@ from cryopick.io.text import read_text
 from cryopick.types import Picks
 
 SETTINGS_FILE = "set.json"
+_LARGEST_DIAMETER_PX = 1e5
+_LARGEST_PIXEL_SIZE_ANGSTROM = 1e3
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,13 +102,16 @@ def _read_settings(path: Path) -> tuple[float | None, float | None]:
         raise FormatError(f"{path}: not JSON ({error}); fix or remove it") from error
     if not isinstance(settings, dict):
         raise FormatError(f"{path}: expected an object with diameter_px and pixel_size_angstrom")
-    return _positive(settings, "diameter_px", path), _positive(settings, "pixel_size_angstrom", path)
+    return (
+        _positive(settings, "diameter_px", path, most=_LARGEST_DIAMETER_PX),
+        _positive(settings, "pixel_size_angstrom", path, most=_LARGEST_PIXEL_SIZE_ANGSTROM),
+    )
 
 
-def _positive(settings: dict[str, object], key: str, path: Path) -> float | None:
+def _positive(settings: dict[str, object], key: str, path: Path, *, most: float) -> float | None:
     value = settings.get(key)
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not (0 < value < math.inf):
-        raise FormatError(f"{path}: {key} is {value!r}, expected a positive number or null")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not (0 < value <= most):
+        raise FormatError(f"{path}: {key} is {value!r}, expected a number above 0 and up to {most:g}, or null")
     return float(value)

@@ -40,9 +40,10 @@ def register_picker(name: str) -> Callable[[PickerClass], PickerClass]:
             raise ValueError(f"picker {name!r} of {cls.__module__} is already registered by {other.__module__}")
         cls.name = name
         _registered[name] = cls
-        for method, checked in (("pick", _checked_pick), ("prepare", _checked_prepare), ("prepare_in", _checked_prepare)):
+        cls.pick = _checked_pick(cls.pick)
+        for method in ("prepare", "prepare_in"):
             if hasattr(cls, method):
-                setattr(cls, method, checked(getattr(cls, method)))
+                setattr(cls, method, _checked_prepare(getattr(cls, method)))
         return cls
 
     return decorate

@@ -172,7 +172,7 @@ def evaluate(
     if not has_scores:
         notes.append("some picks have no score, so there is no curve and no average precision")
     if picked.score_meaning and not picked.is_probability:
-        notes.append(f"the scores are no calibrated probabilities ({picked.score_meaning}), so calibration says nothing")
+        notes.append(f"scores are no calibrated probabilities ({picked.score_meaning}), so calibration says nothing")
     tolerances = tuple(_score_at(one_tolerance, scored, has_scores, seed) for one_tolerance in at)
     kept = [_without_ignored(one) for one in scored]
     ours, released = box_scores(

@@ -77,7 +77,7 @@ def report_html(
         f"<meta name=viewport content='width=device-width'><style>{_STYLE}</style></head><body><main>",
         f"<h1>{summary.particles:,} particles in {summary.micrographs:,} micrographs</h1>",
         f"<div class=muted>cryopick {summary.cryopick_version}, picker <b>{escape(summary.picker)}</b>; score: "
-        f"{escape(summary.score_meaning)}{'' if summary.score_is_probability else ' (no calibrated probability)'}</div>",
+        f"{escape(summary.score_meaning)}{'' if summary.score_is_probability else ' (no probability)'}</div>",
         _cards(summary, results),
         _problems(summary),
         "<h2>Scores and counts</h2><div class=charts>",

@@ -58,7 +58,7 @@ def doubt_of_sizes(sizes: Sequence[SizesAtPixelSize], diameter: Length | None) -
     if len(sizes) < 2:
         return ""
     groups = "; ".join(_group_text(one) for one in sizes)
-    text = f"the micrographs have different pixel sizes, so no one box is right: {groups}; extract each with its own box"
+    text = f"the micrographs have different pixel sizes and need different boxes: {groups}; extract them separately"
     if any(one.pixel_size_angstrom is None for one in sizes):
         text += ", and give --pixel-size if they are of one magnification"
     if diameter is not None and diameter.unit == "px":

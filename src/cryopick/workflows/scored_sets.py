@@ -92,7 +92,7 @@ def _read_run(folder: RunFolder) -> PickedSet:
 
 
 def _are_probabilities(folder: RunFolder, summary: Mapping[str, Any]) -> bool:
-    """Whether the scores of a run are calibrated probabilities; runs of version 0.1 do not say, but their picker does."""
+    """Whether the scores of a run are calibrated probabilities; the picker says so for runs of version 0.1."""
     from cryopick.workflows.rethreshold import settings_of_run
 
     told = summary.get("score_is_probability")
@@ -177,8 +177,8 @@ def _diameter_px(diameter: Length | None, label: Labels, pixel_size_angstrom: fl
     if diameter is not None:
         if diameter.unit == "A" and pixel_size_angstrom is None:
             raise SettingsError(
-                f"{label.micrograph_name}: diameter {diameter.as_typed} is in Å and neither picks nor labels say the pixel "
-                "size; give --pixel-size (Å per pixel), or the diameter in pixels, for example 108px"
+                f"{label.micrograph_name}: diameter {diameter.as_typed} is in Å and neither picks nor labels say the "
+                "pixel size; give --pixel-size (Å per pixel), or the diameter in pixels, for example 108px"
             )
         return diameter.middle_px(pixel_size_angstrom)
     if label.diameter_px is None:

@@ -102,8 +102,8 @@ def self_train(
     teachers = int((scores >= threshold).sum())
     if teachers < FEWEST_TEACHERS:
         raise InputError(
-            f"{output / BEFORE}: only {teachers} picks are expected to be right to {share_percent(confidence)}, at least "
-            f"{FEWEST_TEACHERS} are needed; give more micrographs, a lower confidence, or label some by hand"
+            f"{output / BEFORE}: only {teachers} picks are expected to be right to {share_percent(confidence)}, at "
+            f"least {FEWEST_TEACHERS} are needed; give more micrographs, a lower confidence, or label some by hand"
         )
     rethreshold(output / BEFORE, threshold)
     prepared = settings_of_run(folder).picker
