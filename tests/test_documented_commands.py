@@ -2,8 +2,8 @@
 
 Commands are collected, not listed, so a new one is run from its first day. They run in this process, in a copy of a
 small working folder that has what they name. What would take long is made small by options added at the end
-(`SMALLER`), and what a sentence leaves open is filled in (`FOR_PLACEHOLDER`, `COMPLETED`). A command for whose input the
-working folder has nothing fails.
+(`SMALLER`), and what a sentence leaves open is filled in (`FOR_PLACEHOLDER`, `COMPLETED`). A command for whose input
+the working folder has nothing fails.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class Shown:
     line: str
 
 
-# ------------------------------------------------------------------------------------------------------------ collecting
+# ----------------------------------------------------------------------------------------------------------- collecting
 
 
 def commands_of_page(text: str) -> Iterator[str]:
@@ -148,7 +148,7 @@ def different() -> list[Shown]:
     return list(first.values())
 
 
-# ------------------------------------------------------------------------------------------------------ the working folder
+# --------------------------------------------------------------------------------------------------- the working folder
 
 
 def run_command(line: str) -> int:
@@ -269,7 +269,7 @@ def working_folder(filled_folder: Path, tmp_path: Path) -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-# ------------------------------------------------------------------------------------------------------------- the tests
+# ------------------------------------------------------------------------------------------------------------ the tests
 
 
 @pytest.mark.parametrize("shown", different(), ids=lambda shown: f"{shown.where}: {shown.line}")

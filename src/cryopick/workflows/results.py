@@ -59,8 +59,8 @@ class RunSummary:
     threshold_source: str
     score_meaning: str
     expected_precision: float | None
-    """Share of the picks that should be right, where scores are probabilities; None elsewhere, and without picks. 1 only
-    where it is exactly that."""
+    """Share of the picks that should be right, where scores are probabilities; None elsewhere, and without picks. 1 is
+    exactly 1."""
     expected_recall: float | None
     """Share of the particles that should be picked; particles that are no candidate at all are not counted."""
     prepared: str
