@@ -74,7 +74,7 @@ SMALLER: tuple[tuple[str, str], ...] = (
     (r"train segmentation-crf", f"{ONE_STEP} {CROPS} --set crop_px=192"),
     (
         r"train cryoemmae",
-        f"{ONE_STEP} --set batch_size=2 --set simulated_micrographs=1 --set probe_crops=24 --set calibration_crops=24",
+        f"{ONE_STEP} --set batch_size=8 --set simulated_micrographs=1 --set probe_crops=24 --set calibration_crops=24",
     ),
     (r"train deepcryopicker", f"{ONE_STEP} --set batch_size=4 --set validation_windows=8"),
     (r"finetune", f"{ONE_STEP} {CROPS} --set crop_px=192"),
@@ -165,6 +165,16 @@ def run_command(line: str) -> int:
     finally:
         sys.argv = before
     return 0
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Of torch: more threads only wait for one another on busy machines, and commands here are small."""
+    torch = pytest.importorskip("torch")
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
