@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import numbers
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -9,6 +11,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from cryopick.errors import SettingsError
 
 FRAME = "relion"
 """The only frame inside cryopick: centres `(x, y)` in pixels, `(0, 0)` the centre of the first stored pixel, y grows
@@ -19,6 +23,28 @@ _ALL_MISSING: Any = None
 
 JUNK_MAP = "junk"
 """Name of the map in `Picks.maps` that holds the probability of carbon, ice or contamination, 0 to 1."""
+
+
+def plain_number(value: Any, what: str) -> float:
+    """A Python number from one of Python or numpy, arrays without axes such as an MRC header's values included.
+
+    Numpy's short floats become what they print as: `np.float32(1.1)` is 1.1, as whoever wrote it meant.
+
+    Raises
+    ------
+    SettingsError
+        If it is no number (booleans are none), not a number (NaN), or infinite.
+    """
+    if isinstance(value, np.ndarray) and value.ndim == 0:
+        value = value[()]
+    if isinstance(value, np.bool_ | bool) or not isinstance(value, numbers.Real | np.floating):
+        raise SettingsError(f"{what}: expected a number, got {value!r}")
+    if isinstance(value, np.floating):
+        value = float(str(value))
+    number: float = int(value) if isinstance(value, numbers.Integral) else float(value)
+    if not math.isfinite(number):
+        raise SettingsError(f"{what} is {number}, expected a finite number")
+    return number
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +70,20 @@ class Micrograph:
         if pixels.ndim != 2 or 0 in pixels.shape:
             raise ValueError(f"{self.name}: a micrograph is a 2-D image, got an array of shape {pixels.shape}")
         object.__setattr__(self, "pixels", np.ascontiguousarray(pixels, dtype=np.float32))
+        size = self.pixel_size_angstrom
+        if size is not None:
+            number = float(plain_number(size, f"{self.name}: pixel size"))
+            if number <= 0:
+                raise SettingsError(
+                    f"{self.name}: pixel size is {number:g}, expected Å per pixel, above 0; leave it out where it is "
+                    "unknown"
+                )
+            object.__setattr__(self, "pixel_size_angstrom", number)
+
+    def __repr__(self) -> str:
+        height, width = self.shape_yx
+        size = "unknown pixel size" if self.pixel_size_angstrom is None else f"{self.pixel_size_angstrom:.4g} Å/px"
+        return f"<Micrograph {self.name!r}: {width} x {height} px, {size}>"
 
     @property
     def shape_yx(self) -> tuple[int, int]:
@@ -86,6 +126,9 @@ class Picks:
         xy_px = np.asarray(self.xy_px, dtype=np.float64).reshape(-1, 2)
         n = len(xy_px)
         object.__setattr__(self, "xy_px", xy_px)
+        if self.pixel_size_angstrom is not None:
+            number = float(plain_number(self.pixel_size_angstrom, f"{self.micrograph_name}: pixel size"))
+            object.__setattr__(self, "pixel_size_angstrom", number)
         columns: tuple[tuple[str, type, object], ...] = (
             ("score", np.float32, np.nan),
             ("diameter_px", np.float32, np.nan),
@@ -113,6 +156,12 @@ class Picks:
 
     def __len__(self) -> int:
         return len(self.xy_px)
+
+    def __repr__(self) -> str:
+        known = self.score[np.isfinite(self.score)]
+        score = f"score {known.min():.4g} to {known.max():.4g}" if len(known) else "no score"
+        kept = np.count_nonzero(self.is_kept)
+        return f"<Picks on {self.micrograph_name!r}: {len(self)} candidates, {kept} kept, {score}>"
 
     @property
     def is_kept(self) -> NDArray[np.bool_]:

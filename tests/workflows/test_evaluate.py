@@ -13,12 +13,14 @@ from typer.testing import CliRunner
 from cryopick.cli.main import build_app
 from cryopick.errors import InputError, SettingsError
 from cryopick.io.labels import Labels
+from cryopick.pickers.registry import picker_class
 from cryopick.types import Picks
 from cryopick.workflows.evaluate import evaluate
 from cryopick.workflows.evaluation_report import as_json_object, as_table, draw_curves, write_evaluation
 from cryopick.workflows.pick import pick_to_folder
-from cryopick.workflows.pick_settings import make_settings
+from cryopick.workflows.pick_settings import make_settings, settings_sections
 from cryopick.workflows.rethreshold import rethreshold
+from cryopick.workflows.settings import to_toml
 
 GRID = np.stack(np.meshgrid(np.arange(1, 9) * 100.0, np.arange(1, 6) * 100.0), axis=-1).reshape(-1, 2)  # 40 particles
 SHAPE_YX = (600, 900)
@@ -130,6 +132,52 @@ def test_calibration_is_measured_only_for_probabilities() -> None:
     assert calibration.observed_precision == pytest.approx(40 / 48)
     with pytest.raises(InputError, match="not probabilities"):
         evaluate([replace(picks(), score=np.linspace(0, 5, 40))], labels(), is_probability=True)
+
+
+def test_a_share_just_below_one_is_not_printed_as_one() -> None:
+    many = Picks(
+        xy_px=np.stack([np.arange(4000) * 10.0 % 6000, np.arange(4000) // 600 * 40.0], axis=1),
+        score=np.linspace(1, 0.5, 4000),
+        micrograph_name="m1.mrc",
+    )
+    truth = {"m1": Labels(many.xy_px[:-1], np.zeros(3999, dtype=bool), 10.0, "m1")}
+    evaluation = evaluate([many], truth)
+    assert evaluation.main.counts.precision == 3999 / 4000
+    row = next(line for line in as_table(evaluation).splitlines() if line.startswith("| precision"))
+    assert "0.999" in row
+    assert "1.000" not in row
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "is_probability"),
+    [
+        ("general", {}, True),
+        ("cryosegnet", {}, True),
+        ("cryosegnet", {"segmenter": "sam", "postprocessing": "published"}, False),  # predicted IoU
+        ("cryotransformer", {"behaviour": "published"}, False),
+        ("deepcryopicker", {}, False),  # "probability ..., not calibrated"
+        ("blob", {}, False),
+    ],
+)
+def test_calibration_follows_the_kind_of_score_and_not_the_words_about_it(
+    folder_of_discs: Path, tmp_path: Path, name: str, settings: dict[str, str], is_probability: bool
+) -> None:
+    """Runs of version 0.1, whose summary does not tell the kind, included."""
+    run_folder = tmp_path / "run"
+    pick_to_folder([folder_of_discs], run_folder, make_settings("blob", diameter="20px"), workers=1)
+    summary = json.loads((run_folder / "summary.json").read_text())
+    assert summary.pop("score_is_probability") is False
+    summary["score_meaning"] = picker_class(name).score_meaning
+    (run_folder / "summary.json").write_text(json.dumps(summary))
+    (run_folder / "prepared.toml").unlink()
+    (run_folder / "config.toml").write_text(to_toml(settings_sections(make_settings(name, **settings))))
+    for path in (run_folder / "candidates").rglob("*.csv"):  # scores that could be probabilities
+        head, *rows = path.read_text().splitlines()
+        columns = [row.split(",") for row in rows]
+        path.write_text("\n".join([head, *(",".join([*one[:2], "0.9", *one[3:]]) for one in columns)]) + "\n")
+    evaluation = evaluate(run_folder, disc_labels())
+    assert (evaluation.calibration is not None) == is_probability
+    assert any("no calibrated probabilities" in note for note in evaluation.notes) != is_probability
 
 
 def test_centring_error_is_given_in_angstrom_when_the_pixel_size_is_known() -> None:

@@ -18,7 +18,7 @@ _UNITS = {
 
 def command(
     paths: Annotated[
-        list[Path], typer.Argument(metavar="PATH...", help="Images, coordinate files, STAR files or folders.")
+        list[Path], typer.Argument(metavar="PATH...", help="Images, coordinate files, STAR files, folders, runs.")
     ],
     *,
     pixel_size: Annotated[float | None, typer.Option(help="Å per pixel, trusted above the files.")] = None,
@@ -26,7 +26,9 @@ def command(
 ) -> None:
     """Say what is in a file or folder: kind, size, pixel size and whether to doubt it, statistics, counts.
 
-    Example: cryopick inspect micrographs/ image.mrc run1/particles.star
+    Of a run that cryopick made, also: settings, particles, threshold, and whether it is complete.
+
+    Example: cryopick inspect micrographs/ image.mrc run1 run1/particles.star
     """
     from cryopick.cli.console import print_json
     from cryopick.errors import CryopickError

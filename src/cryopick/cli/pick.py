@@ -11,14 +11,16 @@ import typer
 
 from cryopick.cli.console import command_line, print_json, print_warnings, progress_listener
 from cryopick.cli.options import option_value, with_options
-from cryopick.geometry.selection import SelectionSettings
+from cryopick.geometry.selection import BELOW_THRESHOLD, SelectionSettings
+from cryopick.geometry.units import share_percent
 from cryopick.pickers.registry import list_pickers, picker_class
 from cryopick.workflows.pick import pick_to_folder
 from cryopick.workflows.pick_settings import DEFAULT_PICKER, RunSettings, make_settings, read_config
-from cryopick.workflows.results import RunSummary
+from cryopick.workflows.results import RunSummary, why_nothing_is_kept
 from cryopick.workflows.run import summary_as_dict
 from cryopick.workflows.run_folder import LOG
 from cryopick.workflows.run_place import output_folder
+from cryopick.workflows.run_sizes import pixel_size_text, size_line
 
 
 def pick(
@@ -108,20 +110,22 @@ def print_summary(summary: RunSummary, output: Path) -> None:
     micrographs = f"{done:,} micrograph{'' if done == 1 else 's'}{failed}"
     typer.echo(f"{summary.particles:,} particles in {micrographs}, score {summary.threshold:.4g} or better")
     if summary.expected_precision is not None and summary.expected_recall is not None:
-        right, found = f"{summary.expected_precision:.0%}", f"{summary.expected_recall:.0%}"
+        right, found = share_percent(summary.expected_precision), share_percent(summary.expected_recall)
         typer.echo(f"expected: {right} of the picks are right, {found} of the particles are picked")
+    elif summary.particles and not summary.score_is_probability:
+        typer.echo(f"score: {summary.score_meaning}; no probability, so how many picks are right is not told")
     if summary.prepared:
         typer.echo(summary.prepared)
-    if summary.candidates and not summary.particles:
-        again = f"cryopick rethreshold {output} --threshold ..."
-        typer.echo(f"all {summary.candidates:,} candidates stay with their scores: {again}")
-    if summary.particles and summary.box_px is not None and summary.diameter_px is not None:
-        size = f"{summary.diameter_px:g} px"
-        size += "" if summary.diameter_angstrom is None else f" ({summary.diameter_angstrom:g} Å)"
-        binned = "" if summary.binned_box_px is None else (
-            f", binned {summary.binned_box_px} px at {summary.binned_pixel_size_angstrom:.3g} Å"
-        )  # fmt: skip
-        typer.echo(f"diameter {size}; suggested box {summary.box_px} px{binned}")
+    if not summary.particles:
+        if BELOW_THRESHOLD in summary.rejected:
+            again = f"cryopick rethreshold {output} --threshold ..."
+            typer.echo(f"all {summary.candidates:,} candidates stay with their scores: {again}")
+        typer.echo(why_nothing_is_kept(summary))
+    if summary.particles:
+        for one in summary.sizes:
+            at = f"{pixel_size_text(one)}: " if len(summary.sizes) > 1 else ""
+            if size_line(one):
+                typer.echo(f"{at}{size_line(one)}")
     typer.echo(f"look:      {output / 'report.html'}")
     typer.echo(f"RELION:    {output / 'autopick.star'}")
     typer.echo(f"cryoSPARC: {output / 'particles.star'}")

@@ -414,6 +414,8 @@ def find_weights(name_or_path: str | Path) -> Path:
         candidate = folder / f"{name_or_path}.safetensors"
         if candidate.is_file():
             return candidate
+    if (path / "weights.safetensors").is_file():  # `trained/`, of which a path keeps no slash
+        return path / "weights.safetensors"
     known = sorted({file.stem for folder in folders for file in folder.glob("*.safetensors")})
     raise WeightsError(
         f"no weights named {str(name_or_path)!r}; known: {', '.join(known) or 'none'}; looked in "

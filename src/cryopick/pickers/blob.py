@@ -49,8 +49,6 @@ EVIDENCE_PX = 1024
 """Side of the middle piece, in working pixels, that the choice looks at: more than eighty diameters are plenty."""
 SCALE_STEP = 1.19
 """Ratio of neighbouring diameters within a range: a quarter octave, at which a disc loses a tenth of its score."""
-SMALLEST_DIAMETER_PX = 4.0
-"""Below it discs and shells cannot be told from single noisy pixels."""
 
 
 @register_picker("blob")
@@ -166,11 +164,6 @@ def _diameters_px(diameter: Length | None, micrograph: Micrograph) -> NDArray[np
     if diameter is None:
         raise SettingsError("picker blob needs a diameter; give --diameter, for example 180A, 108px or 150-200A")
     low_px, high_px = diameter.to_px(micrograph.pixel_size_angstrom)
-    if low_px < SMALLEST_DIAMETER_PX:
-        raise SettingsError(
-            f"{micrograph.name}: diameter {diameter} is {low_px:.3g} px, expected {SMALLEST_DIAMETER_PX:g} px or more; "
-            "check --diameter and the pixel size, or use micrographs that are binned less"
-        )
     steps = int(np.ceil(np.log(high_px / low_px) / np.log(SCALE_STEP)))
     return np.geomspace(low_px, high_px, steps + 1)
 

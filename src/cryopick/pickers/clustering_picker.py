@@ -11,7 +11,16 @@ from numpy.typing import NDArray
 
 from cryopick.errors import SettingsError
 from cryopick.geometry.units import Length
-from cryopick.pickers.clustered_objects import Found, WorkingImage, known_size, no_picks, to_picks, working_image
+from cryopick.pickers.clustered_objects import (
+    SMALLEST_DIAMETER_PX,
+    WORKING_DIAMETER_PX,
+    Found,
+    WorkingImage,
+    known_size,
+    no_picks,
+    to_picks,
+    working_image,
+)
 from cryopick.pickers.particle_size import ParticleSize
 from cryopick.types import Micrograph, Picks
 
@@ -23,6 +32,8 @@ class ClusteringPicker:
     name: ClassVar[str]
     k: ClassVar[int]
     """Number of clusters."""
+    smallest_diameter_px: ClassVar[float] = SMALLEST_DIAMETER_PX
+    enlarged_to_px: ClassVar[float] = WORKING_DIAMETER_PX
 
     diameter: Annotated[Length | None, "particle diameter, for example 180A or 108px; measured when not given"] = None
     preprocessing: Annotated[

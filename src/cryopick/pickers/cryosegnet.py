@@ -134,15 +134,20 @@ class CryoSegNetPicker(ChoosesByExpectedF1):
         score = None if self.segmenter == "none" else self._sam().score
         return (self._mapper().calibration if score is None else score.calibration).share
 
+    @property
+    def has_calibrated_scores(self) -> bool:
+        """Whether scores are probabilities; of masks that are not scored anew they are predicted IoUs."""
+        return self.postprocessing == "corrected" or self.segmenter == "none"
+
     def run_probabilities(self, scores: NDArray[np.float32]) -> NDArray[np.float64]:
         """The scores of a run, lowered where it is emptier than simulation; unchanged where they are predicted IoUs."""
-        if self.postprocessing != "corrected" and self.segmenter == "sam":
+        if not self.has_calibrated_scores:
             return np.asarray(scores, np.float64)
         return super().run_probabilities(scores)
 
     def choose_threshold(self, scores: NDArray[np.float32], *, target_precision: float | None = None) -> float:
         """As for all calibrated pickers; masks that the published filters pass are all kept."""
-        if self.postprocessing != "corrected" and self.segmenter == "sam":
+        if not self.has_calibrated_scores:
             return 0.0
         return super().choose_threshold(scores, target_precision=target_precision)
 

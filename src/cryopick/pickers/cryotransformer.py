@@ -115,6 +115,11 @@ class CryoTransformerPicker(ChoosesByExpectedF1):
         """Share of right candidates among those of simulation."""
         return self._model().calibration.share
 
+    @property
+    def has_calibrated_scores(self) -> bool:
+        """Whether scores are probabilities; the published program's are its network's own numbers."""
+        return self.behaviour == "corrected"
+
     def choose_threshold(self, scores: NDArray[np.float32], *, target_precision: float | None = None) -> float:
         """The cut with the highest expected F1; none where percentiles or the published program select."""
         if self.keep == "calibrated" and self.behaviour == "corrected":

@@ -16,6 +16,7 @@ from cryopick.geometry.units import Length, parse_length
 from cryopick.io.checkpoint import card_path
 from cryopick.io.read_once import read_once
 from cryopick.pickers.clustered_objects import (
+    SMALLEST_DIAMETER_PX,
     WORKING_DIAMETER_PX,
     Found,
     Preprocessing,
@@ -88,6 +89,8 @@ class DeepCryoPicker:
     """Micrographs of a run that labels are made from."""
     score_meaning: ClassVar[str] = "probability of being a particle rather than background, 0 to 1, not calibrated"
     default_threshold: ClassVar[float] = 0.5
+    smallest_diameter_px: ClassVar[float] = SMALLEST_DIAMETER_PX
+    enlarged_to_px: ClassVar[float] = WORKING_DIAMETER_PX
 
     diameter: Annotated[Length | None, "particle diameter, for example 180A or 108px; measured when not given"] = None
     model: Annotated[Path | None, "weights of an earlier run or training; trained on this run when not given"] = None

@@ -31,6 +31,9 @@ class ChoosesByExpectedF1:
     them apart by `filled_share` or by `decoy_share`, whichever it measures.
     """
 
+    smallest_diameter_px: ClassVar[float] = 6.0
+    enlarged_to_px: ClassVar[float] = 25.0
+    """Networks see particles at least about this wide; micrographs of smaller ones are enlarged."""
     default_threshold: ClassVar[float] = 0.4
     minimum_threshold: ClassVar[float] = 0.3
     """Never chosen lower, so that a run of empty micrographs yields none."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar, Protocol, Self, runtime_checkable
+from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,3 +79,12 @@ class GivesProbabilities(Protocol):
     def run_probabilities(self, scores: NDArray[np.float32]) -> NDArray[np.float64]:
         """The probabilities of all candidates of a whole run, given that they are all; in the order of `scores`."""
         ...
+
+
+def gives_probabilities(picker: Any) -> bool:
+    """Whether the scores of a picker, set as it is, are calibrated probabilities that a pick is right.
+
+    Scores from 0 to 1 are not, merely for that. A picker whose settings make the difference says so in a property
+    `has_calibrated_scores`.
+    """
+    return isinstance(picker, GivesProbabilities) and bool(getattr(picker, "has_calibrated_scores", True))

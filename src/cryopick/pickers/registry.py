@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import logging
-from collections.abc import Callable
-from dataclasses import fields, is_dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import fields, is_dataclass, replace
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, TypeVar, get_type_hints
 
 from cryopick.errors import SettingsError
+from cryopick.geometry.units import SMALLEST_DIAMETER_PX, Length, check_diameter, too_wide
+from cryopick.types import Micrograph, Picks
 
 BUILTIN_MODULES: tuple[str, ...] = (
     *("blob", "general", "template"),
@@ -31,7 +34,10 @@ PickerClass = TypeVar("PickerClass", bound=type[Any])
 
 
 def register_picker(name: str) -> Callable[[PickerClass], PickerClass]:
-    """Class decorator that makes a picker known by `name`; a second use of a name raises."""
+    """Class decorator that makes a picker known by `name`; a second use of a name raises.
+
+    It also puts the check of the diameter before `pick`, `prepare` and `prepare_in`, the same one for every picker.
+    """
 
     def decorate(cls: PickerClass) -> PickerClass:
         other = _registered.get(name)
@@ -39,6 +45,10 @@ def register_picker(name: str) -> Callable[[PickerClass], PickerClass]:
             raise ValueError(f"picker {name!r} of {cls.__module__} is already registered by {other.__module__}")
         cls.name = name
         _registered[name] = cls
+        cls.pick = _checked_pick(cls.pick)
+        for method in ("prepare", "prepare_in"):
+            if hasattr(cls, method):
+                setattr(cls, method, _checked_prepare(getattr(cls, method)))
         return cls
 
     return decorate
@@ -75,6 +85,81 @@ def broken_plug_ins() -> dict[str, str]:
     """Why pickers of other packages are left out, by the name of their entry point."""
     _load()
     return dict(_broken)
+
+
+def given_sizes(picker: Any) -> list[Length]:
+    """The particle diameters that a picker was given or has measured; of several species, all."""
+    sizes = (getattr(picker, "diameter", None), *getattr(picker, "species", ()))
+    return [size for size in sizes if size is not None]
+
+
+# ------------------------------------------------------------------------------------------------- check of diameters
+
+
+def _checked_pick(pick: Callable[..., Picks]) -> Callable[..., Picks]:
+    @functools.wraps(pick)
+    def checked(self: Any, micrograph: Micrograph) -> Picks:
+        _check_sizes(self, micrograph)
+        picks = pick(self, micrograph)
+        doubt = _doubt_of_width(self, micrograph)
+        return replace(picks, warnings=(*picks.warnings, doubt)) if doubt and doubt not in picks.warnings else picks
+
+    return checked
+
+
+def _checked_prepare(prepare: Callable[..., Any]) -> Callable[..., Any]:
+    """Micrographs on which the diameter cannot be meant are left out: each of them says so when it is picked."""
+
+    @functools.wraps(prepare)
+    def checked(self: Any, *folder_and_micrographs: Any) -> Any:
+        *folder, micrographs = folder_and_micrographs
+        usable, refused = _sorted_by_size(self, micrographs)
+        if refused and not usable:
+            raise refused[0]
+        return prepare(self, *folder, usable)
+
+    return checked
+
+
+def _sorted_by_size(picker: Any, micrographs: Sequence[Micrograph]) -> tuple[list[Micrograph], list[SettingsError]]:
+    usable, refused = [], []
+    for micrograph in micrographs:
+        try:
+            _check_sizes(picker, micrograph)
+        except SettingsError as error:
+            refused.append(error)
+        else:
+            usable.append(micrograph)
+    return usable, refused
+
+
+def _check_sizes(picker: Any, micrograph: Micrograph) -> None:
+    """Raise `SettingsError` where a size that the picker was given is too small for it on this micrograph."""
+    smallest_px = getattr(picker, "smallest_diameter_px", SMALLEST_DIAMETER_PX)
+    sizes = [("diameter", size, smallest_px) for size in given_sizes(picker)]
+    working = getattr(picker, "working_diameter", None)
+    if working is not None:  # networks look at a little less than the diameter
+        sizes.append(("working diameter", working, smallest_px / 2))
+    for what, size, least_px in sizes:
+        check_diameter(
+            size,
+            shape_yx=micrograph.shape_yx,
+            pixel_size_angstrom=micrograph.pixel_size_angstrom,
+            smallest_px=least_px,
+            enlarged_to_px=getattr(picker, "enlarged_to_px", 0.0),
+            what=f"{micrograph.name}: {what}",
+        )
+
+
+def _doubt_of_width(picker: Any, micrograph: Micrograph) -> str:
+    told = (
+        too_wide(size, shape_yx=micrograph.shape_yx, pixel_size_angstrom=micrograph.pixel_size_angstrom)
+        for size in given_sizes(picker)
+    )
+    return next(filter(None, told), "")
+
+
+# --------------------------------------------------------------------------------------------------------------------
 
 
 def _load() -> None:

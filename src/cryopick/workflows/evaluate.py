@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryopick.errors import InputError, SettingsError
-from cryopick.geometry.units import Length, parse_length
+from cryopick.geometry.units import Length, as_length
 from cryopick.io.labels import Labels
 from cryopick.metrics.bootstrap import DetectionIntervals, Interval, bootstrap_average_precision, bootstrap_counts
 from cryopick.metrics.calibration import Calibration, calibrate
@@ -33,7 +33,8 @@ from cryopick.metrics.published import (
     pixel_counts,
     pixel_mask_scores,
 )
-from cryopick.types import Picks
+from cryopick.types import Picks, plain_number
+from cryopick.workflows.run_sizes import SAME_PIXEL_SIZE
 from cryopick.workflows.scored_sets import LabelledPicks, pair_up, read_picked_set, read_truth
 
 TOLERANCES = (0.25, 0.5)
@@ -88,10 +89,11 @@ class Evaluation:
     ----------
     tolerances : the asked tolerance first
     diameter_px : median over micrographs
-    pixel_size_angstrom : median over micrographs; None when unknown
+    pixel_size_angstrom : of all micrographs; None when unknown or not the same
     pixel_mask, box_one_to_one, box_as_released : the published measures, of the kept picks without the ignored ones
     calibration : None unless scores are probabilities
     notes : what a reader must know before quoting a number
+    diameter_range_px : smallest and largest diameter of a micrograph
     """
 
     tolerances: tuple[ToleranceScores, ...]
@@ -102,6 +104,7 @@ class Evaluation:
     box_as_released: BoxScores
     calibration: Calibration | None
     notes: tuple[str, ...]
+    diameter_range_px: tuple[float, float] = (float("nan"), float("nan"))
 
     @property
     def main(self) -> ToleranceScores:
@@ -113,7 +116,7 @@ def evaluate(
     picks: Path | str | Mapping[str, Picks] | Sequence[Picks],
     truth: Path | str | Mapping[str, Labels],
     *,
-    diameter: Length | str | None = None,
+    diameter: Length | str | float | None = None,
     tolerance: float = TOLERANCES[0],
     pixel_size_angstrom: float | None = None,
     is_probability: bool | None = None,
@@ -131,7 +134,7 @@ def evaluate(
         of them, or picks in memory
     truth : label files (CSV with `x,y,kind`, or any coordinate format), a data set with its images in `micrographs`
         (a simulation, CryoPPP), or labels in memory
-    diameter : particle diameter; None takes it from the labels (`set.json`, a diameter column)
+    diameter : particle diameter, with its unit or in Å; None takes it from the labels (`set.json`, a diameter column)
     tolerance : in diameters; scores at 0.25 and 0.5 are always given as well
     pixel_size_angstrom : Å per px, where picks and labels do not say
     is_probability : whether scores are probabilities, so that calibration makes sense; None asks the run folder
@@ -149,7 +152,11 @@ def evaluate(
         raise SettingsError(f"tolerance is {tolerance:g} diameters, expected more than 0 and at most 1")
     picked = read_picked_set(picks)
     labels = truth if isinstance(truth, Mapping) else read_truth(Path(truth))
-    length = parse_length(diameter) if isinstance(diameter, str) else diameter
+    length = None if diameter is None else as_length(diameter)
+    if pixel_size_angstrom is not None:
+        pixel_size_angstrom = plain_number(pixel_size_angstrom, "pixel size")
+        if pixel_size_angstrom <= 0:
+            raise SettingsError(f"pixel size {pixel_size_angstrom:g}: expected Å per pixel, above 0")
     notes: list[str] = []
     scored = pair_up(
         picked,
@@ -164,6 +171,8 @@ def evaluate(
     has_scores = all(np.isfinite(one.curve.score).all() for one in scored)
     if not has_scores:
         notes.append("some picks have no score, so there is no curve and no average precision")
+    if picked.score_meaning and not picked.is_probability:
+        notes.append(f"scores are no calibrated probabilities ({picked.score_meaning}), so calibration says nothing")
     tolerances = tuple(_score_at(one_tolerance, scored, has_scores, seed) for one_tolerance in at)
     kept = [_without_ignored(one) for one in scored]
     ours, released = box_scores(
@@ -172,12 +181,13 @@ def evaluate(
     return Evaluation(
         tolerances=tolerances,
         diameter_px=float(np.median([one.diameter_px for one in scored])),
-        pixel_size_angstrom=_pixel_size(scored, labels, pixel_size_angstrom),
+        pixel_size_angstrom=_pixel_size(scored, labels, pixel_size_angstrom, notes),
         pixel_mask=_pixel_mask(scored, kept, notes),
         box_one_to_one=ours,
         box_as_released=released,
         calibration=_calibration(scored, picked.is_probability if is_probability is None else is_probability),
         notes=tuple(notes),
+        diameter_range_px=(min(one.diameter_px for one in scored), max(one.diameter_px for one in scored)),
     )
 
 
@@ -266,7 +276,14 @@ def _calibration(scored: Sequence[LabelledPicks], is_probability: bool) -> Calib
         raise InputError(f"calibration was asked for, but {error}") from error
 
 
-def _pixel_size(scored: Sequence[LabelledPicks], labels: Mapping[str, Labels], given: float | None) -> float | None:
+def _pixel_size(
+    scored: Sequence[LabelledPicks], labels: Mapping[str, Labels], given: float | None, notes: list[str]
+) -> float | None:
+    """The one pixel size of all micrographs, the median of what differs by rounding; a note where there are several."""
     sizes = [given or one.kept.pixel_size_angstrom or labels[one.name].pixel_size_angstrom for one in scored]
-    known = [size for size in sizes if size is not None]
-    return float(np.median(known)) if known else None
+    known = sorted(size for size in sizes if size is not None)
+    if not known or known[-1] <= known[0] * SAME_PIXEL_SIZE:
+        return float(np.median(known)) if known else None
+    shown = ", ".join(dict.fromkeys(f"{size:.4g}" for size in known))
+    notes.append(f"the micrographs have different pixel sizes ({shown} Å), so lengths are given in pixels alone")
+    return None

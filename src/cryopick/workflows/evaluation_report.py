@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cryopick.geometry.units import share_decimal
 from cryopick.io.atomic import write_bytes_atomic, write_text_atomic
 from cryopick.metrics.calibration import Calibration
 from cryopick.workflows.evaluate import Evaluation, ToleranceScores
@@ -24,6 +25,7 @@ def as_json_object(evaluation: Evaluation) -> dict[str, Any]:
     size = evaluation.pixel_size_angstrom
     content = {
         "diameter_px": evaluation.diameter_px,
+        "diameter_range_px": list(evaluation.diameter_range_px),
         "pixel_size_angstrom": size,
         "micrographs": len(evaluation.main.micrographs),
         "tolerances": [_tolerance_object(scores, size) for scores in evaluation.tolerances],
@@ -42,7 +44,7 @@ def as_table(evaluation: Evaluation) -> str:
     """The scores as aligned text, also valid Markdown."""
     size = evaluation.pixel_size_angstrom
     main = evaluation.main
-    diameter = f"{evaluation.diameter_px:.4g} px" + (f" ({evaluation.diameter_px * size:.4g} Å)" if size else "")
+    diameter = _diameter(evaluation)
     picks = main.counts.true_positive + main.counts.false_positive + main.counts.ignored
     particles = main.counts.true_positive + main.counts.false_negative
     columns = [f"within {scores.tolerance:g} D" for scores in evaluation.tolerances]
@@ -71,11 +73,20 @@ def as_table(evaluation: Evaluation) -> str:
     if evaluation.calibration is not None:
         c = evaluation.calibration
         parts.append(
-            f"Calibration: expected precision {c.expected_precision:.3f}, observed {c.observed_precision:.3f}, "
+            f"Calibration: expected precision {_share(c.expected_precision, 3)}, "
+            f"observed {_share(c.observed_precision, 3)}, "
             f"expected calibration error {c.expected_calibration_error:.3f}, Brier score {c.brier:.3f}"
         )
     parts += [f"Note: {note}" for note in evaluation.notes]
     return "\n\n".join(parts) + "\n"
+
+
+def _diameter(evaluation: Evaluation) -> str:
+    low_px, high_px = evaluation.diameter_range_px
+    size = evaluation.pixel_size_angstrom
+    if low_px < high_px * 0.995:
+        return f"{low_px:.4g}-{high_px:.4g} px" + (f" ({low_px * size:.4g}-{high_px * size:.4g} Å)" if size else "")
+    return f"{evaluation.diameter_px:.4g} px" + (f" ({evaluation.diameter_px * size:.4g} Å)" if size else "")
 
 
 def write_evaluation(evaluation: Evaluation, folder: Path | str) -> list[Path]:
@@ -121,10 +132,10 @@ def draw_curves(evaluations: Mapping[str, Evaluation]) -> bytes:
     for number, (name, evaluation) in enumerate(evaluations.items()):
         for scores in evaluation.tolerances:
             is_main = scores is evaluation.main
-            label = f"{name}, within {scores.tolerance:g} D (F1 {_number(scores.counts.f1, 2)})"
+            label = f"{name}, within {scores.tolerance:g} D (F1 {_share(scores.counts.f1, 2)})"
             line = "-" if is_main else ":"
             if scores.curve is not None:
-                label = label.removesuffix(")") + f", AP {_number(scores.average_precision, 2)})"
+                label = label.removesuffix(")") + f", AP {_share(scores.average_precision, 2)})"
                 axes.plot(scores.curve.recall, scores.curve.precision, label=label, color=f"C{number}", linestyle=line)
                 label = "_nolegend_"
             axes.plot([scores.counts.recall], [scores.counts.precision], "o", color=f"C{number}", ms=5, label=label)
@@ -168,13 +179,13 @@ def _published_table(evaluation: Evaluation) -> str:
             ("pixel mask, mean over micrographs", evaluation.pixel_mask.mean),
             ("pixel mask, best micrograph (as CryoSegNet's script)", evaluation.pixel_mask.maximum),
         )
-        rows = [[name, *[_number(x, 3) for x in (m.precision, m.recall, m.f1, m.dice)], ""] for name, m in kinds]
+        rows = [[name, *[_share(x, 3) for x in (m.precision, m.recall, m.f1, m.dice)], ""] for name, m in kinds]
     for name, box in (
         ("box IoU > 0.6, one-to-one", evaluation.box_one_to_one),
         ("box IoU > 0.6, nearest pick (as cryo-EMMAE's script)", evaluation.box_as_released),
     ):
-        numbers = [_number(x, 3) for x in (box.precision, box.recall, box.f1)]
-        rows.append([name, *numbers, "", _number(box.mean_iou, 3)])
+        numbers = [_share(x, 3) for x in (box.precision, box.recall, box.f1)]
+        rows.append([name, *numbers, "", _share(box.mean_iou, 3)])
     return markdown_table(["measure", "precision", "recall", "F1", "Dice", "mean IoU"], rows)
 
 
@@ -239,7 +250,7 @@ def _micrographs_csv(scores: ToleranceScores) -> str:
             counts.ignored,
             counts.duplicate,
         ]
-        ratios = [_number(x, 4) for x in (counts.precision, counts.recall, counts.f1)]
+        ratios = [_share(x, 4) for x in (counts.precision, counts.recall, counts.f1)]
         rows.append([*labels, *outcomes, *ratios])
     return _csv([*header, "ignored", "duplicate", "precision", "recall", "f1"], rows)
 
@@ -271,14 +282,14 @@ def _png(figure: Figure) -> bytes:
 
 def _with_interval(value: float, interval: Any) -> str:
     if math.isnan(value) or math.isnan(interval.low):
-        return _number(value, 3)
-    return f"{value:.3f} ({interval.low:.3f}-{interval.high:.3f})"
+        return _share(value, 3)
+    return f"{_share(value, 3)} ({_share(interval.low, 3)}-{_share(interval.high, 3)})"
 
 
 def _best(scores: ToleranceScores) -> str:
     if math.isnan(scores.best_f1):
         return "-"
-    return f"{scores.best_f1:.3f} at {scores.best_threshold:.4g}"
+    return f"{_share(scores.best_f1, 3)} at {scores.best_threshold:.4g}"
 
 
 def _centring(scores: ToleranceScores, size: float | None) -> str:
@@ -294,6 +305,11 @@ def _offset(scores: ToleranceScores) -> str:
     if error.pair_count == 0:
         return "-"
     return f"{error.mean_offset_x_px:+.2f}, {error.mean_offset_y_px:+.2f} (± {_number(error.standard_error_px, 2)})"
+
+
+def _share(value: float, digits: int) -> str:
+    """Of 0 to 1: 1.000 is all, 0.000 nothing."""
+    return "-" if math.isnan(value) else share_decimal(value, digits)
 
 
 def _number(value: float, digits: int) -> str:

@@ -24,7 +24,8 @@ from cryopick.io.relion import is_relion_coordinates
 from cryopick.io.star import StarTable, read_star
 from cryopick.training.dataset_summary import describe_dataset
 from cryopick.training.datasets import looks_like_dataset
-from cryopick.types import Picks
+from cryopick.types import Picks, plain_number
+from cryopick.workflows.inspect_runs import describe_run
 
 _MAX_PROBED = 200
 """Image headers looked at in a folder; the first ones by name."""
@@ -52,7 +53,7 @@ class Inspection:
 
 
 def inspect(path: str | Path, *, pixel_size_angstrom: float | None = None) -> Inspection:
-    """Look into an image, a coordinate file, a STAR file or a folder.
+    """Look into an image, a coordinate file, a STAR file or a folder, such as that of a run.
 
     Movies, stacks and maps are described, not refused. The pixels of a micrograph are read for their statistics; of a
     folder's images only the headers, at most 200.
@@ -69,7 +70,12 @@ def inspect(path: str | Path, *, pixel_size_angstrom: float | None = None) -> In
         If the file is damaged or of no known kind.
     """
     path = Path(path)
+    if pixel_size_angstrom is not None:
+        pixel_size_angstrom = float(plain_number(pixel_size_angstrom, "pixel size"))
     if path.is_dir():
+        described = describe_run(path)
+        if described is not None:
+            return Inspection(path, *described)
         found = _inspect_folder(path, pixel_size_angstrom)
         return _with_labels(found) if looks_like_dataset(path) else found
     if path.name.lower().endswith(IMAGE_SUFFIXES):
@@ -246,7 +252,7 @@ def _inspect_folder(folder: Path, pixel_size_angstrom: float | None) -> Inspecti
         facts["coordinate_files"] = dict(coordinate_files.most_common())
     kind = "folder"
     if (folder / LIST_FILE).is_file():
-        kind = "picking run" if (folder / "summary.json").is_file() else "RELION picking job"
+        kind = "RELION picking job"
         try:
             facts |= {f"autopick_{name}": fact for name, fact in _facts_of_picks(read_picks(folder)).items()}
         except CryopickError as error:

@@ -9,12 +9,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from queue import Full, Queue
 from threading import Event, Thread
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cryopick.errors import CryopickError, SettingsError, UnknownPixelSizeError
 from cryopick.geometry.selection import select
+from cryopick.geometry.units import too_wide
+from cryopick.pickers.registry import given_sizes
 from cryopick.processing.scale import fill_non_finite
 from cryopick.types import JUNK_MAP, Micrograph, Picks
 from cryopick.workflows.exclusion_masks import doubts_about_mask, read_mask
@@ -103,7 +106,13 @@ def pick_micrograph(micrograph: Micrograph, settings: PickSettings, *, exclusion
     Parameters
     ----------
     exclusion_mask : the micrograph's image in the folder of masks (see `cryopick.workflows.exclusion_masks`)
+
+    Raises
+    ------
+    SettingsError
+        If the particle diameter is too small for the picker, or wider than the micrograph.
     """
+    _refuse_wider_particles(settings.picker, micrograph)
     mask = None if exclusion_mask is None else read_mask(exclusion_mask)
     doubts: tuple[str, ...] = ()
     if mask is not None:
@@ -120,6 +129,16 @@ def pick_micrograph(micrograph: Micrograph, settings: PickSettings, *, exclusion
     )
     junk = None if settings.run.keep_junk else junk_mask(picks)
     return select(picks, settings.selection, threshold=-np.inf, exclusion_mask=mask, junk_mask=junk)
+
+
+def _refuse_wider_particles(picker: Any, micrograph: Micrograph) -> None:
+    size_px = micrograph.pixel_size_angstrom
+    for diameter in given_sizes(picker):
+        if diameter.unit == "A" and size_px is None:
+            continue  # told by the picker
+        if diameter.to_px(size_px)[0] > min(micrograph.shape_yx):
+            told = too_wide(diameter, shape_yx=micrograph.shape_yx, pixel_size_angstrom=size_px)
+            raise SettingsError(f"{micrograph.name}: {told}")
 
 
 def junk_mask(picks: Picks) -> NDArray[np.bool_] | None:

@@ -11,13 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryopick.geometry.selection import BELOW_THRESHOLD
+from cryopick.geometry.units import share_percent
 from cryopick.pickers.exhibits import read_exhibits
 from cryopick.processing.spread import evenly_taken
 from cryopick.types import Picks
 from cryopick.workflows.exhibits_html import exhibits_html
 from cryopick.workflows.gallery import gallery_html, picture_id
-from cryopick.workflows.results import MicrographResult, RunSummary
+from cryopick.workflows.results import MicrographResult, RunSummary, why_nothing_is_kept
 from cryopick.workflows.run_folder import MODEL, REPORT, RunFolder
+from cryopick.workflows.run_sizes import pixel_size_text
 from cryopick.workflows.settings import as_text
 
 MOST_PICTURES = 24
@@ -75,7 +77,7 @@ def report_html(
         f"<meta name=viewport content='width=device-width'><style>{_STYLE}</style></head><body><main>",
         f"<h1>{summary.particles:,} particles in {summary.micrographs:,} micrographs</h1>",
         f"<div class=muted>cryopick {summary.cryopick_version}, picker <b>{escape(summary.picker)}</b>; score: "
-        f"{escape(summary.score_meaning)}</div>",
+        f"{escape(summary.score_meaning)}{'' if summary.score_is_probability else ' (no probability)'}</div>",
         _cards(summary, results),
         _problems(summary),
         "<h2>Scores and counts</h2><div class=charts>",
@@ -114,8 +116,8 @@ def _cards(summary: RunSummary, results: Sequence[MicrographResult]) -> str:
         (f"{summary.threshold:.4g}", f"score threshold ({summary.threshold_source})"),
     ]
     if summary.expected_precision is not None and summary.expected_recall is not None:
-        cards.append((f"{100 * summary.expected_precision:.0f} %", "of the picks are expected to be right"))
-        cards.append((f"{100 * summary.expected_recall:.0f} %", "of the particles are expected to be picked"))
+        cards.append((share_percent(summary.expected_precision), "of the picks are expected to be right"))
+        cards.append((share_percent(summary.expected_recall), "of the particles are expected to be picked"))
     if summary.particles:
         cards += _size_cards(summary)
     return "<div class=cards>" + "".join(f"<div class=card><b>{b}</b>{escape(t)}</div>" for b, t in cards) + "</div>"
@@ -123,19 +125,23 @@ def _cards(summary: RunSummary, results: Sequence[MicrographResult]) -> str:
 
 def _size_cards(summary: RunSummary) -> list[tuple[str, str]]:
     cards = []
-    if summary.diameter_px is not None:
-        angstrom = "" if summary.diameter_angstrom is None else f" = {summary.diameter_angstrom:g} Å"
-        cards.append((f"{summary.diameter_px:g} px{angstrom}", "particle diameter (median)"))
-    if summary.box_px is not None:
-        cards.append((f"{summary.box_px} px", "suggested box"))
-    if summary.binned_box_px is not None:
-        text = f"suggested binned box, {summary.binned_pixel_size_angstrom:.3g} Å/px"
-        cards.append((f"{summary.binned_box_px} px", text))
+    for one in summary.sizes:
+        at = f" at {pixel_size_text(one)}" if len(summary.sizes) > 1 else ""
+        if one.diameter_px is not None:
+            angstrom = "" if one.diameter_angstrom is None else f" = {one.diameter_angstrom:g} Å"
+            cards.append((f"{one.diameter_px:g} px{angstrom}", f"particle diameter{at}"))
+        if one.box_px is not None:
+            cards.append((f"{one.box_px} px", f"suggested box{at}"))
+        if one.binned_box_px is not None:
+            text = f"suggested binned box, {one.binned_pixel_size_angstrom:.3g} Å/px{at and f', binned from {at[4:]}'}"
+            cards.append((f"{one.binned_box_px} px", text))
     return cards
 
 
 def _problems(summary: RunSummary) -> str:
     learnt = f"<div class=muted>{escape(summary.prepared)}</div>" if summary.prepared else ""
+    if not summary.particles:
+        learnt += f"<div class=warn>{escape(why_nothing_is_kept(summary))}</div>"
     rows = [f"<li><b>{escape(name)}</b>: {escape(error)}</li>" for name, error in summary.failed.items()]
     failed = f"<div class=warn>{len(rows)} not picked:<ul>{''.join(rows[:50])}</ul></div>" if rows else ""
     warned = "".join(

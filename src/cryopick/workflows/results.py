@@ -13,16 +13,17 @@ import numpy as np
 
 from cryopick.errors import RunFolderError
 from cryopick.geometry.selection import BELOW_THRESHOLD
+from cryopick.geometry.units import share_decimal
 from cryopick.io.relion import NO_SCORE, VERSION, relion_list_text, relion_micrograph_text, relion_particles_text
 from cryopick.io.star import make_table, star_text
-from cryopick.pickers.protocol import ChoosesThreshold, GivesProbabilities
+from cryopick.pickers.protocol import ChoosesThreshold, GivesProbabilities, gives_probabilities
 from cryopick.processing.probability import expected_scores
 from cryopick.types import Picks
 from cryopick.workflows.pick_settings import PickSettings
 from cryopick.workflows.run_folder import AUTOPICK, MICROGRAPHS, PARTICLES, RECORDS, SUMMARY, DamagedError, RunFolder
 from cryopick.workflows.run_place import settle_place
 from cryopick.workflows.run_record import Record
-from cryopick.workflows.suggest import suggest_boxes
+from cryopick.workflows.run_sizes import SizesAtPixelSize, doubt_of_sizes, sizes_of_run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +62,8 @@ class RunSummary:
     threshold_source: str
     score_meaning: str
     expected_precision: float | None
-    """Share of the picks that should be right, where scores are probabilities; None elsewhere, and without picks."""
+    """Share of the picks that should be right, where scores are probabilities; None elsewhere, and without picks. 1 is
+    exactly 1."""
     expected_recall: float | None
     """Share of the particles that should be picked; particles that are no candidate at all are not counted."""
     prepared: str
@@ -76,6 +78,10 @@ class RunSummary:
     """Summed over micrographs and workers."""
     warnings: Mapping[str, int]
     """Each different warning, and for how many micrographs it was given."""
+    sizes: tuple[SizesAtPixelSize, ...] = ()
+    """One entry per pixel size of the micrographs. The fields above are those of the commonest one."""
+    score_is_probability: bool = False
+    """Whether the scores are calibrated probabilities; all else is no base for expected shares or calibration."""
 
 
 def threshold_of(
@@ -234,14 +240,15 @@ def _summarize(
     from cryopick import __version__
 
     kept = [result.candidates.kept() for result in results]
-    sizes = [result.record.pixel_size_angstrom for result in results if result.record.pixel_size_angstrom]
-    pixel_size = float(np.median(sizes)) if sizes and len(sizes) == len(results) else None
-    diameter_px = _diameter_px(kept, settings, pixel_size)
-    boxes = None if diameter_px is None else suggest_boxes(diameter_px, pixel_size)
-    is_probability = isinstance(settings.picker, GivesProbabilities)
-    expected = _expected(results, settings.picker, threshold) if is_probability else None
+    sizes = sizes_of_run(kept, settings.picker)
+    commonest = max(sizes, key=lambda size: (size.pixel_size_angstrom is not None, size.micrographs))
+    picker = settings.picker
+    expected = _expected(results, picker, threshold) if gives_probabilities(picker) else None
     reasons = Counter(reason for result in results for reason in result.candidates.reason.tolist() if reason)
     warnings = Counter(warning for result in results for warning in result.record.warnings)
+    doubt = doubt_of_sizes(sizes, getattr(picker, "diameter", None))
+    if doubt:
+        warnings[doubt] = len(results)
     return RunSummary(
         cryopick_version=__version__,
         picker=settings.picker.name,
@@ -253,18 +260,29 @@ def _summarize(
         threshold=threshold,
         threshold_source=source,
         score_meaning=settings.picker.score_meaning,
-        expected_precision=None if expected is None else round(expected[0], 4),
-        expected_recall=None if expected is None else round(expected[1], 4),
+        expected_precision=None if expected is None else float(share_decimal(expected[0], 4)),
+        expected_recall=None if expected is None else float(share_decimal(expected[1], 4)),
         prepared=str(getattr(settings.picker, "measured", "")),
-        diameter_px=None if diameter_px is None else round(diameter_px, 2),
-        diameter_angstrom=None if diameter_px is None or pixel_size is None else round(diameter_px * pixel_size, 1),
-        pixel_size_angstrom=pixel_size,
-        box_px=None if boxes is None else boxes.box_px,
-        binned_box_px=None if boxes is None else boxes.binned_box_px,
-        binned_pixel_size_angstrom=None if boxes is None else boxes.binned_pixel_size_angstrom,
+        diameter_px=commonest.diameter_px,
+        diameter_angstrom=commonest.diameter_angstrom,
+        pixel_size_angstrom=commonest.pixel_size_angstrom,
+        box_px=commonest.box_px,
+        binned_box_px=commonest.binned_box_px,
+        binned_pixel_size_angstrom=commonest.binned_pixel_size_angstrom,
         seconds=round(sum(record.seconds for record in records), 2),
         warnings=dict(sorted(warnings.items())),
+        sizes=sizes if results else (),
+        score_is_probability=gives_probabilities(picker),
     )
+
+
+def why_nothing_is_kept(summary: RunSummary) -> str:
+    """A sentence on a run that keeps no particle: what became of its candidates."""
+    if not summary.candidates:
+        return "no particle is kept: the picker found nothing that looks like one"
+    reasons = sorted(summary.rejected.items(), key=lambda item: (-item[1], item[0]))
+    told = ", ".join(f"{count:,} {reason}" for reason, count in reasons)
+    return f"no particle is kept at a threshold of {summary.threshold:.4g}: of {summary.candidates:,} candidates {told}"
 
 
 def _expected(
@@ -282,24 +300,6 @@ def _expected(
     probability = picker.run_probabilities(scores)
     precision, recall, _ = expected_scores(probability, float(probability[is_kept].min()))
     return precision, recall
-
-
-def _diameter_px(kept: list[Picks], settings: PickSettings, pixel_size: float | None) -> float | None:
-    """The diameter that was given or measured for the run; where it is a range or unknown, the median of the picks.
-
-    What a picker reads off single particles is often less than what people count as the diameter, to the tips of the
-    longest view, and boxes are suggested for the latter.
-    """
-    known = getattr(settings.picker, "diameter", None)
-    if known is not None and known.unit == "A" and pixel_size is None:
-        known = None
-    if known is not None and not known.is_range:
-        return float(known.middle_px(pixel_size))
-    diameters = np.concatenate([picks.diameter_px for picks in kept]) if kept else np.empty(0, np.float32)
-    diameters = diameters[np.isfinite(diameters)]
-    if len(diameters):
-        return float(np.median(diameters))
-    return None if known is None else float(known.middle_px(pixel_size))
 
 
 def read_summary(path: Path) -> dict[str, Any]:

@@ -6,9 +6,8 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
-
-from cryopick.errors import RunFolderError, SettingsError
+from cryopick.errors import RunFolderError
+from cryopick.types import plain_number
 from cryopick.workflows.report import write_report
 from cryopick.workflows.results import RunSummary, read_finished, write_results
 from cryopick.workflows.run_folder import CONFIG, MOVED_THRESHOLD, RunFolder
@@ -35,8 +34,8 @@ def rethreshold(run: str | Path, threshold: float | None) -> RunSummary:
     folder = RunFolder(output_folder(run))
     if not folder.is_run:
         raise RunFolderError(f"{run}: has no {CONFIG}, so it is no run folder; expected what `cryopick pick -o` made")
-    if threshold is not None and np.isnan(threshold):
-        raise SettingsError("threshold is not a number; expected the smallest score to keep")
+    if threshold is not None:
+        threshold = float(plain_number(threshold, "threshold, the smallest score to keep,"))
     settings, sections = read_settings_of_run(folder)
     with folder.lock():
         folder.clean_up()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,8 @@ SAMPLE_SIZE = 6
 
 MOST_NAMED = 3
 """Micrographs that a warning about several names; the log names all."""
+MOST_REFUSED = 16
+"""Micrographs for which the settings may be impossible before the run ends, where no other has worked."""
 
 _log = logging.getLogger(__name__)
 
@@ -217,14 +219,27 @@ class Run:
         finished = len(self.sources) - len(todo)
         self._log(f"{len(tasks)} micrographs to pick, {finished} finished before, {count} worker(s)")
         changed: list[str] = []
+        # Settings may be impossible for one micrograph alone, whose pixel size is unknown; of all they end the run.
+        refused: list[Outcome] = []
         for outcome in pick_in_workers(tasks, self.settings, workers=count, time_limit_seconds=time_limit_seconds):
             if outcome.is_settings_error and not any(record.is_done for record in self.records.values()):
-                raise SettingsError(f"{outcome.name}: {outcome.error}")
+                refused.append(outcome)
+                if len(refused) == MOST_REFUSED and not _prepares(self.settings.picker):
+                    break  # preparation has looked at micrographs from the whole run
+                continue
             if self._has_changed(outcome):
                 self._log(f"{outcome.name}: the file changed while it was picked; picking it again")
                 changed.append(outcome.name)
-            else:
-                self._keep(outcome, threshold)
+                continue
+            for one in (*refused, outcome):
+                self._keep(one, threshold)
+            refused = []
+        if changed:
+            for one in refused:
+                self._keep(one, threshold)
+        elif refused:
+            first = refused[0]
+            raise SettingsError(f"{first.name}: {first.error.removeprefix(f'{first.name}: ')}")
         self._pick_changed(changed, threshold)
 
     def _left_to_pick(self, threshold: float) -> list[str]:
@@ -463,4 +478,4 @@ def event_as_dict(event: PickEvent) -> dict[str, Any]:
 
 def summary_as_dict(summary: RunSummary) -> dict[str, Any]:
     """A summary as one flat JSON object, the last line of `--json`."""
-    return {"event": "run", **{field.name: getattr(summary, field.name) for field in fields(summary)}}
+    return {"event": "run", **asdict(summary)}

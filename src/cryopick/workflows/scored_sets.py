@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cryopick.errors import InputError, SettingsError
+from cryopick.errors import CryopickError, InputError, SettingsError
 from cryopick.geometry.units import Length
 from cryopick.io.labels import Labels, read_labels
 from cryopick.io.names import match_micrograph_names
+from cryopick.pickers.protocol import gives_probabilities
 from cryopick.training.datasets import CRYOPPP_IMAGES, open_dataset
 from cryopick.types import Picks
 from cryopick.workflows.run_folder import SUMMARY, RunFolder
@@ -28,12 +30,14 @@ class PickedSet:
         `is_threshold_only` True, the others can never be kept
     is_probability : True where the scores are known to be probabilities
     failed : micrographs that could not be picked
+    score_meaning : what the picker says of its scores; "" where unknown
     """
 
     candidates: Mapping[str, Picks]
     is_threshold_only: Mapping[str, NDArray[np.bool_]]
     is_probability: bool = False
     failed: tuple[str, ...] = ()
+    score_meaning: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,8 +83,26 @@ def _read_run(folder: RunFolder) -> PickedSet:
             every = folder.read_candidates(record)
             candidates[record.name] = at_threshold(every, threshold)
             is_threshold_only[record.name] = every.is_kept
-    meaning = str(summary.get("score_meaning", ""))
-    return PickedSet(candidates, is_threshold_only, "probability" in meaning.lower(), tuple(summary.get("failed", ())))
+    return PickedSet(
+        candidates,
+        is_threshold_only,
+        _are_probabilities(folder, summary),
+        tuple(summary.get("failed", ())),
+        str(summary.get("score_meaning", "")),
+    )
+
+
+def _are_probabilities(folder: RunFolder, summary: Mapping[str, Any]) -> bool:
+    """Whether the scores of a run are calibrated probabilities; the picker says so for runs of version 0.1."""
+    from cryopick.workflows.run_settings import settings_of_run
+
+    told = summary.get("score_is_probability")
+    if told is not None:
+        return bool(told)
+    try:
+        return gives_probabilities(settings_of_run(folder).picker)
+    except CryopickError:  # a picker that is not installed here
+        return False
 
 
 def read_truth(path: Path) -> dict[str, Labels]:
@@ -154,6 +176,11 @@ def pair_up(
 
 def _diameter_px(diameter: Length | None, label: Labels, pixel_size_angstrom: float | None) -> float:
     if diameter is not None:
+        if diameter.unit == "A" and pixel_size_angstrom is None:
+            raise SettingsError(
+                f"{label.micrograph_name}: diameter {diameter.as_typed} is in Å and neither picks nor labels say the "
+                "pixel size; give --pixel-size (Å per pixel), or the diameter in pixels, for example 108px"
+            )
         return diameter.middle_px(pixel_size_angstrom)
     if label.diameter_px is None:
         raise SettingsError(

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from cryopick.errors import InputError, SettingsError
-from cryopick.geometry.units import Length
+from cryopick.geometry.units import Length, share_percent
 from cryopick.io.checkpoint import find_weights
-from cryopick.pickers.protocol import GivesProbabilities
+from cryopick.pickers.protocol import gives_probabilities
 from cryopick.processing.probability import threshold_for_precision
 from cryopick.training.folder import refuse_other_folders
 from cryopick.training.logs import Monitor
@@ -98,7 +98,7 @@ def self_train(
     old_weights = find_weights(weights or picker)
     given = {"diameter": diameter, "pixel_size_angstrom": pixel_size_angstrom}
     settings = make_settings(picker, **_known(given), weights=old_weights)
-    if not isinstance(settings.picker, GivesProbabilities):
+    if not gives_probabilities(settings.picker):
         raise SettingsError(
             f"picker {picker!r} cannot tell how sure it is of a pick; self-training needs probabilities"
         )
@@ -109,8 +109,8 @@ def self_train(
     teachers = int((scores >= threshold).sum())
     if teachers < FEWEST_TEACHERS:
         raise InputError(
-            f"{output / BEFORE}: only {teachers} picks are expected to be right to {confidence:.0%}, at least "
-            f"{FEWEST_TEACHERS} are needed; give more micrographs, a lower confidence, or label some by hand"
+            f"{output / BEFORE}: only {teachers} picks are expected to be right to {share_percent(confidence)}, at "
+            f"least {FEWEST_TEACHERS} are needed; give more micrographs, a lower confidence, or label some by hand"
         )
     rethreshold(output / BEFORE, threshold)
     prepared = settings_of_run(folder).picker

@@ -6,15 +6,21 @@ A field is `name: Annotated[type, "help sentence"] = default`. Lengths are writt
 from __future__ import annotations
 
 import json
+import numbers
+import re
 import types
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+import numpy as np
+
 from cryopick.errors import SettingsError
-from cryopick.geometry.units import Length, parse_length
+from cryopick.geometry.units import Length, as_length
 from cryopick.io.user_paths import with_home_folder
+from cryopick.types import plain_number
 
 _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 
@@ -100,6 +106,8 @@ def convert(value: Any, annotation: Any, *, where: str) -> Any:
     if origin in (tuple, list):
         (item_type, *_rest) = get_args(annotation) or (str,)
         items = [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+        if isinstance(items, np.ndarray) and items.ndim == 1:
+            items = list(items)
         if not isinstance(items, list | tuple):
             items = [items]
         converted = [convert(item, item_type, where=where) for item in items]
@@ -121,27 +129,43 @@ def _convert_union(value: Any, members: tuple[Any, ...], annotation: Any, where:
 
 
 def _convert_plain(value: Any, annotation: Any, where: str) -> Any:
+    if isinstance(value, np.bool_):
+        value = bool(value)
+    if isinstance(value, np.generic | np.ndarray) and annotation in (int, float, Length):
+        value = _number(value, annotation, where)
     if annotation is Length and isinstance(value, str | int | float) and not isinstance(value, bool):
         try:
-            return parse_length(str(value))
+            return as_length(value)
         except SettingsError as error:
             raise SettingsError(f"{where}: {error}") from error
     if annotation is bool and isinstance(value, str) and value.lower() in _TRUE + _FALSE:
         return value.lower() in _TRUE
-    if annotation in (int, float) and isinstance(value, str | int | float) and not isinstance(value, bool):
-        try:
-            number = float(value)
-            if annotation is float:
-                return number
-            if number == int(number):
-                return int(number)
-        except (ValueError, OverflowError) as error:
-            raise _wrong(value, annotation, where) from error
+    is_number = isinstance(value, str | numbers.Real) and not isinstance(value, bool)  # type: ignore[unreachable]
+    if annotation in (int, float) and is_number:
+        number = _number(value, annotation, where)
+        if annotation is float:
+            return float(number)
+        if number == int(number):
+            return int(number)
     if annotation is Path and isinstance(value, str):
         return Path(with_home_folder(value))
     if isinstance(annotation, type) and isinstance(value, annotation):
         return value
     raise _wrong(value, annotation, where)
+
+
+def _number(value: Any, annotation: Any, where: str) -> float:
+    """A finite number from a text or from a number of Python or numpy."""
+    if isinstance(value, str):
+        try:
+            value = float(unicodedata.normalize("NFKC", value))
+        except ValueError as error:
+            hint = "; write decimals with a point" if re.fullmatch(r"\s*[0-9]+,[0-9]+\s*", value) else ""
+            raise SettingsError(f"{_wrong(value, annotation, where)}{hint}") from error
+    try:
+        return plain_number(value, where)
+    except SettingsError as error:
+        raise _wrong(value, annotation, where) from error
 
 
 def _wrong(value: Any, annotation: Any, where: str) -> SettingsError:
@@ -179,6 +203,8 @@ def as_plain(settings: Any) -> dict[str, Any]:
 
 
 def _plain(value: Any, name: str) -> Any:
+    if isinstance(value, np.generic):
+        value = value.item()
     if isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, Length | Path):

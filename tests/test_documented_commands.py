@@ -1,0 +1,339 @@
+"""Every command that the documentation, the help texts and the examples show is run as it is printed.
+
+Commands are collected, not listed, so a new one is run from its first day. They run in this process, in a copy of a
+small working folder that has what they name. What would take long is made small by options added at the end
+(`SMALLER`), and what a sentence leaves open is filled in (`FOR_PLACEHOLDER`, `COMPLETED`). A command for whose input
+the working folder has nothing fails.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import shlex
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import cryopick
+from cryopick.cli.main import COMMANDS, build_app, main
+from cryopick.io.mrc import write_mrc
+from cryopick.simulation.proteins import random_protein
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+
+FOR_PLACEHOLDER = {
+    "NAME": "blob",
+    "COMMAND": "pick",
+    "OTHER": "mics/",
+    "FILE": "x.mrc",
+    "FROM": "good.star",
+    "TO": "out.csv",
+    "SET": "labelled/",
+    "DATASET": "labelled/",
+    "PARTICLES.star": "particles.star",
+}
+"""Words in capitals that stand for anything of their kind."""
+
+COMPLETED = {
+    "cryopick train cryoemmae --set preprocessing=published": "--data micrographs/ --diameter 180A -o trained/",
+    "cryopick train general --preset small": "-o trained/",
+    "cryopick train segmentation-crf --preset paper": "--data labelled/ -o trained/",
+    "cryopick label PARTICLES.star -o maps/ --map mask.mrc": "--micrographs mics/",
+    "cryopick convert picks.star out.star --flip-y auto --micrographs micrographs/ --diameter 180A": "",
+}
+"""Commands in a sentence that says the rest in words."""
+
+ONE_STEP = "--steps 1 --warmup-steps 0 --validate-every 1 --workers 0 --precision 32-true"
+CROPS = "--set batch_size=2 --set validation_crops=2 --set calibration_crops=4"
+SMALLER: tuple[tuple[str, str], ...] = (
+    (r"train -o trained/ --resume", "--steps 2"),
+    (r"train general", f"{ONE_STEP} {CROPS} --set crop_px=192"),
+    (r"train cryotransformer .*small", f"{ONE_STEP} {CROPS} --set crop_px=192"),
+    (
+        r"train cryotransformer .*paper",
+        f"{ONE_STEP} --set backbone=resnet18 --set width=32 --set heads=4 --set layers=2 --set feed_width=32 "
+        "--set short_px=64 --set longest_px=96 --set batch_size=1 --set validation_images=1 --set norm_images=1",
+    ),
+    (r"train cryosegnet .*small", f"{ONE_STEP} {CROPS} --set crop_px=192"),
+    (r"train cryosegnet .*sam", f"{ONE_STEP} {CROPS} --set crop_px=192 --set mapped_crops=2"),
+    (
+        r"train cryosegnet .*paper",
+        f"{ONE_STEP} {CROPS} --set batch_size=1 --set crop_px=192 --set side_px=128 --set widths=4,4,4,4,4,4",
+    ),
+    (r"train segmentation-crf .*paper", f"{ONE_STEP} {CROPS} --set crop_px=192 --set backbone=small"),
+    (r"train segmentation-crf", f"{ONE_STEP} {CROPS} --set crop_px=192"),
+    (
+        r"train cryoemmae",
+        f"{ONE_STEP} --set batch_size=8 --set simulated_micrographs=1 --set probe_crops=24 --set calibration_crops=24",
+    ),
+    (r"train deepcryopicker", f"{ONE_STEP} --set batch_size=4 --set validation_windows=8"),
+    (r"finetune", f"{ONE_STEP} {CROPS} --set crop_px=192"),
+    (r"pick .*--picker deepcryopicker", "--steps 20"),
+    (r"simulate (?!.*--suite)", "--count 1 --size 320x320 --workers 1"),
+)
+"""Pattern of a command, and options put behind it so that it ends in seconds; the first that matches."""
+
+
+BEFORE = {
+    "cryopick train -o trained/ --resume": f"cryopick train general -o trained/ {ONE_STEP} {CROPS} --set crop_px=192",
+}
+"""Commands that go on with something, and what has begun it."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A command line as it is printed, and where."""
+
+    where: str
+    line: str
+
+
+# ----------------------------------------------------------------------------------------------------------- collecting
+
+
+def commands_of_page(text: str) -> Iterator[str]:
+    """Lines of code blocks, and code in sentences that says more than a command's name."""
+    block = re.compile(r"```(\w*)\n(.*?)```", flags=re.DOTALL)
+    for language, code in block.findall(text):
+        if language in ("", "sh", "bash", "console"):
+            for line in code.replace("\\\n", " ").splitlines():
+                if line.startswith("cryopick "):
+                    yield without_comment(line)
+    for code in re.findall(r"`(cryopick [^`]+)`", block.sub("", text)):
+        line = " ".join(code.split())
+        if len(line.split()) > 2 or line.split()[1] not in COMMANDS:
+            yield line
+
+
+def without_comment(line: str) -> str:
+    return re.split(r"\s+#", line, maxsplit=1)[0].strip()
+
+
+def commands_of_help() -> Iterator[Shown]:
+    yield from (Shown("cryopick --help", line) for line in shown_in(build_app(None).info.help or ""))
+    for name in COMMANDS:
+        text = importlib.import_module(f"cryopick.cli.{name}").command.__doc__ or ""
+        yield from (Shown(f"cryopick {name} --help", line) for line in shown_in(text))
+
+
+def shown_in(text: str) -> Iterator[str]:
+    """Command lines at the end of lines of a text, behind a colon or alone."""
+    for line in text.splitlines():
+        found = re.search(r"(?:^|: )\s*(cryopick [a-z]+ .*\S)\s*$", line)
+        if found:
+            yield found.group(1)
+
+
+def collect() -> list[Shown]:
+    pages = [Shown(page.name, line) for page in PAGES for line in commands_of_page(page.read_text(encoding="utf-8"))]
+    examples = [Shown(path.name, line) for path in EXAMPLES for line in shown_in(path.read_text(encoding="utf-8"))]
+    return [*pages, *commands_of_help(), *examples]
+
+
+def different() -> list[Shown]:
+    """Each command once, where it is shown first."""
+    first: dict[str, Shown] = {}
+    for shown in collect():
+        first.setdefault(shown.line, shown)
+    return list(first.values())
+
+
+# --------------------------------------------------------------------------------------------------- the working folder
+
+
+def run_command(line: str) -> int:
+    """The exit code of a command line, run in this process in the current folder."""
+    words = shlex.split(line)
+    before = sys.argv
+    sys.argv = words
+    try:
+        for name in {words[1], "pick"} & set(COMMANDS):  # their options depend on what is typed
+            importlib.reload(importlib.import_module(f"cryopick.cli.{name}"))
+        main()
+    except SystemExit as end:
+        return int(end.code or 0)
+    finally:
+        sys.argv = before
+    return 0
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Of torch: more threads only wait for one another on busy machines, and commands here are small."""
+    torch = pytest.importorskip("torch")
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def filled_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the documentation's commands name, made with cryopick: two micrographs of particles 180 Å wide."""
+    folder = tmp_path_factory.mktemp("documented")
+    volume = random_protein(np.random.default_rng(3), diameter_angstrom=180.0, voxel_size_angstrom=4.0)
+    for name in ("map.mrc", "mask.mrc"):
+        write_mrc(folder / name, volume.density, pixel_size_angstrom=volume.voxel_size_angstrom, is_volume=True)
+    with within(folder):
+        simulate = "cryopick simulate -o sim --structure map.mrc --recipe clean --size 512x512 --pixel-size 4 --dose 60"
+        assert run_command(f"{simulate} --count 2 --seed 3") == 0
+        images = sorted(Path("sim/micrographs").glob("*.mrc"))
+        for place in ("micrographs", "mics", "extract"):
+            copy_all(images, Path(place))
+        labels = [path.with_suffix(".csv") for path in images]
+        copy_all(labels, Path("labels"))
+        copy_all(labels, Path("truth"))
+        for place in ("labelled", "real"):
+            copy_all([*images, *labels, images[0].with_name("set.json")], Path(place))
+        for name in ("x.mrc", "image.mrc"):
+            shutil.copy(images[0], name)
+        shutil.copy("sim/particles.star", "particles.star")
+        Path("6z6u.pdb").write_text(globular_pdb())
+        truth = cryopick.read_picks(Path("labels"))
+        for name in ("good.star", "picks.star"):
+            cryopick.write_picks([replace(picks, micrograph_name=f"{stem}.mrc") for stem, picks in truth.items()], name)
+        Path("CtfFind/job003").mkdir(parents=True)
+        rows = "".join(f"micrographs/{path.name}\n" for path in images)
+        Path("CtfFind/job003/micrographs_ctf.star").write_text(
+            f"data_micrographs\n\nloop_\n_rlnMicrographName #1\n{rows}\n"
+        )
+        for run in ("run1", "run"):
+            assert run_command(f"cryopick pick micrographs/ -o {run} --diameter 180A --picker blob") == 0
+    return folder
+
+
+def copy_all(paths: list[Path], folder: Path) -> None:
+    folder.mkdir()
+    for path in paths:
+        shutil.copy(path, folder)
+
+
+def globular_pdb() -> str:
+    """Carbon atoms at random in a ball of 60 Å, about as dense as protein."""
+    rng = np.random.default_rng(0)
+    xyz = rng.uniform(-30, 30, (9000, 3))
+    xyz = xyz[np.linalg.norm(xyz, axis=1) < 30]
+    return "".join(
+        f"ATOM  {i % 99999 + 1:5d}  CA  ALA A{i % 9999 + 1:4d}    {x:8.3f}{y:8.3f}{z:8.3f}  1.00 20.00           C\n"
+        for i, (x, y, z) in enumerate(xyz)
+    )
+
+
+def put_trained_weights(folder: Path, line: str) -> None:
+    """Weights at the places where earlier commands of the same page would have put them."""
+    shipped = Path(cryopick.__file__).parent / "weights"
+    named = re.search(r"--picker ([a-z-]+)", line)
+    picker = named.group(1) if named else "general"
+    for place, name in (("trained", picker), ("tuned", "general"), ("runs/unet", "cryosegnet")):
+        if (shipped / f"{name}.safetensors").is_file():
+            (folder / place).mkdir(parents=True)
+            for suffix in (".safetensors", ".json"):
+                shutil.copy(shipped / f"{name}{suffix}", folder / place / f"weights{suffix}")
+
+
+class within:  # noqa: N801  # reads as what it does
+    """The current folder, for a while."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __enter__(self) -> None:
+        self.before = Path.cwd()
+        os.chdir(self.folder)
+
+    def __exit__(self, *_: object) -> None:
+        os.chdir(self.before)
+
+
+def place_of_output(words: list[str]) -> str | None:
+    """What a command writes, by its line; removed before, so that a command that was run before may be run again."""
+    for flag in ("-o", "--output"):
+        if flag in words:
+            return words[words.index(flag) + 1]
+    return words[3] if words[1] == "convert" else None
+
+
+def as_run(line: str) -> str:
+    """The line with everything filled in and made small."""
+    filled = " ".join(FOR_PLACEHOLDER.get(word, word) for word in f"{line} {COMPLETED.get(line, '')}".split())
+    smaller = next((options for pattern, options in SMALLER if re.search(f"^cryopick {pattern}", filled)), "")
+    return f"{filled} {smaller}".strip()
+
+
+@pytest.fixture
+def working_folder(filled_folder: Path, tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / "work"
+    shutil.copytree(filled_folder, folder)
+    with within(folder):
+        yield folder
+    shutil.rmtree(folder)
+
+
+# ------------------------------------------------------------------------------------------------------------ the tests
+
+
+@pytest.mark.parametrize("shown", different(), ids=lambda shown: f"{shown.where}: {shown.line}")
+def test_a_documented_command_works_as_printed(
+    shown: Shown, working_folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = as_run(shown.line)
+    words = shlex.split(line)
+    put_trained_weights(working_folder, line)
+    output = place_of_output(words)
+    if output is not None and Path(output).exists():
+        shutil.rmtree(output) if Path(output).is_dir() else Path(output).unlink()
+    if shown.line in BEFORE:
+        assert run_command(BEFORE[shown.line]) == 0
+    if "--suite" in words:  # has no option for a smaller one
+        monkeypatch.setattr("cryopick.workflows.simulate_suite.suite_sets", one_small_set)
+    code = run_command(line)
+    told = capsys.readouterr()
+    assert code == 0, f"{line}\n{told.out}{told.err}"
+    assert output is None or Path(output).exists(), f"{line} made no {output}"
+
+
+def one_small_set(levels: tuple[str, ...]) -> list[object]:
+    from cryopick.simulation.suite import suite_sets
+
+    return suite_sets(levels=levels)[:1]
+
+
+def python_blocks() -> list[tuple[str, str]]:
+    return [
+        (f"{page.name} {number}", code)
+        for page in PAGES
+        for number, code in enumerate(re.findall(r"```python\n(.*?)```", page.read_text("utf-8"), flags=re.DOTALL))
+    ]
+
+
+@pytest.mark.parametrize(("where", "code"), python_blocks(), ids=lambda value: value.split("\n")[0])
+def test_python_in_the_documentation_works_as_printed(where: str, code: str, working_folder: Path) -> None:
+    shutil.rmtree("run1")
+    exec(compile(code, where, "exec"), {"image": cryopick.read_micrograph(working_folder / "x.mrc").pixels})
+
+
+def test_the_commands_of_every_page_are_found() -> None:
+    """Were the collecting broken, nothing would be run and nothing fail."""
+    found = Counter(shown.where for shown in collect())
+    for page in PAGES:
+        lines = re.findall(r"^cryopick [a-z]+ +[-a-z0-9./]+ .*", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+        prose = [line for line in lines if line.startswith("cryopick finds ")]
+        assert found[page.name] >= len(lines) - len(prose)
+    assert found["cryopick convert --help"] >= 1
+    assert found["pick_a_folder.py"] == 3
+
+
+def test_scripts_that_the_documentation_names_exist() -> None:
+    for page in PAGES:
+        named = re.findall(r"\b((?:benchmarks|docs|examples|scripts)/[\w/]+\.py)\b", page.read_text(encoding="utf-8"))
+        assert [name for name in named if not (ROOT / name).is_file()] == [], page.name
