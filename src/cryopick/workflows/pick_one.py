@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from cryopick.errors import CryopickError, SettingsError
 from cryopick.geometry.selection import select
 from cryopick.io.names import without_extension
+from cryopick.processing.defects import mend_pixels
 from cryopick.processing.scale import fill_non_finite
 from cryopick.types import JUNK_MAP, Micrograph, Picks
 from cryopick.workflows.pick_settings import PickSettings, RunSettings
@@ -63,8 +64,8 @@ def outcomes_of(tasks: Iterable[Task], settings: PickSettings, *, draw: bool = T
 
 
 def read_task(task: Task, run: RunSettings) -> Micrograph:
-    """The micrograph of a task with the contrast that pickers expect: particles dark."""
-    from cryopick.io.images import read_micrograph
+    """The micrograph of a task as pickers expect it: without defects of the pixels, and particles dark."""
+    from cryopick.io.images import image_format, read_micrograph
 
     micrograph = task.micrograph
     if micrograph is None:
@@ -78,6 +79,9 @@ def read_task(task: Task, run: RunSettings) -> Micrograph:
         )
     elif run.pixel_size_angstrom is not None:
         micrograph = replace(micrograph, pixel_size_angstrom=run.pixel_size_angstrom)
+    is_last_row_first = micrograph.path is not None and image_format(micrograph.path) == "TIFF"
+    mended = mend_pixels(micrograph.pixels, is_last_row_first=is_last_row_first)
+    micrograph = replace(micrograph, pixels=mended.pixels, warnings=(*micrograph.warnings, *mended.warnings))
     return micrograph.inverted() if run.contrast == "bright" else micrograph
 
 
