@@ -134,8 +134,6 @@ def _decode(
             require_allowed_pixels(path, info.shape_yx, max_pixels=max_pixels)
             doubts = _doubts_about_segments(path, file, page)
             stored = page.asarray()
-            if int(page.bitspersample) == 1 and int(page.photometric) == _MIN_IS_WHITE:
-                stored = ~stored.astype(bool)  # of a mask or drawing, white is what is marked
             if stored.ndim == 3 and page.planarconfig == _PLANES_APART:
                 stored = np.moveaxis(stored, 0, -1)  # (h, w, channels)
             if stored.shape[:2] != info.shape_yx or stored.ndim > 3 or (stored.ndim == 3 and stored.shape[2] > 4):
@@ -245,7 +243,7 @@ def _describe(path: Path, file: Any) -> ImageInfo:
     frames_of_series = int(file.series[0].size) // (shape_yx[0] * shape_yx[1] * int(page.samplesperpixel))
     n_frames = max(n_frames, frames_of_series, int(page.imagedepth))
     warnings: tuple[str, ...] = ()
-    if int(page.photometric) == _MIN_IS_WHITE and int(page.bitspersample) > 1:
+    if int(page.photometric) == _MIN_IS_WHITE:
         warnings += ("the TIFF file says that low values are white; values are kept as stored, as RELION does",)
     if page.dtype is None:
         raise FormatError(f"{path}: its TIFF pixels are of an unknown type; convert the file")

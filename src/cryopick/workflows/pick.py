@@ -103,6 +103,9 @@ def _threshold_in_memory(picks: Picks, settings: PickSettings) -> float:
 
 # ------------------------------------------------------------------------------------------------------ whole runs
 
+_NOT_OF_THE_RESULT = ("run max_pixels",)
+"""Settings that may change when a run is resumed: they say what can be read, not what is found in it."""
+
 
 def pick_to_folder(
     inputs: Sequence[str | Path],
@@ -168,7 +171,7 @@ def _check_same_settings(folder: RunFolder, settings: PickSettings) -> None:
     changes = [
         f"{name}: {as_text(old.get(name))} -> {as_text(new.get(name))}"
         for name in dict.fromkeys([*old, *new])
-        if old.get(name) != new.get(name)
+        if old.get(name) != new.get(name) and name not in _NOT_OF_THE_RESULT
     ]
     if not changes:
         return

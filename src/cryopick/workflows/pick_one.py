@@ -65,7 +65,7 @@ def outcomes_of(tasks: Iterable[Task], settings: PickSettings, *, draw: bool = T
 
 def read_task(task: Task, run: RunSettings) -> Micrograph:
     """The micrograph of a task as pickers expect it: without defects of the pixels, and particles dark."""
-    from cryopick.io.images import image_format, read_micrograph
+    from cryopick.io.images import TIFF_SUFFIXES, read_micrograph
 
     micrograph = task.micrograph
     if micrograph is None:
@@ -76,10 +76,11 @@ def read_task(task: Task, run: RunSettings) -> Micrograph:
             pixel_size_angstrom=run.pixel_size_angstrom,
             optics_pixel_size_angstrom=task.optics_pixel_size_angstrom,
             name=task.name,
+            max_pixels=run.max_pixels,
         )
     elif run.pixel_size_angstrom is not None:
         micrograph = replace(micrograph, pixel_size_angstrom=run.pixel_size_angstrom)
-    is_last_row_first = micrograph.path is not None and image_format(micrograph.path) == "TIFF"
+    is_last_row_first = micrograph.path is not None and micrograph.path.name.lower().endswith(TIFF_SUFFIXES)
     mended = mend_pixels(micrograph.pixels, is_last_row_first=is_last_row_first)
     micrograph = replace(micrograph, pixels=mended.pixels, warnings=(*micrograph.warnings, *mended.warnings))
     return micrograph.inverted() if run.contrast == "bright" else micrograph
@@ -121,7 +122,7 @@ def exclusion_mask(name: str, run: RunSettings) -> NDArray[np.bool_] | None:
         for suffix in MASK_SUFFIXES:
             path = place.with_name(place.name + suffix)
             if path.is_file():
-                return np.asarray(read_micrograph(path).pixels != 0)
+                return np.asarray(read_micrograph(path, max_pixels=run.max_pixels).pixels != 0)
     return None
 
 
