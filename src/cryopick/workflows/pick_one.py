@@ -17,6 +17,7 @@ from cryopick.errors import CryopickError, SettingsError
 from cryopick.geometry.selection import select
 from cryopick.io.names import without_extension
 from cryopick.processing.defects import mend_pixels
+from cryopick.processing.illumination import without_uneven_illumination
 from cryopick.processing.scale import fill_non_finite
 from cryopick.types import JUNK_MAP, Micrograph, Picks
 from cryopick.workflows.pick_settings import PickSettings, RunSettings
@@ -28,6 +29,9 @@ MASK_SUFFIXES = (".png", ".mrc", ".tif", ".tiff")
 JUNK_PROBABILITY = 0.3
 """From this probability of junk on nothing is picked. On simulated crops with much carbon and ice the masks overlap
 with the truth better than at 0.5 and no particle beside them is lost; lower ones cost particles near real carbon."""
+
+MOST_JUNK_SHARE = 0.5
+"""Of the image; a micrograph with more junk is worth a look."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +86,8 @@ def read_task(task: Task, run: RunSettings) -> Micrograph:
         micrograph = replace(micrograph, pixel_size_angstrom=run.pixel_size_angstrom)
     is_last_row_first = micrograph.path is not None and micrograph.path.name.lower().endswith(TIFF_SUFFIXES)
     mended = mend_pixels(micrograph.pixels, is_last_row_first=is_last_row_first)
-    micrograph = replace(micrograph, pixels=mended.pixels, warnings=(*micrograph.warnings, *mended.warnings))
+    pixels, told = without_uneven_illumination(mended.pixels)
+    micrograph = replace(micrograph, pixels=pixels, warnings=(*micrograph.warnings, *mended.warnings, *told))
     return micrograph.inverted() if run.contrast == "bright" else micrograph
 
 
@@ -98,6 +103,12 @@ def pick_micrograph(micrograph: Micrograph, settings: PickSettings) -> Picks:
     )
     mask = exclusion_mask(micrograph.name, settings.run)
     junk = None if settings.run.keep_junk else junk_mask(picks)
+    if junk is not None and (share := float(junk.mean())) > MOST_JUNK_SHARE:
+        told = (
+            f"carbon, ice or contamination is thought to cover {share:.0%} of the image, and nothing is picked there; "
+            "look at it, and if that is wrong give --keep-junk"
+        )
+        picks = replace(picks, warnings=(*picks.warnings, told))
     return select(picks, settings.selection, threshold=-np.inf, exclusion_mask=mask, junk_mask=junk)
 
 
