@@ -20,6 +20,8 @@ HOT_GLOBAL_SIGMA = 6.0
 """And this far in standard deviations of the whole image, which smoothed images need."""
 MOST_HOT_SHARE = 0.01
 """Of all pixels. More outliers than that are the picture itself."""
+MOST_ALIKE_SHARE = 0.15
+"""Of the pixels around a group of outliers, those that are nearer to it than to the others."""
 SPOT_PX, LINE_WIDTH_PX = 12, 3
 """Connected outliers are a defect when they are no more than so many pixels, or no wider than a line."""
 LINE_SIGMA = 2.0
@@ -33,6 +35,8 @@ SHORTEST_RUN_PX = 32
 """A row of so many exactly equal pixels has no noise, so nothing was recorded there."""
 EDGE_SHARE = 0.9
 """Share of a side that must be constant in images of whole numbers, where black may also be what is very dark."""
+LEAST_EDGE_SHARE = 0.1
+"""The same in other images, where equal pixels are rare."""
 UNWRITTEN_SHARE = 0.05
 """Constant rows at the end of a file that are more than this share of it are called unwritten; borders are narrower."""
 _BLOCK_PX = 64
@@ -75,17 +79,16 @@ def mend_pixels(pixels: NDArray[np.float32], *, is_last_row_first: bool = False)
         )
     is_missing, warnings = _without_data(pixels, is_last_row_first=is_last_row_first)
     filled = fill_non_finite(pixels if is_missing is None else np.where(is_missing, np.float32(np.nan), pixels))
-    is_defect, told = _defects(filled)
-    if is_missing is None and is_defect is None:
+    is_filled = np.zeros(pixels.shape, bool) if is_finite is None else ~is_finite
+    if is_missing is not None:
+        is_filled |= is_missing
+    is_defect, told = _defects(filled, is_filled)
+    if is_missing is None and is_defect is None and not told:
         return MendedPixels(pixels)
+    warnings += told
     mended = pixels.copy()
     if is_defect is not None:
-        if is_missing is not None:
-            is_defect &= ~is_missing
-        if is_finite is not None:
-            is_defect &= is_finite
-        _fill_from_neighbours(mended, is_defect, filled)
-        warnings += told
+        _fill_from_neighbours(mended, is_defect & ~is_filled, filled)
     if is_missing is not None:
         mended[is_missing] = np.nan
     return MendedPixels(mended, warnings)
@@ -101,60 +104,78 @@ def _without_data(
     height, width = pixels.shape
     if min(height, width) < 8:
         return None, ()
-    is_missing = np.zeros(pixels.shape, bool)
+    is_missing = np.ones(pixels.shape, bool)
+    # whole rows and columns first; then, on what they leave, borders that are deeper here than there
+    whole = _outer_lines(pixels)
+    inner = np.s_[whole["first rows"] : height - whole["last rows"], whole["first columns"] : width - whole["last columns"]]
+    inner_pixels, inner_mask = pixels[inner], is_missing[inner]
+    inner_mask[:] = False
     depth: dict[str, tuple[int, float]] = {}
-    # the last row first, and columns as rows, so that one function looks at one side
-    sides = {
-        "first rows": np.s_[:, :],
-        "last rows": np.s_[::-1, :],
-        "first columns": np.s_[:, :],
-        "last columns": np.s_[:, ::-1],
-    }
-    for name, turn in sides.items():
-        is_across = "columns" in name
-        view, mask = pixels[turn], is_missing[turn]
-        if is_across:
+    for name, place in (("first rows", 0), ("last rows", -1), ("first columns", 0), ("last columns", -1)):
+        view, mask = inner_pixels, inner_mask
+        if "columns" in name:
             view, mask = view.T, mask.T
-        found = _border(view)
+        if place == -1:
+            view, mask = view[::-1], mask[::-1]
+        found = _ragged_border(view)
         if found is not None:
-            mask[: len(found[0])] |= found[0]
-            depth[name] = len(found[0]), found[1]
+            mask[: len(found)] |= found
+        if whole[name]:
+            outermost = pixels[place] if "rows" in name else pixels[:, place]
+            depth[name] = whole[name] + int(found is not None and len(found) == 1), float(outermost[0])
+        elif found is not None:
+            depth[name] = len(found), float(view[0][found[0].argmax()])
     warnings = _border_warnings(depth, pixels.shape, is_last_row_first=is_last_row_first)
-    for what, view, mask in (("rows", pixels, is_missing), ("columns", pixels.T, is_missing.T)):
-        is_constant = _constant_rows(view) & ~mask.all(axis=1)
-        bands = [band for band in _groups(is_constant) if band[1] - band[0] > LINE_WIDTH_PX]
+    for what, view, mask in (("rows", inner_pixels, inner_mask), ("columns", inner_pixels.T, inner_mask.T)):
+        first = whole[f"first {what}"]
+        bands = [band for band in _groups(_constant_rows(view)) if band[1] - band[0] > LINE_WIDTH_PX]
         for start, end in bands:
             mask[start:end] = True
         if bands:
-            named = ", ".join(f"{start} to {end - 1}" for start, end in bands[:3]) + (" ..." if len(bands) > 3 else "")
+            named = ", ".join(f"{start + first} to {end + first - 1}" for start, end in bands[:3])
             warnings += (
-                f"{sum(end - start for start, end in bands)} {what} ({named}) hold one value each and no image; "
-                "they are treated as missing: copy the file again if it should be whole",
+                f"{sum(end - start for start, end in bands)} {what} ({named}{' ...' if len(bands) > 3 else ''}) hold one "
+                "value each and no image; they are treated as missing: copy the file again if it should be whole",
             )
     return (is_missing, warnings) if is_missing.any() else (None, ())
 
 
-def _border(view: NDArray[np.float32]) -> tuple[NDArray[np.bool_], float] | None:
-    """The constant border at the first row: ((depth, w) True where it is, its value), or None.
+def _outer_lines(pixels: NDArray[np.float32]) -> dict[str, int]:
+    """How many of the outermost rows and columns on each side hold one value each."""
+    height, width = pixels.shape
+    top, bottom, left, right = 0, height, 0, width
 
-    The border may be deeper at some columns than at others; where its edge is ragged every column counts on its own.
-    """
-    edge = view[0]
-    start, end = _longest_run(edge)
-    value = float(edge[start])
-    share = (end - start) / len(edge)
+    def is_constant(line: NDArray[np.float32]) -> bool:
+        return bool(line[0] == line[-1] and (line == line[0]).all())
+
+    changes = True
+    while changes:  # a column is constant only between rows that are left out, and the other way round
+        before = top, bottom, left, right
+        while top < bottom - 1 and is_constant(pixels[top, left:right]):
+            top += 1
+        while bottom - 1 > top and is_constant(pixels[bottom - 1, left:right]):
+            bottom -= 1
+        while left < right - 1 and is_constant(pixels[top:bottom, left]):
+            left += 1
+        while right - 1 > left and is_constant(pixels[top:bottom, right - 1]):
+            right -= 1
+        changes = before != (top, bottom, left, right)
+    return {"first rows": top, "last rows": height - bottom, "first columns": left, "last columns": width - right}
+
+
+def _ragged_border(view: NDArray[np.float32]) -> NDArray[np.bool_] | None:
+    """(depth, w) True where the columns begin with one value that much of the first row holds; None without any."""
+    start, end = _longest_run(view[0])
+    value, share = view[0, start], (end - start) / view.shape[1]
     if not np.isfinite(value):
         return None
-    if share < EDGE_SHARE and (end - start < SHORTEST_RUN_PX or share < 0.1 or _is_whole_numbers(view)):
+    if share < EDGE_SHARE and (end - start < SHORTEST_RUN_PX or share < LEAST_EDGE_SHARE or _is_whole_numbers(view)):
         return None
-    is_other = view[:, start:end] != np.float32(value)
+    is_other = view[:, start:end] != value
     depth = np.where(is_other.any(axis=0), is_other.argmax(axis=0), len(view))
-    deepest = int(depth.max())
-    if share < EDGE_SHARE and deepest < 4:  # a few equal pixels at a part of the edge
-        return None
-    border = np.zeros((deepest, len(edge)), bool)
-    border[:, start:end] = np.arange(deepest)[:, None] < depth
-    return border, value
+    border = np.zeros((int(depth.max()), view.shape[1]), bool)
+    border[:, start:end] = np.arange(len(border))[:, None] < depth
+    return border
 
 
 def _border_warnings(
@@ -215,16 +236,23 @@ def _groups(is_in: NDArray[np.bool_]) -> list[tuple[int, int]]:
 # ---------------------------------------------------------------------------------------------- hot and dead pixels
 
 
-def _defects(filled: NDArray[np.float32]) -> tuple[NDArray[np.bool_] | None, tuple[str, ...]]:
-    """(h, w) True at hot and dead pixels and lines, and what to say; None without any."""
+def _defects(
+    filled: NDArray[np.float32], is_filled: NDArray[np.bool_]
+) -> tuple[NDArray[np.bool_] | None, tuple[str, ...]]:
+    """(h, w) True at hot and dead pixels and lines, and what to say; None without any.
+
+    Parameters
+    ----------
+    is_filled : (h, w) True where `filled` holds a filling instead of data
+    """
     if min(filled.shape) < 16:
         return None, ()
     noise = _noise(filled)
     is_defect: NDArray[np.bool_] | None = None
     warnings: tuple[str, ...] = ()
-    for what, view in (("row", filled), ("column", filled.T)):
-        lines = _lines(view, noise)
-        stretches = _equal_stretches(view)
+    for what, view, is_filling in (("row", filled, is_filled), ("column", filled.T, is_filled.T)):
+        lines = [line for line in _lines(view, noise) if is_filling[slice(*line)].mean() < 0.5]
+        stretches = [stretch for stretch in _equal_stretches(view) if not is_filling[stretch[0], stretch[1]]]
         if lines or stretches:
             is_defect = np.zeros(filled.shape, bool) if is_defect is None else is_defect
             mask = is_defect if what == "row" else is_defect.T
@@ -343,7 +371,26 @@ def _outliers(filled: NDArray[np.float32], noise: float) -> NDArray[np.bool_] | 
     thinner = np.minimum(statistics[:, cv2.CC_STAT_WIDTH], statistics[:, cv2.CC_STAT_HEIGHT])
     is_defect = (statistics[:, cv2.CC_STAT_AREA] <= SPOT_PX) | (thinner <= LINE_WIDTH_PX)
     is_defect[0] = False  # what is no outlier
+    for number in np.flatnonzero(is_defect):
+        is_defect[number] = _stands_alone(filled, label, number, statistics[number])
     return np.asarray(is_defect[label]) if is_defect.any() else None
+
+
+def _stands_alone(
+    filled: NDArray[np.float32], label: NDArray[np.integer], number: int, statistics: NDArray[np.integer]
+) -> bool:
+    """Whether few pixels around a group of outliers are like it; at the rim of a bead many are."""
+    left, top, width, height = (int(value) for value in statistics[:4])
+    part = np.s_[max(0, top - 2) : top + height + 2, max(0, left - 2) : left + width + 2]
+    is_own, is_any = label[part] == number, label[part] > 0
+    around = filled[part][~is_any]
+    if around.size == 0:
+        return False
+    middle = float(np.median(around))
+    nearest = filled[part][is_own].astype(np.float64)
+    nearest = nearest[np.argmin(np.abs(nearest - middle))]
+    is_alike = (around.astype(np.float64) - middle) / (nearest - middle) > 0.5
+    return float(is_alike.mean()) < MOST_ALIKE_SHARE
 
 
 def _block_extremes(filled: NDArray[np.float32], extreme: np.ufunc) -> NDArray[np.float64]:
@@ -361,6 +408,8 @@ def _fill_from_neighbours(
 ) -> None:
     """Give each marked pixel the median of the unmarked ones around it, of as few as there are enough."""
     left = np.argwhere(is_defect)
+    if not len(left):
+        return
     for reach in (2, 4, 8):
         reached = []
         for some in np.array_split(left, 1 + len(left) // 10_000):
