@@ -36,7 +36,7 @@ def dark_discs(pixels, diameter_px, depth, step_px=60):
         np.where(np.arange(400) < 150, noise() - 25, noise()).astype(np.float32),  # the edge of carbon
         (noise() + np.arange(400) * 0.1).astype(np.float32),
     ],
-    ids=["noise", "around 0", "sparse", "counts", "8-bit", "saturated", "gold", "small gold", "discs", "carbon", "ramp"],
+    ids=["noise", "around 0", "sparse", "counts", "8-bit", "saturated", "gold", "small gold", "discs", "edge", "ramp"],
 )
 def test_images_without_defects_are_handed_back_untouched(pixels):
     mended = mend_pixels(pixels)

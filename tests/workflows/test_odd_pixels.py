@@ -30,9 +30,8 @@ def found_share(picks, centres):
     return min((distance.min(axis=0) < 8).mean(), (distance.min(axis=1) < 8).mean())
 
 
-@pytest.mark.parametrize("picker", ["blob", "general"])
 @pytest.mark.parametrize("odd", ["hot pixels", "border", "fall of brightness"])
-def test_odd_pixels_cost_no_picks_and_are_told(picker, odd):
+def test_odd_pixels_cost_no_picks_and_are_told(odd):
     pixels, centres = discs()
     if odd == "hot pixels":
         pixels.ravel()[np.random.default_rng(1).integers(0, pixels.size, 10)] = 65535
@@ -41,21 +40,20 @@ def test_odd_pixels_cost_no_picks_and_are_told(picker, odd):
     else:
         yy, xx = (np.linspace(-1, 1, side) for side in pixels.shape)
         pixels *= 1 - 0.3 * np.add.outer(yy**2, xx**2).astype(np.float32)
-    picks = cryopick.pick(pixels, picker, diameter=f"{DIAMETER_PX}px")
+    picks = cryopick.pick(pixels, "blob", diameter=f"{DIAMETER_PX}px")
     assert found_share(picks, centres) > 0.85
     said = {"hot pixels": "hot or dead", "border": "border", "fall of brightness": "brightness changes smoothly"}[odd]
     assert said in " ".join(picks.warnings)
 
 
-@pytest.mark.parametrize("picker", ["blob", "general"])
-def test_bright_particles_are_noticed_and_nothing_is_turned_round(picker):
+def test_bright_particles_are_noticed_and_nothing_is_turned_round():
     pixels, centres = discs()
-    dark = cryopick.pick(pixels, picker, diameter=f"{DIAMETER_PX}px")
+    dark = cryopick.pick(pixels, "blob", diameter=f"{DIAMETER_PX}px")
     assert dark.warnings == ()
-    bright = cryopick.pick(-pixels, picker, diameter=f"{DIAMETER_PX}px")
+    bright = cryopick.pick(-pixels, "blob", diameter=f"{DIAMETER_PX}px")
     assert "--contrast bright" in " ".join(bright.warnings)
     assert found_share(bright, centres) < 0.5 if len(bright.kept()) else True
-    right = cryopick.pick(-pixels, picker, diameter=f"{DIAMETER_PX}px", contrast="bright")
+    right = cryopick.pick(-pixels, "blob", diameter=f"{DIAMETER_PX}px", contrast="bright")
     assert right.warnings == ()
     assert found_share(right, centres) > 0.85
 

@@ -146,18 +146,16 @@ def with_likely_sign(
     other = pixels.view(np.dtype(f"{'u' if pixels.dtype.kind == 'i' else 'i'}{pixels.dtype.itemsize}"))
     smallest, largest = int(pixels.min()), int(pixels.max())
     half = 2 ** (8 * pixels.dtype.itemsize - 1)
-    if (smallest >= 0) if pixels.dtype.kind == "i" else (largest < half):
-        return pixels, ()  # the same either way
-    standard_is, other_is = (f"{array.dtype.name}" for array in (pixels, other))
-    other_range = float(other.min()), float(other.max())
-    if header.density_range is not None:
-        if _is_range(header.density_range, (smallest, largest)):
-            return pixels, ()
-        if _is_range(header.density_range, other_range):
-            return other, (
-                f"its pixels of mode {header.mode} are read as {other_is}, since the header says that they lie between "
-                f"{header.density_range[0]:g} and {header.density_range[1]:g}; the standard's {standard_is} does not fit",
-            )
+    is_same = smallest >= 0 if pixels.dtype.kind == "i" else largest < half
+    said = header.density_range
+    if is_same or (said is not None and _is_range(said, (smallest, largest))):
+        return pixels, ()
+    standard_is, other_is = pixels.dtype.name, other.dtype.name
+    if said is not None and _is_range(said, (float(other.min()), float(other.max()))):
+        return other, (
+            f"its pixels of mode {header.mode} are read as {other_is}, since the header says that they lie between "
+            f"{said[0]:g} and {said[1]:g}; the standard's {standard_is} does not fit",
+        )
     sample, other_sample = pixels.reshape(-1)[::_SIGN_STEP], other.reshape(-1)[::_SIGN_STEP]
     ratio = float(np.std(other_sample, dtype=np.float64)) / max(float(np.std(sample, dtype=np.float64)), 1e-30)
     if ratio < _CLEARLY_WRONG and len(np.unique(sample[: 1 << 16])) > _FEWEST_GREY_VALUES:
@@ -167,8 +165,8 @@ def with_likely_sign(
         )
     if ratio < 1 / _CLEARLY_WRONG and len(np.unique(sample[: 1 << 16])) > _FEWEST_GREY_VALUES:
         return pixels, (
-            f"whether its pixels of mode {header.mode} are {standard_is} or {other_is} cannot be told, neither from the "
-            f"header nor from the grey values; they are read as {standard_is}, as the standard says",
+            f"whether its pixels of mode {header.mode} are {standard_is} or {other_is} cannot be told, neither "
+            f"from the header nor from the grey values; they are read as {standard_is}, as the standard says",
         )
     return pixels, ()
 

@@ -149,7 +149,8 @@ def _require_ordinary_page(path: Path, page: Any) -> None:
     """Refuse pages whose channels or tiles would take far more memory than their pixels (`FormatError`)."""
     if int(page.samplesperpixel) > _MOST_SAMPLES_PER_PIXEL:
         raise FormatError(
-            f"{path}: expected one grey value or colour per pixel, the TIFF page holds {page.samplesperpixel}; convert it"
+            f"{path}: expected one grey value or colour per pixel, the TIFF page holds {page.samplesperpixel}; "
+            "convert it"
         )
     if page.is_tiled:
         tile_pixels = int(page.tilewidth) * int(page.tilelength)
@@ -198,7 +199,8 @@ def _doubts_about_segments(path: Path, file: Any, page: Any) -> tuple[str, ...]:
         expected, padded = _segment_bytes(page, number)
         if decoded not in (expected, padded):
             raise FormatError(
-                f"{path}: damaged: part {number + 1} of its LZW data holds {decoded} bytes of pixels, expected {expected}; "
+                f"{path}: damaged: part {number + 1} of its LZW data holds {decoded} bytes of pixels, expected "
+                f"{expected}; "
                 "copy it again"
             )
     return doubts

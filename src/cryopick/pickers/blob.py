@@ -48,7 +48,8 @@ EVIDENCE_FLOOR = 0.25
 EVIDENCE_PX = 1024
 """Side of the middle piece, in working pixels, that the choice looks at: more than eighty diameters are plenty."""
 OPPOSITE_FACTOR, OPPOSITE_EVIDENCE = 4.0, 4.0
-"""Bright matches beat dark ones this many times, and by so much, where the contrast is doubted. On sets of simulated and
+"""Bright matches beat dark ones this many times, and by so much, where the contrast is doubted. On sets of simulated
+and
 real micrographs, without particles too, they did so at most 2.4 times."""
 SCALE_STEP = 1.19
 """Ratio of neighbouring diameters within a range: a quarter octave, at which a disc loses a tenth of its score."""
@@ -174,8 +175,10 @@ def _contrast_doubt(evidence: dict[ProfileName, float]) -> str | None:
     if bright < max(OPPOSITE_EVIDENCE, OPPOSITE_FACTOR * dark):
         return None
     return (
-        "particles look as if they had the opposite contrast: far more bright than dark discs of their diameter are seen. "
-        "If they are brighter than their surroundings, as in negative stain, pick again with --contrast bright; if that "
+        "particles look as if they had the opposite contrast: far more bright than dark discs of their "
+        "diameter are seen. "
+        "If they are brighter than their surroundings, as in negative stain, pick again with --contrast "
+        "bright; if that "
         "is what was given, leave it out"
     )
 

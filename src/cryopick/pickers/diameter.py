@@ -57,7 +57,8 @@ apart better; on the simulated suite this is as good as the nominal size or bett
 CERTAIN_FILLED_SHARE = 0.05
 """Share of the area that likely particles cover from which on the negative is not looked at."""
 OPPOSITE_FILLED_SHARE, OPPOSITE_FACTOR = 0.03, 2.0
-"""Share of the negative that likely particles must cover, and how many times that of the image, to doubt the contrast."""
+"""Share of the negative that likely particles must cover, and how many times that of the image, to "
+"doubt the contrast."""
 POPULATION_SHARE = 0.5
 """A second size is reported when it explains at least this share of what the first one does."""
 
@@ -203,8 +204,10 @@ def contrast_doubt(
     if opposite < max(OPPOSITE_FILLED_SHARE, OPPOSITE_FACTOR * filled):
         return None
     return (
-        f"particles look as if they had the opposite contrast: they cover {opposite:.0%} of the negatives and {filled:.0%} "
-        "of the images as they are. If they are brighter than their surroundings, as in negative stain, pick again with "
+        f"particles look as if they had the opposite contrast: they cover {opposite:.0%} of the negatives and "
+        f"{filled:.0%} "
+        "of the images as they are. If they are brighter than their surroundings, as in negative stain, pick "
+        "again with "
         "--contrast bright; if that is what was given, leave it out"
     )
 

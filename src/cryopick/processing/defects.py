@@ -25,12 +25,15 @@ MOST_ALIKE_SHARE = 0.15
 SPOT_PX, LINE_WIDTH_PX = 12, 3
 """Connected outliers are a defect when they are no more than so many pixels, or no wider than a line."""
 LINE_SIGMA = 2.0
-"""Medians of whole rows and columns differ from those of their neighbours by less than this, in the noise of a pixel."""
+"""Medians of whole rows and columns differ from those of their neighbours by less than this, in the "
+"noise of a pixel."""
 WIDEST_LINE_PX = 5
 EDGE_LINES = 2
-"""The outermost lines are often those of a filter's rim; they have too little around them to tell, and do little harm."""
+"""The outermost lines are often those of a filter's rim; they have too little around them to tell, "
+"and do little harm."""
 MOST_EQUAL_SHARE = 0.25
-"""Of neighbouring pixels. Pictures with more equal ones are smooth or of few values, so that equal stretches are normal."""
+"""Of neighbouring pixels. Pictures with more equal ones are smooth or of few values, so that equal "
+"stretches are normal."""
 SHORTEST_RUN_PX = 32
 """A row of so many exactly equal pixels has no noise, so nothing was recorded there."""
 EDGE_SHARE = 0.9
@@ -107,7 +110,9 @@ def _without_data(
     is_missing = np.ones(pixels.shape, bool)
     # whole rows and columns first; then, on what they leave, borders that are deeper here than there
     whole = _outer_lines(pixels)
-    inner = np.s_[whole["first rows"] : height - whole["last rows"], whole["first columns"] : width - whole["last columns"]]
+    rows = slice(whole["first rows"], height - whole["last rows"])
+    columns = slice(whole["first columns"], width - whole["last columns"])
+    inner = rows, columns
     inner_pixels, inner_mask = pixels[inner], is_missing[inner]
     inner_mask[:] = False
     depth: dict[str, tuple[int, float]] = {}
@@ -134,7 +139,8 @@ def _without_data(
         if bands:
             named = ", ".join(f"{start + first} to {end + first - 1}" for start, end in bands[:3])
             warnings += (
-                f"{sum(end - start for start, end in bands)} {what} ({named}{' ...' if len(bands) > 3 else ''}) hold one "
+                f"{sum(end - start for start, end in bands)} {what} ({named}{' ...' if len(bands) > 3 else ''}) hold "
+                "one "
                 "value each and no image; they are treated as missing: copy the file again if it should be whole",
             )
     return (is_missing, warnings) if is_missing.any() else (None, ())
@@ -192,7 +198,8 @@ def _border_warnings(
         del depth[unwritten]
         first, last = (0, rows - 1) if is_last_row_first else (shape_yx[0] - rows, shape_yx[0] - 1)
         warnings = (
-            f"rows {first} to {last} of {shape_yx[0]}, the end of the file, hold nothing but {value:g}; they are treated "
+            f"rows {first} to {last} of {shape_yx[0]}, the end of the file, hold nothing but {value:g}; they are "
+            "treated "
             "as missing. Was the file written to its end? Copy it again, then pick it again",
         )
     # columns that are constant over the rows at which nothing was written are no border of their own
