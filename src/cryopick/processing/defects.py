@@ -379,7 +379,7 @@ def _outliers(filled: NDArray[np.float32], noise: float) -> NDArray[np.bool_] | 
     is_defect = (statistics[:, cv2.CC_STAT_AREA] <= SPOT_PX) | (thinner <= LINE_WIDTH_PX)
     is_defect[0] = False  # what is no outlier
     for number in np.flatnonzero(is_defect):
-        is_defect[number] = _stands_alone(filled, label, number, statistics[number])
+        is_defect[number] = _stands_alone(filled, np.asarray(label, np.int32), int(number), statistics[number])
     return np.asarray(is_defect[label]) if is_defect.any() else None
 
 
@@ -436,4 +436,4 @@ def _fill_from_neighbours(
 
 def _around(places: NDArray[np.intp], reach: int, side: int) -> NDArray[np.intp]:
     """(n, 2 reach + 1) places around each, those outside moved to the border."""
-    return np.clip(places[:, None] + np.arange(-reach, reach + 1), 0, side - 1)
+    return np.asarray(np.clip(places[:, None] + np.arange(-reach, reach + 1), 0, side - 1), np.intp)
