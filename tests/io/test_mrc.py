@@ -272,3 +272,70 @@ def test_relion_reads_the_same_pixels(tmp_path, kind):
     assert np.array_equal(ours.pixels, pixels)
     assert np.array_equal(theirs.pixels, pixels + 1)
     assert theirs.pixel_size_angstrom == ours.pixel_size_angstrom == 1.5
+
+
+def _with_range(path, low, high):
+    raw = bytearray(path.read_bytes())
+    struct.pack_into("<3f", raw, 76, low, high, (low + high) / 2)
+    path.write_bytes(raw)
+
+
+@pytest.mark.parametrize(("stored", "meant"), [("int8", "uint8"), ("int16", "uint16"), ("uint16", "int16")])
+@pytest.mark.parametrize("says", ["the header", "nothing"])
+def test_integers_of_the_wrong_sign_are_read_as_they_were_meant_and_said_to_be(tmp_path, stored, meant, says):
+    middle = 0 if meant == "int16" else np.iinfo(meant).max // 2 + 1
+    spread = np.iinfo(meant).max // 12
+    pixels = np.random.default_rng(0).normal(middle, spread, (64, 96)).round().astype(meant)
+    write_mrc(tmp_path / "m.mrc", pixels.view(stored))
+    _with_range(tmp_path / "m.mrc", *((pixels.min(), pixels.max()) if says == "the header" else (0, 0)))
+    micrograph = read_micrograph(tmp_path / "m.mrc")
+    assert np.array_equal(micrograph.pixels, pixels)
+    assert f"read as {meant}" in " ".join(micrograph.warnings)
+
+
+@pytest.mark.parametrize("stored", ["int8", "int16", "uint16"])
+@pytest.mark.parametrize("header_range", [None, (0, 0), (-5, 12)])
+def test_integers_of_the_right_sign_stay_so_whatever_an_old_header_says(tmp_path, stored, header_range):
+    middle = 0 if stored.startswith("i") else 33000
+    pixels = np.random.default_rng(0).normal(middle, np.iinfo(stored).max // 12, (64, 96)).round().astype(stored)
+    write_mrc(tmp_path / "m.mrc", pixels)
+    if header_range is not None:
+        _with_range(tmp_path / "m.mrc", *header_range)
+    micrograph = read_micrograph(tmp_path / "m.mrc")
+    assert np.array_equal(micrograph.pixels, pixels)
+    assert "read as" not in " ".join(micrograph.warnings)
+
+
+def test_bytes_whose_sign_nothing_tells_are_read_by_the_standard_with_a_word(tmp_path):
+    pixels = np.random.default_rng(0).integers(-128, 128, (64, 96)).astype("int8")
+    write_mrc(tmp_path / "m.mrc", pixels)
+    _with_range(tmp_path / "m.mrc", 0, 0)
+    micrograph = read_micrograph(tmp_path / "m.mrc")
+    assert np.array_equal(micrograph.pixels, pixels)
+    assert "cannot be told" in " ".join(micrograph.warnings)
+
+
+def test_masks_of_two_values_are_not_taken_for_bytes_of_the_wrong_sign(tmp_path):
+    pixels = np.where(np.arange(96) < 48, -128, 127).astype("int8")[None].repeat(64, axis=0)
+    write_mrc(tmp_path / "m.mrc", pixels)
+    _with_range(tmp_path / "m.mrc", 0, 0)
+    assert np.array_equal(read_micrograph(tmp_path / "m.mrc").pixels, pixels)
+
+
+@pytest.mark.parametrize("packed", ["gz", "bz2"])
+def test_a_few_bytes_that_would_unpack_to_a_huge_image_are_refused_before_they_do(tmp_path, packed):
+    path = tmp_path / f"m.mrc.{packed}"
+    compress = gzip.compress if packed == "gz" else bz2.compress
+    path.write_bytes(compress(_header(12000, 12000, 1, 2) + bytes(1 << 20)))
+    with pytest.raises(FormatError, match="cannot hold the 144,000,000 pixels"):
+        read_micrograph(path)
+    path.write_bytes(compress(_header(12000, 1, 12000, 2) + bytes(1 << 20)))
+    with pytest.raises(FormatError, match="cannot hold the 144,000,000 pixels"):
+        read_mrc_stack(path)
+
+
+def test_the_largest_image_that_is_read_is_the_users_choice(tmp_path):
+    write_mrc(tmp_path / "m.mrc", np.zeros((64, 96), "i1"))
+    assert read_micrograph(tmp_path / "m.mrc", max_pixels=64 * 96).shape_yx == (64, 96)
+    with pytest.raises(FormatError, match=r"6,144 pixels, more than the 6,143 .* --max-pixels"):
+        read_micrograph(tmp_path / "m.mrc", max_pixels=64 * 96 - 1)

@@ -1,15 +1,18 @@
 """PNG and JPEG micrographs: arrays made by hand, files cut and changed."""
 
+import os
 import struct
 import zlib
 
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from cryopick.errors import FormatError, OutputError, SettingsError
 from cryopick.io.images import probe_image, read_micrograph
 from cryopick.io.raster import write_jpeg, write_png
+from cryopick.io.reading import caught_native_errors
 
 RECTANGLE = (np.arange(36 * 54).reshape(36, 54) * 7) % 250
 SMOOTH = np.add.outer(np.arange(64) * 2, np.arange(96)).astype(np.uint8)
@@ -137,3 +140,45 @@ def test_a_header_that_announces_more_pixels_than_the_bytes_hold_is_refused_befo
     (tmp_path / "m.jpg").write_bytes(content)
     with pytest.raises(FormatError, match=r"30000 x 30000 pixels, which \d+ bytes cannot hold"):
         read_micrograph(tmp_path / "m.jpg")
+
+
+NOISE = np.random.default_rng(0).normal(128, 20, (400, 600)).clip(0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("damage", ["a sector of zeros", "a hole"])
+@pytest.mark.parametrize("options", [[], [cv2.IMWRITE_JPEG_OPTIMIZE, 1]])
+def test_jpeg_data_that_the_decoder_fills_with_guesses_are_refused(tmp_path, capfd, damage, options):
+    content = bytearray(cv2.imencode(".jpg", NOISE, options)[1].tobytes())
+    middle = len(content) // 2
+    if damage == "a hole":
+        del content[middle : middle + 700]
+    else:
+        content[middle : middle + 512] = bytes(512)
+    (tmp_path / "m.jpg").write_bytes(content)
+    with pytest.raises(FormatError, match=r"JPEG data are damaged .*copy it again"):
+        read_micrograph(tmp_path / "m.jpg")
+    assert capfd.readouterr().err == ""
+
+
+def test_what_others_print_while_a_picture_is_decoded_still_appears(capfd):
+    with caught_native_errors(lambda line: line.startswith("Corrupt")) as caught:
+        os.write(2, b"Corrupt JPEG data: 7 extraneous bytes\nprogress 50 %\n")
+    assert caught == ["Corrupt JPEG data: 7 extraneous bytes\n"]
+    assert capfd.readouterr().err == "progress 50 %\n"
+
+
+def test_a_one_bit_png_mask_is_read(tmp_path):
+    is_marked = np.add.outer(np.arange(20), np.arange(37)) % 5 == 0
+    Image.fromarray(is_marked).save(tmp_path / "m.png")
+    assert np.array_equal(read_micrograph(tmp_path / "m.png").pixels != 0, is_marked)
+
+
+def test_a_small_png_of_a_huge_blank_image_is_refused_before_memory_is_taken(tmp_path):
+    def chunk(kind, body):
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    rows = zlib.compress(bytes((1 + 2048) * 16384), 9)
+    content = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 16384, 16384, 1, 0, 0, 0, 0))
+    (tmp_path / "m.png").write_bytes(content + chunk(b"IDAT", rows) + chunk(b"IEND", b""))
+    with pytest.raises(FormatError, match="unless they are blank"):
+        read_micrograph(tmp_path / "m.png")

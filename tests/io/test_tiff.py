@@ -6,6 +6,7 @@ import subprocess
 import numpy as np
 import pytest
 import tifffile
+from PIL import Image
 
 from cryopick.errors import FormatError, SettingsError
 from cryopick.io.images import probe_image, read_micrograph, write_micrograph
@@ -179,3 +180,62 @@ def test_pages_that_point_back_at_one_another_are_named_as_damage(tmp_path):
     path.write_bytes(content)
     with pytest.raises(FormatError, match="points back"):
         probe_image(path)
+
+
+NOISE = np.random.default_rng(0).normal(128, 20, (300, 400)).clip(0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("compression", ["jpeg", "lzw"])
+def test_damage_that_decoders_pass_over_is_refused(tmp_path, compression):
+    path = tmp_path / "m.tif"
+    tifffile.imwrite(path, NOISE, compression=compression, rowsperstrip=64)
+    read_micrograph(path)
+    with tifffile.TiffFile(path) as file:
+        start = file.pages[0].dataoffsets[2] + 2000
+    content = bytearray(path.read_bytes())
+    content[start : start + 512] = bytes(512)
+    path.write_bytes(content)
+    with pytest.raises(FormatError, match="damaged"):
+        read_micrograph(path)
+
+
+@pytest.mark.parametrize("options", [{}, {"compression": "zlib"}, {"tile": (16, 16)}])
+@pytest.mark.parametrize("photometric", ["minisblack", "miniswhite"])
+def test_one_bit_masks_are_read_as_stored(tmp_path, options, photometric):
+    is_marked = np.add.outer(np.arange(50), np.arange(77)) % 5 == 0
+    tifffile.imwrite(tmp_path / "m.tif", is_marked, photometric=photometric, **options)
+    assert np.array_equal(read_micrograph(tmp_path / "m.tif").pixels[::-1] != 0, is_marked)
+
+
+@pytest.mark.parametrize("compression", ["group4", "packbits", "tiff_lzw"])
+def test_one_bit_masks_of_other_programs_are_read(tmp_path, compression):
+    is_marked = np.add.outer(np.arange(50), np.arange(77)) % 5 == 0
+    Image.fromarray(is_marked).save(tmp_path / "m.tif", compression=compression)
+    assert np.array_equal(read_micrograph(tmp_path / "m.tif").pixels[::-1] != 0, is_marked)
+
+
+def test_truncated_one_bit_masks_are_still_refused(tmp_path):
+    path = tmp_path / "m.tif"
+    tifffile.imwrite(path, np.ones((50, 77), bool))
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(FormatError, match="truncated"):
+        read_micrograph(path)
+
+
+def test_a_small_file_of_a_huge_blank_image_is_refused_before_memory_is_taken(tmp_path):
+    path = tmp_path / "m.tif"
+    rows = np.zeros((16384 // 8, 16384), np.uint8)
+    tifffile.imwrite(path, rows, compression="zlib", rowsperstrip=len(rows))
+    content = bytearray(path.read_bytes())
+    with tifffile.TiffFile(path) as file:
+        place = file.pages[0].tags["ImageLength"].valueoffset
+    content[place : place + 4] = (16384).to_bytes(4, "little")
+    path.write_bytes(content)
+    with pytest.raises(FormatError, match=r"cannot hold the 268,435,456 pixels"):
+        read_micrograph(path)
+
+
+def test_a_page_of_very_many_channels_is_refused(tmp_path):
+    tifffile.imwrite(tmp_path / "m.tif", np.zeros((4, 5, 9), "u1"), photometric="minisblack", planarconfig="contig")
+    with pytest.raises(FormatError, match=r"holds 9|expected one image"):
+        read_micrograph(tmp_path / "m.tif")

@@ -13,6 +13,14 @@ from cryopick.errors import FormatError
 MAX_PIXELS = 2**30
 """Largest image accepted, about ten times the largest detector frame (8k x 11.5k); a damaged header exceeds it."""
 
+DEFAULT_MAX_PIXELS = 2**28
+"""Largest image whose pixels are read unless the user allows more: 16,384 x 16,384, three times a super-resolution
+frame of the largest detectors. It takes 1 GB as float32."""
+LARGEST_BLANK_PIXELS = 2**26
+"""Images up to 8192 x 8192 may be compressed to nearly nothing, as constant masks are."""
+LEAST_COMPRESSED_SHARE = 0.01
+"""Of the bytes of a larger image that are left when it is compressed: noise does not shrink so far."""
+
 _MOTION_CORRECT = (
     "cryopick reads motion-corrected, summed micrographs; align and sum the frames first "
     "(RELION MotionCorr, MotionCor, Warp or cryoSPARC Patch Motion) and give it the result"
@@ -82,6 +90,38 @@ def require_plausible_shape(path: Path, shape_yx: tuple[int, int]) -> None:
     if rows * columns > MAX_PIXELS:
         raise FormatError(
             f"{path}: the header says {columns} x {rows} pixels, more than any micrograph has; the file is damaged"
+        )
+
+
+def require_allowed_pixels(path: Path, shape_yx: tuple[int, int], *, max_pixels: int | None) -> None:
+    """Refuse images of more pixels than the user allows, before memory is asked for (`FormatError`).
+
+    Parameters
+    ----------
+    max_pixels : None for `DEFAULT_MAX_PIXELS`
+    """
+    rows, columns = shape_yx
+    limit = DEFAULT_MAX_PIXELS if max_pixels is None else max_pixels
+    if rows * columns > limit:
+        raise FormatError(
+            f"{path}: the header says {columns} x {rows} = {rows * columns:,} pixels, more than the {limit:,} that are "
+            "read; if the file is what it should be, allow more with --max-pixels (in Python max_pixels)"
+        )
+
+
+def require_believable_compression(path: Path, n_bytes: int, *, n_pixels: int, unpacked_bytes: int) -> None:
+    """Refuse large images that were compressed further than any image of a microscope can be (`FormatError`).
+
+    Parameters
+    ----------
+    n_bytes : of the file, or of what in it holds the pixels
+    unpacked_bytes : of the pixels
+    """
+    if n_pixels > LARGEST_BLANK_PIXELS and n_bytes < LEAST_COMPRESSED_SHARE * unpacked_bytes:
+        raise FormatError(
+            f"{path}: {n_bytes:,} bytes cannot hold the {n_pixels:,} pixels that the header announces, unless they are "
+            f"blank: the file is truncated, or made to fill the memory. Blank images, such as masks, are read up to "
+            f"{LARGEST_BLANK_PIXELS:,} pixels; make it smaller, or write it without compression"
         )
 
 

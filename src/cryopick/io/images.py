@@ -36,6 +36,7 @@ def read_micrograph(
     pixel_size_angstrom: float | None = None,
     optics_pixel_size_angstrom: float | None = None,
     name: str | None = None,
+    max_pixels: int | None = None,
 ) -> Micrograph:
     """Read one micrograph: MRC (also `.gz`, `.bz2`), TIFF, PNG or JPEG, chosen by the suffix.
 
@@ -44,6 +45,7 @@ def read_micrograph(
     pixel_size_angstrom : Å per pixel, trusted above all else
     optics_pixel_size_angstrom : from the optics table of a STAR file, trusted above the header
     name : of the micrograph within its run; default, the file's name
+    max_pixels : larger images are refused before memory is taken for them; by default 2**28, 16,384 x 16,384
 
     Returns
     -------
@@ -55,12 +57,13 @@ def read_micrograph(
     InputError
         If the file is missing, may not be read, or has an unknown suffix.
     FormatError
-        If it is empty, truncated, damaged, or holds a movie, a stack or a volume.
+        If it is empty, truncated, damaged, larger than `max_pixels`, compressed further than an image can be, or holds
+        a movie, a stack or a volume.
     SettingsError
         If `pixel_size_angstrom` is not a positive number.
     """
     path = Path(path)
-    image = _read_image(path)
+    image = _read_image(path, max_pixels)
     chosen_angstrom, doubts = choose_pixel_size(
         given_angstrom=pixel_size_angstrom,
         optics_angstrom=optics_pixel_size_angstrom,
@@ -147,15 +150,15 @@ def image_format(path: str | Path) -> str:
     )
 
 
-def _read_image(path: Path) -> DecodedImage:
+def _read_image(path: Path, max_pixels: int | None) -> DecodedImage:
     from cryopick.io import mrc, raster, tiff
 
     family = image_format(path)
     if family == "MRC":
-        return mrc.read_mrc_image(path)
+        return mrc.read_mrc_image(path, max_pixels=max_pixels)
     if family in ("TIFF", "EER"):
-        return tiff.read_tiff_image(path)
-    return raster.read_raster_image(path)
+        return tiff.read_tiff_image(path, max_pixels=max_pixels)
+    return raster.read_raster_image(path, max_pixels=max_pixels)
 
 
 def _doubts_about_pixels(pixels: NDArray[np.float32]) -> tuple[str, ...]:

@@ -13,7 +13,15 @@ from numpy.typing import ArrayLike, NDArray
 
 from cryopick.errors import FormatError, SettingsError
 from cryopick.io.atomic import atomic_path
-from cryopick.io.image_info import DecodedImage, ImageInfo, require_plausible_shape, require_single_image
+from cryopick.io.image_info import (
+    MAX_PIXELS,
+    DecodedImage,
+    ImageInfo,
+    require_allowed_pixels,
+    require_believable_compression,
+    require_plausible_shape,
+    require_single_image,
+)
 from cryopick.io.mrc_header import (
     HEADER_BYTES,
     MODE_4_BIT,
@@ -21,6 +29,7 @@ from cryopick.io.mrc_header import (
     MrcHeader,
     pack_mrc_header,
     parse_mrc_header,
+    with_likely_sign,
 )
 from cryopick.io.reading import explain_read_errors, file_size_bytes
 
@@ -52,8 +61,10 @@ def probe_mrc(path: str | Path) -> ImageInfo:
     return _describe(Path(path), read_mrc_header(path))
 
 
-def read_mrc_image(path: str | Path) -> DecodedImage:
+def read_mrc_image(path: str | Path, *, max_pixels: int | None = None) -> DecodedImage:
     """The pixels of a single image, (h, w), in the stored type and in native byte order.
+
+    Integers have the sign that fits the header's range and the pixels (`with_likely_sign`).
 
     The pixels are read, not mapped: every picker needs all of them at once, a read from the page cache costs about as
     much as a map, and a mapped file that shrinks during the run would kill the process.
@@ -61,12 +72,14 @@ def read_mrc_image(path: str | Path) -> DecodedImage:
     Raises
     ------
     InputError, FormatError
-        As `read_mrc_header`, and if the file holds a stack, a movie or a volume.
+        As `read_mrc_header`, and if the file holds a stack, a movie or a volume, or more pixels than are allowed.
     """
     header = read_mrc_header(path)
     info = _describe(Path(path), header)
     require_single_image(info)
     require_plausible_shape(Path(path), info.shape_yx)
+    _require_believable_compression(path, header)
+    require_allowed_pixels(Path(path), info.shape_yx, max_pixels=max_pixels)
     sections, warnings = _read_sections(path, header)
     return DecodedImage(pixels=sections[0], info=info, warnings=info.warnings + warnings)
 
@@ -74,9 +87,16 @@ def read_mrc_image(path: str | Path) -> DecodedImage:
 def read_mrc_stack(path: str | Path) -> tuple[NDArray[np.float32], float | None]:
     """All sections of a stack, single image or map: (n, h, w) float32, and the pixel size in Å (None if 0)."""
     header = read_mrc_header(path)
-    require_plausible_shape(Path(path), header.shape_zyx[1:])
-    sections, _ = _read_sections(path, header)
-    return np.ascontiguousarray(sections, dtype=np.float32), header.voxel_size_angstrom_xyz[0] or None
+    sections, rows, columns = header.shape_zyx
+    if sections * rows * columns > MAX_PIXELS:
+        raise FormatError(
+            f"{path}: the header says {columns} x {rows} x {sections} pixels, more than the {MAX_PIXELS:,} that "
+            "are read "
+            "of a stack or a map; bin it, or give fewer images"
+        )
+    _require_believable_compression(path, header)
+    pixels, _ = _read_sections(path, header)
+    return np.ascontiguousarray(pixels, dtype=np.float32), header.voxel_size_angstrom_xyz[0] or None
 
 
 def write_mrc(
@@ -143,6 +163,17 @@ def _require_bytes(actual_bytes: int, header: MrcHeader, path: str | Path) -> No
     )
 
 
+def _require_believable_compression(path: str | Path, header: MrcHeader) -> None:
+    if _compression(path) is not None:
+        sections, rows, columns = header.shape_zyx
+        require_believable_compression(
+            Path(path),
+            file_size_bytes(path),
+            n_pixels=sections * rows * columns,
+            unpacked_bytes=header.data_bytes,
+        )
+
+
 def _is_packed_across_rows(actual_bytes: int, header: MrcHeader) -> bool:
     """True for mode 101 of odd width whose rows do not start on whole bytes, as RELION writes it."""
     sections, rows, columns = header.shape_zyx
@@ -163,9 +194,9 @@ def _read_sections(path: str | Path, header: MrcHeader) -> tuple[NDArray[Any], t
         left_over = size - start - n_bytes
     else:
         with _open(path) as stream:
-            content = _read_up_to(stream, start + n_bytes, path)
+            _read_up_to(stream, start, path)
+            raw = _read_array(stream, n_bytes, path)
             left_over = len(_read_up_to(stream, _CHUNK_BYTES, path))
-        raw = np.frombuffer(content, dtype=np.uint8)[start:].copy()  # aligned, whatever the extended header's size
     if len(raw) < n_bytes:
         _require_bytes(start + len(raw), header, path)
     warnings: tuple[str, ...] = ()
@@ -174,7 +205,8 @@ def _read_sections(path: str | Path, header: MrcHeader) -> tuple[NDArray[Any], t
     if header.mode == MODE_4_BIT:
         return _unpack_4_bit(raw, header.shape_zyx, is_packed=is_packed), warnings
     sections = raw.view(header.dtype).reshape(header.shape_zyx)
-    return sections.astype(header.dtype.newbyteorder("="), copy=False), warnings
+    pixels, told = with_likely_sign(sections.astype(header.dtype.newbyteorder("="), copy=False), header)
+    return pixels, warnings + told
 
 
 def _unpack_4_bit(raw: NDArray[np.uint8], shape_zyx: tuple[int, int, int], *, is_packed: bool) -> NDArray[np.uint8]:
@@ -203,6 +235,19 @@ def _create(temporary: Path, compression: str | None) -> IO[bytes]:
 def _compression(path: str | Path) -> str | None:
     suffix = Path(path).suffix.lower().removeprefix(".")
     return suffix if suffix in _UNPACKED else None
+
+
+def _read_array(stream: IO[bytes], n_bytes: int, path: str | Path) -> NDArray[np.uint8]:
+    """At most `n_bytes` as an array, without a second copy; pages that nothing is read into take no memory."""
+    content = np.empty(n_bytes, np.uint8)
+    filled = 0
+    while filled < n_bytes:
+        piece = _read_up_to(stream, min(_CHUNK_BYTES, n_bytes - filled), path)
+        if not piece:
+            break
+        content[filled : filled + len(piece)] = np.frombuffer(piece, np.uint8)
+        filled += len(piece)
+    return content[:filled]
 
 
 def _read_up_to(stream: IO[bytes], n_bytes: int, path: str | Path) -> bytearray:

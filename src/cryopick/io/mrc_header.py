@@ -3,7 +3,8 @@
 References
 ----------
 A. Cheng et al., MRC2014: Extensions to the MRC format header for electron cryo-microscopy and tomography,
-J. Struct. Biol. 192 (2015). Mode 0 is signed, as in RELION since 3.1 and mrcfile, unless an IMOD stamp says otherwise.
+J. Struct. Biol. 192 (2015). Mode 0 is signed, as in RELION since 3.1 and mrcfile, unless an IMOD stamp says otherwise,
+or the pixels do (`with_likely_sign`).
 """
 
 from __future__ import annotations
@@ -35,6 +36,12 @@ _FOREIGN_MODES = {
 }
 _IMOD_STAMP = 1146047817  # "IMOD", word 39 of the header
 _IMOD_SIGNED_BYTES = 1  # bit of word 40
+_SIGN_STEP = 7
+"""Of the pixels whose grey values are compared; no factor of common widths."""
+_CLEARLY_WRONG = 0.7
+"""Standard deviation of the other reading over that of the standard's, below which the standard's is wrong."""
+_FEWEST_GREY_VALUES = 8
+"""Masks and labels have fewer, and no noise that could tell."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +56,8 @@ class MrcHeader:
     extended_bytes : bytes between the header and the pixels
     voxel_size_angstrom_xyz : cell length / sampling, 0 where the header does not say
     is_volume : the space group says 3-D map (ISPG 1 or more)
+    density_range : smallest and largest pixel, None where the header does not tell
+    is_sign_known : a stamp of IMOD says whether bytes are signed
     """
 
     shape_zyx: tuple[int, int, int]
@@ -57,6 +66,8 @@ class MrcHeader:
     extended_bytes: int
     voxel_size_angstrom_xyz: tuple[float, float, float]
     is_volume: bool
+    density_range: tuple[float, float] | None = None
+    is_sign_known: bool = False
     warnings: tuple[str, ...] = ()
 
     @property
@@ -87,6 +98,7 @@ def parse_mrc_header(raw: bytes | bytearray, path: str | Path) -> MrcHeader:
     nx, ny, nz, mode = struct.unpack_from(order + "4i", raw)
     mx, my, mz = struct.unpack_from(order + "3i", raw, 28)
     cell = struct.unpack_from(order + "3f", raw, 40)
+    smallest, largest = struct.unpack_from(order + "2f", raw, 76)
     ispg, extended_bytes = struct.unpack_from(order + "2i", raw, 88)
     imod_stamp, imod_flags = struct.unpack_from(order + "2i", raw, 152)
     if extended_bytes < 0:
@@ -110,8 +122,57 @@ def parse_mrc_header(raw: bytes | bytearray, path: str | Path) -> MrcHeader:
         extended_bytes=extended_bytes,
         voxel_size_angstrom_xyz=(voxel[0], voxel[1], voxel[2]),
         is_volume=ispg >= 1,
+        density_range=(smallest, largest) if -np.inf < smallest < largest < np.inf else None,
+        is_sign_known=mode == 0 and imod_stamp == _IMOD_STAMP,
         warnings=warnings,
     )
+
+
+def with_likely_sign(pixels: NDArray[Any], header: MrcHeader) -> tuple[NDArray[Any], tuple[str, ...]]:
+    """Integer pixels read as signed or unsigned, whatever fits the header's range and the pixels; a word if unusual.
+
+    Programs write bytes of 0 to 255 in mode 0, whose bytes are signed by the standard, and words likewise in modes 1
+    and 6. Where the standard's reading does not give the header's smallest and largest value and the other one does,
+    the other one is taken, as ITK does. Where neither does, the wrong reading shows: it cuts the grey values in two.
+
+    Parameters
+    ----------
+    pixels : of any shape, of the type of the mode, native byte order; IMOD's stamp is believed unchecked
+    """
+    if pixels.dtype.kind not in "iu" or header.mode == MODE_4_BIT or header.is_sign_known or pixels.size == 0:
+        return pixels, ()
+    other = pixels.view(np.dtype(f"{'u' if pixels.dtype.kind == 'i' else 'i'}{pixels.dtype.itemsize}"))
+    smallest, largest = int(pixels.min()), int(pixels.max())
+    half = 2 ** (8 * pixels.dtype.itemsize - 1)
+    is_same = smallest >= 0 if pixels.dtype.kind == "i" else largest < half
+    said = header.density_range
+    if is_same or (said is not None and _is_range(said, (smallest, largest))):
+        return pixels, ()
+    standard_is, other_is = pixels.dtype.name, other.dtype.name
+    if said is not None and _is_range(said, (float(other.min()), float(other.max()))):
+        return other, (
+            f"its pixels of mode {header.mode} are read as {other_is}, since the header says that they lie between "
+            f"{said[0]:g} and {said[1]:g}; the standard's {standard_is} does not fit",
+        )
+    sample, other_sample = pixels.reshape(-1)[::_SIGN_STEP], other.reshape(-1)[::_SIGN_STEP]
+    ratio = float(np.std(other_sample, dtype=np.float64)) / max(float(np.std(sample, dtype=np.float64)), 1e-30)
+    if ratio < _CLEARLY_WRONG and len(np.unique(sample[: 1 << 16])) > _FEWEST_GREY_VALUES:
+        return other, (
+            f"its pixels of mode {header.mode} are read as {other_is}: as the standard's {standard_is} the grey values "
+            "would fall into two halves far apart; the header does not tell",
+        )
+    if ratio < 1 / _CLEARLY_WRONG and len(np.unique(sample[: 1 << 16])) > _FEWEST_GREY_VALUES:
+        return pixels, (
+            f"whether its pixels of mode {header.mode} are {standard_is} or {other_is} cannot be told, neither "
+            f"from the header nor from the grey values; they are read as {standard_is}, as the standard says",
+        )
+    return pixels, ()
+
+
+def _is_range(said: tuple[float, float], found: tuple[float, float]) -> bool:
+    """Whether a header's range is that of the pixels, to a hundredth of it."""
+    tolerance = max(1.0, 0.01 * (found[1] - found[0]))
+    return all(abs(a - b) <= tolerance for a, b in zip(said, found, strict=True))
 
 
 def _byte_order(raw: bytes | bytearray) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
 from pathlib import Path
@@ -16,11 +17,13 @@ from cryopick.io.greyscale import to_grey
 from cryopick.io.image_info import (
     DecodedImage,
     ImageInfo,
+    require_allowed_pixels,
+    require_believable_compression,
     require_enough_bytes,
     require_plausible_shape,
     require_single_image,
 )
-from cryopick.io.reading import read_bytes
+from cryopick.io.reading import caught_native_errors, read_bytes
 
 _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 _JPEG_MAGIC = b"\xff\xd8\xff"
@@ -30,6 +33,18 @@ _JPEG_WITHOUT_LENGTH = frozenset((0x01, *range(0xD0, 0xD9)))
 _JPEG_START_OF_SCAN = 0xDA
 _MOST_PIXELS_PER_BYTE = 1 << 14  # Deflate turns a byte into at most 1032, each of 8 one-bit pixels; JPEG stays below
 DEFAULT_JPEG_QUALITY = 95
+# libjpeg goes on after these, with guessed pixels, and prints them
+_JPEG_COMPLAINTS = (
+    "Corrupt JPEG data",
+    "Premature end of JPEG",
+    "Inconsistent progression sequence",
+    "Invalid SOS parameters",
+    "Invalid progressive parameters",
+    "Bogus",
+    "Arithmetic",
+)
+_EXTRANEOUS = re.compile(r"(\d+) extraneous bytes")
+_HARMLESS_EXTRANEOUS_BYTES = 16  # some cameras pad
 
 
 def probe_raster(path: str | Path) -> ImageInfo:
@@ -45,28 +60,59 @@ def probe_raster(path: str | Path) -> ImageInfo:
     return _describe(Path(path), read_bytes(path))
 
 
-def read_raster_image(path: str | Path) -> DecodedImage:
+def read_raster_image(path: str | Path, *, max_pixels: int | None = None) -> DecodedImage:
     """The pixels of a PNG or JPEG file, (h, w), row 0 first; colour channels that differ are averaged with a warning.
 
     Raises
     ------
     InputError, FormatError
-        As `probe_raster`, and if the file is an animation.
+        As `probe_raster`, and if the file is an animation, has more pixels than are allowed, or JPEG data that the
+        decoder fills with guesses.
     """
     content = read_bytes(path)
     info = _describe(Path(path), content)
     require_single_image(info)
     require_enough_bytes(Path(path), info.shape_yx, n_bytes=len(content), most_pixels_per_byte=_MOST_PIXELS_PER_BYTE)
-    import cv2
-
-    try:
-        stored = cv2.imdecode(np.frombuffer(content, dtype=np.uint8), cv2.IMREAD_UNCHANGED)
-    except cv2.error as error:
-        raise FormatError(f"{path}: the {info.format} data cannot be decoded ({error}); export it again") from error
+    n_pixels = info.shape_yx[0] * info.shape_yx[1]
+    require_believable_compression(Path(path), len(content), n_pixels=n_pixels, unpacked_bytes=n_pixels)
+    require_allowed_pixels(Path(path), info.shape_yx, max_pixels=max_pixels)
+    stored, complaints = _decoded(path, content, info.format)
+    doubts = _judged(path, complaints, where="its JPEG data")
     if stored is None or stored.shape[:2] != info.shape_yx:
         raise FormatError(f"{path}: the {info.format} data cannot be decoded; the file is damaged, export it again")
     grey, warnings = to_grey(stored)
-    return DecodedImage(pixels=grey, info=info, warnings=info.warnings + warnings)
+    return DecodedImage(pixels=grey, info=info, warnings=info.warnings + doubts + warnings)
+
+
+def doubts_about_jpeg(path: str | Path, content: bytes, *, where: str) -> tuple[str, ...]:
+    """What the decoder complains of in a whole JPEG stream; refuses damaged ones (`FormatError`)."""
+    _, complaints = _decoded(path, content, "JPEG")
+    return _judged(path, complaints, where=where)
+
+
+def _decoded(path: str | Path, content: bytes, format_name: str) -> tuple[Any, list[str]]:
+    """The decoded array, None where that fails, and the complaints of the JPEG decoder."""
+    import cv2
+
+    with caught_native_errors(_is_complaint) as complaints:
+        try:
+            stored = cv2.imdecode(np.frombuffer(content, dtype=np.uint8), cv2.IMREAD_UNCHANGED)
+        except cv2.error as error:
+            raise FormatError(f"{path}: the {format_name} data cannot be decoded ({error}); export it again") from error
+    return stored, complaints
+
+
+def _is_complaint(line: str) -> bool:
+    return line.startswith(_JPEG_COMPLAINTS)
+
+
+def _judged(path: str | Path, complaints: list[str], *, where: str) -> tuple[str, ...]:
+    """Raise `FormatError` for pixels that the JPEG decoder guessed; a few bytes too many are only worth a warning."""
+    for line in complaints:
+        extraneous = _EXTRANEOUS.search(line)
+        if extraneous is None or int(extraneous.group(1)) > _HARMLESS_EXTRANEOUS_BYTES:
+            raise FormatError(f"{path}: {where} are damaged ({line.strip()}); copy it again, or export it again")
+    return tuple(dict.fromkeys(f"the decoder says of {where}: {line.strip()}" for line in complaints))
 
 
 def write_png(path: str | Path, pixels: ArrayLike) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,6 +23,44 @@ _REASONS = {
     errno.EIO: "the disk reports an error while reading it",
     errno.ESTALE: "the network file system lost it; try again",
 }
+
+
+_STDERR = 2
+_native_errors_lock = threading.Lock()
+
+
+@contextmanager
+def caught_native_errors(is_wanted: Callable[[str], bool]) -> Iterator[list[str]]:
+    """The wanted lines that a C library prints on stderr meanwhile; filled in at the end.
+
+    Some decoders tell of damage in no other way. Everything else that is printed meanwhile, also by other threads,
+    appears on stderr a little later. Nothing is caught where the process has no stderr.
+    """
+    caught: list[str] = []
+    with _native_errors_lock:
+        try:
+            stderr = os.dup(_STDERR)
+        except OSError:
+            stderr = os.open(os.devnull, os.O_WRONLY)
+        try:
+            with tempfile.TemporaryFile() as printed:
+                os.dup2(printed.fileno(), _STDERR)
+                try:
+                    yield caught
+                finally:
+                    os.dup2(stderr, _STDERR)
+                    printed.seek(0)
+                    others = b""
+                    for line in printed.read().splitlines(keepends=True):
+                        text = line.decode("utf-8", errors="replace")
+                        if is_wanted(text):
+                            caught.append(text)
+                        else:
+                            others += line
+                    if others:
+                        os.write(stderr, others)
+        finally:
+            os.close(stderr)
 
 
 @contextmanager

@@ -19,17 +19,24 @@ from cryopick.io.greyscale import to_grey
 from cryopick.io.image_info import (
     DecodedImage,
     ImageInfo,
+    require_allowed_pixels,
+    require_believable_compression,
     require_enough_bytes,
     require_plausible_shape,
     require_single_image,
 )
+from cryopick.io.raster import doubts_about_jpeg
 from cryopick.io.reading import explain_read_errors, file_size_bytes
 
 TIFF_DTYPES = ("uint8", "int8", "uint16", "int16", "float16", "float32")
 _MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # classic and big TIFF, both byte orders
 _EER_COMPRESSIONS = range(65000, 65003)
+_UNCOMPRESSED, _LZW, _JPEG = 1, 5, 7
 _MIN_IS_WHITE = 0  # photometric interpretation
 _PLANES_APART = 2  # planar configuration
+_LOWEST_BIT_FIRST = 2  # fill order
+_MOST_SAMPLES_PER_PIXEL = 4
+_LARGEST_TILE_PIXELS = 1 << 24
 _MOST_PIXELS_PER_BYTE = 1 << 16  # of blank images; Deflate and LZW reach 1 to 2 thousand, Zstandard more
 
 
@@ -43,23 +50,23 @@ def probe_tiff(path: str | Path) -> ImageInfo:
     FormatError
         If it is not a TIFF file, or damaged.
     """
-    info, _ = _decode(Path(path), with_pixels=False)
+    info, _, _ = _decode(Path(path), with_pixels=False)
     return info
 
 
-def read_tiff_image(path: str | Path) -> DecodedImage:
+def read_tiff_image(path: str | Path, *, max_pixels: int | None = None) -> DecodedImage:
     """The pixels of a single-image TIFF, (h, w), row 0 being the file's last row.
 
     Raises
     ------
     InputError, FormatError
-        As `probe_tiff`, and if the file is a movie (several frames, or EER).
+        As `probe_tiff`, and if the file is a movie (several frames, or EER) or has more pixels than are allowed.
     """
-    info, stored = _decode(Path(path), with_pixels=True)
+    info, stored, doubts = _decode(Path(path), with_pixels=True, max_pixels=max_pixels)
     if stored is None or stored.dtype.kind not in "buif":
         raise FormatError(f"{path}: expected pixels of real numbers, this TIFF holds {info.dtype}; convert it")
     grey, warnings = to_grey(stored)
-    return DecodedImage(pixels=flip_rows(grey), info=info, warnings=info.warnings + warnings)
+    return DecodedImage(pixels=flip_rows(grey), info=info, warnings=info.warnings + doubts + warnings)
 
 
 def write_tiff(path: str | Path, pixels: ArrayLike) -> None:
@@ -89,7 +96,9 @@ def flip_rows(pixels: NDArray[Any]) -> NDArray[Any]:
     return pixels[::-1]
 
 
-def _decode(path: Path, *, with_pixels: bool) -> tuple[ImageInfo, NDArray[Any] | None]:
+def _decode(
+    path: Path, *, with_pixels: bool, max_pixels: int | None = None
+) -> tuple[ImageInfo, NDArray[Any] | None, tuple[str, ...]]:
     size = file_size_bytes(path)
     with explain_read_errors(path), open(path, "rb") as stream:
         if stream.read(4) not in _MAGIC:
@@ -100,7 +109,7 @@ def _decode(path: Path, *, with_pixels: bool) -> tuple[ImageInfo, NDArray[Any] |
         with explain_read_errors(path), tifffile.TiffFile(path) as file:
             info = _describe(path, file)
             if not with_pixels:
-                return info, None
+                return info, None, ()
             require_single_image(info)
             page: Any = file.pages[0]
             # tifffile fills bytes that are not there with zeros
@@ -110,24 +119,105 @@ def _decode(path: Path, *, with_pixels: bool) -> tuple[ImageInfo, NDArray[Any] |
                         f"{path}: truncated: expected pixels up to byte {offset + n_bytes}, the file holds {size}; "
                         "copy it again"
                     )
-            if page.compression == 1 and page.nbytes > sum(page.databytecounts):
+            _require_ordinary_page(path, page)
+            held_bytes = min(size, sum(page.databytecounts))
+            unpacked_bytes = _unpacked_bytes(page)
+            if page.compression == _UNCOMPRESSED and unpacked_bytes > sum(page.databytecounts):
                 raise FormatError(
-                    f"{path}: truncated: expected {page.nbytes} bytes of pixels, the file announces "
+                    f"{path}: truncated: expected {unpacked_bytes} bytes of pixels, the file announces "
                     f"{sum(page.databytecounts)}; copy it again"
                 )
-            require_enough_bytes(
-                path, info.shape_yx, n_bytes=sum(page.databytecounts), most_pixels_per_byte=_MOST_PIXELS_PER_BYTE
+            require_enough_bytes(path, info.shape_yx, n_bytes=held_bytes, most_pixels_per_byte=_MOST_PIXELS_PER_BYTE)
+            require_believable_compression(
+                path, held_bytes, n_pixels=info.shape_yx[0] * info.shape_yx[1], unpacked_bytes=unpacked_bytes
             )
+            require_allowed_pixels(path, info.shape_yx, max_pixels=max_pixels)
+            doubts = _doubts_about_segments(path, file, page)
             stored = page.asarray()
             if stored.ndim == 3 and page.planarconfig == _PLANES_APART:
                 stored = np.moveaxis(stored, 0, -1)  # (h, w, channels)
             if stored.shape[:2] != info.shape_yx or stored.ndim > 3 or (stored.ndim == 3 and stored.shape[2] > 4):
                 raise FormatError(f"{path}: expected one image, the TIFF page holds an array of shape {stored.shape}")
-            return info, stored
+            return info, stored, doubts
     except CryopickError:
         raise
     except Exception as error:  # a damaged file makes tifffile and its decoders raise nearly any class
         raise FormatError(f"{path}: the TIFF file is damaged or of an unknown kind ({error}); convert it") from error
+
+
+def _require_ordinary_page(path: Path, page: Any) -> None:
+    """Refuse pages whose channels or tiles would take far more memory than their pixels (`FormatError`)."""
+    if int(page.samplesperpixel) > _MOST_SAMPLES_PER_PIXEL:
+        raise FormatError(
+            f"{path}: expected one grey value or colour per pixel, the TIFF page holds {page.samplesperpixel}; "
+            "convert it"
+        )
+    if page.is_tiled:
+        tile_pixels = int(page.tilewidth) * int(page.tilelength)
+        if tile_pixels > max(_LARGEST_TILE_PIXELS, 4 * int(page.imagewidth) * int(page.imagelength)):
+            raise FormatError(
+                f"{path}: its tiles of {page.tilewidth} x {page.tilelength} pixels are far larger than the image; the "
+                "file is damaged, copy it again"
+            )
+
+
+def _unpacked_bytes(page: Any) -> int:
+    """Bytes of the pixels without compression, where every row of every strip begins on a whole byte."""
+    samples, planes = int(page.samplesperpixel), 1
+    if page.planarconfig == _PLANES_APART:
+        samples, planes = 1, samples
+    row_bits = int(page.imagewidth) * samples * int(page.bitspersample)
+    return planes * int(page.imagelength) * ((row_bits + 7) // 8)
+
+
+def _doubts_about_segments(path: Path, file: Any, page: Any) -> tuple[str, ...]:
+    """Decode strips and tiles as tifffile does not: refusing what it fills in silence (`FormatError`).
+
+    Only of kinds whose decoders pass over damage; the others raise by themselves, or cannot know.
+    """
+    compression = int(page.compression)
+    doubts: tuple[str, ...] = ()
+    if compression not in (_LZW, _JPEG):
+        return doubts
+    import imagecodecs
+
+    tables = page.jpegtables
+    for number, (offset, n_bytes) in enumerate(zip(page.dataoffsets, page.databytecounts, strict=True)):
+        if n_bytes == 0:
+            continue
+        file.filehandle.seek(offset)
+        content = file.filehandle.read(n_bytes)
+        if compression == _JPEG:
+            # tables and strip are each between a start and an end of image
+            whole = content if tables is None else tables[:-2] + content[2:]
+            told = doubts_about_jpeg(path, whole, where=f"part {number + 1} of its JPEG data")
+            doubts += tuple(one for one in told if one not in doubts)
+            continue
+        if page.fillorder == _LOWEST_BIT_FIRST:
+            content = imagecodecs.bitorder_decode(content)
+        decoded = len(imagecodecs.lzw_decode(content))
+        expected, padded = _segment_bytes(page, number)
+        if decoded not in (expected, padded):
+            raise FormatError(
+                f"{path}: damaged: part {number + 1} of its LZW data holds {decoded} bytes of pixels, expected "
+                f"{expected}; "
+                "copy it again"
+            )
+    return doubts
+
+
+def _segment_bytes(page: Any, number: int) -> tuple[int, int]:
+    """Bytes of a strip or tile without compression, and of a last strip that was filled up with rows."""
+    samples = 1 if page.planarconfig == _PLANES_APART else int(page.samplesperpixel)
+    bits = samples * int(page.bitspersample)
+    if page.is_tiled:
+        tile = int(page.tilelength) * ((int(page.tilewidth) * bits + 7) // 8)
+        return tile, tile
+    height, rows = int(page.imagelength), int(page.rowsperstrip)
+    strips_per_plane = -(-height // rows)
+    rows_here = min(rows, height - (number % strips_per_plane) * rows)
+    row_bytes = (int(page.imagewidth) * bits + 7) // 8
+    return rows_here * row_bytes, rows * row_bytes
 
 
 def _pages(path: Path, file: Any) -> Iterator[Any]:

@@ -47,6 +47,10 @@ EVIDENCE_FLOOR = 0.25
 """Correlations below it do not take part in the choice of the profile: most of them are noise."""
 EVIDENCE_PX = 1024
 """Side of the middle piece, in working pixels, that the choice looks at: more than eighty diameters are plenty."""
+OPPOSITE_FACTOR, OPPOSITE_EVIDENCE = 4.0, 4.0
+"""Bright matches beat dark ones this many times, and by so much, where the contrast is doubted. On sets of simulated
+and
+real micrographs, without particles too, they did so at most 2.4 times."""
 SCALE_STEP = 1.19
 """Ratio of neighbouring diameters within a range: a quarter octave, at which a disc loses a tenth of its score."""
 
@@ -75,6 +79,9 @@ class BlobPicker:
     profile: Annotated[
         ProfileName, "radial profile of the particle: auto chooses; core for dense, shell for hollow particles"
     ] = "auto"
+    contrast_doubt: Annotated[
+        str | None, "why particles may be bright where they should be dark; filled in by the run"
+    ] = None
 
     def __post_init__(self) -> None:
         if self.profile not in get_args(ProfileName):
@@ -88,7 +95,7 @@ class BlobPicker:
         for micrograph in micrographs:
             for name, value in _evidence(self._scaled(micrograph)).items():
                 total[name] += value
-        return replace(self, profile=_strongest(total))
+        return replace(self, profile=_strongest(total), contrast_doubt=_contrast_doubt(total))
 
     def pick(self, micrograph: Micrograph) -> Picks:
         """All candidates with a score above `CANDIDATE_FLOOR`; `maps` holds the correlation."""
@@ -113,6 +120,7 @@ class BlobPicker:
             shape_yx=micrograph.shape_yx,
             pixel_size_angstrom=micrograph.pixel_size_angstrom,
             maps={"correlation": _overview(correlations)},
+            warnings=() if self.contrast_doubt is None else (self.contrast_doubt,),
         )
 
     def _scaled(self, micrograph: Micrograph) -> list[_ScaledImage]:
@@ -157,6 +165,20 @@ def _evidence(scaled: Sequence[_ScaledImage]) -> dict[ProfileName, float]:
                 _, score = find_peaks(sign * correlation, min_score=EVIDENCE_FLOOR, radius_px=reach_px)
                 evidence[name] += sign * float(np.sum(score.astype(np.float64) ** 2))
     return evidence
+
+
+def _contrast_doubt(evidence: dict[ProfileName, float]) -> str | None:
+    """A sentence where far more matches are bright than dark; else None."""
+    dark, bright = max(evidence.values()), -min(evidence.values())
+    if bright < max(OPPOSITE_EVIDENCE, OPPOSITE_FACTOR * dark):
+        return None
+    return (
+        "particles look as if they had the opposite contrast: far more bright than dark discs of their "
+        "diameter are seen. "
+        "If they are brighter than their surroundings, as in negative stain, pick again with --contrast "
+        "bright; if that "
+        "is what was given, leave it out"
+    )
 
 
 def _diameters_px(diameter: Length | None, micrograph: Micrograph) -> NDArray[np.float64]:

@@ -54,6 +54,11 @@ FIT_LIMIT = 1.3
 WORKING_FACTOR = 0.8
 """Size that the network takes particles for, over their diameter: shown a quarter larger than nominal, neighbours come
 apart better; on the simulated suite this is as good as the nominal size or better at every noise level."""
+CERTAIN_FILLED_SHARE = 0.05
+"""Share of the area that likely particles cover from which on the negative is not looked at."""
+OPPOSITE_FILLED_SHARE, OPPOSITE_FACTOR = 0.03, 2.0
+"""Share of the negative that likely particles must cover, and how many times that of the image, to "
+"doubt the contrast."""
 POPULATION_SHARE = 0.5
 """A second size is reported when it explains at least this share of what the first one does."""
 
@@ -161,17 +166,50 @@ def settings_for_run(model: HeatmapModel, micrographs: Sequence[Micrograph], giv
     """
     diameter, working, measured = find_sizes(model, micrographs, given)
     if diameter is None or working is None:
-        return {"measured": measured}
+        doubt = contrast_doubt(model, micrographs, given, filled=0.0)
+        return {"measured": measured if doubt is None else f"{measured}; {doubt}"}
     pieces = look_at_pieces(model, micrographs, working)
     filled = filled_share(pieces)
     is_empty = looks_empty(pieces, filled=filled, calibrated_share=model.calibration.share)
+    measured = empty_run(diameter) if is_empty and given is None else measured
+    doubt = contrast_doubt(model, micrographs, given, filled=filled)
     return {
         "diameter": diameter,
         "working_diameter": working,
         "filled_share": filled,
         "is_empty": is_empty,
-        "measured": empty_run(diameter) if is_empty and given is None else measured,
+        "measured": measured if doubt is None else "; ".join(filter(None, (measured, doubt))),
     }
+
+
+def contrast_doubt(
+    model: HeatmapModel, micrographs: Sequence[Micrograph], given: Length | None, *, filled: float
+) -> str | None:
+    """A sentence where particles are seen in the negatives of micrographs that seem to hold few; else None.
+
+    Nothing is turned round on its account. Where many are seen as it is, the negatives are not looked at.
+
+    Parameters
+    ----------
+    given : the diameter that the user gave, if any
+    filled : share of the area that likely particles cover in the contrast that the user says
+    """
+    if filled >= CERTAIN_FILLED_SHARE:
+        return None
+    negatives = [micrograph.inverted() for micrograph in evenly_taken(micrographs, FIT_MICROGRAPHS)]
+    _, working, _ = find_sizes(model, negatives, given)
+    if working is None:
+        return None
+    opposite = filled_share(look_at_pieces(model, negatives, working))
+    if opposite < max(OPPOSITE_FILLED_SHARE, OPPOSITE_FACTOR * filled):
+        return None
+    return (
+        f"particles look as if they had the opposite contrast: they cover {opposite:.0%} of the negatives and "
+        f"{filled:.0%} "
+        "of the images as they are. If they are brighter than their surroundings, as in negative stain, pick "
+        "again with "
+        "--contrast bright; if that is what was given, leave it out"
+    )
 
 
 def empty_run(likeliest: Length) -> str:

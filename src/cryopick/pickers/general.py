@@ -14,7 +14,7 @@ from cryopick.errors import SettingsError
 from cryopick.geometry.units import Length
 from cryopick.io.checkpoint import loads_weights
 from cryopick.pickers.dense import PRECISIONS, DenseNetwork, chosen_device, sigmoid
-from cryopick.pickers.diameter import empty_run, filled_share, find_sizes, look_at_pieces, looks_empty
+from cryopick.pickers.diameter import contrast_doubt, empty_run, filled_share, find_sizes, look_at_pieces, looks_empty
 from cryopick.pickers.expected_f1 import ChoosesByExpectedF1
 from cryopick.pickers.looks import LOOKS, Look, mean_of_looks, seen_turned
 from cryopick.pickers.registry import register_picker
@@ -265,6 +265,9 @@ class GeneralPicker(ChoosesByExpectedF1):
         float | None, "share of the area that likely particles cover, 0 to 1; measured by the run"
     ] = None
     measured: Annotated[str, "what the measurement of the diameter found; filled in by the run"] = ""
+    contrast_doubt: Annotated[
+        str | None, "why particles may be bright where they should be dark; filled in by the run"
+    ] = None
 
     def __post_init__(self) -> None:
         if self.precision not in GENERAL_PRECISIONS:
@@ -275,14 +278,22 @@ class GeneralPicker(ChoosesByExpectedF1):
         if not micrographs:
             return self
         sized = self._sized(micrographs)
-        if sized.working_diameter is None or sized.working_diameter.is_range or sized.filled_share is not None:
+        if sized.filled_share is not None:
             return sized
-        pieces = look_at_pieces(self._model(), micrographs, sized.working_diameter)
+        if sized.diameter is None:
+            return replace(sized, contrast_doubt=self._contrast_doubt(micrographs, filled=0.0))
+        pieces = look_at_pieces(self._model(), micrographs, sized.working_diameter or sized.diameter)
         filled, measured = filled_share(pieces), sized.measured
+        sized = replace(sized, contrast_doubt=self._contrast_doubt(micrographs, filled=filled))
+        if sized.working_diameter is None or sized.working_diameter.is_range:
+            return sized
         is_empty = looks_empty(pieces, filled=filled, calibrated_share=self.calibrated_share)
-        if measured and sized.diameter is not None and is_empty:
+        if measured and is_empty and sized.diameter is not None:
             measured = empty_run(sized.diameter)
         return replace(sized, filled_share=filled, measured=measured)
+
+    def _contrast_doubt(self, micrographs: Sequence[Micrograph], *, filled: float) -> str | None:
+        return contrast_doubt(self._model(), micrographs, self.diameter, filled=filled)
 
     def _sized(self, micrographs: Sequence[Micrograph]) -> Self:
         if self.diameter is not None and (self.working_diameter is not None or self.diameter.is_range):
@@ -299,12 +310,14 @@ class GeneralPicker(ChoosesByExpectedF1):
         """All candidates of one micrograph, best first; `maps` holds the centre heat and the junk probability."""
         # What fills the area matters to the threshold of a run alone; a run that holds nothing stays without a size.
         picker = self if self.measured else self._sized([micrograph])
+        doubts = () if self.contrast_doubt is None else (self.contrast_doubt,)
         if picker.diameter is None:  # nothing particle-like at any size
-            return Picks.none_on(micrograph)
+            return Picks.none_on(micrograph, warnings=doubts)
         working = picker.working_diameter or picker.diameter
         scales_px = _scales_px(*working.to_px(micrograph.pixel_size_angstrom))
         found = [picks_at_scale(self._model(), micrograph, diameter_px=diameter_px) for diameter_px in scales_px]
-        return found[0] if len(found) == 1 else _merge_scales(found)
+        picks = found[0] if len(found) == 1 else _merge_scales(found)
+        return replace(picks, warnings=(*picks.warnings, *doubts))
 
     def _model(self) -> HeatmapModel:
         return load_model(self.weights, device=self.device, precision=self.precision)

@@ -85,12 +85,12 @@ def require_some_mask(matched: MatchedMasks, names: Sequence[str], folder: Path)
         )
 
 
-def read_mask(path: Path) -> NDArray[np.bool_]:
+def read_mask(path: Path, *, max_pixels: int | None = None) -> NDArray[np.bool_]:
     """(h, w) True where nothing may be picked: pixels that are not 0; in a JPEG, which smears edges, the brighter half.
 
     Errors as in `cryopick.io.images.read_micrograph`.
     """
-    pixels = read_micrograph(path).pixels
+    pixels = read_micrograph(path, max_pixels=max_pixels).pixels
     return np.asarray(pixels > _JPEG_HALF if path.name.lower().endswith(JPEG_SUFFIXES) else pixels != 0)
 
 

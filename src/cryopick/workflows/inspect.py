@@ -22,6 +22,8 @@ from cryopick.io.pixel_size import choose_pixel_size
 from cryopick.io.reading import dangling_link, explain_read_errors, file_size_bytes
 from cryopick.io.relion import is_relion_coordinates
 from cryopick.io.star import StarTable, read_star
+from cryopick.processing.defects import mend_pixels
+from cryopick.processing.illumination import without_uneven_illumination
 from cryopick.training.dataset_summary import describe_dataset
 from cryopick.training.datasets import looks_like_dataset
 from cryopick.types import Picks, plain_number
@@ -110,9 +112,9 @@ def _inspect_image(path: Path, pixel_size_angstrom: float | None) -> Inspection:
     if chosen is not None:
         facts["field_yx_um"] = [side * chosen * 1e-4 for side in micrograph.shape_yx]
     facts |= _statistics(micrograph.pixels)
-    warnings = micrograph.warnings
-    if facts.get("standard_deviation") == 0.0:
-        warnings += ("all pixels are equal; there is nothing to pick",)
+    mended = mend_pixels(micrograph.pixels, is_last_row_first=info.format == "TIFF")
+    _, told = without_uneven_illumination(mended.pixels)
+    warnings = (*micrograph.warnings, *mended.warnings, *told)
     return Inspection(path, _MEANING_OF_KIND[info.kind], facts, warnings)
 
 
@@ -136,7 +138,8 @@ def _chosen_pixel_size(info: ImageInfo, given_angstrom: float | None) -> tuple[f
 
 
 def _statistics(pixels: NDArray[np.float32]) -> dict[str, Any]:
-    finite = pixels[np.isfinite(pixels)]
+    is_finite = np.isfinite(pixels)
+    finite = pixels.reshape(-1) if is_finite.all() else pixels[is_finite]
     n_bad = pixels.size - finite.size
     facts: dict[str, Any] = {"non_finite_pixels": n_bad} if n_bad else {}
     if not finite.size:

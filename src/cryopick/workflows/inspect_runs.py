@@ -129,8 +129,8 @@ def _command(folder: Path) -> str:
 
 
 def _describe_training(folder: Path) -> Description:
-    from cryopick.training.logs import LOSS_TABLE, VALIDATION_TABLE
     from cryopick.training.folder import WEIGHTS_FILE
+    from cryopick.training.logs import LOSS_TABLE, VALIDATION_TABLE
 
     config = _read_toml(folder / CONFIG) or {}
     head = next(config[section] for section in _TRAINING_SECTIONS if section in config)

@@ -18,6 +18,8 @@ from cryopick.errors import CryopickError, SettingsError, UnknownPixelSizeError
 from cryopick.geometry.selection import select
 from cryopick.geometry.units import too_wide
 from cryopick.pickers.registry import given_sizes
+from cryopick.processing.defects import mend_pixels
+from cryopick.processing.illumination import without_uneven_illumination
 from cryopick.processing.scale import fill_non_finite
 from cryopick.types import JUNK_MAP, Micrograph, Picks
 from cryopick.workflows.exclusion_masks import doubts_about_mask, read_mask
@@ -31,6 +33,9 @@ NO_FILE = (-1, -1)
 JUNK_PROBABILITY = 0.3
 """From this probability of junk on nothing is picked. On simulated crops with much carbon and ice the masks overlap
 with the truth better than at 0.5 and no particle beside them is lost; lower ones cost particles near real carbon."""
+
+MOST_JUNK_SHARE = 0.5
+"""Of the image; a micrograph with more junk is worth a look."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,8 +87,8 @@ def outcomes_of(tasks: Iterable[Task], settings: PickSettings, *, draw: bool = T
 
 
 def read_task(task: Task, run: RunSettings) -> Micrograph:
-    """The micrograph of a task with the contrast that pickers expect: particles dark."""
-    from cryopick.io.images import read_micrograph
+    """The micrograph of a task as pickers expect it: without defects of the pixels, and particles dark."""
+    from cryopick.io.images import TIFF_SUFFIXES, read_micrograph
 
     micrograph = task.micrograph
     if micrograph is None:
@@ -94,9 +99,14 @@ def read_task(task: Task, run: RunSettings) -> Micrograph:
             pixel_size_angstrom=run.pixel_size_angstrom,
             optics_pixel_size_angstrom=task.optics_pixel_size_angstrom,
             name=task.name,
+            max_pixels=run.max_pixels,
         )
     elif run.pixel_size_angstrom is not None:
         micrograph = replace(micrograph, pixel_size_angstrom=run.pixel_size_angstrom)
+    is_last_row_first = micrograph.path is not None and micrograph.path.name.lower().endswith(TIFF_SUFFIXES)
+    mended = mend_pixels(micrograph.pixels, is_last_row_first=is_last_row_first)
+    pixels, told = without_uneven_illumination(mended.pixels)
+    micrograph = replace(micrograph, pixels=pixels, warnings=(*micrograph.warnings, *mended.warnings, *told))
     return micrograph.inverted() if run.contrast == "bright" else micrograph
 
 
@@ -113,7 +123,7 @@ def pick_micrograph(micrograph: Micrograph, settings: PickSettings, *, exclusion
         If the particle diameter is too small for the picker, or wider than the micrograph.
     """
     _refuse_wider_particles(settings.picker, micrograph)
-    mask = None if exclusion_mask is None else read_mask(exclusion_mask)
+    mask = None if exclusion_mask is None else read_mask(exclusion_mask, max_pixels=settings.run.max_pixels)
     doubts: tuple[str, ...] = ()
     if mask is not None:
         doubts = doubts_about_mask(mask, micrograph.shape_yx)
@@ -128,6 +138,12 @@ def pick_micrograph(micrograph: Micrograph, settings: PickSettings, *, exclusion
         warnings=tuple(dict.fromkeys((*micrograph.warnings, *found.warnings, *doubts))),
     )
     junk = None if settings.run.keep_junk else junk_mask(picks)
+    if junk is not None and (share := float(junk.mean())) > MOST_JUNK_SHARE:
+        told = (
+            f"carbon, ice or contamination is thought to cover {share:.0%} of the image, and nothing is picked there; "
+            "look at it, and if that is wrong give --keep-junk"
+        )
+        picks = replace(picks, warnings=(*picks.warnings, told))
     return select(picks, settings.selection, threshold=-np.inf, exclusion_mask=mask, junk_mask=junk)
 
 

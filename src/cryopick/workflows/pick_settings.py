@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from cryopick.errors import InputError, SettingsError
 from cryopick.geometry.selection import SelectionSettings
+from cryopick.io.image_info import MAX_PIXELS
 from cryopick.pickers.registry import make_picker, picker_class
 from cryopick.workflows.settings import as_plain, convert_settings, settings_of
 
@@ -34,7 +35,13 @@ class RunSettings:
 
     keep_junk: Annotated[bool, "keep picks on what the picker maps as carbon, ice or contamination"] = False
 
+    max_pixels: Annotated[
+        int | None, "largest image that is read, pixels; 268,435,456 (16,384 x 16,384) where not set"
+    ] = None
+
     def __post_init__(self) -> None:
+        if self.max_pixels is not None and not 0 < self.max_pixels <= MAX_PIXELS:
+            raise SettingsError(f"max pixels {self.max_pixels}: expected 1 to {MAX_PIXELS}")
         if self.pixel_size_angstrom is not None and not 0 < self.pixel_size_angstrom < 1000:
             raise SettingsError(f"pixel size {self.pixel_size_angstrom:g}: expected Å per pixel, above 0")
         if self.target_precision is not None and not 0 < self.target_precision < 1:

@@ -17,8 +17,8 @@ from cryopick.workflows.run_place import folder_of_the_first_pick
 from cryopick.workflows.run_record import Record
 from cryopick.workflows.settings import Setting, as_plain, as_text, convert_settings, settings_of
 
-NOT_COMPARED = ("device",)
-"""Settings of pickers that say how they compute, not what; a run may go on with others."""
+NOT_COMPARED = ("device", "max_pixels")
+"""Settings that say how to compute or what can be read, not what is found; a run may go on with others."""
 
 
 def settings_of_run(folder: RunFolder) -> PickSettings:

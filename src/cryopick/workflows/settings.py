@@ -140,7 +140,7 @@ def _convert_plain(value: Any, annotation: Any, where: str) -> Any:
             raise SettingsError(f"{where}: {error}") from error
     if annotation is bool and isinstance(value, str) and value.lower() in _TRUE + _FALSE:
         return value.lower() in _TRUE
-    is_number = isinstance(value, str | numbers.Real) and not isinstance(value, bool)  # type: ignore[unreachable]
+    is_number = isinstance(value, str | numbers.Real) and not isinstance(value, bool)
     if annotation in (int, float) and is_number:
         number = _number(value, annotation, where)
         if annotation is float:
