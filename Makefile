@@ -9,7 +9,7 @@ WORKERS ?= 2
 
 demo:
 	@scripts/environment
-	@test -d $(DEMO)/micrographs || $(BIN)/python -m cryopick.workflows.demo $(DEMO)
+	@test -d $(DEMO)/micrographs || $(BIN)/python -m cryopick.simulation.sample $(DEMO)
 	$(BIN)/cryopick pick $(DEMO)/micrographs -o $(DEMO)/run
 	$(BIN)/cryopick evaluate $(DEMO)/run --truth $(DEMO)/truth --diameter 70px
 	@echo
@@ -28,7 +28,7 @@ check:
 
 docs:
 	@scripts/environment dev
-	$(BIN)/python -m cryopick.workflows.catalogue README.md
+	$(BIN)/python -m cryopick.pickers.catalogue README.md
 	$(BIN)/python docs/make_picture.py docs/picture.jpg
 
 # train every shipped weight file again; general takes nearly two hours, each other up to an hour on 2 CPU cores with bfloat16 units

@@ -18,20 +18,20 @@ from pathlib import Path
 
 import numpy as np
 
+from cryopick.data.datasets import open_dataset
+from cryopick.evaluation.machine import describe_machine
 from cryopick.geometry.selection import SelectionSettings, select
 from cryopick.geometry.units import Length
-from cryopick.io.images import write_micrograph
-from cryopick.pickers.cryoemmae import CryoEmmaePicker
-from cryopick.simulation.imaging import Specimen, SpecimenImager
+from cryopick.io.images.micrographs import write_micrograph
+from cryopick.pickers.cryoemmae.picker import CryoEmmaePicker
+from cryopick.runs.in_memory import pick_in_memory
 from cryopick.simulation.micrograph import simulate_micrograph
-from cryopick.simulation.proteins import random_protein
+from cryopick.simulation.specimens.imaging import Specimen, SpecimenImager
+from cryopick.simulation.specimens.proteins import random_protein
 from cryopick.simulation.suite import SUITE_PROTEINS, SuiteSet, suite_sets
-from cryopick.training.datasets import open_dataset
 from cryopick.types import Micrograph, Picks
-from cryopick.workflows.machine import describe_machine
-from cryopick.workflows.pick_in_memory import pick_in_memory
-from cryopick.workflows.score_summary import listed_diameter, score_summary, simulated_labels
 from cryopick.workflows.train import plan_training, train_picker
+from score_summary import listed_diameter, score_summary, simulated_labels
 
 PARTS = ("real", "self", "stability", "clusters", "cut", "curve", "species", "cost")
 STABILITY_PROTEINS = ("globular", "ring", "barrel", "membrane")

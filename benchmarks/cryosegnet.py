@@ -19,18 +19,18 @@ from typing import Any
 
 import numpy as np
 
+from cryopick.data.datasets import Dataset, open_dataset
+from cryopick.data.labels import Labels
+from cryopick.evaluation.machine import describe_machine
 from cryopick.geometry.units import Length
-from cryopick.io.images import write_micrograph
-from cryopick.io.labels import Labels
-from cryopick.pickers.cryosegnet import CryoSegNetPicker
-from cryopick.processing.mask_generation import point_grid
+from cryopick.io.images.micrographs import write_micrograph
+from cryopick.pickers.cryosegnet.mask_generation import point_grid
+from cryopick.pickers.cryosegnet.picker import CryoSegNetPicker
+from cryopick.runs.in_memory import pick_in_memory
 from cryopick.simulation.suite import suite_sets
-from cryopick.training.datasets import Dataset, open_dataset
 from cryopick.training.logs import LOSS_TABLE, VALIDATION_TABLE, read_table
 from cryopick.types import Micrograph, Picks
-from cryopick.workflows.machine import describe_machine
-from cryopick.workflows.pick_in_memory import pick_in_memory
-from cryopick.workflows.score_summary import listed_diameter, score_summary, simulated_labels
+from score_summary import listed_diameter, score_summary, simulated_labels
 
 PARTS = ("real", "grid", "cost", "suite", "finetune", "overfit")
 STEPS: Mapping[str, Mapping[str, Any]] = {
@@ -207,8 +207,8 @@ def vit_h_seconds() -> tuple[dict[str, float], dict[str, float]]:
     import torch
     import transformers
 
-    from cryopick.networks.segment_anything import meta_config
-    from cryopick.pickers.dense import is_bfloat16_fast
+    from cryopick.inference.device import is_bfloat16_fast
+    from cryopick.pickers.cryosegnet.sam_files import meta_config
 
     config = meta_config("vit_h")
     config.vision_config.num_hidden_layers = 2

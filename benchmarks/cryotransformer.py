@@ -26,26 +26,27 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
+from cryopick.data.datasets import open_dataset
+from cryopick.evaluation.machine import describe_machine
 from cryopick.geometry.selection import SelectionSettings, select
 from cryopick.geometry.units import Length
 from cryopick.metrics.detection import match_picks, precision_recall_curve, rank_outcomes
-from cryopick.pickers.cryotransformer import CryoTransformerPicker, load_set_model
-from cryopick.pickers.cryotransformer_local import NOMINAL_PARTICLE_PX, LocalSetModel
+from cryopick.pickers.cryotransformer.model import NOMINAL_PARTICLE_PX, LocalSetModel
+from cryopick.pickers.cryotransformer.picker import CryoTransformerPicker, load_set_model
+from cryopick.pickers.cryotransformer.trainable import DUPLICATE, LocalTask, LocalTrainable, count_duplicates
+from cryopick.pickers.families import find_preset, make_trainable
 from cryopick.processing.scale import resample
+from cryopick.runs.one import junk_mask
 from cryopick.simulation.micrograph import SimulatedMicrograph, simulate_micrograph
 from cryopick.simulation.recipe import DirtRanges, named_recipe
+from cryopick.simulation.recipe_words import recipe_with
+from cryopick.simulation.series import SimulationSettings
 from cryopick.simulation.suite import SUITE_SEED, SuiteProtein, SuiteSet, suite_sets
-from cryopick.training.cryotransformer_local import DUPLICATE, LocalTask, LocalTrainable, count_duplicates
-from cryopick.training.datasets import open_dataset
 from cryopick.training.logs import LOSS_TABLE, VALIDATION_TABLE, read_table
-from cryopick.training.trainable import find_preset, make_trainable
 from cryopick.types import Micrograph, Picks
 from cryopick.workflows.evaluate import evaluate
-from cryopick.workflows.machine import describe_machine
-from cryopick.workflows.pick_one import junk_mask
-from cryopick.workflows.score_summary import simulated_labels
-from cryopick.workflows.simulate import SimulationSettings, simulate
-from cryopick.workflows.simulate_recipe import recipe_with
+from cryopick.workflows.simulate import simulate
+from score_summary import simulated_labels
 
 NAME = "cryotransformer"
 NO_SPACING = SelectionSettings(min_distance=Length(1e-3, 1e-3, "px"))
@@ -469,7 +470,7 @@ def reduced(steps: int, **changes: Any) -> dict[str, float]:
     """Losses of the reduced network on held-out images after training, as the article compares them."""
     import torch
 
-    from cryopick.training.cryotransformer_detr import DetrTask, DetrTrainable, padded
+    from cryopick.pickers.cryotransformer.detr_trainable import DetrTask, DetrTrainable, padded
 
     trainable = DetrTrainable(DetrTask(**{**REDUCED, **changes}))
     network = trained(trainable, steps, rate=2e-4)

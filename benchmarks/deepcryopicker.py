@@ -18,20 +18,20 @@ from typing import Any
 
 import numpy as np
 
+from barrels import SIDE_VIEW, TOP_VIEW, draw_barrels
+from cryopick.data.datasets import open_dataset
+from cryopick.data.labels import Labels
 from cryopick.errors import TrainingError
+from cryopick.evaluation.machine import describe_machine
 from cryopick.geometry.selection import SelectionSettings, select
 from cryopick.geometry.units import Length
-from cryopick.io.labels import Labels
 from cryopick.metrics.detection import match_picks
-from cryopick.pickers.clustered_objects import VIEWS
-from cryopick.pickers.deepcryopicker import LABELS_FILE, DeepCryoPicker
+from cryopick.pickers.deepcryopicker.objects import VIEWS
+from cryopick.pickers.deepcryopicker.picker import LABELS_FILE, DeepCryoPicker
 from cryopick.pickers.registry import make_picker
 from cryopick.processing.scale import ScaleMap
-from cryopick.simulation.barrels import SIDE_VIEW, TOP_VIEW, draw_barrels
-from cryopick.training.datasets import open_dataset
 from cryopick.types import Micrograph, Picks
 from cryopick.workflows.evaluate import evaluate
-from cryopick.workflows.machine import describe_machine
 
 PICKERS = ("autocryopicker", "supercryopicker", "deepcryopicker")
 RECALLS = (0.5, 0.7, 0.8, 0.9, 0.95)

@@ -23,23 +23,23 @@ from typing import Any
 
 import numpy as np
 
+from cryopick.data.datasets import open_dataset
+from cryopick.data.labels import Labels
+from cryopick.evaluation.machine import describe_machine
 from cryopick.geometry.units import Length
-from cryopick.io.coordinates import write_picks
-from cryopick.io.images import write_micrograph
-from cryopick.io.labels import Labels
-from cryopick.pickers.general import GeneralPicker
+from cryopick.io.coordinates.formats import write_picks
+from cryopick.io.images.micrographs import write_micrograph
+from cryopick.pickers.general.picker import GeneralPicker
 from cryopick.processing.probability import expected_scores
+from cryopick.runs.in_memory import PickedInMemory, pick_in_memory
+from cryopick.runs.one import junk_mask
 from cryopick.simulation.crops import Crop, CropGenerator, CropRanges
-from cryopick.simulation.ideal import ideal_detection
 from cryopick.simulation.recipe import DirtRanges, Recipe
 from cryopick.simulation.suite import suite_sets
-from cryopick.training.datasets import open_dataset
 from cryopick.types import Micrograph, Picks
 from cryopick.workflows.finetune import finetune
-from cryopick.workflows.machine import describe_machine
-from cryopick.workflows.pick_in_memory import PickedInMemory, pick_in_memory
-from cryopick.workflows.pick_one import junk_mask
-from cryopick.workflows.score_summary import listed_diameter, score_summary, simulated_labels
+from ideal import ideal_detection
+from score_summary import listed_diameter, score_summary, simulated_labels
 
 PARTS = ("real", "finetune", "suite", "junk", "cost")
 OF_REAL_SETS = ("real", "finetune")

@@ -25,15 +25,16 @@ from pathlib import Path
 import numpy as np
 
 from cryopick.errors import CryopickError
-from cryopick.io.coordinates import read_picks
-from cryopick.io.images import read_micrograph, write_micrograph
-from cryopick.io.names import match_micrograph_names
+from cryopick.evaluation.benchmark_report import as_markdown, write_benchmark
+from cryopick.evaluation.benchmark_rows import Benchmark, BenchmarkRow, BenchmarkSet
+from cryopick.evaluation.machine import describe_machine
+from cryopick.evaluation.usage import Usage, run_measured
+from cryopick.io.coordinates.formats import read_picks
+from cryopick.io.coordinates.names import match_micrograph_names
+from cryopick.io.images.micrographs import read_micrograph, write_micrograph
 from cryopick.types import Picks
-from cryopick.workflows.benchmark import RUNS, Benchmark, BenchmarkRow, BenchmarkSet, open_sets, run_picker
-from cryopick.workflows.benchmark_report import as_markdown, write_benchmark
+from cryopick.workflows.benchmark import RUNS, open_sets, run_picker
 from cryopick.workflows.evaluate import evaluate
-from cryopick.workflows.machine import describe_machine
-from cryopick.workflows.measure import Usage, run_measured
 
 TOPAZ_PARTICLE_PX = 20
 """Particle diameter that Topaz's pretrained networks expect, in pixels of the scaled image."""

@@ -27,27 +27,28 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from cryopick.data.datasets import open_dataset
+from cryopick.data.labels import Labels
 from cryopick.errors import CryopickError
+from cryopick.evaluation.machine import describe_machine
 from cryopick.geometry.selection import SelectionSettings, select
 from cryopick.geometry.units import Length
-from cryopick.io.checkpoint import PACKAGE_WEIGHTS
-from cryopick.io.labels import Labels
-from cryopick.io.raster import read_raster_image, write_png
+from cryopick.io.images.raster import read_raster_image, write_png
+from cryopick.io.weights import PACKAGE_WEIGHTS
 from cryopick.metrics.bootstrap import bootstrap
 from cryopick.metrics.detection import Counts, RankedOutcomes, match_picks, precision_recall_curve, rank_outcomes
 from cryopick.metrics.localization import centring_error
 from cryopick.metrics.segmentation import ConfusionMatrix
 from cryopick.pickers.registry import make_picker
-from cryopick.pickers.segmentation_crf import SegmentationCrfPicker
-from cryopick.pickers.segmentation_maps import CRFS, particle_map
+from cryopick.pickers.segmentation_crf.model import CRFS, particle_map
+from cryopick.pickers.segmentation_crf.picker import SegmentationCrfPicker
 from cryopick.processing.scale import network_planes
+from cryopick.runs.one import junk_mask
 from cryopick.simulation.published.segmentation_crf import WholeImageNoise, segmentation_crf_recipe
+from cryopick.simulation.series import SimulationSettings
 from cryopick.simulation.suite import SNR_OF_LEVEL, suite_sets
-from cryopick.training.datasets import open_dataset
 from cryopick.types import Micrograph, Picks
-from cryopick.workflows.machine import describe_machine
-from cryopick.workflows.pick_one import junk_mask
-from cryopick.workflows.simulate import SimulationSettings, simulate
+from cryopick.workflows.simulate import simulate
 from cryopick.workflows.train import plan_training, train_picker
 
 BACKBONES = ("small", "deeplabv3-small")

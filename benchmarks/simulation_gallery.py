@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from cryopick.simulation.crops import CropGenerator
 from cryopick.simulation.micrograph import SimulatedMicrograph
 from cryopick.simulation.recipe import Recipe
-from cryopick.workflows.simulate import SimulationSettings, simulate_one
+from cryopick.simulation.series import SimulationSettings, simulate_one
 
 COLUMNS = 6
 

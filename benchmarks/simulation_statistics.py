@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cryopick.io.images import read_micrograph
-from cryopick.io.labels import read_labels
+from cryopick.data.labels import read_labels
+from cryopick.io.images.micrographs import read_micrograph
 from cryopick.processing.scale import resample
-from cryopick.simulation.imaging import Specimen, SpecimenImager
 from cryopick.simulation.micrograph import simulate_micrograph
-from cryopick.simulation.proteins import random_protein
 from cryopick.simulation.recipe import Recipe
+from cryopick.simulation.specimens.imaging import Specimen, SpecimenImager
+from cryopick.simulation.specimens.proteins import random_protein
 
 WORKING_PX = 20.0
 """Pixels per particle diameter at which all are compared."""

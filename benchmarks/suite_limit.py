@@ -10,8 +10,8 @@ from itertools import islice
 
 import numpy as np
 
-from cryopick.simulation.ideal import ideal_detection
 from cryopick.simulation.suite import MICROGRAPHS_PER_SET, SNR_OF_LEVEL, SUITE_VERSION, suite_sets
+from ideal import ideal_detection
 
 
 def main() -> None:

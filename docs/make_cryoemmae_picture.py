@@ -14,9 +14,9 @@ import numpy as np
 
 from cryopick.geometry.selection import SelectionSettings, select
 from cryopick.geometry.units import Length
-from cryopick.pickers.cryoemmae import CryoEmmaePicker
+from cryopick.pickers.cryoemmae.picker import CryoEmmaePicker
+from cryopick.runs.report.pictures import overview_jpeg
 from cryopick.simulation.suite import suite_sets
-from cryopick.workflows.pick_one import overview_jpeg
 
 MAPS = ("latent component 1", "latent component 2", "latent clusters", "particle evidence")
 

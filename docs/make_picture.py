@@ -14,8 +14,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import cryopick
-from cryopick.workflows.simulate import SimulationSettings, simulate
-from cryopick.workflows.simulate_recipe import recipe_with
+from cryopick.simulation.recipe_words import recipe_with
+from cryopick.simulation.series import SimulationSettings
+from cryopick.workflows.simulate import simulate
 
 SEEDS = (20, 27)
 DIAMETER_ANGSTROM = (110.0, 150.0)

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 import cryopick
-from cryopick.workflows.demo import write_sample
+from cryopick.simulation.sample import write_sample
 
 folder = Path(sys.argv[1] if len(sys.argv) > 1 else "folder_example")
 write_sample(folder, count=3)  # your own micrographs go here

@@ -12,7 +12,7 @@ mpl.use("Agg")  # draw without a display; leave this out in a notebook
 import matplotlib.pyplot as plt
 
 import cryopick
-from cryopick.workflows.demo import make_sample
+from cryopick.simulation.sample import make_sample
 
 output = Path(sys.argv[1] if len(sys.argv) > 1 else "array_example")
 output.mkdir(parents=True, exist_ok=True)

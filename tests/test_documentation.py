@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cryopick.cli.main import COMMANDS
-from cryopick.workflows.catalogue import with_current_table
+from cryopick.pickers.catalogue import with_current_table
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -18,7 +18,7 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").g
 
 def test_the_table_of_pickers_in_the_readme_is_current() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert readme == with_current_table(readme), "run `make docs`, or python -m cryopick.workflows.catalogue README.md"
+    assert readme == with_current_table(readme), "run `make docs`, or python -m cryopick.pickers.catalogue README.md"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -24,8 +24,8 @@ import pytest
 
 import cryopick
 from cryopick.cli.main import COMMANDS, build_app, main
-from cryopick.io.mrc import write_mrc
-from cryopick.simulation.proteins import random_protein
+from cryopick.io.images.mrc import write_mrc
+from cryopick.simulation.specimens.proteins import random_protein
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -295,7 +295,7 @@ def test_a_documented_command_works_as_printed(
     if shown.line in BEFORE:
         assert run_command(BEFORE[shown.line]) == 0
     if "--suite" in words:  # has no option for a smaller one
-        monkeypatch.setattr("cryopick.workflows.simulate_suite.suite_sets", one_small_set)
+        monkeypatch.setattr("cryopick.simulation.suite_files.suite_sets", one_small_set)
     code = run_command(line)
     told = capsys.readouterr()
     assert code == 0, f"{line}\n{told.out}{told.err}"

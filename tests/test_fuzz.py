@@ -15,8 +15,8 @@ import pytest
 from fuzz_targets import FAMILIES, TARGETS
 from mutations import KINDS, damaged, png_chunk
 
-from cryopick.io.coordinates import FORMATS
-from cryopick.io.images import IMAGE_SUFFIXES, image_format
+from cryopick.io.coordinates.formats import FORMATS
+from cryopick.io.images.micrographs import IMAGE_SUFFIXES, image_format
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "fuzz.py"
 SEED = 1

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from cryopick.io.coordinates import write_picks
-from cryopick.io.images import write_micrograph
+from cryopick.io.coordinates.formats import write_picks
+from cryopick.io.images.micrographs import write_micrograph
 from cryopick.types import Micrograph, Picks
 
 pytestmark = [

@@ -3,14 +3,16 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from cryopick.version import __version__
+
 if TYPE_CHECKING:  # for type checkers and editors; at run time `__getattr__` imports on first use
+    from cryopick.data.datasets import open_dataset
     from cryopick.geometry.units import Length, parse_length
-    from cryopick.io.checkpoint import load_checkpoint
-    from cryopick.io.coordinates import read_picks, write_picks
-    from cryopick.io.images import read_micrograph, write_micrograph
-    from cryopick.io.inputs import find_micrographs
+    from cryopick.io.coordinates.formats import read_picks, write_picks
+    from cryopick.io.images.micrographs import read_micrograph, write_micrograph
+    from cryopick.io.inputs.sources import find_micrographs
+    from cryopick.io.weights import load_checkpoint
     from cryopick.pickers.registry import list_pickers, make_picker
-    from cryopick.training.datasets import open_dataset
     from cryopick.types import Micrograph, Picks
     from cryopick.workflows.convert import convert
     from cryopick.workflows.evaluate import evaluate
@@ -22,7 +24,6 @@ if TYPE_CHECKING:  # for type checkers and editors; at run time `__getattr__` im
     from cryopick.workflows.simulate import simulate
     from cryopick.workflows.train import plan_training, train_picker
 
-__version__ = "0.1.0"
 
 # name -> module; imported on first use, so `import cryopick` stays instant
 _PUBLIC = {
@@ -43,14 +44,14 @@ _PUBLIC = {
     "plan_training": "cryopick.workflows.train",
     "train_picker": "cryopick.workflows.train",
     "finetune": "cryopick.workflows.finetune",
-    "open_dataset": "cryopick.training.datasets",
-    "load_checkpoint": "cryopick.io.checkpoint",
-    "find_micrographs": "cryopick.io.inputs",
-    "read_micrograph": "cryopick.io.images",
-    "write_micrograph": "cryopick.io.images",
-    "read_picks": "cryopick.io.coordinates",
-    "read_labels": "cryopick.io.labels",
-    "write_picks": "cryopick.io.coordinates",
+    "open_dataset": "cryopick.data.datasets",
+    "load_checkpoint": "cryopick.io.weights",
+    "find_micrographs": "cryopick.io.inputs.sources",
+    "read_micrograph": "cryopick.io.images.micrographs",
+    "write_micrograph": "cryopick.io.images.micrographs",
+    "read_picks": "cryopick.io.coordinates.formats",
+    "read_labels": "cryopick.data.labels",
+    "write_picks": "cryopick.io.coordinates.formats",
 }
 
 __all__ = ["__version__", *_PUBLIC]  # noqa: PLE0604  # keys of a literal dict of strings

@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 
-from cryopick.io.mrc import write_mrc
+from cryopick.io.images.mrc import write_mrc
 
 
 def _run(*words):

@@ -16,10 +16,10 @@ import pytest
 from discs import DIAMETER_PX, disc_micrograph
 
 from cryopick.cli.main import main
-from cryopick.io.images import write_micrograph
+from cryopick.io.images.micrographs import write_micrograph
 from cryopick.pickers.registry import list_pickers, picker_class
+from cryopick.settings import settings_of
 from cryopick.types import Micrograph
-from cryopick.workflows.settings import settings_of
 
 
 def cryopick(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -211,7 +211,7 @@ def test_an_empty_output_is_refused(micrographs: Path, tmp_path: Path) -> None:
 
 def test_doctor_knows_every_shipped_weights_file() -> None:
     from cryopick.cli.doctor import SHIPPED_WEIGHTS
-    from cryopick.io.checkpoint import PACKAGE_WEIGHTS
+    from cryopick.io.weights import PACKAGE_WEIGHTS
 
     assert sorted(path.stem for path in PACKAGE_WEIGHTS.glob("*.safetensors")) == sorted(SHIPPED_WEIGHTS)
 

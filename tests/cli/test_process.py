@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from discs import DIAMETER_PX, disc_micrograph
 
-from cryopick.io.images import write_micrograph
+from cryopick.io.images.micrographs import write_micrograph
 
 CRYOPICK = [sys.executable, "-P", "-m", "cryopick.cli.main"]
 BLOB = ["--picker", "blob", "-d", f"{DIAMETER_PX}px"]

@@ -11,7 +11,7 @@ import pytest
 from discs import DIAMETER_PX, disc_centres, disc_micrograph
 
 from cryopick.cli.training_monitor import ConsoleMonitor
-from cryopick.io.images import write_micrograph
+from cryopick.io.images.micrographs import write_micrograph
 
 
 def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

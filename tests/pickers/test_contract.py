@@ -11,7 +11,7 @@ import pytest
 from cryopick.errors import WeightsError
 from cryopick.geometry.selection import SelectionSettings, select
 from cryopick.geometry.units import Length
-from cryopick.io.mrc import write_mrc
+from cryopick.io.images.mrc import write_mrc
 from cryopick.pickers.protocol import Picker
 from cryopick.pickers.registry import BUILTIN_MODULES, list_pickers, make_picker, picker_class
 from cryopick.types import Micrograph

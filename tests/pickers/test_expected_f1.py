@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cryopick.pickers.expected_f1 import measured_decoy_share
+from cryopick.heatmap.emptiness import measured_decoy_share
 from cryopick.types import Micrograph
 
 

@@ -13,9 +13,14 @@ from discs import disc_micrograph
 
 import cryopick
 from cryopick.errors import WeightsError
-from cryopick.io.checkpoint import card_path, find_weights, load_checkpoint, save_checkpoint
-from cryopick.io.images import write_micrograph
-from cryopick.pickers import cryoemmae, cryosegnet_map, cryosegnet_masks, cryotransformer, general, segmentation_maps
+from cryopick.io.images.micrographs import write_micrograph
+from cryopick.io.weights import card_path, find_weights, load_checkpoint, save_checkpoint
+from cryopick.pickers.cryoemmae import picker as cryoemmae
+from cryopick.pickers.cryosegnet import masks as cryosegnet_masks
+from cryopick.pickers.cryosegnet import model as cryosegnet_map
+from cryopick.pickers.cryotransformer import picker as cryotransformer
+from cryopick.pickers.general import picker as general
+from cryopick.pickers.segmentation_crf import model as segmentation_maps
 
 LOADERS: dict[str, tuple[str, Callable[[Path], Any]]] = {
     "general": ("general", general.load_model),

@@ -14,13 +14,14 @@ import pytest
 import starfile
 
 from cryopick.geometry.rotations import euler_to_matrix, random_rotations
-from cryopick.io.volume import read_volume, write_volume
+from cryopick.io.structures.volume import read_volume, write_volume
 from cryopick.processing.ctf import CtfParameters, ctf_2d
 from cryopick.processing.projection import project
-from cryopick.simulation.proteins import random_protein
 from cryopick.simulation.recipe import named_recipe
+from cryopick.simulation.series import SimulationSettings
+from cryopick.simulation.specimens.proteins import random_protein
 from cryopick.types import Volume
-from cryopick.workflows.simulate import SimulationSettings, simulate
+from cryopick.workflows.simulate import simulate
 
 needs_relion = pytest.mark.skipif(
     shutil.which("relion_project") is None or shutil.which("relion_reconstruct") is None,

@@ -9,9 +9,9 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from cryopick.errors import SettingsError
-from cryopick.simulation.imaging import Specimen, SpecimenImager
 from cryopick.simulation.micrograph import simulate_micrograph
 from cryopick.simulation.recipe import Recipe, named_recipe
+from cryopick.simulation.specimens.imaging import Specimen, SpecimenImager
 from cryopick.types import Volume
 
 

@@ -5,12 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cryopick.simulation.imaging import Specimen, SpecimenImager
+from cryopick.geometry.units import Range
 from cryopick.simulation.micrograph import simulate_micrograph
 from cryopick.simulation.micrograph_crops import HARD_FAMILIES, KEPT_SPECIES, MicrographCrops, _imager, as_crop
-from cryopick.simulation.protein_families import FAMILY_BY_NAME
-from cryopick.simulation.proteins import FAMILIES, random_protein
-from cryopick.simulation.recipe import Range, Recipe, named_recipe
+from cryopick.simulation.recipe import Recipe, named_recipe
+from cryopick.simulation.specimens.imaging import Specimen, SpecimenImager
+from cryopick.simulation.specimens.protein_families import FAMILY_BY_NAME
+from cryopick.simulation.specimens.proteins import FAMILIES, random_protein
 
 CLEAN = named_recipe("clean")
 

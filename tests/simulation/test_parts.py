@@ -9,9 +9,10 @@ from scipy.spatial import cKDTree
 
 from cryopick.errors import SettingsError
 from cryopick.processing.ctf import CtfParameters, interaction_constant
-from cryopick.simulation import detector, dirt, ice, layout, looks
-from cryopick.simulation.optics import contrast_transfer, image_potential
 from cryopick.simulation.recipe import DirtRanges, LookRanges, Recipe
+from cryopick.simulation.scene import archive as looks
+from cryopick.simulation.scene import detector, dirt, ice, layout
+from cryopick.simulation.scene.optics import contrast_transfer, image_potential
 
 
 def test_scattered_centres_keep_their_distance_and_margin() -> None:

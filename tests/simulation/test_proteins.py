@@ -7,11 +7,11 @@ import pytest
 from scipy.ndimage import label
 
 from cryopick.errors import InputError, SettingsError
-from cryopick.simulation.protein_families import FAMILY_BY_NAME, lay_out_family
-from cryopick.simulation.protein_layouts import Layout, symmetry_operators
-from cryopick.simulation.proteins import FAMILIES, particle_diameter_angstrom, random_protein
-from cryopick.simulation.residues import RESIDUE_VOLUME_ANGSTROM3, fill_layout
-from cryopick.simulation.specimen import PROTEIN_CONTRAST_V
+from cryopick.simulation.specimens.protein_families import FAMILY_BY_NAME, lay_out_family
+from cryopick.simulation.specimens.protein_layouts import Layout, symmetry_operators
+from cryopick.simulation.specimens.proteins import FAMILIES, particle_diameter_angstrom, random_protein
+from cryopick.simulation.specimens.residues import RESIDUE_VOLUME_ANGSTROM3, fill_layout
+from cryopick.simulation.specimens.specimen import PROTEIN_CONTRAST_V
 from cryopick.types import Volume
 
 

@@ -10,9 +10,6 @@ from scipy import fft
 
 from cryopick.errors import SettingsError
 from cryopick.processing.ctf import ctf_2d
-from cryopick.simulation.imaging import Specimen, SpecimenImager
-from cryopick.simulation.optics import contrast_transfer
-from cryopick.simulation.proteins import random_protein
 from cryopick.simulation.published.segmentation_crf import (
     WholeImageNoise,
     any_recipe_from_toml,
@@ -20,8 +17,12 @@ from cryopick.simulation.published.segmentation_crf import (
     simulate_segmentation_crf,
 )
 from cryopick.simulation.recipe import recipe_to_toml
-from cryopick.workflows.simulate import SimulationSettings, read_settings, simulate
-from cryopick.workflows.simulate_recipe import recipe_with
+from cryopick.simulation.recipe_words import recipe_with
+from cryopick.simulation.scene.optics import contrast_transfer
+from cryopick.simulation.series import SimulationSettings, read_settings
+from cryopick.simulation.specimens.imaging import Specimen, SpecimenImager
+from cryopick.simulation.specimens.proteins import random_protein
+from cryopick.workflows.simulate import simulate
 
 PIXEL_SIZE = 7.0
 

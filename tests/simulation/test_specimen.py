@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from cryopick.errors import InputError, SettingsError
-from cryopick.io.structure import AtomicModel
-from cryopick.io.volume import write_volume
-from cryopick.simulation.proteins import random_protein
-from cryopick.simulation.specimen import (
+from cryopick.io.structures.structure import AtomicModel
+from cryopick.io.structures.volume import write_volume
+from cryopick.simulation.specimens.proteins import random_protein
+from cryopick.simulation.specimens.specimen import (
     ENVELOPE_CONTRAST_V,
     ICE_DENSITY_G_PER_CM3,
     ICE_POTENTIAL_V,

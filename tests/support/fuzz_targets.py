@@ -56,7 +56,7 @@ _COLOUR = np.stack([_PIXELS, _PIXELS[::-1], _PIXELS[:, ::-1]], axis=-1)
 
 
 def _mrc(folder: Path) -> None:
-    from cryopick.io.mrc import write_mrc
+    from cryopick.io.images.mrc import write_mrc
 
     for dtype in ("int8", "int16", "uint16", "float32", "float16"):
         write_mrc(folder / f"m_{dtype}.mrc", _PIXELS.astype("i2").astype(dtype), pixel_size_angstrom=1.5)
@@ -130,7 +130,7 @@ def _jpeg(folder: Path) -> None:
 
 
 def probe_and_read(path: Path, random: Random) -> None:
-    from cryopick.io.images import probe_image, read_micrograph
+    from cryopick.io.images.micrographs import probe_image, read_micrograph
 
     info = probe_image(path)
     assert min(info.shape_yx) > 0
@@ -148,7 +148,7 @@ def inspect_file(path: Path, random: Random) -> None:
 
 
 def read_stack(path: Path, random: Random) -> None:
-    from cryopick.io.mrc import read_mrc_stack
+    from cryopick.io.images.mrc import read_mrc_stack
 
     assert read_mrc_stack(path)[0].ndim == 3
 
@@ -182,7 +182,7 @@ def _coordinates(format: str, *, is_folder: bool = False) -> Callable[[Path], No
     """Writes two micrographs' picks in a format, where it can hold two."""
 
     def make(folder: Path) -> None:
-        from cryopick.io.coordinates import FORMATS, write_picks
+        from cryopick.io.coordinates.formats import FORMATS, write_picks
 
         entry = FORMATS[format]
         picks = _picks()[:1] if entry.is_per_micrograph and not is_folder else _picks()
@@ -293,7 +293,7 @@ def _source(folder: Path) -> Path:
 
 
 def read_coordinates(folder: Path, random: Random) -> None:
-    from cryopick.io.coordinates import read_picks
+    from cryopick.io.coordinates.formats import read_picks
 
     for picks in read_picks(_source(folder), rows="relion").values():
         assert np.isfinite(picks.xy_px).all()
@@ -301,7 +301,7 @@ def read_coordinates(folder: Path, random: Random) -> None:
 
 
 def read_with_sizes(folder: Path, random: Random) -> None:
-    from cryopick.io.coordinates import read_picks
+    from cryopick.io.coordinates.formats import read_picks
 
     shapes_yx = dict.fromkeys(("m1", "m2", "picks"), _SHAPE_YX)
     for picks in read_picks(_source(folder), rows="flipped", shapes_yx=shapes_yx, pixel_size_angstrom=1.5).values():
@@ -309,7 +309,7 @@ def read_with_sizes(folder: Path, random: Random) -> None:
 
 
 def read_as_labels(folder: Path, random: Random) -> None:
-    from cryopick.io.labels import read_labels
+    from cryopick.data.labels import read_labels
 
     source = _source(folder)
     if source.suffix == ".cs":
@@ -326,7 +326,7 @@ def inspect_coordinates(folder: Path, random: Random) -> None:
 
 
 def convert_to_any_format(folder: Path, random: Random) -> None:
-    from cryopick.io.coordinates import FORMATS
+    from cryopick.io.coordinates.formats import FORMATS
     from cryopick.workflows.convert import convert
 
     source = _source(folder)
@@ -340,7 +340,7 @@ def convert_to_any_format(folder: Path, random: Random) -> None:
 
 
 def read_refined(path: Path, random: Random) -> None:
-    from cryopick.io.poses import read_poses
+    from cryopick.io.structures.poses import read_poses
 
     for poses in read_poses(path).values():
         assert np.isfinite(poses.xy_px).all()
@@ -363,7 +363,7 @@ def _coordinate_row(name: str, make: Callable[[Path], None], files: Mapping[str,
 def _two_micrographs(folder: Path) -> None:
     from discs import disc_micrograph
 
-    from cryopick.io.images import write_micrograph
+    from cryopick.io.images.micrographs import write_micrograph
 
     (folder / "micrographs").mkdir()
     for seed, name in enumerate(("m1.mrc", "m2.mrc")):
@@ -378,7 +378,7 @@ def _lists(folder: Path) -> None:
 
 
 def find_listed(folder: Path, random: Random) -> None:
-    from cryopick.io.inputs import find_micrographs
+    from cryopick.io.inputs.sources import find_micrographs
 
     for given in (f"@{folder / 'list.txt'}", str(folder / "micrographs.star")):
         names = [source.name for source in find_micrographs([given])]
@@ -387,7 +387,7 @@ def find_listed(folder: Path, random: Random) -> None:
 
 
 def _labelled_folder(folder: Path) -> None:
-    from cryopick.io.coordinates import write_picks
+    from cryopick.io.coordinates.formats import write_picks
 
     _two_micrographs(folder)
     for picks in _picks():
@@ -398,7 +398,7 @@ def _labelled_folder(folder: Path) -> None:
 
 
 def open_labelled(folder: Path, random: Random) -> None:
-    from cryopick.training.datasets import open_dataset
+    from cryopick.data.datasets import open_dataset
 
     for item in open_dataset(folder / "micrographs"):
         assert item.diameter_px is None or 0 < item.diameter_px < np.inf
@@ -430,7 +430,8 @@ def _simulation(folder: Path) -> None:
     from dataclasses import replace
 
     from cryopick.simulation.recipe import named_recipe
-    from cryopick.workflows.simulate import SimulationSettings, simulate
+    from cryopick.simulation.series import SimulationSettings
+    from cryopick.workflows.simulate import simulate
 
     recipe = replace(named_recipe("noise-light"), shape_yx=(256, 256), pixel_size_angstrom=4.0)
     settings = SimulationSettings(recipe=recipe, diameter_angstrom=(120.0, 120.0))
@@ -438,20 +439,21 @@ def _simulation(folder: Path) -> None:
 
 
 def open_simulation(folder: Path, random: Random) -> None:
-    from cryopick.training.datasets import open_dataset
+    from cryopick.data.datasets import open_dataset
 
     for item in open_dataset(folder / "simulation"):
         assert item.diameter_px is None or 0 < item.diameter_px < np.inf
 
 
 def read_simulation_settings(folder: Path, random: Random) -> None:
-    from cryopick.workflows.simulate import read_settings
+    from cryopick.simulation.series import read_settings
 
     read_settings(folder / "simulation")
 
 
 def finish_simulation(folder: Path, random: Random) -> None:
-    from cryopick.workflows.simulate import read_settings, simulate
+    from cryopick.simulation.series import read_settings
+    from cryopick.workflows.simulate import simulate
 
     # one that needs no simulating, which takes long: only the tables are made again
     if all(path.is_file() for path in (folder / "simulation" / "truth").glob("*.json")):
@@ -467,7 +469,7 @@ def _recipes(folder: Path) -> None:
 
 
 def read_recipe(folder: Path, random: Random) -> None:
-    from cryopick.workflows.simulate_recipe import recipe_with
+    from cryopick.simulation.recipe_words import recipe_with
 
     for name in ("general.toml", "published.toml"):
         recipe_with(str(folder / name), defocus="1-2um")
@@ -499,7 +501,7 @@ def _structures(folder: Path) -> None:
 
 
 def read_model(path: Path, random: Random) -> None:
-    from cryopick.io.structure import read_structure
+    from cryopick.io.structures.structure import read_structure
 
     for assembly in ("first", "none"):
         model = read_structure(path, assembly=assembly)
@@ -510,13 +512,13 @@ def read_model(path: Path, random: Random) -> None:
 
 
 def structure_as_potential(path: Path, random: Random) -> None:
-    from cryopick.simulation.specimen import volume_from_structure
+    from cryopick.simulation.specimens.specimen import volume_from_structure
 
     assert np.isfinite(volume_from_structure(path, 4.0).density).all()
 
 
 def _maps(folder: Path) -> None:
-    from cryopick.io.volume import write_volume
+    from cryopick.io.structures.volume import write_volume
     from cryopick.types import Volume
 
     z, y, x = np.mgrid[:12, :12, :12]
@@ -525,7 +527,7 @@ def _maps(folder: Path) -> None:
 
 
 def read_map(path: Path, random: Random) -> None:
-    from cryopick.io.volume import read_volume
+    from cryopick.io.structures.volume import read_volume
 
     volume = read_volume(path)
     assert 0 < volume.voxel_size_angstrom < np.inf
@@ -533,7 +535,7 @@ def read_map(path: Path, random: Random) -> None:
 
 
 def map_as_potential(path: Path, random: Random) -> None:
-    from cryopick.simulation.specimen import volume_from_map
+    from cryopick.simulation.specimens.specimen import volume_from_map
 
     assert np.isfinite(volume_from_map(path).density).all()
 
@@ -577,8 +579,8 @@ def move_threshold(folder: Path, random: Random) -> None:
 
 
 def resume_run(folder: Path, random: Random) -> None:
+    from cryopick.runs.settings import make_settings, read_config
     from cryopick.workflows.pick import pick_to_folder
-    from cryopick.workflows.pick_settings import make_settings, read_config
 
     settings = make_settings(**read_config(folder / "run" / "config.toml"))
     if settings.picker.name == "blob":  # other pickers take long, and prepare
@@ -606,7 +608,7 @@ def evaluate_run(folder: Path, random: Random) -> None:
 
 
 def learn_from_run(folder: Path, random: Random) -> None:
-    from cryopick.training.datasets import open_dataset
+    from cryopick.data.datasets import open_dataset
 
     open_dataset(folder / "run", micrographs=[folder / "micrographs"])
 
@@ -624,7 +626,7 @@ def _config(folder: Path) -> None:
 
 
 def settings_from_config(folder: Path, random: Random) -> None:
-    from cryopick.workflows.pick_settings import make_settings, read_config
+    from cryopick.runs.settings import make_settings, read_config
 
     make_settings(**read_config(folder / "config.toml"))
 
@@ -634,7 +636,7 @@ def settings_from_config(folder: Path, random: Random) -> None:
 
 def _shipped(name: str) -> Callable[[Path], None]:
     def make(folder: Path) -> None:
-        from cryopick.io.checkpoint import PACKAGE_WEIGHTS
+        from cryopick.io.weights import PACKAGE_WEIGHTS
 
         _two_micrographs(folder)
         for ending in (".json", ".safetensors"):
@@ -658,7 +660,7 @@ _fresh_count = 0
 
 
 def load_weights(folder: Path, random: Random) -> None:
-    from cryopick.io.checkpoint import load_checkpoint
+    from cryopick.io.weights import load_checkpoint
 
     load_checkpoint(folder / "w.safetensors")
 
@@ -684,14 +686,14 @@ def _card_row(picker: str, *, count: int, **settings: Any) -> Target:
 def _small_weights(folder: Path) -> None:
     import torch
 
-    from cryopick.io.checkpoint import ModelCard, save_checkpoint
+    from cryopick.io.weights import ModelCard, save_checkpoint
 
     tensors = {"a.weight": torch.arange(12.0).reshape(3, 4), "a.bias": torch.zeros(3), "n": torch.tensor(5)}
     save_checkpoint(folder / "w.safetensors", tensors, ModelCard(picker="x", architecture={"network": "x", "n": 3}))
 
 
 def load_small_weights(path: Path, random: Random) -> None:
-    from cryopick.io.checkpoint import load_checkpoint, read_tensors
+    from cryopick.io.weights import load_checkpoint, read_tensors
 
     read_tensors(path.with_name("w.safetensors"))
     load_checkpoint(path.with_name("w.safetensors"), picker="x", architecture={"network": "x", "n": 3})
@@ -709,7 +711,7 @@ def _meta_sam(folder: Path) -> None:
 
 
 def load_meta_sam(path: Path, random: Random) -> None:
-    from cryopick.pickers.cryosegnet_masks import load_segmenter
+    from cryopick.pickers.cryosegnet.segmenter import load_segmenter
 
     load_segmenter(str(_fresh(path.parent, path.name)), device="cpu")
 
@@ -718,7 +720,7 @@ def _sam_folder(folder: Path) -> None:
     from meta_checkpoint import meta_tensors
     from safetensors.torch import save_file
 
-    from cryopick.networks.segment_anything import load_sam
+    from cryopick.pickers.cryosegnet.sam_files import load_sam
 
     save_file(meta_tensors(), folder / "sam.safetensors")
     load_sam(str(folder / "sam.safetensors")).save_pretrained(folder / "sam")
@@ -726,14 +728,14 @@ def _sam_folder(folder: Path) -> None:
 
 
 def load_sam_folder(folder: Path, random: Random) -> None:
-    from cryopick.pickers.cryosegnet_masks import load_segmenter
+    from cryopick.pickers.cryosegnet.segmenter import load_segmenter
 
     names = sorted(path.name for path in (folder / "sam").iterdir() if path.is_file())
     load_segmenter(str(_fresh(folder / "sam", *names).parent), device="cpu")
 
 
 def load_own_sam(folder: Path, random: Random) -> None:
-    from cryopick.pickers.cryosegnet_masks import load_segmenter
+    from cryopick.pickers.cryosegnet.segmenter import load_segmenter
 
     load_segmenter(str(_fresh(folder, "w.safetensors", "w.json")), device="cpu")
 

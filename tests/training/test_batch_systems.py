@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cryopick.io.checkpoint import read_tensors
+from cryopick.io.weights import read_tensors
 from cryopick.training.loop import _make_fabric
 from cryopick.training.trainable import TrainSettings
 

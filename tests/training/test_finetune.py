@@ -11,7 +11,8 @@ from toy_picker import train_toy
 
 from cryopick.errors import SettingsError, WeightsError
 from cryopick.geometry.units import parse_length
-from cryopick.io.checkpoint import (
+from cryopick.io.images.micrographs import write_micrograph
+from cryopick.io.weights import (
     Checkpoint,
     ModelCard,
     check_architecture,
@@ -20,9 +21,8 @@ from cryopick.io.checkpoint import (
     read_card,
     read_tensors,
 )
-from cryopick.io.images import write_micrograph
+from cryopick.pickers.families import make_trainable
 from cryopick.training.finetuning import Before, MixedTrainable
-from cryopick.training.trainable import make_trainable
 from cryopick.workflows.finetune import calibrated_shortly, finetune, finetuning_preset
 
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from discs import DIAMETER_PX, disc_centres, disc_micrograph
 
-from cryopick.io.checkpoint import file_sha256, read_tensors
-from cryopick.io.images import write_micrograph
+from cryopick.io.images.micrographs import write_micrograph
+from cryopick.io.weights import file_sha256, read_tensors
 from cryopick.training.state import STATE_FILE, read_progress
 
 STEPS = {"steps": 4, "warmup-steps": 1, "validate-every": 2, "checkpoint-every": 1, "log-every": 1}

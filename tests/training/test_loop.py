@@ -13,8 +13,8 @@ import pytest
 from toy_picker import train_toy
 
 from cryopick.errors import RunFolderError, TrainingError, WeightsError
-from cryopick.io.atomic import TEMPORARY_PREFIX
-from cryopick.io.checkpoint import file_sha256, load_checkpoint, read_card, read_tensors
+from cryopick.io.files.atomic import TEMPORARY_PREFIX
+from cryopick.io.weights import file_sha256, load_checkpoint, read_card, read_tensors
 from cryopick.training.loop import WEIGHTS_FILE
 from cryopick.training.state import STATE_FILE, WeightAverage, read_progress
 from cryopick.training.trainable import TrainSettings

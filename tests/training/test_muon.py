@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from toy_picker import train_toy
 
-from cryopick.io.checkpoint import read_tensors
+from cryopick.io.weights import read_tensors
 from cryopick.training.loop import WEIGHTS_FILE
 
 torch = pytest.importorskip("torch")

@@ -10,10 +10,10 @@ from discs import DIAMETER_PX, disc_centres, disc_micrograph
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cryopick.data.datasets import open_dataset
 from cryopick.errors import SettingsError
-from cryopick.io.images import write_micrograph
+from cryopick.io.images.micrographs import write_micrograph
 from cryopick.training.augment import LabelledCrop, dihedral, jitter_intensity
-from cryopick.training.datasets import open_dataset
 from cryopick.training.losses import bce_dice_loss, dice_loss, focal_heatmap_loss, non_negative_pu_loss
 from cryopick.training.sampling import CropSampler, epoch_index
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from cryopick.errors import WeightsError
-from cryopick.io.checkpoint import read_tensors_and_metadata, write_tensors
+from cryopick.io.weights import read_tensors_and_metadata, write_tensors
 from cryopick.training.loop import _make_optimizer
 from cryopick.training.state import Progress, WeightAverage, load_state, save_state
 from cryopick.training.trainable import TrainSettings

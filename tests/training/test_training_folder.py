@@ -11,8 +11,8 @@ from toy_picker import train_toy
 import cryopick
 from cryopick.errors import RunFolderError
 from cryopick.geometry.units import parse_length
-from cryopick.io.folder_lock import LOCK_FILE, locked_folder
-from cryopick.io.images import write_micrograph
+from cryopick.io.files.folder_lock import LOCK_FILE, locked_folder
+from cryopick.io.images.micrographs import write_micrograph
 from cryopick.training.state import STATE_FILE
 from cryopick.workflows.finetune import finetune
 from cryopick.workflows.train import plan_training, resumed_plan, train_picker

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from discs import disc_micrograph
 
-from cryopick.io.images import write_micrograph
+from cryopick.io.images.micrographs import write_micrograph
 
 
 @pytest.fixture

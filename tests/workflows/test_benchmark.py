@@ -12,11 +12,11 @@ from typer.testing import CliRunner
 
 from cryopick.cli.main import build_app
 from cryopick.errors import CryopickError, InputError, SettingsError
-from cryopick.io.images import write_micrograph
+from cryopick.evaluation.benchmark_report import as_json, as_markdown, write_benchmark
+from cryopick.evaluation.usage import run_measured
+from cryopick.io.images.micrographs import write_micrograph
 from cryopick.types import Micrograph
 from cryopick.workflows.benchmark import benchmark, open_sets
-from cryopick.workflows.benchmark_report import as_json, as_markdown, write_benchmark
-from cryopick.workflows.measure import run_measured
 
 
 def write_set(folder: Path, *, seeds: tuple[int, ...], is_empty: bool = False) -> None:

@@ -14,13 +14,13 @@ from discs import disc_micrograph
 
 from cryopick.errors import InputError, SettingsError
 from cryopick.geometry.transforms import flip_x, flip_y
-from cryopick.io.coordinates import FORMATS, read_picks, write_picks
-from cryopick.io.images import write_micrograph
+from cryopick.io.coordinates.formats import FORMATS, read_picks, write_picks
+from cryopick.io.images.micrographs import write_micrograph
 from cryopick.io.star import read_star
+from cryopick.runs.picks import labels_of_run_at
 from cryopick.types import Micrograph, Picks
 from cryopick.workflows.convert import convert
 from cryopick.workflows.pick import pick
-from cryopick.workflows.run_picks import labels_of_run_at
 
 SHAPE = (200, 300)
 DIAMETER_PX = 16

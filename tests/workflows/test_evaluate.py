@@ -11,16 +11,16 @@ from discs import disc_centres
 from typer.testing import CliRunner
 
 from cryopick.cli.main import build_app
+from cryopick.data.labels import Labels
 from cryopick.errors import InputError, SettingsError
-from cryopick.io.labels import Labels
+from cryopick.evaluation.report import as_json_object, as_table, draw_curves, write_evaluation
 from cryopick.pickers.registry import picker_class
+from cryopick.runs.settings import make_settings, settings_sections
+from cryopick.settings import to_toml
 from cryopick.types import Picks
 from cryopick.workflows.evaluate import evaluate
-from cryopick.workflows.evaluation_report import as_json_object, as_table, draw_curves, write_evaluation
 from cryopick.workflows.pick import pick_to_folder
-from cryopick.workflows.pick_settings import make_settings, settings_sections
 from cryopick.workflows.rethreshold import rethreshold
-from cryopick.workflows.settings import to_toml
 
 GRID = np.stack(np.meshgrid(np.arange(1, 9) * 100.0, np.arange(1, 6) * 100.0), axis=-1).reshape(-1, 2)  # 40 particles
 SHAPE_YX = (600, 900)

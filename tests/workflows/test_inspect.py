@@ -8,9 +8,9 @@ import pytest
 import tifffile
 
 from cryopick.errors import FormatError, InputError
-from cryopick.io.coordinates import write_picks
-from cryopick.io.mrc import write_mrc
-from cryopick.io.raster import write_png
+from cryopick.io.coordinates.formats import write_picks
+from cryopick.io.images.mrc import write_mrc
+from cryopick.io.images.raster import write_png
 from cryopick.types import Picks
 from cryopick.workflows.inspect import inspect
 

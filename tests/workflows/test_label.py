@@ -9,10 +9,10 @@ from discs import DIAMETER_PX, disc_centres, disc_micrograph
 
 from cryopick.errors import InputError, SettingsError
 from cryopick.geometry.units import parse_length
-from cryopick.io.coordinates import read_picks
-from cryopick.io.images import read_micrograph, write_micrograph
-from cryopick.io.poses import read_poses
-from cryopick.io.volume import write_volume
+from cryopick.io.coordinates.formats import read_picks
+from cryopick.io.images.micrographs import read_micrograph, write_micrograph
+from cryopick.io.structures.poses import read_poses
+from cryopick.io.structures.volume import write_volume
 from cryopick.types import Volume
 from cryopick.workflows.label import label
 
@@ -130,7 +130,8 @@ def test_unknown_kinds_list_the_known_ones(data, tmp_path):
 
 def test_simulation_gives_its_exact_masks(tmp_path):
     from cryopick.simulation.recipe import Recipe
-    from cryopick.workflows.simulate import SimulationSettings, simulate
+    from cryopick.simulation.series import SimulationSettings
+    from cryopick.workflows.simulate import simulate
 
     recipe = Recipe(shape_yx=(256, 320), pixel_size_angstrom=4.0)
     simulate(tmp_path / "sim", SimulationSettings(recipe=recipe, diameter_angstrom=(120.0, 160.0), seed=4), count=1)

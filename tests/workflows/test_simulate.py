@@ -11,13 +11,15 @@ import cv2
 import numpy as np
 import pytest
 
+from cryopick.data.labels import read_labels
 from cryopick.errors import InputError, RunFolderError, SettingsError
-from cryopick.io.images import read_micrograph
-from cryopick.io.labels import read_labels
+from cryopick.geometry.units import parse_range
+from cryopick.io.images.micrographs import read_micrograph
 from cryopick.io.star import read_star
 from cryopick.simulation.recipe import Recipe, recipe_from_toml, recipe_to_toml
-from cryopick.workflows.simulate import SimulationSettings, parse_range, read_settings, simulate, simulate_one
-from cryopick.workflows.simulate_recipe import recipe_with
+from cryopick.simulation.recipe_words import recipe_with
+from cryopick.simulation.series import SimulationSettings, read_settings, simulate_one
+from cryopick.workflows.simulate import simulate
 
 
 def small_settings(**changes: object) -> SimulationSettings:

@@ -32,8 +32,8 @@ def command(
 
     Example: cryopick benchmark --pickers blob,template --data sim/ real/ -o bench/
     """
+    from cryopick.evaluation.benchmark_report import as_json, as_markdown, write_benchmark
     from cryopick.workflows.benchmark import benchmark
-    from cryopick.workflows.benchmark_report import as_json, as_markdown, write_benchmark
 
     result = benchmark(
         [name.strip() for name in pickers.split(",") if name.strip()],

@@ -63,7 +63,7 @@ class _JsonLines:
 
     def __call__(self, event: Any) -> None:
         from cryopick.errors import OutputError
-        from cryopick.workflows.run import event_as_dict
+        from cryopick.runs.run import event_as_dict
 
         if self._is_lost:
             return

@@ -15,9 +15,9 @@ from typing import Annotated
 
 import typer
 
-from cryopick import __version__
 from cryopick.errors import CryopickError
 from cryopick.extras import install_hint
+from cryopick.version import __version__
 
 REQUIRED_MODULES = ("numpy", "scipy", "mrcfile", "tifffile", "cv2", "skimage", "matplotlib", "torch")
 OPTIONAL_MODULES = {
@@ -64,7 +64,7 @@ def _report(check: Callable[[], str]) -> bool:
 
 
 def _cores() -> int:
-    from cryopick.workflows.processes import usable_cores
+    from cryopick.scale.processes import usable_cores
 
     return usable_cores()
 
@@ -77,7 +77,7 @@ def _modules() -> str:
 def _accelerator() -> str:
     import torch
 
-    from cryopick.pickers.dense import chosen_device, cuda_devices
+    from cryopick.inference.device import chosen_device, cuda_devices
 
     count, reason, complaint = cuda_devices()
     if count:
@@ -100,7 +100,7 @@ def _pickers() -> str:
 
 
 def _weights(name: str) -> str:
-    from cryopick.io.checkpoint import find_weights, load_checkpoint
+    from cryopick.io.weights import find_weights, load_checkpoint
 
     checkpoint = load_checkpoint(find_weights(name))
     return f"weights {name}: whole, {sum(tensor.numel() for tensor in checkpoint.tensors.values()):,} numbers"
@@ -122,7 +122,7 @@ def _writable(folder: Path) -> str:
 def _picks_a_sample(picker: str) -> str:
     import numpy as np
 
-    from cryopick.workflows.demo import DIAMETER_ANGSTROM, make_sample
+    from cryopick.simulation.sample import DIAMETER_ANGSTROM, make_sample
     from cryopick.workflows.pick import pick
 
     ((micrograph, truth),) = make_sample(1)

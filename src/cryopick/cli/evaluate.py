@@ -39,8 +39,8 @@ def command(
 
     Example: cryopick evaluate run1 --truth labels/ --diameter 108px -o scores/
     """
+    from cryopick.evaluation.report import as_json_object, as_table, write_evaluation
     from cryopick.workflows.evaluate import evaluate
-    from cryopick.workflows.evaluation_report import as_json_object, as_table, write_evaluation
 
     evaluation = evaluate(
         picks,

@@ -7,8 +7,8 @@ import sys
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from cryopick import __version__
 from cryopick.cli.process import NobodyListens, Stopped, prepared_process
+from cryopick.version import __version__
 
 if TYPE_CHECKING:
     import typer

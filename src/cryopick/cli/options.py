@@ -11,8 +11,8 @@ from typing import Any
 import typer
 
 from cryopick.errors import SettingsError
-from cryopick.io.user_paths import with_home_folder
-from cryopick.workflows.settings import Setting, settings_of
+from cryopick.settings import Setting, settings_of
+from cryopick.user_paths import with_home_folder
 
 SHORT_FLAGS = {"diameter": "-d"}
 _BEFORE_PATH = re.compile(r"(--[\w-]+=|-[a-zA-Z])?(?=~)")

@@ -14,13 +14,13 @@ from cryopick.cli.options import option_value, with_options
 from cryopick.geometry.selection import BELOW_THRESHOLD, SelectionSettings
 from cryopick.geometry.units import share_percent
 from cryopick.pickers.registry import list_pickers, picker_class
+from cryopick.runs.folder import LOG
+from cryopick.runs.place import output_folder
+from cryopick.runs.results import RunSummary, why_nothing_is_kept
+from cryopick.runs.run import summary_as_dict
+from cryopick.runs.settings import DEFAULT_PICKER, RunSettings, make_settings, read_config
+from cryopick.runs.sizes import pixel_size_text, size_line
 from cryopick.workflows.pick import pick_to_folder
-from cryopick.workflows.pick_settings import DEFAULT_PICKER, RunSettings, make_settings, read_config
-from cryopick.workflows.results import RunSummary, why_nothing_is_kept
-from cryopick.workflows.run import summary_as_dict
-from cryopick.workflows.run_folder import LOG
-from cryopick.workflows.run_place import output_folder
-from cryopick.workflows.run_sizes import pixel_size_text, size_line
 
 
 def pick(
@@ -133,7 +133,7 @@ def print_summary(summary: RunSummary, output: Path) -> None:
 
 def _shared_settings(given: dict[str, Any], config: Path | None, name: str) -> dict[str, Any]:
     """The settings of a config file that also hold for another picker than the one it was written for."""
-    from cryopick.workflows.settings import settings_of
+    from cryopick.settings import settings_of
 
     known = {
         setting.name for cls in (RunSettings, SelectionSettings, picker_class(name)) for setting in settings_of(cls)

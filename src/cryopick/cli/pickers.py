@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from cryopick.workflows.catalogue import picker_rows, settings_rows
+from cryopick.pickers.catalogue import picker_rows, settings_rows
 
 
 def command(name: Annotated[str | None, typer.Argument(help="Show the settings of this picker.")] = None) -> None:

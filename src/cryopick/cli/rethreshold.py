@@ -10,9 +10,9 @@ import typer
 from cryopick.cli.console import print_json
 from cryopick.cli.pick import print_summary
 from cryopick.errors import SettingsError
+from cryopick.runs.place import output_folder
+from cryopick.runs.run import summary_as_dict
 from cryopick.workflows.rethreshold import rethreshold
-from cryopick.workflows.run import summary_as_dict
-from cryopick.workflows.run_place import output_folder
 
 
 def command(

@@ -37,8 +37,10 @@ def command(
 
     Example: cryopick simulate -o sim/ --structure random --count 20 --defocus 0.8-2.5um --dose 40 --seed 1
     """
-    from cryopick.workflows.simulate import SimulationSettings, parse_range, simulate
-    from cryopick.workflows.simulate_recipe import recipe_with
+    from cryopick.geometry.units import parse_range
+    from cryopick.simulation.recipe_words import recipe_with
+    from cryopick.simulation.series import SimulationSettings
+    from cryopick.workflows.simulate import simulate
 
     if suite:
         _write_suite(output)
@@ -81,7 +83,7 @@ def command(
 
 
 def _write_suite(output: Path) -> None:
-    from cryopick.workflows.simulate_suite import write_suite
+    from cryopick.simulation.suite_files import write_suite
 
     folders = write_suite(output, on_done=lambda name: typer.echo(f"{name} written", err=True))
     typer.echo(f"{len(folders)} sets in {output}; each holds micrographs/ with labels")

@@ -11,10 +11,10 @@ from cryopick.cli.console import command_line
 from cryopick.cli.options import with_options
 from cryopick.cli.training_monitor import ConsoleMonitor
 from cryopick.errors import SettingsError
+from cryopick.settings import settings_of
 from cryopick.training.folder import CONFIG
 from cryopick.training.loop import TrainResult
 from cryopick.training.trainable import TrainSettings
-from cryopick.workflows.settings import settings_of
 from cryopick.workflows.train import DataSettings, plan_training, resumed_plan, train_picker
 
 

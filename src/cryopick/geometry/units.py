@@ -5,11 +5,17 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from cryopick.errors import SettingsError, UnknownPixelSizeError
 from cryopick.types import plain_number
+
+Range = tuple[float, float]
+"""Lowest and highest value; drawn uniformly, or uniformly in the logarithm where the field says so."""
+_RANGE = re.compile(r"^\s*([0-9]*\.?[0-9]+)(?:\s*-\s*([0-9]*\.?[0-9]+))?\s*([A-Za-zÅµ/0-9]*)\s*$")
+
 
 _NAMES_OF_UNIT: tuple[tuple[str, float, tuple[str, ...]], ...] = (
     ("A", 1.0, ("", "a", "å", "angstrom", "angstroms", "angström", "ångström", "ångstrom", "ångströms")),
@@ -248,3 +254,31 @@ def share_decimal(share: float, digits: int = 3) -> str:
     least = 10.0**-digits
     shown = share if share in (0, 1) else min(max(share, least), 1 - least)
     return f"{shown:.{digits}f}"
+
+
+def parse_range(text: str, *, what: str, units: Mapping[str, float]) -> Range:
+    """Read `0.8-2.5um` or `40`; the result is in the unit whose factor is 1.
+
+    Parameters
+    ----------
+    what : name of the setting, for messages
+    units : factor by unit, "" for a number without unit
+
+    Raises
+    ------
+    SettingsError
+        For anything else, an unknown unit, or a lowest value above the highest.
+    """
+    match = _RANGE.match(text)
+    shown = ", ".join(unit for unit in units if unit) or "none"
+    if match is None:
+        raise SettingsError(
+            f"{what} {text!r} not understood; expected a number or a range such as 0.8-2.5 (units: {shown})"
+        )
+    first, second, unit = match.groups()
+    if unit not in units:
+        raise SettingsError(f"{what} {text!r} has unknown unit {unit!r}; use one of: {shown}")
+    low, high = float(first) * units[unit], float(second or first) * units[unit]
+    if low > high:
+        raise SettingsError(f"{what} {text!r}: the lowest value is above the highest; write {second}-{first}{unit}")
+    return low, high

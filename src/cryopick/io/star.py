@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryopick.errors import FormatError
-from cryopick.io.names import without_extension
-from cryopick.io.text import read_text, shortest, write_text
+from cryopick.io.coordinates.names import without_extension
+from cryopick.io.files.text import read_text, shortest, write_text
 
 _WORD = re.compile(r"[^ \t\v\f]+")
 _CLOSING = {quote: re.compile(quote + r"(?=[ \t\v\f]|$)") for quote in "\"'"}

@@ -61,7 +61,7 @@ class Exhibits:
 
 def write_exhibits(folder: Path, heading: str, items: Sequence[Exhibit]) -> None:
     """Write `exhibits.json`; the same exhibits give the same bytes."""
-    from cryopick.io.atomic import write_bytes_atomic
+    from cryopick.io.files.atomic import write_bytes_atomic
 
     content = {"heading": heading, "items": [_plain(item) for item in items]}
     write_bytes_atomic(folder / EXHIBITS_FILE, (json.dumps(content, ensure_ascii=False) + "\n").encode())

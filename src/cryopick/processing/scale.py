@@ -7,6 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+NOMINAL_PARTICLE_PX = 20.0
+"""Diameter that particles are resampled to before the network sees them."""
+
+
 PLANES = ("detail", "background", "background from the brightest")
 """What `network_planes` gives, in this order."""
 BRIGHT_SHARE = 0.2

@@ -15,13 +15,15 @@ from numpy.typing import NDArray
 from scipy import fft
 
 from cryopick.errors import SettingsError
+from cryopick.geometry.units import Range
 from cryopick.processing.ctf import CtfParameters
-from cryopick.simulation import dirt, layout, looks
-from cryopick.simulation.detector import add_dead_lines, add_hot_pixels, replicate_border, transfer
-from cryopick.simulation.ice import smooth_field
-from cryopick.simulation.optics import contrast_transfer, draw_optics
-from cryopick.simulation.recipe import Range, Recipe, draw, draw_count, draw_log
-from cryopick.simulation.species_pool import STOCK_DIAMETERS_PX, SpeciesPool, StockedSpecies
+from cryopick.simulation.recipe import Recipe, draw, draw_count, draw_log
+from cryopick.simulation.scene import archive as looks
+from cryopick.simulation.scene import dirt, layout
+from cryopick.simulation.scene.detector import add_dead_lines, add_hot_pixels, replicate_border, transfer
+from cryopick.simulation.scene.ice import smooth_field
+from cryopick.simulation.scene.optics import contrast_transfer, draw_optics
+from cryopick.simulation.specimens.species_pool import STOCK_DIAMETERS_PX, SpeciesPool, StockedSpecies
 
 SILHOUETTE_LEVEL = 0.15
 """A pixel belongs to a particle where its own projected density exceeds this fraction of its maximum."""

@@ -13,11 +13,12 @@ from scipy import fft
 from cryopick.errors import SettingsError
 from cryopick.geometry.rotations import random_rotations
 from cryopick.processing.ctf import CtfParameters
-from cryopick.simulation import detector, dirt, layout, looks
-from cryopick.simulation.ice import graininess_volt_angstrom, relative_thickness, smooth_field
-from cryopick.simulation.imaging import SpecimenImager
-from cryopick.simulation.optics import contrast_transfer, draw_optics
 from cryopick.simulation.recipe import Recipe, draw, draw_count, draw_log
+from cryopick.simulation.scene import archive as looks
+from cryopick.simulation.scene import detector, dirt, layout
+from cryopick.simulation.scene.ice import graininess_volt_angstrom, relative_thickness, smooth_field
+from cryopick.simulation.scene.optics import contrast_transfer, draw_optics
+from cryopick.simulation.specimens.imaging import SpecimenImager
 from cryopick.types import Micrograph
 
 SILHOUETTE_LEVEL = 0.15

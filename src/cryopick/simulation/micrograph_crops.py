@@ -11,12 +11,13 @@ from functools import lru_cache
 
 import numpy as np
 
+from cryopick.geometry.units import Range
 from cryopick.processing.scale import resample
 from cryopick.simulation.crops import Crop
-from cryopick.simulation.imaging import Specimen, SpecimenImager, preferred_directions
 from cryopick.simulation.micrograph import SimulatedMicrograph, simulate_micrograph
-from cryopick.simulation.proteins import FAMILIES, draw_diameter, random_protein
-from cryopick.simulation.recipe import Range, Recipe, draw_log
+from cryopick.simulation.recipe import Recipe, draw_log
+from cryopick.simulation.specimens.imaging import Specimen, SpecimenImager, preferred_directions
+from cryopick.simulation.specimens.proteins import FAMILIES, draw_diameter, random_protein
 
 STORED_PX = 36.0
 """Diameter of particles on the camera: larger than at working scale, so that resampling shows, and not much larger."""

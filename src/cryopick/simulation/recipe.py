@@ -11,9 +11,7 @@ from typing import Any
 import numpy as np
 
 from cryopick.errors import SettingsError
-
-Range = tuple[float, float]
-"""Lowest and highest value; drawn uniformly, or uniformly in the logarithm where the field says so."""
+from cryopick.geometry.units import Range
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from cryopick.errors import SettingsError
-from cryopick.simulation.imaging import Specimen, SpecimenImager
 from cryopick.simulation.micrograph import SimulatedMicrograph, simulate_micrograph
-from cryopick.simulation.proteins import random_protein
 from cryopick.simulation.recipe import Recipe, named_recipe
+from cryopick.simulation.specimens.imaging import Specimen, SpecimenImager
+from cryopick.simulation.specimens.proteins import random_protein
 
 SUITE_SEED = 20250117
 """Changing it, or anything that the suite depends on, makes a new suite: give it a new version."""

@@ -20,14 +20,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryopick.errors import FormatError
-from cryopick.io.atomic import write_text_atomic
-from cryopick.io.images import write_micrograph
-from cryopick.io.json_object import read_json_object
-from cryopick.io.raster import write_png
+from cryopick.io.files.atomic import write_text_atomic
+from cryopick.io.files.json_object import read_json_object
+from cryopick.io.images.micrographs import write_micrograph
+from cryopick.io.images.raster import write_png
 from cryopick.io.star import StarTable, make_table, read_star, write_star
 from cryopick.processing.ctf import CtfParameters
 from cryopick.simulation.micrograph import SimulatedMicrograph
-from cryopick.simulation.specimen import BOX_PER_DIAMETER
+from cryopick.simulation.specimens.specimen import BOX_PER_DIAMETER
 
 RELION_VERSION = 30001
 MICROGRAPHS, MASKS, TRUTH = "micrographs", "masks", "truth"

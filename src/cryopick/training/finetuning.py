@@ -13,7 +13,7 @@ from cryopick.training.trainable import GroupsParameters, TellsData, Trainable
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from cryopick.io.checkpoint import Checkpoint
+    from cryopick.io.weights import Checkpoint
 
 NEW_MARK = "is_new_data"
 """Entry of a batch: 1 for new data, 0 for old."""

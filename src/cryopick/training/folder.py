@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cryopick.errors import RunFolderError
-from cryopick.io.checkpoint import card_path
-from cryopick.io.folder_lock import locked_folder
+from cryopick.io.files.folder_lock import locked_folder
+from cryopick.io.weights import card_path
 from cryopick.training.logs import EVENTS, LOSS_TABLE, PICTURE, VALIDATION_TABLE
 from cryopick.training.state import STATE_FILE
 

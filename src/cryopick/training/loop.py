@@ -21,7 +21,7 @@ import numpy as np
 
 from cryopick.errors import OutputError, RunFolderError, TrainingError
 from cryopick.extras import require_extra
-from cryopick.io.checkpoint import (
+from cryopick.io.weights import (
     Checkpoint,
     ModelCard,
     check_architecture,

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from cryopick.errors import SettingsError
 from cryopick.simulation.crops import Crop
-from cryopick.training.simulated_crops import SimulatedCrops
+from cryopick.training.crop_bank import SimulatedCrops
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from cryopick.data.datasets import Dataset, LabelledMicrograph
 from cryopick.errors import SettingsError
 from cryopick.processing.scale import resample
 from cryopick.training.augment import LabelledCrop, dihedral, jitter_intensity
-from cryopick.training.datasets import Dataset, LabelledMicrograph
 
 CACHE_BYTES = 2**30
 """Memory for micrographs at working scale; those used longest ago are read again when they are needed."""

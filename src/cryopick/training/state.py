@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cryopick.errors import RunFolderError, WeightsError
-from cryopick.io.checkpoint import read_tensors_and_metadata, write_tensors
+from cryopick.io.weights import read_tensors_and_metadata, write_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor, nn, optim

@@ -4,83 +4,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from cryopick.data.datasets import Dataset, open_dataset
 from cryopick.errors import CryopickError, InputError, SettingsError
-from cryopick.io.atomic import write_text_atomic
-from cryopick.io.labels import Labels
+from cryopick.evaluation.benchmark_rows import Benchmark, BenchmarkRow, BenchmarkSet
+from cryopick.evaluation.machine import describe_machine
+from cryopick.evaluation.scores import TOLERANCES
+from cryopick.evaluation.usage import Usage, run_measured
+from cryopick.io.files.atomic import write_text_atomic
 from cryopick.pickers.registry import picker_class
-from cryopick.training.datasets import Dataset, open_dataset
-from cryopick.workflows.evaluate import TOLERANCES, Evaluation, evaluate
-from cryopick.workflows.machine import Machine, describe_machine
-from cryopick.workflows.measure import Usage, run_measured
-from cryopick.workflows.processes import python_command
-from cryopick.workflows.run_folder import RunFolder
-from cryopick.workflows.settings import as_text, settings_of
+from cryopick.runs.folder import RunFolder
+from cryopick.scale.processes import python_command
+from cryopick.settings import as_text, settings_of
+from cryopick.workflows.evaluate import evaluate
 
 RUNS = "runs"
-
-
-@dataclass(frozen=True, eq=False)
-class BenchmarkSet:
-    """Labelled micrographs.
-
-    Parameters
-    ----------
-    name : unique in a benchmark
-    images : one path per micrograph
-    labels : by micrograph name
-    diameter_px : (low, high); equal when all micrographs share one diameter, None when labels do not say
-    pixel_size_angstrom : None when unknown or different from micrograph to micrograph
-    """
-
-    name: str
-    images: tuple[Path, ...]
-    labels: Mapping[str, Labels]
-    diameter_px: tuple[float, float] | None
-    pixel_size_angstrom: float | None
-
-    @property
-    def particle_count(self) -> int:
-        return sum(int(np.count_nonzero(~labels.is_uncertain)) for labels in self.labels.values())
-
-
-@dataclass(frozen=True, eq=False)
-class BenchmarkRow:
-    """One picker on one set.
-
-    Parameters
-    ----------
-    evaluation : None where the picker failed; `error` says why
-    seconds_per_micrograph : reading and picking, start of the program not counted; NaN where unknown
-    wall_seconds, cpu_seconds : the whole program, from start to end; CPU time sums over cores and, unlike the others,
-        hardly depends on what else the machine does
-    peak_memory_bytes : of the picking process; None where the system does not tell
-    settings : what the picker was given besides its defaults
-    """
-
-    picker: str
-    set_name: str
-    evaluation: Evaluation | None
-    error: str = ""
-    seconds_per_micrograph: float = float("nan")
-    wall_seconds: float = float("nan")
-    cpu_seconds: float = float("nan")
-    peak_memory_bytes: int | None = None
-    settings: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, eq=False)
-class Benchmark:
-    """All rows of a benchmark, in the order of sets and pickers."""
-
-    rows: tuple[BenchmarkRow, ...]
-    sets: tuple[BenchmarkSet, ...]
-    tolerance: float
-    machine: Machine
 
 
 def benchmark(
@@ -102,8 +43,8 @@ def benchmark(
     Parameters
     ----------
     pickers : registered names
-    data : data sets in any layout of `cryopick.training.datasets`, or folders of such
-    output : folder for runs; see `cryopick.workflows.benchmark_report.write_benchmark` for the tables
+    data : data sets in any layout of `cryopick.data.datasets`, or folders of such
+    output : folder for runs; see `cryopick.evaluation.benchmark_report.write_benchmark` for the tables
     settings : picker name -> setting -> value, beyond the defaults
     workers : processes per run; seconds per micrograph are those of one process
     seed : of the bootstrap intervals

@@ -14,8 +14,9 @@ import numpy as np
 from cryopick.errors import InputError, SettingsError
 from cryopick.geometry.transforms import flip_y as flip_y_of
 from cryopick.geometry.units import Length, parse_length
-from cryopick.io.box import BoxSize
-from cryopick.io.coordinates import (
+from cryopick.io.coordinates.box import BoxSize
+from cryopick.io.coordinates.csv import first_cells, looks_like_csv
+from cryopick.io.coordinates.formats import (
     LIST_FILE,
     detect_format,
     files_to_write,
@@ -24,26 +25,18 @@ from cryopick.io.coordinates import (
     read_picks,
     write_picks,
 )
-from cryopick.io.csv import first_cells, looks_like_csv
-from cryopick.io.grouping import OUTSIDE_THE_IMAGE, with_image_size
-from cryopick.io.images import probe_image
-from cryopick.io.inputs import MicrographSource, find_micrographs, read_source
-from cryopick.io.names import match_micrograph_names, without_extension
-from cryopick.io.pixel_size import choose_pixel_size
-from cryopick.io.relion import ONLY_PARTICLE_PIXELS, is_relion_coordinates
+from cryopick.io.coordinates.grouping import OUTSIDE_THE_IMAGE, with_image_size
+from cryopick.io.coordinates.names import match_micrograph_names, without_extension
+from cryopick.io.coordinates.relion import ONLY_PARTICLE_PIXELS, is_relion_coordinates
+from cryopick.io.files.text import read_text
+from cryopick.io.images.micrographs import probe_image
+from cryopick.io.images.pixel_size import choose_pixel_size
+from cryopick.io.inputs.sources import MicrographSource, find_micrographs, read_source
 from cryopick.io.star import read_star
-from cryopick.io.text import read_text
 from cryopick.processing.orientation import OrientationFit, measure_orientation
+from cryopick.runs.folder import CANDIDATES, CONTENTS, RunFolder
+from cryopick.runs.picks import completed_from_run, is_picking_run, is_within, micrographs_of_run, picks_file_of, run_of
 from cryopick.types import Picks
-from cryopick.workflows.run_folder import CANDIDATES, CONTENTS, RunFolder
-from cryopick.workflows.run_picks import (
-    completed_from_run,
-    is_picking_run,
-    is_within,
-    micrographs_of_run,
-    picks_file_of,
-    run_of,
-)
 
 FLIPS = ("auto", "yes", "no")
 _logger = logging.getLogger(__name__)
@@ -91,14 +84,14 @@ def convert(
 
     Parameters
     ----------
-    source : file or folder, see `cryopick.io.coordinates.read_picks`; a run folder, or a table or coordinate file in
-        one, is completed by what the run knows: image sizes, pixel sizes, diameters, the suggested box, reasons
+    source : file or folder, see `cryopick.io.coordinates.formats.read_picks`; a run folder, or a table or coordinate
+        file in one, is completed by what the run knows: image sizes, pixel sizes, diameters, the suggested box, reasons
     target : file, or folder for one file per micrograph (one that exists, ends with a slash, or has no extension)
     to, from_format : names of formats; None goes by file endings and content
     flip_y : whether the coordinates count y from the last row. "auto" measures it from the images and raises when
         that is unclear. None means "no", except for CryoSPARC's .cs, where it must be given, since both are common
-    micrographs : the images (see `cryopick.io.inputs.find_micrographs`): names, sizes and pixel sizes are taken from
-        them; needed for "auto", and for formats that lack the image size
+    micrographs : the images (see `cryopick.io.inputs.sources.find_micrographs`): names, sizes and pixel sizes are taken
+        from them; needed for "auto", and for formats that lack the image size
     box : side of the boxes in formats that have boxes; None takes the run's suggested box for box and cbox, and else
         each particle's diameter
     diameter : of the particles, for "auto" where the file does not say it

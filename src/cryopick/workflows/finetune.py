@@ -10,29 +10,22 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from cryopick.data.datasets import Dataset, open_dataset
+from cryopick.data.splits import Split, divide
 from cryopick.errors import InputError, RunFolderError, SettingsError
 from cryopick.geometry.units import Length
-from cryopick.io.atomic import write_text_atomic
-from cryopick.io.checkpoint import Checkpoint, check_architecture, find_weights, load_checkpoint
-from cryopick.pickers.dense import require_accelerator
-from cryopick.training.datasets import Dataset, open_dataset
+from cryopick.inference.device import require_accelerator
+from cryopick.io.files.atomic import write_text_atomic
+from cryopick.io.weights import Checkpoint, check_architecture, find_weights, load_checkpoint
+from cryopick.pickers.families import find_preset, make_finetunable, make_trainable, training_module
+from cryopick.runs.picks import labels_of_run_at
+from cryopick.settings import as_plain, convert_settings, to_toml
 from cryopick.training.finetuning import Before, MixedTrainable
 from cryopick.training.folder import BEFORE, COMMAND, CONFIG, SPLIT, refuse_other_folders, training_folder
 from cryopick.training.logs import LoggingMonitor, Monitor, tell_doing
 from cryopick.training.loop import TrainResult, require_training_packages, train
-from cryopick.training.splits import Split, divide
 from cryopick.training.state import STATE_FILE
-from cryopick.training.trainable import (
-    Preset,
-    Trainable,
-    TrainSettings,
-    find_preset,
-    make_finetunable,
-    make_trainable,
-    training_module,
-)
-from cryopick.workflows.run_picks import labels_of_run_at
-from cryopick.workflows.settings import as_plain, convert_settings, to_toml
+from cryopick.training.trainable import Preset, Trainable, TrainSettings
 
 DEFAULT_CHANGES: Mapping[str, Any] = {
     "steps": 240,

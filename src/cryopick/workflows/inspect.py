@@ -13,19 +13,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cryopick.data.datasets import looks_like_dataset
+from cryopick.data.summary import describe_dataset
 from cryopick.errors import CryopickError, InputError
-from cryopick.io.coordinates import FORMATS, LIST_FILE, detect_format, read_picks
-from cryopick.io.image_info import ImageInfo
-from cryopick.io.images import IMAGE_SUFFIXES, probe_image, read_micrograph
-from cryopick.io.inputs import find_micrographs
-from cryopick.io.pixel_size import choose_pixel_size
-from cryopick.io.reading import dangling_link, explain_read_errors, file_size_bytes
-from cryopick.io.relion import is_relion_coordinates
+from cryopick.io.coordinates.formats import FORMATS, LIST_FILE, detect_format, read_picks
+from cryopick.io.coordinates.relion import is_relion_coordinates
+from cryopick.io.files.reading import dangling_link, explain_read_errors, file_size_bytes
+from cryopick.io.images.info import ImageInfo
+from cryopick.io.images.micrographs import IMAGE_SUFFIXES, probe_image, read_micrograph
+from cryopick.io.images.pixel_size import choose_pixel_size
+from cryopick.io.inputs.sources import find_micrographs
 from cryopick.io.star import StarTable, read_star
 from cryopick.processing.defects import mend_pixels
 from cryopick.processing.illumination import without_uneven_illumination
-from cryopick.training.dataset_summary import describe_dataset
-from cryopick.training.datasets import looks_like_dataset
 from cryopick.types import Picks, plain_number
 from cryopick.workflows.inspect_runs import describe_run
 
@@ -239,7 +239,7 @@ def _inspect_folder(folder: Path, pixel_size_angstrom: float | None) -> Inspecti
     warnings: tuple[str, ...] = ()
     if images:
         try:
-            with _caught_log("cryopick.io.inputs") as told:
+            with _caught_log("cryopick.io.inputs.sources") as told:
                 sources = find_micrographs([folder])
             facts["micrographs"] = len(sources)
             gone = [source for source in sources if dangling_link(source.path) is not None]

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from cryopick.errors import CryopickError
-from cryopick.workflows.pick_settings import make_settings, settings_sections
-from cryopick.workflows.results import read_summary
-from cryopick.workflows.run_folder import COMMAND, CONFIG, SUMMARY, RunFolder
-from cryopick.workflows.settings import as_text
+from cryopick.runs.folder import COMMAND, CONFIG, SUMMARY, RunFolder
+from cryopick.runs.results import read_summary
+from cryopick.runs.settings import make_settings, settings_sections
+from cryopick.settings import as_text
 
 PICKING, TRAINING, BENCHMARK = "picking run", "training", "benchmark"
 _BENCHMARK_FILE = "benchmark.json"

@@ -12,17 +12,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cryopick.data.datasets import LabelledMicrograph, open_dataset
 from cryopick.errors import InputError, SettingsError
 from cryopick.geometry.rotations import euler_to_matrix
 from cryopick.geometry.units import Length
-from cryopick.io.atomic import write_bytes_atomic, write_text_atomic
-from cryopick.io.box import write_box
-from cryopick.io.coco import write_coco
-from cryopick.io.images import read_micrograph
-from cryopick.io.names import match_micrograph_names, without_extension
-from cryopick.io.poses import Poses, read_poses
-from cryopick.io.raster import write_png
-from cryopick.io.volume import read_volume
+from cryopick.io.coordinates.box import write_box
+from cryopick.io.coordinates.coco import write_coco
+from cryopick.io.coordinates.names import match_micrograph_names, without_extension
+from cryopick.io.files.atomic import write_bytes_atomic, write_text_atomic
+from cryopick.io.images.micrographs import read_micrograph
+from cryopick.io.images.raster import write_png
+from cryopick.io.structures.poses import Poses, read_poses
+from cryopick.io.structures.volume import read_volume
 from cryopick.processing.targets import (
     Instances,
     centre_heatmap,
@@ -31,9 +32,8 @@ from cryopick.processing.targets import (
     disc_mask,
     projected_instances,
 )
-from cryopick.training.datasets import LabelledMicrograph, open_dataset
+from cryopick.runs.picks import labels_of_run_at
 from cryopick.types import Picks, Volume
-from cryopick.workflows.run_picks import labels_of_run_at
 
 KINDS = ("masks", "boxes", "coco", "heatmap")
 SHAPES = ("auto", "disc", "density", "projection")

@@ -14,20 +14,21 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from cryopick.errors import InputError, SettingsError, WorkerError
-from cryopick.io.checkpoint import find_weights, read_card
-from cryopick.io.inputs import MicrographSource, find_micrographs
-from cryopick.pickers.dense import require_device
+from cryopick.inference.device import require_device
+from cryopick.io.inputs.sources import MicrographSource, find_micrographs
+from cryopick.io.weights import find_weights, read_card
 from cryopick.pickers.protocol import ChoosesThreshold, PreparesForRun
+from cryopick.runs.exclusion_masks import match_masks
+from cryopick.runs.folder import COMMAND, CONFIG, LOG, OWN_FOLDERS, RunFolder
+from cryopick.runs.one import Task, pick_micrograph, read_task
+from cryopick.runs.place import output_folder, settle_place
+from cryopick.runs.results import RunSummary
+from cryopick.runs.run import PickEvent, Run
+from cryopick.runs.settings import DEFAULT_PICKER, PickSettings, make_settings, settings_sections
+from cryopick.runs.stored_settings import refuse_foreign_config, require_picking_config, require_same_settings
+from cryopick.runs.threshold import at_threshold
+from cryopick.settings import to_toml
 from cryopick.types import Micrograph, Picks
-from cryopick.workflows.exclusion_masks import match_masks
-from cryopick.workflows.pick_one import Task, pick_micrograph, read_task
-from cryopick.workflows.pick_settings import DEFAULT_PICKER, PickSettings, make_settings, settings_sections
-from cryopick.workflows.results import RunSummary, at_threshold
-from cryopick.workflows.run import PickEvent, Run
-from cryopick.workflows.run_folder import COMMAND, CONFIG, LOG, OWN_FOLDERS, RunFolder
-from cryopick.workflows.run_place import output_folder, settle_place
-from cryopick.workflows.run_settings import refuse_foreign_config, require_picking_config, require_same_settings
-from cryopick.workflows.settings import to_toml
 
 RUN_OPTIONS = ("workers", "time_limit_seconds", "overwrite")
 """Of a run, not of its picks: another value is no other run."""
@@ -253,7 +254,7 @@ def _noted_warnings(logger_name: str) -> Iterator[list[str]]:
 
 
 def _note_start(folder: RunFolder, command: str) -> None:
-    from cryopick import __version__
+    from cryopick.version import __version__
 
     if command:
         folder.write(folder.path / COMMAND, command + "\n")

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from cryopick.errors import RunFolderError
+from cryopick.runs.folder import CONFIG, MOVED_THRESHOLD, RunFolder
+from cryopick.runs.place import output_folder
+from cryopick.runs.report.page import write_report
+from cryopick.runs.results import RunSummary, read_finished, write_results
+from cryopick.runs.stored_settings import read_settings_of_run
 from cryopick.types import plain_number
-from cryopick.workflows.report import write_report
-from cryopick.workflows.results import RunSummary, read_finished, write_results
-from cryopick.workflows.run_folder import CONFIG, MOVED_THRESHOLD, RunFolder
-from cryopick.workflows.run_place import output_folder
-from cryopick.workflows.run_settings import read_settings_of_run
 
 _MOST_SHOWN = 3
 

@@ -17,19 +17,19 @@ import numpy as np
 
 from cryopick.errors import InputError, SettingsError
 from cryopick.geometry.units import Length, share_percent
-from cryopick.io.checkpoint import find_weights
+from cryopick.io.weights import find_weights
 from cryopick.pickers.protocol import gives_probabilities
 from cryopick.processing.probability import threshold_for_precision
+from cryopick.runs.folder import PARTICLES, RunFolder
+from cryopick.runs.results import RunSummary
+from cryopick.runs.settings import make_settings
+from cryopick.runs.stored_settings import settings_of_run
 from cryopick.training.folder import refuse_other_folders
 from cryopick.training.logs import Monitor
 from cryopick.training.loop import require_training_packages
 from cryopick.workflows.finetune import FinetuneResult, finetune
 from cryopick.workflows.pick import pick_to_folder
-from cryopick.workflows.pick_settings import make_settings
-from cryopick.workflows.results import RunSummary
 from cryopick.workflows.rethreshold import rethreshold
-from cryopick.workflows.run_folder import PARTICLES, RunFolder
-from cryopick.workflows.run_settings import settings_of_run
 
 BEFORE, TUNED, AFTER = "before", "tuned", "after"
 FEWEST_TEACHERS = 50

@@ -9,19 +9,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from cryopick.data.datasets import Dataset, open_dataset, open_micrographs
+from cryopick.data.splits import Split, split_by_micrograph
 from cryopick.errors import FormatError, InputError, SettingsError
 from cryopick.geometry.units import Length
-from cryopick.io.atomic import write_text_atomic
-from cryopick.io.checkpoint import find_weights, load_checkpoint
-from cryopick.pickers.dense import require_accelerator
-from cryopick.training.datasets import Dataset, open_dataset, open_micrographs
+from cryopick.inference.device import require_accelerator
+from cryopick.io.files.atomic import write_text_atomic
+from cryopick.io.weights import find_weights, load_checkpoint
+from cryopick.pickers.families import find_preset, make_trainable, needs_labels
+from cryopick.settings import as_plain, convert_settings, to_toml
 from cryopick.training.folder import COMMAND, CONFIG, SPLIT, refuse_other_folders, training_folder
 from cryopick.training.logs import Monitor
 from cryopick.training.loop import TrainResult, require_training_packages, train
-from cryopick.training.splits import Split, split_by_micrograph
 from cryopick.training.state import STATE_FILE
-from cryopick.training.trainable import Preset, TrainSettings, find_preset, make_trainable, needs_labels
-from cryopick.workflows.settings import as_plain, convert_settings, to_toml
+from cryopick.training.trainable import Preset, TrainSettings
 
 SIMULATION = "simulation"
 _SECTIONS = ("train", "data", "task", "training")
@@ -29,7 +30,7 @@ _SECTIONS = ("train", "data", "task", "training")
 
 @dataclass(frozen=True, kw_only=True)
 class DataSettings:
-    """How to read a data set, where its files do not say; see `cryopick.training.datasets.open_dataset`."""
+    """How to read a data set, where its files do not say; see `cryopick.data.datasets.open_dataset`."""
 
     diameter: Annotated[Length | None, "particle diameter (180A, 108px)"] = None
     pixel_size_angstrom: Annotated[float | None, "Å per pixel"] = None

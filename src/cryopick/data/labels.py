@@ -1,0 +1,128 @@
+"""Labels to measure against: true centres, with the ones that must not count either way."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryopick.data.set_json import SETTINGS_FILE
+from cryopick.errors import FormatError
+from cryopick.io.coordinates.csv import UNCERTAIN
+from cryopick.io.coordinates.formats import read_picks
+from cryopick.io.files.json_object import finite_number, read_json_object
+from cryopick.types import Picks
+
+_logger = logging.getLogger(__name__)
+COMPLETENESS = ("complete", "sparse")
+"""Whether what is not labelled is background, or may hold particles too."""
+LARGEST_DIAMETER_PX = 1e5  # no detector has so many pixels
+_LARGEST = {"diameter_px": LARGEST_DIAMETER_PX, "pixel_size_angstrom": 1e3}
+
+
+@dataclass(frozen=True, eq=False)
+class Labels:
+    """True particle centres of one micrograph.
+
+    Parameters
+    ----------
+    xy_px : (n, 2) float64, centres in our frame
+    is_uncertain : (n,) True where finding or missing the particle must not count
+    diameter_px : particle diameter in px, or None when the files do not say
+    micrograph_name : as the label files name it; see `cryopick.io.coordinates.names.match_micrograph_names`
+    pixel_size_angstrom : Å per px, or None when the files do not say
+    """
+
+    xy_px: NDArray[np.float64]
+    is_uncertain: NDArray[np.bool_]
+    diameter_px: float | None
+    micrograph_name: str
+    pixel_size_angstrom: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.xy_px.shape != (len(self.is_uncertain), 2):
+            raise ValueError(
+                f"{self.micrograph_name}: {self.xy_px.shape} centres but {self.is_uncertain.shape} uncertain flags"
+            )
+
+    def __len__(self) -> int:
+        return len(self.xy_px)
+
+
+def read_labels(
+    path: Path | str, *, format: str | None = None, shapes_yx: dict[str, tuple[int, int]] | None = None
+) -> dict[str, Labels]:
+    """Labels by micrograph name, from any coordinate file, or from a folder with one file per micrograph.
+
+    In CSV a column `kind` tells `particle` from `uncertain`; in all other formats every row is a particle. A file
+    `set.json` in the folder (or beside the file) may give `diameter_px` and `pixel_size_angstrom`; otherwise the
+    diameter is the median of the rows' diameters, where they have any.
+
+    Parameters
+    ----------
+    format : see `cryopick.io.coordinates.formats.read_picks`; None detects it
+    shapes_yx : image sizes by micrograph, for formats that need them
+
+    Raises
+    ------
+    InputError, FormatError
+        If the path is missing or not readable as labels.
+    """
+    path = Path(path)
+    picks_of = read_picks(path, format=format, shapes_yx=shapes_yx)
+    settings = read_set_settings(path)
+    diameter_px: float | None = settings.get("diameter_px")
+    pixel_size_angstrom: float | None = settings.get("pixel_size_angstrom")
+    for warning in dict.fromkeys(text for picks in picks_of.values() for text in picks.warnings):
+        _logger.warning("%s", warning)
+    labels = {}
+    for name, picks in picks_of.items():
+        is_uncertain = picks.reason == UNCERTAIN
+        is_label = picks.is_kept | is_uncertain  # candidates that a program rejected are no labels
+        labels[name] = Labels(
+            xy_px=picks.xy_px[is_label],
+            is_uncertain=is_uncertain[is_label],
+            diameter_px=diameter_px if diameter_px is not None else _median_diameter(picks),
+            micrograph_name=name,
+            pixel_size_angstrom=pixel_size_angstrom or picks.pixel_size_angstrom,
+        )
+    return labels
+
+
+def _median_diameter(picks: Picks) -> float | None:
+    known = picks.diameter_px[np.isfinite(picks.diameter_px)]
+    return float(np.median(known)) if len(known) else None
+
+
+def read_set_settings(labels: Path) -> dict[str, Any]:
+    """What `set.json` in a folder of labels, or beside a file of labels, says; empty without one.
+
+    Raises
+    ------
+    FormatError
+        If it is no JSON object, or `diameter_px`, `pixel_size_angstrom` or `labels` have impossible values.
+    """
+    path = (labels if labels.is_dir() else labels.parent) / SETTINGS_FILE
+    if not path.is_file():
+        return {}
+    settings = read_json_object(path, what="an object with diameter_px and pixel_size_angstrom")
+    for key, largest in _LARGEST.items():
+        settings[key] = positive_or_none(settings.get(key), largest=largest, where=f"{path}: {key}")
+    stated = settings.get("labels")
+    if stated is not None and stated not in COMPLETENESS:
+        raise FormatError(f"{path}: labels are {str(stated)[:60]!r}, expected complete or sparse")
+    return settings
+
+
+def positive_or_none(value: object, *, largest: float, where: str) -> float | None:
+    """A number above 0 as a float, None for None; anything else raises `FormatError`."""
+    if value is None:
+        return None
+    number = finite_number(value, where=where)
+    if not 0 < number <= largest:
+        raise FormatError(f"{where} is {number:g}, expected a positive number up to {largest:g}, or null")
+    return number

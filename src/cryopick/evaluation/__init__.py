@@ -1,0 +1,1 @@
+"""How good picks are: scores against labels, tables over pickers and sets, and their pages."""

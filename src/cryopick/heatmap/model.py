@@ -1,0 +1,207 @@
+"""The heat-map network as it is run: from a micrograph to candidates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryopick.errors import SettingsError
+from cryopick.heatmap.carbon import with_whole_carbon
+from cryopick.inference.dense import DenseNetwork, sigmoid
+from cryopick.inference.device import PRECISIONS, chosen_device
+from cryopick.inference.looks import LOOKS, Look, mean_of_looks, seen_turned
+from cryopick.io.weights import loads_weights
+from cryopick.processing.probability import Calibration
+from cryopick.processing.scale import NOMINAL_PARTICLE_PX, network_planes
+from cryopick.types import JUNK_MAP, Micrograph, Picks
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from cryopick.heatmap.network import HeatmapUNet
+
+STRIDE_PX = 2
+"""Working pixels per pixel of the network's maps."""
+TILE_PX = 1536
+"""Largest side that the network sees at once: fewer and larger tiles read less twice, and hold more memory."""
+INT8 = "int8"
+GENERAL_PRECISIONS = (*PRECISIONS, INT8)
+CANDIDATE_FLOOR = 0.02
+"""Map values below it are never candidates; far below any useful threshold."""
+
+
+def centres_from_maps(maps: NDArray[np.float32], *, stride_px: int) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
+    """Candidates: local maxima of the centre map, moved by the predicted offsets.
+
+    Parameters
+    ----------
+    maps : (5, h, w), the planes of `OUTPUTS`, `centre` and `junk` already probabilities
+
+    Returns
+    -------
+    xy_px : (n, 2) working pixels
+    index_yx : (n, 2) the output pixel of each candidate
+    """
+    import cv2
+
+    probability = np.pad(maps[0], 1, mode="edge")
+    # the discs of the target are flat: a light blur makes their middle the maximum
+    smooth = cv2.GaussianBlur(probability, (0, 0), 0.08 * NOMINAL_PARTICLE_PX / stride_px)
+    reach = max(1, round(0.15 * NOMINAL_PARTICLE_PX / stride_px))
+    highest = cv2.dilate(smooth, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1)))
+    is_peak = (smooth >= highest)[1:-1, 1:-1] & (smooth[1:-1, 1:-1] > CANDIDATE_FLOOR)
+    index_yx = np.argwhere(is_peak)
+    row, column = index_yx.T
+    offset_xy = np.clip(maps[1:3, row, column].T, -3, 3)
+    xy_px = (index_yx[:, ::-1] + offset_xy + 0.5) * stride_px - 0.5
+    return xy_px.astype(np.float64), index_yx
+
+
+@dataclass(frozen=True, eq=False)
+class HeatmapModel:
+    """A loaded network with its calibration, ready to map working images.
+
+    Parameters
+    ----------
+    dense : a `HeatmapUNet`, batch norms folded
+    calibration : of the centre map's values at candidates
+    input_planes : of `network_planes` that it sees
+    """
+
+    dense: DenseNetwork
+    calibration: Calibration
+    input_planes: int = 2
+
+    def planes(self, working: NDArray[np.float32]) -> NDArray[np.float32]:
+        """What the network sees of a working image."""
+        return network_planes(working, particle_px=NOMINAL_PARTICLE_PX, count=self.input_planes)
+
+    def __call__(self, working: NDArray[np.float32]) -> NDArray[np.float32]:
+        """A working image to (5, ceil(h / 2), ceil(w / 2)) maps; `centre` and `junk` are probabilities."""
+        return _as_probabilities(self.dense(self.planes(working)))
+
+    def looked(self, working: NDArray[np.float32], look: Look) -> NDArray[np.float32]:
+        """(6, h', w') maps, `centre` and `junk` as logits, and last the background counted from the brightest.
+
+        Offsets and sizes are in the units of a look of factor 1.
+        """
+        planes = network_planes(working, particle_px=NOMINAL_PARTICLE_PX, count=3)
+        maps = seen_turned(self.dense, planes[: self.input_planes], look.step_yx)
+        maps[1] *= look.step_yx[1] * look.factor
+        maps[2] *= look.step_yx[0] * look.factor
+        maps[3] += np.float32(np.log(look.factor))
+        return np.concatenate([maps, planes[2:, ::STRIDE_PX, ::STRIDE_PX]])
+
+
+def _as_probabilities(maps: NDArray[np.float32]) -> NDArray[np.float32]:
+    maps[0], maps[4] = sigmoid(maps[0]), sigmoid(maps[4])
+    return maps
+
+
+@loads_weights("general", most=4)
+def load_model(weights: Path | None, *, device: str = "auto", precision: str = "auto") -> HeatmapModel:
+    """The network of a checkpoint (None: the one shipped with the package), folded and on its device.
+
+    Raises
+    ------
+    WeightsError
+        If the file is missing, damaged, or of another architecture.
+    """
+    from cryopick.heatmap.network import build_heatmap_unet
+    from cryopick.io.weights import find_weights, load_checkpoint
+
+    checkpoint = load_checkpoint(find_weights(weights or "general"), picker="general")
+    card = checkpoint.card
+    network = checkpoint.build(build_heatmap_unet)
+    calibration = Calibration.from_list(card.postprocessing["calibration"])
+    ranges = card.postprocessing.get("activation_ranges")
+    return heatmap_model(network, calibration, ranges=ranges, device=device, precision=precision)
+
+
+def heatmap_model(
+    network: HeatmapUNet,
+    calibration: Calibration,
+    *,
+    ranges: Mapping[str, Sequence[float]] | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+) -> HeatmapModel:
+    """A network, which is copied, as the picker runs it; 8-bit integers need the `ranges` of its activations.
+
+    Raises
+    ------
+    SettingsError
+        If 8-bit integers are asked for where they cannot be had.
+    """
+    from cryopick.heatmap.network import OUTPUTS, TOTAL_STRIDE_PX, fold_batch_norm, without_shape
+
+    folded = without_shape(fold_batch_norm(network))
+    runner: nn.Module = folded
+    device = chosen_device(device)
+    if _chosen_int8(device, precision, has_ranges=ranges is not None):
+        from cryopick.heatmap.network_int8 import Int8HeatmapUNet
+
+        runner, precision = Int8HeatmapUNet(folded, ranges or {}), "float32"
+    dense = DenseNetwork.loaded(
+        runner,
+        device=device,
+        precision=precision,
+        channels=len(OUTPUTS),
+        stride_px=STRIDE_PX,
+        multiple_px=TOTAL_STRIDE_PX,
+        tile_px=TILE_PX,
+    )
+    return HeatmapModel(dense, calibration, network.in_channels)
+
+
+def _chosen_int8(device: str, precision: str, *, has_ranges: bool) -> bool:
+    """Whether to run in 8-bit integers; `auto` does on CPUs that have the units, with weights that can."""
+    if precision not in ("auto", INT8):
+        return False
+    from cryopick.heatmap.network_int8 import is_int8_fast
+
+    lacking = [
+        text
+        for text, is_there in (
+            (f"a CPU, not {device}", device == "cpu"),
+            ("weights whose card holds activation_ranges", has_ranges),
+            ("a CPU that multiplies 8-bit integers (VNNI), and a torch that uses it", is_int8_fast()),
+        )
+        if not is_there
+    ]
+    if precision == INT8 and lacking:
+        raise SettingsError(f"precision int8 needs {' and '.join(lacking)}; auto takes the fastest that works here")
+    return not lacking
+
+
+def picks_at_scale(
+    model: HeatmapModel, micrograph: Micrograph, *, diameter_px: float, looks: Sequence[Look] = LOOKS
+) -> Picks:
+    """All candidates of particles about `diameter_px` wide, best first."""
+    logits, scale = mean_of_looks(
+        micrograph.pixels, model.looked, diameter_px=diameter_px, nominal_px=NOMINAL_PARTICLE_PX, looks=looks
+    )
+    maps, shade = _as_probabilities(logits[:-1]), logits[-1]
+    junk = with_whole_carbon(maps[4], shade, particle_px=NOMINAL_PARTICLE_PX / STRIDE_PX)
+    xy_px, index_yx = centres_from_maps(maps, stride_px=STRIDE_PX)
+    row, column = index_yx.T
+    xy_px = scale.to_stored_xy(xy_px)
+    height, width = micrograph.shape_yx
+    is_inside = (xy_px >= -0.5).all(axis=1) & (xy_px[:, 0] < width - 0.5) & (xy_px[:, 1] < height - 0.5)
+    order = np.flatnonzero(is_inside)
+    order = order[np.argsort(-maps[0, row[order], column[order]], kind="stable")]
+    row, column = row[order], column[order]
+    return Picks(
+        xy_px=xy_px[order],
+        score=model.calibration(maps[0, row, column]),
+        diameter_px=(diameter_px * np.exp(maps[3, row, column])).astype(np.float32),
+        micrograph_name=micrograph.name,
+        shape_yx=micrograph.shape_yx,
+        pixel_size_angstrom=micrograph.pixel_size_angstrom,
+        maps={"centre probability": maps[0], JUNK_MAP: junk},
+    )

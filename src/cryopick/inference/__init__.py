@@ -1,0 +1,1 @@
+"""Running networks over whole micrographs: devices, tiles, several looks."""

@@ -1,0 +1,1 @@
+"""Every coordinate format, each with its reader and writer."""

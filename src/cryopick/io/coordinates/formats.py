@@ -1,0 +1,478 @@
+"""Every coordinate format behind two functions: `read_picks` and `write_picks`."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from cryopick.errors import FormatError, InputError, SettingsError
+from cryopick.io.coordinates.box import BoxSize, box_sizes, read_box, write_box
+from cryopick.io.coordinates.cbox import read_cbox, write_cbox
+from cryopick.io.coordinates.coco import known_shape, read_coco, write_coco
+from cryopick.io.coordinates.cryosparc import known_sizes, read_cryosparc, write_cryosparc
+from cryopick.io.coordinates.csv import (
+    first_cells,
+    is_cryoppp_header,
+    known_height,
+    looks_like_csv,
+    read_csv,
+    write_cryoppp,
+    write_csv,
+)
+from cryopick.io.coordinates.eman_json import read_eman_json, write_eman_json
+from cryopick.io.coordinates.grouping import (
+    require_name,
+    require_plausible,
+    require_writable,
+    shapes_of,
+    with_image_size,
+)
+from cryopick.io.coordinates.names import by_products_of_picking, micrograph_name_of_file, without_extension
+from cryopick.io.coordinates.relion import (
+    ONLY_PARTICLE_PIXELS,
+    read_relion,
+    write_relion_list,
+    write_relion_micrograph,
+    write_relion_particles,
+)
+from cryopick.io.coordinates.topaz import image_name_of, read_topaz, write_topaz
+from cryopick.io.files.json_object import read_json_object
+from cryopick.io.files.text import read_text, write_text
+from cryopick.io.star import quoted
+from cryopick.types import Picks
+
+_logger = logging.getLogger(__name__)
+LIST_FILE = "autopick.star"
+_BOOKKEEPING = ("job.star", "*pipeline.star", "coords_suffix_*.star", "RELION_*.star", "*summary.star", "set.json")
+"""Files of RELION jobs and label sets that lie among coordinate files and hold none."""
+UNFINISHED = "UNFINISHED.txt"
+"""Lies in a folder while coordinate files are written into it; left behind by a process that was killed."""
+_MAX_FILE_NAME_BYTES = 255  # what file systems allow
+
+
+@dataclass(frozen=True)
+class FileFacts:
+    """What a file may not say itself, for reading; or needs to hold, for writing.
+
+    Parameters
+    ----------
+    shape_yx : (h, w) of the micrograph, where a file is for one
+    pixel_size_angstrom : Å per px of the micrographs
+    box_px : side of boxes in px, or that of each micrograph by its name
+    rows : the convention of CryoSPARC's y, "relion" or "flipped" (see `cryopick.io.coordinates.cryosparc`)
+    """
+
+    shape_yx: tuple[int, int] | None = None
+    pixel_size_angstrom: float | None = None
+    box_px: BoxSize = None
+    rows: str | None = None
+
+
+@dataclass(frozen=True)
+class CoordinateFormat:
+    """One format: how its files end, and how it is read and written.
+
+    Parameters
+    ----------
+    suffix : of the files we write
+    tail : put between the micrograph's name and the suffix in a folder with one file per micrograph
+    is_per_micrograph : True where one file cannot hold several micrographs
+    check : raises what `write` would raise for picks of one micrograph that lack something or cannot be held, so that
+        nothing is written of a folder of which a part cannot be
+    """
+
+    name: str
+    suffix: str
+    description: str
+    read: Callable[[Path, FileFacts], dict[str, Picks]]
+    write: Callable[[Path, Sequence[Picks], FileFacts], None]
+    is_per_micrograph: bool = False
+    tail: str = ""
+    check: Callable[[Path, Picks, FileFacts], object] = lambda _path, _picks, _facts: None
+
+
+def _only(picks: Picks) -> dict[str, Picks]:
+    return {picks.micrograph_name: picks}
+
+
+FORMATS: dict[str, CoordinateFormat] = {
+    entry.name: entry
+    for entry in (
+        CoordinateFormat(
+            "star",
+            ".star",
+            "RELION 3.0 to 5: one micrograph, combined particles, or autopick.star",
+            lambda path, _: read_relion(path),
+            lambda path, picks, _: write_relion_particles(path, picks),
+            tail="_picks",
+            check=lambda _path, picks, _facts: quoted(picks.micrograph_name),
+        ),
+        CoordinateFormat(
+            "box",
+            ".box",
+            "EMAN: corners of whole-pixel boxes",
+            lambda path, _: _only(read_box(path)),
+            lambda path, picks, facts: write_box(path, picks[0], box_px=facts.box_px),
+            is_per_micrograph=True,
+            check=lambda path, picks, facts: box_sizes(path, picks, facts.box_px),
+        ),
+        CoordinateFormat(
+            "cbox",
+            ".cbox",
+            "crYOLO: boxes with size estimates and confidence",
+            lambda path, _: _only(read_cbox(path)),
+            lambda path, picks, facts: write_cbox(path, picks[0], box_px=facts.box_px),
+            is_per_micrograph=True,
+            check=lambda path, picks, facts: box_sizes(path, picks, facts.box_px),
+        ),
+        CoordinateFormat(
+            "eman-json",
+            ".json",
+            "EMAN2 info file",
+            lambda path, _: _only(read_eman_json(path)),
+            lambda path, picks, _: write_eman_json(path, picks[0]),
+            is_per_micrograph=True,
+            tail="_info",
+            check=lambda path, _picks, _facts: path.is_file() and read_json_object(path, what="an EMAN2 info file"),
+        ),
+        CoordinateFormat(
+            "topaz",
+            ".txt",
+            "Topaz: image_name, x_coord, y_coord, score",
+            lambda path, _: read_topaz(path),
+            lambda path, picks, _: write_topaz(path, picks),
+            check=lambda _path, picks, _facts: image_name_of(picks),
+        ),
+        CoordinateFormat(
+            "coco",
+            ".json",
+            "COCO annotations",
+            lambda path, _: read_coco(path),
+            lambda path, picks, facts: write_coco(path, picks, box_px=facts.box_px),
+            check=lambda path, picks, facts: (known_shape(path, picks), box_sizes(path, picks, facts.box_px)),
+        ),
+        CoordinateFormat(
+            "csv",
+            ".csv",
+            "x,y with any of score, diameter, class, kind, reason, micrograph",
+            lambda path, facts: read_csv(path, shape_yx=facts.shape_yx, pixel_size_angstrom=facts.pixel_size_angstrom),
+            lambda path, picks, _: write_csv(path, picks),
+        ),
+        CoordinateFormat(
+            "cryoppp",
+            ".csv",
+            "CryoPPP ground truth: y counted from the bottom",
+            lambda path, facts: read_csv(path, shape_yx=facts.shape_yx),
+            lambda path, picks, _: write_cryoppp(path, picks),
+            is_per_micrograph=True,
+            check=lambda path, picks, _: known_height(path, picks),
+        ),
+        CoordinateFormat(
+            "cryosparc",
+            ".cs",
+            "CryoSPARC particle locations",
+            lambda path, facts: read_cryosparc(path, rows=facts.rows),
+            lambda path, picks, facts: write_cryosparc(
+                path, picks, rows=facts.rows, pixel_size_angstrom=facts.pixel_size_angstrom
+            ),
+            check=lambda path, picks, facts: known_sizes(path, picks, facts.pixel_size_angstrom),
+        ),
+    )
+}
+
+
+def format_named(name: str) -> CoordinateFormat:
+    """The format called `name`; an unknown name lists the known ones."""
+    if name not in FORMATS:
+        raise SettingsError(f"unknown coordinate format {name!r}; known formats: {', '.join(FORMATS)}")
+    return FORMATS[name]
+
+
+def detect_format(path: Path) -> str:
+    """The name of the format of a file, from its ending and, where that is shared, its content.
+
+    Raises
+    ------
+    FormatError
+        If it is none that we read.
+    """
+    suffix = path.suffix.lower()
+    named = {".star": "star", ".box": "box", ".cbox": "cbox", ".cs": "cryosparc"}.get(suffix)
+    if named is not None:
+        return named
+    if suffix == ".json":
+        content = read_json_object(path, what="EMAN2 boxes or COCO annotations")
+        if "boxes" in content:
+            return "eman-json"
+        if "annotations" in content:
+            return "coco"
+        raise FormatError(f"{path}: JSON with neither `boxes` (EMAN2) nor `annotations` (COCO); pass the format")
+    if suffix in (".csv", ".txt", ".tsv"):
+        separator, cells = first_cells(read_text(path, what="a table of coordinates"))
+        if separator == "\t" and cells[0] == "image_name":
+            return "topaz"
+        if suffix in (".csv", ".tsv") or looks_like_csv(cells):
+            return "cryoppp" if is_cryoppp_header(cells) else "csv"
+    raise FormatError(f"{path}: coordinate format not recognised; pass one of: {', '.join(FORMATS)}")
+
+
+def read_picks(
+    path: Path | str,
+    *,
+    format: str | None = None,
+    shapes_yx: Mapping[str, tuple[int, int]] | None = None,
+    pixel_size_angstrom: float | None = None,
+    rows: str | None = None,
+) -> dict[str, Picks]:
+    """Picks by micrograph name, from a file or a folder of files, in our frame.
+
+    A folder with `autopick.star` (a RELION job, a cryopick run) is read through it; otherwise every coordinate file
+    below it is read, hidden ones left out, all of one format, and a file of one micrograph is named by its path in the
+    folder, without extension and pick suffix. Link names to images with
+    `cryopick.io.coordinates.names.match_micrograph_names`.
+
+    Parameters
+    ----------
+    format : a name from `FORMATS`; None detects it
+    shapes_yx : (h, w) by micrograph name or alias. Some formats need it; given, picks outside the image are kept
+        with a warning in `Picks.warnings`, and when more than half are outside that is an error
+    pixel_size_angstrom : Å per px, for files with coordinates in Å and where the file does not say
+    rows : "relion" or "flipped", for CryoSPARC's .cs, which does not say it (see `cryopick.io.coordinates.cryosparc`)
+
+    Raises
+    ------
+    InputError
+        If nothing is there to read, two files are for one micrograph, or the folder was not written to the end.
+    FormatError
+        If a file is malformed; the message names the line.
+    """
+    path = Path(path)
+    _require_possible(path)
+    facts = FileFacts(pixel_size_angstrom=pixel_size_angstrom, rows=rows)
+    shapes_yx = shapes_yx or {}
+    if (path / UNFINISHED).is_file():
+        raise InputError(
+            f"{path}: a conversion into this folder was stopped in the middle ({UNFINISHED} is there), so files are "
+            "missing; run it again, or delete that file to read what there is"
+        )
+    if path.is_dir() and (path / LIST_FILE).is_file() and format in (None, "star"):
+        path, format = path / LIST_FILE, "star"
+    if path.is_dir():
+        found = _read_folder(path, format, facts, shapes_yx)
+    elif path.is_file():
+        shape_yx = shapes_of([micrograph_name_of_file(path.name)], shapes_yx)
+        facts = replace(facts, shape_yx=next(iter(shape_yx.values()), None))
+        found = format_named(format or detect_format(path)).read(path, facts)
+    else:
+        raise InputError(f"{path}: no such file or folder; expected coordinates")
+    checked = {}
+    shape_of = shapes_of(found, shapes_yx)
+    for name, picks in found.items():
+        require_plausible(picks, source=str(path))
+        known = replace(picks, pixel_size_angstrom=picks.pixel_size_angstrom or pixel_size_angstrom)
+        if pixel_size_angstrom is not None:
+            known = replace(known, warnings=tuple(one for one in known.warnings if ONLY_PARTICLE_PIXELS not in one))
+        checked[name] = with_image_size(known, shape_of.get(name, picks.shape_yx), source=str(path))
+    return checked
+
+
+def write_picks(
+    picks: Mapping[str, Picks] | Sequence[Picks],
+    path: Path | str,
+    *,
+    format: str | None = None,
+    box_px: BoxSize = None,
+    rows: str | None = None,
+    pixel_size_angstrom: float | None = None,
+    keep_rejected: bool = False,
+) -> list[Path]:
+    """Write picks to one file, or to a folder with one file per micrograph; returns the files written.
+
+    `path` is a folder when it exists as one, ends with a slash or has no extension. Folders inside micrograph names are
+    kept, so equal base names do not collide. In the format `star` a folder also gets the list `autopick.star`. Each
+    file is written whole or not at all; a folder holds `UNFINISHED.txt` until all its files are written.
+
+    Parameters
+    ----------
+    format : a name from `FORMATS`; None takes it from the extension of `path`
+    box_px : side of boxes, for box, cbox and coco, or that of each micrograph by its name; None takes each pick's
+        diameter
+    rows : "relion" or "flipped", for cryosparc
+    pixel_size_angstrom : Å per px where the picks do not know it, for cryosparc
+    keep_rejected : also write candidates with a rejection reason; only CSV has a column for it
+
+    Raises
+    ------
+    SettingsError
+        If the format is unknown or lacks something (box size, image size), or cannot hold several micrographs.
+    InputError
+        If a centre, score or diameter is not finite, or a name cannot be held; nothing is written then.
+    OutputError
+        If a file cannot be written.
+    """
+    is_folder = is_folder_to_write(path)
+    chosen = format_to_write(path, format)
+    path = Path(path)
+    _require_possible(path)
+    ordered = list(picks.values()) if isinstance(picks, Mapping) else list(picks)
+    if not keep_rejected:
+        ordered = [one.kept() for one in ordered]
+    for one in ordered:
+        require_writable(one)
+        _require_no_infinities(one)
+    facts = FileFacts(pixel_size_angstrom=pixel_size_angstrom, box_px=box_px, rows=rows)
+    if is_folder:
+        return _write_folder(path, ordered, chosen, facts)
+    if chosen.is_per_micrograph and len(ordered) != 1:
+        raise SettingsError(
+            f"{path}: a {chosen.name} file holds one micrograph and there are {len(ordered)}; give a folder instead"
+        )
+    chosen.write(path, ordered, facts)
+    return [path]
+
+
+def is_folder_to_write(path: Path | str) -> bool:
+    """True where `write_picks` writes one file per micrograph below `path`, rather than one file of that name."""
+    return str(path).endswith(("/", os.sep)) or Path(path).is_dir() or not Path(path).suffix
+
+
+def format_to_write(path: Path | str, format: str | None) -> CoordinateFormat:
+    """The format that `write_picks` writes to `path`; raises `SettingsError` where that is not clear."""
+    if format is None and is_folder_to_write(path):
+        raise SettingsError(f"{path}: is a folder, so the format must be given; one of: {', '.join(FORMATS)}")
+    return format_named(format) if format else _format_to_write(Path(path))
+
+
+def files_to_write(micrograph_names: Sequence[str], path: Path | str, format: str | None) -> list[Path]:
+    """The files that `write_picks` makes for picks of these micrographs; errors as there."""
+    if not is_folder_to_write(path):
+        return [Path(path)]
+    chosen = format_to_write(path, format)
+    files = list(_files_in(Path(path), micrograph_names, chosen))
+    return [*files, Path(path) / LIST_FILE] if chosen.name == "star" else files
+
+
+def _require_possible(path: Path) -> None:
+    """Refuse a path that no file system can hold, instead of the `ValueError` that it raises when used."""
+    require_name(str(path), forbidden="\0", holder="a path")
+
+
+def _require_no_infinities(picks: Picks) -> None:
+    for column in ("score", "diameter_px"):
+        is_bad = np.isinf(getattr(picks, column))
+        if is_bad.any():
+            raise InputError(
+                f"{picks.micrograph_name}: {column} of pick {int(np.argmax(is_bad)) + 1} is infinite, expected a "
+                "number, or NaN where it is unknown"
+            )
+
+
+def _read_folder(
+    folder: Path, format: str | None, facts: FileFacts, shapes_yx: Mapping[str, tuple[int, int]]
+) -> dict[str, Picks]:
+    wanted = {entry.suffix for entry in FORMATS.values()} if format is None else {format_named(format).suffix}
+    files = [file for file in sorted(folder.rglob("*")) if file.suffix.lower() in wanted and file.is_file()]
+    files = [file for file in files if not any(part.startswith(".") for part in file.relative_to(folder).parts)]
+    files = [file for file in files if not any(file.match(pattern) for pattern in _BOOKKEEPING)]
+    if format is None:
+        files = [file for file in files if file.suffix.lower() not in (".json", ".txt") or _is_recognised(file)]
+    relative = {file.relative_to(folder).as_posix(): file for file in files}
+    by_products = by_products_of_picking(relative)
+    if by_products:
+        _logger.warning(
+            "%s: left out %d files that only accompany picks, such as %s", folder, len(by_products), min(by_products)
+        )
+        files = [file for name, file in relative.items() if name not in by_products]
+    if not files:
+        endings = ", ".join(sorted(wanted))
+        raise InputError(f"{folder}: no coordinate files ({endings}) found; give a folder that holds some")
+    endings_found = sorted({file.suffix.lower() for file in files})
+    if len(endings_found) > 1:
+        raise InputError(f"{folder}: files of several formats ({', '.join(endings_found)}); pass the format to read")
+    found: dict[str, Picks] = {}
+    file_of: dict[str, Path] = {}
+    named_by_file = {file: micrograph_name_of_file(file.relative_to(folder).as_posix()) for file in files}
+    shape_of = shapes_of(named_by_file.values(), shapes_yx)
+    for file, file_name in named_by_file.items():
+        chosen = format_named(format or detect_format(file))
+        for name, picks in chosen.read(file, replace(facts, shape_yx=shape_of.get(file_name))).items():
+            full_name = file_name if name == micrograph_name_of_file(file.name) else name
+            if full_name in found:
+                raise InputError(
+                    f"{folder}: micrograph {full_name} is in {file_of[full_name].name} and in {file.name}; remove one"
+                )
+            found[full_name] = replace(picks, micrograph_name=full_name)
+            file_of[full_name] = file
+    return found
+
+
+def _format_to_write(path: Path) -> CoordinateFormat:
+    """By the file's ending alone, since a file to write need not exist; `.csv` means our own columns."""
+    ending = path.suffix.lower()
+    fitting = [entry for entry in FORMATS.values() if entry.suffix == ending and entry.name != "cryoppp"]
+    if len(fitting) != 1:
+        found = f"stands for {', '.join(entry.name for entry in fitting)}" if fitting else "is no coordinate format"
+        raise SettingsError(f"{path}: {ending} {found}; give the format, one of: {', '.join(FORMATS)}")
+    return fitting[0]
+
+
+def _is_recognised(file: Path) -> bool:
+    """False for notes and settings that only share the ending with a coordinate format."""
+    try:
+        detect_format(file)
+    except FormatError:
+        return False
+    return True
+
+
+def _write_folder(folder: Path, picks: Sequence[Picks], chosen: CoordinateFormat, facts: FileFacts) -> list[Path]:
+    file_of = _files_in(folder, [one.micrograph_name for one in picks], chosen)
+    for file, one in zip(file_of, picks, strict=True):
+        chosen.check(file, one, facts)
+    marker = folder / UNFINISHED
+    write_text(
+        marker, f"cryopick is writing {len(picks)} coordinate files into this folder, or was stopped while doing so.\n"
+    )
+    for file, one in zip(file_of, picks, strict=True):
+        if chosen.name == "star":
+            write_relion_micrograph(file, one)
+        else:
+            chosen.write(file, [one], facts)
+    written = list(file_of)
+    if chosen.name == "star":
+        write_relion_list(folder / LIST_FILE, [one.micrograph_name for one in picks], [str(file) for file in file_of])
+        written.append(folder / LIST_FILE)
+    marker.unlink(missing_ok=True)
+    return written
+
+
+def _files_in(folder: Path, micrograph_names: Sequence[str], chosen: CoordinateFormat) -> dict[Path, str]:
+    """File -> micrograph, in order; two micrographs with one file raise `InputError`."""
+    file_of: dict[Path, str] = {}
+    for name in micrograph_names:
+        file = _file_in(folder, name, chosen)
+        if file in file_of:
+            raise InputError(f"{folder}: micrographs {file_of[file]} and {name} would share {file.name}; rename one")
+        file_of[file] = name
+    return file_of
+
+
+def _file_in(folder: Path, micrograph_name: str, chosen: CoordinateFormat) -> Path:
+    """Where the picks of a micrograph go; a name cannot lead out of the folder, nor be one that no disk takes."""
+    require_name(micrograph_name, forbidden="\0\n\r", holder="a file name")
+    parts = [part for part in PurePosixPath(without_extension(micrograph_name)).parts if part not in ("/", "..", ".")]
+    if not parts:
+        raise InputError(f"micrograph name {micrograph_name!r} gives no file name; rename it")
+    file_name = f"{parts[-1]}{chosen.tail}{chosen.suffix}"
+    too_long = next((part for part in (*parts[:-1], file_name) if len(os.fsencode(part)) > _MAX_FILE_NAME_BYTES), None)
+    if too_long is not None:
+        raise InputError(
+            f"micrograph name {micrograph_name[:60]}...: {too_long[:20]}... is {len(os.fsencode(too_long))} bytes "
+            f"long, file systems allow {_MAX_FILE_NAME_BYTES}; rename the micrograph"
+        )
+    return folder.joinpath(*parts[:-1], file_name)

@@ -1,0 +1,1 @@
+"""Files as such: atomic writing, text, JSON objects, and errors of the system explained."""

@@ -1,0 +1,1 @@
+"""Every image format: micrographs in, `Micrograph` out."""

@@ -1,0 +1,1 @@
+"""Which micrographs a user means."""

@@ -1,0 +1,1 @@
+"""Density maps, atomic structures and poses."""

@@ -1,0 +1,1 @@
+"""`cryoemmae`: clustering in the latent space of a masked autoencoder (Zamanos et al., 2025)."""

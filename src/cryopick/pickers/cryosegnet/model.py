@@ -1,0 +1,249 @@
+"""CryoSegNet's first half: a micrograph as its U-Net sees it, and the U-Net's particle map."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self, cast, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryopick.errors import WeightsError
+from cryopick.inference.dense import DenseNetwork, sigmoid
+from cryopick.inference.looks import TWO_LOOKS, Look, mean_of_looks, seen_turned
+from cryopick.io.weights import loads_weights
+from cryopick.processing.denoise.corrected import CorrectedSettings, denoise_corrected
+from cryopick.processing.denoise.published import denoise_published
+from cryopick.processing.peaks import find_peaks
+from cryopick.processing.probability import Calibration
+from cryopick.processing.scale import PLANES, ScaleMap, fill_non_finite, gaussian_blur, network_planes, resample
+
+if TYPE_CHECKING:
+    from torch import nn
+
+PARTICLE_PX = 20.0
+"""Diameter that particles are resampled to before the network sees them; not for the published view."""
+PAPER_SIDE_PX = 1024
+"""Side of the square that the published program squeezes every micrograph into."""
+PEAK_FLOOR = 0.05
+"""Lower maxima of the map are never prompts; far below any useful threshold."""
+PEAK_BLUR = 0.15
+"""Sigma in diameters: the discs of the map are flat, and a blur makes their middle the maximum."""
+PEAK_RADIUS = 0.25
+"""A peak is the highest place within so many diameters."""
+
+InputKind = Literal["planes", "denoised", "published"]
+INPUT_KINDS: tuple[InputKind, ...] = get_args(InputKind)
+"""`planes`: detail and background at working scale. `denoised`: the corrected denoiser at working scale. `published`:
+the published denoiser, squeezed into a square."""
+
+
+@dataclass(frozen=True)
+class View:
+    """How micrographs are shown to the network; part of the card of its weights.
+
+    Parameters
+    ----------
+    kind : see `INPUT_KINDS`
+    side_px : of the square, for `published` only
+    in_channels : of the network: so many of `network_planes` for `planes`, else 1
+    """
+
+    kind: InputKind
+    side_px: int = PAPER_SIDE_PX
+    in_channels: int = 1
+
+    @property
+    def is_squeezed(self) -> bool:
+        """Whether the size of the picture is fixed instead of that of the particle."""
+        return self.kind == "published"
+
+    def to_card(self) -> dict[str, Any]:
+        """Plain JSON for a model card."""
+        if self.is_squeezed:
+            return {"input": self.kind, "side_px": self.side_px}
+        planes = {"planes": ", ".join(PLANES[: self.in_channels])} if self.kind == "planes" else {}
+        return {"input": self.kind, "particle_px": PARTICLE_PX, **planes}
+
+    @classmethod
+    def from_card(cls, preprocessing: Mapping[str, Any], *, in_channels: int, where: str) -> Self:
+        """The inverse of `to_card`, for a network with so many input channels."""
+        kind = preprocessing.get("input")
+        if kind not in INPUT_KINDS:
+            raise WeightsError(
+                f"{where}: its card names the input {kind!r}, expected one of {', '.join(INPUT_KINDS)}; use weights "
+                "trained with `cryopick train cryosegnet`"
+            )
+        return cls(cast(InputKind, kind), int(preprocessing.get("side_px", PAPER_SIDE_PX)), in_channels)
+
+    def planes(self, working: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(h, w) finite picture at working scale to the network's (c, h, w) input; not for `published`."""
+        if self.kind == "planes":
+            return network_planes(working, particle_px=PARTICLE_PX, count=self.in_channels)
+        return denoised_plane(working)[None]
+
+    def show(self, pixels: NDArray[np.float32], *, diameter_px: float | None) -> tuple[NDArray[np.float32], ScaleMap]:
+        """A micrograph denoised, for people; what the `published` network sees is the same.
+
+        Parameters
+        ----------
+        pixels : (h, w), particles dark
+        diameter_px : of a particle; not used by `published`
+
+        Returns
+        -------
+        denoised : (h', w') float32 in [0, 1]
+        scale : maps coordinates between the picture and the stored pixels
+        """
+        if self.is_squeezed:
+            return squeeze_published(pixels, side_px=self.side_px)
+        if diameter_px is None:
+            raise ValueError("a picture at working scale needs the particle diameter")
+        working, scale = resample(pixels, factor=PARTICLE_PX / diameter_px)
+        return np.asarray(denoised_plane(working) / (2 * DENOISED_GAIN) + 0.5, np.float32), scale
+
+
+DENOISED_GAIN = 4.0
+"""Denoised pictures lie in [0, 1] around 0.5; the network sees them around 0 and with a spread near 1."""
+
+
+def denoised_plane(working: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(h, w) picture at working scale through the corrected denoiser; about -4 to 4, background near 0."""
+    settings = CorrectedSettings(particle_px=PARTICLE_PX)
+    denoised, _ = denoise_corrected(working, diameter_px=PARTICLE_PX, settings=settings)
+    return np.asarray((denoised - 0.5) * 2 * DENOISED_GAIN, np.float32)
+
+
+def squeeze_published(pixels: NDArray[np.float32], *, side_px: int) -> tuple[NDArray[np.float32], ScaleMap]:
+    """Denoise at full size as published and squeeze into a square, aspect ratio and all.
+
+    The program flips MRC files upside down first and flips the map back afterwards. Here nothing is flipped, which is
+    the same but for the four pixels that its "Wiener" filter moves the content by.
+
+    Returns
+    -------
+    squeezed : (side, side) float32 in [0, 1]
+    scale : maps coordinates
+    """
+    import cv2
+
+    height, width = pixels.shape
+    denoised = denoise_published(fill_non_finite(pixels)).image
+    squeezed = cv2.resize(denoised, (side_px, side_px), interpolation=cv2.INTER_LINEAR)
+    return np.asarray(squeezed / np.float32(255), np.float32), ScaleMap((side_px / height, side_px / width))
+
+
+def map_peaks(
+    probability: NDArray[np.float32], *, particle_px: float, floor: float = PEAK_FLOOR
+) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+    """Local maxima of a particle map: where particles may be, and prompts for Segment Anything.
+
+    Parameters
+    ----------
+    probability : (h, w) in [0, 1]
+    particle_px : diameter of a particle in pixels of the map
+
+    Returns
+    -------
+    xy_px : (n, 2) to a fraction of a pixel, best first
+    height : (n,) of the blurred map there
+    """
+    smooth = gaussian_blur(probability, sigma_px=PEAK_BLUR * particle_px)
+    return find_peaks(smooth, min_score=floor, radius_px=max(1.0, PEAK_RADIUS * particle_px))
+
+
+@dataclass(frozen=True, eq=False)
+class ParticleMapper:
+    """A U-Net ready to map micrographs.
+
+    Parameters
+    ----------
+    network : the U-Net; one tile holds the whole of a published picture, whose upsampling depends on its size
+    calibration : what a peak of the map alone is worth
+    entries : the card's `postprocessing`
+    sha256 : of the weights; empty where they are not from a file
+    """
+
+    view: View
+    network: DenseNetwork
+    calibration: Calibration
+    entries: Mapping[str, Any]
+    sha256: str = ""
+
+    def maps(self, planes: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(c, h, w) input to (m, h, w) probabilities: particles, and junk where the network knows it."""
+        return sigmoid(self.network(planes))
+
+    def mean_maps(self, pixels: NDArray[np.float32], *, diameter_px: float) -> NDArray[np.float32]:
+        """The maps of a micrograph as stored, the mean of several looks; not for the published view, which has one."""
+
+        def see(working: NDArray[np.float32], look: Look) -> NDArray[np.float32]:
+            return seen_turned(self.network, self.view.planes(working), look.step_yx)
+
+        mean, _ = mean_of_looks(pixels, see, diameter_px=diameter_px, nominal_px=PARTICLE_PX, looks=TWO_LOOKS)
+        return sigmoid(mean)
+
+
+def particle_mapper(
+    network: nn.Module,
+    view: View,
+    calibration: Calibration,
+    *,
+    device: str = "auto",
+    precision: str = "auto",
+    entries: Mapping[str, Any] | None = None,
+    sha256: str = "",
+) -> ParticleMapper:
+    """Fold the batch norms of an `AttentionUNet` and put it where it runs."""
+    from cryopick.pickers.cryosegnet.network import AttentionUNet, fold_batch_norm
+
+    if not isinstance(network, AttentionUNet):
+        raise TypeError(f"expected an AttentionUNet, got {type(network)}")
+    stride = network.total_stride_px
+    tile_px = view.side_px if view.is_squeezed else 1024
+    dense = DenseNetwork.loaded(
+        fold_batch_norm(network),
+        device=device,
+        precision=precision,
+        channels=network.head.out_channels // network.unshuffle.downscale_factor**2,
+        stride_px=1,
+        multiple_px=stride,
+        tile_px=-(-tile_px // stride) * stride,
+        halo_px=-(-HALO_PX // stride) * stride,
+    )
+    return ParticleMapper(view, dense, calibration, entries or {}, sha256)
+
+
+HALO_PX = 192
+"""Read around a tile; more than half the receptive field of the small network."""
+
+
+@loads_weights("cryosegnet", most=2)
+def load_mapper(weights: Path | None, *, device: str = "auto", precision: str = "auto") -> ParticleMapper:
+    """The U-Net of a checkpoint (None: the one shipped with the package).
+
+    Raises
+    ------
+    WeightsError
+        If the file is missing, damaged, or of another architecture.
+    """
+    from cryopick.io.weights import find_weights, load_checkpoint
+    from cryopick.pickers.cryosegnet.network import NETWORK_NAME, build_attention_unet
+
+    checkpoint = load_checkpoint(find_weights(weights or "cryosegnet"), picker="cryosegnet")
+    card = checkpoint.card
+    if card.architecture.get("network") != NETWORK_NAME:
+        raise WeightsError(f"{checkpoint.path}: holds {card.architecture.get('network')!r}, expected {NETWORK_NAME!r}")
+    network = checkpoint.build(build_attention_unet)
+    knots = card.postprocessing.get("calibration")
+    return particle_mapper(
+        network,
+        View.from_card(card.preprocessing, in_channels=card.architecture["in_channels"], where=str(checkpoint.path)),
+        Calibration.none() if knots is None else Calibration.from_list(knots),
+        device=device,
+        precision=precision,
+        entries=card.postprocessing,
+        sha256=card.sha256,
+    )

@@ -1,0 +1,1 @@
+"""`cryotransformer`: particles as a set, predicted by a detection transformer (Dhakal et al., 2024)."""

@@ -1,0 +1,213 @@
+"""Running the published network of CryoTransformer, or one of its kind, on micrographs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryopick.inference.device import chosen_bfloat16, chosen_device
+from cryopick.pickers.cryotransformer.published import Answers
+from cryopick.pickers.cryotransformer.tiles import OVERLAP_DIAMETERS, SAME_DIAMETERS, lay_tiles, owned, tile_side_px
+from cryopick.processing.denoise.corrected import CorrectedSettings, denoise_corrected
+from cryopick.processing.denoise.published import SHIFT_XY_PX, denoise_published
+from cryopick.processing.normalize import robust_spread
+from cryopick.processing.probability import Calibration
+from cryopick.processing.scale import ScaleMap, fill_non_finite, resample
+
+if TYPE_CHECKING:
+    from cryopick.pickers.cryotransformer.detr_network import DetectionTransformer
+
+NETWORK = "detection_transformer"
+Denoising = Literal["corrected", "published", "none"]
+Behaviour = Literal["corrected", "published"]
+SHORT_SIDE_PX, LONGEST_SIDE_PX = 800, 1333
+GREY_SIGMA = 4.0
+"""Without denoising, black and white lie this many standard deviations from the middle."""
+_SETTINGS = CorrectedSettings(normalizes_locally=False)
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedImage:
+    """A micrograph as the network's images are cut from it.
+
+    Parameters
+    ----------
+    grey : (h, w) float32 in [0, 1]
+    scale : maps coordinates of `grey` and of the micrograph
+    shift_xy_px : by how much the preparation moved the content, in pixels of the micrograph
+    """
+
+    grey: NDArray[np.float32]
+    scale: ScaleMap
+    shift_xy_px: tuple[float, float] = (0.0, 0.0)
+
+    def to_stored_xy(self, xy_px: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.asarray(self.scale.to_stored_xy(xy_px) - np.array(self.shift_xy_px))
+
+    def to_working_xy(self, xy_px: NDArray[np.float64]) -> NDArray[np.float64]:
+        return self.scale.to_working_xy(np.asarray(xy_px, np.float64) + np.array(self.shift_xy_px))
+
+
+def prepare_image(pixels: NDArray[np.float32], *, diameter_px: float, denoising: Denoising) -> PreparedImage:
+    """Denoise a micrograph, or only stretch it.
+
+    Parameters
+    ----------
+    pixels : (h, w), particles dark
+    diameter_px : of a particle
+    denoising : `corrected` works at the scale of the particle and moves nothing; `published` is the program's chain at
+        full size, whose shift is undone here; `none` shrinks as `corrected` does and stretches the grey values
+    """
+    if denoising == "published":
+        grey = (denoise_published(pixels).image / np.float32(255)).astype(np.float32)
+        return PreparedImage(grey, ScaleMap((1.0, 1.0)), SHIFT_XY_PX)
+    if denoising == "corrected":
+        return PreparedImage(*denoise_corrected(pixels, diameter_px=diameter_px, settings=_SETTINGS))
+    working, scale = resample(fill_non_finite(pixels), factor=min(1.0, _SETTINGS.particle_px / diameter_px))
+    middle, spread = robust_spread(working)
+    if not spread > 1e-6 * max(abs(middle), 1e-30):
+        return PreparedImage(np.full_like(working, 0.5), scale)
+    grey = np.clip(0.5 + (working - middle) / (2 * GREY_SIGMA * spread), 0, 1).astype(np.float32)
+    return PreparedImage(grey, scale)
+
+
+def network_size(
+    shape_yx: tuple[int, int], *, short_px: int = SHORT_SIDE_PX, longest_px: int = LONGEST_SIDE_PX
+) -> tuple[int, int]:
+    """Rows and columns at which the network sees an image: the shorter side `short_px`, unless the longer one would
+    pass `longest_px`; the aspect ratio is kept to less than a pixel."""
+    short, long = min(shape_yx), max(shape_yx)
+    side = short_px if short_px * long / short <= longest_px else round(longest_px * short / long)
+    other = max(1, int(side * long / short))
+    return (side, other) if shape_yx[0] <= shape_yx[1] else (other, side)
+
+
+def resized(grey: NDArray[np.float32], *, short_px: int, longest_px: int) -> NDArray[np.float32]:
+    """Bilinear with a footprint as wide as the shrinkage, as Pillow does."""
+    from PIL import Image
+
+    height, width = network_size((grey.shape[0], grey.shape[1]), short_px=short_px, longest_px=longest_px)
+    picture = Image.fromarray(np.ascontiguousarray(grey, np.float32))
+    # a copy, because what Pillow gives must not be written
+    return np.array(picture.resize((width, height), Image.Resampling.BILINEAR), np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class DetrModel:
+    """A loaded network with what it was trained for.
+
+    Parameters
+    ----------
+    network : on `device`
+    denoising, behaviour, short_px, longest_px : as in training
+    calibration : of the class particle's probability
+    """
+
+    network: DetectionTransformer
+    device: str
+    is_bfloat16: bool
+    denoising: Denoising
+    behaviour: Behaviour
+    short_px: int
+    longest_px: int
+    queries: int
+    calibration: Calibration
+
+    def answers(self, grey: NDArray[np.float32]) -> Answers:
+        """All answers for one (h, w) image in [0, 1]."""
+        import torch
+
+        from cryopick.pickers.cryotransformer.detr_network import normalized
+
+        image = torch.from_numpy(resized(grey, short_px=self.short_px, longest_px=self.longest_px))
+        kind = torch.device(self.device).type
+        with torch.inference_mode(), torch.autocast(kind, torch.bfloat16, enabled=self.is_bfloat16):
+            logits, boxes = self.network(normalized(image[None].to(self.device)))[-1]
+        return Answers(logits[0].double().cpu().numpy(), boxes[0].double().cpu().numpy())
+
+    def whole(
+        self, prepared: PreparedImage, *, floor: float
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+        """As `in_tiles`, of the micrograph as one image, as published."""
+        found = self.answers(prepared.grey)
+        size = np.array([prepared.grey.shape[1], prepared.grey.shape[0]])
+        score = found.probability
+        chosen = score >= floor
+        centres = prepared.to_stored_xy(found.boxes[chosen, :2] * size - 0.5)
+        sides = (found.boxes[chosen, 2:] * size).mean(axis=1) / prepared.scale.factor
+        return centres, sides, score[chosen]
+
+    def in_tiles(
+        self,
+        prepared: PreparedImage,
+        *,
+        diameter_px: float,
+        floor: float,
+        order: Sequence[int] | None = None,
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+        """Centres (n, 2) and sides (n,) in pixels of the micrograph and probabilities (n,), each particle once.
+
+        Parameters
+        ----------
+        diameter_px : of a particle, in pixels of the micrograph
+        floor : answers less probable are left out
+        order : in which the tiles are looked at; it makes no difference
+        """
+        particle_px = diameter_px * prepared.scale.factor
+        shape_yx = prepared.grey.shape[0], prepared.grey.shape[1]
+        side_px = max(tile_side_px(self.queries, diameter_px=particle_px), (OVERLAP_DIAMETERS + 1) * particle_px)
+        tiles = lay_tiles(shape_yx, side_px=side_px, overlap_px=OVERLAP_DIAMETERS * particle_px)
+        tiles = [tiles[i] for i in order] if order is not None else tiles
+        centres, sides, scores = [], [], []
+        for tile in tiles:
+            left, top, right, bottom = tile.region
+            found = self.answers(prepared.grey[top:bottom, left:right])
+            size = np.array([right - left, bottom - top])
+            centres.append(found.boxes[:, :2] * size - 0.5 + [left, top])
+            sides.append((found.boxes[:, 2:] * size).mean(axis=1))
+            scores.append(found.probability)
+        # only what may be a particle can own one: the many answers that say nothing are left out first
+        chosen = [np.flatnonzero(score >= floor) for score in scores]
+        centres, sides, scores = (
+            [values[index] for values, index in zip(each, chosen, strict=True)] for each in (centres, sides, scores)
+        )
+        stands = owned(tiles, centres, shape_yx=shape_yx, same_px=SAME_DIAMETERS * particle_px)
+        xy_px, side, score = (
+            np.concatenate([values[mask] for values, mask in zip(each, stands, strict=True)])
+            for each in (centres, sides, scores)
+        )
+        return prepared.to_stored_xy(xy_px), side / prepared.scale.factor, score
+
+
+def build_detr(architecture: Mapping[str, Any]) -> DetectionTransformer:
+    """The network that a card's architecture describes."""
+    from cryopick.pickers.cryotransformer.detr_network import DetectionTransformer
+
+    return DetectionTransformer(**{name: value for name, value in architecture.items() if name != "network"})
+
+
+def detr_model(
+    network: DetectionTransformer,
+    preprocessing: Mapping[str, Any],
+    calibration: Calibration,
+    *,
+    device: str = "auto",
+    precision: str = "auto",
+) -> DetrModel:
+    """A network as the picker runs it; `preprocessing` is that of its card."""
+    device = chosen_device(device)
+    return DetrModel(
+        network.eval().to(device),
+        device=device,
+        is_bfloat16=chosen_bfloat16(device, precision),
+        denoising=preprocessing["denoising"],
+        behaviour=preprocessing["behaviour"],
+        short_px=preprocessing["short_px"],
+        longest_px=preprocessing["longest_px"],
+        queries=int(network.detr.config.num_queries),
+        calibration=calibration,
+    )

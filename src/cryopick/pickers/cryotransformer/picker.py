@@ -1,0 +1,217 @@
+"""`cryotransformer`: particles as a set, predicted by a detection transformer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryopick.errors import SettingsError
+from cryopick.geometry.units import Length
+from cryopick.heatmap.diameter import settings_for_run
+from cryopick.inference.device import PRECISIONS
+from cryopick.io.weights import loads_weights
+from cryopick.pickers.cryotransformer.detr_model import NETWORK as DETR_NETWORK
+from cryopick.pickers.cryotransformer.detr_model import DetrModel, build_detr, detr_model, prepare_image
+from cryopick.pickers.cryotransformer.model import (
+    CANDIDATE_FLOOR,
+    NOMINAL_PARTICLE_PX,
+    LocalSetModel,
+    build_local,
+    local_model,
+)
+from cryopick.pickers.cryotransformer.published import above_percentile, published_picks
+from cryopick.pickers.expected_f1 import ChoosesByExpectedF1
+from cryopick.pickers.registry import register_picker
+from cryopick.processing.probability import Calibration
+from cryopick.processing.scale import resample
+from cryopick.types import JUNK_MAP, Micrograph, Picks
+
+
+@loads_weights("cryotransformer", most=4)
+def load_set_model(weights: Path | None, *, device: str = "auto", precision: str = "auto") -> LocalSetModel | DetrModel:
+    """The network of a checkpoint (None: the one shipped with the package), on its device.
+
+    Raises
+    ------
+    WeightsError
+        If the file is missing, damaged, or of another architecture.
+    """
+    from cryopick.io.weights import find_weights, load_checkpoint
+
+    checkpoint = load_checkpoint(find_weights(weights or "cryotransformer"), picker="cryotransformer")
+    card = checkpoint.card
+    calibration = Calibration.from_list(card.postprocessing["calibration"])
+    if card.architecture.get("network") == DETR_NETWORK:
+        published = checkpoint.build(build_detr)
+        return detr_model(published, card.preprocessing, calibration, device=device, precision=precision)
+    network = checkpoint.build(build_local)
+    return local_model(network, calibration, device=device, precision=precision)
+
+
+@register_picker("cryotransformer")
+@dataclass(frozen=True, kw_only=True)
+class CryoTransformerPicker(ChoosesByExpectedF1):
+    """Particles as a set, predicted by a detection transformer (A. Dhakal et al., Bioinformatics 40, 2024, btae109).
+
+    One query answers for one particle, so nothing is suppressed afterwards. The shipped weights learnt from simulated
+    micrographs alone. The score is the calibrated probability that a pick is a particle within a quarter of a diameter;
+    the threshold of a run maximises the expected F1.
+    """
+
+    trainable: ClassVar[str] = "cryopick.pickers.cryotransformer.training"
+    score_meaning: ClassVar[str] = "probability that the pick is right, 0 to 1, calibrated on simulation"
+    fills_machine: ClassVar[bool] = True
+    """One process uses all cores; a second one would hold the network and its buffers again."""
+
+    diameter: Annotated[Length | None, "particle diameter, for example 180A or 108px; measured when not given"] = None
+    working_diameter: Annotated[
+        Length | None, "size at which the network looks; where not set, fitted near the diameter on the micrographs"
+    ] = None
+    keep: Annotated[
+        Literal["calibrated", "percentile"],
+        "calibrated: a threshold from the probabilities of the run; percentile: the article's share of each micrograph",
+    ] = "calibrated"
+    percentile: Annotated[float, "with keep = percentile: the lowest part of the answers that is dropped, in %"] = 25.0
+    behaviour: Annotated[
+        Literal["corrected", "published"],
+        "published: answers of whole micrographs as the program selects and writes them, faults included",
+    ] = "corrected"
+    weights: Annotated[Path | None, "checkpoint to use instead of the shipped one"] = None
+    device: Annotated[str, "auto, cpu, cuda or cuda:N"] = "auto"
+    precision: Annotated[str, "auto, float32 or bfloat16; auto takes bfloat16 where the hardware has it"] = "auto"
+
+    filled_share: Annotated[
+        float | None, "share of the area that likely particles cover, 0 to 1; measured by the run"
+    ] = None
+    is_empty: Annotated[
+        bool, "whether `general` would keep nothing at that size on a few micrographs; measured by the run"
+    ] = False
+    measured: Annotated[str, "what the measurement of the diameter found; filled in by the run"] = ""
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise SettingsError(f"precision is {self.precision!r}, expected {', '.join(PRECISIONS)}")
+        if not 0 <= self.percentile < 100:
+            raise SettingsError(f"percentile is {self.percentile:g}, expected 0 to less than 100")
+
+    def prepare(self, micrographs: Sequence[Micrograph]) -> Self:
+        """Measure on a few micrographs what is not given: diameter, working scale, share of the area filled."""
+        from cryopick.heatmap.model import load_model
+
+        if not micrographs:
+            return self
+        if self.diameter is not None and (self.working_diameter is not None or self.diameter.is_range):
+            return self
+        measuring = load_model(None, device=self.device, precision=self.precision)
+        return replace(self, **settings_for_run(measuring, micrographs, self.diameter))
+
+    @property
+    def calibrated_share(self) -> float:
+        """Share of right candidates among those of simulation."""
+        return self._model().calibration.share
+
+    @property
+    def has_calibrated_scores(self) -> bool:
+        """Whether scores are probabilities; the published program's are its network's own numbers."""
+        return self.behaviour == "corrected"
+
+    def choose_threshold(self, scores: NDArray[np.float32], *, target_precision: float | None = None) -> float:
+        """The cut with the highest expected F1; none where percentiles or the published program select."""
+        if self.keep == "calibrated" and self.behaviour == "corrected":
+            return super().choose_threshold(scores, target_precision=target_precision)
+        if target_precision is not None:
+            raise SettingsError(
+                "a target precision needs calibrated probabilities; leave out keep = percentile and behaviour = "
+                "published"
+            )
+        return 0.0
+
+    def pick(self, micrograph: Micrograph) -> Picks:
+        """All answers of the network, best first; `maps` holds the centre heat and the junk probability."""
+        picker = self if self.diameter is not None or self.measured else self.prepare([micrograph])
+        working = picker.working_diameter or picker.diameter
+        if working is None:  # nothing particle-like at any size
+            return Picks.none_on(micrograph)
+        low_px, high_px = working.to_px(micrograph.pixel_size_angstrom)
+        diameter_px = float(np.sqrt(low_px * high_px))
+        model = self._model()
+        if isinstance(model, DetrModel):
+            return self._detr_picks(model, micrograph, diameter_px=diameter_px)
+        if self.behaviour == "published":
+            raise SettingsError(
+                "behaviour is published, but these weights are not of the published network; give weights of "
+                "`cryopick train cryotransformer --preset paper`"
+            )
+        picks = local_picks(model, micrograph, diameter_px=diameter_px)
+        return self._of_percentile(picks)
+
+    def _detr_picks(self, model: DetrModel, micrograph: Micrograph, *, diameter_px: float) -> Picks:
+        is_upside_down = model.behaviour == "published"
+        pixels = np.ascontiguousarray(micrograph.pixels[::-1]) if is_upside_down else micrograph.pixels
+        prepared = prepare_image(pixels, diameter_px=diameter_px, denoising=model.denoising)
+        height = micrograph.shape_yx[0]
+        if self.behaviour == "published":
+            answers = model.answers(prepared.grey)
+            xy_px, side_px, score = published_picks(
+                answers, shape_yx=micrograph.shape_yx, quantile=self.percentile / 100
+            )
+            if not is_upside_down:  # the rule counts y from the other end
+                xy_px[:, 1] = height - xy_px[:, 1]
+            value = score.astype(np.float32)
+        else:
+            floor = CANDIDATE_FLOOR if self.keep == "calibrated" else 0.0
+            if is_upside_down:
+                xy_px, side_px, score = model.whole(prepared, floor=floor)
+                xy_px[:, 1] = height - 1 - xy_px[:, 1]
+            else:
+                xy_px, side_px, score = model.in_tiles(prepared, diameter_px=diameter_px, floor=floor)
+            value = model.calibration(score)
+        order = in_order(xy_px, score, shape_yx=micrograph.shape_yx)
+        picks = Picks(
+            xy_px=xy_px[order],
+            score=value[order],
+            diameter_px=np.maximum(side_px[order], 1e-3).astype(np.float32),
+            micrograph_name=micrograph.name,
+            shape_yx=micrograph.shape_yx,
+            pixel_size_angstrom=micrograph.pixel_size_angstrom,
+        )
+        return picks if self.behaviour == "published" else self._of_percentile(picks)
+
+    def _of_percentile(self, picks: Picks) -> Picks:
+        """With the article's rule only what lies above its percentile; else all."""
+        if self.keep == "calibrated":
+            return picks
+        return picks.take(above_percentile(picks.score.astype(np.float64), quantile=self.percentile / 100))
+
+    def _model(self) -> LocalSetModel | DetrModel:
+        return load_set_model(self.weights, device=self.device, precision=self.precision)
+
+
+def local_picks(model: LocalSetModel, micrograph: Micrograph, *, diameter_px: float) -> Picks:
+    """All answers of the small network for particles about `diameter_px` wide, best first; none is suppressed."""
+    working, scale = resample(micrograph.pixels, factor=NOMINAL_PARTICLE_PX / diameter_px)
+    found = model(working)
+    xy_px = scale.to_stored_xy(found.xy_px)
+    order = in_order(xy_px, found.score, shape_yx=micrograph.shape_yx)
+    return Picks(
+        xy_px=xy_px[order],
+        score=model.calibration(found.score[order]),
+        diameter_px=(diameter_px * found.diameter_ratio[order]).astype(np.float32),
+        micrograph_name=micrograph.name,
+        shape_yx=micrograph.shape_yx,
+        pixel_size_angstrom=micrograph.pixel_size_angstrom,
+        maps={"centre probability": found.heat, JUNK_MAP: found.junk},
+    )
+
+
+def in_order(xy_px: NDArray[np.float64], score: NDArray[np.float64], *, shape_yx: tuple[int, int]) -> NDArray[np.intp]:
+    """Indices of the centres inside the micrograph, best score first."""
+    height, width = shape_yx
+    is_inside = (xy_px >= -0.5).all(axis=1) & (xy_px[:, 0] < width - 0.5) & (xy_px[:, 1] < height - 0.5)
+    inside = np.flatnonzero(is_inside)
+    return inside[np.argsort(-score[inside], kind="stable")]

@@ -1,0 +1,78 @@
+"""Settings, preparation and the way from a micrograph to picks that AutoCryoPicker and SuperCryoPicker share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated, ClassVar, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryopick.errors import SettingsError
+from cryopick.geometry.units import Length
+from cryopick.pickers.deepcryopicker.objects import (
+    SMALLEST_DIAMETER_PX,
+    WORKING_DIAMETER_PX,
+    Found,
+    WorkingImage,
+    known_size,
+    no_picks,
+    to_picks,
+    working_image,
+)
+from cryopick.pickers.deepcryopicker.size import ParticleSize
+from cryopick.types import Micrograph, Picks
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusteringPicker:
+    """A picker that finds objects in the mask of a micrograph's darkest clusters; says how in `find`."""
+
+    name: ClassVar[str]
+    k: ClassVar[int]
+    """Number of clusters."""
+    smallest_diameter_px: ClassVar[float] = SMALLEST_DIAMETER_PX
+    enlarged_to_px: ClassVar[float] = WORKING_DIAMETER_PX
+
+    diameter: Annotated[Length | None, "particle diameter, for example 180A or 108px; measured when not given"] = None
+    preprocessing: Annotated[
+        Literal["corrected", "published"], "corrected: background removed, working size; published: the MATLAB chain"
+    ] = "corrected"
+    body: Annotated[float | None, "diameter of the dark part over that of the particle; measured by the run"] = None
+
+    def __post_init__(self) -> None:
+        self.refuse_unknown("preprocessing", ("corrected", "published"))
+
+    def refuse_unknown(self, setting: str, known: Sequence[str]) -> None:
+        """Raise `SettingsError` if a setting is none of the known words."""
+        if getattr(self, setting) not in known:
+            raise SettingsError(f"{self.name}: {setting} is {getattr(self, setting)!r}, expected {' or '.join(known)}")
+
+    def refuse_clusters(self, clusters: int) -> None:
+        """Raise `SettingsError` unless some, and not all, clusters count as particle."""
+        if not 1 <= clusters < self.k:
+            raise SettingsError(
+                f"{self.name}: clusters is {clusters}, expected 1 to {self.k - 1} of the {self.k} clusters"
+            )
+
+    def find(self, image: WorkingImage, size: ParticleSize) -> tuple[Found, NDArray[np.bool_]]:
+        """Objects in working pixels, and the cleaned mask that they were found in."""
+        raise NotImplementedError
+
+    def prepare(self, micrographs: Sequence[Micrograph]) -> Self:
+        """The same picker with the diameter and the dark body of these micrographs' particles."""
+        size = known_size(micrographs, self.diameter, self.body)
+        return self if size is None else replace(self, diameter=size.diameter, body=size.body)
+
+    def pick(self, micrograph: Micrograph) -> Picks:
+        """Objects, best first; `class_id` is the view: 1 top, 2 side, 3 irregular; `maps` holds the mask."""
+        size = known_size([micrograph], self.diameter, self.body)
+        if size is None:
+            return no_picks(micrograph)
+        diameter_px = size.diameter.middle_px(micrograph.pixel_size_angstrom)
+        image = working_image(micrograph, diameter_px=diameter_px, preprocessing=self.preprocessing)
+        if image is None:
+            return no_picks(micrograph)
+        found, mask = self.find(image, size)
+        return to_picks(found, micrograph, image.scale, diameter_px, maps={"cluster": mask.astype(np.float32)})

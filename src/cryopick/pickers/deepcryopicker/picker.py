@@ -1,0 +1,341 @@
+"""`deepcryopicker`: clusters label its training set, a window classifier learns from it and picks. Needs no labels."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryopick.errors import SettingsError, TrainingError
+from cryopick.geometry.units import Length, parse_length
+from cryopick.inference.device import chosen_device
+from cryopick.pickers.deepcryopicker.classifier import (
+    BOX_DIAMETERS,
+    NetworkName,
+    architecture,
+    find_in_maps,
+    load_classifier,
+    paper_image,
+    paper_scale,
+)
+from cryopick.pickers.deepcryopicker.label_exhibits import label_exhibits
+from cryopick.pickers.deepcryopicker.objects import (
+    SMALLEST_DIAMETER_PX,
+    WORKING_DIAMETER_PX,
+    Preprocessing,
+    WorkingImage,
+    known_size,
+    no_picks,
+    to_picks,
+    working_image,
+)
+from cryopick.pickers.deepcryopicker.self_labels import TOO_STRONG, LabelledImage, label_images, why_inconsistent
+from cryopick.pickers.deepcryopicker.size import ParticleSize
+from cryopick.pickers.deepcryopicker.windows import (
+    BAD,
+    ExampleImage,
+    ExampleWindows,
+    fit,
+    judge,
+    split_images,
+    training_record,
+)
+from cryopick.pickers.exhibits import write_exhibits
+from cryopick.pickers.registry import register_picker
+from cryopick.types import Micrograph, Picks
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+MODEL_FILE = "deepcryopicker.safetensors"
+LABELS_FILE = "examples.npz"
+BATCH_SIZE = {"compact": 96, "paper": 16}
+LEARNING_RATE = {"compact": 3e-3, "paper": 1e-4}
+
+
+@register_picker("deepcryopicker")
+@dataclass(frozen=True, kw_only=True)
+class DeepCryoPicker:
+    """Trains itself on a run's own micrographs, without labels (A. Al-Azzawi et al., BMC Bioinformatics 21, 2020, 509).
+
+    AutoCryoPicker and SuperCryoPicker find objects; those that look right and alike become examples of top views, side
+    views and irregular particles, places between them of background; a classifier learns to tell these apart and is
+    applied to every place of every micrograph. One model serves the whole run and is kept in its folder.
+    """
+
+    name: ClassVar[str]
+    trainable: ClassVar[str] = "cryopick.pickers.deepcryopicker.training"
+    sample_size: ClassVar[int] = 8
+    """Micrographs of a run that labels are made from."""
+    score_meaning: ClassVar[str] = "probability of being a particle rather than background, 0 to 1, not calibrated"
+    default_threshold: ClassVar[float] = 0.5
+    smallest_diameter_px: ClassVar[float] = SMALLEST_DIAMETER_PX
+    enlarged_to_px: ClassVar[float] = WORKING_DIAMETER_PX
+
+    diameter: Annotated[Length | None, "particle diameter, for example 180A or 108px; measured when not given"] = None
+    model: Annotated[Path | None, "weights of an earlier run or training; trained on this run when not given"] = None
+    network: Annotated[
+        Literal["compact", "paper"], "compact: 0.3 M parameters; paper: AlexNet, very slow without a GPU"
+    ] = "compact"
+    classes: Annotated[int, "4, or 5 with bad objects as a class of their own instead of as background"] = 4
+    steps: Annotated[int, "training steps"] = 300
+    seed: Annotated[int, "seed of weights and windows"] = 0
+    preprocessing: Annotated[
+        Literal["corrected", "published"], "corrected: background removed, working size; published: the MATLAB chain"
+    ] = "corrected"
+    device: Annotated[str, "auto, cpu, cuda or cuda:N"] = "auto"
+
+    body: Annotated[float | None, "diameter of the dark part over that of the particle; measured by the run"] = None
+    found: Annotated[str, "what the run's own training came to; filled in by the run"] = ""
+
+    def __post_init__(self) -> None:
+        for name, known in (("network", ("compact", "paper")), ("preprocessing", ("corrected", "published"))):
+            if getattr(self, name) not in known:
+                raise SettingsError(f"{self.name}: {name} is {getattr(self, name)!r}, expected {' or '.join(known)}")
+        if self.classes not in (4, 5):
+            raise SettingsError(f"{self.name}: classes is {self.classes}, expected 4 or 5")
+        if self.steps < 1:
+            raise SettingsError(f"{self.name}: steps is {self.steps}, expected 1 or more")
+
+    def prepare(self, micrographs: Sequence[Micrograph]) -> Self:
+        """As `prepare_in`, in a folder that lasts as long as this process."""
+        return self.prepare_in(_session_folder(), micrographs)
+
+    def prepare_in(self, folder: Path, micrographs: Sequence[Micrograph]) -> Self:
+        """Cluster, choose examples, train, and write the model into `folder`; nothing where a model is given.
+
+        Raises
+        ------
+        TrainingError
+            If the micrographs show no consistent kind of particle; the message says what was seen.
+        """
+        if self.model is not None:
+            return self if self.diameter is not None else replace(self, diameter=_diameter_of(self.model))
+        if not micrographs:
+            return self
+        size = known_size(micrographs, self.diameter, self.body)
+        if size is None:
+            raise TrainingError(
+                f"{self.name} saw no consistent particles in {len(micrographs)} micrograph(s): no size of dark disc or "
+                "ring is commoner than its bright counterpart; check the contrast, give --diameter, or use `general`"
+            )
+        labelled = label_run(micrographs, size, preprocessing=self.preprocessing)
+        why = why_inconsistent(labelled.images) if labelled.images else "saw no micrograph larger than a particle"
+        if why:
+            raise TrainingError(f"{self.name} {why}; give --diameter, check the contrast, or use `general`")
+        network, record = self._train(labelled, size)
+        path = _write_model(folder, network, self, size, record)
+        _write_labels(folder, labelled.images)
+        write_exhibits(folder, "How this run trained its picker", label_exhibits(labelled.images, record))
+        examples = ", ".join(f"{count} {name}" for name, count in record["examples"].items())
+        found = (
+            f"trained on {examples} of {len(labelled.images)} micrographs; {record['accuracy']:.0%} of held-out "
+            "windows classified as the clusters say"
+        )
+        return replace(self, diameter=size.diameter, body=size.body, model=path, found=found)
+
+    def _train(self, labelled: LabelledRun, size: ParticleSize) -> tuple[nn.Module, dict[str, Any]]:
+        """A trained network and the record of its training."""
+        import torch
+
+        from cryopick.pickers.deepcryopicker.network import build_classifier
+
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            network = build_classifier(architecture(self.network, self.classes)).to(chosen_device(self.device))
+        images = network_images(labelled, size, network=self.network, preprocessing=self.preprocessing)
+        diameter_px = network_diameter_px(labelled.micrographs[0], size, network=self.network)
+        train, validation = split_images(images)
+
+        def windows(part: Sequence[ExampleImage]) -> ExampleWindows:
+            return ExampleWindows(
+                part, diameter_px=diameter_px, window_px=network.window_px, has_bad_class=self.classes == 5
+            )
+
+        examples = windows(train)
+        fit(
+            network,
+            examples,
+            steps=self.steps,
+            batch_size=BATCH_SIZE[self.network],
+            learning_rate=LEARNING_RATE[self.network],
+            seed=self.seed,
+        )
+        held_out = windows(validation)
+        network.cpu()
+        return network, training_record(judge(network, held_out if held_out.views else examples), examples.counts)
+
+    def pick(self, micrograph: Micrograph) -> Picks:
+        """Candidates, best first; `class_id` is the view: 1 top, 2 side, 3 irregular; `maps` holds the score."""
+        picker = self
+        if self.model is None or self.diameter is None:
+            try:
+                picker = self.prepare([micrograph])
+            except TrainingError as error:
+                return no_picks(micrograph, warnings=(str(error),))
+        if picker.model is None or picker.diameter is None:
+            return no_picks(micrograph)
+        diameter_px = picker.diameter.middle_px(micrograph.pixel_size_angstrom)
+        classifier = load_classifier(picker.model, device=picker.device)
+        prepare_image = paper_image if classifier.is_paper else working_image
+        image = prepare_image(micrograph, diameter_px=diameter_px, preprocessing=classifier.preprocessing)
+        if image is None:
+            return no_picks(micrograph)
+        log_odds, view, step_px = classifier.maps(image.pixels, diameter_px=diameter_px * image.scale.factor)
+        found = find_in_maps(log_odds, view, diameter=diameter_px * image.scale.factor / step_px)
+        found = replace(found, xy_px=found.xy_px * step_px)
+        probability = (1 / (1 + np.exp(-log_odds))).astype(np.float32)
+        return to_picks(found, micrograph, image.scale, diameter_px, maps={"particle score": probability})
+
+
+# ---------------------------------------------------------------------------------------------------------- labels
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledRun:
+    """Micrographs that are larger than a particle and not blank, with their objects and working images."""
+
+    micrographs: list[Micrograph]
+    images: list[LabelledImage]
+    working: list[WorkingImage]
+
+
+def label_run(micrographs: Sequence[Micrograph], size: ParticleSize, *, preprocessing: Preprocessing) -> LabelledRun:
+    """Objects and examples of all usable micrographs."""
+    pairs = [
+        (
+            micrograph,
+            working_image(
+                micrograph,
+                diameter_px=size.diameter.middle_px(micrograph.pixel_size_angstrom),
+                preprocessing=preprocessing,
+            ),
+        )
+        for micrograph in micrographs
+    ]
+    usable = [(micrograph, image) for micrograph, image in pairs if image is not None]
+    images = [image for _, image in usable]
+    return LabelledRun(
+        [micrograph for micrograph, _ in usable],
+        label_images(images, size) if images else [],
+        images,
+    )
+
+
+def network_images(
+    labelled: LabelledRun, size: ParticleSize, *, network: NetworkName, preprocessing: Preprocessing
+) -> list[ExampleImage]:
+    """The examples of a run on images at the network's scale, without borders that hold no data."""
+    images = []
+    for image, micrograph, working in zip(labelled.images, labelled.micrographs, labelled.working, strict=True):
+        own, xy_px, decoy_xy_px = working, image.xy_px, image.decoy_xy_px
+        if network == "paper":
+            diameter_px = size.diameter.middle_px(micrograph.pixel_size_angstrom)
+            scaled = paper_image(micrograph, diameter_px=diameter_px, preprocessing=preprocessing)
+            if scaled is not None:
+                own = scaled
+                xy_px, decoy_xy_px = (
+                    own.scale.to_working_xy(working.scale.to_stored_xy(each)) for each in (xy_px, decoy_xy_px)
+                )
+        images.append(without_border(own, xy_px, class_ids(image), decoy_xy_px))
+    return images
+
+
+def without_border(
+    image: WorkingImage,
+    xy_px: NDArray[np.float64],
+    class_id: NDArray[np.int64],
+    decoy_xy_px: NDArray[np.float64] | None = None,
+) -> ExampleImage:
+    """The part of an image that holds data; places in a border without any would be the easiest background."""
+    height, width = image.pixels.shape
+    corner = np.array([image.border.left, image.border.top], np.float64)
+    decoys = np.zeros((0, 2)) if decoy_xy_px is None else decoy_xy_px - corner
+    return ExampleImage(image.pixels[image.border.inside((height, width))], xy_px - corner, class_id, decoys)
+
+
+def network_diameter_px(micrograph: Micrograph, size: ParticleSize, *, network: NetworkName) -> float:
+    """Particle diameter at the network's scale."""
+    if network == "compact":
+        return WORKING_DIAMETER_PX
+    stored_px = size.diameter.middle_px(micrograph.pixel_size_angstrom)
+    return stored_px * paper_scale([BOX_DIAMETERS * stored_px])
+
+
+def class_ids(image: LabelledImage) -> NDArray[np.int64]:
+    """(n,) the view of good examples, `BAD` of what is clearly none, -1 of what may be either."""
+    is_bad = image.reason == TOO_STRONG
+    kinds = np.where(image.is_good, image.view, np.where(is_bad, BAD, -1))
+    return kinds.astype(np.int64)
+
+
+# ------------------------------------------------------------------------------------------------------ the picture
+
+
+# ------------------------------------------------------------------------------------------------------------- maps
+
+
+# ------------------------------------------------------------------------------------------------------------ model
+
+
+def _diameter_of(model: Path) -> Length | None:
+    from cryopick.io.weights import read_card
+
+    path = model / "weights.safetensors" if model.is_dir() else model
+    text = read_card(path).postprocessing.get("diameter")
+    return None if text is None else parse_length(str(text))
+
+
+def _write_model(
+    folder: Path, network: nn.Module, picker: DeepCryoPicker, size: ParticleSize, record: dict[str, Any]
+) -> Path:
+    from cryopick.io.weights import ModelCard, save_checkpoint
+
+    folder.mkdir(parents=True, exist_ok=True)
+    card = ModelCard(
+        picker=picker.name,
+        architecture=architecture(picker.network, picker.classes),
+        preprocessing={"mode": picker.preprocessing, "particle_px": WORKING_DIAMETER_PX},
+        postprocessing={"diameter": str(size.diameter), "body": size.body},
+        data={
+            "kind": "labelled by clustering",
+            **{name: record[name] for name in ("examples", "classes", "confusion", "precision_recall")},
+        },
+        seed=picker.seed,
+        steps=picker.steps,
+        scores={"held_out_accuracy": record["accuracy"]},
+        notes=("trained on one run's micrographs; meant for micrographs like them",),
+    )
+    path = folder / MODEL_FILE
+    save_checkpoint(path, network.state_dict(), card)
+    return path.resolve()
+
+
+def _write_labels(folder: Path, labelled: Sequence[LabelledImage]) -> None:
+    """Chosen and rejected examples with their micrographs at working size: `examples.npz`."""
+    from cryopick.io.files.atomic import atomic_path
+
+    arrays: dict[str, NDArray[Any]] = {}
+    for number, image in enumerate(labelled):
+        arrays[f"pixels{number}"] = image.pixels.astype(np.float16)
+        arrays[f"mask{number}"] = np.packbits(image.mask, axis=1)
+        arrays[f"xy_px{number}"], arrays[f"view{number}"] = image.xy_px, image.view
+        arrays[f"reason{number}"], arrays[f"score{number}"] = image.reason, image.score
+    with atomic_path(folder / LABELS_FILE) as part, part.open("wb") as stream:
+        np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]  # the stubs take the arrays for its own options
+
+
+_session: list[tempfile.TemporaryDirectory[str]] = []
+
+
+def _session_folder() -> Path:
+    """A new folder for the model of a picker that is used outside a run; removed when the process ends."""
+    if not _session:
+        _session.append(tempfile.TemporaryDirectory(prefix="cryopick-deepcryopicker-"))
+    return Path(tempfile.mkdtemp(dir=_session[0].name))

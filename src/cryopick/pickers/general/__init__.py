@@ -1,0 +1,1 @@
+"""`general`: the pretrained default picker, its training and its fine-tuning."""

@@ -1,0 +1,151 @@
+"""`general`: a pretrained scale-normalised network; needs no labels and no settings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, ClassVar, Self
+
+import numpy as np
+
+from cryopick.errors import SettingsError
+from cryopick.geometry.units import Length
+from cryopick.heatmap.diameter import contrast_doubt, empty_run, filled_share, find_sizes, look_at_pieces, looks_empty
+from cryopick.heatmap.model import GENERAL_PRECISIONS, HeatmapModel, load_model, picks_at_scale
+from cryopick.pickers.expected_f1 import ChoosesByExpectedF1
+from cryopick.pickers.registry import register_picker
+from cryopick.types import Micrograph, Picks
+
+if TYPE_CHECKING:
+    pass
+
+
+# ---------------------------------------------------------------------------------------------- truth to targets
+
+
+# ------------------------------------------------------------------------------------------------ output to picks
+
+
+# ------------------------------------------------------------------------------------------------------ inference
+
+
+# --------------------------------------------------------------------------------------------------------- picker
+
+
+@register_picker("general")
+@dataclass(frozen=True, kw_only=True)
+class GeneralPicker(ChoosesByExpectedF1):
+    """Pretrained network on scale-normalised micrographs; measures the diameter when none is given.
+
+    Trained on simulated micrographs alone. The score is the calibrated probability that a pick is a particle within a
+    quarter of a diameter; the threshold of a run maximises the expected F1.
+    """
+
+    trainable: ClassVar[str] = "cryopick.pickers.general.training"
+    score_meaning: ClassVar[str] = "probability that the pick is right, 0 to 1, calibrated on simulation"
+    marked_power: ClassVar[float] = 1.0
+    """Of 0 to 3 best on one real set, as good as any on the other; 0 would serve simulation a little better."""
+    fills_machine: ClassVar[bool] = True
+    """One process uses all cores; a second one would hold the network and its buffers again."""
+
+    diameter: Annotated[Length | None, "particle diameter, for example 180A or 108px; measured when not given"] = None
+    working_diameter: Annotated[
+        Length | None, "size at which the network looks; where not set, fitted near the diameter on the micrographs"
+    ] = None
+    weights: Annotated[Path | None, "checkpoint to use instead of the shipped one"] = None
+    device: Annotated[str, "auto, cpu, cuda or cuda:N"] = "auto"
+    precision: Annotated[str, "auto, float32, bfloat16 or int8; auto takes the fastest that the hardware has"] = "auto"
+
+    filled_share: Annotated[
+        float | None, "share of the area that likely particles cover, 0 to 1; measured by the run"
+    ] = None
+    measured: Annotated[str, "what the measurement of the diameter found; filled in by the run"] = ""
+    contrast_doubt: Annotated[
+        str | None, "why particles may be bright where they should be dark; filled in by the run"
+    ] = None
+
+    def __post_init__(self) -> None:
+        if self.precision not in GENERAL_PRECISIONS:
+            raise SettingsError(f"precision is {self.precision!r}, expected {', '.join(GENERAL_PRECISIONS)}")
+
+    def prepare(self, micrographs: Sequence[Micrograph]) -> Self:
+        """Measure the diameter on a few micrographs of the run unless it is given, and fit the working scale."""
+        if not micrographs:
+            return self
+        sized = self._sized(micrographs)
+        if sized.filled_share is not None:
+            return sized
+        if sized.diameter is None:
+            return replace(sized, contrast_doubt=self._contrast_doubt(micrographs, filled=0.0))
+        pieces = look_at_pieces(self._model(), micrographs, sized.working_diameter or sized.diameter)
+        filled, measured = filled_share(pieces), sized.measured
+        sized = replace(sized, contrast_doubt=self._contrast_doubt(micrographs, filled=filled))
+        if sized.working_diameter is None or sized.working_diameter.is_range:
+            return sized
+        is_empty = looks_empty(pieces, filled=filled, calibrated_share=self.calibrated_share)
+        if measured and is_empty and sized.diameter is not None:
+            measured = empty_run(sized.diameter)
+        return replace(sized, filled_share=filled, measured=measured)
+
+    def _contrast_doubt(self, micrographs: Sequence[Micrograph], *, filled: float) -> str | None:
+        return contrast_doubt(self._model(), micrographs, self.diameter, filled=filled)
+
+    def _sized(self, micrographs: Sequence[Micrograph]) -> Self:
+        if self.diameter is not None and (self.working_diameter is not None or self.diameter.is_range):
+            return self
+        diameter, working, measured = find_sizes(self._model(), micrographs, self.diameter)
+        return replace(self, diameter=diameter, working_diameter=working, measured=measured)
+
+    @property
+    def calibrated_share(self) -> float:
+        """Share of right candidates among those of simulation."""
+        return self._model().calibration.share
+
+    def pick(self, micrograph: Micrograph) -> Picks:
+        """All candidates of one micrograph, best first; `maps` holds the centre heat and the junk probability."""
+        # What fills the area matters to the threshold of a run alone; a run that holds nothing stays without a size.
+        picker = self if self.measured else self._sized([micrograph])
+        doubts = () if self.contrast_doubt is None else (self.contrast_doubt,)
+        if picker.diameter is None:  # nothing particle-like at any size
+            return Picks.none_on(micrograph, warnings=doubts)
+        working = picker.working_diameter or picker.diameter
+        scales_px = _scales_px(*working.to_px(micrograph.pixel_size_angstrom))
+        found = [picks_at_scale(self._model(), micrograph, diameter_px=diameter_px) for diameter_px in scales_px]
+        picks = found[0] if len(found) == 1 else _merge_scales(found)
+        return replace(picks, warnings=(*picks.warnings, *doubts))
+
+    def _model(self) -> HeatmapModel:
+        return load_model(self.weights, device=self.device, precision=self.precision)
+
+
+def _scales_px(low_px: float, high_px: float) -> list[float]:
+    """Diameters to run at for a range: the network covers a factor of 1.5 around each."""
+    count = 1 + int(np.ceil(np.log(high_px / low_px) / np.log(1.5)) if high_px > low_px else 0)
+    if count == 1:
+        return [float(np.sqrt(low_px * high_px))]
+    return [float(d) for d in np.geomspace(low_px, high_px, count)]
+
+
+def _merge_scales(found: Sequence[Picks]) -> Picks:
+    """Candidates of several scales as one list; of those closer than a quarter diameter the best is kept."""
+    from scipy.spatial import cKDTree
+
+    score = np.concatenate([picks.score for picks in found])
+    order = np.argsort(-score, kind="stable")
+    merged = replace(
+        found[0],
+        xy_px=np.concatenate([picks.xy_px for picks in found])[order],
+        score=score[order],
+        diameter_px=np.concatenate([picks.diameter_px for picks in found])[order],
+        class_id=np.zeros(len(order), np.int32),
+        reason=np.full(len(order), ""),
+    )
+    tree = cKDTree(merged.xy_px)
+    is_taken = np.zeros(len(merged), bool)
+    is_best = np.zeros(len(merged), bool)
+    for i, (xy, diameter_px) in enumerate(zip(merged.xy_px, merged.diameter_px, strict=True)):
+        if not is_taken[i]:
+            is_best[i] = True
+            is_taken[tree.query_ball_point(xy, 0.25 * float(diameter_px))] = True
+    return merged.take(is_best)

@@ -1,0 +1,1 @@
+"""`segmentation-crf`: every pixel's class, refined by a conditional random field (Chung and Chou)."""

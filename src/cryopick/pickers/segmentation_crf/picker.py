@@ -1,0 +1,284 @@
+"""`segmentation-crf`: every pixel is called particle or not, a random field tidies the map, regions become particles.
+
+References
+----------
+S.-C. Chung, P.-C. Chou, A Novel Particle Picking Pipeline for Cryo-EM Using Semantic Segmentation and Conditional
+Random Field (extended abstract). Implemented from its description.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryopick.errors import SettingsError, WeightsError
+from cryopick.geometry.units import Length
+from cryopick.heatmap.emptiness import measured_decoy_share, thinned_scores
+from cryopick.inference.device import PRECISIONS
+from cryopick.pickers.expected_f1 import ChoosesByExpectedF1
+from cryopick.pickers.registry import register_picker
+from cryopick.pickers.segmentation_crf.dense_crf import DenseCrf, published_crf
+from cryopick.pickers.segmentation_crf.model import (
+    CELLS_PER_DIAMETER,
+    CORE_RADIUS,
+    CRFS,
+    DENSE,
+    JUNK,
+    VIEW_COUNTS,
+    SegmentationModel,
+    core_map,
+    load_segmentation,
+    particle_map,
+)
+from cryopick.pickers.segmentation_crf.recentring import recentred
+from cryopick.pickers.segmentation_crf.regions import find_regions
+from cryopick.processing.normalize import robust_spread
+from cryopick.processing.scale import ScaleMap, gaussian_blur, network_planes, resample
+from cryopick.types import JUNK_MAP, Micrograph, Picks
+
+BACKBONES = (
+    *("small", "deeplabv3-small", "fcn-resnet50", "fcn-resnet101"),
+    *("deeplabv3-resnet50", "deeplabv3-resnet101"),
+)
+"""`small` and `deeplabv3-small` are the FCN and the DeepLabv3 head of one light network, which is shipped."""
+
+CENTRING_PX = 20.0
+"""Diameter of particles in the image on which centres are improved."""
+CENTRING_SCORE = 0.4
+"""Candidates that are likelier to be particles make the average to which all are aligned."""
+TRIED_NOISE = (4.0, 16.0)
+"""Standard deviations of the noise that may be added, in those of the micrograph's own."""
+NOISE_GAIN, LEAST_WORTH = 2.0, 3.0
+"""It is added where the picks are then worth so many times as much, and no less than so many right ones."""
+NEARLY = 0.9
+"""Less noise is taken where the picks are worth this share of the most: their scores are expectations."""
+PROBED_MICROGRAPHS, PROBED_DIAMETERS = 3, 20.0
+"""Tried on the middle of a few micrographs, so many diameters wide."""
+
+
+@register_picker("segmentation-crf")
+@dataclass(frozen=True, kw_only=True)
+class SegmentationCrfPicker(ChoosesByExpectedF1):
+    """Segments every pixel (FCN or DeepLabv3), optionally with a conditional random field (S.-C. Chung, P.-C. Chou).
+
+    A network gives for every place the probability of a particle, of its core, of junk and of background; a conditional
+    random field may refine the map; each connected region, split where particles touch, gives one particle at the
+    centroid of its core. The score is the calibrated probability that the pick is right.
+    """
+
+    trainable: ClassVar[str] = "cryopick.pickers.segmentation_crf.training"
+    score_meaning: ClassVar[str] = "probability that the pick is right, 0 to 1, calibrated on simulation"
+    default_threshold: ClassVar[float] = 0.2
+    """Where there is no run to choose a threshold for: discs and other shapes unlike proteins score low."""
+    fills_machine: ClassVar[bool] = True
+    """One process uses all cores; a second one would hold the network and its buffers again."""
+
+    diameter: Annotated[Length | None, "particle diameter, for example 180A or 108px; measured when not given"] = None
+    backbone: Annotated[
+        Literal[
+            "small", "deeplabv3-small", "fcn-resnet50", "fcn-resnet101", "deeplabv3-resnet50", "deeplabv3-resnet101"
+        ],
+        "network; small (FCN) and deeplabv3-small are shipped, the others need --weights of your own training",
+    ] = "small"
+    crf: Annotated[
+        Literal["none", "dense", "conv", "learned"],
+        "conditional random field on the map: none, fully connected, convolutional, or on learned features",
+    ] = "none"
+    crf_parameters: Annotated[
+        Literal["default", "published", "published-with-axis-fault"],
+        "of the dense CRF: ours, those published, or those with the published mix-up of rows and columns",
+    ] = "default"
+    views: Annotated[int, "mirror images of the micrograph whose maps are averaged: 1, 2 or 4"] = VIEW_COUNTS[-1]
+    split: Annotated[
+        Literal["core", "distance"], "touching particles are told apart by learned cores or by the distance transform"
+    ] = "core"
+    min_area: Annotated[float, "smallest region, as a fraction of the area of a disc of the diameter"] = 0.08
+    max_area: Annotated[float, "largest region, likewise"] = 2.5
+    recentre: Annotated[bool, "align particles to their own rotational average"] = True
+    weights: Annotated[Path | None, "checkpoint to use instead of the shipped one"] = None
+    device: Annotated[str, "auto, cpu, cuda or cuda:N"] = "auto"
+    precision: Annotated[str, "auto, float32 or bfloat16; auto takes bfloat16 where the hardware has it"] = "auto"
+
+    added_noise: Annotated[
+        float | None,
+        "white noise added before the network, in units of the micrograph's own, for particles of higher contrast than "
+        "the network knows; measured by the run when not given",
+    ] = None
+    decoy_share: Annotated[
+        float | None, "picks expected on the negatives of the micrographs over those on them; measured by the run"
+    ] = None
+    measured: Annotated[str, "what the measurement of the diameter found; filled in by the run"] = ""
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise SettingsError(f"precision is {self.precision!r}, expected {', '.join(PRECISIONS)}")
+        if self.backbone not in BACKBONES:
+            raise SettingsError(f"backbone is {self.backbone!r}, expected one of: {', '.join(BACKBONES)}")
+        if self.crf not in CRFS:
+            raise SettingsError(f"crf is {self.crf!r}, expected one of: {', '.join(CRFS)}")
+        if self.crf_parameters != "default" and self.crf != "dense":
+            raise SettingsError(f"crf_parameters {self.crf_parameters!r} are of the dense CRF, but crf is {self.crf!r}")
+        if self.views not in VIEW_COUNTS:
+            raise SettingsError(f"views is {self.views}, expected one of: {', '.join(map(str, VIEW_COUNTS))}")
+        if self.added_noise is not None and not 0 <= self.added_noise < np.inf:
+            raise SettingsError(f"added_noise is {self.added_noise:g}, expected 0 or more")
+        if not 0 <= self.min_area < self.max_area:
+            raise SettingsError(
+                f"min_area is {self.min_area:g} and max_area {self.max_area:g}, expected 0 <= min_area < max_area"
+            )
+        if self.diameter is not None and self.diameter.is_range:
+            raise SettingsError(
+                f"diameter is the range {self.diameter}; segmentation-crf looks at one size, give one diameter"
+            )
+
+    def prepare(self, micrographs: Sequence[Micrograph]) -> Self:
+        """Measure on a few micrographs what is not given: diameter, noise to be added, share of decoys."""
+        from cryopick.heatmap.diameter import middle_pieces
+
+        if not micrographs:
+            return self
+        sized = self._sized(micrographs)
+        if sized.diameter is None or (sized.added_noise is not None and sized.decoy_share is not None):
+            return sized
+        probes = middle_pieces(micrographs, sized.diameter, count=PROBED_MICROGRAPHS, diameters=PROBED_DIAMETERS)
+        added_noise = sized._fitting_noise(probes) if sized.added_noise is None else sized.added_noise
+        shown = replace(sized, added_noise=added_noise)
+        return replace(shown, decoy_share=measured_decoy_share(lambda one: shown._quick_scores([one])[0], probes))
+
+    def _sized(self, micrographs: Sequence[Micrograph]) -> Self:
+        if self.diameter is not None:
+            return self
+        from cryopick.heatmap.diameter import measured_diameter
+        from cryopick.heatmap.model import load_model
+
+        general = load_model(None, device=self.device, precision=self.precision)
+        diameter, measured = measured_diameter(general, micrographs)
+        return replace(self, diameter=diameter, measured=measured)
+
+    def _fitting_noise(self, probes: Sequence[Micrograph]) -> float:
+        """The least noise with which the picks that would be kept are worth most, if that is far more than without.
+
+        Training shows particles up to some signal-to-noise ratio; far beyond it the network takes them for dirt. Picks
+        are worth the right ones among them less the wrong ones, as their probabilities say: too much noise gives many
+        unlikely ones.
+        """
+        worth = {}
+        for noise in (0.0, *TRIED_NOISE):
+            scores = np.concatenate(replace(self, added_noise=noise)._quick_scores(probes))
+            kept = scores[scores >= np.float32(self.choose_threshold(scores))]
+            worth[noise] = float((2 * kept - 1).sum())
+        best = max(worth.values())
+        if best < max(NOISE_GAIN * worth[0.0], LEAST_WORTH):
+            return 0.0
+        return next(noise for noise in TRIED_NOISE if worth[noise] >= NEARLY * best)
+
+    def _quick_scores(self, probes: Sequence[Micrograph]) -> list[NDArray[np.float32]]:
+        """Of each micrograph's candidates, after selection, with one view and no CRF."""
+        quick = replace(self, views=1, crf="none", crf_parameters="default", recentre=False, decoy_share=1.0)
+        return [thinned_scores(quick.pick(probe)) for probe in probes]
+
+    @property
+    def calibrated_share(self) -> float:
+        return self.model().calibrations[self.crf].share
+
+    @property
+    def dense_crf(self) -> DenseCrf:
+        """Settings of the dense CRF."""
+        if self.crf_parameters == "default":
+            return DENSE
+        published = published_crf(with_axis_fault=self.crf_parameters == "published-with-axis-fault")
+        return replace(published, compatible=DENSE.compatible)
+
+    def pick(self, micrograph: Micrograph) -> Picks:
+        """All candidates of one micrograph, best first; `maps` holds the particle and the junk probability."""
+        picker = self if self.measured else self.prepare([micrograph])
+        if picker.diameter is None:  # nothing particle-like at any size
+            return Picks.none_on(micrograph)
+        diameter_px = picker.diameter.middle_px(micrograph.pixel_size_angstrom)
+        working, scale = picker.working_image(micrograph)
+        maps = picker.model().probabilities(working, crf=self.crf, dense_crf=self.dense_crf, views=self.views)
+        return picker.read_particles(maps, micrograph, scale, diameter_px=diameter_px)
+
+    def working_image(self, micrograph: Micrograph) -> tuple[NDArray[np.float32], ScaleMap]:
+        """The micrograph at working scale, with `added_noise`; the diameter must be known."""
+        if self.diameter is None:
+            raise SettingsError("the particle diameter is unknown; give --diameter")
+        particle_px = self.model().particle_px
+        diameter_px = self.diameter.middle_px(micrograph.pixel_size_angstrom)
+        working, scale = resample(micrograph.pixels, factor=particle_px / diameter_px)
+        if not self.added_noise:
+            return working, scale
+        _, spread = robust_spread(working - gaussian_blur(working, sigma_px=1.5 * particle_px))
+        noise = np.random.default_rng(0).standard_normal(working.shape, dtype=np.float32)
+        return working + np.float32(self.added_noise * spread) * noise, scale
+
+    def read_particles(
+        self, maps: NDArray[np.float32], micrograph: Micrograph, scale: ScaleMap, *, diameter_px: float
+    ) -> Picks:
+        """All candidates of a map of class probabilities, best first.
+
+        Parameters
+        ----------
+        maps : (5, h, w), see `SegmentationModel.probabilities`
+        micrograph : that they are of
+        scale : from its pixels to working pixels
+        diameter_px : of particles, stored pixels
+        """
+        model = self.model()
+        particle = particle_map(maps)
+        regions = find_regions(
+            particle,
+            core_map(maps) if self.split == "core" else None,
+            diameter_px=CELLS_PER_DIAMETER,
+            core_radius=CORE_RADIUS,
+        )
+        xy_px = scale.to_stored_xy((regions.xy_px + 0.5) * model.stride_px - 0.5)
+        score = model.calibrations[self.crf](regions.score)
+        if self.recentre:
+            xy_px = _recentred(micrograph, xy_px, score, diameter_px=diameter_px)
+        height, width = micrograph.shape_yx
+        area = regions.area_px / (np.pi / 4 * CELLS_PER_DIAMETER**2)
+        is_valid = (area >= self.min_area) & (area <= self.max_area)
+        is_valid &= (xy_px >= -0.5).all(axis=1) & (xy_px[:, 0] < width - 0.5) & (xy_px[:, 1] < height - 0.5)
+        return Picks(
+            xy_px=xy_px[is_valid],
+            score=score[is_valid],
+            diameter_px=np.full(int(is_valid.sum()), diameter_px, np.float32),
+            micrograph_name=micrograph.name,
+            shape_yx=micrograph.shape_yx,
+            pixel_size_angstrom=micrograph.pixel_size_angstrom,
+            maps={"particle probability": particle, JUNK_MAP: maps[JUNK]},
+        )
+
+    def model(self) -> SegmentationModel:
+        """The network that the settings ask for; loaded once per process."""
+        is_small = self.backbone.endswith("small")
+        if self.weights is None and not is_small:
+            raise WeightsError(
+                f"no weights of backbone {self.backbone!r} are shipped; train them with "
+                "`cryopick train segmentation-crf --preset paper` and give --weights, or use --backbone small"
+            )
+        head = "deeplabv3" if self.backbone.startswith("deeplabv3") else "fcn"
+        backbone = "small" if is_small else self.backbone
+        return load_segmentation(
+            self.weights or "segmentation-crf",
+            backbone=backbone,
+            head=head,
+            device=self.device,
+            precision=self.precision,
+        )
+
+
+def _recentred(
+    micrograph: Micrograph, xy_px: NDArray[np.float64], score: NDArray[np.float32], *, diameter_px: float
+) -> NDArray[np.float64]:
+    """Stored centres, improved on the micrograph itself, without noise that the network was shown."""
+    image, scale = resample(micrograph.pixels, factor=CENTRING_PX / diameter_px)
+    detail = network_planes(image, particle_px=CENTRING_PX)[0]
+    weight = np.where(score >= CENTRING_SCORE, score, 0)
+    return scale.to_stored_xy(recentred(detail, scale.to_working_xy(xy_px), weight, diameter_px=CENTRING_PX))

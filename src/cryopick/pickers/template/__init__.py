@@ -1,0 +1,1 @@
+"""`template`: correlation with projections or class averages."""

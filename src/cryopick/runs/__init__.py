@@ -1,0 +1,1 @@
+"""A picking run: its settings, its folder, its loop over micrographs, its tables and its report."""

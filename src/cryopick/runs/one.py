@@ -1,0 +1,232 @@
+"""One micrograph: read, pick, select, and draw its overview. Runs in the calling process or in a worker."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from queue import Full, Queue
+from threading import Event, Thread
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryopick.errors import CryopickError, SettingsError, UnknownPixelSizeError
+from cryopick.geometry.selection import select
+from cryopick.geometry.units import too_wide
+from cryopick.pickers.registry import given_sizes
+from cryopick.processing.defects import mend_pixels
+from cryopick.processing.illumination import without_uneven_illumination
+from cryopick.runs.exclusion_masks import doubts_about_mask, read_mask
+from cryopick.runs.report.pictures import map_png, overview_jpeg
+from cryopick.runs.settings import PickSettings, RunSettings
+from cryopick.types import JUNK_MAP, Micrograph, Picks
+
+NO_FILE = (-1, -1)
+"""The stamp of a file that is not there."""
+
+JUNK_PROBABILITY = 0.3
+"""From this probability of junk on nothing is picked. On simulated crops with much carbon and ice the masks overlap
+with the truth better than at 0.5 and no particle beside them is lost; lower ones cost particles near real carbon."""
+
+MOST_JUNK_SHARE = 0.5
+"""Of the image; a micrograph with more junk is worth a look."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """One micrograph to pick: where it is, or the micrograph itself."""
+
+    name: str
+    path: Path | None = None
+    optics_pixel_size_angstrom: float | None = None
+    micrograph: Micrograph | None = None
+    exclusion_mask: Path | None = None
+    """The image of where nothing may be picked, if the run has masks and this micrograph has one."""
+    stamp: tuple[int, int] | None = None
+    """Size and time of change of the file just before it was read; see `file_stamp`."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Outcome:
+    """What came of one micrograph; `error` is "" where picking worked."""
+
+    name: str
+    picks: Picks | None = None
+    overview: bytes = b""
+    """JPEG, the longer side at most `OVERVIEW_PX`."""
+    maps: Mapping[str, bytes] = field(default_factory=dict)
+    """PNG of each of the picker's maps, grey: 0 to 1 is black to white, maps of another range are stretched."""
+    seconds: float = 0.0
+    error: str = ""
+    is_settings_error: bool = False
+    details: str = ""
+    """A traceback for the log, where the error was not one of ours."""
+    stamp: tuple[int, int] | None = None
+    """Of the file that was picked, from before it was read; None where it was never begun."""
+
+
+def file_stamp(path: Path) -> tuple[int, int]:
+    """Size in bytes and time of change in ns, by which a replaced file is known; `NO_FILE` where there is none."""
+    try:
+        status = path.stat()
+    except (OSError, ValueError):  # gone or unreadable: reading it gives the error that the user sees
+        return NO_FILE
+    return status.st_size, status.st_mtime_ns
+
+
+def outcomes_of(tasks: Iterable[Task], settings: PickSettings, *, draw: bool = True) -> Iterator[Outcome]:
+    """Pick each micrograph, in order, reading the next one meanwhile."""
+    for task, micrograph, seconds in _read_ahead(tasks, settings.run):
+        yield replace(_outcome(task, micrograph, settings, seconds, draw), stamp=task.stamp)
+
+
+def read_task(task: Task, run: RunSettings) -> Micrograph:
+    """The micrograph of a task as pickers expect it: without defects of the pixels, and particles dark."""
+    from cryopick.io.images.micrographs import TIFF_SUFFIXES, read_micrograph
+
+    micrograph = task.micrograph
+    if micrograph is None:
+        if task.path is None:
+            raise ValueError(f"{task.name}: a task needs a path or a micrograph")
+        micrograph = read_micrograph(
+            task.path,
+            pixel_size_angstrom=run.pixel_size_angstrom,
+            optics_pixel_size_angstrom=task.optics_pixel_size_angstrom,
+            name=task.name,
+            max_pixels=run.max_pixels,
+        )
+    elif run.pixel_size_angstrom is not None:
+        micrograph = replace(micrograph, pixel_size_angstrom=run.pixel_size_angstrom)
+    is_last_row_first = micrograph.path is not None and micrograph.path.name.lower().endswith(TIFF_SUFFIXES)
+    mended = mend_pixels(micrograph.pixels, is_last_row_first=is_last_row_first)
+    pixels, told = without_uneven_illumination(mended.pixels)
+    micrograph = replace(micrograph, pixels=pixels, warnings=(*micrograph.warnings, *mended.warnings, *told))
+    return micrograph.inverted() if run.contrast == "bright" else micrograph
+
+
+def pick_micrograph(micrograph: Micrograph, settings: PickSettings, *, exclusion_mask: Path | None = None) -> Picks:
+    """All candidates of one dark-particle micrograph, with the reasons for rejection that no threshold changes.
+
+    Parameters
+    ----------
+    exclusion_mask : the micrograph's image in the folder of masks (see `cryopick.runs.exclusion_masks`)
+
+    Raises
+    ------
+    SettingsError
+        If the particle diameter is too small for the picker, or wider than the micrograph.
+    """
+    _refuse_wider_particles(settings.picker, micrograph)
+    mask = None if exclusion_mask is None else read_mask(exclusion_mask, max_pixels=settings.run.max_pixels)
+    doubts: tuple[str, ...] = ()
+    if mask is not None:
+        doubts = doubts_about_mask(mask, micrograph.shape_yx)
+    elif settings.run.exclusion_masks is not None:
+        doubts = ("no exclusion mask belongs to it, so nothing is excluded",)
+    found: Picks = settings.picker.pick(micrograph)
+    picks = replace(
+        found,
+        micrograph_name=micrograph.name,
+        shape_yx=micrograph.shape_yx,
+        pixel_size_angstrom=micrograph.pixel_size_angstrom,
+        warnings=tuple(dict.fromkeys((*micrograph.warnings, *found.warnings, *doubts))),
+    )
+    junk = None if settings.run.keep_junk else junk_mask(picks)
+    if junk is not None and (share := float(junk.mean())) > MOST_JUNK_SHARE:
+        told = (
+            f"carbon, ice or contamination is thought to cover {share:.0%} of the image, and nothing is picked there; "
+            "look at it, and if that is wrong give --keep-junk"
+        )
+        picks = replace(picks, warnings=(*picks.warnings, told))
+    return select(picks, settings.selection, threshold=-np.inf, exclusion_mask=mask, junk_mask=junk)
+
+
+def _refuse_wider_particles(picker: Any, micrograph: Micrograph) -> None:
+    size_px = micrograph.pixel_size_angstrom
+    for diameter in given_sizes(picker):
+        if diameter.unit == "A" and size_px is None:
+            continue  # told by the picker
+        if diameter.to_px(size_px)[0] > min(micrograph.shape_yx):
+            told = too_wide(diameter, shape_yx=micrograph.shape_yx, pixel_size_angstrom=size_px)
+            raise SettingsError(f"{micrograph.name}: {told}")
+
+
+def junk_mask(picks: Picks) -> NDArray[np.bool_] | None:
+    """True where the picker thinks that there may be junk; None where it maps none."""
+    junk = picks.maps.get(JUNK_MAP)
+    return None if junk is None else np.asarray(junk > JUNK_PROBABILITY)
+
+
+def _outcome(
+    task: Task, micrograph: Micrograph | Exception, settings: PickSettings, read_seconds: float, draw: bool
+) -> Outcome:
+    start = time.perf_counter()
+    try:
+        if isinstance(micrograph, Exception):
+            raise micrograph
+        picks = pick_micrograph(micrograph, settings, exclusion_mask=task.exclusion_mask)
+        return Outcome(
+            name=task.name,
+            picks=replace(picks, maps={}) if draw else picks,
+            overview=overview_jpeg(micrograph.pixels) if draw else b"",
+            maps={name: map_png(values) for name, values in picks.maps.items()} if draw else {},
+            seconds=read_seconds + time.perf_counter() - start,
+        )
+    except (CryopickError, OSError, MemoryError) as error:
+        return Outcome(
+            name=task.name,
+            seconds=read_seconds + time.perf_counter() - start,
+            error=" ".join(str(error).split()) or type(error).__name__,
+            is_settings_error=isinstance(error, SettingsError) and not isinstance(error, UnknownPixelSizeError),
+        )
+    except Exception as error:  # one micrograph must not end a run of thousands; the log keeps the traceback
+        return Outcome(
+            name=task.name,
+            seconds=read_seconds + time.perf_counter() - start,
+            error=f"unexpected {type(error).__name__} in picker {settings.picker.name}: {' '.join(str(error).split())}",
+            details=traceback.format_exc(),
+        )
+
+
+def _read_ahead(tasks: Iterable[Task], run: RunSettings) -> Iterator[tuple[Task, Micrograph | Exception, float]]:
+    """Each task with its micrograph, or with what reading raised; the next one is read in a thread meanwhile."""
+    ready: Queue[tuple[Task, Micrograph | Exception, float] | Exception | None] = Queue(maxsize=1)
+    is_abandoned = Event()
+
+    def hand_over(item: tuple[Task, Micrograph | Exception, float] | Exception | None) -> None:
+        while not is_abandoned.is_set():
+            try:
+                ready.put(item, timeout=0.2)
+            except Full:
+                continue
+            return
+
+    def read_all() -> None:
+        try:
+            for task in tasks:
+                start = time.perf_counter()
+                if task.path is not None:
+                    task = replace(task, stamp=file_stamp(task.path))  # noqa: PLW2901  # the same task, stamped
+                try:
+                    result: Micrograph | Exception = read_task(task, run)
+                except Exception as error:  # handed to the consumer, which tells expected from unexpected
+                    result = error
+                hand_over((task, result, time.perf_counter() - start))
+                if is_abandoned.is_set():
+                    return
+            hand_over(None)
+        except Exception as error:  # from the iterable of tasks itself
+            hand_over(error)
+
+    Thread(target=read_all, name="cryopick-read-ahead", daemon=True).start()
+    try:
+        while (item := ready.get()) is not None:
+            if isinstance(item, Exception):
+                raise item
+            yield item
+    finally:
+        is_abandoned.set()

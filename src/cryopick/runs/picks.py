@@ -1,0 +1,212 @@
+"""The picks of a run from its records and candidates, with all that the run knows of them: sizes, diameters, reasons.
+
+The tables at the top of a run folder are for other programs and say less; they may also be older than the threshold,
+where `cryopick rethreshold` was stopped in the middle. Records and candidates never are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryopick.data.labels import Labels
+from cryopick.errors import InputError
+from cryopick.io.coordinates.names import match_micrograph_names
+from cryopick.runs.boxes import suggest_boxes
+from cryopick.runs.folder import AUTOPICK, CANDIDATES, PARTICLES, PICKS, RECORDS, SUMMARY, RunFolder
+from cryopick.runs.record import Record
+from cryopick.runs.stored_settings import settings_of_run
+from cryopick.runs.threshold import at_threshold, threshold_of
+from cryopick.types import Picks
+
+_SAME_PLACE_PX = 0.002  # candidates are stored to 0.001 px
+_SAME_PIXEL_SIZE = 1.005  # ratio; what differs by less is one magnification
+
+
+@dataclass(frozen=True)
+class RunMicrograph:
+    """One finished micrograph of a run.
+
+    Parameters
+    ----------
+    candidates : all of them, under the record's name, the reason filled in for each that is not kept; diameters are
+        the picker's, or the run's where it gave none
+    box_px : the suggested box, None where no diameter is known
+    """
+
+    record: Record
+    candidates: Picks
+    box_px: int | None
+
+
+def is_picking_run(folder: Path) -> bool:
+    """True for what `cryopick pick -o` made; trainings have a config.toml too, but no records."""
+    return RunFolder(folder).is_run and (folder / RECORDS).is_dir()
+
+
+def run_of(path: Path) -> RunFolder | None:
+    """The run folder that `path` is, or of which it is a table, a folder or a file of picks; else None."""
+    for folder in (path, *path.parents):
+        if is_picking_run(folder):
+            is_inside = path == folder or path.relative_to(folder).parts[0] in (PARTICLES, AUTOPICK, PICKS, CANDIDATES)
+            return RunFolder(folder) if is_inside else None
+    return None
+
+
+def picks_of_run(folder: RunFolder, *, with_rejected: bool) -> list[Picks]:
+    """The picks of every finished micrograph at the run's threshold, or all candidates with the reasons for rejection.
+
+    Raises
+    ------
+    InputError
+        If the run is not finished.
+    RunFolderError
+        If a record or a table of candidates is damaged.
+    """
+    every = [one.candidates for one in micrographs_of_run(folder)]
+    return every if with_rejected else [one.kept() for one in every]
+
+
+def micrographs_of_run(folder: RunFolder) -> list[RunMicrograph]:
+    """Every finished micrograph of a run, sorted by name; errors as in `picks_of_run`."""
+    if not (folder.path / SUMMARY).is_file():
+        raise InputError(
+            f"{folder.path}: the run is not finished ({SUMMARY} is missing); run its `cryopick pick` command again"
+        )
+    settings = settings_of_run(folder)
+    threshold, _ = threshold_of(folder, settings)
+    done = [
+        (record, at_threshold(folder.read_candidates(record), threshold))
+        for record in folder.records()
+        if record.is_done
+    ]
+    diameter_of: dict[float | None, float | None] = {}
+    for size in {record.pixel_size_angstrom for record, _ in done}:
+        alike = [picks for record, picks in done if _is_one_magnification(record.pixel_size_angstrom, size)]
+        diameter_of[size] = _diameter_px(alike, settings.picker, size)
+    return [_with_sizes(record, candidates, diameter_of[record.pixel_size_angstrom]) for record, candidates in done]
+
+
+def labels_of_run_at(path: Path | str) -> dict[str, Labels] | None:
+    """The kept picks of the run folder `path` as labels, by the names that its tables give; None if it is no run."""
+    folder = RunFolder(Path(path))
+    if not is_picking_run(folder.path):
+        return None
+    labels = {}
+    for one in micrographs_of_run(folder):
+        kept = one.candidates.kept()
+        known = kept.diameter_px[np.isfinite(kept.diameter_px)]
+        labels[one.record.relion_name] = Labels(
+            xy_px=kept.xy_px,
+            is_uncertain=np.zeros(len(kept), dtype=np.bool_),
+            diameter_px=float(np.median(known)) if len(known) else None,
+            micrograph_name=one.record.relion_name,
+            pixel_size_angstrom=one.record.pixel_size_angstrom,
+        )
+    return labels
+
+
+def completed_from_run(
+    found: Mapping[str, Picks], micrographs: Sequence[RunMicrograph], source: Path, *, with_rejected: bool
+) -> tuple[dict[str, Picks], dict[str, int], list[str]]:
+    """What a table of a run says, under the names that stand there, with what the run knows besides.
+
+    Picks that somebody edited, or that are older than the run's threshold, stay as they are in the file.
+
+    Returns
+    -------
+    picks : by the names of `found`
+    box_px : suggested boxes, where known
+    warnings : sentences for the user
+    """
+    by_name = {one.record.name: one for one in micrographs}
+    by_relion_name = {one.record.relion_name: one.record.name for one in micrographs}
+    name_of = {name: by_relion_name[name] for name in found if name in by_relion_name}
+    rest = [name for name in found if name not in name_of]
+    name_of |= match_micrograph_names(rest, by_name)
+    picks: dict[str, Picks] = {}
+    box_px: dict[str, int] = {}
+    other = []
+    for name, one in found.items():
+        if name not in name_of:
+            picks[name] = one
+            continue
+        ours = by_name[name_of[name]]
+        if ours.box_px is not None:
+            box_px[name] = ours.box_px
+        kept = ours.candidates.kept()
+        is_same = len(one) == len(kept) and bool(np.allclose(one.xy_px, kept.xy_px, rtol=0, atol=_SAME_PLACE_PX))
+        if is_same:
+            picks[name] = replace(ours.candidates if with_rejected else kept, micrograph_name=name)
+        else:
+            other.append(name)
+            picks[name] = replace(
+                one,
+                diameter_px=_diameters_at(one.xy_px, ours),
+                shape_yx=ours.record.shape_yx,
+                pixel_size_angstrom=ours.record.pixel_size_angstrom,
+            )
+    warnings = []
+    if other:
+        warnings.append(
+            f"{source}: holds other picks than the run keeps at its threshold on {len(other)} micrographs, such as "
+            f"{other[0]}; those of the file are converted. Give the run folder for those of the run"
+        )
+    return picks, box_px, warnings
+
+
+def is_within(folder: RunFolder, record: Record, source: Path) -> bool:
+    """True where the candidates of a micrograph are what `source`, a file or folder of candidates, is about."""
+    path = folder.candidates_path(record.key)
+    return path == source or source in path.parents
+
+
+def picks_file_of(folder: RunFolder, micrographs: Sequence[RunMicrograph], source: Path) -> RunMicrograph | None:
+    """The micrograph whose coordinate file `source` is, if it is one of the run."""
+    return next((one for one in micrographs if folder.picks_path(one.record.key) == source), None)
+
+
+def _with_sizes(record: Record, candidates: Picks, diameter_px: float | None) -> RunMicrograph:
+    if diameter_px is None:
+        return RunMicrograph(record, candidates, None)
+    is_known = np.isfinite(candidates.diameter_px)
+    completed = np.where(is_known, candidates.diameter_px, np.float32(diameter_px))
+    box_px = suggest_boxes(diameter_px, record.pixel_size_angstrom).box_px
+    return RunMicrograph(record, replace(candidates, diameter_px=completed), box_px)
+
+
+def _is_one_magnification(a: float | None, b: float | None) -> bool:
+    if not a or not b:
+        return not a and not b
+    return max(a, b) <= min(a, b) * _SAME_PIXEL_SIZE
+
+
+def _diameter_px(candidates: Sequence[Picks], picker: Any, pixel_size_angstrom: float | None) -> float | None:
+    """The diameter that was given or measured for the run, else the median of the kept picks."""
+    known = getattr(picker, "diameter", None)
+    if known is not None and known.unit == "A" and not pixel_size_angstrom:
+        known = None
+    if known is not None and not known.is_range:
+        return float(known.middle_px(pixel_size_angstrom))
+    diameters = np.concatenate([picks.kept().diameter_px for picks in candidates])
+    diameters = diameters[np.isfinite(diameters)]
+    if len(diameters):
+        return float(np.median(diameters))
+    return None if known is None else float(known.middle_px(pixel_size_angstrom))
+
+
+def _diameters_at(xy_px: NDArray[np.float64], ours: RunMicrograph) -> NDArray[np.float32]:
+    """(n,) Diameters of the candidates at these places; elsewhere their median."""
+    candidates = ours.candidates
+    if not np.isfinite(candidates.diameter_px).any() or not len(xy_px):
+        return np.full(len(xy_px), np.nan, dtype=np.float32)
+    from scipy.spatial import cKDTree
+
+    distance, nearest = cKDTree(candidates.xy_px).query(xy_px)
+    median = np.float32(np.nanmedian(candidates.diameter_px))
+    return np.where(distance <= _SAME_PLACE_PX, candidates.diameter_px[nearest], median).astype(np.float32)

@@ -1,0 +1,47 @@
+"""The small pictures of micrographs and of pickers' maps that a report shows."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryopick.processing.scale import fill_non_finite
+
+OVERVIEW_PX = 768
+"""Longer side of the overview images that the report shows."""
+
+
+def overview_jpeg(pixels: NDArray[np.float32]) -> bytes:
+    """A small grey picture of a micrograph, its contrast stretched between the 0.5 and 99.5 percentiles."""
+    import cv2
+
+    pixels = fill_non_finite(pixels)
+    height, width = pixels.shape
+    scale = min(1.0, OVERVIEW_PX / max(height, width))
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    small = cv2.GaussianBlur(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), (0, 0), 0.8)
+    low, high = np.percentile(small[::2, ::2], (0.5, 99.5))
+    grey = np.clip((small - low) / max(high - low, np.finfo(np.float32).tiny) * 255, 0, 255).astype(np.uint8)
+    return _encoded(".jpg", grey, [cv2.IMWRITE_JPEG_QUALITY, 80])
+
+
+def map_png(values: NDArray[np.float32]) -> bytes:
+    import cv2
+
+    small = np.nan_to_num(np.asarray(values, dtype=np.float32))
+    if small.min() < 0 or small.max() > 1:  # no probability: stretched, so that there is something to see
+        low, high = np.percentile(small, (1, 99.8))
+        small = (small - low) / max(high - low, np.finfo(np.float32).tiny)
+    scale = min(1.0, OVERVIEW_PX / max(small.shape))
+    size = (max(1, round(small.shape[1] * scale)), max(1, round(small.shape[0] * scale)))
+    grey = np.clip(cv2.resize(small, size, interpolation=cv2.INTER_AREA) * 255, 0, 255)
+    return _encoded(".png", np.rint(grey).astype(np.uint8), [])
+
+
+def _encoded(suffix: str, grey: NDArray[np.uint8], options: list[int]) -> bytes:
+    import cv2
+
+    is_encoded, data = cv2.imencode(suffix, grey, options)
+    if not is_encoded:
+        raise RuntimeError(f"OpenCV could not encode a {grey.shape} picture as {suffix}")
+    return bytes(data)

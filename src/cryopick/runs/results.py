@@ -1,0 +1,299 @@
+"""The tables at the top of a run folder, made from its per-micrograph files for one threshold."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from cryopick.errors import RunFolderError
+from cryopick.geometry.selection import BELOW_THRESHOLD
+from cryopick.geometry.units import share_decimal
+from cryopick.io.coordinates.relion import (
+    NO_SCORE,
+    VERSION,
+    relion_list_text,
+    relion_micrograph_text,
+    relion_particles_text,
+)
+from cryopick.io.star import make_table, star_text
+from cryopick.pickers.protocol import GivesProbabilities, gives_probabilities
+from cryopick.processing.probability import expected_scores
+from cryopick.runs.folder import AUTOPICK, MICROGRAPHS, PARTICLES, RECORDS, SUMMARY, DamagedError, RunFolder
+from cryopick.runs.place import settle_place
+from cryopick.runs.record import Record
+from cryopick.runs.settings import PickSettings
+from cryopick.runs.sizes import SizesAtPixelSize, doubt_of_sizes, sizes_of_run
+from cryopick.runs.threshold import at_threshold, threshold_of
+from cryopick.types import Picks
+
+
+@dataclass(frozen=True, kw_only=True)
+class MicrographResult:
+    """One finished micrograph at the run's threshold."""
+
+    record: Record
+    candidates: Picks
+    """All candidates, the reason filled in for each that is not kept."""
+
+    @property
+    def count(self) -> int:
+        return int(np.count_nonzero(self.candidates.is_kept))
+
+    @property
+    def mean_score(self) -> float:
+        """Of the kept picks; NaN where there is none."""
+        score = self.candidates.score[self.candidates.is_kept]
+        return float(score.mean(dtype=np.float64)) if len(score) else float("nan")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSummary:
+    """What a run came to; also `summary.json`."""
+
+    cryopick_version: str
+    picker: str
+    micrographs: int
+    failed: Mapping[str, str]
+    """Name and error of each micrograph that could not be picked."""
+    particles: int
+    candidates: int
+    rejected: Mapping[str, int]
+    """How many candidates were rejected for which reason."""
+    threshold: float
+    threshold_source: str
+    score_meaning: str
+    expected_precision: float | None
+    """Share of the picks that should be right, where scores are probabilities; None elsewhere, and without picks. 1 is
+    exactly 1."""
+    expected_recall: float | None
+    """Share of the particles that should be picked; particles that are no candidate at all are not counted."""
+    prepared: str
+    """What the picker found out about the micrographs before it picked, such as the diameter; empty where nothing."""
+    diameter_px: float | None
+    diameter_angstrom: float | None
+    pixel_size_angstrom: float | None
+    box_px: int | None
+    binned_box_px: int | None
+    binned_pixel_size_angstrom: float | None
+    seconds: float
+    """Summed over micrographs and workers."""
+    warnings: Mapping[str, int]
+    """Each different warning, and for how many micrographs it was given."""
+    sizes: tuple[SizesAtPixelSize, ...] = ()
+    """One entry per pixel size of the micrographs. The fields above are those of the commonest one."""
+    score_is_probability: bool = False
+    """Whether the scores are calibrated probabilities; all else is no base for expected shares or calibration."""
+
+
+def write_picks(
+    folder: RunFolder, record: Record, candidates: Picks, threshold: float, *, is_durable: bool = False
+) -> MicrographResult:
+    """Write the coordinate file of one micrograph."""
+    result = MicrographResult(record=record, candidates=at_threshold(candidates, threshold))
+    text = relion_micrograph_text(result.candidates.kept())
+    folder.write(folder.picks_path(record.key), text, is_durable=is_durable)
+    return result
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finished:
+    """Everything that a run folder holds of its micrographs.
+
+    Parameters
+    ----------
+    records : of every micrograph; one whose files are damaged is failed, and its error says what is damaged
+    candidates : by name, of those that are done
+    damaged : what is wrong with records that cannot be read, by key, and with tables of candidates, by name
+    """
+
+    records: list[Record]
+    candidates: dict[str, Picks]
+    damaged: dict[str, str]
+
+
+def read_finished(folder: RunFolder) -> Finished:
+    """Read all records and candidates of a run, whether damaged or not."""
+    records, unreadable = folder.read_records()
+    damaged = {key: f"{folder.path / RECORDS / key}.json ({reason})" for key, reason in unreadable.items()}
+    candidates: dict[str, Picks] = {}
+    for position, record in enumerate(records):
+        if record.is_done:
+            try:
+                candidates[record.name] = folder.read_candidates(record)
+            except DamagedError as error:
+                damaged[record.name] = error.what
+                records[position] = replace(record, error=f"its table of candidates is damaged: {error}")
+    return Finished(records=records, candidates=candidates, damaged=damaged)
+
+
+def write_results(
+    folder: RunFolder, settings: PickSettings, finished: Finished, *, notes: Mapping[str, int] | None = None
+) -> tuple[RunSummary, list[MicrographResult]]:
+    """Write every table of a run from its per-micrograph files.
+
+    Parameters
+    ----------
+    notes : warnings about the run itself, and for how many micrographs each holds; they join those of the summary
+    """
+    place = settle_place(folder, finished.records)
+    threshold, source = threshold_of(folder, settings, list(finished.candidates.values()))
+    results = [
+        write_picks(folder, record, finished.candidates[record.name], threshold)
+        for record in finished.records
+        if record.is_done
+    ]
+    for record in finished.records:
+        if not record.is_done:  # picks of an earlier image, or of a table that is damaged now
+            with folder.writing(folder.picks_path(record.key)):
+                folder.picks_path(record.key).unlink(missing_ok=True)
+    _write_list(folder, results, place)
+    _write_particles(folder, results)
+    _write_micrographs(folder, finished.records, results)
+    summary = _summarize(finished.records, results, settings, threshold, source)
+    if notes:
+        summary = replace(summary, warnings=dict(sorted({**summary.warnings, **notes}.items())))
+    folder.write(folder.path / SUMMARY, json.dumps(asdict(summary), indent=1, ensure_ascii=False) + "\n")
+    return summary, results
+
+
+def _write_list(folder: RunFolder, results: list[MicrographResult], place: str) -> None:
+    files = [folder.picks_path(result.record.key).relative_to(folder.path) for result in results]
+    text = relion_list_text(
+        [result.record.relion_name for result in results], [(PurePosixPath(place) / file).as_posix() for file in files]
+    )
+    folder.write(folder.path / AUTOPICK, text)
+
+
+def _write_particles(folder: RunFolder, results: list[MicrographResult]) -> None:
+    base_names = [PurePosixPath(result.record.name).name for result in results]
+    is_unique = len(set(base_names)) == len(base_names)
+    picks = [
+        replace(result.candidates.kept(), micrograph_name=base if is_unique else result.record.name)
+        for result, base in zip(results, base_names, strict=True)
+    ]
+    folder.write(folder.path / PARTICLES, relion_particles_text(picks))
+
+
+def _write_micrographs(folder: RunFolder, records: list[Record], results: list[MicrographResult]) -> None:
+    result_of = {result.record.name: result for result in results}
+    rows: list[dict[str, Any]] = []
+    for record in records:
+        result = result_of.get(record.name)
+        mean_score = float("nan") if result is None else result.mean_score
+        rows.append(
+            {
+                "rlnMicrographName": record.relion_name,
+                "cryopickParticleCount": 0 if result is None else result.count,
+                "cryopickCandidateCount": 0 if result is None else len(result.candidates),
+                "cryopickMeanScore": round(mean_score, 6) if np.isfinite(mean_score) else NO_SCORE,
+                "cryopickSeconds": round(record.seconds, 3),
+                "cryopickStatus": "failed" if record.error else "done",
+                "cryopickWarnings": record.error or "; ".join(record.warnings) or "none",
+            }
+        )
+    columns = {
+        label: [_one_line(row[label]) for row in rows] for label in (rows[0] if rows else ("rlnMicrographName",))
+    }
+    folder.write(folder.path / MICROGRAPHS, star_text([make_table("micrographs", columns)], version=VERSION))
+
+
+def _one_line(value: Any) -> Any:
+    return " ".join(value.replace('"', "'").split()) if isinstance(value, str) else value
+
+
+def _summarize(
+    records: list[Record], results: list[MicrographResult], settings: PickSettings, threshold: float, source: str
+) -> RunSummary:
+    from cryopick.version import __version__
+
+    kept = [result.candidates.kept() for result in results]
+    sizes = sizes_of_run(kept, settings.picker)
+    commonest = max(sizes, key=lambda size: (size.pixel_size_angstrom is not None, size.micrographs))
+    picker = settings.picker
+    expected = _expected(results, picker, threshold) if gives_probabilities(picker) else None
+    reasons = Counter(reason for result in results for reason in result.candidates.reason.tolist() if reason)
+    warnings = Counter(warning for result in results for warning in result.record.warnings)
+    doubt = doubt_of_sizes(sizes, getattr(picker, "diameter", None))
+    if doubt:
+        warnings[doubt] = len(results)
+    return RunSummary(
+        cryopick_version=__version__,
+        picker=settings.picker.name,
+        micrographs=len(records),
+        failed={record.name: record.error for record in records if record.error},
+        particles=sum(len(picks) for picks in kept),
+        candidates=sum(len(result.candidates) for result in results),
+        rejected=dict(sorted(reasons.items())),
+        threshold=threshold,
+        threshold_source=source,
+        score_meaning=settings.picker.score_meaning,
+        expected_precision=None if expected is None else float(share_decimal(expected[0], 4)),
+        expected_recall=None if expected is None else float(share_decimal(expected[1], 4)),
+        prepared=str(getattr(settings.picker, "measured", "")),
+        diameter_px=commonest.diameter_px,
+        diameter_angstrom=commonest.diameter_angstrom,
+        pixel_size_angstrom=commonest.pixel_size_angstrom,
+        box_px=commonest.box_px,
+        binned_box_px=commonest.binned_box_px,
+        binned_pixel_size_angstrom=commonest.binned_pixel_size_angstrom,
+        seconds=round(sum(record.seconds for record in records), 2),
+        warnings=dict(sorted(warnings.items())),
+        sizes=sizes if results else (),
+        score_is_probability=gives_probabilities(picker),
+    )
+
+
+def why_nothing_is_kept(summary: RunSummary) -> str:
+    """A sentence on a run that keeps no particle: what became of its candidates."""
+    if not summary.candidates:
+        return "no particle is kept: the picker found nothing that looks like one"
+    reasons = sorted(summary.rejected.items(), key=lambda item: (-item[1], item[0]))
+    told = ", ".join(f"{count:,} {reason}" for reason, count in reasons)
+    return f"no particle is kept at a threshold of {summary.threshold:.4g}: of {summary.candidates:,} candidates {told}"
+
+
+def _expected(
+    results: list[MicrographResult], picker: GivesProbabilities, threshold: float
+) -> tuple[float, float] | None:
+    """Expected precision and recall of a run whose scores are probabilities; None where nothing is kept."""
+    open_scores = [
+        result.candidates.score[(result.candidates.reason == "") | (result.candidates.reason == BELOW_THRESHOLD)]
+        for result in results
+    ]
+    scores = np.concatenate(open_scores) if open_scores else np.empty(0, np.float32)
+    is_kept = scores >= np.float32(threshold)
+    if not is_kept.any():
+        return None
+    probability = picker.run_probabilities(scores)
+    precision, recall, _ = expected_scores(probability, float(probability[is_kept].min()))
+    return precision, recall
+
+
+def read_summary(path: Path) -> dict[str, Any]:
+    """`summary.json` of a run folder.
+
+    Raises
+    ------
+    RunFolderError
+        If it is missing or damaged.
+    """
+    file = path / SUMMARY
+    try:
+        content = json.loads(file.read_text(encoding="utf-8", errors="surrogateescape"))
+        threshold, failed = content["threshold"], content.get("failed", {})
+        if isinstance(threshold, bool) or not isinstance(threshold, int | float) or not np.isfinite(float(threshold)):
+            raise ValueError(f"threshold is {str(threshold)[:60]}")
+        if not isinstance(failed, dict):
+            raise ValueError(f"failed is {str(failed)[:60]}")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        raise RunFolderError(
+            f"{file}: expected the summary of a run ({str(error)[:200]}); run the same `cryopick pick` command again, "
+            "which writes it again and picks nothing that is finished"
+        ) from error
+    return dict(content)

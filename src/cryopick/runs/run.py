@@ -1,0 +1,474 @@
+"""One call of the picking workflow on a run folder: what is finished, what is left, what each micrograph came to."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cryopick.errors import CryopickError, RunFolderError, SettingsError, UnknownPixelSizeError
+from cryopick.io.images.micrographs import probe_image
+from cryopick.io.images.pixel_size import choose_pixel_size
+from cryopick.io.inputs.search import shown
+from cryopick.io.inputs.sources import MicrographSource
+from cryopick.pickers.protocol import PreparesForRun, PreparesInFolder
+from cryopick.processing.spread import evenly_taken
+from cryopick.runs.exclusion_masks import match_masks, require_some_mask
+from cryopick.runs.folder import (
+    LOG,
+    MODEL,
+    PREPARED,
+    DamagedError,
+    RunFolder,
+    UnusableNameError,
+    assign_keys,
+    unnamed_key,
+)
+from cryopick.runs.one import NO_FILE, Outcome, Task, file_stamp, read_task
+from cryopick.runs.place import folder_of_the_first_pick
+from cryopick.runs.record import Record, map_problem
+from cryopick.runs.report.page import write_report
+from cryopick.runs.results import MicrographResult, RunSummary, read_finished, write_picks, write_results
+from cryopick.runs.settings import PickSettings, settings_sections
+from cryopick.runs.stored_settings import read_prepared
+from cryopick.runs.threshold import at_threshold, threshold_of
+from cryopick.runs.workers import default_workers, pick_in_workers
+from cryopick.settings import as_plain, to_toml
+from cryopick.types import Micrograph, Picks
+
+SAMPLE_SIZE = 6
+"""Micrographs, spread evenly over the run, that a picker which prepares itself is shown."""
+
+MOST_NAMED = 3
+"""Micrographs that a warning about several names; the log names all."""
+MOST_REFUSED = 16
+"""Micrographs for which the settings may be impossible before the run ends, where no other has worked."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PickEvent:
+    """What the caller of a run hears of each micrograph."""
+
+    name: str
+    status: str
+    """`done`, `failed`, or `skipped` where an earlier call had finished it; first of all `started`, with no name."""
+    position: int
+    """1 for the first micrograph, 0 for the start."""
+    total: int
+    count: int = 0
+    """Picks at the run's threshold; provisional where the picker chooses the threshold from all scores at the end."""
+    candidates: int = 0
+    mean_score: float | None = None
+    diameter_px: float | None = None
+    seconds: float = 0.0
+    warnings: tuple[str, ...] = ()
+    error: str = ""
+
+
+class Run:
+    """The state of one call of `pick_to_folder`."""
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        sources: Sequence[MicrographSource],
+        settings: PickSettings,
+        on_event: Callable[[PickEvent], None] | None,
+    ) -> None:
+        self.folder = folder
+        self.settings = settings
+        self.on_event = on_event
+        self.notes: dict[str, int] = {}
+        """Warnings about the run as a whole, and for how many micrographs each holds."""
+        records, self._damaged_records = folder.read_records()
+        self.records = {record.name: record for record in records}
+        self._base = folder_of_the_first_pick(records)
+        # names depend on what else is given, so a file that this run knows keeps the name that it has here
+        known = {record.source: record.name for record in self.records.values()}
+        self.sources = {known.get(os.path.abspath(source.path), source.name): source for source in sources}
+        taken = {name: record.key for name, record in self.records.items()}
+        self.unnamable: dict[str, str] = {}
+        self.keys = assign_keys(list(self.sources), taken, problems=self.unnamable)
+        self._mask_of = self._match_masks()
+        self.skipped = [name for name in self.sources if self._is_finished(name)]
+        self._position = 0
+        others = len(set(self.records) - set(self.sources))
+        if others:
+            self._log(f"{others} micrographs of this run are not among those given now; they stay in it")
+
+    def prepare(self) -> None:
+        """Let a picker that wants to look at some micrographs first do so, once per run folder."""
+        picker = self.settings.picker
+        if not _prepares(picker):
+            return
+        path = self.folder.path / PREPARED
+        prepared = None
+        try:
+            prepared = read_prepared(self.folder, picker)
+        except RunFolderError as error:
+            self._note(f"{PREPARED} was damaged and was made again", f"{error}")
+        if prepared is None:
+            sample = self._sample()
+            if not sample:  # nothing can be read: each micrograph will say why
+                return
+            sizes = {micrograph.pixel_size_angstrom for micrograph in sample}
+            if None in sizes and len(sizes) > 2:  # several magnifications: pixels are no common unit
+                sample = self._sample(only_of_known_pixel_size=True)
+            try:
+                prepared = self._prepared(sample)
+            except UnknownPixelSizeError:
+                sample = self._sample(only_of_known_pixel_size=True)
+                if not sample:
+                    raise
+                prepared = self._prepared(sample)
+            self.folder.write(path, to_toml({picker.name: as_plain(prepared)}), is_durable=True)
+            before = as_plain(picker)
+            learnt = {name: value for name, value in as_plain(prepared).items() if before.get(name) != value}
+            self._log(f"picker {picker.name} prepared itself: {learnt or 'nothing changed'}")
+        self.settings = replace(self.settings, picker=prepared)
+
+    def _prepared(self, sample: Sequence[Micrograph]) -> Any:
+        picker = self.settings.picker
+        if isinstance(picker, PreparesInFolder):
+            return picker.prepare_in(self.folder.path / MODEL, sample)
+        return picker.prepare(sample)
+
+    def _sample(self, *, only_of_known_pixel_size: bool = False) -> list[Micrograph]:
+        names = list(self.sources)
+        picker = self.settings.picker
+        size = picker.sample_size if isinstance(picker, PreparesInFolder) else SAMPLE_SIZE
+        wanted = dict.fromkeys(evenly_taken(range(len(names)), size))
+        order = [*wanted, *(index for index in range(len(names)) if index not in wanted)]
+        sample: list[Micrograph] = []
+        for index in order:
+            if len(sample) == len(wanted):
+                break
+            if only_of_known_pixel_size and not self._has_pixel_size(names[index]):
+                self._log(f"{names[index]}: left out of the preparation: its pixel size is unknown")
+                continue
+            task = self._task(names[index])
+            before = file_stamp(self.sources[task.name].path)
+            try:
+                micrograph = read_task(task, self.settings.run)
+            except CryopickError as error:
+                self._log(f"{task.name}: left out of the preparation: {error}")
+                continue
+            if file_stamp(self.sources[task.name].path) == before:
+                sample.append(micrograph)
+            else:
+                self._log(f"{task.name}: left out of the preparation: the file changed while it was read")
+        return sample
+
+    def _has_pixel_size(self, name: str) -> bool:
+        """Whether optics table or header say a pixel size, as the header alone tells."""
+        source = self.sources[name]
+        try:
+            header_angstrom = probe_image(source.path).pixel_size_angstrom
+            size, _ = choose_pixel_size(
+                given_angstrom=self.settings.run.pixel_size_angstrom,
+                optics_angstrom=source.pixel_size_angstrom,
+                header_angstrom=header_angstrom,
+            )
+        except CryopickError:  # picking it says what is the matter
+            return False
+        return size is not None
+
+    def _match_masks(self) -> dict[str, Path]:
+        """The exclusion mask of each micrograph that has one."""
+        folder = self.settings.run.exclusion_masks
+        if folder is None:
+            return {}
+        names = list(dict.fromkeys([*self.sources, *self.records]))
+        matched = match_masks(names, folder)
+        require_some_mask(matched, names, folder)
+        if matched.unused:
+            self._warn(
+                f"exclusion masks: {len(matched.unused)} images in {folder} belong to no micrograph of this run, or to "
+                f"one that has another mask: {shown(path.name for path in matched.unused)}"
+            )
+        return matched.of_micrograph
+
+    def pick(self, workers: int | None, *, time_limit_seconds: float | None = None) -> None:
+        threshold, _ = self._provisional_threshold()
+        if self.on_event is not None:
+            self.on_event(PickEvent(name="", status="started", position=0, total=len(self.sources)))
+        todo = self._left_to_pick(threshold)
+        if not todo:
+            return
+        self.folder.begin_tables()
+        for name in todo:
+            if name in self.unnamable:
+                self._keep(Outcome(name=name, error=self.unnamable[name]), threshold)
+        tasks = [self._task(name) for name in todo if name not in self.unnamable]
+        count = default_workers(len(tasks), picker=self.settings.picker) if workers is None else workers
+        finished = len(self.sources) - len(todo)
+        self._log(f"{len(tasks)} micrographs to pick, {finished} finished before, {count} worker(s)")
+        changed: list[str] = []
+        # Settings may be impossible for one micrograph alone, whose pixel size is unknown; of all they end the run.
+        refused: list[Outcome] = []
+        for outcome in pick_in_workers(tasks, self.settings, workers=count, time_limit_seconds=time_limit_seconds):
+            if outcome.is_settings_error and not any(record.is_done for record in self.records.values()):
+                refused.append(outcome)
+                if len(refused) == MOST_REFUSED and not _prepares(self.settings.picker):
+                    break  # preparation has looked at micrographs from the whole run
+                continue
+            if self._has_changed(outcome):
+                self._log(f"{outcome.name}: the file changed while it was picked; picking it again")
+                changed.append(outcome.name)
+                continue
+            for one in (*refused, outcome):
+                self._keep(one, threshold)
+            refused = []
+        if changed:
+            for one in refused:
+                self._keep(one, threshold)
+        elif refused:
+            first = refused[0]
+            raise SettingsError(f"{first.name}: {first.error.removeprefix(f'{first.name}: ')}")
+        self._pick_changed(changed, threshold)
+
+    def _left_to_pick(self, threshold: float) -> list[str]:
+        """The names that are not finished, or whose files are damaged; the others are told of as skipped."""
+        skipped = set(self.skipped)
+        todo: list[str] = []
+        damaged: dict[str, str] = {}
+        for name in self.sources:
+            result = self._read_back(name, threshold, damaged) if name in skipped else None
+            if result is not None:
+                self._tell(_event("skipped", result))
+                continue
+            todo.append(name)
+            if self.keys[name] in self._damaged_records:
+                damaged[name] = self._damaged_records[self.keys[name]]
+        if damaged:
+            self._note_many("{} was damaged in the run folder and is picked again", damaged)
+        return todo
+
+    def _pick_changed(self, names: Sequence[str], threshold: float) -> None:
+        """Once more, one after the other, what was replaced while it was picked; a second change is only told."""
+        unsettled: dict[str, str] = {}
+        for outcome in pick_in_workers([self._task(name) for name in names], self.settings, workers=1):
+            if self._has_changed(outcome):
+                unsettled[outcome.name] = "the file changed again while it was picked"
+            self._keep(outcome, threshold)
+        if unsettled:
+            self._note_many(
+                "{} changed while it was picked, so its picks may be of an earlier image; when it is whole run the "
+                "same command again",
+                unsettled,
+            )
+
+    def finish(self, *, is_stopped: bool = False) -> RunSummary:
+        """Write tables and report; every micrograph must have its record, unless picking was stopped."""
+        finished = read_finished(self.folder)
+        there = {record.name for record in finished.records}
+        missing = [name for name in self.sources if name not in there]
+        if missing and not is_stopped:
+            raise RunFolderError(
+                f"{self.folder.path}: {len(missing)} of {len(self.sources)} micrographs have no record, the first "
+                f"being {missing[0]}; files were removed from the run folder, or damaged, while cryopick was writing "
+                "to it; run the same command again"
+            )
+        if finished.damaged:
+            self._note_many(
+                "{} is damaged in the run folder and left out of the tables; give its micrograph too to pick it again",
+                finished.damaged,
+            )
+        self.folder.begin_tables()
+        summary, results = write_results(self.folder, self.settings, finished, notes=self.notes)
+        write_report(self.folder, summary, results, settings_sections(self.settings))
+        self.folder.end_tables()
+        self._log(f"{summary.particles} particles in {summary.micrographs} micrographs, {len(summary.failed)} failed")
+        return summary
+
+    def _read_back(self, name: str, threshold: float, damaged: dict[str, str]) -> MicrographResult | None:
+        """A finished micrograph from its files; None, and an entry in `damaged`, where they are not whole."""
+        record = self.records[name]
+        try:
+            candidates = self.folder.read_candidates(record)
+        except DamagedError as error:
+            damaged[name] = error.what
+            return None
+        return MicrographResult(record=record, candidates=at_threshold(candidates, threshold))
+
+    def _has_changed(self, outcome: Outcome) -> bool:
+        """Whether another file lies there than the one that was picked; one that is gone was not replaced."""
+        now = file_stamp(self.sources[outcome.name].path)
+        return outcome.stamp is not None and now not in (NO_FILE, outcome.stamp)
+
+    def _provisional_threshold(self) -> tuple[float, str]:
+        picker = self.settings.picker
+        if self.settings.selection.threshold is None and self.folder.moved_threshold() is None:
+            return float(picker.default_threshold), "the picker's default"
+        return threshold_of(self.folder, self.settings)
+
+    def _is_finished(self, name: str) -> bool:
+        record = self.records.get(name)
+        if record is None or not record.is_done:
+            return False
+        source = self.sources[name]
+        stamp = file_stamp(source.path)
+        if (record.size_bytes, record.modified_ns) == stamp:
+            return True
+        if record.source != os.path.abspath(source.path):
+            raise RunFolderError(
+                f"{self.folder.path}: holds the picks of another micrograph named {name} ({record.source}, now "
+                f"{source.path}); choose another folder with -o, or --overwrite"
+            )
+        if stamp == NO_FILE:
+            text = "the files of micrographs that were picked before are gone; their picks are kept"
+            self._note(text, f"{name}: the file is gone; its picks are kept")
+            return True
+        self._log(f"{name}: the file changed since it was picked; picking it again")
+        return False
+
+    def _task(self, name: str) -> Task:
+        source = self.sources[name]
+        return Task(
+            name=name,
+            path=source.path,
+            optics_pixel_size_angstrom=source.pixel_size_angstrom,
+            exclusion_mask=self._mask_of.get(name),
+        )
+
+    def _keep(self, outcome: Outcome, threshold: float) -> None:
+        """Write the files of one micrograph, the record last."""
+        source, picks = self.sources[outcome.name], outcome.picks
+        before = self.records.get(outcome.name)
+        key = self.keys[outcome.name]
+        maps = {name: png for name, png in outcome.maps.items() if not map_problem(key, name)}
+        left_out = tuple(
+            f"the picture of map {name[:40]!r} is left out of the run folder: {map_problem(key, name)}"
+            for name in outcome.maps
+            if name not in maps
+        )
+        size_bytes, modified_ns = outcome.stamp or file_stamp(source.path)
+        record = Record(
+            name=outcome.name,
+            key=key,
+            source=os.path.abspath(source.path),
+            relion_name=self._relion_name(source, before),
+            size_bytes=size_bytes,
+            modified_ns=modified_ns,
+            shape_yx=None if picks is None else picks.shape_yx,
+            pixel_size_angstrom=None if picks is None else picks.pixel_size_angstrom,
+            seconds=round(outcome.seconds, 4),
+            maps=tuple(sorted(maps)),
+            warnings=() if picks is None else (*picks.warnings, *left_out),
+            error=outcome.error,
+            candidate_count=None if picks is None else len(picks),
+        )
+        result: MicrographResult | None = None
+        stale_maps = () if before is None or before.key != key else [name for name in before.maps if name not in maps]
+        try:
+            if picks is None:
+                self.folder.remove_results(key, stale_maps)
+            else:
+                result = self._write_results_of(record, picks, outcome.overview, maps, threshold)
+                self.folder.remove_pictures(key, stale_maps)
+            self.folder.write_record(record)
+        except UnusableNameError as error:
+            result = None
+            record = replace(record, key=unnamed_key(record.name), maps=(), candidate_count=None, error=str(error))
+            self.folder.write_record(record)
+        if result is not None:
+            self.folder.drop_replaced()
+        self.records[outcome.name] = record
+        if record.error:
+            self._log(f"{outcome.name}: failed: {record.error}\n{outcome.details}".rstrip())
+        for warning in record.warnings:
+            self._log(f"{outcome.name}: {warning}")
+        self._tell(_event("failed" if result is None else "done", result or record))
+
+    def _write_results_of(
+        self, record: Record, picks: Picks, overview: bytes, maps: Mapping[str, bytes], threshold: float
+    ) -> MicrographResult:
+        self.folder.write_candidates(record.key, picks)
+        self.folder.write(self.folder.image_path(record.key), overview)
+        for name, png in maps.items():
+            self.folder.write(self.folder.map_path(record.key, name), png)
+        candidates = self.folder.read_candidates(record)
+        return write_picks(self.folder, record, candidates, threshold, is_durable=True)
+
+    def _relion_name(self, source: MicrographSource, before: Record | None) -> str:
+        """What RELION calls a micrograph: as at the first pick, from whichever folder this call is made."""
+        if source.listed_name is not None:
+            return source.listed_name
+        place = os.path.abspath(source.path)
+        if before is not None and before.source == place:
+            return before.relion_name
+        if self._base is not None and Path(place).is_relative_to(self._base):
+            return Path(place).relative_to(self._base).as_posix()
+        return source.path.as_posix()
+
+    def _note(self, warning: str, line: str) -> None:
+        """A warning for the summary, counted, and what it is about for the log."""
+        self.notes[warning] = self.notes.get(warning, 0) + 1
+        self._log(line)
+
+    def _note_many(self, warning: str, details: Mapping[str, str]) -> None:
+        """One warning about several micrographs, with the names of the first in place of `{}`; all in the log."""
+        names = ", ".join(list(details)[:MOST_NAMED])
+        more = f" (and {len(details) - MOST_NAMED} more, see {LOG})" if len(details) > MOST_NAMED else ""
+        self.notes[warning.format(names + more)] = len(details)
+        for name, detail in details.items():
+            self._log(f"{name}: {detail}")
+
+    def _tell(self, event: PickEvent) -> None:
+        self._position += 1
+        if self.on_event is not None:
+            self.on_event(replace(event, position=self._position, total=len(self.sources)))
+
+    def _warn(self, sentence: str) -> None:
+        _log.warning("%s", sentence)
+        self.folder.append_log(f"{datetime.now():%Y-%m-%d %H:%M:%S} {sentence}")
+
+    def _log(self, line: str) -> None:
+        _log.info(line)
+        self.folder.append_log(f"{datetime.now():%Y-%m-%d %H:%M:%S} {line}")
+
+
+def _event(status: str, result: MicrographResult | Record) -> PickEvent:
+    """The event of a micrograph that has candidates, or of one that failed; the run numbers it."""
+    if isinstance(result, Record):
+        return PickEvent(
+            name=result.name, status=status, position=0, total=0, seconds=result.seconds, error=result.error
+        )
+    kept = result.candidates.kept()
+    known = kept.diameter_px[np.isfinite(kept.diameter_px)]
+    return PickEvent(
+        name=result.record.name,
+        status=status,
+        position=0,
+        total=0,
+        count=len(kept),
+        candidates=len(result.candidates),
+        mean_score=result.mean_score if len(kept) else None,
+        diameter_px=float(np.median(known)) if len(known) else None,
+        seconds=result.record.seconds,
+        warnings=result.record.warnings,
+    )
+
+
+def _prepares(picker: Any) -> bool:
+    return isinstance(picker, PreparesForRun)
+
+
+def event_as_dict(event: PickEvent) -> dict[str, Any]:
+    """An event as one flat JSON object."""
+    if event.status == "started":
+        return {"event": "start", "total": event.total}
+    return {"event": "micrograph", **asdict(event)}
+
+
+def summary_as_dict(summary: RunSummary) -> dict[str, Any]:
+    """A summary as one flat JSON object, the last line of `--json`."""
+    return {"event": "run", **asdict(summary)}

@@ -1,0 +1,110 @@
+"""The settings of a picking run: those of the picker, of the selection, and of the run itself."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cryopick.errors import InputError, SettingsError
+from cryopick.geometry.selection import SelectionSettings
+from cryopick.io.images.info import MAX_PIXELS
+from cryopick.pickers.registry import make_picker, picker_class
+from cryopick.settings import as_plain, convert_settings, settings_of
+
+DEFAULT_PICKER = "general"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings:
+    """What holds for every picker: how micrographs are read and which candidates are kept."""
+
+    pixel_size_angstrom: Annotated[
+        float | None, "Å per pixel, for all micrographs; wins over optics tables and image headers"
+    ] = None
+    contrast: Annotated[
+        Literal["dark", "bright"], "how particles look: dark (cryo) or bright (most negative stain)"
+    ] = "dark"
+    target_precision: Annotated[
+        float | None, "choose the threshold so that this fraction of picks (0 to 1) is right, where the picker can tell"
+    ] = None
+    exclusion_masks: Annotated[
+        Path | None, "folder of images named like the micrographs, of any size; nothing is picked where they are not 0"
+    ] = None
+
+    keep_junk: Annotated[bool, "keep picks on what the picker maps as carbon, ice or contamination"] = False
+
+    max_pixels: Annotated[
+        int | None, "largest image that is read, pixels; 268,435,456 (16,384 x 16,384) where not set"
+    ] = None
+
+    def __post_init__(self) -> None:
+        if self.max_pixels is not None and not 0 < self.max_pixels <= MAX_PIXELS:
+            raise SettingsError(f"max pixels {self.max_pixels}: expected 1 to {MAX_PIXELS}")
+        if self.pixel_size_angstrom is not None and not 0 < self.pixel_size_angstrom < 1000:
+            raise SettingsError(f"pixel size {self.pixel_size_angstrom:g}: expected Å per pixel, above 0")
+        if self.target_precision is not None and not 0 < self.target_precision < 1:
+            raise SettingsError(f"target precision {self.target_precision:g}: expected a fraction between 0 and 1")
+        if self.exclusion_masks is not None and not self.exclusion_masks.is_dir():
+            raise SettingsError(f"exclusion masks: {self.exclusion_masks} is not a folder")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PickSettings:
+    """Everything that changes the result of a run."""
+
+    picker: Any
+    """An instance of a registered picker."""
+    run: RunSettings = field(default_factory=RunSettings)
+    selection: SelectionSettings = field(default_factory=SelectionSettings)
+
+
+def make_settings(picker: str | Any = DEFAULT_PICKER, **given: Any) -> PickSettings:
+    """Settings of a run from one flat set of names: those of the picker, of the selection, and of the run.
+
+    Texts are converted (`diameter="180A"`); an unknown name is listed against the known ones.
+    """
+    cls = picker_class(picker) if isinstance(picker, str) else type(picker)
+    parts: dict[type[Any], dict[str, Any]] = {cls: {}, SelectionSettings: {}, RunSettings: {}}
+    owner = {setting.name: part for part in (RunSettings, SelectionSettings, cls) for setting in settings_of(part)}
+    unknown = sorted(set(given) - set(owner))
+    if unknown:
+        raise SettingsError(f"no setting {', '.join(unknown)}; picker {cls.name!r} has: {', '.join(sorted(owner))}")
+    for name, value in given.items():
+        parts[owner[name]][name] = value
+    own = convert_settings(cls, parts[cls], section=f"picker {cls.name}")
+    return PickSettings(
+        picker=make_picker(picker, **own) if isinstance(picker, str) else replace(picker, **own),
+        run=RunSettings(**convert_settings(RunSettings, parts[RunSettings], section="run")),
+        selection=SelectionSettings(
+            **convert_settings(SelectionSettings, parts[SelectionSettings], section="selection")
+        ),
+    )
+
+
+def settings_sections(settings: PickSettings) -> dict[str, dict[str, Any]]:
+    """The settings as the sections of a config file."""
+    return {
+        "run": {"picker": settings.picker.name, **as_plain(settings.run)},
+        "selection": as_plain(settings.selection),
+        settings.picker.name: as_plain(settings.picker),
+    }
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The settings in a TOML config file as one flat set of names, `picker` among them, for `make_settings`."""
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); expected a TOML config file") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise SettingsError(f"{path}: is not a TOML config file ({error})") from error
+    run = content.get("run", {})
+    picker = run.get("picker", DEFAULT_PICKER) if isinstance(run, dict) else DEFAULT_PICKER
+    given: dict[str, Any] = {}
+    for section, values in content.items():
+        if section not in ("run", "selection", picker) or not isinstance(values, dict):
+            raise SettingsError(f"{path}: [{section}] is not a section; expected [run], [selection] or [{picker}]")
+        given |= values
+    return given | {"picker": picker}

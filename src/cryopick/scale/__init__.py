@@ -1,0 +1,1 @@
+"""Running Python processes side by side; knows nothing of picking."""

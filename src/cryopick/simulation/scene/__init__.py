@@ -1,0 +1,1 @@
+"""What the electrons meet, in their order: layout, ice, dirt, optics, detector."""

@@ -1,0 +1,1 @@
+"""Proteins and other specimens, and their projections."""

@@ -1,0 +1,176 @@
+"""The general picker with its shipped weights: finds simulated particles, sizes them, and leaves noise alone."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from cryopick.errors import SettingsError
+from cryopick.geometry.selection import SelectionSettings, select
+from cryopick.geometry.units import Length
+from cryopick.heatmap.emptiness import EMPTY_FILLED_SHARE
+from cryopick.heatmap.model import heatmap_model, load_model
+from cryopick.io.weights import load_checkpoint, weights_folders
+from cryopick.metrics.detection import match_picks, pooled
+from cryopick.pickers.general.picker import GeneralPicker
+from cryopick.processing.probability import Calibration
+from cryopick.runs.one import junk_mask
+from cryopick.simulation.suite import suite_sets
+from cryopick.types import Micrograph
+
+WEIGHTS = weights_folders()[0] / "general.safetensors"
+NO_POINTS = np.zeros((0, 2))
+pytestmark = pytest.mark.skipif(not WEIGHTS.is_file(), reason="the package holds no weights of the general picker")
+
+
+@pytest.fixture(scope="module")
+def rings():
+    """Simulated micrographs of a ring-shaped protein in little noise."""
+    one = next(each for each in suite_sets(levels=("easy",)) if each.protein.family == "ring")
+    return one, list(one.micrographs())
+
+
+def picks_of(picker, micrograph, *, threshold=None):
+    candidates = picker.pick(micrograph)
+    junk = junk_mask(candidates)
+    chosen = select(candidates, SelectionSettings(), threshold=-np.inf, junk_mask=junk)
+    cut = picker.choose_threshold(chosen.kept().score) if threshold is None else threshold
+    return select(candidates, SelectionSettings(), threshold=cut, junk_mask=junk).kept()
+
+
+def test_simulated_rings_are_found_and_centred(rings):
+    one, simulated = rings
+    size = one.protein.diameter_angstrom
+    picker = GeneralPicker(diameter=Length(size, size, "A"))
+    picker = picker.prepare([each.micrograph for each in simulated])
+    matches = []
+    for each in simulated:
+        found = picks_of(picker, each.micrograph)
+        truth, others = each.xy_px[each.is_pickable], each.xy_px[~each.is_pickable]
+        tolerance_px = 0.25 * float(np.median(each.diameter_px))
+        matches.append(match_picks(found.xy_px, truth, others, max_distance_px=tolerance_px))
+        assert np.median(matches[-1].pairs.cost) < 0.3 * tolerance_px
+    assert pooled(match.counts for match in matches).f1 > 0.9
+
+
+def test_without_a_diameter_it_is_measured(rings):
+    one, simulated = rings
+    prepared = GeneralPicker().prepare([each.micrograph for each in simulated])
+    assert prepared.diameter.unit == "A"
+    assert prepared.diameter.middle == pytest.approx(one.protein.diameter_angstrom, rel=0.2)
+    assert "measured" in prepared.measured
+
+
+def test_pixel_size_unknown_gives_a_diameter_in_pixels(rings):
+    one, simulated = rings
+    unknown = [replace(each.micrograph, pixel_size_angstrom=None) for each in simulated]
+    prepared = GeneralPicker().prepare(unknown)
+    assert prepared.diameter.unit == "px"
+    expected_px = one.protein.diameter_angstrom / one.protein.pixel_size_angstrom
+    assert prepared.diameter.middle == pytest.approx(expected_px, rel=0.2)
+
+
+def test_noise_holds_no_particle():
+    rng = np.random.default_rng(0)
+    picker = GeneralPicker(diameter=Length(60, 60, "px"))
+    noise = [rng.normal(size=(700, 900)).astype(np.float32) for _ in range(2)]
+    assert [len(picks_of(picker, Micrograph(each))) for each in noise] == [0, 0]
+
+
+def test_noise_is_not_filled_with_particles():
+    rng = np.random.default_rng(1)
+    noise = [Micrograph(rng.normal(size=(900, 900)).astype(np.float32)) for _ in range(3)]
+    of_noise = GeneralPicker(diameter=Length(50, 50, "px")).prepare(noise)
+    assert of_noise.filled_share < EMPTY_FILLED_SHARE
+
+
+@pytest.mark.parametrize("family", ["globular", "shell", "assembly", "rod", "flexible"])
+def test_faint_particles_are_not_taken_for_noise_even_if_hollow(family):
+    faint = next(one for one in suite_sets(levels=("hard",)) if one.protein.family == family)
+    simulated = [next(iter(faint.micrographs())).micrograph]
+    size = faint.protein.diameter_angstrom
+    prepared = GeneralPicker(diameter=Length(size, size, "A")).prepare(simulated)
+    assert prepared.filled_share > EMPTY_FILLED_SHARE
+
+
+def test_a_run_with_few_particles_is_believed_where_they_fill_enough_of_it():
+    scores = np.linspace(0.02, 0.6, 200).astype(np.float32)
+    held = GeneralPicker(filled_share=0.03).run_probabilities(scores)
+    assert np.allclose(held, scores)
+    assert GeneralPicker(filled_share=0.01).run_probabilities(scores).sum() < 0.5 * scores.sum()
+
+
+def test_where_a_run_may_be_empty_a_pick_must_be_likelier_right_than_wrong(monkeypatch):
+    scores = np.concatenate([np.linspace(0.02, 0.3, 200), np.linspace(0.6, 0.99, 60)]).astype(np.float32)
+    picker = GeneralPicker(filled_share=0.01)
+
+    def kept():
+        return picker.run_probabilities(scores)[scores >= picker.choose_threshold(scores)]
+
+    assert kept().min() >= 0.5
+    monkeypatch.setattr(GeneralPicker, "minimum_where_unfilled", GeneralPicker.minimum_threshold)
+    assert kept().min() < 0.5  # the cut with the highest expected F1 lies lower here
+
+
+def test_picks_do_not_depend_on_the_tiling(rings, monkeypatch):
+    one, simulated = rings
+    size = one.protein.diameter_angstrom
+    picker = GeneralPicker(diameter=Length(size, size, "A"), precision="float32")
+    whole = picker.pick(simulated[0].micrograph)
+    model = load_model(None, precision="float32")
+    in_tiles = replace(model, dense=replace(model.dense, tile_px=128))
+    monkeypatch.setattr("cryopick.heatmap.model.load_model", lambda *_, **__: in_tiles)
+    tiled = picker.pick(simulated[0].micrograph)
+    assert np.allclose(whole.xy_px, tiled.xy_px, atol=1e-2)
+    assert np.allclose(whole.score, tiled.score, atol=1e-3)
+
+
+def test_half_precision_changes_scores_by_little(rings):
+    one, simulated = rings
+    size = one.protein.diameter_angstrom
+    both = [
+        picks_of(
+            GeneralPicker(diameter=Length(size, size, "A"), precision=precision), simulated[0].micrograph, threshold=0.5
+        )
+        for precision in ("float32", "bfloat16")
+    ]
+    match = match_picks(both[0].xy_px, both[1].xy_px, NO_POINTS, max_distance_px=3.0)
+    assert match.counts.f1 > 0.97
+
+
+def test_eight_bit_integers_change_scores_by_little_and_are_what_auto_takes(rings):
+    from cryopick.heatmap.network_int8 import is_int8_fast
+
+    if not is_int8_fast():
+        pytest.skip("this CPU does not multiply 8-bit integers")
+    one, simulated = rings
+    size = one.protein.diameter_angstrom
+    exact, rounded, fastest = (
+        picks_of(
+            GeneralPicker(diameter=Length(size, size, "A"), precision=precision), simulated[0].micrograph, threshold=0.5
+        )
+        for precision in ("float32", "int8", "auto")
+    )
+    match = match_picks(exact.xy_px, rounded.xy_px, NO_POINTS, max_distance_px=3.0)
+    assert match.counts.f1 > 0.97
+    assert not np.array_equal(exact.score, rounded.score)
+    assert np.array_equal(fastest.score, rounded.score)
+
+
+def test_eight_bit_integers_are_refused_where_they_cannot_be_had():
+    from cryopick.heatmap.network import HeatmapUNet
+
+    network = HeatmapUNet(widths=(8, 8, 8)).eval()
+    with pytest.raises(SettingsError, match="activation_ranges"):
+        heatmap_model(network, Calibration.none(), device="cpu", precision="int8")
+
+
+def test_the_card_tells_what_the_weights_are():
+    card = load_checkpoint(WEIGHTS, picker="general").card
+    assert card.data["kind"] == "simulation"
+    assert card.licence == "BSD-3-Clause"
+    assert card.steps > 0
+    knots, share = card.postprocessing["calibration"]
+    assert np.all(np.diff(knots) > 0)
+    assert np.all(np.diff(share) >= 0)
+    assert 0 <= share[0] <= share[-1] <= 1
