@@ -6,13 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from real_data import REAL
 
 from cryopick.data.datasets import open_dataset
 from cryopick.data.labels import read_labels
 from cryopick.errors import FormatError
 from cryopick.io.images.raster import write_png
-
-REAL = Path(__file__).parents[2] / ".." / "shared" / "data" / "real"
 
 
 def make_set(folder: Path, settings: str | None) -> Path:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import csv
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
+from real_data import REAL
 from scipy.optimize import linear_sum_assignment
 
 from cryopick.errors import SettingsError
@@ -16,8 +16,6 @@ from cryopick.geometry.selection import SelectionSettings, select
 from cryopick.geometry.units import Length
 from cryopick.pickers.blob import BlobPicker
 from cryopick.types import Micrograph
-
-REAL = Path(__file__).parents[2] / ".." / "shared" / "data" / "real"
 
 
 def pixels(low: float, high: float | None = None) -> Length:

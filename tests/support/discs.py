@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
+from pathlib import Path
 
+import numpy as np
+import pytest
+
+from cryopick.io.images.micrographs import write_micrograph
 from cryopick.types import Micrograph
 
 DIAMETER_PX = 20
@@ -23,3 +27,13 @@ def disc_centres(seed: int) -> np.ndarray:
     """(3, 2) true centres of `disc_micrograph`."""
     shift = np.random.default_rng(seed + 1000).uniform(-6, 6, (3, 2))
     return np.array([[35.0, 30.0], [80.0, 85.0], [125.0, 40.0]]) + shift
+
+
+@pytest.fixture
+def folder_of_discs(tmp_path: Path) -> Path:
+    """A folder with three micrographs of three discs each, one of them in a sub-folder."""
+    folder = tmp_path / "micrographs"
+    for seed, name in enumerate(("m1.mrc", "m2.mrc", "grid two/m3 é.mrc")):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        write_micrograph(folder / name, disc_micrograph(name, seed=seed))
+    return folder

@@ -19,7 +19,7 @@ from cryopick.training.loop import WEIGHTS_FILE
 from cryopick.training.state import STATE_FILE, WeightAverage, read_progress
 from cryopick.training.trainable import TrainSettings
 
-SUPPORT = Path(__file__).parent.parent / "support"
+SUPPORT = Path(__file__).parents[1] / "support"
 SEARCH_PATH = os.pathsep.join([str(SUPPORT), *filter(None, [os.environ.get("PYTHONPATH")])])
 ENVIRONMENT = {**os.environ, "PYTHONPATH": SEARCH_PATH, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 

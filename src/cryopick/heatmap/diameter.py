@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 
 from cryopick.geometry.selection import SelectionSettings, select
 from cryopick.geometry.units import Length
-from cryopick.heatmap.emptiness import EMPTY_FILLED_SHARE, thinned_scores
+from cryopick.heatmap.emptiness import EMPTY_FILLED_SHARE, MINIMUM_WHERE_UNFILLED, thinned_scores
 from cryopick.inference.looks import ONE_LOOK
-from cryopick.pickers.expected_f1 import ChoosesByExpectedF1
 from cryopick.processing.probability import adapted_to_emptier_run, expected_scores, threshold_for_f1
 from cryopick.processing.spread import evenly_taken
 from cryopick.types import Micrograph, Picks
@@ -278,7 +277,7 @@ def looks_empty(pieces: Sequence[Piece], *, filled: float, calibrated_share: flo
         return False
     scores = np.concatenate([piece.scores for piece in pieces])
     probability = adapted_to_emptier_run(scores, share=calibrated_share)
-    return bool(probability.max(initial=0.0) < ChoosesByExpectedF1.minimum_where_unfilled)
+    return bool(probability.max(initial=0.0) < MINIMUM_WHERE_UNFILLED)
 
 
 def middle_pieces(

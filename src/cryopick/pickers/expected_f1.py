@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from cryopick.heatmap.emptiness import EMPTY_FILLED_SHARE
+from cryopick.heatmap.emptiness import EMPTY_FILLED_SHARE, MINIMUM_WHERE_UNFILLED
 from cryopick.processing.probability import (
     adapted_to_emptier_run,
     chance_to_be_marked,
@@ -29,9 +29,7 @@ class ChoosesByExpectedF1:
     default_threshold: ClassVar[float] = 0.4
     minimum_threshold: ClassVar[float] = 0.3
     """Never chosen lower, so that a run of empty micrographs yields none."""
-    minimum_where_unfilled: ClassVar[float] = 0.5
-    """The same where likely particles cover so little that the run may hold none: a pick must be likelier right than
-    wrong."""
+    minimum_where_unfilled: ClassVar[float] = MINIMUM_WHERE_UNFILLED
     marked_power: ClassVar[float] = 3.0
     """Of `chance_to_be_marked`; 2 to 4 suited two real sets about equally."""
     empty_decoy_share: ClassVar[float] = 0.4

@@ -1,4 +1,4 @@
-"""Pickers by name. A new picker is one file in this folder plus its line in `BUILTIN_MODULES`."""
+"""Pickers by name. A new picker is one file, or one package, in this folder."""
 
 from __future__ import annotations
 
@@ -8,19 +8,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass, replace
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
+from pkgutil import iter_modules
 from typing import Any, TypeVar, get_type_hints
 
+import cryopick.pickers
 from cryopick.errors import SettingsError
 from cryopick.geometry.units import SMALLEST_DIAMETER_PX, Length, check_diameter, too_wide
 from cryopick.types import Micrograph, Picks
 
-BUILTIN_MODULES: tuple[str, ...] = (
-    *("blob", "general", "template"),
-    *("autocryopicker", "supercryopicker", "deepcryopicker"),
-    "segmentation_crf",
-    "cryosegnet",
-    *("cryotransformer", "cryoemmae"),
-)
 ENTRY_POINT_GROUP = "cryopick.pickers"
 
 _registered: dict[str, type[Any]] = {}
@@ -167,8 +162,8 @@ def _load() -> None:
     if _is_loaded:
         return
     _is_loaded = True
-    for module in BUILTIN_MODULES:
-        import_module(f"cryopick.pickers.{module}")
+    for module in iter_modules(cryopick.pickers.__path__):
+        import_module(f"cryopick.pickers.{module.name}")
     for entry in entry_points(group=ENTRY_POINT_GROUP):
         _load_plug_in(entry)
 

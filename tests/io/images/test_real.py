@@ -1,13 +1,10 @@
 """The real micrographs, where they are at hand: sizes and types as their description says."""
 
-from pathlib import Path
-
 import pytest
+from real_data import REAL
 
 from cryopick.io.images.micrographs import probe_image, read_micrograph
 from cryopick.io.inputs.sources import find_micrographs
-
-REAL = Path(__file__).parents[2].parent / "shared" / "data" / "real"
 
 pytestmark = [
     pytest.mark.real,

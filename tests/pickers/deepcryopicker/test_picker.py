@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
+from real_data import REAL
 
 from barrels import draw_barrels
 from cryopick.data.datasets import open_dataset
@@ -42,7 +42,6 @@ from cryopick.pickers.registry import make_picker
 from cryopick.processing.scale import ScaleMap
 from cryopick.types import Micrograph
 
-REAL = Path(__file__).parents[3] / "shared" / "data" / "real"
 RINGS = {"shape_yx": (620, 700), "diameter_px": 40.0, "hole": 0.6, "spacing": 1.5, "contrast": 1.2}
 RING_SIZE = ParticleSize(Length(40, 40, "px"), 1.0, True, 1.0)
 

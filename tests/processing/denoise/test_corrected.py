@@ -5,19 +5,18 @@ from __future__ import annotations
 import csv
 import json
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 from blobs import draw_blobs, lattice_of_centres, mean_shift
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from real_data import REAL
 
 from cryopick.errors import SettingsError
 from cryopick.processing.denoise.corrected import NEUTRAL, CorrectedSettings, denoise_corrected
 from cryopick.processing.scale import resample
 
-REAL = Path(__file__).parents[4] / "shared" / "data" / "real"
 GLOBALLY = CorrectedSettings(normalizes_locally=False)
 BOTH = pytest.mark.parametrize("chosen", [CorrectedSettings(), GLOBALLY], ids=["locally", "globally"])
 

@@ -1,1 +1,0 @@
-"""Plain nn.Modules built from plain arguments."""
