@@ -154,6 +154,46 @@ class Picks:
             warnings=warnings,
         )
 
+    @classmethod
+    def of_candidates(
+        cls,
+        micrograph: Micrograph,
+        xy_px: NDArray[np.float64],
+        score: NDArray[np.float32],
+        diameter_px: NDArray[np.floating] | float,
+        *,
+        rank: NDArray[np.floating] | None = None,
+        class_id: NDArray[np.integer] | int = 0,
+        maps: Mapping[str, NDArray[np.float32]] | None = None,
+        warnings: tuple[str, ...] = (),
+    ) -> Picks:
+        """The candidates that a picker found on a micrograph: those inside it, best first.
+
+        Parameters
+        ----------
+        xy_px : (n, 2) centres in stored pixels; those beyond the outer edges of the border pixels are left out
+        score, diameter_px, class_id : (n,), or one value for all
+        rank : (n,) what orders them, highest first, where it tells apart what the score calls equal; equal ones stay in
+            the order in which they came
+        """
+        xy = np.asarray(xy_px, np.float64).reshape(-1, 2)
+        n = len(xy)
+        height, width = micrograph.shape_yx
+        is_inside = ((xy >= -0.5) & (xy < np.array([width - 0.5, height - 0.5]))).all(axis=1)
+        order = np.flatnonzero(is_inside)
+        order = order[np.argsort(-np.asarray(score if rank is None else rank)[order], kind="stable")]
+        return cls(
+            xy_px=xy[order],
+            score=np.asarray(score, np.float32)[order],
+            diameter_px=np.broadcast_to(np.asarray(diameter_px, np.float32), n)[order],
+            class_id=np.broadcast_to(np.asarray(class_id, np.int32), n)[order],
+            micrograph_name=micrograph.name,
+            shape_yx=micrograph.shape_yx,
+            pixel_size_angstrom=micrograph.pixel_size_angstrom,
+            maps=maps or {},
+            warnings=warnings,
+        )
+
     def __len__(self) -> int:
         return len(self.xy_px)
 

@@ -190,18 +190,12 @@ def picks_at_scale(
     junk = with_whole_carbon(maps[4], shade, particle_px=NOMINAL_PARTICLE_PX / STRIDE_PX)
     xy_px, index_yx = centres_from_maps(maps, stride_px=STRIDE_PX)
     row, column = index_yx.T
-    xy_px = scale.to_stored_xy(xy_px)
-    height, width = micrograph.shape_yx
-    is_inside = (xy_px >= -0.5).all(axis=1) & (xy_px[:, 0] < width - 0.5) & (xy_px[:, 1] < height - 0.5)
-    order = np.flatnonzero(is_inside)
-    order = order[np.argsort(-maps[0, row[order], column[order]], kind="stable")]
-    row, column = row[order], column[order]
-    return Picks(
-        xy_px=xy_px[order],
-        score=model.calibration(maps[0, row, column]),
-        diameter_px=(diameter_px * np.exp(maps[3, row, column])).astype(np.float32),
-        micrograph_name=micrograph.name,
-        shape_yx=micrograph.shape_yx,
-        pixel_size_angstrom=micrograph.pixel_size_angstrom,
+    height = maps[0, row, column]
+    return Picks.of_candidates(
+        micrograph,
+        scale.to_stored_xy(xy_px),
+        model.calibration(height),
+        diameter_px * np.exp(maps[3, row, column]),
+        rank=height,
         maps={"centre probability": maps[0], JUNK_MAP: junk},
     )

@@ -111,16 +111,9 @@ class BlobPicker:
         diameter_px = np.concatenate(
             [np.full(len(score), image.diameter_px) for image, (_, score) in zip(scaled, found, strict=True)]
         )
-        order = np.lexsort((xy_px[:, 0], xy_px[:, 1], -score))
-        return Picks(
-            xy_px=xy_px[order],
-            score=score[order],
-            diameter_px=diameter_px[order],
-            micrograph_name=micrograph.name,
-            shape_yx=micrograph.shape_yx,
-            pixel_size_angstrom=micrograph.pixel_size_angstrom,
-            maps={"correlation": _overview(correlations)},
-            warnings=() if self.contrast_doubt is None else (self.contrast_doubt,),
+        doubts = () if self.contrast_doubt is None else (self.contrast_doubt,)
+        return Picks.of_candidates(
+            micrograph, xy_px, score, diameter_px, maps={"correlation": _overview(correlations)}, warnings=doubts
         )
 
     def _scaled(self, micrograph: Micrograph) -> list[_ScaledImage]:

@@ -287,20 +287,9 @@ class CryoEmmaePicker(ChoosesByExpectedF1):
             is_published=is_published,
             area_share=self.area,
         )
-        xy_px, score = found.stored_xy(), model.probe.adapted(found.features)
-        height, width = micrograph.shape_yx
-        is_inside = ((xy_px >= -0.5) & (xy_px < np.array([width, height]) - 0.5)).all(axis=1)
-        order = np.flatnonzero(is_inside)
-        order = order[np.argsort(-score[order], kind="stable")]
-        return replace(
-            Picks.none_on(micrograph),
-            xy_px=xy_px[order],
-            score=score[order],
-            diameter_px=np.full(len(order), diameter_px, np.float32),
-            class_id=np.full(len(order), class_id, np.int32),
-            reason=np.full(len(order), ""),
-            maps=latent_maps(found),
-        )
+        score = model.probe.adapted(found.features)
+        maps = latent_maps(found)
+        return Picks.of_candidates(micrograph, found.stored_xy(), score, diameter_px, class_id=class_id, maps=maps)
 
     def _start(self, diameter_px: float) -> Clusters:
         """The training set's clusters, the particle's among them chosen by the reference where there is one."""

@@ -171,11 +171,11 @@ class CryoSegNetPicker(ChoosesByExpectedF1):
         if self.segmenter == "sam":
             self._sam()  # missing weights are told before anything is computed
         if is_blank(micrograph.pixels):
-            return _picks(micrograph)
+            return Picks.none_on(micrograph)
         picker = self if self.measured else self.prepare([micrograph])
         working = picker.working_diameter or picker.diameter
         if working is None and not mapper.view.is_squeezed:  # nothing particle-like at any size
-            return _picks(micrograph)
+            return Picks.none_on(micrograph)
         working_px = None if working is None else working.middle_px(micrograph.pixel_size_angstrom)
         diameter = picker.diameter or working
         diameter_px = np.nan if diameter is None else diameter.middle_px(micrograph.pixel_size_angstrom)
@@ -191,7 +191,7 @@ class CryoSegNetPicker(ChoosesByExpectedF1):
         if self.segmenter == "none":
             xy_px, height = map_peaks(maps[0], particle_px=particle_px)
             score = mapper.calibration(height)
-            return _picks(micrograph, xy_px, score, diameter_px, scale=scale, maps=pictures)
+            return Picks.of_candidates(micrograph, scale.to_stored_xy(xy_px), score, diameter_px, maps=pictures)
         if self.postprocessing == "corrected" and working_px is None:
             raise SettingsError(
                 f"{micrograph.name}: corrected post-processing needs the particle diameter, and none was found: give "
@@ -236,7 +236,8 @@ class CryoSegNetPicker(ChoosesByExpectedF1):
                 masks, map_shape_yx=probability.shape, shape_yx=micrograph.shape_yx, duplicates=random
             )
             pictures |= fate_pictures(with_reason(masks, found.reason), probability.shape)
-            return _picks(micrograph, found.xy_px, found.score, max(found.diameter_px, 1.0), scale=None, maps=pictures)
+            diameter_px = max(found.diameter_px, 1.0)
+            return Picks.of_candidates(micrograph, found.xy_px, found.score, diameter_px, maps=pictures)
         mask_px = disc_share(self._mapper()) * particle_px
         if self.postprocessing == "none":
             score = np.clip(masks.predicted_iou, 0, 1)
@@ -253,7 +254,7 @@ class CryoSegNetPicker(ChoosesByExpectedF1):
             free_px, height = refused_peaks(probability, xy_px, particle_px=particle_px)
             xy_px, score = np.concatenate([xy_px, free_px]), np.concatenate([score, sam.score.refused(height)])
             sizes = np.concatenate([sizes, np.full(len(free_px), diameter_px)])
-        return _picks(micrograph, xy_px, score, sizes, scale=scale, maps=pictures)
+        return Picks.of_candidates(micrograph, scale.to_stored_xy(xy_px), score, sizes, maps=pictures)
 
     def _filters(self, sam: LoadedSam, *, particle_px: float) -> GeneratorSettings:
         """What the generator drops: as published; of the compact model hardly any, as its predicted IoUs are lower."""
@@ -282,32 +283,3 @@ def is_blank(pixels: NDArray[np.float32]) -> bool:
     filled = fill_non_finite(pixels)
     low, high = float(filled.min()), float(filled.max())
     return not high - low > BLANK_SPREAD * max(abs(low), abs(high))
-
-
-def _picks(
-    micrograph: Micrograph,
-    xy_px: NDArray[np.float64] | None = None,
-    score: NDArray[np.float32] | None = None,
-    diameter_px: NDArray[np.float64] | float = 1.0,
-    *,
-    scale: ScaleMap | None = None,
-    maps: dict[str, NDArray[np.float32]] | None = None,
-) -> Picks:
-    """Candidates inside the micrograph, best first; `scale` where they are in pixels of a working picture."""
-    xy = np.zeros((0, 2)) if xy_px is None else np.asarray(xy_px, np.float64)
-    value = np.zeros(len(xy), np.float32) if score is None else np.asarray(score, np.float32)
-    if scale is not None:
-        xy = scale.to_stored_xy(xy)
-    height, width = micrograph.shape_yx
-    is_inside = (xy >= -0.5).all(axis=1) & (xy[:, 0] < width - 0.5) & (xy[:, 1] < height - 0.5)
-    order = np.flatnonzero(is_inside)
-    order = order[np.argsort(-value[order], kind="stable")]
-    return Picks(
-        xy_px=xy[order],
-        score=value[order],
-        diameter_px=np.broadcast_to(np.asarray(diameter_px, np.float32), len(xy))[order],
-        micrograph_name=micrograph.name,
-        shape_yx=micrograph.shape_yx,
-        pixel_size_angstrom=micrograph.pixel_size_angstrom,
-        maps=maps or {},
-    )

@@ -171,15 +171,7 @@ class CryoTransformerPicker(ChoosesByExpectedF1):
             else:
                 xy_px, side_px, score = model.in_tiles(prepared, diameter_px=diameter_px, floor=floor)
             value = model.calibration(score)
-        order = in_order(xy_px, score, shape_yx=micrograph.shape_yx)
-        picks = Picks(
-            xy_px=xy_px[order],
-            score=value[order],
-            diameter_px=np.maximum(side_px[order], 1e-3).astype(np.float32),
-            micrograph_name=micrograph.name,
-            shape_yx=micrograph.shape_yx,
-            pixel_size_angstrom=micrograph.pixel_size_angstrom,
-        )
+        picks = Picks.of_candidates(micrograph, xy_px, value, np.maximum(side_px, 1e-3), rank=score)
         return picks if self.behaviour == "published" else self._of_percentile(picks)
 
     def _of_percentile(self, picks: Picks) -> Picks:
@@ -196,22 +188,11 @@ def local_picks(model: LocalSetModel, micrograph: Micrograph, *, diameter_px: fl
     """All answers of the small network for particles about `diameter_px` wide, best first; none is suppressed."""
     working, scale = resample(micrograph.pixels, factor=NOMINAL_PARTICLE_PX / diameter_px)
     found = model(working)
-    xy_px = scale.to_stored_xy(found.xy_px)
-    order = in_order(xy_px, found.score, shape_yx=micrograph.shape_yx)
-    return Picks(
-        xy_px=xy_px[order],
-        score=model.calibration(found.score[order]),
-        diameter_px=(diameter_px * found.diameter_ratio[order]).astype(np.float32),
-        micrograph_name=micrograph.name,
-        shape_yx=micrograph.shape_yx,
-        pixel_size_angstrom=micrograph.pixel_size_angstrom,
+    return Picks.of_candidates(
+        micrograph,
+        scale.to_stored_xy(found.xy_px),
+        model.calibration(found.score),
+        diameter_px * found.diameter_ratio,
+        rank=found.score,
         maps={"centre probability": found.heat, JUNK_MAP: found.junk},
     )
-
-
-def in_order(xy_px: NDArray[np.float64], score: NDArray[np.float64], *, shape_yx: tuple[int, int]) -> NDArray[np.intp]:
-    """Indices of the centres inside the micrograph, best score first."""
-    height, width = shape_yx
-    is_inside = (xy_px >= -0.5).all(axis=1) & (xy_px[:, 0] < width - 0.5) & (xy_px[:, 1] < height - 0.5)
-    inside = np.flatnonzero(is_inside)
-    return inside[np.argsort(-score[inside], kind="stable")]

@@ -17,7 +17,6 @@ from cryopick.pickers.deepcryopicker.objects import (
     Found,
     WorkingImage,
     known_size,
-    no_picks,
     to_picks,
     working_image,
 )
@@ -69,10 +68,10 @@ class ClusteringPicker:
         """Objects, best first; `class_id` is the view: 1 top, 2 side, 3 irregular; `maps` holds the mask."""
         size = known_size([micrograph], self.diameter, self.body)
         if size is None:
-            return no_picks(micrograph)
+            return Picks.none_on(micrograph)
         diameter_px = size.diameter.middle_px(micrograph.pixel_size_angstrom)
         image = working_image(micrograph, diameter_px=diameter_px, preprocessing=self.preprocessing)
         if image is None:
-            return no_picks(micrograph)
+            return Picks.none_on(micrograph)
         found, mask = self.find(image, size)
         return to_picks(found, micrograph, image.scale, diameter_px, maps={"cluster": mask.astype(np.float32)})

@@ -259,17 +259,6 @@ def joined(first: Found, second: Found) -> Found:
     )
 
 
-def no_picks(micrograph: Micrograph, *, warnings: tuple[str, ...] = ()) -> Picks:
-    """An empty result with the micrograph's identity."""
-    return Picks(
-        xy_px=np.zeros((0, 2)),
-        micrograph_name=micrograph.name,
-        shape_yx=micrograph.shape_yx,
-        pixel_size_angstrom=micrograph.pixel_size_angstrom,
-        warnings=warnings,
-    )
-
-
 def to_picks(
     found: Found,
     micrograph: Micrograph,
@@ -278,19 +267,9 @@ def to_picks(
     *,
     maps: Mapping[str, NDArray[np.float32]],
 ) -> Picks:
-    """Objects in working pixels as candidates in stored ones, best first; those outside the image are left out."""
+    """Objects in working pixels as candidates in stored ones, best first, equal ones by row and column."""
     xy_px = scale.to_stored_xy(found.xy_px)
-    height, width = micrograph.shape_yx
-    is_inside = (xy_px >= -0.5).all(axis=1) & (xy_px[:, 0] < width - 0.5) & (xy_px[:, 1] < height - 0.5)
-    order = np.lexsort((xy_px[:, 0], xy_px[:, 1], -found.score))
-    order = order[is_inside[order]]
-    return Picks(
-        xy_px=xy_px[order],
-        score=found.score[order],
-        diameter_px=np.full(len(order), diameter_px),
-        class_id=found.view[order],
-        micrograph_name=micrograph.name,
-        shape_yx=micrograph.shape_yx,
-        pixel_size_angstrom=micrograph.pixel_size_angstrom,
-        maps=maps,
+    by_place = np.lexsort((xy_px[:, 0], xy_px[:, 1]))
+    return Picks.of_candidates(
+        micrograph, xy_px[by_place], found.score[by_place], diameter_px, class_id=found.view[by_place], maps=maps
     )

@@ -30,7 +30,6 @@ from cryopick.pickers.deepcryopicker.objects import (
     Preprocessing,
     WorkingImage,
     known_size,
-    no_picks,
     to_picks,
     working_image,
 )
@@ -178,15 +177,15 @@ class DeepCryoPicker:
             try:
                 picker = self.prepare([micrograph])
             except TrainingError as error:
-                return no_picks(micrograph, warnings=(str(error),))
+                return Picks.none_on(micrograph, warnings=(str(error),))
         if picker.model is None or picker.diameter is None:
-            return no_picks(micrograph)
+            return Picks.none_on(micrograph)
         diameter_px = picker.diameter.middle_px(micrograph.pixel_size_angstrom)
         classifier = load_classifier(picker.model, device=picker.device)
         prepare_image = paper_image if classifier.is_paper else working_image
         image = prepare_image(micrograph, diameter_px=diameter_px, preprocessing=classifier.preprocessing)
         if image is None:
-            return no_picks(micrograph)
+            return Picks.none_on(micrograph)
         log_odds, view, step_px = classifier.maps(image.pixels, diameter_px=diameter_px * image.scale.factor)
         found = find_in_maps(log_odds, view, diameter=diameter_px * image.scale.factor / step_px)
         found = replace(found, xy_px=found.xy_px * step_px)

@@ -241,19 +241,10 @@ class SegmentationCrfPicker(ChoosesByExpectedF1):
         score = model.calibrations[self.crf](regions.score)
         if self.recentre:
             xy_px = _recentred(micrograph, xy_px, score, diameter_px=diameter_px)
-        height, width = micrograph.shape_yx
         area = regions.area_px / (np.pi / 4 * CELLS_PER_DIAMETER**2)
         is_valid = (area >= self.min_area) & (area <= self.max_area)
-        is_valid &= (xy_px >= -0.5).all(axis=1) & (xy_px[:, 0] < width - 0.5) & (xy_px[:, 1] < height - 0.5)
-        return Picks(
-            xy_px=xy_px[is_valid],
-            score=score[is_valid],
-            diameter_px=np.full(int(is_valid.sum()), diameter_px, np.float32),
-            micrograph_name=micrograph.name,
-            shape_yx=micrograph.shape_yx,
-            pixel_size_angstrom=micrograph.pixel_size_angstrom,
-            maps={"particle probability": particle, JUNK_MAP: maps[JUNK]},
-        )
+        pictures = {"particle probability": particle, JUNK_MAP: maps[JUNK]}
+        return Picks.of_candidates(micrograph, xy_px[is_valid], score[is_valid], diameter_px, maps=pictures)
 
     def model(self) -> SegmentationModel:
         """The network that the settings ask for; loaded once per process."""

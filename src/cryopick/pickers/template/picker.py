@@ -104,14 +104,12 @@ class TemplatePicker:
         spread = chance_spread(bright, limits=SPREAD_LIMITS)
         xy_px, score = find_peaks(best / spread, min_score=CANDIDATE_FLOOR)
         column, row = np.rint(xy_px).astype(int).T
-        return Picks(
-            xy_px=scale.to_stored_xy(xy_px),
-            score=score,
-            diameter_px=np.full(len(score), diameter_px),
+        return Picks.of_candidates(
+            micrograph,
+            scale.to_stored_xy(xy_px),
+            score,
+            diameter_px,
             class_id=reference[row, column],
-            micrograph_name=micrograph.name,
-            shape_yx=micrograph.shape_yx,
-            pixel_size_angstrom=micrograph.pixel_size_angstrom,
             maps={"correlation": np.maximum(best, 0)},
             warnings=tuple(warnings),
         )
