@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-import cryopick.simulation
 from cryopick.errors import OutputError, SettingsError
 from cryopick.processing.ctf import CtfParameters
 from cryopick.processing.scale import NOMINAL_PARTICLE_PX
+from cryopick.simulation import SIMULATION_VERSION
 from cryopick.simulation.crops import Crop, CropGenerator, CropRanges
 from cryopick.simulation.micrograph_crops import MicrographCrops
 from cryopick.simulation.recipe import (
@@ -229,7 +229,7 @@ class SimulatedCrops:
         ]
         if self.micrograph_share:
             generators.append([self.micrograph_share, asdict(self._micrographs)])
-        settings = json.dumps([self.far_scale_share, CYCLE, self.shard_crops, generators, _simulation_digest()])
+        settings = json.dumps([self.far_scale_share, CYCLE, self.shard_crops, generators, SIMULATION_VERSION])
         return hashlib.sha256(settings.encode()).hexdigest()[:16]
 
 
@@ -250,15 +250,6 @@ class _ShardMaker:
 @lru_cache(maxsize=64)
 def _permutation(size: int, key: tuple[int, ...]) -> NDArray[np.intp]:
     return np.random.default_rng(key).permutation(size)
-
-
-@lru_cache(maxsize=1)
-def _simulation_digest() -> str:
-    """Of the simulation's source, so that crops of an older one are never taken for those of today's."""
-    package = Path(cryopick.simulation.__file__).parent
-    processing = package.parent / "processing"
-    sources = [*sorted(package.glob("*.py")), *(processing / f"{name}.py" for name in ("ctf", "projection", "fourier"))]
-    return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
 
 
 def turned(crop: Crop, *, quarter_turns: int, is_mirrored: bool) -> Crop:
