@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -141,45 +141,39 @@ def estimate_diameter(model: HeatmapModel, micrographs: Sequence[Micrograph]) ->
     )
 
 
-def measured_diameter(model: HeatmapModel, micrographs: Sequence[Micrograph]) -> tuple[Length | None, str]:
-    """The diameter that `estimate_diameter` finds, if any, and a sentence about it for the run."""
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """Sizes of a run's particles: given, fitted or measured.
+
+    Parameters
+    ----------
+    diameter : of the particles; None where nothing looks like a particle at any size
+    working : at which the network looks
+    uncertainty : standard error of a measured diameter, in its unit
+    sentence : what was measured, for the user; "" where the diameter was given
+    """
+
+    diameter: Length | None
+    working: Length | None = None
+    uncertainty: float | None = None
+    sentence: str = ""
+
+
+def measured_size(model: HeatmapModel, micrographs: Sequence[Micrograph]) -> Sizes:
+    """The diameter that `estimate_diameter` finds, if any, and a sentence about it."""
     estimate = estimate_diameter(model, micrographs)
     if estimate is None:
-        return None, "nothing looks like a particle at any size; --diameter searches for one"
-    return estimate.diameter, str(estimate)
+        sentence = "nothing looks like a particle at any size; --diameter searches for one"
+        return Sizes(diameter=None, sentence=sentence)
+    working = estimate.diameter.times(WORKING_FACTOR)
+    return Sizes(diameter=estimate.diameter, working=working, uncertainty=estimate.uncertainty, sentence=str(estimate))
 
 
-def find_sizes(
-    model: HeatmapModel, micrographs: Sequence[Micrograph], given: Length | None
-) -> tuple[Length | None, Length | None, str]:
-    """The diameter, given or measured, the size at which `general` works, and a sentence about what was measured."""
-    if given is not None:
-        return given, fit_working_diameter(model, micrographs, given), ""
-    diameter, measured = measured_diameter(model, micrographs)
-    return diameter, None if diameter is None else diameter.times(WORKING_FACTOR), measured
-
-
-def settings_for_run(model: HeatmapModel, micrographs: Sequence[Micrograph], given: Length | None) -> dict[str, Any]:
-    """What a picker that goes by `general`'s measurements replaces in itself before a run.
-
-    `diameter`, `working_diameter`, `filled_share`, `is_empty` and `measured`; the last alone where no size is found.
-    """
-    diameter, working, measured = find_sizes(model, micrographs, given)
-    if diameter is None or working is None:
-        doubt = contrast_doubt(model, micrographs, given, filled=0.0)
-        return {"measured": measured if doubt is None else f"{measured}; {doubt}"}
-    pieces = look_at_pieces(model, micrographs, working)
-    filled = filled_share(pieces)
-    is_empty = looks_empty(pieces, filled=filled, calibrated_share=model.calibration.share)
-    measured = empty_run(diameter) if is_empty and given is None else measured
-    doubt = contrast_doubt(model, micrographs, given, filled=filled)
-    return {
-        "diameter": diameter,
-        "working_diameter": working,
-        "filled_share": filled,
-        "is_empty": is_empty,
-        "measured": measured if doubt is None else "; ".join(filter(None, (measured, doubt))),
-    }
+def find_sizes(model: HeatmapModel, micrographs: Sequence[Micrograph], given: Length | None) -> Sizes:
+    """The diameter, given or measured, and the size at which `general` works."""
+    if given is None:
+        return measured_size(model, micrographs)
+    return Sizes(diameter=given, working=fit_working_diameter(model, micrographs, given))
 
 
 def contrast_doubt(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, ClassVar, Literal, Self, get_args
+from typing import Annotated, ClassVar, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from cryopick.errors import SettingsError
 from cryopick.geometry.units import Length
 from cryopick.pickers.registry import register_picker
+from cryopick.pickers.survey import Survey
 from cryopick.processing.fourier import chance_spread, normalized_correlation
 from cryopick.processing.normalize import normalize_locally
 from cryopick.processing.peaks import find_peaks
@@ -79,28 +80,28 @@ class BlobPicker:
     profile: Annotated[
         ProfileName, "radial profile of the particle: auto chooses; core for dense, shell for hollow particles"
     ] = "auto"
-    contrast_doubt: Annotated[
-        str | None, "why particles may be bright where they should be dark; filled in by the run"
-    ] = None
 
     def __post_init__(self) -> None:
         if self.profile not in get_args(ProfileName):
             raise SettingsError(f"profile {self.profile!r} unknown; known profiles: {', '.join(get_args(ProfileName))}")
 
-    def prepare(self, micrographs: Sequence[Micrograph]) -> Self:
-        """The same picker with the profile that suits these micrographs, so that a run uses one profile throughout."""
+    def survey(self, micrographs: Sequence[Micrograph]) -> Survey:
+        """The profile that suits these micrographs, so that a run uses one profile throughout."""
         if self.profile != "auto" or not micrographs:
-            return self
+            return Survey(particle_size=self.diameter)
         total: dict[ProfileName, float] = dict.fromkeys(PROFILES, 0.0)
         for micrograph in micrographs:
             for name, value in _evidence(self._scaled(micrograph)).items():
                 total[name] += value
-        return replace(self, profile=_strongest(total), contrast_doubt=_contrast_doubt(total))
+        return Survey(
+            particle_size=self.diameter, radial_profile=_strongest(total), contrast_doubt=_contrast_doubt(total)
+        )
 
-    def pick(self, micrograph: Micrograph) -> Picks:
+    def pick(self, micrograph: Micrograph, survey: Survey | None = None) -> Picks:
         """All candidates with a score above `CANDIDATE_FLOOR`; `maps` holds the correlation."""
         scaled = self._scaled(micrograph)
-        profile = self.profile if self.profile != "auto" else _strongest(_evidence(scaled))
+        seen = None if survey is None else survey.radial_profile
+        profile = self.profile if self.profile != "auto" else seen or _strongest(_evidence(scaled))
         correlations = [next(_correlations(image, [profile])) for image in scaled]
         found = [
             find_peaks(correlation / chance_spread(-correlation, limits=SPREAD_LIMITS), min_score=CANDIDATE_FLOOR)
@@ -111,10 +112,7 @@ class BlobPicker:
         diameter_px = np.concatenate(
             [np.full(len(score), image.diameter_px) for image, (_, score) in zip(scaled, found, strict=True)]
         )
-        doubts = () if self.contrast_doubt is None else (self.contrast_doubt,)
-        return Picks.of_candidates(
-            micrograph, xy_px, score, diameter_px, maps={"correlation": _overview(correlations)}, warnings=doubts
-        )
+        return Picks.of_candidates(micrograph, xy_px, score, diameter_px, maps={"correlation": _overview(correlations)})
 
     def _scaled(self, micrograph: Micrograph) -> list[_ScaledImage]:
         """The normalised working image for each diameter."""

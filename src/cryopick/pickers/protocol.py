@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, Self, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cryopick.geometry.units import Length
+from cryopick.pickers.survey import Survey
 from cryopick.types import Micrograph, Picks
 
 
@@ -31,32 +32,36 @@ class Picker(Protocol):
     diameter: Length | None
     """Particle diameter; a picker that cannot do without raises `SettingsError` in `pick`."""
 
-    def pick(self, micrograph: Micrograph) -> Picks:
+    def pick(self, micrograph: Micrograph, survey: Survey | None = None) -> Picks:
         """All candidates, well below the threshold too, with scores, sub-pixel centres and diameters; no `reason` set.
 
         An empty, blank, tiny or NaN-filled micrograph gives an empty result, never an error. Repeatable.
+
+        Parameters
+        ----------
+        survey : what the run measured; None where there is no run, and the micrograph speaks for itself
         """
         ...
 
 
 @runtime_checkable
-class PreparesForRun(Protocol):
-    """A picker that looks at a few micrographs of the run first: estimates the diameter, trains itself."""
+class Surveys(Protocol):
+    """A picker that looks at a few micrographs of a run first, to measure what it is not given."""
 
-    def prepare(self, micrographs: Sequence[Micrograph]) -> Self:
-        """The same picker with what it learnt from the micrographs filled into its fields."""
+    def survey(self, micrographs: Sequence[Micrograph]) -> Survey:
+        """What it sees on them; of no micrographs, nothing."""
         ...
 
 
 @runtime_checkable
-class PreparesInFolder(Protocol):
-    """A picker whose preparation makes files, such as a trained model, that belong to the run and are kept with it."""
+class SurveysInFolder(Protocol):
+    """A picker whose survey makes files, such as a trained model, that belong to the run and are kept with it."""
 
     sample_size: ClassVar[int]
     """Micrographs that it wants to see."""
 
-    def prepare_in(self, folder: Path, micrographs: Sequence[Micrograph]) -> Self:
-        """As `prepare`, with files written into `folder`, which need not exist yet.
+    def survey_in(self, folder: Path, micrographs: Sequence[Micrograph]) -> Survey:
+        """As `survey`, with files written into `folder`, which need not exist yet.
 
         What it writes there with `exhibits.write_exhibits`, such as pictures of training examples, the report shows.
         """
@@ -67,7 +72,9 @@ class PreparesInFolder(Protocol):
 class ChoosesThreshold(Protocol):
     """A picker that chooses the threshold from all scores of a run."""
 
-    def choose_threshold(self, scores: NDArray[np.float32], *, target_precision: float | None = None) -> float:
+    def choose_threshold(
+        self, scores: NDArray[np.float32], survey: Survey, *, target_precision: float | None = None
+    ) -> float:
         """The threshold for these candidate scores of a whole run, after all other selection."""
         ...
 
@@ -76,7 +83,7 @@ class ChoosesThreshold(Protocol):
 class GivesProbabilities(Protocol):
     """A picker whose score is the probability that the pick is right; runs then tell what to expect of the cut."""
 
-    def run_probabilities(self, scores: NDArray[np.float32]) -> NDArray[np.float64]:
+    def run_probabilities(self, scores: NDArray[np.float32], survey: Survey) -> NDArray[np.float64]:
         """The probabilities of all candidates of a whole run, given that they are all; in the order of `scores`."""
         ...
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from cryopick.pickers.cryoemmae.latent import Encoder, LatentMap, Prepared, Prep
 from cryopick.pickers.cryoemmae.probe import Probe, describe
 from cryopick.pickers.expected_f1 import ChoosesByExpectedF1
 from cryopick.pickers.registry import register_picker
+from cryopick.pickers.survey import NOTHING_SEEN, Survey, survey_of_size
 from cryopick.processing.probability import threshold_for_f1
 from cryopick.types import Micrograph, Picks
 
@@ -189,11 +190,6 @@ class CryoEmmaePicker(ChoosesByExpectedF1):
     device: Annotated[str, "auto, cpu, cuda or cuda:N"] = "auto"
     precision: Annotated[str, "auto, float32 or bfloat16; auto takes bfloat16 where the hardware has it"] = "auto"
 
-    decoy_share: Annotated[
-        float | None, "likely picks on the negatives of the micrographs over those on them; measured by the run"
-    ] = None
-    measured: Annotated[str, "what the measurement of the diameter found; filled in by the run"] = ""
-
     def __post_init__(self) -> None:
         if self.postprocessing not in ("corrected", "published"):
             raise SettingsError(f"postprocessing is {self.postprocessing!r}, expected corrected or published")
@@ -210,59 +206,61 @@ class CryoEmmaePicker(ChoosesByExpectedF1):
     def calibrated_share(self) -> float:
         return self._model().probe.calibration.share
 
-    def choose_threshold(self, scores: NDArray[np.float32], *, target_precision: float | None = None) -> float:
+    def choose_threshold(
+        self, scores: NDArray[np.float32], survey: Survey, *, target_precision: float | None = None
+    ) -> float:
         """A little below the cut with the highest expected F1, or the lowest that reaches the precision.
 
         The crops that the scores are calibrated on are harder than most micrographs, so that the scores are too low
         there.
         """
         if target_precision is not None or len(scores) == 0:
-            return super().choose_threshold(scores, target_precision=target_precision)
-        return self.cut_at(scores, factor=CUT_FACTOR, smallest=self.minimum_threshold)
+            return super().choose_threshold(scores, survey, target_precision=target_precision)
+        return self.cut_at(scores, survey, factor=CUT_FACTOR, smallest=self.minimum_threshold)
 
-    def cut_at(self, scores: NDArray[np.float32], *, factor: float, smallest: float) -> float:
+    def cut_at(self, scores: NDArray[np.float32], survey: Survey, *, factor: float, smallest: float) -> float:
         """The score at `factor` times the cut with the highest expected F1, a probability of at least `smallest`.
 
         The fewer particles a run has among its candidates than simulation has, the surer a pick must be, up to more
         likely right than wrong: dirt as large as a particle is rare, but in an empty run it is most of what looks like
         one.
         """
-        probability = self.run_probabilities(scores)
+        probability = self.run_probabilities(scores, survey)
         missing = 1 - float(probability.sum()) / max(float(scores.sum()), 1e-9)
         smallest += max(EMPTIER_RUN_THRESHOLD - smallest, 0.0) * min(max(missing / MISSING_SHARE, 0.0), 1.0)
         kept = scores[probability >= max(factor * threshold_for_f1(probability), smallest)]
         return float(kept.min()) if len(kept) else 1.0
 
-    def prepare(self, micrographs: Sequence[Micrograph]) -> Self:
+    def survey(self, micrographs: Sequence[Micrograph]) -> Survey:
         """Measure on a few micrographs of the run what is not given: diameter, with `general`, and share of decoys."""
-        if not micrographs:
-            return self
-        sized = self._sized(micrographs)
-        largest = (sized.species or (sized.diameter,))[-1]
-        if largest is None or sized.decoy_share is not None:
-            return sized
         from cryopick.heatmap.diameter import middle_pieces
 
+        if not micrographs:
+            return NOTHING_SEEN
+        seen = self._sized(micrographs)
+        largest = (self.species or (seen.particle_size,))[-1]
+        if largest is None:
+            return seen
         probes = middle_pieces(micrographs, largest, count=PROBED_MICROGRAPHS, diameters=PROBED_DIAMETERS)
-        share = measured_decoy_share(lambda one: thinned_scores(sized.pick(one)), probes, least=self.default_threshold)
-        return replace(sized, decoy_share=share)
+        share = measured_decoy_share(
+            lambda one: thinned_scores(self.pick(one, seen)), probes, least=self.default_threshold
+        )
+        return replace(seen, decoy_share=share)
 
-    def _sized(self, micrographs: Sequence[Micrograph]) -> Self:
+    def _sized(self, micrographs: Sequence[Micrograph]) -> Survey:
         if self.diameter is not None or self.species:
-            return self
-        from cryopick.heatmap.diameter import measured_diameter
+            return Survey(particle_size=self.diameter)
         from cryopick.heatmap.model import load_model as load_general
 
-        diameter, measured = measured_diameter(load_general(None, device=self.device), micrographs)
-        return replace(self, diameter=diameter, measured=measured)
+        return survey_of_size(load_general(None, device=self.device), micrographs)
 
-    def pick(self, micrograph: Micrograph) -> Picks:
+    def pick(self, micrograph: Micrograph, survey: Survey | None = None) -> Picks:
         """All candidates, best first; `maps` holds evidence, clusters and the first two components of the vectors."""
-        picker = self if self.measured else self._sized([micrograph])
-        sizes = picker.species or (() if picker.diameter is None else (picker.diameter,))
+        seen = self._sized([micrograph]) if survey is None else survey
+        sizes = self.species or (() if seen.particle_size is None else (seen.particle_size,))
         found = [
-            picker._pick_size(micrograph, size.middle_px(micrograph.pixel_size_angstrom), number)
-            for number, size in enumerate(sizes, start=1 if picker.species else 0)
+            self._pick_size(micrograph, size.middle_px(micrograph.pixel_size_angstrom), number)
+            for number, size in enumerate(sizes, start=1 if self.species else 0)
         ]
         if not found:  # nothing particle-like at any size
             return Picks.none_on(micrograph)

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cryopick.errors import SettingsError
 from cryopick.geometry.units import Length
-from cryopick.heatmap.diameter import settings_for_run
 from cryopick.inference.device import PRECISIONS
 from cryopick.pickers.cryosegnet.map_masks import (
     CALIBRATED_FILTERS,
@@ -36,6 +35,7 @@ from cryopick.pickers.cryosegnet.published import published_picks
 from cryopick.pickers.cryosegnet.segmenter import LoadedSam, load_segmenter
 from cryopick.pickers.expected_f1 import ChoosesByExpectedF1
 from cryopick.pickers.registry import register_picker
+from cryopick.pickers.survey import NOTHING_SEEN, Survey, survey_with_general
 from cryopick.processing.scale import ScaleMap, fill_non_finite
 from cryopick.types import JUNK_MAP, Micrograph, Picks
 
@@ -100,14 +100,6 @@ class CryoSegNetPicker(ChoosesByExpectedF1):
     device: Annotated[str, "auto, cpu, cuda or cuda:N"] = "auto"
     precision: Annotated[str, "auto, float32 or bfloat16; auto takes bfloat16 where the hardware has it"] = "auto"
 
-    filled_share: Annotated[
-        float | None, "share of the area that likely particles cover, 0 to 1; measured by the run"
-    ] = None
-    is_empty: Annotated[
-        bool, "whether `general` would keep nothing at that size on a few micrographs; measured by the run"
-    ] = False
-    measured: Annotated[str, "what the measurement of the diameter found; filled in by the run"] = ""
-
     def __post_init__(self) -> None:
         choices = {
             "segmenter": ("sam", "none"),
@@ -136,32 +128,34 @@ class CryoSegNetPicker(ChoosesByExpectedF1):
         """Whether scores are probabilities; of masks that are not scored anew they are predicted IoUs."""
         return self.postprocessing == "corrected" or self.segmenter == "none"
 
-    def run_probabilities(self, scores: NDArray[np.float32]) -> NDArray[np.float64]:
+    def run_probabilities(self, scores: NDArray[np.float32], survey: Survey) -> NDArray[np.float64]:
         """The scores of a run, lowered where it is emptier than simulation; unchanged where they are predicted IoUs."""
         if not self.has_calibrated_scores:
             return np.asarray(scores, np.float64)
-        return super().run_probabilities(scores)
+        return super().run_probabilities(scores, survey)
 
-    def choose_threshold(self, scores: NDArray[np.float32], *, target_precision: float | None = None) -> float:
+    def choose_threshold(
+        self, scores: NDArray[np.float32], survey: Survey, *, target_precision: float | None = None
+    ) -> float:
         """As for all calibrated pickers; masks that the published filters pass are all kept."""
         if not self.has_calibrated_scores:
             return 0.0
-        return super().choose_threshold(scores, target_precision=target_precision)
+        return super().choose_threshold(scores, survey, target_precision=target_precision)
 
     # ------------------------------------------------------------------------------------------------------- picking
 
-    def prepare(self, micrographs: Sequence[Micrograph]) -> Self:
+    def survey(self, micrographs: Sequence[Micrograph]) -> Survey:
         """Measure on a few micrographs what is not given: diameter, working scale, share of the area filled."""
         from cryopick.heatmap.model import load_model
 
         if not micrographs:
-            return self
+            return NOTHING_SEEN
         if self.diameter is not None and (self._mapper().view.is_squeezed or self.working_diameter is not None):
-            return self
+            return Survey(particle_size=self.diameter, working_size=self.working_diameter)
         eye = load_model(None, device=self.device, precision=self.precision)
-        return replace(self, **settings_for_run(eye, micrographs, self.diameter))
+        return survey_with_general(eye, micrographs, diameter=self.diameter)
 
-    def pick(self, micrograph: Micrograph) -> Picks:
+    def pick(self, micrograph: Micrograph, survey: Survey | None = None) -> Picks:
         """All candidates of one micrograph, best first; `maps` holds each step's picture.
 
         `maps`: the denoised micrograph, the U-Net's particle map, all masks, those that became candidates, and those
@@ -172,13 +166,14 @@ class CryoSegNetPicker(ChoosesByExpectedF1):
             self._sam()  # missing weights are told before anything is computed
         if is_blank(micrograph.pixels):
             return Picks.none_on(micrograph)
-        picker = self if self.measured else self.prepare([micrograph])
-        working = picker.working_diameter or picker.diameter
+        seen = self.survey([micrograph]) if survey is None else survey
+        working = seen.working_size or seen.particle_size
         if working is None and not mapper.view.is_squeezed:  # nothing particle-like at any size
             return Picks.none_on(micrograph)
         working_px = None if working is None else working.middle_px(micrograph.pixel_size_angstrom)
-        diameter = picker.diameter or working
-        diameter_px = np.nan if diameter is None else diameter.middle_px(micrograph.pixel_size_angstrom)
+        diameter_px = (
+            np.nan if seen.particle_size is None else seen.particle_size.middle_px(micrograph.pixel_size_angstrom)
+        )
         denoised, scale = mapper.view.show(micrograph.pixels, diameter_px=working_px)
         if working_px is None or mapper.view.is_squeezed:
             maps = mapper.maps(denoised[None])

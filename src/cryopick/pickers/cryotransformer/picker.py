@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cryopick.errors import SettingsError
 from cryopick.geometry.units import Length
-from cryopick.heatmap.diameter import settings_for_run
 from cryopick.inference.device import PRECISIONS
 from cryopick.io.weights import loads_weights
 from cryopick.pickers.cryotransformer.detr_model import NETWORK as DETR_NETWORK
@@ -27,6 +26,7 @@ from cryopick.pickers.cryotransformer.model import (
 from cryopick.pickers.cryotransformer.published import above_percentile, published_picks
 from cryopick.pickers.expected_f1 import ChoosesByExpectedF1
 from cryopick.pickers.registry import register_picker
+from cryopick.pickers.survey import NOTHING_SEEN, Survey, survey_with_general
 from cryopick.processing.probability import Calibration
 from cryopick.processing.scale import resample
 from cryopick.types import JUNK_MAP, Micrograph, Picks
@@ -85,30 +85,22 @@ class CryoTransformerPicker(ChoosesByExpectedF1):
     device: Annotated[str, "auto, cpu, cuda or cuda:N"] = "auto"
     precision: Annotated[str, "auto, float32 or bfloat16; auto takes bfloat16 where the hardware has it"] = "auto"
 
-    filled_share: Annotated[
-        float | None, "share of the area that likely particles cover, 0 to 1; measured by the run"
-    ] = None
-    is_empty: Annotated[
-        bool, "whether `general` would keep nothing at that size on a few micrographs; measured by the run"
-    ] = False
-    measured: Annotated[str, "what the measurement of the diameter found; filled in by the run"] = ""
-
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
             raise SettingsError(f"precision is {self.precision!r}, expected {', '.join(PRECISIONS)}")
         if not 0 <= self.percentile < 100:
             raise SettingsError(f"percentile is {self.percentile:g}, expected 0 to less than 100")
 
-    def prepare(self, micrographs: Sequence[Micrograph]) -> Self:
+    def survey(self, micrographs: Sequence[Micrograph]) -> Survey:
         """Measure on a few micrographs what is not given: diameter, working scale, share of the area filled."""
         from cryopick.heatmap.model import load_model
 
         if not micrographs:
-            return self
+            return NOTHING_SEEN
         if self.diameter is not None and (self.working_diameter is not None or self.diameter.is_range):
-            return self
+            return Survey(particle_size=self.diameter, working_size=self.working_diameter)
         measuring = load_model(None, device=self.device, precision=self.precision)
-        return replace(self, **settings_for_run(measuring, micrographs, self.diameter))
+        return survey_with_general(measuring, micrographs, diameter=self.diameter)
 
     @property
     def calibrated_share(self) -> float:
@@ -120,10 +112,12 @@ class CryoTransformerPicker(ChoosesByExpectedF1):
         """Whether scores are probabilities; the published program's are its network's own numbers."""
         return self.behaviour == "corrected"
 
-    def choose_threshold(self, scores: NDArray[np.float32], *, target_precision: float | None = None) -> float:
+    def choose_threshold(
+        self, scores: NDArray[np.float32], survey: Survey, *, target_precision: float | None = None
+    ) -> float:
         """The cut with the highest expected F1; none where percentiles or the published program select."""
         if self.keep == "calibrated" and self.behaviour == "corrected":
-            return super().choose_threshold(scores, target_precision=target_precision)
+            return super().choose_threshold(scores, survey, target_precision=target_precision)
         if target_precision is not None:
             raise SettingsError(
                 "a target precision needs calibrated probabilities; leave out keep = percentile and behaviour = "
@@ -131,10 +125,10 @@ class CryoTransformerPicker(ChoosesByExpectedF1):
             )
         return 0.0
 
-    def pick(self, micrograph: Micrograph) -> Picks:
+    def pick(self, micrograph: Micrograph, survey: Survey | None = None) -> Picks:
         """All answers of the network, best first; `maps` holds the centre heat and the junk probability."""
-        picker = self if self.diameter is not None or self.measured else self.prepare([micrograph])
-        working = picker.working_diameter or picker.diameter
+        seen = self.survey([micrograph]) if survey is None else survey
+        working = seen.working_size or seen.particle_size
         if working is None:  # nothing particle-like at any size
             return Picks.none_on(micrograph)
         low_px, high_px = working.to_px(micrograph.pixel_size_angstrom)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Annotated, ClassVar, Literal, Self
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from cryopick.pickers.deepcryopicker.objects import (
     working_image,
 )
 from cryopick.pickers.deepcryopicker.size import ParticleSize
+from cryopick.pickers.survey import NOTHING_SEEN, Survey
 from cryopick.types import Micrograph, Picks
 
 
@@ -38,7 +39,9 @@ class ClusteringPicker:
     preprocessing: Annotated[
         Literal["corrected", "published"], "corrected: background removed, working size; published: the MATLAB chain"
     ] = "corrected"
-    body: Annotated[float | None, "diameter of the dark part over that of the particle; measured by the run"] = None
+    body: Annotated[
+        float | None, "diameter of the dark part over that of the particle; measured on the run when not given"
+    ] = None
 
     def __post_init__(self) -> None:
         self.refuse_unknown("preprocessing", ("corrected", "published"))
@@ -59,14 +62,15 @@ class ClusteringPicker:
         """Objects in working pixels, and the cleaned mask that they were found in."""
         raise NotImplementedError
 
-    def prepare(self, micrographs: Sequence[Micrograph]) -> Self:
-        """The same picker with the diameter and the dark body of these micrographs' particles."""
+    def survey(self, micrographs: Sequence[Micrograph]) -> Survey:
+        """The diameter and the dark body of these micrographs' particles."""
         size = known_size(micrographs, self.diameter, self.body)
-        return self if size is None else replace(self, diameter=size.diameter, body=size.body)
+        return NOTHING_SEEN if size is None else Survey(particle_size=size.diameter, dark_part=size.body)
 
-    def pick(self, micrograph: Micrograph) -> Picks:
+    def pick(self, micrograph: Micrograph, survey: Survey | None = None) -> Picks:
         """Objects, best first; `class_id` is the view: 1 top, 2 side, 3 irregular; `maps` holds the mask."""
-        size = known_size([micrograph], self.diameter, self.body)
+        seen = survey or NOTHING_SEEN
+        size = known_size([micrograph], seen.particle_size or self.diameter, seen.dark_part or self.body)
         if size is None:
             return Picks.none_on(micrograph)
         diameter_px = size.diameter.middle_px(micrograph.pixel_size_angstrom)

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +46,7 @@ from cryopick.pickers.deepcryopicker.windows import (
 )
 from cryopick.pickers.exhibits import write_exhibits
 from cryopick.pickers.registry import register_picker
+from cryopick.pickers.survey import NOTHING_SEEN, Survey
 from cryopick.types import Micrograph, Picks
 
 if TYPE_CHECKING:
@@ -90,8 +91,9 @@ class DeepCryoPicker:
     ] = "corrected"
     device: Annotated[str, "auto, cpu, cuda or cuda:N"] = "auto"
 
-    body: Annotated[float | None, "diameter of the dark part over that of the particle; measured by the run"] = None
-    found: Annotated[str, "what the run's own training came to; filled in by the run"] = ""
+    body: Annotated[
+        float | None, "diameter of the dark part over that of the particle; measured on the run when not given"
+    ] = None
 
     def __post_init__(self) -> None:
         for name, known in (("network", ("compact", "paper")), ("preprocessing", ("corrected", "published"))):
@@ -102,11 +104,11 @@ class DeepCryoPicker:
         if self.steps < 1:
             raise SettingsError(f"{self.name}: steps is {self.steps}, expected 1 or more")
 
-    def prepare(self, micrographs: Sequence[Micrograph]) -> Self:
-        """As `prepare_in`, in a folder that lasts as long as this process."""
-        return self.prepare_in(_session_folder(), micrographs)
+    def survey(self, micrographs: Sequence[Micrograph]) -> Survey:
+        """As `survey_in`, in a folder that lasts as long as this process."""
+        return self.survey_in(_session_folder(), micrographs)
 
-    def prepare_in(self, folder: Path, micrographs: Sequence[Micrograph]) -> Self:
+    def survey_in(self, folder: Path, micrographs: Sequence[Micrograph]) -> Survey:
         """Cluster, choose examples, train, and write the model into `folder`; nothing where a model is given.
 
         Raises
@@ -115,9 +117,9 @@ class DeepCryoPicker:
             If the micrographs show no consistent kind of particle; the message says what was seen.
         """
         if self.model is not None:
-            return self if self.diameter is not None else replace(self, diameter=_diameter_of(self.model))
+            return Survey(particle_size=self.diameter or _diameter_of(self.model))
         if not micrographs:
-            return self
+            return NOTHING_SEEN
         size = known_size(micrographs, self.diameter, self.body)
         if size is None:
             raise TrainingError(
@@ -133,11 +135,11 @@ class DeepCryoPicker:
         _write_labels(folder, labelled.images)
         write_exhibits(folder, "How this run trained its picker", label_exhibits(labelled.images, record))
         examples = ", ".join(f"{count} {name}" for name, count in record["examples"].items())
-        found = (
+        sentence = (
             f"trained on {examples} of {len(labelled.images)} micrographs; {record['accuracy']:.0%} of held-out "
             "windows classified as the clusters say"
         )
-        return replace(self, diameter=size.diameter, body=size.body, model=path, found=found)
+        return Survey(particle_size=size.diameter, dark_part=size.body, trained_model=path, sentence=sentence)
 
     def _train(self, labelled: LabelledRun, size: ParticleSize) -> tuple[nn.Module, dict[str, Any]]:
         """A trained network and the record of its training."""
@@ -170,18 +172,17 @@ class DeepCryoPicker:
         network.cpu()
         return network, training_record(judge(network, held_out if held_out.views else examples), examples.counts)
 
-    def pick(self, micrograph: Micrograph) -> Picks:
+    def pick(self, micrograph: Micrograph, survey: Survey | None = None) -> Picks:
         """Candidates, best first; `class_id` is the view: 1 top, 2 side, 3 irregular; `maps` holds the score."""
-        picker = self
-        if self.model is None or self.diameter is None:
-            try:
-                picker = self.prepare([micrograph])
-            except TrainingError as error:
-                return Picks.none_on(micrograph, warnings=(str(error),))
-        if picker.model is None or picker.diameter is None:
+        try:
+            seen = self.survey([micrograph]) if survey is None else survey
+        except TrainingError as error:
+            return Picks.none_on(micrograph, warnings=(str(error),))
+        model = self.model or seen.trained_model
+        if model is None or seen.particle_size is None:
             return Picks.none_on(micrograph)
-        diameter_px = picker.diameter.middle_px(micrograph.pixel_size_angstrom)
-        classifier = load_classifier(picker.model, device=picker.device)
+        diameter_px = seen.particle_size.middle_px(micrograph.pixel_size_angstrom)
+        classifier = load_classifier(model, device=self.device)
         prepare_image = paper_image if classifier.is_paper else working_image
         image = prepare_image(micrograph, diameter_px=diameter_px, preprocessing=classifier.preprocessing)
         if image is None:

@@ -5,16 +5,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import numpy as np
 
 from cryopick.errors import SettingsError
 from cryopick.geometry.units import Length
-from cryopick.heatmap.diameter import contrast_doubt, empty_run, filled_share, find_sizes, look_at_pieces, looks_empty
+from cryopick.heatmap.diameter import (
+    Sizes,
+    contrast_doubt,
+    empty_run,
+    filled_share,
+    find_sizes,
+    look_at_pieces,
+    looks_empty,
+)
 from cryopick.heatmap.model import GENERAL_PRECISIONS, HeatmapModel, load_model, picks_at_scale
 from cryopick.pickers.expected_f1 import ChoosesByExpectedF1
 from cryopick.pickers.registry import register_picker
+from cryopick.pickers.survey import NOTHING_SEEN, Survey
 from cryopick.types import Micrograph, Picks
 
 if TYPE_CHECKING:
@@ -57,63 +66,56 @@ class GeneralPicker(ChoosesByExpectedF1):
     device: Annotated[str, "auto, cpu, cuda or cuda:N"] = "auto"
     precision: Annotated[str, "auto, float32, bfloat16 or int8; auto takes the fastest that the hardware has"] = "auto"
 
-    filled_share: Annotated[
-        float | None, "share of the area that likely particles cover, 0 to 1; measured by the run"
-    ] = None
-    measured: Annotated[str, "what the measurement of the diameter found; filled in by the run"] = ""
-    contrast_doubt: Annotated[
-        str | None, "why particles may be bright where they should be dark; filled in by the run"
-    ] = None
-
     def __post_init__(self) -> None:
         if self.precision not in GENERAL_PRECISIONS:
             raise SettingsError(f"precision is {self.precision!r}, expected {', '.join(GENERAL_PRECISIONS)}")
 
-    def prepare(self, micrographs: Sequence[Micrograph]) -> Self:
+    def survey(self, micrographs: Sequence[Micrograph]) -> Survey:
         """Measure the diameter on a few micrographs of the run unless it is given, and fit the working scale."""
         if not micrographs:
-            return self
-        sized = self._sized(micrographs)
-        if sized.filled_share is not None:
-            return sized
-        if sized.diameter is None:
-            return replace(sized, contrast_doubt=self._contrast_doubt(micrographs, filled=0.0))
-        pieces = look_at_pieces(self._model(), micrographs, sized.working_diameter or sized.diameter)
-        filled, measured = filled_share(pieces), sized.measured
-        sized = replace(sized, contrast_doubt=self._contrast_doubt(micrographs, filled=filled))
-        if sized.working_diameter is None or sized.working_diameter.is_range:
-            return sized
+            return NOTHING_SEEN
+        sizes = self._sizes(micrographs)
+        seen = Survey(
+            particle_size=sizes.diameter,
+            size_uncertainty=sizes.uncertainty,
+            working_size=sizes.working,
+            sentence=sizes.sentence,
+        )
+        looked_at = sizes.working or sizes.diameter
+        if looked_at is None:
+            return replace(seen, contrast_doubt=self._contrast_doubt(micrographs, filled=0.0))
+        pieces = look_at_pieces(self._model(), micrographs, looked_at)
+        filled, sentence = filled_share(pieces), sizes.sentence
+        seen = replace(seen, contrast_doubt=self._contrast_doubt(micrographs, filled=filled))
+        if sizes.working is None or sizes.working.is_range:
+            return seen
         is_empty = looks_empty(pieces, filled=filled, calibrated_share=self.calibrated_share)
-        if measured and is_empty and sized.diameter is not None:
-            measured = empty_run(sized.diameter)
-        return replace(sized, filled_share=filled, measured=measured)
+        if sentence and sizes.diameter is not None and is_empty:
+            sentence = empty_run(sizes.diameter)
+        return replace(seen, filled_share=filled, sentence=sentence)
 
     def _contrast_doubt(self, micrographs: Sequence[Micrograph], *, filled: float) -> str | None:
         return contrast_doubt(self._model(), micrographs, self.diameter, filled=filled)
 
-    def _sized(self, micrographs: Sequence[Micrograph]) -> Self:
+    def _sizes(self, micrographs: Sequence[Micrograph]) -> Sizes:
         if self.diameter is not None and (self.working_diameter is not None or self.diameter.is_range):
-            return self
-        diameter, working, measured = find_sizes(self._model(), micrographs, self.diameter)
-        return replace(self, diameter=diameter, working_diameter=working, measured=measured)
+            return Sizes(diameter=self.diameter, working=self.working_diameter)
+        return find_sizes(self._model(), micrographs, self.diameter)
 
     @property
     def calibrated_share(self) -> float:
         """Share of right candidates among those of simulation."""
         return self._model().calibration.share
 
-    def pick(self, micrograph: Micrograph) -> Picks:
+    def pick(self, micrograph: Micrograph, survey: Survey | None = None) -> Picks:
         """All candidates of one micrograph, best first; `maps` holds the centre heat and the junk probability."""
-        # What fills the area matters to the threshold of a run alone; a run that holds nothing stays without a size.
-        picker = self if self.measured else self._sized([micrograph])
-        doubts = () if self.contrast_doubt is None else (self.contrast_doubt,)
-        if picker.diameter is None:  # nothing particle-like at any size
-            return Picks.none_on(micrograph, warnings=doubts)
-        working = picker.working_diameter or picker.diameter
+        seen = self.survey([micrograph]) if survey is None else survey
+        working = seen.working_size or seen.particle_size
+        if working is None:  # nothing particle-like at any size
+            return Picks.none_on(micrograph)
         scales_px = _scales_px(*working.to_px(micrograph.pixel_size_angstrom))
         found = [picks_at_scale(self._model(), micrograph, diameter_px=diameter_px) for diameter_px in scales_px]
-        picks = found[0] if len(found) == 1 else _merge_scales(found)
-        return replace(picks, warnings=(*picks.warnings, *doubts))
+        return found[0] if len(found) == 1 else _merge_scales(found)
 
     def _model(self) -> HeatmapModel:
         return load_model(self.weights, device=self.device, precision=self.precision)

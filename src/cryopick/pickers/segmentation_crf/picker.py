@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +37,7 @@ from cryopick.pickers.segmentation_crf.model import (
 )
 from cryopick.pickers.segmentation_crf.recentring import recentred
 from cryopick.pickers.segmentation_crf.regions import find_regions
+from cryopick.pickers.survey import NOTHING_SEEN, Survey, survey_of_size
 from cryopick.processing.normalize import robust_spread
 from cryopick.processing.scale import ScaleMap, gaussian_blur, network_planes, resample
 from cryopick.types import JUNK_MAP, Micrograph, Picks
@@ -107,12 +108,8 @@ class SegmentationCrfPicker(ChoosesByExpectedF1):
     added_noise: Annotated[
         float | None,
         "white noise added before the network, in units of the micrograph's own, for particles of higher contrast than "
-        "the network knows; measured by the run when not given",
+        "the network knows; measured on the run when not given",
     ] = None
-    decoy_share: Annotated[
-        float | None, "picks expected on the negatives of the micrographs over those on them; measured by the run"
-    ] = None
-    measured: Annotated[str, "what the measurement of the diameter found; filled in by the run"] = ""
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
@@ -136,31 +133,28 @@ class SegmentationCrfPicker(ChoosesByExpectedF1):
                 f"diameter is the range {self.diameter}; segmentation-crf looks at one size, give one diameter"
             )
 
-    def prepare(self, micrographs: Sequence[Micrograph]) -> Self:
+    def survey(self, micrographs: Sequence[Micrograph]) -> Survey:
         """Measure on a few micrographs what is not given: diameter, noise to be added, share of decoys."""
         from cryopick.heatmap.diameter import middle_pieces
 
         if not micrographs:
-            return self
+            return NOTHING_SEEN
         sized = self._sized(micrographs)
-        if sized.diameter is None or (sized.added_noise is not None and sized.decoy_share is not None):
+        if sized.particle_size is None:
             return sized
-        probes = middle_pieces(micrographs, sized.diameter, count=PROBED_MICROGRAPHS, diameters=PROBED_DIAMETERS)
-        added_noise = sized._fitting_noise(probes) if sized.added_noise is None else sized.added_noise
-        shown = replace(sized, added_noise=added_noise)
-        return replace(shown, decoy_share=measured_decoy_share(lambda one: shown._quick_scores([one])[0], probes))
+        probes = middle_pieces(micrographs, sized.particle_size, count=PROBED_MICROGRAPHS, diameters=PROBED_DIAMETERS)
+        noise = self._fitting_noise(probes, sized) if self.added_noise is None else self.added_noise
+        seen = replace(sized, noise_level=noise)
+        return replace(seen, decoy_share=measured_decoy_share(lambda one: self._quick_scores([one], seen)[0], probes))
 
-    def _sized(self, micrographs: Sequence[Micrograph]) -> Self:
+    def _sized(self, micrographs: Sequence[Micrograph]) -> Survey:
         if self.diameter is not None:
-            return self
-        from cryopick.heatmap.diameter import measured_diameter
+            return Survey(particle_size=self.diameter)
         from cryopick.heatmap.model import load_model
 
-        general = load_model(None, device=self.device, precision=self.precision)
-        diameter, measured = measured_diameter(general, micrographs)
-        return replace(self, diameter=diameter, measured=measured)
+        return survey_of_size(load_model(None, device=self.device, precision=self.precision), micrographs)
 
-    def _fitting_noise(self, probes: Sequence[Micrograph]) -> float:
+    def _fitting_noise(self, probes: Sequence[Micrograph], sized: Survey) -> float:
         """The least noise with which the picks that would be kept are worth most, if that is far more than without.
 
         Training shows particles up to some signal-to-noise ratio; far beyond it the network takes them for dirt. Picks
@@ -169,18 +163,18 @@ class SegmentationCrfPicker(ChoosesByExpectedF1):
         """
         worth = {}
         for noise in (0.0, *TRIED_NOISE):
-            scores = np.concatenate(replace(self, added_noise=noise)._quick_scores(probes))
-            kept = scores[scores >= np.float32(self.choose_threshold(scores))]
+            scores = np.concatenate(self._quick_scores(probes, replace(sized, noise_level=noise)))
+            kept = scores[scores >= np.float32(self.choose_threshold(scores, sized))]
             worth[noise] = float((2 * kept - 1).sum())
         best = max(worth.values())
         if best < max(NOISE_GAIN * worth[0.0], LEAST_WORTH):
             return 0.0
         return next(noise for noise in TRIED_NOISE if worth[noise] >= NEARLY * best)
 
-    def _quick_scores(self, probes: Sequence[Micrograph]) -> list[NDArray[np.float32]]:
+    def _quick_scores(self, probes: Sequence[Micrograph], seen: Survey) -> list[NDArray[np.float32]]:
         """Of each micrograph's candidates, after selection, with one view and no CRF."""
-        quick = replace(self, views=1, crf="none", crf_parameters="default", recentre=False, decoy_share=1.0)
-        return [thinned_scores(quick.pick(probe)) for probe in probes]
+        quick = replace(self, views=1, crf="none", crf_parameters="default", recentre=False)
+        return [thinned_scores(quick.pick(probe, seen)) for probe in probes]
 
     @property
     def calibrated_share(self) -> float:
@@ -194,28 +188,28 @@ class SegmentationCrfPicker(ChoosesByExpectedF1):
         published = published_crf(with_axis_fault=self.crf_parameters == "published-with-axis-fault")
         return replace(published, compatible=DENSE.compatible)
 
-    def pick(self, micrograph: Micrograph) -> Picks:
+    def pick(self, micrograph: Micrograph, survey: Survey | None = None) -> Picks:
         """All candidates of one micrograph, best first; `maps` holds the particle and the junk probability."""
-        picker = self if self.measured else self.prepare([micrograph])
-        if picker.diameter is None:  # nothing particle-like at any size
+        seen = self.survey([micrograph]) if survey is None else survey
+        if seen.particle_size is None:  # nothing particle-like at any size
             return Picks.none_on(micrograph)
-        diameter_px = picker.diameter.middle_px(micrograph.pixel_size_angstrom)
-        working, scale = picker.working_image(micrograph)
-        maps = picker.model().probabilities(working, crf=self.crf, dense_crf=self.dense_crf, views=self.views)
-        return picker.read_particles(maps, micrograph, scale, diameter_px=diameter_px)
+        diameter_px = seen.particle_size.middle_px(micrograph.pixel_size_angstrom)
+        noise = seen.noise_level if self.added_noise is None else self.added_noise
+        working, scale = self.working_image(micrograph, diameter_px=diameter_px, added_noise=noise or 0.0)
+        maps = self.model().probabilities(working, crf=self.crf, dense_crf=self.dense_crf, views=self.views)
+        return self.read_particles(maps, micrograph, scale, diameter_px=diameter_px)
 
-    def working_image(self, micrograph: Micrograph) -> tuple[NDArray[np.float32], ScaleMap]:
-        """The micrograph at working scale, with `added_noise`; the diameter must be known."""
-        if self.diameter is None:
-            raise SettingsError("the particle diameter is unknown; give --diameter")
+    def working_image(
+        self, micrograph: Micrograph, *, diameter_px: float, added_noise: float = 0.0
+    ) -> tuple[NDArray[np.float32], ScaleMap]:
+        """The micrograph at working scale, with white noise of so many times its own."""
         particle_px = self.model().particle_px
-        diameter_px = self.diameter.middle_px(micrograph.pixel_size_angstrom)
         working, scale = resample(micrograph.pixels, factor=particle_px / diameter_px)
-        if not self.added_noise:
+        if not added_noise:
             return working, scale
         _, spread = robust_spread(working - gaussian_blur(working, sigma_px=1.5 * particle_px))
         noise = np.random.default_rng(0).standard_normal(working.shape, dtype=np.float32)
-        return working + np.float32(self.added_noise * spread) * noise, scale
+        return working + np.float32(added_noise * spread) * noise, scale
 
     def read_particles(
         self, maps: NDArray[np.float32], micrograph: Micrograph, scale: ScaleMap, *, diameter_px: float

@@ -15,6 +15,7 @@ from cryopick.geometry.units import Length
 from cryopick.io.files.read_once import read_once
 from cryopick.io.images.mrc import probe_mrc, read_mrc_stack
 from cryopick.pickers.registry import register_picker
+from cryopick.pickers.survey import Survey
 from cryopick.pickers.template.images import (
     angle_count,
     estimate_diameter_px,
@@ -80,7 +81,7 @@ class TemplatePicker:
         if pixel_size is not None and not 0 < pixel_size < 1000:
             raise SettingsError(f"references_pixel_size_angstrom is {pixel_size:g}, expected Å per pixel, above 0")
 
-    def pick(self, micrograph: Micrograph) -> Picks:
+    def pick(self, micrograph: Micrograph, survey: Survey | None = None) -> Picks:
         """All candidates with a score above `CANDIDATE_FLOOR`; `class_id` is the reference, counted from 0."""
         references = self._references()
         warnings = []

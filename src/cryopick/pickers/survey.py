@@ -1,0 +1,93 @@
+"""What a run saw on a few of its micrographs before it picks: the third thing beside what is asked and what is found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cryopick.geometry.units import Length
+from cryopick.settings import as_plain, convert_settings
+from cryopick.types import Micrograph
+
+if TYPE_CHECKING:
+    from cryopick.heatmap.model import HeatmapModel
+
+SURVEYED_MICROGRAPHS = 6
+"""Micrographs, spread evenly over the run, that a picker is shown, unless it says `sample_size`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Survey:
+    """Facts about a run's micrographs that were measured, not asked; a picker fills in those that it goes by.
+
+    Its fields are none of any picker's settings, so what the user asked and what was seen are never mixed up. A new
+    fact is one more field: it is kept in the run folder and given to `pick` at once.
+    """
+
+    particle_size: Annotated[Length | None, "diameter of the particles: the given one, else as measured"] = None
+    size_uncertainty: Annotated[float | None, "standard error of a measured diameter, in its unit"] = None
+    working_size: Annotated[Length | None, "size at which the network looks"] = None
+    filled_share: Annotated[float | None, "share of the area that likely particles cover, 0 to 1"] = None
+    is_empty: Annotated[bool, "whether `general` would keep nothing at that size"] = False
+    decoy_share: Annotated[float | None, "likely picks on the micrographs' negatives, over those on them"] = None
+    noise_level: Annotated[float | None, "white noise to add, in units of the micrographs' own"] = None
+    dark_part: Annotated[float | None, "diameter of the dark part over that of the particle"] = None
+    radial_profile: Annotated[str | None, "radial profile that the particles match best"] = None
+    trained_model: Annotated[Path | None, "weights that were trained on the run's own micrographs"] = None
+    contrast_doubt: Annotated[str | None, "why particles may be bright where they should be dark"] = None
+    sentence: Annotated[str, "what was found, for the user"] = ""
+
+    def to_plain(self) -> dict[str, Any]:
+        """Numbers and texts for a TOML section; what was not measured is left out."""
+        nothing = as_plain(Survey())
+        return {name: value for name, value in as_plain(self).items() if nothing.get(name) != value}
+
+    @classmethod
+    def from_plain(cls, given: Mapping[str, Any], *, where: str) -> Survey:
+        """The survey that `to_plain` gave; an unknown name or a wrong type is a `SettingsError`."""
+        return cls(**convert_settings(cls, given, section=where))
+
+
+NOTHING_SEEN = Survey()
+"""Of a run of which nothing was measured."""
+
+
+def survey_with_general(model: HeatmapModel, micrographs: Sequence[Micrograph], *, diameter: Length | None) -> Survey:
+    """Diameter (unless given), working size, filled share and emptiness, as the `general` network sees them.
+
+    Where nothing looks like a particle at any size, the sentence alone.
+    """
+    from cryopick.heatmap.diameter import (
+        contrast_doubt,
+        empty_run,
+        filled_share,
+        find_sizes,
+        look_at_pieces,
+        looks_empty,
+    )
+
+    found = find_sizes(model, micrographs, diameter)
+    if found.diameter is None or found.working is None:
+        return Survey(contrast_doubt=contrast_doubt(model, micrographs, diameter, filled=0.0), sentence=found.sentence)
+    pieces = look_at_pieces(model, micrographs, found.working)
+    filled = filled_share(pieces)
+    is_empty = looks_empty(pieces, filled=filled, calibrated_share=model.calibration.share)
+    return Survey(
+        particle_size=found.diameter,
+        size_uncertainty=found.uncertainty,
+        working_size=found.working,
+        filled_share=filled,
+        is_empty=is_empty,
+        contrast_doubt=contrast_doubt(model, micrographs, diameter, filled=filled),
+        sentence=empty_run(found.diameter) if is_empty and diameter is None else found.sentence,
+    )
+
+
+def survey_of_size(model: HeatmapModel, micrographs: Sequence[Micrograph]) -> Survey:
+    """The diameter alone, measured with the `general` network, and a sentence about it."""
+    from cryopick.heatmap.diameter import measured_size
+
+    found = measured_size(model, micrographs)
+    return Survey(particle_size=found.diameter, size_uncertainty=found.uncertainty, sentence=found.sentence)
