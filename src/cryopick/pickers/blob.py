@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, ClassVar, Literal, get_args
+from typing import Annotated, ClassVar, Literal, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -100,8 +100,10 @@ class BlobPicker:
     def pick(self, micrograph: Micrograph, survey: Survey | None = None) -> Picks:
         """All candidates with a score above `CANDIDATE_FLOOR`; `maps` holds the correlation."""
         scaled = self._scaled(micrograph)
-        seen = None if survey is None else survey.radial_profile
-        profile = self.profile if self.profile != "auto" else seen or _strongest(_evidence(scaled))
+        profile = self.profile
+        if profile == "auto":
+            seen = None if survey is None else survey.radial_profile
+            profile = _strongest(_evidence(scaled)) if seen is None else cast(ProfileName, seen)
         correlations = [next(_correlations(image, [profile])) for image in scaled]
         found = [
             find_peaks(correlation / chance_spread(-correlation, limits=SPREAD_LIMITS), min_score=CANDIDATE_FLOOR)

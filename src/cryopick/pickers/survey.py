@@ -1,4 +1,4 @@
-"""What a run saw on a few of its micrographs before it picks: the third thing beside what is asked and what is found."""
+"""What a run sees on a few of its micrographs before it picks, apart from what is asked and from what is found."""
 
 from __future__ import annotations
 

@@ -171,9 +171,8 @@ class CryoSegNetPicker(ChoosesByExpectedF1):
         if working is None and not mapper.view.is_squeezed:  # nothing particle-like at any size
             return Picks.none_on(micrograph)
         working_px = None if working is None else working.middle_px(micrograph.pixel_size_angstrom)
-        diameter_px = (
-            np.nan if seen.particle_size is None else seen.particle_size.middle_px(micrograph.pixel_size_angstrom)
-        )
+        size = seen.particle_size
+        diameter_px = np.nan if size is None else size.middle_px(micrograph.pixel_size_angstrom)
         denoised, scale = mapper.view.show(micrograph.pixels, diameter_px=working_px)
         if working_px is None or mapper.view.is_squeezed:
             maps = mapper.maps(denoised[None])

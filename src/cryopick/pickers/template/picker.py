@@ -83,6 +83,7 @@ class TemplatePicker:
 
     def pick(self, micrograph: Micrograph, survey: Survey | None = None) -> Picks:
         """All candidates with a score above `CANDIDATE_FLOOR`; `class_id` is the reference, counted from 0."""
+        del survey  # the references say all that is needed
         references = self._references()
         warnings = []
         if references.pixel_size_angstrom and micrograph.pixel_size_angstrom:
