@@ -31,11 +31,11 @@ from cryopick.evaluation.machine import describe_machine
 from cryopick.geometry.selection import SelectionSettings, select
 from cryopick.geometry.units import Length
 from cryopick.metrics.detection import match_picks, precision_recall_curve, rank_outcomes
-from cryopick.pickers.cryotransformer.model import NOMINAL_PARTICLE_PX, LocalSetModel
+from cryopick.pickers.cryotransformer.model import LocalSetModel
 from cryopick.pickers.cryotransformer.picker import CryoTransformerPicker, load_set_model
 from cryopick.pickers.cryotransformer.trainable import DUPLICATE, LocalTask, LocalTrainable, count_duplicates
 from cryopick.pickers.families import find_preset, make_trainable
-from cryopick.processing.scale import resample
+from cryopick.processing.scale import NOMINAL_PARTICLE_PX, resample
 from cryopick.runs.one import junk_mask
 from cryopick.simulation.micrograph import SimulatedMicrograph, simulate_micrograph
 from cryopick.simulation.recipe import DirtRanges, named_recipe

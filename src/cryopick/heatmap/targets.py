@@ -11,16 +11,13 @@ from cryopick.heatmap.model import STRIDE_PX
 from cryopick.processing.scale import NOMINAL_PARTICLE_PX, network_planes
 from cryopick.simulation.crops import Crop
 from cryopick.training.augment import LabelledCrop
+from cryopick.training.counted_sizes import PICKED_RATIO, UNDECIDED_RATIO
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 TARGET_RADIUS = 0.2
 """The centre map is the probability that a particle centre lies within this many diameters."""
-PICKED_RATIO = (0.6, 1.65)
-"""Particles whose diameter over the nominal one lies in this range are to be picked …"""
-UNDECIDED_RATIO = (0.45, 2.2)
-"""… those outside this one are not; what lies between is left out of the loss."""
 
 
 def centre_targets(

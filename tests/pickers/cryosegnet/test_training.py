@@ -17,7 +17,7 @@ from cryopick.io.images.micrographs import write_micrograph  # noqa: E402
 from cryopick.io.weights import load_checkpoint, read_card  # noqa: E402
 from cryopick.pickers.cryosegnet.judging import MAPPED_PARTICLE_PX, MappedCrop, mapped  # noqa: E402
 from cryopick.pickers.cryosegnet.labelled_trainable import labelled_targets  # noqa: E402
-from cryopick.pickers.cryosegnet.model import PARTICLE_PX, View  # noqa: E402
+from cryopick.pickers.cryosegnet.model import View  # noqa: E402
 from cryopick.pickers.cryosegnet.published_trainable import PublishedUNetTrainable, published_loss  # noqa: E402
 from cryopick.pickers.cryosegnet.sam_trainable import ASKS_NOTHING, ASKS_UNKNOWN, example, mask_loss  # noqa: E402
 from cryopick.pickers.cryosegnet.targets import DISC_SHARE, crop_targets, map_loss  # noqa: E402
@@ -25,7 +25,7 @@ from cryopick.pickers.cryosegnet.tasks import PRESETS, SamTask, UNetTask  # noqa
 from cryopick.pickers.cryosegnet.trainable import SimulatedUNetTrainable  # noqa: E402
 from cryopick.pickers.cryosegnet.training import make_trainable  # noqa: E402
 from cryopick.processing.ctf import CtfParameters  # noqa: E402
-from cryopick.processing.scale import network_planes, resample  # noqa: E402
+from cryopick.processing.scale import NOMINAL_PARTICLE_PX, network_planes, resample  # noqa: E402
 from cryopick.processing.targets import disc_mask  # noqa: E402
 from cryopick.simulation.crops import Crop  # noqa: E402
 from cryopick.training.augment import LabelledCrop  # noqa: E402
@@ -193,7 +193,7 @@ def test_particles_of_a_mapped_crop_lie_where_a_perfect_map_shows_them():
         """Shows particles as the picker would, in the pixels in which it looks."""
 
         def mean_maps(self, pixels, *, diameter_px):
-            return resample(pixels, factor=PARTICLE_PX / diameter_px)[0][None]
+            return resample(pixels, factor=NOMINAL_PARTICLE_PX / diameter_px)[0][None]
 
     crop = crop_with([(30, 40), (90, 70.5)], [20, 20])
     discs = disc_mask(crop.xy_px, crop.diameter_px.astype(float), shape_yx=(SIDE_PX, SIDE_PX))

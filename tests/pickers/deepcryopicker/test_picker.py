@@ -27,7 +27,6 @@ from cryopick.pickers.deepcryopicker.network import CompactClassifier
 from cryopick.pickers.deepcryopicker.objects import (
     IRREGULAR,
     TOP,
-    WORKING_DIAMETER_PX,
     WorkingImage,
     to_picks,
     working_image,
@@ -39,7 +38,7 @@ from cryopick.pickers.deepcryopicker.size import ParticleSize, measure_size
 from cryopick.pickers.deepcryopicker.windows import BACKGROUND, BAD, ExampleImage, ExampleWindows, split_images
 from cryopick.pickers.exhibits import read_exhibits
 from cryopick.pickers.registry import make_picker
-from cryopick.processing.scale import ScaleMap
+from cryopick.processing.scale import NOMINAL_PARTICLE_PX, ScaleMap
 from cryopick.types import Micrograph
 
 RINGS = {"shape_yx": (620, 700), "diameter_px": 40.0, "hole": 0.6, "spacing": 1.5, "contrast": 1.2}
@@ -226,7 +225,7 @@ def test_impossible_settings_are_refused_by_name(name, wrong):
 def test_particle_of_fewer_pixels_than_an_outline_needs_is_refused():
     with pytest.raises(SettingsError, match="check --diameter"):
         make_picker("autocryopicker", diameter=Length(3, 3, "px")).pick(Micrograph(np.eye(64)))
-    assert WORKING_DIAMETER_PX > 6
+    assert NOMINAL_PARTICLE_PX > 6
 
 
 @pytest.mark.slow
@@ -284,7 +283,7 @@ def test_decoys_of_a_run_lie_apart_from_every_example(draw_particles):
     (labelled,) = label_images([image], RING_SIZE)
     good = labelled.xy_px[labelled.is_good]
     gaps = np.hypot(*(labelled.decoy_xy_px[:, None] - good[None]).transpose(2, 0, 1))
-    assert gaps.size == 0 or gaps.min() >= 0.9 * WORKING_DIAMETER_PX
+    assert gaps.size == 0 or gaps.min() >= 0.9 * NOMINAL_PARTICLE_PX
 
 
 @pytest.mark.parametrize("shape_yx", [(64, 51), (71, 70), (50, 50)])

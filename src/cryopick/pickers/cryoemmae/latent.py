@@ -10,18 +10,16 @@ from numpy.typing import NDArray
 
 from cryopick.pickers.cryoemmae.denoise import PICTURE_PX, SHIFT_XY_PX, prepare_cryoemmae
 from cryopick.processing.denoise.corrected import CorrectedSettings, denoise_corrected
-from cryopick.processing.scale import ScaleMap
+from cryopick.processing.scale import NOMINAL_PARTICLE_PX, ScaleMap
 
 if TYPE_CHECKING:
     from cryopick.pickers.cryoemmae.network import MaskedAutoencoder
 
 Preprocessing = Literal["corrected", "published"]
 
-PARTICLE_PX = 20.0
-"""Working pixels per particle diameter of the corrected pre-processing: five patches of four pixels."""
 SMALLEST_DIAMETER_PX = 4.0
 """Stored pixels; a smaller particle has no inside."""
-CORRECTED = CorrectedSettings(particle_px=PARTICLE_PX, nlm_strength=0.0, low_pass_diameters=0.06)
+CORRECTED = CorrectedSettings(particle_px=NOMINAL_PARTICLE_PX, nlm_strength=0.0, low_pass_diameters=0.06)
 """The intent of the article at a working size: local normalisation, low-pass, CLAHE as the guide of a guided filter."""
 BATCH_CROPS = 32
 PHASE_PX = 30
@@ -79,9 +77,9 @@ def prepare_image(pixels: NDArray[np.float32], *, diameter_px: float, preprocess
 def _at_working_size(pixels: NDArray[np.float32], diameter_px: float) -> tuple[NDArray[np.float32], ScaleMap]:
     import cv2
 
-    if diameter_px >= PARTICLE_PX:
+    if diameter_px >= NOMINAL_PARTICLE_PX:
         return denoise_corrected(pixels, diameter_px=diameter_px, settings=CORRECTED)
-    factor = PARTICLE_PX / diameter_px
+    factor = NOMINAL_PARTICLE_PX / diameter_px
     image, _ = denoise_corrected(pixels, diameter_px=diameter_px, settings=CORRECTED)
     height, width = image.shape
     size = round(width * factor), round(height * factor)

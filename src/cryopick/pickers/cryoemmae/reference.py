@@ -18,19 +18,17 @@ from cryopick.errors import TrainingError
 from cryopick.geometry.selection import SelectionSettings, select
 from cryopick.metrics.detection import precision_recall_curve, rank_outcomes
 from cryopick.pickers.cryoemmae.clusters import Clusters, evenly, fit_centres, particle_cluster, smooth_map
-from cryopick.pickers.cryoemmae.latent import PARTICLE_PX, Encoder, LatentMap, Prepared, Preprocessing, prepare_image
+from cryopick.pickers.cryoemmae.latent import Encoder, LatentMap, Prepared, Preprocessing, prepare_image
 from cryopick.pickers.cryoemmae.picker import FIRST_COUNT, Analysis, analyse
 from cryopick.pickers.cryoemmae.probe import Probe, fit_probe_weights
+from cryopick.processing.scale import NOMINAL_PARTICLE_PX
 from cryopick.simulation.crops import Crop, CropGenerator, CropRanges
 from cryopick.simulation.recipe import LayoutRanges, Recipe
+from cryopick.training.counted_sizes import PICKED_RATIO, UNDECIDED_RATIO
 from cryopick.training.crop_bank import SimulatedCrops
 from cryopick.training.judging import fit_calibration
 from cryopick.types import Picks
 
-PICKED_RATIO = (0.6, 1.65)
-"""Particles whose diameter over the nominal one lies in this range are to be picked …"""
-UNDECIDED_RATIO = (0.45, 2.2)
-"""… those outside this one are not; crops of what lies between are left out."""
 TOLERANCE_DIAMETERS = 0.25
 RIGHT_DIAMETERS, WRONG_DIAMETERS = 0.16, 0.32
 """The probe learns from candidates nearer to a particle's middle than the first, as particles, and farther than the
@@ -94,7 +92,7 @@ def simulated_references(*, preprocessing: Preprocessing, seed: int, count: int,
     if preprocessing == "corrected":
         source = SimulatedCrops(seed=seed, count=shared)
         crops = (inner_part(source.crop(index), INNER_PX) for index in range(count))
-        return list(references(crops, nominal_px=PARTICLE_PX, preprocessing=preprocessing))
+        return list(references(crops, nominal_px=NOMINAL_PARTICLE_PX, preprocessing=preprocessing))
     found: list[Reference] = []
     for index in range(max(2, count // 8)):
         crop = simulated_micrographs(seed).crop(index)
@@ -114,7 +112,9 @@ def hollow_references(*, seed: int, first: int, count: int, shared: int) -> list
     """
     source = SimulatedCrops(seed=seed, count=shared)
     crops = (inner_part(source.crop(index), INNER_PX) for index in range(first, first + SEARCHED_CROPS))
-    found = (one for one in references(crops, nominal_px=PARTICLE_PX, preprocessing="corrected") if is_hollow(one))
+    found = (
+        one for one in references(crops, nominal_px=NOMINAL_PARTICLE_PX, preprocessing="corrected") if is_hollow(one)
+    )
     return list(islice(found, count))
 
 

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from cryopick.errors import SettingsError, TrainingError
 from cryopick.geometry.units import Length
-from cryopick.pickers.cryoemmae.latent import PARTICLE_PX, Preprocessing, prepare_image
+from cryopick.pickers.cryoemmae.latent import Preprocessing, prepare_image
+from cryopick.processing.scale import NOMINAL_PARTICLE_PX
 from cryopick.processing.spread import evenly_taken
 from cryopick.training.crop_bank import SimulatedCrops
 from cryopick.training.trainable import Preset, TrainSettings
@@ -205,7 +206,7 @@ class CryoEmmaeTrainable:
 
     def _crop_image(self, source: SimulatedCrops, index: int) -> NDArray[np.float32]:
         crop = source.crop(index)
-        prepared = prepare_image(crop.image, diameter_px=PARTICLE_PX, preprocessing="corrected")
+        prepared = prepare_image(crop.image, diameter_px=NOMINAL_PARTICLE_PX, preprocessing="corrected")
         return np.full(crop.image.shape, 0.5, np.float32) if prepared is None else prepared.image
 
     @cached_property
@@ -425,7 +426,7 @@ class CryoEmmaeTrainable:
             data = {"kind": "unlabelled micrographs", "count": len(self.images), "set": self.train.path.name}
             data["first_weights"] = self.task.first_weights
         return {
-            "preprocessing": {"mode": mode, "mean": mean, "std": std, "particle_px": PARTICLE_PX},
+            "preprocessing": {"mode": mode, "mean": mean, "std": std, "particle_px": NOMINAL_PARTICLE_PX},
             "postprocessing": card_entry(clusters, probe),
             "data": {**data, "calibration": "simulation", **scores},
         }

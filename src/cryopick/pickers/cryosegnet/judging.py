@@ -10,17 +10,17 @@ from numpy.typing import NDArray
 
 from cryopick.heatmap.diameter import WORKING_FACTOR
 from cryopick.metrics.detection import PrecisionRecallCurve, RankedOutcomes, rank_outcomes
-from cryopick.pickers.cryosegnet.model import PARTICLE_PX, ParticleMapper, map_peaks, particle_mapper
+from cryopick.pickers.cryosegnet.model import ParticleMapper, map_peaks, particle_mapper
 from cryopick.pickers.cryosegnet.tasks import UNetTask
 from cryopick.processing.probability import Calibration
-from cryopick.processing.scale import ScaleMap
+from cryopick.processing.scale import NOMINAL_PARTICLE_PX, ScaleMap
 from cryopick.simulation.crops import Crop
 from cryopick.training.judging import fit_calibration
 
 if TYPE_CHECKING:
     from torch import nn
 
-MAPPED_PARTICLE_PX = PARTICLE_PX / WORKING_FACTOR
+MAPPED_PARTICLE_PX = NOMINAL_PARTICLE_PX / WORKING_FACTOR
 """Diameter of particles of the nominal size in pixels of the map: the picker looks at particles larger than nominal."""
 NO_PARTICLES = np.zeros((0, 2))
 
@@ -34,7 +34,7 @@ def as_mapper(network: nn.Module, task: UNetTask) -> ParticleMapper:
 def crop_outcomes(mapper: ParticleMapper, crop: Crop) -> RankedOutcomes:
     """Peaks of a crop's map against its particles, at a quarter of their diameter."""
     probability = mapper.maps(mapper.view.planes(crop.image))[0]
-    xy_px, height = map_peaks(probability, particle_px=PARTICLE_PX)
+    xy_px, height = map_peaks(probability, particle_px=NOMINAL_PARTICLE_PX)
     return rank_outcomes(xy_px, height, crop.xy_px, NO_PARTICLES, max_distance_px=tolerance_px(crop.diameter_px))
 
 
@@ -55,8 +55,8 @@ class MappedCrop:
 
 def mapped(mapper: ParticleMapper, crop: Crop) -> MappedCrop:
     """As the picker maps it: all its looks, at the size at which it works."""
-    diameter_px = WORKING_FACTOR * PARTICLE_PX
-    scale = ScaleMap((PARTICLE_PX / diameter_px, PARTICLE_PX / diameter_px))
+    diameter_px = WORKING_FACTOR * NOMINAL_PARTICLE_PX
+    scale = ScaleMap((NOMINAL_PARTICLE_PX / diameter_px, NOMINAL_PARTICLE_PX / diameter_px))
     return MappedCrop(
         probability=mapper.mean_maps(crop.image, diameter_px=diameter_px)[0],
         xy_px=scale.to_working_xy(crop.xy_px),
@@ -67,7 +67,7 @@ def mapped(mapper: ParticleMapper, crop: Crop) -> MappedCrop:
 def picked_outcomes(mapper: ParticleMapper, crop: Crop) -> RankedOutcomes:
     """Peaks as the picker finds them against the crop's particles, at a quarter of their diameter."""
     seen = mapped(mapper, crop)
-    return outcomes_on(seen, *map_peaks(seen.probability, particle_px=PARTICLE_PX))
+    return outcomes_on(seen, *map_peaks(seen.probability, particle_px=NOMINAL_PARTICLE_PX))
 
 
 def outcomes_on(crop: MappedCrop, xy_px: NDArray[np.float64], score: NDArray[np.floating]) -> RankedOutcomes:
@@ -77,7 +77,7 @@ def outcomes_on(crop: MappedCrop, xy_px: NDArray[np.float64], score: NDArray[np.
 
 def tolerance_px(diameter_px: NDArray[np.floating]) -> float:
     """A quarter of the diameter of a crop's particles (n,)."""
-    return 0.25 * (float(np.median(diameter_px)) if len(diameter_px) else PARTICLE_PX)
+    return 0.25 * (float(np.median(diameter_px)) if len(diameter_px) else NOMINAL_PARTICLE_PX)
 
 
 def best_f1(curve: PrecisionRecallCurve) -> float:

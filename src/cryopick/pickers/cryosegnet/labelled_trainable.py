@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from cryopick.data.datasets import Dataset
 from cryopick.metrics.detection import RankedOutcomes, precision_recall_curve, rank_outcomes
 from cryopick.pickers.cryosegnet.judging import as_mapper
-from cryopick.pickers.cryosegnet.model import PARTICLE_PX, ParticleMapper, map_peaks
+from cryopick.pickers.cryosegnet.model import ParticleMapper, map_peaks
 from cryopick.pickers.cryosegnet.network import build_attention_unet
 from cryopick.pickers.cryosegnet.targets import DISC_SHARE, map_loss
 from cryopick.pickers.cryosegnet.tasks import UNetTask
 from cryopick.pickers.cryosegnet.trainable import SimulatedUNetTrainable
+from cryopick.processing.scale import NOMINAL_PARTICLE_PX
 from cryopick.processing.targets import disc_mask
 from cryopick.training.augment import LabelledCrop
 from cryopick.training.judging import sparse_score
@@ -51,11 +52,11 @@ class LabelledUNetTrainable:
 
     @cached_property
     def sampler(self) -> CropSampler:
-        return CropSampler(self.train, crop_px=self.task.quarter_px, particle_px=PARTICLE_PX)
+        return CropSampler(self.train, crop_px=self.task.quarter_px, particle_px=NOMINAL_PARTICLE_PX)
 
     @cached_property
     def held_out(self) -> list[LabelledCrop]:
-        sampler = CropSampler(self.validation, crop_px=self.task.quarter_px, particle_px=PARTICLE_PX)
+        sampler = CropSampler(self.validation, crop_px=self.task.quarter_px, particle_px=NOMINAL_PARTICLE_PX)
         return [sampler.whole(index) for index in range(len(sampler.items))]
 
     def architecture(self) -> dict[str, Any]:
@@ -122,10 +123,10 @@ def labelled_targets(crop: LabelledCrop) -> NDArray[np.float32]:
 def labelled_outcomes(mapper: ParticleMapper, crop: LabelledCrop) -> RankedOutcomes:
     """Peaks of a whole micrograph's map against its labels, at a quarter of a diameter."""
     probability = mapper.maps(mapper.view.planes(crop.image))[0]
-    xy_px, height = map_peaks(probability, particle_px=PARTICLE_PX)
+    xy_px, height = map_peaks(probability, particle_px=NOMINAL_PARTICLE_PX)
     is_certain = ~crop.is_uncertain
     return rank_outcomes(
-        xy_px, height, crop.xy_px[is_certain], crop.xy_px[~is_certain], max_distance_px=0.25 * PARTICLE_PX
+        xy_px, height, crop.xy_px[is_certain], crop.xy_px[~is_certain], max_distance_px=0.25 * NOMINAL_PARTICLE_PX
     )
 
 

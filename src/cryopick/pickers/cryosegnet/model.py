@@ -18,13 +18,19 @@ from cryopick.processing.denoise.corrected import CorrectedSettings, denoise_cor
 from cryopick.processing.denoise.published import denoise_published
 from cryopick.processing.peaks import find_peaks
 from cryopick.processing.probability import Calibration
-from cryopick.processing.scale import PLANES, ScaleMap, fill_non_finite, gaussian_blur, network_planes, resample
+from cryopick.processing.scale import (
+    NOMINAL_PARTICLE_PX,
+    PLANES,
+    ScaleMap,
+    fill_non_finite,
+    gaussian_blur,
+    network_planes,
+    resample,
+)
 
 if TYPE_CHECKING:
     from torch import nn
 
-PARTICLE_PX = 20.0
-"""Diameter that particles are resampled to before the network sees them; not for the published view."""
 PAPER_SIDE_PX = 1024
 """Side of the square that the published program squeezes every micrograph into."""
 PEAK_FLOOR = 0.05
@@ -65,7 +71,7 @@ class View:
         if self.is_squeezed:
             return {"input": self.kind, "side_px": self.side_px}
         planes = {"planes": ", ".join(PLANES[: self.in_channels])} if self.kind == "planes" else {}
-        return {"input": self.kind, "particle_px": PARTICLE_PX, **planes}
+        return {"input": self.kind, "particle_px": NOMINAL_PARTICLE_PX, **planes}
 
     @classmethod
     def from_card(cls, preprocessing: Mapping[str, Any], *, in_channels: int, where: str) -> Self:
@@ -81,7 +87,7 @@ class View:
     def planes(self, working: NDArray[np.float32]) -> NDArray[np.float32]:
         """(h, w) finite picture at working scale to the network's (c, h, w) input; not for `published`."""
         if self.kind == "planes":
-            return network_planes(working, particle_px=PARTICLE_PX, count=self.in_channels)
+            return network_planes(working, particle_px=NOMINAL_PARTICLE_PX, count=self.in_channels)
         return denoised_plane(working)[None]
 
     def show(self, pixels: NDArray[np.float32], *, diameter_px: float | None) -> tuple[NDArray[np.float32], ScaleMap]:
@@ -101,7 +107,7 @@ class View:
             return squeeze_published(pixels, side_px=self.side_px)
         if diameter_px is None:
             raise ValueError("a picture at working scale needs the particle diameter")
-        working, scale = resample(pixels, factor=PARTICLE_PX / diameter_px)
+        working, scale = resample(pixels, factor=NOMINAL_PARTICLE_PX / diameter_px)
         return np.asarray(denoised_plane(working) / (2 * DENOISED_GAIN) + 0.5, np.float32), scale
 
 
@@ -111,8 +117,8 @@ DENOISED_GAIN = 4.0
 
 def denoised_plane(working: NDArray[np.float32]) -> NDArray[np.float32]:
     """(h, w) picture at working scale through the corrected denoiser; about -4 to 4, background near 0."""
-    settings = CorrectedSettings(particle_px=PARTICLE_PX)
-    denoised, _ = denoise_corrected(working, diameter_px=PARTICLE_PX, settings=settings)
+    settings = CorrectedSettings(particle_px=NOMINAL_PARTICLE_PX)
+    denoised, _ = denoise_corrected(working, diameter_px=NOMINAL_PARTICLE_PX, settings=settings)
     return np.asarray((denoised - 0.5) * 2 * DENOISED_GAIN, np.float32)
 
 
@@ -182,7 +188,7 @@ class ParticleMapper:
         def see(working: NDArray[np.float32], look: Look) -> NDArray[np.float32]:
             return seen_turned(self.network, self.view.planes(working), look.step_yx)
 
-        mean, _ = mean_of_looks(pixels, see, diameter_px=diameter_px, nominal_px=PARTICLE_PX, looks=TWO_LOOKS)
+        mean, _ = mean_of_looks(pixels, see, diameter_px=diameter_px, nominal_px=NOMINAL_PARTICLE_PX, looks=TWO_LOOKS)
         return sigmoid(mean)
 
 

@@ -30,13 +30,13 @@ from cryopick.pickers.cryosegnet.masks import (
     particle_centres,
     with_reason,
 )
-from cryopick.pickers.cryosegnet.model import PARTICLE_PX, ParticleMapper, load_mapper, map_peaks
+from cryopick.pickers.cryosegnet.model import ParticleMapper, load_mapper, map_peaks
 from cryopick.pickers.cryosegnet.published import published_picks
 from cryopick.pickers.cryosegnet.segmenter import LoadedSam, load_segmenter
 from cryopick.pickers.expected_f1 import ChoosesByExpectedF1
 from cryopick.pickers.registry import register_picker
 from cryopick.pickers.survey import NOTHING_SEEN, Survey, survey_with_general
-from cryopick.processing.scale import ScaleMap, fill_non_finite
+from cryopick.processing.scale import NOMINAL_PARTICLE_PX, ScaleMap, fill_non_finite
 from cryopick.types import JUNK_MAP, Micrograph, Picks
 
 SMALLEST_REGION_SHARE = 0.05
@@ -181,7 +181,7 @@ class CryoSegNetPicker(ChoosesByExpectedF1):
         pictures = {DENOISED_MAP: denoised, PARTICLE_MAP: maps[0]}
         if len(maps) > 1:
             pictures[JUNK_MAP] = maps[1]
-        particle_px = PARTICLE_PX if working_px is None else working_px * scale.factor
+        particle_px = NOMINAL_PARTICLE_PX if working_px is None else working_px * scale.factor
         if self.segmenter == "none":
             xy_px, height = map_peaks(maps[0], particle_px=particle_px)
             score = mapper.calibration(height)

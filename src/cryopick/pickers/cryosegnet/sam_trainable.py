@@ -20,14 +20,14 @@ from cryopick.pickers.cryosegnet.masks import (
     score_features,
     with_reason,
 )
-from cryopick.pickers.cryosegnet.model import PARTICLE_PX, PEAK_BLUR, ParticleMapper, load_mapper, map_peaks
+from cryopick.pickers.cryosegnet.model import PEAK_BLUR, ParticleMapper, load_mapper, map_peaks
 from cryopick.pickers.cryosegnet.sam_network import build_compact_sam, segment
 from cryopick.pickers.cryosegnet.segmenter import EMBEDDED, LoadedSam, MaskScore, as_segmenter
-from cryopick.pickers.cryosegnet.targets import PICKED_RATIO, UNDECIDED_RATIO
 from cryopick.pickers.cryosegnet.tasks import SamTask
 from cryopick.processing.probability import Calibration
-from cryopick.processing.scale import gaussian_blur
+from cryopick.processing.scale import NOMINAL_PARTICLE_PX, gaussian_blur
 from cryopick.processing.targets import disc_instances
+from cryopick.training.counted_sizes import PICKED_RATIO, UNDECIDED_RATIO
 from cryopick.training.crop_bank import SimulatedCrops
 from cryopick.training.judging import fit_calibration
 
@@ -138,7 +138,7 @@ class SamTrainable:
         sam = LoadedSam(as_segmenter(network, device=_device(network)), None)
         score = fit_mask_score(sam, self.mapper, crops)
         return {
-            "preprocessing": {"particle_px": PARTICLE_PX, "unet": self.mapper.sha256},
+            "preprocessing": {"particle_px": NOMINAL_PARTICLE_PX, "unet": self.mapper.sha256},
             "postprocessing": {"mask_score": None if score is None else score.to_card()},
             "data": {"kind": "simulation", "seed": self.task.simulation_seed},
         }
@@ -204,7 +204,7 @@ def _draw_prompts(
 ) -> NDArray[np.float64]:
     """(count, 2): maxima of the map, places on particles, places anywhere."""
     side = part.shape[0]
-    peaks = map_peaks(part, particle_px=PARTICLE_PX)[0]
+    peaks = map_peaks(part, particle_px=NOMINAL_PARTICLE_PX)[0]
     peaks = peaks[rng.permutation(len(peaks))[: round(PEAK_SHARE * count)]]
     angle, radius = rng.uniform(0, 2 * np.pi, len(xy_px)), PROMPT_REACH * np.sqrt(rng.uniform(0, 1, len(xy_px)))
     on = xy_px + (radius * diameter_px)[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1)
@@ -263,13 +263,13 @@ def candidates(
     sam: LoadedSam, mapper: ParticleMapper, probability: NDArray[np.float32]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Centres (n, 2) and `score_features` (n, k) of the masks that a map gives, doubles resolved by predicted IoU."""
-    masks = segment_map(probability, sam, particle_px=PARTICLE_PX, settings=CALIBRATED_FILTERS)
-    mask_px = disc_share(mapper) * PARTICLE_PX
-    height = height_at(gaussian_blur(probability, sigma_px=PEAK_BLUR * PARTICLE_PX), masks.centroid_xy_px)
+    masks = segment_map(probability, sam, particle_px=NOMINAL_PARTICLE_PX, settings=CALIBRATED_FILTERS)
+    mask_px = disc_share(mapper) * NOMINAL_PARTICLE_PX
+    height = height_at(gaussian_blur(probability, sigma_px=PEAK_BLUR * NOMINAL_PARTICLE_PX), masks.centroid_xy_px)
     reason = corrected_selection(masks, masks.predicted_iou, particle_px=mask_px)
     kept = reason == ""
     features = score_features(height, with_reason(masks, reason), particle_px=mask_px)
-    return particle_centres(masks.take(kept), particle_px=PARTICLE_PX, is_peak=True), features[kept]
+    return particle_centres(masks.take(kept), particle_px=NOMINAL_PARTICLE_PX, is_peak=True), features[kept]
 
 
 def fit_mask_score(sam: LoadedSam, mapper: ParticleMapper, crops: list[MappedCrop]) -> MaskScore | None:
@@ -307,7 +307,7 @@ def _refused(
     """Height of the maxima without a mask, and whether each is a particle that no mask found."""
     heights, rights = [], []
     for crop, found_px in zip(crops, masks_xy_px, strict=True):
-        xy_px, height = refused_peaks(crop.probability, found_px, particle_px=PARTICLE_PX)
+        xy_px, height = refused_peaks(crop.probability, found_px, particle_px=NOMINAL_PARTICLE_PX)
         together = np.concatenate([found_px, xy_px])
         rank = np.arange(len(together))[::-1].astype(np.float64)
         heights.append(height)

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from cryopick.pickers.cryosegnet.model import PARTICLE_PX
+from cryopick.processing.scale import NOMINAL_PARTICLE_PX
 from cryopick.processing.targets import disc_mask
 from cryopick.simulation.crops import Crop
+from cryopick.training.counted_sizes import PICKED_RATIO, UNDECIDED_RATIO
 from cryopick.training.losses import dice_loss
 
 if TYPE_CHECKING:
@@ -18,10 +19,6 @@ if TYPE_CHECKING:
 DISC_SHARE = 0.6
 """Diameter of the discs that the small network learns to mark, over the particle's; the paper marks all of it (1.0).
 Neighbours in projection may be 0.6 diameters apart, and discs of this size then still do not merge."""
-PICKED_RATIO = (0.6, 1.65)
-"""Particles whose diameter over the nominal one lies in this range are to be marked …"""
-UNDECIDED_RATIO = (0.45, 2.2)
-"""… those outside this one are not; what lies between is left out of the loss."""
 JUNK_WEIGHT = 0.1
 PAPER_SMOOTH = 1e-4
 """Added to both sides of the fraction in the published Dice loss."""
@@ -30,7 +27,7 @@ PAPER_SMOOTH = 1e-4
 def crop_targets(crop: Crop) -> NDArray[np.float32]:
     """(3, h, w): discs on particles of about the nominal size, junk, and the weight of a pixel's first answer."""
     shape_yx = crop.image.shape[0], crop.image.shape[1]
-    ratio = crop.diameter_px / PARTICLE_PX
+    ratio = crop.diameter_px / NOMINAL_PARTICLE_PX
     is_marked = (ratio >= PICKED_RATIO[0]) & (ratio <= PICKED_RATIO[1])
     is_undecided = ~is_marked & (ratio >= UNDECIDED_RATIO[0]) & (ratio <= UNDECIDED_RATIO[1])
     marked, undecided = (

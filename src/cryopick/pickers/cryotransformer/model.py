@@ -11,15 +11,13 @@ from numpy.typing import NDArray
 
 from cryopick.inference.dense import DenseNetwork, sigmoid
 from cryopick.processing.probability import Calibration
-from cryopick.processing.scale import network_planes
+from cryopick.processing.scale import NOMINAL_PARTICLE_PX, network_planes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from cryopick.pickers.cryotransformer.network import Attention, LocalDetectionTransformer
 
-NOMINAL_PARTICLE_PX = 20.0
-"""Diameter that particles are resampled to before the network sees them."""
 PROPOSAL_FLOOR = 0.03
 """Proposals less probable become no queries, in training and in picking; far below any useful threshold."""
 CANDIDATE_FLOOR = 0.01

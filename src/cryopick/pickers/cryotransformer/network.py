@@ -20,9 +20,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from cryopick.heatmap.network import HEAD_CHANNELS, STRIDE_PX, TRUNK_STRIDE_PX, HeatmapUNet
+from cryopick.processing.scale import NOMINAL_PARTICLE_PX
 
-NOMINAL_PX = 20.0
-"""Particle diameter that sizes are relative to and distances are measured in."""
 REACH_PX = 30.0
 """Queries further apart do not see each other."""
 PROPOSAL_PLANES = 4
@@ -39,7 +38,7 @@ class Queries:
     ----------
     image : (n,) int64, which image of the batch
     xy_px : (n, 2) reference points, input pixels
-    log_size : (n,) natural logarithm of the diameter over `NOMINAL_PX`
+    log_size : (n,) natural logarithm of the diameter over `NOMINAL_PARTICLE_PX`
     logit : (n,) of the probability that the query holds a particle
     """
 
@@ -219,7 +218,9 @@ class TokenGrid:
         column = middle[:, :1] + step.repeat(side)
         row = middle[:, 1:] + step.repeat_interleave(side)
         is_outside = (column < 0) | (row < 0) | (column >= self.width) | (row >= self.height)
-        offset = torch.stack([column - place[:, :1], row - place[:, 1:]], dim=2) * (TRUNK_STRIDE_PX / NOMINAL_PX)
+        offset = torch.stack([column - place[:, :1], row - place[:, 1:]], dim=2) * (
+            TRUNK_STRIDE_PX / NOMINAL_PARTICLE_PX
+        )
         at_row, at_column = row.clamp(0, self.height - 1).long(), column.clamp(0, self.width - 1).long()
         index = (queries.image[:, None] * self.height + at_row) * self.width + at_column
         return index, offset, is_outside
@@ -266,7 +267,7 @@ class DecoderLayer(nn.Module):
         moved = replace(
             queries,
             logit=queries.logit + change[:, 0],
-            xy_px=queries.xy_px + change[:, 1:3] * (NOMINAL_PX / 4),
+            xy_px=queries.xy_px + change[:, 1:3] * (NOMINAL_PARTICLE_PX / 4),
             log_size=queries.log_size + change[:, 3],
         )
         return x, moved, moved if self.competition is None else self.competition(moved, *neighbours)
@@ -359,7 +360,7 @@ RELATIONS = 8
 def relations(queries: Queries, neighbours: Tensor) -> Tensor:
     """(n, k, `RELATIONS`) How a query's neighbours lie to it: offset, distance, size, and how sure they are."""
     xy, logit, size = queries.xy_px, queries.logit.clamp(-8, 8) / 4, queries.log_size
-    offset = (xy[neighbours] - xy[:, None]) / NOMINAL_PX
+    offset = (xy[neighbours] - xy[:, None]) / NOMINAL_PARTICLE_PX
     distance = (offset**2).sum(2).add(1e-6).sqrt()
     theirs = logit[neighbours]
     return torch.stack(

@@ -18,7 +18,6 @@ from cryopick.pickers.cryotransformer.detr_model import NETWORK as DETR_NETWORK
 from cryopick.pickers.cryotransformer.detr_model import DetrModel, build_detr, detr_model, prepare_image
 from cryopick.pickers.cryotransformer.model import (
     CANDIDATE_FLOOR,
-    NOMINAL_PARTICLE_PX,
     LocalSetModel,
     build_local,
     local_model,
@@ -28,7 +27,7 @@ from cryopick.pickers.expected_f1 import ChoosesByExpectedF1
 from cryopick.pickers.registry import register_picker
 from cryopick.pickers.survey import NOTHING_SEEN, Survey, survey_with_general
 from cryopick.processing.probability import Calibration
-from cryopick.processing.scale import resample
+from cryopick.processing.scale import NOMINAL_PARTICLE_PX, resample
 from cryopick.types import JUNK_MAP, Micrograph, Picks
 
 

@@ -12,12 +12,11 @@ from numpy.typing import NDArray
 
 from cryopick.errors import SettingsError
 from cryopick.heatmap.diameter import WORKING_FACTOR
-from cryopick.heatmap.targets import PICKED_RATIO, UNDECIDED_RATIO, example, heatmap_loss
+from cryopick.heatmap.targets import example, heatmap_loss
 from cryopick.metrics.detection import precision_recall_curve, rank_outcomes
 from cryopick.pickers.cryotransformer.matching import FORBIDDEN, assign, box_losses, matching_cost
 from cryopick.pickers.cryotransformer.model import (
     NETWORK,
-    NOMINAL_PARTICLE_PX,
     PROPOSAL_FLOOR,
     LocalSetModel,
     build_local,
@@ -25,9 +24,10 @@ from cryopick.pickers.cryotransformer.model import (
 )
 from cryopick.pickers.cryotransformer.picker import local_picks
 from cryopick.processing.probability import Calibration
-from cryopick.processing.scale import PLANES, network_planes
+from cryopick.processing.scale import NOMINAL_PARTICLE_PX, PLANES, network_planes
 from cryopick.simulation.crops import Crop
 from cryopick.training.augment import LabelledCrop
+from cryopick.training.counted_sizes import PICKED_RATIO, UNDECIDED_RATIO
 from cryopick.training.crop_bank import SimulatedCrops
 from cryopick.training.judging import fit_calibration
 from cryopick.training.quarters import QuarterTask, inside_quarter, quarters, some_quarters

@@ -13,7 +13,6 @@ from cryopick.errors import SettingsError
 from cryopick.geometry.units import Length
 from cryopick.pickers.deepcryopicker.objects import (
     SMALLEST_DIAMETER_PX,
-    WORKING_DIAMETER_PX,
     Found,
     WorkingImage,
     known_size,
@@ -22,6 +21,7 @@ from cryopick.pickers.deepcryopicker.objects import (
 )
 from cryopick.pickers.deepcryopicker.size import ParticleSize
 from cryopick.pickers.survey import NOTHING_SEEN, Survey
+from cryopick.processing.scale import NOMINAL_PARTICLE_PX
 from cryopick.types import Micrograph, Picks
 
 
@@ -33,7 +33,7 @@ class ClusteringPicker:
     k: ClassVar[int]
     """Number of clusters."""
     smallest_diameter_px: ClassVar[float] = SMALLEST_DIAMETER_PX
-    enlarged_to_px: ClassVar[float] = WORKING_DIAMETER_PX
+    enlarged_to_px: ClassVar[float] = NOMINAL_PARTICLE_PX
 
     diameter: Annotated[Length | None, "particle diameter, for example 180A or 108px; measured when not given"] = None
     preprocessing: Annotated[

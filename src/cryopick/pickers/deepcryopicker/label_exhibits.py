@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cryopick.pickers.deepcryopicker.objects import SIDE, TOP, VIEWS, WORKING_DIAMETER_PX
+from cryopick.pickers.deepcryopicker.objects import SIDE, TOP, VIEWS
 from cryopick.pickers.deepcryopicker.self_labels import LabelledImage
 from cryopick.pickers.exhibits import Curves, Exhibit, Picture, Table
+from cryopick.processing.scale import NOMINAL_PARTICLE_PX
 from cryopick.processing.spread import evenly_taken
 
 SHOWN_MICROGRAPHS = 2
@@ -69,7 +70,7 @@ def cluster_picture(image: LabelledImage) -> NDArray[np.uint8]:
     rgb = np.repeat(_grey(image.pixels)[..., None], 3, axis=2).astype(np.float32)
     rgb[image.mask] = 0.6 * rgb[image.mask] + 0.4 * np.array(_MASK_COLOUR, np.float32)
     picture = np.ascontiguousarray(np.repeat(np.repeat(rgb.astype(np.uint8), zoom, axis=0), zoom, axis=1))
-    radius = round(0.5 * WORKING_DIAMETER_PX * zoom)
+    radius = round(0.5 * NOMINAL_PARTICLE_PX * zoom)
     centres = np.rint((image.xy_px + 0.5) * zoom - 0.5).astype(int).tolist()
     for (x, y), view, reason in zip(centres, image.view.tolist(), image.reason.tolist(), strict=True):
         if reason:
@@ -138,7 +139,7 @@ def _contact_sheet(
 
 
 def _window(pixels: NDArray[np.float32], xy: NDArray[np.float64]) -> NDArray[np.float32]:
-    reach = round(0.5 * TILE_DIAMETERS * WORKING_DIAMETER_PX)
+    reach = round(0.5 * TILE_DIAMETERS * NOMINAL_PARTICLE_PX)
     x, y = np.rint(xy).astype(int) + reach
     padded = np.pad(pixels, reach, mode="symmetric")
     x, y = min(max(x, reach), padded.shape[1] - reach - 1), min(max(y, reach), padded.shape[0] - reach - 1)

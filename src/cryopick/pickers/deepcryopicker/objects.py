@@ -25,14 +25,12 @@ from cryopick.pickers.deepcryopicker.shapes import (
 from cryopick.pickers.deepcryopicker.size import ParticleSize, measure_size
 from cryopick.processing.normalize import normalize_locally
 from cryopick.processing.peaks import find_peaks
-from cryopick.processing.scale import ScaleMap, fill_non_finite, resample
+from cryopick.processing.scale import NOMINAL_PARTICLE_PX, ScaleMap, fill_non_finite, resample
 from cryopick.types import Micrograph, Picks
 
 Preprocessing = Literal["corrected", "published"]
 Clustering = Literal["lloyd", "thresholds"]
 
-WORKING_DIAMETER_PX = 20.0
-"""Micrographs are resampled to this many pixels per diameter; everything below is in these pixels."""
 SMALLEST_DIAMETER_PX = 6.0
 """Stored pixels; smaller particles have no outline to speak of."""
 SMOOTHING_PX = 1.0
@@ -59,7 +57,7 @@ VIEWS = {TOP: "top view", SIDE: "side view", IRREGULAR: "irregular"}
 
 @dataclass(frozen=True, eq=False)
 class WorkingImage:
-    """A micrograph in which a particle is `WORKING_DIAMETER_PX` wide.
+    """A micrograph in which a particle is `NOMINAL_PARTICLE_PX` wide.
 
     Parameters
     ----------
@@ -109,7 +107,7 @@ def working_image(micrograph: Micrograph, *, diameter_px: float, preprocessing: 
     border = find_repeated_border(fill_non_finite(pixels))
     if border:
         pixels = border.filled(fill_non_finite(pixels))
-    factor = WORKING_DIAMETER_PX / diameter_px
+    factor = NOMINAL_PARTICLE_PX / diameter_px
     if preprocessing == "published":
         prepared, half = prepare_autocryopicker(pixels)
         working, rest = resample(prepared.astype(np.float32), factor=factor / half.factor)
@@ -117,7 +115,7 @@ def working_image(micrograph: Micrograph, *, diameter_px: float, preprocessing: 
         working = (working - working.mean()) / np.float32(float(working.std()) or 1.0)
     else:
         working, scale = resample(pixels, factor=factor)
-        working = normalize_locally(working, diameter_px=WORKING_DIAMETER_PX)
+        working = normalize_locally(working, diameter_px=NOMINAL_PARTICLE_PX)
     inner = border.scaled(scale.factor_yx)
     # streaks would pass for particles, so there is grey, the mean
     return WorkingImage(inner.blanked(working), scale, inner)
@@ -151,7 +149,7 @@ def super_pixel_mask(
     nearness : (h, w) float32, 1 in the mask, falling to 0 through the next cluster
     """
     grey = stretched(image, smoothing_px=max(SMOOTHING_PX, SUPER_PIXEL_SMOOTHING * body_radius_px(size)))
-    means = super_pixel_means(grey, side_px=WORKING_DIAMETER_PX / SUPER_PIXELS_PER_DIAMETER)
+    means = super_pixel_means(grey, side_px=NOMINAL_PARTICLE_PX / SUPER_PIXELS_PER_DIAMETER)
     borders = [*k_means_borders(means, k=k), float(means.max())]
     inner, outer = borders[clusters - 1], borders[clusters]
     nearness = np.clip((outer - means) / max(outer - inner, 1e-6), 0, 1)
@@ -160,7 +158,7 @@ def super_pixel_mask(
 
 def body_radius_px(size: ParticleSize) -> float:
     """Radius of the dark part in working pixels."""
-    return 0.5 * size.body * WORKING_DIAMETER_PX
+    return 0.5 * size.body * NOMINAL_PARTICLE_PX
 
 
 def clean_mask(mask: NDArray[np.bool_], size: ParticleSize) -> NDArray[np.bool_]:

@@ -26,7 +26,6 @@ from cryopick.pickers.deepcryopicker.classifier import (
 from cryopick.pickers.deepcryopicker.label_exhibits import label_exhibits
 from cryopick.pickers.deepcryopicker.objects import (
     SMALLEST_DIAMETER_PX,
-    WORKING_DIAMETER_PX,
     Preprocessing,
     WorkingImage,
     known_size,
@@ -47,6 +46,7 @@ from cryopick.pickers.deepcryopicker.windows import (
 from cryopick.pickers.exhibits import write_exhibits
 from cryopick.pickers.registry import register_picker
 from cryopick.pickers.survey import NOTHING_SEEN, Survey
+from cryopick.processing.scale import NOMINAL_PARTICLE_PX
 from cryopick.types import Micrograph, Picks
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class DeepCryoPicker:
     score_meaning: ClassVar[str] = "probability of being a particle rather than background, 0 to 1, not calibrated"
     default_threshold: ClassVar[float] = 0.5
     smallest_diameter_px: ClassVar[float] = SMALLEST_DIAMETER_PX
-    enlarged_to_px: ClassVar[float] = WORKING_DIAMETER_PX
+    enlarged_to_px: ClassVar[float] = NOMINAL_PARTICLE_PX
 
     diameter: Annotated[Length | None, "particle diameter, for example 180A or 108px; measured when not given"] = None
     model: Annotated[Path | None, "weights of an earlier run or training; trained on this run when not given"] = None
@@ -263,7 +263,7 @@ def without_border(
 def network_diameter_px(micrograph: Micrograph, size: ParticleSize, *, network: NetworkName) -> float:
     """Particle diameter at the network's scale."""
     if network == "compact":
-        return WORKING_DIAMETER_PX
+        return NOMINAL_PARTICLE_PX
     stored_px = size.diameter.middle_px(micrograph.pixel_size_angstrom)
     return stored_px * paper_scale([BOX_DIAMETERS * stored_px])
 
@@ -301,7 +301,7 @@ def _write_model(
     card = ModelCard(
         picker=picker.name,
         architecture=architecture(picker.network, picker.classes),
-        preprocessing={"mode": picker.preprocessing, "particle_px": WORKING_DIAMETER_PX},
+        preprocessing={"mode": picker.preprocessing, "particle_px": NOMINAL_PARTICLE_PX},
         postprocessing={"diameter": str(size.diameter), "body": size.body},
         data={
             "kind": "labelled by clustering",

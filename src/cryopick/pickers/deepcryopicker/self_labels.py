@@ -12,7 +12,6 @@ from cryopick.pickers.deepcryopicker.objects import (
     IRREGULAR,
     SIDE,
     TOP,
-    WORKING_DIAMETER_PX,
     Found,
     WorkingImage,
     body_radius_px,
@@ -26,6 +25,7 @@ from cryopick.pickers.deepcryopicker.objects import (
 )
 from cryopick.pickers.deepcryopicker.shapes import circularity, fill_holes, find_objects, is_square_view, perimeter
 from cryopick.pickers.deepcryopicker.size import ParticleSize
+from cryopick.processing.scale import NOMINAL_PARTICLE_PX
 
 ROUND_SUPPORT, SQUARE_FILL, IRREGULAR_COVER = 0.10, 0.85, 0.15
 """Smallest scores of an object that may become an example: the default thresholds of the two pickers."""
@@ -118,7 +118,7 @@ def _apart(xy: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.f
     if len(xy) == 0 or len(others) == 0:
         return xy
     distance, _ = cKDTree(others).query(xy)
-    return np.asarray(xy[distance >= DECOY_DIAMETERS * WORKING_DIAMETER_PX])
+    return np.asarray(xy[distance >= DECOY_DIAMETERS * NOMINAL_PARTICLE_PX])
 
 
 def _without_rare_views(images: list[LabelledImage]) -> list[LabelledImage]:
@@ -208,7 +208,7 @@ def _distinct(stages: Sequence[Found]) -> Found:
     xy, score, radius, view = (np.concatenate(columns) for columns in zip(*parts, strict=True))
     is_kept = np.ones(len(xy), bool)
     if len(xy):
-        pairs = cKDTree(xy).query_pairs(SAME_PARTICLE * WORKING_DIAMETER_PX, output_type="ndarray")
+        pairs = cKDTree(xy).query_pairs(SAME_PARTICLE * NOMINAL_PARTICLE_PX, output_type="ndarray")
         pairs = np.sort(pairs, axis=1)
         for better, worse in pairs[np.argsort(pairs[:, 0], kind="stable")]:
             if is_kept[better]:
@@ -224,7 +224,7 @@ def _has_near(objects: Found, *stages: Found) -> NDArray[np.bool_]:
     if len(others) == 0 or len(objects.xy_px) == 0:
         return np.zeros(len(objects.xy_px), bool)
     distance, _ = cKDTree(others).query(objects.xy_px)
-    return np.asarray(distance <= SAME_PARTICLE * WORKING_DIAMETER_PX)
+    return np.asarray(distance <= SAME_PARTICLE * NOMINAL_PARTICLE_PX)
 
 
 def _own_shape(mask: NDArray[np.bool_], xy: NDArray[np.float64], *, reach_px: float) -> NDArray[np.bool_]:
@@ -269,7 +269,7 @@ def radial_profiles(pixels: NDArray[np.float32], xy_px: NDArray[np.float64]) -> 
     """(n, rings) mean grey value in rings around centres, out to `PROFILE_REACH` diameters; edges are reflected."""
     import cv2
 
-    reach = PROFILE_REACH * WORKING_DIAMETER_PX
+    reach = PROFILE_REACH * NOMINAL_PARTICLE_PX
     pad = int(np.ceil(reach)) + 1
     offset = np.arange(-pad, pad + 1)
     ring = np.hypot(offset[:, None], offset) * PROFILE_RINGS / reach

@@ -12,7 +12,7 @@ import numpy as np
 from cryopick.errors import SettingsError, TrainingError
 from cryopick.geometry.units import Length
 from cryopick.pickers.deepcryopicker.classifier import COMPACT_WINDOW_PX, PAPER_WINDOW_PX, architecture, paper_image
-from cryopick.pickers.deepcryopicker.objects import IRREGULAR, WORKING_DIAMETER_PX, known_size, working_image
+from cryopick.pickers.deepcryopicker.objects import IRREGULAR, known_size, working_image
 from cryopick.pickers.deepcryopicker.picker import label_run, network_diameter_px, network_images, without_border
 from cryopick.pickers.deepcryopicker.self_labels import why_inconsistent
 from cryopick.pickers.deepcryopicker.size import ParticleSize
@@ -25,6 +25,7 @@ from cryopick.pickers.deepcryopicker.windows import (
     split_images,
     training_record,
 )
+from cryopick.processing.scale import NOMINAL_PARTICLE_PX
 from cryopick.training.trainable import Preset, TrainSettings
 
 if TYPE_CHECKING:
@@ -182,7 +183,7 @@ class DeepCryoPickerTrainable:
     def card_entries(self, network: nn.Module) -> dict[str, Any]:
         record = training_record(self._held_out(network), self.examples[0].counts)
         return {
-            "preprocessing": {"mode": self.task.preprocessing, "particle_px": WORKING_DIAMETER_PX},
+            "preprocessing": {"mode": self.task.preprocessing, "particle_px": NOMINAL_PARTICLE_PX},
             "postprocessing": {"diameter": str(self.size.diameter), "body": self.size.body},
             "data": {"kind": f"labels from {self.task.labels}", **record, "set": self.train.card_entry()},
         }

@@ -39,7 +39,7 @@ from cryopick.pickers.segmentation_crf.recentring import recentred
 from cryopick.pickers.segmentation_crf.regions import find_regions
 from cryopick.pickers.survey import NOTHING_SEEN, Survey, survey_of_size
 from cryopick.processing.normalize import robust_spread
-from cryopick.processing.scale import ScaleMap, gaussian_blur, network_planes, resample
+from cryopick.processing.scale import NOMINAL_PARTICLE_PX, ScaleMap, gaussian_blur, network_planes, resample
 from cryopick.types import JUNK_MAP, Micrograph, Picks
 
 BACKBONES = (
@@ -48,8 +48,6 @@ BACKBONES = (
 )
 """`small` and `deeplabv3-small` are the FCN and the DeepLabv3 head of one light network, which is shipped."""
 
-CENTRING_PX = 20.0
-"""Diameter of particles in the image on which centres are improved."""
 CENTRING_SCORE = 0.4
 """Candidates that are likelier to be particles make the average to which all are aligned."""
 TRIED_NOISE = (4.0, 16.0)
@@ -263,7 +261,7 @@ def _recentred(
     micrograph: Micrograph, xy_px: NDArray[np.float64], score: NDArray[np.float32], *, diameter_px: float
 ) -> NDArray[np.float64]:
     """Stored centres, improved on the micrograph itself, without noise that the network was shown."""
-    image, scale = resample(micrograph.pixels, factor=CENTRING_PX / diameter_px)
-    detail = network_planes(image, particle_px=CENTRING_PX)[0]
+    image, scale = resample(micrograph.pixels, factor=NOMINAL_PARTICLE_PX / diameter_px)
+    detail = network_planes(image, particle_px=NOMINAL_PARTICLE_PX)[0]
     weight = np.where(score >= CENTRING_SCORE, score, 0)
-    return scale.to_stored_xy(recentred(detail, scale.to_working_xy(xy_px), weight, diameter_px=CENTRING_PX))
+    return scale.to_stored_xy(recentred(detail, scale.to_working_xy(xy_px), weight, diameter_px=NOMINAL_PARTICLE_PX))

@@ -25,13 +25,10 @@ from cryopick.processing.scale import network_planes, resample
 from cryopick.processing.targets import density_instances, disc_mask
 from cryopick.simulation.crops import Crop
 from cryopick.training.augment import LabelledCrop, dihedral, jitter_intensity
+from cryopick.training.counted_sizes import PICKED_RATIO, UNDECIDED_RATIO
 from cryopick.training.quarters import quarters
 from cryopick.training.sampling import epoch_index
 
-PICKED_RATIO = (0.6, 1.65)
-"""Particles whose diameter over the nominal one lies in this range are to be found …"""
-UNDECIDED_RATIO = (0.45, 2.2)
-"""… those outside this one are background; what lies between is left out of the loss."""
 LEAST_VISIBLE = 0.3
 """Particles of which less is to be seen are left out of the loss."""
 CACHED_MICROGRAPHS = 24
