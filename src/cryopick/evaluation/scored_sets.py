@@ -95,13 +95,13 @@ def _read_run(folder: RunFolder) -> PickedSet:
 
 def _are_probabilities(folder: RunFolder, summary: Mapping[str, Any]) -> bool:
     """Whether the scores of a run are calibrated probabilities; the picker says so for runs of version 0.1."""
-    from cryopick.runs.stored_settings import settings_of_run
+    from cryopick.runs.stored_settings import plan_of_run
 
     told = summary.get("score_is_probability")
     if told is not None:
         return bool(told)
     try:
-        return gives_probabilities(settings_of_run(folder).picker)
+        return gives_probabilities(plan_of_run(folder).picker)
     except CryopickError:  # a picker that is not installed here
         return False
 

@@ -191,10 +191,10 @@ def contrast_doubt(
     if filled >= CERTAIN_FILLED_SHARE:
         return None
     negatives = [micrograph.inverted() for micrograph in evenly_taken(micrographs, FIT_MICROGRAPHS)]
-    _, working, _ = find_sizes(model, negatives, given)
-    if working is None:
+    sizes = find_sizes(model, negatives, given)
+    if sizes.working is None:
         return None
-    opposite = filled_share(look_at_pieces(model, negatives, working))
+    opposite = filled_share(look_at_pieces(model, negatives, sizes.working))
     if opposite < max(OPPOSITE_FILLED_SHARE, OPPOSITE_FACTOR * filled):
         return None
     return (

@@ -95,3 +95,8 @@ def gives_probabilities(picker: Any) -> bool:
     `has_calibrated_scores`.
     """
     return isinstance(picker, GivesProbabilities) and bool(getattr(picker, "has_calibrated_scores", True))
+
+
+def surveys(picker: Any) -> bool:
+    """Whether a picker looks at a few micrographs of a run first."""
+    return isinstance(picker, Surveys)

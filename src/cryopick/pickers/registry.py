@@ -14,6 +14,7 @@ from typing import Any, TypeVar, get_type_hints
 import cryopick.pickers
 from cryopick.errors import SettingsError
 from cryopick.geometry.units import SMALLEST_DIAMETER_PX, Length, check_diameter, too_wide
+from cryopick.pickers.survey import Survey
 from cryopick.types import Micrograph, Picks
 
 ENTRY_POINT_GROUP = "cryopick.pickers"
@@ -31,7 +32,7 @@ PickerClass = TypeVar("PickerClass", bound=type[Any])
 def register_picker(name: str) -> Callable[[PickerClass], PickerClass]:
     """Class decorator that makes a picker known by `name`; a second use of a name raises.
 
-    It also puts the check of the diameter before `pick`, `prepare` and `prepare_in`, the same one for every picker.
+    It also puts the check of the diameter before `pick`, `survey` and `survey_in`, the same one for every picker.
     """
 
     def decorate(cls: PickerClass) -> PickerClass:
@@ -41,9 +42,9 @@ def register_picker(name: str) -> Callable[[PickerClass], PickerClass]:
         cls.name = name
         _registered[name] = cls
         cls.pick = _checked_pick(cls.pick)
-        for method in ("prepare", "prepare_in"):
+        for method in ("survey", "survey_in"):
             if hasattr(cls, method):
-                setattr(cls, method, _checked_prepare(getattr(cls, method)))
+                setattr(cls, method, _checked_survey(getattr(cls, method)))
         return cls
 
     return decorate
@@ -82,10 +83,12 @@ def broken_plug_ins() -> dict[str, str]:
     return dict(_broken)
 
 
-def given_sizes(picker: Any) -> list[Length]:
-    """The particle diameters that a picker was given or has measured; of several species, all."""
-    sizes = (getattr(picker, "diameter", None), *getattr(picker, "species", ()))
-    return [size for size in sizes if size is not None]
+def sizes_in_force(picker: Any, survey: Survey | None = None) -> list[Length]:
+    """The particle diameters that a picker was given, of several species all; else the one that the run measured."""
+    sizes = [size for size in (getattr(picker, "diameter", None), *getattr(picker, "species", ())) if size is not None]
+    if not sizes and survey is not None and survey.particle_size is not None:
+        return [survey.particle_size]
+    return sizes
 
 
 # ------------------------------------------------------------------------------------------------- check of diameters
@@ -93,25 +96,25 @@ def given_sizes(picker: Any) -> list[Length]:
 
 def _checked_pick(pick: Callable[..., Picks]) -> Callable[..., Picks]:
     @functools.wraps(pick)
-    def checked(self: Any, micrograph: Micrograph) -> Picks:
+    def checked(self: Any, micrograph: Micrograph, survey: Survey | None = None) -> Picks:
         _check_sizes(self, micrograph)
-        picks = pick(self, micrograph)
-        doubt = _doubt_of_width(self, micrograph)
+        picks = pick(self, micrograph, survey)
+        doubt = _doubt_of_width(self, survey, micrograph)
         return replace(picks, warnings=(*picks.warnings, doubt)) if doubt and doubt not in picks.warnings else picks
 
     return checked
 
 
-def _checked_prepare(prepare: Callable[..., Any]) -> Callable[..., Any]:
+def _checked_survey(survey: Callable[..., Survey]) -> Callable[..., Survey]:
     """Micrographs on which the diameter cannot be meant are left out: each of them says so when it is picked."""
 
-    @functools.wraps(prepare)
-    def checked(self: Any, *folder_and_micrographs: Any) -> Any:
+    @functools.wraps(survey)
+    def checked(self: Any, *folder_and_micrographs: Any) -> Survey:
         *folder, micrographs = folder_and_micrographs
         usable, refused = _sorted_by_size(self, micrographs)
         if refused and not usable:
             raise refused[0]
-        return prepare(self, *folder, usable)
+        return survey(self, *folder, usable)
 
     return checked
 
@@ -131,7 +134,7 @@ def _sorted_by_size(picker: Any, micrographs: Sequence[Micrograph]) -> tuple[lis
 def _check_sizes(picker: Any, micrograph: Micrograph) -> None:
     """Raise `SettingsError` where a size that the picker was given is too small for it on this micrograph."""
     smallest_px = getattr(picker, "smallest_diameter_px", SMALLEST_DIAMETER_PX)
-    sizes = [("diameter", size, smallest_px) for size in given_sizes(picker)]
+    sizes = [("diameter", size, smallest_px) for size in sizes_in_force(picker)]
     working = getattr(picker, "working_diameter", None)
     if working is not None:  # networks look at a little less than the diameter
         sizes.append(("working diameter", working, smallest_px / 2))
@@ -146,10 +149,10 @@ def _check_sizes(picker: Any, micrograph: Micrograph) -> None:
         )
 
 
-def _doubt_of_width(picker: Any, micrograph: Micrograph) -> str:
+def _doubt_of_width(picker: Any, survey: Survey | None, micrograph: Micrograph) -> str:
     told = (
         too_wide(size, shape_yx=micrograph.shape_yx, pixel_size_angstrom=micrograph.pixel_size_angstrom)
-        for size in given_sizes(picker)
+        for size in sizes_in_force(picker, survey)
     )
     return next(filter(None, told), "")
 

@@ -1,15 +1,17 @@
-"""What `cryopick pick` keeps of micrographs, without files: for benchmarks and notebooks."""
+"""A run without a folder: the same steps on micrographs in memory, for notebooks and benchmarks."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-import numpy as np
-
-from cryopick.geometry.selection import SelectionSettings, select
-from cryopick.pickers.protocol import ChoosesThreshold, Picker, PreparesForRun
-from cryopick.runs.one import junk_mask
+from cryopick.geometry.selection import SelectionSettings
+from cryopick.pickers.protocol import Picker, surveys
+from cryopick.pickers.survey import NOTHING_SEEN, Survey
+from cryopick.runs.one import pick_micrograph
+from cryopick.runs.settings import PickPlan, PickSettings
+from cryopick.runs.threshold import at_threshold, choose_threshold
 from cryopick.types import Micrograph, Picks
 
 
@@ -19,13 +21,13 @@ class PickedInMemory:
 
     Parameters
     ----------
-    picker : prepared on the micrographs
+    survey : what was seen on the micrographs before
     candidates : of each micrograph, with the reasons that no threshold changes
     picks : the same at the threshold, those below it with that as their reason
     threshold : one for all micrographs
     """
 
-    picker: Picker
+    survey: Survey
     candidates: list[Picks]
     picks: list[Picks]
     threshold: float
@@ -34,26 +36,27 @@ class PickedInMemory:
 def pick_in_memory(
     picker: Picker, micrographs: Sequence[Micrograph], *, selection: SelectionSettings | None = None
 ) -> PickedInMemory:
-    """Prepare the picker on all micrographs, pick each, and choose one threshold for them.
+    """Survey all micrographs, pick each, and choose one threshold for them.
 
     Parameters
     ----------
     micrographs : particles dark
     selection : rules on distances and borders; the usual ones when not given
     """
-    rules = selection or SelectionSettings()
-    prepared = picker.prepare(micrographs) if isinstance(picker, PreparesForRun) else picker
-    found = [prepared.pick(micrograph) for micrograph in micrographs]
-    masks = [junk_mask(picks) for picks in found]
+    settings = PickSettings(picker=picker, selection=selection or SelectionSettings())
+    return pick_all(micrographs, settings, masks=[None] * len(micrographs))
 
-    def selected(threshold: float) -> list[Picks]:
-        return [
-            select(picks, rules, threshold=threshold, junk_mask=mask) for picks, mask in zip(found, masks, strict=True)
-        ]
 
-    candidates = selected(-np.inf)
-    threshold = prepared.default_threshold
-    if isinstance(prepared, ChoosesThreshold):
-        scores = [picks.kept().score for picks in candidates]
-        threshold = prepared.choose_threshold(np.concatenate(scores) if scores else np.zeros(0, np.float32))
-    return PickedInMemory(prepared, candidates, selected(threshold), threshold)
+def pick_all(
+    micrographs: Sequence[Micrograph], settings: PickSettings, *, masks: Sequence[Path | None]
+) -> PickedInMemory:
+    """As `pick_in_memory`, with all settings of a run and the exclusion mask of each micrograph."""
+    survey = settings.picker.survey(micrographs) if surveys(settings.picker) and micrographs else None
+    plan = PickPlan(settings=settings, survey=survey)
+    candidates = [
+        pick_micrograph(micrograph, plan, exclusion_mask=mask)
+        for micrograph, mask in zip(micrographs, masks, strict=True)
+    ]
+    threshold, _ = choose_threshold(plan, candidates)
+    picks = [at_threshold(one, threshold) for one in candidates]
+    return PickedInMemory(survey or NOTHING_SEEN, candidates, picks, threshold)

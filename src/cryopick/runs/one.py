@@ -17,12 +17,13 @@ from numpy.typing import NDArray
 from cryopick.errors import CryopickError, SettingsError, UnknownPixelSizeError
 from cryopick.geometry.selection import select
 from cryopick.geometry.units import too_wide
-from cryopick.pickers.registry import given_sizes
+from cryopick.pickers.registry import sizes_in_force
+from cryopick.pickers.survey import Survey
 from cryopick.processing.defects import mend_pixels
 from cryopick.processing.illumination import without_uneven_illumination
 from cryopick.runs.exclusion_masks import doubts_about_mask, read_mask
 from cryopick.runs.report.pictures import map_png, overview_jpeg
-from cryopick.runs.settings import PickSettings, RunSettings
+from cryopick.runs.settings import PickPlan, RunSettings
 from cryopick.types import JUNK_MAP, Micrograph, Picks
 
 NO_FILE = (-1, -1)
@@ -78,10 +79,10 @@ def file_stamp(path: Path) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-def outcomes_of(tasks: Iterable[Task], settings: PickSettings, *, draw: bool = True) -> Iterator[Outcome]:
+def outcomes_of(tasks: Iterable[Task], plan: PickPlan, *, draw: bool = True) -> Iterator[Outcome]:
     """Pick each micrograph, in order, reading the next one meanwhile."""
-    for task, micrograph, seconds in _read_ahead(tasks, settings.run):
-        yield replace(_outcome(task, micrograph, settings, seconds, draw), stamp=task.stamp)
+    for task, micrograph, seconds in _read_ahead(tasks, plan.settings.run):
+        yield replace(_outcome(task, micrograph, plan, seconds, draw), stamp=task.stamp)
 
 
 def read_task(task: Task, run: RunSettings) -> Micrograph:
@@ -108,7 +109,7 @@ def read_task(task: Task, run: RunSettings) -> Micrograph:
     return micrograph.inverted() if run.contrast == "bright" else micrograph
 
 
-def pick_micrograph(micrograph: Micrograph, settings: PickSettings, *, exclusion_mask: Path | None = None) -> Picks:
+def pick_micrograph(micrograph: Micrograph, plan: PickPlan, *, exclusion_mask: Path | None = None) -> Picks:
     """All candidates of one dark-particle micrograph, with the reasons for rejection that no threshold changes.
 
     Parameters
@@ -120,14 +121,17 @@ def pick_micrograph(micrograph: Micrograph, settings: PickSettings, *, exclusion
     SettingsError
         If the particle diameter is too small for the picker, or wider than the micrograph.
     """
-    _refuse_wider_particles(settings.picker, micrograph)
+    settings, survey = plan.settings, plan.survey
+    _refuse_wider_particles(settings.picker, survey, micrograph)
     mask = None if exclusion_mask is None else read_mask(exclusion_mask, max_pixels=settings.run.max_pixels)
     doubts: tuple[str, ...] = ()
     if mask is not None:
         doubts = doubts_about_mask(mask, micrograph.shape_yx)
     elif settings.run.exclusion_masks is not None:
         doubts = ("no exclusion mask belongs to it, so nothing is excluded",)
-    found: Picks = settings.picker.pick(micrograph)
+    if plan.seen.contrast_doubt:
+        doubts = (*doubts, plan.seen.contrast_doubt)
+    found: Picks = settings.picker.pick(micrograph, survey)
     picks = replace(
         found,
         micrograph_name=micrograph.name,
@@ -145,9 +149,9 @@ def pick_micrograph(micrograph: Micrograph, settings: PickSettings, *, exclusion
     return select(picks, settings.selection, threshold=-np.inf, exclusion_mask=mask, junk_mask=junk)
 
 
-def _refuse_wider_particles(picker: Any, micrograph: Micrograph) -> None:
+def _refuse_wider_particles(picker: Any, survey: Survey | None, micrograph: Micrograph) -> None:
     size_px = micrograph.pixel_size_angstrom
-    for diameter in given_sizes(picker):
+    for diameter in sizes_in_force(picker, survey):
         if diameter.unit == "A" and size_px is None:
             continue  # told by the picker
         if diameter.to_px(size_px)[0] > min(micrograph.shape_yx):
@@ -162,13 +166,13 @@ def junk_mask(picks: Picks) -> NDArray[np.bool_] | None:
 
 
 def _outcome(
-    task: Task, micrograph: Micrograph | Exception, settings: PickSettings, read_seconds: float, draw: bool
+    task: Task, micrograph: Micrograph | Exception, plan: PickPlan, read_seconds: float, draw: bool
 ) -> Outcome:
     start = time.perf_counter()
     try:
         if isinstance(micrograph, Exception):
             raise micrograph
-        picks = pick_micrograph(micrograph, settings, exclusion_mask=task.exclusion_mask)
+        picks = pick_micrograph(micrograph, plan, exclusion_mask=task.exclusion_mask)
         return Outcome(
             name=task.name,
             picks=replace(picks, maps={}) if draw else picks,
@@ -187,7 +191,7 @@ def _outcome(
         return Outcome(
             name=task.name,
             seconds=read_seconds + time.perf_counter() - start,
-            error=f"unexpected {type(error).__name__} in picker {settings.picker.name}: {' '.join(str(error).split())}",
+            error=f"unexpected {type(error).__name__} in picker {plan.picker.name}: {' '.join(str(error).split())}",
             details=traceback.format_exc(),
         )
 

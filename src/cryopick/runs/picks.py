@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,15 +16,14 @@ from numpy.typing import NDArray
 from cryopick.data.labels import Labels
 from cryopick.errors import InputError
 from cryopick.io.coordinates.names import match_micrograph_names
-from cryopick.runs.boxes import suggest_boxes
 from cryopick.runs.folder import AUTOPICK, CANDIDATES, PARTICLES, PICKS, RECORDS, SUMMARY, RunFolder
 from cryopick.runs.record import Record
-from cryopick.runs.stored_settings import settings_of_run
+from cryopick.runs.sizes import SizesAtPixelSize, run_diameter, sizes_at, sizes_of_run
+from cryopick.runs.stored_settings import plan_of_run
 from cryopick.runs.threshold import at_threshold, threshold_of
 from cryopick.types import Picks
 
 _SAME_PLACE_PX = 0.002  # candidates are stored to 0.001 px
-_SAME_PIXEL_SIZE = 1.005  # ratio; what differs by less is one magnification
 
 
 @dataclass(frozen=True)
@@ -78,18 +76,15 @@ def micrographs_of_run(folder: RunFolder) -> list[RunMicrograph]:
         raise InputError(
             f"{folder.path}: the run is not finished ({SUMMARY} is missing); run its `cryopick pick` command again"
         )
-    settings = settings_of_run(folder)
-    threshold, _ = threshold_of(folder, settings)
+    plan = plan_of_run(folder)
+    threshold, _ = threshold_of(folder, plan)
     done = [
         (record, at_threshold(folder.read_candidates(record), threshold))
         for record in folder.records()
         if record.is_done
     ]
-    diameter_of: dict[float | None, float | None] = {}
-    for size in {record.pixel_size_angstrom for record, _ in done}:
-        alike = [picks for record, picks in done if _is_one_magnification(record.pixel_size_angstrom, size)]
-        diameter_of[size] = _diameter_px(alike, settings.picker, size)
-    return [_with_sizes(record, candidates, diameter_of[record.pixel_size_angstrom]) for record, candidates in done]
+    sizes = sizes_of_run([candidates.kept() for _, candidates in done], run_diameter(plan.picker, plan.survey))
+    return [_with_sizes(record, candidates, sizes_at(sizes, record.pixel_size_angstrom)) for record, candidates in done]
 
 
 def labels_of_run_at(path: Path | str) -> dict[str, Labels] | None:
@@ -171,33 +166,12 @@ def picks_file_of(folder: RunFolder, micrographs: Sequence[RunMicrograph], sourc
     return next((one for one in micrographs if folder.picks_path(one.record.key) == source), None)
 
 
-def _with_sizes(record: Record, candidates: Picks, diameter_px: float | None) -> RunMicrograph:
-    if diameter_px is None:
+def _with_sizes(record: Record, candidates: Picks, sizes: SizesAtPixelSize) -> RunMicrograph:
+    if sizes.diameter_px is None:
         return RunMicrograph(record, candidates, None)
     is_known = np.isfinite(candidates.diameter_px)
-    completed = np.where(is_known, candidates.diameter_px, np.float32(diameter_px))
-    box_px = suggest_boxes(diameter_px, record.pixel_size_angstrom).box_px
-    return RunMicrograph(record, replace(candidates, diameter_px=completed), box_px)
-
-
-def _is_one_magnification(a: float | None, b: float | None) -> bool:
-    if not a or not b:
-        return not a and not b
-    return max(a, b) <= min(a, b) * _SAME_PIXEL_SIZE
-
-
-def _diameter_px(candidates: Sequence[Picks], picker: Any, pixel_size_angstrom: float | None) -> float | None:
-    """The diameter that was given or measured for the run, else the median of the kept picks."""
-    known = getattr(picker, "diameter", None)
-    if known is not None and known.unit == "A" and not pixel_size_angstrom:
-        known = None
-    if known is not None and not known.is_range:
-        return float(known.middle_px(pixel_size_angstrom))
-    diameters = np.concatenate([picks.kept().diameter_px for picks in candidates])
-    diameters = diameters[np.isfinite(diameters)]
-    if len(diameters):
-        return float(np.median(diameters))
-    return None if known is None else float(known.middle_px(pixel_size_angstrom))
+    completed = np.where(is_known, candidates.diameter_px, np.float32(sizes.diameter_px))
+    return RunMicrograph(record, replace(candidates, diameter_px=completed), sizes.box_px)
 
 
 def _diameters_at(xy_px: NDArray[np.float64], ours: RunMicrograph) -> NDArray[np.float32]:

@@ -23,12 +23,13 @@ from cryopick.io.coordinates.relion import (
 )
 from cryopick.io.star import make_table, star_text
 from cryopick.pickers.protocol import GivesProbabilities, gives_probabilities
+from cryopick.pickers.survey import Survey
 from cryopick.processing.probability import expected_scores
 from cryopick.runs.folder import AUTOPICK, MICROGRAPHS, PARTICLES, RECORDS, SUMMARY, DamagedError, RunFolder
 from cryopick.runs.place import settle_place
 from cryopick.runs.record import Record
-from cryopick.runs.settings import PickSettings
-from cryopick.runs.sizes import SizesAtPixelSize, doubt_of_sizes, sizes_of_run
+from cryopick.runs.settings import PickPlan
+from cryopick.runs.sizes import SizesAtPixelSize, doubt_of_sizes, run_diameter, sizes_of_run
 from cryopick.runs.threshold import at_threshold, threshold_of
 from cryopick.types import Picks
 
@@ -133,7 +134,7 @@ def read_finished(folder: RunFolder) -> Finished:
 
 
 def write_results(
-    folder: RunFolder, settings: PickSettings, finished: Finished, *, notes: Mapping[str, int] | None = None
+    folder: RunFolder, plan: PickPlan, finished: Finished, *, notes: Mapping[str, int] | None = None
 ) -> tuple[RunSummary, list[MicrographResult]]:
     """Write every table of a run from its per-micrograph files.
 
@@ -142,7 +143,7 @@ def write_results(
     notes : warnings about the run itself, and for how many micrographs each holds; they join those of the summary
     """
     place = settle_place(folder, finished.records)
-    threshold, source = threshold_of(folder, settings, list(finished.candidates.values()))
+    threshold, source = threshold_of(folder, plan, list(finished.candidates.values()))
     results = [
         write_picks(folder, record, finished.candidates[record.name], threshold)
         for record in finished.records
@@ -155,7 +156,7 @@ def write_results(
     _write_list(folder, results, place)
     _write_particles(folder, results)
     _write_micrographs(folder, finished.records, results)
-    summary = _summarize(finished.records, results, settings, threshold, source)
+    summary = _summarize(finished.records, results, plan, threshold, source)
     if notes:
         summary = replace(summary, warnings=dict(sorted({**summary.warnings, **notes}.items())))
     folder.write(folder.path / SUMMARY, json.dumps(asdict(summary), indent=1, ensure_ascii=False) + "\n")
@@ -208,23 +209,24 @@ def _one_line(value: Any) -> Any:
 
 
 def _summarize(
-    records: list[Record], results: list[MicrographResult], settings: PickSettings, threshold: float, source: str
+    records: list[Record], results: list[MicrographResult], plan: PickPlan, threshold: float, source: str
 ) -> RunSummary:
     from cryopick.version import __version__
 
     kept = [result.candidates.kept() for result in results]
-    sizes = sizes_of_run(kept, settings.picker)
+    picker = plan.picker
+    diameter = run_diameter(picker, plan.survey)
+    sizes = sizes_of_run(kept, diameter)
     commonest = max(sizes, key=lambda size: (size.pixel_size_angstrom is not None, size.micrographs))
-    picker = settings.picker
-    expected = _expected(results, picker, threshold) if gives_probabilities(picker) else None
+    expected = _expected(results, picker, plan.seen, threshold) if gives_probabilities(picker) else None
     reasons = Counter(reason for result in results for reason in result.candidates.reason.tolist() if reason)
     warnings = Counter(warning for result in results for warning in result.record.warnings)
-    doubt = doubt_of_sizes(sizes, getattr(picker, "diameter", None))
+    doubt = doubt_of_sizes(sizes, diameter)
     if doubt:
         warnings[doubt] = len(results)
     return RunSummary(
         cryopick_version=__version__,
-        picker=settings.picker.name,
+        picker=picker.name,
         micrographs=len(records),
         failed={record.name: record.error for record in records if record.error},
         particles=sum(len(picks) for picks in kept),
@@ -232,10 +234,10 @@ def _summarize(
         rejected=dict(sorted(reasons.items())),
         threshold=threshold,
         threshold_source=source,
-        score_meaning=settings.picker.score_meaning,
+        score_meaning=picker.score_meaning,
         expected_precision=None if expected is None else float(share_decimal(expected[0], 4)),
         expected_recall=None if expected is None else float(share_decimal(expected[1], 4)),
-        prepared=str(getattr(settings.picker, "measured", "")),
+        prepared=plan.seen.sentence,
         diameter_px=commonest.diameter_px,
         diameter_angstrom=commonest.diameter_angstrom,
         pixel_size_angstrom=commonest.pixel_size_angstrom,
@@ -259,7 +261,7 @@ def why_nothing_is_kept(summary: RunSummary) -> str:
 
 
 def _expected(
-    results: list[MicrographResult], picker: GivesProbabilities, threshold: float
+    results: list[MicrographResult], picker: GivesProbabilities, survey: Survey, threshold: float
 ) -> tuple[float, float] | None:
     """Expected precision and recall of a run whose scores are probabilities; None where nothing is kept."""
     open_scores = [
@@ -270,7 +272,7 @@ def _expected(
     is_kept = scores >= np.float32(threshold)
     if not is_kept.any():
         return None
-    probability = picker.run_probabilities(scores)
+    probability = picker.run_probabilities(scores, survey)
     precision, recall, _ = expected_scores(probability, float(probability[is_kept].min()))
     return precision, recall
 

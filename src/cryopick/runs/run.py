@@ -17,7 +17,8 @@ from cryopick.io.images.micrographs import probe_image
 from cryopick.io.images.pixel_size import choose_pixel_size
 from cryopick.io.inputs.search import shown
 from cryopick.io.inputs.sources import MicrographSource
-from cryopick.pickers.protocol import PreparesForRun, PreparesInFolder
+from cryopick.pickers.protocol import SurveysInFolder, surveys
+from cryopick.pickers.survey import SURVEYED_MICROGRAPHS, Survey
 from cryopick.processing.spread import evenly_taken
 from cryopick.runs.exclusion_masks import match_masks, require_some_mask
 from cryopick.runs.folder import (
@@ -35,15 +36,12 @@ from cryopick.runs.place import folder_of_the_first_pick
 from cryopick.runs.record import Record, map_problem
 from cryopick.runs.report.page import write_report
 from cryopick.runs.results import MicrographResult, RunSummary, read_finished, write_picks, write_results
-from cryopick.runs.settings import PickSettings, settings_sections
-from cryopick.runs.stored_settings import read_prepared
+from cryopick.runs.settings import PickPlan, PickSettings, settings_sections
+from cryopick.runs.stored_settings import read_survey
 from cryopick.runs.threshold import at_threshold, threshold_of
 from cryopick.runs.workers import default_workers, pick_in_workers
-from cryopick.settings import as_plain, to_toml
+from cryopick.settings import to_toml
 from cryopick.types import Micrograph, Picks
-
-SAMPLE_SIZE = 6
-"""Micrographs, spread evenly over the run, that a picker which prepares itself is shown."""
 
 MOST_NAMED = 3
 """Micrographs that a warning about several names; the log names all."""
@@ -84,7 +82,7 @@ class Run:
         on_event: Callable[[PickEvent], None] | None,
     ) -> None:
         self.folder = folder
-        self.settings = settings
+        self.plan = PickPlan(settings=settings)
         self.on_event = on_event
         self.notes: dict[str, int] = {}
         """Warnings about the run as a whole, and for how many micrographs each holds."""
@@ -104,47 +102,50 @@ class Run:
         if others:
             self._log(f"{others} micrographs of this run are not among those given now; they stay in it")
 
-    def prepare(self) -> None:
-        """Let a picker that wants to look at some micrographs first do so, once per run folder."""
-        picker = self.settings.picker
-        if not _prepares(picker):
+    def look_first(self) -> None:
+        """Let a picker that wants to see some micrographs first do so, once per run folder."""
+        picker = self.plan.picker
+        if not surveys(picker):
             return
-        path = self.folder.path / PREPARED
-        prepared = None
         try:
-            prepared = read_prepared(self.folder, picker)
+            survey = read_survey(self.folder, picker.name)
         except RunFolderError as error:
             self._note(f"{PREPARED} was damaged and was made again", f"{error}")
-        if prepared is None:
-            sample = self._sample()
-            if not sample:  # nothing can be read: each micrograph will say why
+            survey = None
+        if survey is None:
+            survey = self._survey()
+            if survey is None:  # nothing can be read: each micrograph will say why
                 return
-            sizes = {micrograph.pixel_size_angstrom for micrograph in sample}
-            if None in sizes and len(sizes) > 2:  # several magnifications: pixels are no common unit
-                sample = self._sample(only_of_known_pixel_size=True)
-            try:
-                prepared = self._prepared(sample)
-            except UnknownPixelSizeError:
-                sample = self._sample(only_of_known_pixel_size=True)
-                if not sample:
-                    raise
-                prepared = self._prepared(sample)
-            self.folder.write(path, to_toml({picker.name: as_plain(prepared)}), is_durable=True)
-            before = as_plain(picker)
-            learnt = {name: value for name, value in as_plain(prepared).items() if before.get(name) != value}
-            self._log(f"picker {picker.name} prepared itself: {learnt or 'nothing changed'}")
-        self.settings = replace(self.settings, picker=prepared)
+            self.folder.write(self.folder.path / PREPARED, to_toml({"survey": survey.to_plain()}), is_durable=True)
+            self._log(f"picker {picker.name} looked at the micrographs first: {survey.to_plain() or 'nothing learnt'}")
+        self.plan = replace(self.plan, survey=survey)
 
-    def _prepared(self, sample: Sequence[Micrograph]) -> Any:
-        picker = self.settings.picker
-        if isinstance(picker, PreparesInFolder):
-            return picker.prepare_in(self.folder.path / MODEL, sample)
-        return picker.prepare(sample)
+    def _survey(self) -> Survey | None:
+        sample = self._sample()
+        sizes = {micrograph.pixel_size_angstrom for micrograph in sample}
+        if None in sizes and len(sizes) > 2:  # several magnifications: pixels are no common unit
+            sample = self._sample(only_of_known_pixel_size=True)
+        if not sample:
+            return None
+        try:
+            return self._surveyed(sample)
+        except UnknownPixelSizeError:
+            sample = self._sample(only_of_known_pixel_size=True)
+            if not sample:
+                raise
+            return self._surveyed(sample)
+
+    def _surveyed(self, sample: Sequence[Micrograph]) -> Survey:
+        picker = self.plan.picker
+        if isinstance(picker, SurveysInFolder):
+            return picker.survey_in(self.folder.path / MODEL, sample)
+        survey: Survey = picker.survey(sample)
+        return survey
 
     def _sample(self, *, only_of_known_pixel_size: bool = False) -> list[Micrograph]:
         names = list(self.sources)
-        picker = self.settings.picker
-        size = picker.sample_size if isinstance(picker, PreparesInFolder) else SAMPLE_SIZE
+        picker = self.plan.picker
+        size = picker.sample_size if isinstance(picker, SurveysInFolder) else SURVEYED_MICROGRAPHS
         wanted = dict.fromkeys(evenly_taken(range(len(names)), size))
         order = [*wanted, *(index for index in range(len(names)) if index not in wanted)]
         sample: list[Micrograph] = []
@@ -157,7 +158,7 @@ class Run:
             task = self._task(names[index])
             before = file_stamp(self.sources[task.name].path)
             try:
-                micrograph = read_task(task, self.settings.run)
+                micrograph = read_task(task, self.plan.settings.run)
             except CryopickError as error:
                 self._log(f"{task.name}: left out of the preparation: {error}")
                 continue
@@ -173,7 +174,7 @@ class Run:
         try:
             header_angstrom = probe_image(source.path).pixel_size_angstrom
             size, _ = choose_pixel_size(
-                given_angstrom=self.settings.run.pixel_size_angstrom,
+                given_angstrom=self.plan.settings.run.pixel_size_angstrom,
                 optics_angstrom=source.pixel_size_angstrom,
                 header_angstrom=header_angstrom,
             )
@@ -183,7 +184,7 @@ class Run:
 
     def _match_masks(self) -> dict[str, Path]:
         """The exclusion mask of each micrograph that has one."""
-        folder = self.settings.run.exclusion_masks
+        folder = self.plan.settings.run.exclusion_masks
         if folder is None:
             return {}
         names = list(dict.fromkeys([*self.sources, *self.records]))
@@ -208,16 +209,16 @@ class Run:
             if name in self.unnamable:
                 self._keep(Outcome(name=name, error=self.unnamable[name]), threshold)
         tasks = [self._task(name) for name in todo if name not in self.unnamable]
-        count = default_workers(len(tasks), picker=self.settings.picker) if workers is None else workers
+        count = default_workers(len(tasks), picker=self.plan.picker) if workers is None else workers
         finished = len(self.sources) - len(todo)
         self._log(f"{len(tasks)} micrographs to pick, {finished} finished before, {count} worker(s)")
         changed: list[str] = []
         # Settings may be impossible for one micrograph alone, whose pixel size is unknown; of all they end the run.
         refused: list[Outcome] = []
-        for outcome in pick_in_workers(tasks, self.settings, workers=count, time_limit_seconds=time_limit_seconds):
+        for outcome in pick_in_workers(tasks, self.plan, workers=count, time_limit_seconds=time_limit_seconds):
             if outcome.is_settings_error and not any(record.is_done for record in self.records.values()):
                 refused.append(outcome)
-                if len(refused) == MOST_REFUSED and not _prepares(self.settings.picker):
+                if len(refused) == MOST_REFUSED and not surveys(self.plan.picker):
                     break  # preparation has looked at micrographs from the whole run
                 continue
             if self._has_changed(outcome):
@@ -255,7 +256,7 @@ class Run:
     def _pick_changed(self, names: Sequence[str], threshold: float) -> None:
         """Once more, one after the other, what was replaced while it was picked; a second change is only told."""
         unsettled: dict[str, str] = {}
-        for outcome in pick_in_workers([self._task(name) for name in names], self.settings, workers=1):
+        for outcome in pick_in_workers([self._task(name) for name in names], self.plan, workers=1):
             if self._has_changed(outcome):
                 unsettled[outcome.name] = "the file changed again while it was picked"
             self._keep(outcome, threshold)
@@ -283,8 +284,8 @@ class Run:
                 finished.damaged,
             )
         self.folder.begin_tables()
-        summary, results = write_results(self.folder, self.settings, finished, notes=self.notes)
-        write_report(self.folder, summary, results, settings_sections(self.settings))
+        summary, results = write_results(self.folder, self.plan, finished, notes=self.notes)
+        write_report(self.folder, summary, results, settings_sections(self.plan.settings))
         self.folder.end_tables()
         self._log(f"{summary.particles} particles in {summary.micrographs} micrographs, {len(summary.failed)} failed")
         return summary
@@ -305,10 +306,10 @@ class Run:
         return outcome.stamp is not None and now not in (NO_FILE, outcome.stamp)
 
     def _provisional_threshold(self) -> tuple[float, str]:
-        picker = self.settings.picker
-        if self.settings.selection.threshold is None and self.folder.moved_threshold() is None:
+        picker = self.plan.picker
+        if self.plan.settings.selection.threshold is None and self.folder.moved_threshold() is None:
             return float(picker.default_threshold), "the picker's default"
-        return threshold_of(self.folder, self.settings)
+        return threshold_of(self.folder, self.plan)
 
     def _is_finished(self, name: str) -> bool:
         record = self.records.get(name)
@@ -456,10 +457,6 @@ def _event(status: str, result: MicrographResult | Record) -> PickEvent:
         seconds=result.record.seconds,
         warnings=result.record.warnings,
     )
-
-
-def _prepares(picker: Any) -> bool:
-    return isinstance(picker, PreparesForRun)
 
 
 def event_as_dict(event: PickEvent) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from cryopick.errors import InputError, SettingsError
 from cryopick.geometry.selection import SelectionSettings
 from cryopick.io.images.info import MAX_PIXELS
 from cryopick.pickers.registry import make_picker, picker_class
+from cryopick.pickers.survey import NOTHING_SEEN, Survey
 from cryopick.settings import as_plain, convert_settings, settings_of
 
 DEFAULT_PICKER = "general"
@@ -58,6 +59,24 @@ class PickSettings:
     """An instance of a registered picker."""
     run: RunSettings = field(default_factory=RunSettings)
     selection: SelectionSettings = field(default_factory=SelectionSettings)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PickPlan:
+    """How every micrograph of a run is picked: by what was asked, and by what was seen on some of them."""
+
+    settings: PickSettings
+    survey: Survey | None = None
+    """None where nothing was looked at beforehand, and each micrograph speaks for itself."""
+
+    @property
+    def picker(self) -> Any:
+        return self.settings.picker
+
+    @property
+    def seen(self) -> Survey:
+        """The survey, empty where there is none."""
+        return NOTHING_SEEN if self.survey is None else self.survey
 
 
 def make_settings(picker: str | Any = DEFAULT_PICKER, **given: Any) -> PickSettings:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from cryopick.geometry.units import Length
+from cryopick.pickers.survey import Survey
 from cryopick.runs.boxes import suggest_boxes
 from cryopick.types import Picks
 
@@ -31,13 +32,19 @@ class SizesAtPixelSize:
     binned_pixel_size_angstrom: float | None
 
 
-def sizes_of_run(kept: Sequence[Picks], picker: Any) -> tuple[SizesAtPixelSize, ...]:
+def run_diameter(picker: Any, survey: Survey | None) -> Length | None:
+    """The particle diameter of a run, as given or as measured; None where it is unknown."""
+    given: Length | None = getattr(picker, "diameter", None)
+    return given if given is not None or survey is None else survey.particle_size
+
+
+def sizes_of_run(kept: Sequence[Picks], diameter: Length | None) -> tuple[SizesAtPixelSize, ...]:
     """One entry per pixel size of the micrographs, the smallest first, unknown last; one of no micrograph without any.
 
     Parameters
     ----------
     kept : the kept picks of each finished micrograph
-    picker : as it picked, with the diameter that it was given or measured
+    diameter : of the run, see `run_diameter`
     """
     groups: list[list[Picks]] = []
     known = [picks for picks in kept if picks.pixel_size_angstrom]
@@ -50,7 +57,15 @@ def sizes_of_run(kept: Sequence[Picks], picker: Any) -> tuple[SizesAtPixelSize, 
     unknown = [picks for picks in kept if not picks.pixel_size_angstrom]
     if unknown or not groups:
         groups.append(unknown)
-    return tuple(_sizes(group, getattr(picker, "diameter", None)) for group in groups)
+    return tuple(_sizes(group, diameter) for group in groups)
+
+
+def sizes_at(sizes: Sequence[SizesAtPixelSize], pixel_size_angstrom: float | None) -> SizesAtPixelSize:
+    """The entry of `sizes_of_run` that holds for a micrograph of this pixel size."""
+    known = [one for one in sizes if one.pixel_size_angstrom is not None]
+    if not pixel_size_angstrom or not known:
+        return sizes[-1]
+    return min(known, key=lambda one: abs(np.log((one.pixel_size_angstrom or 1.0) / pixel_size_angstrom)))
 
 
 def doubt_of_sizes(sizes: Sequence[SizesAtPixelSize], diameter: Length | None) -> str:

@@ -5,29 +5,46 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, replace
+from dataclasses import MISSING
 from pathlib import Path
 from typing import Any, get_args
 
 from cryopick.errors import RunFolderError, SettingsError
 from cryopick.geometry.selection import SelectionSettings
+from cryopick.pickers.survey import Survey
 from cryopick.runs.folder import CONFIG, PREPARED, RunFolder
 from cryopick.runs.place import folder_of_the_first_pick
 from cryopick.runs.record import Record
-from cryopick.runs.settings import PickSettings, RunSettings, make_settings, read_config, settings_sections
-from cryopick.settings import Setting, as_plain, as_text, convert_settings, settings_of
+from cryopick.runs.settings import PickPlan, PickSettings, RunSettings, make_settings, read_config, settings_sections
+from cryopick.settings import Setting, as_text, settings_of
 
 NOT_COMPARED = ("device", "max_pixels")
 """Settings that say how to compute or what can be read, not what is found; a run may go on with others."""
 
 
-def settings_of_run(folder: RunFolder) -> PickSettings:
-    """The settings that a run was made with, what its picker learnt in preparation included."""
-    return read_settings_of_run(folder)[0]
+_OLDER_NAMES = {
+    "diameter": "particle_size",
+    "working_diameter": "working_size",
+    "filled_share": "filled_share",
+    "is_empty": "is_empty",
+    "decoy_share": "decoy_share",
+    "added_noise": "noise_level",
+    "body": "dark_part",
+    "profile": "radial_profile",
+    "model": "trained_model",
+    "measured": "sentence",
+    "found": "sentence",
+}
+"""What version 0.1 wrote into `prepared.toml` as settings of the picker, and what a survey calls it."""
 
 
-def read_settings_of_run(folder: RunFolder) -> tuple[PickSettings, dict[str, dict[str, Any]]]:
-    """The settings of a run, and the sections of its config file for the report.
+def plan_of_run(folder: RunFolder) -> PickPlan:
+    """The settings that a run was made with, and what was seen before it began."""
+    return read_plan_of_run(folder)[0]
+
+
+def read_plan_of_run(folder: RunFolder) -> tuple[PickPlan, dict[str, dict[str, Any]]]:
+    """The plan of a run, and its settings as sections of a config file for the report.
 
     Exclusion masks are only in the latter: what they exclude is in the candidates, and their path may count from
     another folder than this one.
@@ -39,15 +56,11 @@ def read_settings_of_run(folder: RunFolder) -> tuple[PickSettings, dict[str, dic
     sections = settings_sections(settings)
     if masks is not None:
         sections["run"]["exclusion_masks"] = str(masks)
-    picker = read_prepared(folder, settings.picker)
-    if picker is not None:
-        settings = replace(settings, picker=picker)
-        sections[picker.name] = as_plain(picker)
-    return settings, sections
+    return PickPlan(settings=settings, survey=read_survey(folder, settings.picker.name)), sections
 
 
-def read_prepared(folder: RunFolder, picker: Any) -> Any | None:
-    """The picker with what it learnt in the preparation of a run; None where the run has no `prepared.toml`.
+def read_survey(folder: RunFolder, picker: str) -> Survey | None:
+    """What was seen before a run began; None where it has no `prepared.toml`.
 
     Raises
     ------
@@ -58,13 +71,14 @@ def read_prepared(folder: RunFolder, picker: Any) -> Any | None:
     if not os.path.lexists(path):
         return None
     try:
-        given = tomllib.loads(path.read_text(encoding="utf-8"))[picker.name]
-        if not isinstance(given, dict):
-            raise TypeError(f"{picker.name} is {given!r}")
-        return replace(picker, **convert_settings(type(picker), given, section=PREPARED))
-    except (OSError, ValueError, KeyError, TypeError, RecursionError, SettingsError) as error:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        if "survey" in content:
+            return Survey.from_plain(content["survey"], where=PREPARED)
+        older = {_OLDER_NAMES[name]: value for name, value in content[picker].items() if name in _OLDER_NAMES}
+        return Survey.from_plain(older, where=PREPARED)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, SettingsError) as error:
         raise RunFolderError(
-            f"{path}: expected what picker {picker.name} learnt before it began ({error!s:.200}); run the same "
+            f"{path}: expected what picker {picker} saw before it began ({error!s:.200}); run the same "
             "`cryopick pick` command again, which makes it again"
         ) from error
 

@@ -10,32 +10,35 @@ import numpy as np
 from cryopick.geometry.selection import BELOW_THRESHOLD
 from cryopick.pickers.protocol import ChoosesThreshold
 from cryopick.runs.folder import RunFolder
-from cryopick.runs.settings import PickSettings
+from cryopick.runs.settings import PickPlan
 from cryopick.types import Picks
 
 
-def threshold_of(
-    folder: RunFolder, settings: PickSettings, candidates: Sequence[Picks] | None = None
-) -> tuple[float, str]:
-    """The threshold of a run and where it comes from: rethreshold, the user, the picker's choice, its default.
+def threshold_of(folder: RunFolder, plan: PickPlan, candidates: Sequence[Picks] | None = None) -> tuple[float, str]:
+    """The threshold of a run and where it comes from: rethreshold, else as `choose_threshold`.
 
     `candidates` are those of all finished micrographs; where not given they are read when the picker wants to see them.
     """
     moved = folder.moved_threshold()
     if moved is not None:
         return moved, "rethreshold"
-    if settings.selection.threshold is not None:
-        return settings.selection.threshold, "given"
-    picker = settings.picker
-    if isinstance(picker, ChoosesThreshold):
-        if candidates is None:
-            candidates = [folder.read_candidates(record) for record in folder.records() if record.is_done]
-        done = [one.kept().score for one in candidates]
-        scores = np.concatenate(done) if done else np.empty(0, np.float32)
-        chosen = picker.choose_threshold(scores, target_precision=settings.run.target_precision)
-        limit = float(np.finfo(np.float32).max)  # JSON has no infinity; no score lies beyond
-        return min(max(float(chosen), -limit), limit), "chosen by the picker from all scores"
-    return float(picker.default_threshold), "the picker's default"
+    if candidates is None and plan.settings.selection.threshold is None and isinstance(plan.picker, ChoosesThreshold):
+        candidates = [folder.read_candidates(record) for record in folder.records() if record.is_done]
+    return choose_threshold(plan, candidates or [])
+
+
+def choose_threshold(plan: PickPlan, candidates: Sequence[Picks]) -> tuple[float, str]:
+    """The threshold for candidates of all micrographs, and where it comes from: the user, the picker, its default."""
+    given = plan.settings.selection.threshold
+    if given is not None:
+        return given, "given"
+    if not isinstance(plan.picker, ChoosesThreshold):
+        return float(plan.picker.default_threshold), "the picker's default"
+    done = [one.kept().score for one in candidates]
+    scores = np.concatenate(done) if done else np.empty(0, np.float32)
+    chosen = plan.picker.choose_threshold(scores, plan.seen, target_precision=plan.settings.run.target_precision)
+    limit = float(np.finfo(np.float32).max)  # JSON has no infinity; no score lies beyond
+    return min(max(float(chosen), -limit), limit), "chosen by the picker from all scores"
 
 
 def at_threshold(candidates: Picks, threshold: float) -> Picks:

@@ -23,7 +23,7 @@ from typing import IO, Any
 
 from cryopick.errors import WorkerError
 from cryopick.runs.one import Outcome, Task, outcomes_of
-from cryopick.runs.settings import PickSettings
+from cryopick.runs.settings import PickPlan
 from cryopick.scale.processes import end_process, import_path, start_python, usable_cores
 
 IN_FLIGHT = 2
@@ -51,7 +51,7 @@ def default_workers(n_tasks: int, *, picker: Any) -> int:
 
 
 def pick_in_workers(
-    tasks: Sequence[Task], settings: PickSettings, *, workers: int, time_limit_seconds: float | None = None
+    tasks: Sequence[Task], plan: PickPlan, *, workers: int, time_limit_seconds: float | None = None
 ) -> Iterator[Outcome]:
     """Outcomes of all tasks in the order in which they end.
 
@@ -67,10 +67,10 @@ def pick_in_workers(
         If no worker can be started. What was yielded before is right.
     """
     if workers <= 1 and not time_limit_seconds:
-        yield from outcomes_of(tasks, settings)
+        yield from outcomes_of(tasks, plan)
         return
     limit = TIME_LIMIT_SECONDS if time_limit_seconds is None else time_limit_seconds or None
-    pool = _Pool(tasks, pickle.dumps(settings), max(1, workers), limit)
+    pool = _Pool(tasks, pickle.dumps(plan), max(1, workers), limit)
     try:
         for _ in tasks:
             outcome = pool.results.get()
@@ -185,7 +185,7 @@ class _Worker:
 @dataclass
 class _Pool:
     tasks: Sequence[Task]
-    settings: bytes
+    plan: bytes
     workers: int
     time_limit_seconds: float | None
     results: Queue[Outcome | BaseException] = field(default_factory=Queue)
@@ -264,7 +264,7 @@ class _Pool:
             if self._is_stopped.is_set():
                 worker.process.kill()
         try:
-            worker.greet(self.settings)
+            worker.greet(self.plan)
         except (_DiedError, _TooSlowError) as failure:
             if isinstance(failure, _TooSlowError):
                 worker.kill()
@@ -379,7 +379,7 @@ def _tasks_from(stream: IO[bytes]) -> Iterator[Task]:
 
 
 def serve() -> None:
-    """The worker: import path and settings first, then tasks, until the input ends. Prints of libraries go to stderr.
+    """The worker: import path and plan first, then tasks, until the input ends. Prints of libraries go to stderr.
 
     It has nothing to say about a parent that is gone: it leaves.
     """
@@ -388,9 +388,9 @@ def serve() -> None:
     os.dup2(2, 1)
     try:
         sys.path.extend(pickle.loads(_receive_bytes(incoming)))
-        settings: PickSettings = pickle.loads(_receive_bytes(incoming))
+        plan: PickPlan = pickle.loads(_receive_bytes(incoming))
         _send_bytes(outgoing, b"ready")
-        for outcome in outcomes_of(_tasks_from(incoming), settings):
+        for outcome in outcomes_of(_tasks_from(incoming), plan):
             _send_bytes(outgoing, pickle.dumps(outcome))
     except (BrokenPipeError, EOFError):
         os._exit(1)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, overload
@@ -17,16 +16,15 @@ from cryopick.errors import InputError, SettingsError, WorkerError
 from cryopick.inference.device import require_device
 from cryopick.io.inputs.sources import MicrographSource, find_micrographs
 from cryopick.io.weights import find_weights, read_card
-from cryopick.pickers.protocol import ChoosesThreshold, PreparesForRun
 from cryopick.runs.exclusion_masks import match_masks
 from cryopick.runs.folder import COMMAND, CONFIG, LOG, OWN_FOLDERS, RunFolder
-from cryopick.runs.one import Task, pick_micrograph, read_task
+from cryopick.runs.in_memory import pick_all
+from cryopick.runs.one import Task, read_task
 from cryopick.runs.place import output_folder, settle_place
 from cryopick.runs.results import RunSummary
 from cryopick.runs.run import PickEvent, Run
 from cryopick.runs.settings import DEFAULT_PICKER, PickSettings, make_settings, settings_sections
 from cryopick.runs.stored_settings import refuse_foreign_config, require_picking_config, require_same_settings
-from cryopick.runs.threshold import at_threshold
 from cryopick.settings import to_toml
 from cryopick.types import Micrograph, Picks
 
@@ -83,12 +81,9 @@ def pick(
         return pick_to_folder(inputs, output, chosen, **options)
     chosen = make_settings(picker, **settings)
     micrograph = read_task(_task_in_memory(micrographs), chosen.run)
-    if isinstance(chosen.picker, PreparesForRun):
-        chosen = replace(chosen, picker=chosen.picker.prepare([micrograph]))
     masks = chosen.run.exclusion_masks
     mask = None if masks is None else match_masks([micrograph.name], masks).of_micrograph.get(micrograph.name)
-    picks = pick_micrograph(micrograph, chosen, exclusion_mask=mask)
-    return at_threshold(picks, _threshold_in_memory(picks, chosen))
+    return pick_all([micrograph], chosen, masks=[mask]).picks[0]
 
 
 def _task_in_memory(given: Any) -> Task:
@@ -103,16 +98,6 @@ def _task_in_memory(given: Any) -> Task:
             "call pick once per image, or give paths and output="
         )
     return Task(name="micrograph", micrograph=Micrograph(pixels.astype(np.float32)))
-
-
-def _threshold_in_memory(picks: Picks, settings: PickSettings) -> float:
-    if settings.selection.threshold is not None:
-        return settings.selection.threshold
-    if isinstance(settings.picker, ChoosesThreshold):
-        return float(
-            settings.picker.choose_threshold(picks.kept().score, target_precision=settings.run.target_precision)
-        )
-    return float(settings.picker.default_threshold)
 
 
 # ------------------------------------------------------------------------------------------------------ whole runs
@@ -231,7 +216,7 @@ def _begin(
     for sentence in told:
         folder.append_log(f"{datetime.now():%Y-%m-%d %H:%M:%S} {sentence}")
     run = Run(folder, sources, settings, on_event)
-    run.prepare()
+    run.look_first()
     return run
 
 

@@ -11,7 +11,7 @@ from cryopick.runs.folder import CONFIG, MOVED_THRESHOLD, RunFolder
 from cryopick.runs.place import output_folder
 from cryopick.runs.report.page import write_report
 from cryopick.runs.results import RunSummary, read_finished, write_results
-from cryopick.runs.stored_settings import read_settings_of_run
+from cryopick.runs.stored_settings import read_plan_of_run
 from cryopick.types import plain_number
 
 _MOST_SHOWN = 3
@@ -36,7 +36,7 @@ def rethreshold(run: str | Path, threshold: float | None) -> RunSummary:
         raise RunFolderError(f"{run}: has no {CONFIG}, so it is no run folder; expected what `cryopick pick -o` made")
     if threshold is not None:
         threshold = float(plain_number(threshold, "threshold, the smallest score to keep,"))
-    settings, sections = read_settings_of_run(folder)
+    plan, sections = read_plan_of_run(folder)
     with folder.lock():
         folder.clean_up()
         finished = read_finished(folder)
@@ -52,7 +52,7 @@ def rethreshold(run: str | Path, threshold: float | None) -> RunSummary:
                 moved.unlink(missing_ok=True)
         else:
             folder.write(moved, json.dumps({"threshold": threshold}) + "\n", is_durable=True)
-        summary, results = write_results(folder, settings, finished)
+        summary, results = write_results(folder, plan, finished)
         write_report(folder, summary, results, sections)
         folder.end_tables()
         folder.append_log(f"rethreshold: {summary.threshold:g} keeps {summary.particles} particles")

@@ -23,7 +23,7 @@ from cryopick.processing.probability import threshold_for_precision
 from cryopick.runs.folder import PARTICLES, RunFolder
 from cryopick.runs.results import RunSummary
 from cryopick.runs.settings import make_settings
-from cryopick.runs.stored_settings import settings_of_run
+from cryopick.runs.stored_settings import plan_of_run
 from cryopick.training.folder import refuse_other_folders
 from cryopick.training.logs import Monitor
 from cryopick.training.loop import require_training_packages
@@ -113,8 +113,8 @@ def self_train(
             f"least {FEWEST_TEACHERS} are needed; give more micrographs, a lower confidence, or label some by hand"
         )
     rethreshold(output / BEFORE, threshold)
-    prepared = settings_of_run(folder).picker
-    working = getattr(prepared, "working_diameter", None) or prepared.diameter
+    seen = plan_of_run(folder).seen
+    working = seen.working_size or seen.particle_size
     tuning = finetune(
         picker,
         output / BEFORE / PARTICLES,
@@ -137,7 +137,7 @@ def self_train(
         output / AFTER,
         make_settings(
             picker,
-            **_known({**given, "diameter": prepared.diameter, "working_diameter": working}),
+            **_known({**given, "diameter": seen.particle_size, "working_diameter": working}),
             weights=tuning.training.weights,
         ),
     )
