@@ -53,31 +53,29 @@ COMPLETED = {
 }
 """Commands in a sentence that says the rest in words."""
 
-ONE_STEP = "--steps 1 --warmup-steps 0 --validate-every 1 --workers 0 --precision 32-true"
-CROPS = "--set batch_size=2 --set validation_crops=2 --set calibration_crops=4"
+ONE_STEP = "--steps 1 --warmup-steps 0 --validate-every 1 --workers 0 --precision 32-true --accelerator cpu"
+JUDGED = "--set validation_crops=2 --set calibration_crops=4"
+CROPS = f"--set crop_px=128 --set batch_size=2 {JUDGED} --set distinct_crops=0 --set micrograph_share=0"
 SMALLER: tuple[tuple[str, str], ...] = (
     (r"train -o trained/ --resume", "--steps 2"),
-    (r"train general", f"{ONE_STEP} {CROPS} --set crop_px=192"),
-    (r"train cryotransformer .*small", f"{ONE_STEP} {CROPS} --set crop_px=192"),
+    (r"train general", f"{ONE_STEP} {CROPS}"),
+    (r"train cryotransformer .*small", f"{ONE_STEP} {CROPS}"),
     (
         r"train cryotransformer .*paper",
         f"{ONE_STEP} --set backbone=resnet18 --set width=32 --set heads=4 --set layers=2 --set feed_width=32 "
         "--set short_px=64 --set longest_px=96 --set batch_size=1 --set validation_images=1 --set norm_images=1",
     ),
-    (r"train cryosegnet .*small", f"{ONE_STEP} {CROPS} --set crop_px=192"),
-    (r"train cryosegnet .*sam", f"{ONE_STEP} {CROPS} --set crop_px=192 --set mapped_crops=2"),
-    (
-        r"train cryosegnet .*paper",
-        f"{ONE_STEP} {CROPS} --set batch_size=1 --set crop_px=192 --set side_px=128 --set widths=4,4,4,4,4,4",
-    ),
-    (r"train segmentation-crf .*paper", f"{ONE_STEP} {CROPS} --set crop_px=192 --set backbone=small"),
-    (r"train segmentation-crf", f"{ONE_STEP} {CROPS} --set crop_px=192"),
+    (r"train cryosegnet .*small", f"{ONE_STEP} {CROPS}"),
+    (r"train cryosegnet .*sam", f"{ONE_STEP} {CROPS} --set mapped_crops=2"),
+    (r"train cryosegnet .*paper", f"{ONE_STEP} {CROPS} --set side_px=128 --set widths=4,4,4,4,4,4"),
+    (r"train segmentation-crf .*paper", f"{ONE_STEP} {CROPS} --set crf_crops=1 --set backbone=small"),
+    (r"(train|finetune) segmentation-crf", f"{ONE_STEP} {CROPS} --set crf_crops=1"),
     (
         r"train cryoemmae",
         f"{ONE_STEP} --set batch_size=8 --set simulated_micrographs=1 --set probe_crops=24 --set calibration_crops=24",
     ),
     (r"train deepcryopicker", f"{ONE_STEP} --set batch_size=4 --set validation_windows=8"),
-    (r"finetune", f"{ONE_STEP} {CROPS} --set crop_px=192"),
+    (r"finetune", f"{ONE_STEP} {CROPS}"),
     (r"pick .*--picker deepcryopicker", "--steps 20"),
     (r"simulate (?!.*--suite)", "--count 1 --size 320x320 --workers 1"),
 )
@@ -185,7 +183,7 @@ def filled_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("map.mrc", "mask.mrc"):
         write_mrc(folder / name, volume.density, pixel_size_angstrom=volume.voxel_size_angstrom, is_volume=True)
     with within(folder):
-        simulate = "cryopick simulate -o sim --structure map.mrc --recipe clean --size 512x512 --pixel-size 4 --dose 60"
+        simulate = "cryopick simulate -o sim --structure map.mrc --recipe clean --size 384x384 --pixel-size 5 --dose 60"
         assert run_command(f"{simulate} --count 2 --seed 3") == 0
         images = sorted(Path("sim/micrographs").glob("*.mrc"))
         for place in ("micrographs", "mics", "extract"):
@@ -294,18 +292,28 @@ def test_a_documented_command_works_as_printed(
         shutil.rmtree(output) if Path(output).is_dir() else Path(output).unlink()
     if shown.line in BEFORE:
         assert run_command(BEFORE[shown.line]) == 0
-    if "--suite" in words:  # has no option for a smaller one
-        monkeypatch.setattr("cryopick.workflows.simulate_suite.suite_sets", one_small_set)
+    make_small_what_has_no_option(monkeypatch)
     code = run_command(line)
     told = capsys.readouterr()
     assert code == 0, f"{line}\n{told.out}{told.err}"
     assert output is None or Path(output).exists(), f"{line} made no {output}"
 
 
-def one_small_set(levels: tuple[str, ...]) -> list[object]:
-    from cryopick.simulation.suite import suite_sets
+def make_small_what_has_no_option(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sizes that a user cannot choose: one set of the suite, few simulated crops, few picks that teach."""
+    from cryopick.simulation import suite
+    from cryopick.training import cryoemmae, cryoemmae_reference
+    from cryopick.workflows import self_train, simulate_suite
 
-    return suite_sets(levels=levels)[:1]
+    monkeypatch.setattr(suite, "MICROGRAPHS_PER_SET", 1)
+    monkeypatch.setattr(suite, "SHAPE_YX", (256, 256))
+    one_set = suite.suite_sets()[:1]
+    monkeypatch.setattr(simulate_suite, "suite_sets", lambda *, levels: one_set)
+    monkeypatch.setattr(self_train, "FEWEST_TEACHERS", 1)
+    for name in ("BANK_CROPS", "HELD_OUT_CROPS"):  # whole shards of crops, kept in the user's cache
+        monkeypatch.setattr(cryoemmae, name, 0)
+    monkeypatch.setattr(cryoemmae_reference, "SEARCHED_CROPS", 40)
+    monkeypatch.setattr(cryoemmae_reference, "MICROGRAPH_PX", 640)
 
 
 def python_blocks() -> list[tuple[str, str]]:
