@@ -36,6 +36,7 @@ FOR_PLACEHOLDER = {
     "COMMAND": "pick",
     "OTHER": "mics/",
     "FILE": "x.mrc",
+    "INPUT...": "micrographs/ x.mrc",
     "FROM": "good.star",
     "TO": "out.csv",
     "SET": "labelled/",
@@ -57,7 +58,7 @@ ONE_STEP = "--steps 1 --warmup-steps 0 --validate-every 1 --workers 0 --precisio
 JUDGED = "--set validation_crops=2 --set calibration_crops=4"
 CROPS = f"--set crop_px=128 --set batch_size=2 {JUDGED} --set distinct_crops=0 --set micrograph_share=0"
 SMALLER: tuple[tuple[str, str], ...] = (
-    (r"train -o trained/ --resume", "--steps 2"),
+    (r"train -o trained/ --resume", "--max-minutes 5"),
     (r"train general", f"{ONE_STEP} {CROPS}"),
     (r"train cryotransformer .*small", f"{ONE_STEP} {CROPS}"),
     (
@@ -77,13 +78,15 @@ SMALLER: tuple[tuple[str, str], ...] = (
     (r"train deepcryopicker", f"{ONE_STEP} --set batch_size=4 --set validation_windows=8"),
     (r"finetune", f"{ONE_STEP} {CROPS}"),
     (r"pick .*--picker deepcryopicker", "--steps 20"),
+    (r"simulate .*--recipe segmentation-crf", "--count 1 --size 1024x1024 --pixel-size 7 --workers 1"),
     (r"simulate (?!.*--suite)", "--count 1 --size 320x320 --workers 1"),
 )
 """Pattern of a command, and options put behind it so that it ends in seconds; the first that matches."""
 
 
 BEFORE = {
-    "cryopick train -o trained/ --resume": f"cryopick train general -o trained/ {ONE_STEP} {CROPS} --set crop_px=192",
+    "cryopick train -o trained/ --resume": f"cryopick train general -o trained/ {ONE_STEP} {CROPS} --steps 2 "
+    "--max-minutes 0.0001",  # stops it after its first step
 }
 """Commands that go on with something, and what has begun it."""
 
@@ -103,10 +106,11 @@ def commands_of_page(text: str) -> Iterator[str]:
     """Lines of code blocks, and code in sentences that says more than a command's name."""
     block = re.compile(r"```(\w*)\n(.*?)```", flags=re.DOTALL)
     for language, code in block.findall(text):
-        if language in ("", "sh", "bash", "console"):
+        if language not in ("python", "toml"):  # which have tests of their own
             for line in code.replace("\\\n", " ").splitlines():
-                if line.startswith("cryopick "):
-                    yield without_comment(line)
+                found = re.match(r"\s*(?:\$ )?(?:\S*/)?(cryopick .*)", line)
+                if found:
+                    yield without_comment(found.group(1))
     for code in re.findall(r"`(cryopick [^`]+)`", block.sub("", text)):
         line = " ".join(code.split())
         if len(line.split()) > 2 or line.split()[1] not in COMMANDS:
@@ -139,10 +143,11 @@ def collect() -> list[Shown]:
 
 
 def different() -> list[Shown]:
-    """Each command once, where it is shown first."""
+    """Each command once, where it is shown first; commands that differ only in the name of a folder are the same."""
     first: dict[str, Shown] = {}
     for shown in collect():
-        first.setdefault(shown.line, shown)
+        line = re.sub(r"(-o|--output) \S+", "-o OUTPUT", as_run(shown.line))
+        first.setdefault(line.replace(" mics/", " micrographs/"), shown)
     return list(first.values())
 
 
@@ -207,6 +212,7 @@ def filled_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
         for run in ("run1", "run"):
             assert run_command(f"cryopick pick micrographs/ -o {run} --diameter 180A --picker blob") == 0
+        assert run_command("cryopick convert run1 J9_particles_selected.cs --cs-rows relion") == 0
     return folder
 
 
@@ -301,7 +307,9 @@ def test_a_documented_command_works_as_printed(
 
 def make_small_what_has_no_option(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sizes that a user cannot choose: one set of the suite, few simulated crops, few picks that teach."""
+    from cryopick.pickers import self_labels
     from cryopick.simulation import suite
+    from cryopick.simulation.crops import CropGenerator
     from cryopick.training import cryoemmae, cryoemmae_reference
     from cryopick.workflows import self_train, simulate_suite
 
@@ -313,6 +321,9 @@ def make_small_what_has_no_option(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("BANK_CROPS", "HELD_OUT_CROPS"):  # whole shards of crops, kept in the user's cache
         monkeypatch.setattr(cryoemmae, name, 0)
     monkeypatch.setattr(cryoemmae_reference, "SEARCHED_CROPS", 40)
+    monkeypatch.setattr(self_labels, "MINIMUM_EXAMPLES", 10)
+    for name in ("pool_size", "views_per_species"):  # of the proteins in simulated crops
+        monkeypatch.setitem(CropGenerator.__init__.__kwdefaults__, name, 4)
     monkeypatch.setattr(cryoemmae_reference, "MICROGRAPH_PX", 640)
 
 
@@ -328,6 +339,15 @@ def python_blocks() -> list[tuple[str, str]]:
 def test_python_in_the_documentation_works_as_printed(where: str, code: str, working_folder: Path) -> None:
     shutil.rmtree("run1")
     exec(compile(code, where, "exec"), {"image": cryopick.read_micrograph(working_folder / "x.mrc").pixels})
+
+
+def test_config_files_in_the_documentation_work_as_printed(working_folder: Path) -> None:
+    pages = "".join(page.read_text(encoding="utf-8") for page in PAGES)
+    blocks = re.findall(r"```toml\n(.*?)```", pages, flags=re.DOTALL)
+    assert blocks
+    for number, block in enumerate(blocks):
+        Path("run.toml").write_text(block, encoding="utf-8")
+        assert run_command(f"cryopick pick micrographs/ -o configured{number} --config run.toml") == 0
 
 
 def test_the_commands_of_every_page_are_found() -> None:
