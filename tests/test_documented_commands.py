@@ -143,11 +143,11 @@ def collect() -> list[Shown]:
 
 
 def different() -> list[Shown]:
-    """Each command once, where it is shown first; commands that differ only in the name of a folder are the same."""
+    """Each command once, where it is shown first, whatever its output is called and in whatever order its words are."""
     first: dict[str, Shown] = {}
     for shown in collect():
-        line = re.sub(r"(-o|--output) \S+", "-o OUTPUT", as_run(shown.line))
-        first.setdefault(line.replace(" mics/", " micrographs/"), shown)
+        line = re.sub(r"(-o|--output) \S+", "-o OUTPUT", as_run(shown.line)).replace(" mics/", " micrographs/")
+        first.setdefault(" ".join(sorted(line.split())), shown)
     return list(first.values())
 
 
