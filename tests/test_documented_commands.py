@@ -73,7 +73,7 @@ SMALLER: tuple[tuple[str, str], ...] = (
     (r"(train|finetune) segmentation-crf", f"{ONE_STEP} {CROPS} --set crf_crops=1"),
     (
         r"train cryoemmae",
-        f"{ONE_STEP} --set batch_size=8 --set simulated_micrographs=1 --set probe_crops=24 --set calibration_crops=24",
+        f"{ONE_STEP} --set batch_size=8 --set simulated_micrographs=1 --set probe_crops=16 --set calibration_crops=16",
     ),
     (r"train deepcryopicker", f"{ONE_STEP} --set batch_size=4 --set validation_windows=8"),
     (r"finetune", f"{ONE_STEP} {CROPS}"),
@@ -320,7 +320,10 @@ def make_small_what_has_no_option(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(self_train, "FEWEST_TEACHERS", 1)
     for name in ("BANK_CROPS", "HELD_OUT_CROPS"):  # whole shards of crops, kept in the user's cache
         monkeypatch.setattr(cryoemmae, name, 0)
-    monkeypatch.setattr(cryoemmae_reference, "SEARCHED_CROPS", 40)
+    monkeypatch.setattr(cryoemmae, "VALIDATION_WINDOWS", 32)
+    monkeypatch.setattr(cryoemmae, "CLUSTERED_WINDOWS", 64)
+    monkeypatch.setattr(cryoemmae_reference, "STARTS", 2)
+    monkeypatch.setattr(cryoemmae_reference, "SEARCHED_CROPS", 12)
     monkeypatch.setattr(self_labels, "MINIMUM_EXAMPLES", 10)
     for name in ("pool_size", "views_per_species"):  # of the proteins in simulated crops
         monkeypatch.setitem(CropGenerator.__init__.__kwdefaults__, name, 4)
