@@ -37,12 +37,7 @@ def require_same_files(folder: RunFolder, picker: Any) -> None:
 
     A run of version 0.1, or one whose note is damaged, has the files of now noted.
     """
-    now = _digests(picker)
-    before = _recorded(folder)
-    if before is None:
-        record_files(folder, picker)
-        return
-    changed = [name for name, digest in now.items() if before.get(name, digest) != digest]
+    changed = overwritten_files(folder, picker)
     if changed:
         files = ", ".join(f"{name} ({getattr(picker, name)})" for name in changed)
         raise RunFolderError(
@@ -50,6 +45,14 @@ def require_same_files(folder: RunFolder, picker: Any) -> None:
             "picker than the ones that are there; to pick everything again add --overwrite, to keep both choose "
             "another -o"
         )
+    if _recorded(folder) is None:
+        record_files(folder, picker)
+
+
+def overwritten_files(folder: RunFolder, picker: Any) -> list[str]:
+    """The settings whose files hold something else than when the run in a folder began."""
+    before = _recorded(folder) or {}
+    return [name for name, digest in _digests(picker).items() if before.get(name, digest) != digest]
 
 
 def _digests(picker: Any) -> dict[str, str]:
