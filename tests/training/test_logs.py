@@ -40,4 +40,5 @@ def test_a_value_that_earlier_rows_lack_gets_a_column_of_its_own(tmp_path):
     table.append({"step": 3, "loss": 0.3})
     rows = list(csv.DictReader(path.read_text().splitlines()))
     assert [float(row["loss"]) for row in rows[1:]] == [0.4, 0.3]
-    assert float(rows[0]["lozs"]) == 0.5 and math.isnan(float(rows[0]["loss"]))
+    assert float(rows[0]["lozs"]) == 0.5
+    assert math.isnan(float(rows[0]["loss"]))

@@ -15,7 +15,7 @@ from cryopick.workflows import self_train as module
 from cryopick.workflows.run_folder import RunFolder
 
 
-class Stopped(Exception):
+class StoppedError(Exception):
     pass
 
 
@@ -36,10 +36,10 @@ def test_a_self_training_that_was_stopped_counts_what_the_threshold_of_the_run_k
         )
 
     def stopped(*_: object, **__: object) -> None:
-        raise Stopped
+        raise StoppedError
 
     monkeypatch.setattr(module, "finetune", stopped)
-    with pytest.raises(Stopped):
+    with pytest.raises(StoppedError):
         self_train("stopped")
     assert RunFolder(tmp_path / "stopped" / "before").moved_threshold() is not None
     done = SimpleNamespace(training=SimpleNamespace(weights=tuned), is_better=True)

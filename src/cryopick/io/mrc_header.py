@@ -117,7 +117,7 @@ def parse_mrc_header(raw: bytes | bytearray, path: str | Path) -> MrcHeader:
     if voxel[0] > 0 and voxel[1] > 0 and abs(voxel[0] - voxel[1]) > 0.01 * voxel[0]:
         warnings += (f"the header says pixels of {voxel[0]:g} x {voxel[1]:g} Å, not square; the first is used",)
     if nz == 1 and axes[:2] == (2, 1):  # other values stand in many headers that nobody filled in
-        warnings += ("the header says that rows and columns are exchanged; the image is read as stored, as RELION does",)
+        warnings += ("the header says that rows and columns are exchanged; the image is read as stored",)
     return MrcHeader(
         shape_zyx=(nz, ny, nx),
         mode=mode,

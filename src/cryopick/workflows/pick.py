@@ -24,8 +24,8 @@ from cryopick.workflows.pick_one import Task, pick_micrograph, read_task
 from cryopick.workflows.pick_settings import DEFAULT_PICKER, PickSettings, make_settings, settings_sections
 from cryopick.workflows.results import RunSummary, at_threshold
 from cryopick.workflows.run import PickEvent, Run
-from cryopick.workflows.run_folder import COMMAND, CONFIG, LOG, OWN_FOLDERS, RunFolder
 from cryopick.workflows.run_files import record_files, require_same_files
+from cryopick.workflows.run_folder import COMMAND, CONFIG, LOG, OWN_FOLDERS, RunFolder
 from cryopick.workflows.run_place import output_folder, settle_place
 from cryopick.workflows.run_settings import refuse_foreign_config, require_picking_config, require_same_settings
 from cryopick.workflows.settings import to_toml
