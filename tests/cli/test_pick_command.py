@@ -226,7 +226,7 @@ def test_a_tilde_that_the_shell_left_is_the_home_folder(
 def test_an_empty_output_is_refused(micrographs: Path, tmp_path: Path) -> None:
     done = cryopick("pick", micrographs, "-o", "", "--picker", "blob", "-d", f"{DIAMETER_PX}px", cwd=tmp_path)
     assert (done.returncode, list(tmp_path.iterdir())) == (1, [micrographs])
-    assert "output folder is empty" in done.stderr
+    assert "--output is empty" in done.stderr
 
 
 def test_doctor_knows_every_shipped_weights_file() -> None:

@@ -24,6 +24,7 @@ from cryopick.workflows.pick_one import Task, pick_micrograph, read_task
 from cryopick.workflows.pick_settings import DEFAULT_PICKER, PickSettings, make_settings, settings_sections
 from cryopick.workflows.results import RunSummary, at_threshold
 from cryopick.workflows.run import PickEvent, Run
+from cryopick.workflows.run_files import record_files, require_same_files
 from cryopick.workflows.run_folder import COMMAND, CONFIG, LOG, OWN_FOLDERS, RunFolder
 from cryopick.workflows.run_place import output_folder, settle_place
 from cryopick.workflows.run_settings import refuse_foreign_config, require_picking_config, require_same_settings
@@ -217,12 +218,14 @@ def _begin(
         require_picking_config(folder)
     if folder.is_run and has_finished:
         require_same_settings(folder, settings, records)  # config.toml stays as it is: it says the same
+        require_same_files(folder, settings.picker)
     else:
         config = to_toml(settings_sections(settings))
         is_other = folder.is_run and (folder.path / CONFIG).read_bytes() != config.encode("utf-8", "surrogateescape")
         if is_other:
             folder.forget_preparation()
         folder.write(folder.path / CONFIG, config, is_durable=True)
+        record_files(folder, settings.picker)
         if is_other:
             folder.append_log("no micrograph was finished with the settings before; they are replaced by those of now")
     settle_place(folder, records)
