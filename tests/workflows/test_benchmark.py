@@ -88,9 +88,7 @@ def test_tables_call_only_all_of_it_one(sets: Path, tmp_path: Path) -> None:
     centres = {f"m{seed}": Picks(disc_centres(seed), score=[3, 2, 1], micrograph_name=f"m{seed}") for seed in range(3)}
     found = evaluate(centres, sets / "discs")
     nearly = replace(found.main, counts=Counts(true_positive=9999, false_positive=1, false_negative=1))
-    rows = tuple(
-        BenchmarkRow("blob", "discs", replace(found, tolerances=(main,))) for main in (found.main, nearly)
-    )
+    rows = tuple(BenchmarkRow("blob", "discs", replace(found, tolerances=(main,))) for main in (found.main, nearly))
     lines = as_markdown(Benchmark(rows, none.sets, none.tolerance, none.machine)).splitlines()
     perfect, almost = ([cell.strip() for cell in line.split("|")] for line in lines if line.startswith("| discs"))
     assert [perfect[i] for i in (3, 5, 6)] == ["1.000"] * 3
