@@ -41,8 +41,7 @@ def match_masks(names: Sequence[str], folder: Path) -> MatchedMasks:
     """Find the mask of each micrograph.
 
     First the image of the micrograph's own name is looked for, in the same sub-folder or directly in the folder; then
-    one whose name means the same micrograph (`cryopick.io.coordinates.names`), with or without an ending such as
-    `_mask`.
+    one whose name means the same micrograph (`cryopick.io.coordinates.names`), with or without an ending such as `_mask`.
 
     Raises
     ------

@@ -84,14 +84,14 @@ def convert(
 
     Parameters
     ----------
-    source : file or folder, see `cryopick.io.coordinates.formats.read_picks`; a run folder, or a table or coordinate
-        file in one, is completed by what the run knows: image sizes, pixel sizes, diameters, the suggested box, reasons
+    source : file or folder, see `cryopick.io.coordinates.formats.read_picks`; a run folder, or a table or coordinate file in
+        one, is completed by what the run knows: image sizes, pixel sizes, diameters, the suggested box, reasons
     target : file, or folder for one file per micrograph (one that exists, ends with a slash, or has no extension)
     to, from_format : names of formats; None goes by file endings and content
     flip_y : whether the coordinates count y from the last row. "auto" measures it from the images and raises when
         that is unclear. None means "no", except for CryoSPARC's .cs, where it must be given, since both are common
-    micrographs : the images (see `cryopick.io.inputs.sources.find_micrographs`): names, sizes and pixel sizes are taken
-        from them; needed for "auto", and for formats that lack the image size
+    micrographs : the images (see `cryopick.io.inputs.sources.find_micrographs`): names, sizes and pixel sizes are taken from
+        them; needed for "auto", and for formats that lack the image size
     box : side of the boxes in formats that have boxes; None takes the run's suggested box for box and cbox, and else
         each particle's diameter
     diameter : of the particles, for "auto" where the file does not say it

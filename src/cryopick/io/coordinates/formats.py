@@ -233,8 +233,7 @@ def read_picks(
 
     A folder with `autopick.star` (a RELION job, a cryopick run) is read through it; otherwise every coordinate file
     below it is read, hidden ones left out, all of one format, and a file of one micrograph is named by its path in the
-    folder, without extension and pick suffix. Link names to images with
-    `cryopick.io.coordinates.names.match_micrograph_names`.
+    folder, without extension and pick suffix. Link names to images with `cryopick.io.coordinates.names.match_micrograph_names`.
 
     Parameters
     ----------

@@ -79,8 +79,8 @@ def find_micrographs(
     ----------
     inputs : any of
         - a folder: searched with all folders below it (hidden ones left out) for MRC, TIFF, PNG and JPEG files;
-          images that accompany another one found there (half sums, power spectra, see
-          `cryopick.io.inputs.companions`) and what cryopick itself wrote are left out, which is logged
+          images that accompany another one found there (half sums, power spectra, see `cryopick.io.inputs.companions`) and
+          what cryopick itself wrote are left out, which is logged
         - a file
         - a pattern with `*`, `?`, `[...]`, or `**` for any number of folders; the same is left out of what it matches
         - `@list.txt`: one such input per line; blank lines and lines that start with `#` are left out
