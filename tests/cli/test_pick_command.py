@@ -108,6 +108,26 @@ def test_of_noise_nothing_is_promised(tmp_path: Path) -> None:
     assert "suggested box" not in (tmp_path / "run" / "report.html").read_text()
 
 
+def test_a_run_that_keeps_nothing_says_what_became_of_its_candidates(micrographs: Path, tmp_path: Path) -> None:
+    options = ("--picker", "blob", "-d", f"{DIAMETER_PX}px", "--threshold", "1000")
+    done = cryopick("pick", micrographs, "-o", "run", *options, cwd=tmp_path)
+    count = json.loads((tmp_path / "run" / "summary.json").read_text())["candidates"]
+    assert done.stdout.startswith("0 particles in 2 micrographs")
+    assert f"all {count} candidates stay with their scores: cryopick rethreshold run --threshold ..." in done.stdout
+    why = f"no particle is kept at a threshold of 1000: of {count} candidates "
+    assert why in done.stdout
+    assert "below threshold" in done.stdout
+    assert why in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_a_run_without_candidates_says_that_nothing_looks_like_a_particle(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    blank = Micrograph(np.ones((120, 160), np.float32), pixel_size_angstrom=2.0)
+    write_micrograph(tmp_path / "in" / "m.mrc", blank)
+    done = cryopick("pick", "in", "-o", "run", "--picker", "blob", "-d", f"{DIAMETER_PX}px", cwd=tmp_path)
+    assert "no particle is kept: the picker found nothing that looks like one" in done.stdout
+
+
 def test_json_mode_prints_one_object_per_micrograph_and_one_for_the_run(micrographs: Path, tmp_path: Path) -> None:
     done = cryopick("pick", micrographs, "-o", tmp_path / "run", "--picker", "blob", "-d", f"{DIAMETER_PX}px", "--json")
     first, *events, last = [json.loads(line) for line in done.stdout.splitlines()]
@@ -206,7 +226,7 @@ def test_a_tilde_that_the_shell_left_is_the_home_folder(
 def test_an_empty_output_is_refused(micrographs: Path, tmp_path: Path) -> None:
     done = cryopick("pick", micrographs, "-o", "", "--picker", "blob", "-d", f"{DIAMETER_PX}px", cwd=tmp_path)
     assert (done.returncode, list(tmp_path.iterdir())) == (1, [micrographs])
-    assert "output folder is empty" in done.stderr
+    assert "--output is empty" in done.stderr
 
 
 def test_doctor_knows_every_shipped_weights_file() -> None:

@@ -57,6 +57,7 @@ def test_candidates_that_a_program_rejected_are_no_labels(tmp_path: Path) -> Non
 
 BAD_SETTINGS = (
     *('{"diameter_px": -1}', '{"diameter_px": "72"}', '{"diameter_px": 1e308}', '{"pixel_size_angstrom": true}'),
+    *('{"diameter_px": 100001}', '{"pixel_size_angstrom": 1001}', '{"pixel_size_angstrom": 0}', '{"diameter_px": NaN}'),
     *('{"labels": ["complete"]}', "[1]", "{", "[" * 100_000, '{"diameter_px": 1' + "0" * 400 + "}", "\xe9", "\0"),
 )
 

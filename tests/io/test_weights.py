@@ -154,9 +154,12 @@ def test_names_are_found_in_the_folder_of_the_variable(saved, monkeypatch):
         find_weights(saved.parent / "missing.safetensors")
 
 
-def test_training_folder_stands_for_its_weights(tmp_path):
+def test_training_folder_stands_for_its_weights(tmp_path, monkeypatch):
     save_checkpoint(tmp_path / "trained" / "weights.safetensors", network().state_dict(), CARD)
     assert find_weights(tmp_path / "trained") == tmp_path / "trained" / "weights.safetensors"
+    monkeypatch.chdir(tmp_path)
+    for typed in ("trained/", "./trained", "trained", Path("trained/")):
+        assert find_weights(typed).resolve() == tmp_path / "trained" / "weights.safetensors"
 
 
 @pytest.fixture

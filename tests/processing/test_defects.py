@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from cryopick.processing import defects
 from cryopick.processing.defects import mend_pixels
 
 SHAPE_YX = (300, 400)
@@ -141,3 +142,11 @@ def test_tiny_images_are_looked_at_without_an_error(shape_yx):
     pixels = np.random.default_rng(0).normal(size=shape_yx).astype(np.float32)
     pixels[0, 0] = 1e9
     assert mend_pixels(pixels).pixels.shape == shape_yx
+
+
+def test_a_group_of_the_grey_value_around_it_does_not_stand_alone():
+    filled = np.zeros((5, 5), dtype=np.float32)
+    label = np.zeros((5, 5), dtype=np.int32)
+    label[2, 2:4] = 1
+    filled[2, 3] = 9.0  # the other pixel of the group is as its surroundings
+    assert not defects._stands_alone(filled, label, 1, np.array([2, 2, 2, 1, 2]))

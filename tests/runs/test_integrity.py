@@ -10,13 +10,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from discs import DIAMETER_PX, disc_micrograph
 
 from cryopick.errors import CryopickError, InputError, RunFolderError, SettingsError, WeightsError
 from cryopick.io.coordinates.formats import read_picks
-from cryopick.io.images.micrographs import write_micrograph
+from cryopick.io.images.micrographs import read_micrograph, write_micrograph
+from cryopick.io.images.mrc import write_mrc
 from cryopick.io.star import read_star
 from cryopick.runs import one as pick_one
 from cryopick.runs.folder import RunFolder
@@ -257,11 +259,11 @@ def test_a_micrograph_that_keeps_changing_is_told_and_picked_again_by_the_next_c
 ) -> None:
     really_pick = pick_one.pick_micrograph
 
-    def still_written(micrograph: Any, settings: Any) -> Any:
+    def still_written(micrograph: Any, settings: Any, **given: Any) -> Any:
         if micrograph.name == "m1.mrc":
             with open(folder_of_discs / "m1.mrc", "ab") as stream:
                 stream.write(b"\0")
-        return really_pick(micrograph, settings)
+        return really_pick(micrograph, settings, **given)
 
     with monkeypatch.context() as writing:
         writing.setattr(pick_one, "pick_micrograph", still_written)
@@ -392,8 +394,8 @@ def test_a_map_whose_picture_has_no_room_for_its_name_costs_only_the_picture(
     really_pick = pick_one.pick_micrograph
     grey = np.zeros((8, 8), np.float32)
 
-    def with_maps(micrograph: Any, settings: Any) -> Any:
-        return replace(really_pick(micrograph, settings), maps={"../out": grey, "heat": grey})
+    def with_maps(micrograph: Any, settings: Any, **given: Any) -> Any:
+        return replace(really_pick(micrograph, settings, **given), maps={"../out": grey, "heat": grey})
 
     monkeypatch.setattr(pick_one, "pick_micrograph", with_maps)
     summary = pick(folder_of_discs, output=tmp_path / "run")
@@ -430,10 +432,71 @@ def test_a_link_deep_in_a_foreign_run_is_not_followed(finished: Path, tmp_path: 
 # ------------------------------------------------------------------------------------------- settings, overwriting
 
 
+def _write_reference(path: Path, diameter_px: float) -> None:
+    y, x = np.mgrid[:64, :64] - 31.5
+    write_mrc(path, np.where(np.hypot(x, y) < diameter_px / 2, -1, 0).astype(np.float32)[None])
+
+
+@pytest.mark.parametrize("is_of_version_01", [False, True])
+def test_a_run_does_not_go_on_with_a_file_of_its_settings_that_was_overwritten(
+    folder_of_discs: Path, tmp_path: Path, is_of_version_01: bool
+) -> None:
+    references, run = tmp_path / "references.mrcs", tmp_path / "run"
+    _write_reference(references, DIAMETER_PX)
+    settings = make_settings("template", references=str(references), **SETTINGS)
+    later = folder_of_discs / "later.mrc"
+    shutil.copy(next(folder_of_discs.glob("*.mrc")), tmp_path / "kept.mrc")
+    pick(folder_of_discs, output=run, settings=settings)
+    if is_of_version_01:
+        (run / "files.json").unlink()
+        pick(folder_of_discs, output=run, settings=settings)
+    shutil.copy(tmp_path / "kept.mrc", later)
+    _write_reference(references, 2 * DIAMETER_PX)
+    with pytest.raises(RunFolderError, match=r"references \(.*\) was overwritten"):
+        pick(folder_of_discs, output=run, settings=settings)
+    _write_reference(references, DIAMETER_PX)  # as it was
+    assert pick(folder_of_discs, output=run, settings=settings).micrographs == 4
+    _write_reference(references, 2 * DIAMETER_PX)
+    assert pick(folder_of_discs, output=run, settings=settings, overwrite=True).micrographs == 4
+
+
+@pytest.mark.parametrize("change", ["replaced", "appeared", "went"])
+def test_a_micrograph_whose_exclusion_mask_changed_is_picked_again(
+    folder_of_discs: Path, tmp_path: Path, change: str
+) -> None:
+    masks, run, names = tmp_path / "masks", tmp_path / "run", sorted(folder_of_discs.glob("*.mrc"))
+    masks.mkdir()
+    shape = read_micrograph(names[0]).shape_yx
+    nothing, everything = np.zeros(shape, dtype=np.uint8), np.full(shape, 255, dtype=np.uint8)
+    everything[:2] = 0
+    first, other = masks / f"{names[0].stem}.png", masks / f"{names[1].stem}.png"
+    cv2.imwrite(str(other), nothing)
+    if change != "appeared":
+        cv2.imwrite(str(first), nothing)
+    settings = make_settings("blob", exclusion_masks=masks, **SETTINGS)
+    before = pick(folder_of_discs, output=run, settings=settings).particles
+    if change == "went":
+        first.unlink()
+    else:
+        cv2.imwrite(str(first), everything)
+        os.utime(first, ns=(1, 1))
+    events: list[PickEvent] = []
+    summary = pick(folder_of_discs, output=run, settings=settings, events=events)
+    assert picked(events) == [names[0].name]
+    assert (summary.particles < before) == (change != "went")
+    events.clear()
+    pick(folder_of_discs, output=run, settings=settings, events=events)
+    assert picked(events) == []
+
+
 def test_a_setting_that_stops_everything_can_be_corrected(folder_of_discs: Path, tmp_path: Path) -> None:
     wrong = make_settings("general", weights=str(tmp_path / "typo.safetensors"), diameter="20px")
     with pytest.raises(WeightsError):
         pick(folder_of_discs, output=tmp_path / "run", settings=wrong)
+    assert not (tmp_path / "run").exists()
+    wide = make_settings("blob", diameter="9000px")
+    with pytest.raises(SettingsError):
+        pick(folder_of_discs, output=tmp_path / "run", settings=wide)
     assert pick(folder_of_discs, output=tmp_path / "run").particles == 9
     assert "replaced by those of now" in (tmp_path / "run" / "run.log").read_text()
 

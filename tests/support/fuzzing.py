@@ -31,6 +31,8 @@ CPU_LIMIT_S = 10.0
 """Of one call. Processor time, so that a busy machine changes nothing."""
 SILENCE_LIMIT_S = 90.0
 """Of waiting, by the clock, for one that neither answers nor computes."""
+START_LIMIT_S = 900.0
+"""Of waiting for a process to import what it needs and to begin its first case, which busy machines make slow."""
 MEMORY_LIMIT_BYTES = 1 << 30
 """Beyond what the process has before a call."""
 PROGRAM = Path(__file__)
@@ -151,12 +153,13 @@ def _one_process(
 
 def _lines(descriptor: int) -> Iterator[str | None]:
     """Lines as they come; None after too long a silence."""
-    buffer = b""
+    buffer, limit_s = b"", START_LIMIT_S
     while True:
-        ready, _, _ = select.select([descriptor], [], [], SILENCE_LIMIT_S)
+        ready, _, _ = select.select([descriptor], [], [], limit_s)
         if not ready:
             yield None
             return
+        limit_s = SILENCE_LIMIT_S
         part = os.read(descriptor, 1 << 16)
         if not part:
             return

@@ -28,7 +28,7 @@ def start(folder: Path, output: str, *arguments: str) -> "subprocess.Popen[str]"
     command += ["--diameter", f"{DIAMETER_PX}px", "--labels", "complete", "--accelerator", "cpu", *arguments]
     command += [word for name, value in STEPS.items() for word in (f"--{name}", str(value))]
     command += [word for name, value in {**TASK, "distinct_crops": 0}.items() for word in ("--set", f"{name}={value}")]
-    environment = {**os.environ, "OMP_NUM_THREADS": "2", "CUDA_VISIBLE_DEVICES": ""}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     return subprocess.Popen(
         command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )

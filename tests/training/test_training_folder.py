@@ -1,5 +1,6 @@
 """A training writes into its own folder, alone, and finds out at once what it cannot do."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from cryopick.errors import RunFolderError
 from cryopick.geometry.units import parse_length
 from cryopick.io.files.folder_lock import LOCK_FILE, locked_folder
 from cryopick.io.images.micrographs import write_micrograph
+from cryopick.io.weights import read_tensors_and_metadata, write_tensors
 from cryopick.training.state import STATE_FILE
 from cryopick.workflows.finetune import finetune
 from cryopick.workflows.train import plan_training, resumed_plan, train_picker
@@ -145,6 +147,39 @@ def test_damaged_scores_of_the_start_are_named(tmp_path, data):
         (tmp_path / "tuned" / "before.json").write_text(content)
         with pytest.raises(RunFolderError, match=r"before.json: expected the scores of the start"):
             finetune("toy", data, tmp_path / "tuned", training={"steps": 2}, resume=True, **options)
+
+
+def test_scores_of_the_start_are_measured_anew_where_no_state_says_whose_they_are(tmp_path, data):
+    train_toy(tmp_path / "start", steps=2)
+    (tmp_path / "tuned").mkdir()
+    (tmp_path / "tuned" / "before.json").write_text('{"new": 0.123, "old": 0.456}')  # of other weights, then killed
+    options = {"weights": tmp_path / "start", "diameter": parse_length(f"{DIAMETER_PX}px"), "labels": "complete"}
+    tuned = finetune("toy", data, tmp_path / "tuned", training={"steps": 2}, resume=True, **options)
+    assert tuned.before != {"new": 0.123, "old": 0.456}
+
+
+@pytest.mark.parametrize("is_of_version_01", [False, True])
+def test_a_training_is_not_resumed_with_labels_that_were_moved(tmp_path, data, is_of_version_01):
+    train_toy(tmp_path / "start", steps=2)
+    options = {"weights": tmp_path / "start", "diameter": parse_length(f"{DIAMETER_PX}px"), "labels": "complete"}
+    tuned = tmp_path / "tuned"
+    finetune("toy", data, tuned, training={"steps": 4, "max_minutes": 1e-9}, **options)
+    if is_of_version_01:
+        forget_labels(tuned / "state.safetensors")
+    x, y = disc_centres(0)[0]
+    (data / "m0.csv").write_text(PICKS.replace(f"{x},{y}", f"{x + 3},{y}"))
+    if is_of_version_01:
+        finetune("toy", data, tuned, training={"steps": 4, "max_minutes": 1e-9}, resume=True, **options)
+    else:
+        with pytest.raises(RunFolderError, match="labels_sha256 was"):
+            finetune("toy", data, tuned, training={"steps": 4}, resume=True, **options)
+
+
+def forget_labels(state: Path) -> None:
+    tensors, metadata = read_tensors_and_metadata(state)
+    fingerprint = json.loads(metadata["fingerprint"])
+    del fingerprint["labels_sha256"]
+    write_tensors(state, tensors, metadata={**metadata, "fingerprint": json.dumps(fingerprint)})
 
 
 @pytest.mark.parametrize("command", ["train", "finetune", "self-train"])

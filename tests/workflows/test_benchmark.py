@@ -3,6 +3,7 @@
 import csv
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,13 @@ from typer.testing import CliRunner
 from cryopick.cli.main import build_app
 from cryopick.errors import CryopickError, InputError, SettingsError
 from cryopick.evaluation.benchmark_report import as_json, as_markdown, write_benchmark
+from cryopick.evaluation.benchmark_rows import Benchmark, BenchmarkRow
 from cryopick.evaluation.usage import run_measured
 from cryopick.io.images.micrographs import write_micrograph
-from cryopick.types import Micrograph
+from cryopick.metrics.detection import Counts
+from cryopick.types import Micrograph, Picks
 from cryopick.workflows.benchmark import benchmark, open_sets
+from cryopick.workflows.evaluate import evaluate
 
 
 def write_set(folder: Path, *, seeds: tuple[int, ...], is_empty: bool = False) -> None:
@@ -78,6 +82,18 @@ def test_discs_are_found_and_tables_say_so(sets: Path, tmp_path: Path) -> None:
     page = files["benchmark.html"].read_text()
     assert page.count("data:image/png;base64,") == 2
     assert "http" not in page  # nothing is loaded from elsewhere
+
+
+def test_tables_call_only_all_of_it_one(sets: Path, tmp_path: Path) -> None:
+    none = benchmark([], [sets / "discs"], tmp_path / "bench")
+    centres = {f"m{seed}": Picks(disc_centres(seed), score=[3, 2, 1], micrograph_name=f"m{seed}") for seed in range(3)}
+    found = evaluate(centres, sets / "discs")
+    nearly = replace(found.main, counts=Counts(true_positive=9999, false_positive=1, false_negative=1))
+    rows = tuple(BenchmarkRow("blob", "discs", replace(found, tolerances=(main,))) for main in (found.main, nearly))
+    lines = as_markdown(Benchmark(rows, none.sets, none.tolerance, none.machine)).splitlines()
+    perfect, almost = ([cell.strip() for cell in line.split("|")] for line in lines if line.startswith("| discs"))
+    assert [perfect[i] for i in (3, 5, 6)] == ["1.000"] * 3
+    assert [almost[i] for i in (3, 5, 6)] == ["0.999"] * 3
 
 
 def test_the_same_benchmark_again_repeats_no_run(sets: Path, tmp_path: Path) -> None:

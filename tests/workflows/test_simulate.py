@@ -109,6 +109,8 @@ def test_recipe_survives_toml_and_unknown_fields_are_refused() -> None:
         recipe_from_toml("[ice]\nthickness = 3\n")
     with pytest.raises(SettingsError, match=r"optics.defocus_um is 3 to 1: the lowest value is above the highest"):
         recipe_from_toml("[optics]\ndefocus_um = [3, 1]\n")
+    with pytest.raises(SettingsError, match=r"dqe_zero is .* to 0.95: the lowest value is above the highest"):
+        recipe_from_toml("[detector]\ndqe_zero = [18446744073709551616, 0.95]\n")  # more than 64 bits
 
 
 def test_ranges_as_users_type_them() -> None:

@@ -8,6 +8,7 @@ it names or those given.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -153,6 +154,17 @@ class Dataset:
         if missing:
             raise InputError(f"{self.path}: no micrograph {missing[0]!r}; the split was made for other data")
         return replace(self, items=tuple(by_name[name] for name in names))
+
+    def labels_digest(self) -> str:
+        """SHA-256 of what is to be learnt: names, centres, doubts and sizes of every micrograph."""
+        digest = hashlib.sha256()
+        for item in self.items:
+            digest.update(f"{item.name} {item.completeness} {item.region_px} {item.pixel_size_angstrom}\n".encode())
+            if item.labels is not None:
+                digest.update(f"{item.labels.diameter_px} {len(item.labels)}\n".encode())
+                digest.update(np.round(item.labels.xy_px, 3).astype("<f8").tobytes())
+                digest.update(item.labels.is_uncertain.tobytes())
+        return digest.hexdigest()
 
     def card_entry(self) -> dict[str, Any]:
         """Plain JSON for a model card."""

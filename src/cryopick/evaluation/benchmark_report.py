@@ -15,6 +15,7 @@ from typing import Any
 
 from cryopick.evaluation.benchmark_rows import Benchmark, BenchmarkRow
 from cryopick.evaluation.report import as_json_object, draw_curves, markdown_table
+from cryopick.geometry.units import share_decimal
 from cryopick.io.files.atomic import write_bytes_atomic, write_text_atomic
 
 HEADER = [
@@ -120,7 +121,8 @@ def draw_scores(benchmark: Benchmark) -> bytes:
     accuracy.set(xlim=(0, 1), xlabel=f"F1 within {benchmark.tolerance:g} diameters", yticks=range(len(sets)))
     accuracy.set_yticklabels(sets)
     accuracy.set_ylim(len(sets) - 0.5, -0.5)
-    figure.legend(loc="outside lower center", fontsize=8, ncols=min(len(pickers), 4))
+    if accuracy.get_legend_handles_labels()[0]:
+        figure.legend(loc="outside lower center", fontsize=8, ncols=min(len(pickers), 4))
     known = [row.seconds_per_micrograph for row in benchmark.rows if row.seconds_per_micrograph > 0]
     if known:
         speed.set(
@@ -143,7 +145,7 @@ def _cells(row: BenchmarkRow) -> list[str]:
     loose = next((s for s in row.evaluation.tolerances if s.tolerance == 0.5), main)
     f1, best_f1, loose_f1 = main.counts.f1, main.best_f1, loose.counts.f1
     interval = main.intervals.f1
-    interval_text = "-" if math.isnan(interval.low) else f"{interval.low:.3f}-{interval.high:.3f}"
+    interval_text = "-" if math.isnan(interval.low) else f"{_share(interval.low)}-{_share(interval.high)}"
     if math.isnan(main.counts.recall):  # no particles: F1 is 0 whatever the picker does, only its false picks tell
         f1, best_f1, loose_f1, interval_text = *[float("nan")] * 3, "-"
     scores = (main.counts.precision, main.counts.recall, main.average_precision, best_f1, loose_f1)
@@ -151,9 +153,9 @@ def _cells(row: BenchmarkRow) -> list[str]:
     return [
         row.set_name,
         row.picker,
-        _number(f1),
+        _share(f1),
         interval_text,
-        *[_number(score) for score in scores],
+        *[_share(score) for score in scores],
         _number(main.centring.median_px, 2),
         _number(main.counts.false_positive / len(main.micrographs), 1),
         _number(row.seconds_per_micrograph, 2),
@@ -212,7 +214,11 @@ def _as_html(benchmark: Benchmark, pictures: dict[str, bytes]) -> str:
     )
 
 
-def _number(value: float, digits: int = 3) -> str:
+def _share(value: float) -> str:
+    return "-" if math.isnan(value) else share_decimal(value)
+
+
+def _number(value: float, digits: int) -> str:
     return "-" if math.isnan(value) else f"{value:.{digits}f}"
 
 

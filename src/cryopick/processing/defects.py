@@ -396,6 +396,8 @@ def _stands_alone(
     middle = float(np.median(around))
     nearest = filled[part][is_own].astype(np.float64)
     nearest = nearest[np.argmin(np.abs(nearest - middle))]
+    if nearest == middle:  # nothing tells the group from what is around it
+        return False
     is_alike = (around.astype(np.float64) - middle) / (nearest - middle) > 0.5
     return float(is_alike.mean()) < MOST_ALIKE_SHARE
 

@@ -34,11 +34,12 @@ PICKS, CANDIDATES, RECORDS, IMAGES = PICKS_FOLDER, "candidates", "records", "ima
 AUTOPICK, PARTICLES, MICROGRAPHS = "autopick.star", "particles.star", "micrographs.star"
 REPORT, SUMMARY, CONFIG, COMMAND, LOG = "report.html", "summary.json", "config.toml", "command.txt", "run.log"
 PREPARED, MODEL, MOVED_THRESHOLD, LOCK = "prepared.toml", "model", "threshold.json", ".lock"
-PLACE, UNFINISHED, REPLACING, REPLACED = "place.json", UNFINISHED_RUN, ".replacing", ".replaced"
+PLACE, FILES, UNFINISHED = "place.json", "files.json", UNFINISHED_RUN
+REPLACING, REPLACED = ".replacing", ".replaced"
 FOLDERS = (PICKS, CANDIDATES, RECORDS, IMAGES, MODEL)
 CONTENTS = (
     *(PICKS, CANDIDATES, RECORDS, IMAGES, AUTOPICK, PARTICLES, MICROGRAPHS, REPORT, SUMMARY, COMMAND, LOG, PREPARED),
-    *(MODEL, MOVED_THRESHOLD, PLACE, UNFINISHED, CONFIG),
+    *(MODEL, MOVED_THRESHOLD, PLACE, FILES, UNFINISHED, CONFIG),
 )
 OWN_FOLDERS = (PICKS, CANDIDATES, RECORDS, IMAGES, MODEL)
 """Folders that hold nothing but what runs wrote; what else lies in a run folder may be the user's."""

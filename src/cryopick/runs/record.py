@@ -46,6 +46,8 @@ class Record:
     error: str = ""
     candidate_count: int | None = None
     """Rows of its table of candidates; None in runs of version 0.1."""
+    mask_stamp: tuple[int, int] | None = None
+    """Size and time of change of its exclusion mask, -1 where it had none; None where the run has no masks."""
 
     @property
     def is_done(self) -> bool:
@@ -188,6 +190,14 @@ def _shape(value: Any) -> tuple[int, int] | None:
     return height, width
 
 
+def _stamp(value: Any) -> tuple[int, int] | None:
+    if value is None:
+        return None
+    if not isinstance(value, list) or len(value) != 2:
+        raise TypeError
+    return _whole(value[0]), _whole(value[1])
+
+
 def _texts(value: Any) -> tuple[str, ...]:
     if not isinstance(value, list):
         raise TypeError
@@ -216,5 +226,6 @@ _CHECKS: Mapping[str, Callable[[Any], Any]] = {
     "warnings": _texts,
     "error": _text,
     "candidate_count": _count,
+    "mask_stamp": _stamp,
 }
 """How each field of a record is checked; what a newer version adds is passed over."""

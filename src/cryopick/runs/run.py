@@ -96,6 +96,8 @@ class Run:
         self.unnamable: dict[str, str] = {}
         self.keys = assign_keys(list(self.sources), taken, problems=self.unnamable)
         self._mask_of = self._match_masks()
+        # before any is read, so that one that is replaced meanwhile is known as another
+        self._mask_stamps = {name: file_stamp(path) for name, path in self._mask_of.items()}
         self.skipped = [name for name in self.sources if self._is_finished(name)]
         self._position = 0
         others = len(set(self.records) - set(self.sources))
@@ -318,6 +320,9 @@ class Run:
         source = self.sources[name]
         stamp = file_stamp(source.path)
         if (record.size_bytes, record.modified_ns) == stamp:
+            if record.mask_stamp not in (None, self._mask_stamp(name)):
+                self._log(f"{name}: its exclusion mask changed since it was picked; picking it again")
+                return False
             return True
         if record.source != os.path.abspath(source.path):
             raise RunFolderError(
@@ -330,6 +335,10 @@ class Run:
             return True
         self._log(f"{name}: the file changed since it was picked; picking it again")
         return False
+
+    def _mask_stamp(self, name: str) -> tuple[int, int] | None:
+        """By which a replaced exclusion mask is known; None in a run without masks."""
+        return None if self.plan.settings.run.exclusion_masks is None else self._mask_stamps.get(name, NO_FILE)
 
     def _task(self, name: str) -> Task:
         source = self.sources[name]
@@ -366,6 +375,7 @@ class Run:
             warnings=() if picks is None else (*picks.warnings, *left_out),
             error=outcome.error,
             candidate_count=None if picks is None else len(picks),
+            mask_stamp=self._mask_stamp(outcome.name),
         )
         result: MicrographResult | None = None
         stale_maps = () if before is None or before.key != key else [name for name in before.maps if name not in maps]

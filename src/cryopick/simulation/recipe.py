@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import tomllib
 from collections.abc import Mapping
@@ -289,7 +290,7 @@ def _check_ranges(group: str, ranges: Any) -> None:
             if not 0 <= value <= 1:
                 raise SettingsError(f"{name} is {value:g}, expected a probability in [0, 1]")
         elif item.type == "Range":
-            if len(value) != 2 or not all(np.isfinite(value)):
+            if len(value) != 2 or not all(map(math.isfinite, value)):
                 raise SettingsError(f"{name} is {value!r}, expected two finite numbers: lowest, highest")
             if value[0] > value[1]:
                 raise SettingsError(

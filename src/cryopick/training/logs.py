@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -69,23 +70,39 @@ def _join(values: Mapping[str, float]) -> str:
 
 
 class Table:
-    """A CSV file that grows row by row. Rows after `keep_to_step` belong to a lost part of the run and are dropped."""
+    """A CSV file that grows row by row. Rows after `keep_to_step` belong to a lost part of the run and are dropped.
+
+    A damaged file is set aside under another name, with a warning, and the table begun again: training can do without.
+    """
 
     def __init__(self, path: Path, *, keep_to_step: int) -> None:
         self.path = path
-        self.rows = [row for row in read_table(path) if row["step"] <= keep_to_step]
+        try:
+            rows = read_table(path)
+        except RunFolderError as error:
+            aside = path.with_name(f"{path.stem}.damaged{path.suffix}")
+            try:
+                path.replace(aside)
+            except OSError as blocked:
+                raise RunFolderError(f"{error}; delete it and resume") from blocked
+            logger.warning("%s; it is kept as %s, and the table begins anew", error, aside.name)
+            rows = []
+        self.rows = [row for row in rows if row["step"] <= keep_to_step]
         self._columns: list[str] = list(self.rows[0]) if self.rows else []
         if path.exists():
             self._write(self.rows, mode="w")
 
     def append(self, row: Mapping[str, float]) -> None:
-        """Add a row; it has the columns of the first one."""
-        if not self._columns:
-            self._columns = list(row)
-        plain = {name: float(row.get(name, float("nan"))) for name in self._columns}
-        is_first = not self.rows
+        """Add a row. A column that the rows before it lack is added to the table; what a row lacks is NaN."""
+        new = [name for name in row if name not in self._columns]
+        self._columns += new
+        plain = {name: float(row.get(name, math.nan)) for name in self._columns}
+        self.rows = [{**dict.fromkeys(new, math.nan), **earlier} for earlier in self.rows] if new else self.rows
         self.rows.append(plain)
-        self._write([plain], mode="w" if is_first else "a")
+        if new:
+            self._write(self.rows, mode="w")
+        else:
+            self._write([plain], mode="a")
 
     def _write(self, rows: Sequence[Mapping[str, float]], *, mode: str) -> None:
         try:
@@ -99,11 +116,22 @@ class Table:
 
 
 def read_table(path: Path) -> list[dict[str, float]]:
-    """Rows of a table; a last line torn by a kill is left out. A missing file has none."""
+    """Rows of a table; a last line torn by a kill is left out. A missing or empty file has none.
+
+    Raises
+    ------
+    RunFolderError
+        When it is not a table with a column `step`, or cannot be read.
+    """
     if not path.exists():
         return []
-    with path.open(newline="", encoding="utf-8") as stream:
-        lines = list(csv.reader(stream))
+    try:
+        with path.open(newline="", encoding="utf-8") as stream:
+            lines = list(csv.reader(stream))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise RunFolderError(f"{path}: damaged, expected a table of comma-separated numbers ({error})") from error
+    if lines and ("step" not in lines[0] or len(set(lines[0])) < len(lines[0])):
+        raise RunFolderError(f"{path}: damaged, its first line is no list of different columns with `step` among them")
     rows = []
     for line in lines[1:]:
         if len(line) == len(lines[0]):
@@ -166,7 +194,7 @@ def draw_curves(loss: Sequence[Mapping[str, float]], validation: Sequence[Mappin
     left, right = figure.subplots(1, 2)
     _curves(left, loss, skip=("step", "learning_rate", "seconds"), title="training loss")
     _curves(right, validation, skip=("step",), title="validation")
-    if loss and all(row["loss"] > 0 for row in loss):
+    if loss and all(row.get("loss", 0.0) > 0 for row in loss):
         left.set_yscale("log")
     figure.savefig(path, dpi=100)
 

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn, optim
 
 STATE_FILE = "state.safetensors"
+LABELS_DIGEST = "labels_sha256"
+"""What of a training's record tells whether the labels are still the same; version 0.1 did not note it."""
 _MODEL, _AVERAGE, _OPTIMIZER = "model.", "average.", "optimizer."
 
 
@@ -150,7 +152,7 @@ def _read(path: Path, fingerprint: Mapping[str, Any] | None) -> tuple[dict[str, 
         differing = [
             f"{name} was {stored.get(name)!r}, is {wanted.get(name)!r}"
             for name in sorted(stored.keys() | wanted.keys())
-            if stored.get(name) != wanted.get(name)
+            if stored.get(name) != wanted.get(name) and not (name == LABELS_DIGEST and name not in stored)
         ]
         if differing:
             raise RunFolderError(

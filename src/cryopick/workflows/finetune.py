@@ -24,7 +24,7 @@ from cryopick.training.finetuning import Before, MixedTrainable
 from cryopick.training.folder import BEFORE, COMMAND, CONFIG, SPLIT, refuse_other_folders, training_folder
 from cryopick.training.logs import LoggingMonitor, Monitor, tell_doing
 from cryopick.training.loop import TrainResult, require_training_packages, train
-from cryopick.training.state import STATE_FILE
+from cryopick.training.state import LABELS_DIGEST, STATE_FILE
 from cryopick.training.trainable import Preset, Trainable, TrainSettings
 
 DEFAULT_CHANGES: Mapping[str, Any] = {
@@ -130,6 +130,7 @@ def finetune(
         "started_from": start.card.sha256,
         "training_data": new_train.card_entry(),
         "validation_data": new_validation.card_entry(),
+        LABELS_DIGEST: dataset.labels_digest(),
     }
     with training_folder(output, resume=resume):
         tell_doing(monitor, "measuring the weights to start from, on your data and on simulated crops")
@@ -213,9 +214,12 @@ def calibrated_shortly(preset: Preset, given: Mapping[str, Any]) -> Any:
 
 
 def _before(output: Path, new: Trainable, old: Trainable, start: Checkpoint, *, resume: bool) -> Before:
-    """Scores of the start, measured once per folder."""
+    """Scores of the start, measured once per training.
+
+    Without a state nothing is known of the weights and data with which a file that is there was measured.
+    """
     path = output / BEFORE
-    if resume and path.exists():
+    if resume and path.exists() and (output / STATE_FILE).exists():
         try:
             return Before(**{name: float(value) for name, value in json.loads(path.read_text("utf-8")).items()})
         except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:

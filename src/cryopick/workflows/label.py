@@ -168,11 +168,7 @@ class _Writer:
         self.fallbacks += int(instances.is_fallback.sum())
         self._png("instances", item, instances.labels.astype(np.uint16))
         self._png("masks", item, np.where(instances.mask, 255, 0).astype(np.uint8))
-        if way == "exact":
-            ignored = _stored_instances(item) > 0
-        else:
-            xy_px, diameter_px = _uncertain(item)
-            ignored = disc_mask(xy_px, diameter_px, shape_yx=item.shape_yx)
+        ignored = _stored_instances(item) > 0 if way == "exact" else _uncertain_discs(item)
         ignored &= ~instances.mask
         if ignored.any():
             self._png("ignore", item, np.where(ignored, 255, 0).astype(np.uint8))
@@ -270,10 +266,14 @@ def _particles(item: LabelledMicrograph) -> tuple[NDArray[np.float64], float]:
     return item.labels.xy_px[~item.labels.is_uncertain], _diameter_px(item)
 
 
-def _uncertain(item: LabelledMicrograph) -> tuple[NDArray[np.float64], float]:
+def _uncertain_discs(item: LabelledMicrograph) -> NDArray[np.bool_]:
+    """(h, w) True on uncertain labels; where there are none, nobody need know how large particles are."""
     if item.labels is None:
         raise ValueError(f"{item.name}: is not labelled")
-    return item.labels.xy_px[item.labels.is_uncertain], _diameter_px(item)
+    xy_px = item.labels.xy_px[item.labels.is_uncertain]
+    if len(xy_px) == 0:
+        return np.zeros(item.shape_yx, np.bool_)
+    return disc_mask(xy_px, _diameter_px(item), shape_yx=item.shape_yx)
 
 
 def _diameter_px(item: LabelledMicrograph) -> float:

@@ -17,6 +17,7 @@ from cryopick.inference.device import require_device
 from cryopick.io.inputs.sources import MicrographSource, find_micrographs
 from cryopick.io.weights import find_weights, read_card
 from cryopick.runs.exclusion_masks import match_masks
+from cryopick.runs.files import record_files, require_same_files
 from cryopick.runs.folder import COMMAND, CONFIG, LOG, OWN_FOLDERS, RunFolder
 from cryopick.runs.in_memory import pick_all
 from cryopick.runs.one import Task, read_task
@@ -203,12 +204,14 @@ def _begin(
         require_picking_config(folder)
     if folder.is_run and has_finished:
         require_same_settings(folder, settings, records)  # config.toml stays as it is: it says the same
+        require_same_files(folder, settings.picker)
     else:
         config = to_toml(settings_sections(settings))
         is_other = folder.is_run and (folder.path / CONFIG).read_bytes() != config.encode("utf-8", "surrogateescape")
         if is_other:
             folder.forget_preparation()
         folder.write(folder.path / CONFIG, config, is_durable=True)
+        record_files(folder, settings.picker)
         if is_other:
             folder.append_log("no micrograph was finished with the settings before; they are replaced by those of now")
     settle_place(folder, records)

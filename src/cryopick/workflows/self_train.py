@@ -20,6 +20,7 @@ from cryopick.geometry.units import Length, share_percent
 from cryopick.io.weights import find_weights
 from cryopick.pickers.protocol import gives_probabilities
 from cryopick.processing.probability import threshold_for_precision
+from cryopick.runs.files import overwritten_files
 from cryopick.runs.folder import PARTICLES, RunFolder
 from cryopick.runs.results import RunSummary
 from cryopick.runs.settings import make_settings
@@ -104,6 +105,8 @@ def self_train(
         )
     before = pick_to_folder(micrographs, output / BEFORE, settings)
     folder = RunFolder(output / BEFORE)
+    if folder.moved_threshold() is not None:  # of a call that was stopped while it trained; scores are of the run's own
+        before = rethreshold(output / BEFORE, None)
     scores = np.concatenate([folder.read_candidates(one).kept().score for one in folder.records() if one.is_done])
     threshold = threshold_for_precision(scores, confidence)
     teachers = int((scores >= threshold).sum())
@@ -132,15 +135,14 @@ def self_train(
     )
     rethreshold(output / BEFORE, None)
     # the same diameter, so that only the weights differ
-    after = pick_to_folder(
-        micrographs,
-        output / AFTER,
-        make_settings(
-            picker,
-            **_known({**given, "diameter": seen.particle_size, "working_diameter": working}),
-            weights=tuning.training.weights,
-        ),
+    settings_after = make_settings(
+        picker,
+        **_known({**given, "diameter": seen.particle_size, "working_diameter": working}),
+        weights=tuning.training.weights,
     )
+    # picks of an earlier call are those of weights that were trained for less long
+    is_stale = bool(overwritten_files(RunFolder(output / AFTER), settings_after.picker))
+    after = pick_to_folder(micrographs, output / AFTER, settings_after, overwrite=is_stale)
     is_better = tuning.is_better and expected_f1(after) >= expected_f1(before)
     if not is_better:
         _logger.info("self-training did not improve on the start: the old weights are kept")

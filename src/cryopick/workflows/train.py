@@ -21,7 +21,7 @@ from cryopick.settings import as_plain, convert_settings, to_toml
 from cryopick.training.folder import COMMAND, CONFIG, SPLIT, refuse_other_folders, training_folder
 from cryopick.training.logs import Monitor
 from cryopick.training.loop import TrainResult, require_training_packages, train
-from cryopick.training.state import STATE_FILE
+from cryopick.training.state import LABELS_DIGEST, STATE_FILE
 from cryopick.training.trainable import Preset, TrainSettings
 
 SIMULATION = "simulation"
@@ -163,6 +163,7 @@ def train_picker(
     record: dict[str, Any] = {"preset": plan.preset_name, "task": as_plain(plan.preset.task), "data": plan.data}
     if training_set is not None:
         record["training_data"] = training_set.card_entry()
+        record[LABELS_DIGEST] = training_set.labels_digest()
     if validation_set is not None:
         record["validation_data"] = validation_set.card_entry()
     start_from = load_checkpoint(find_weights(plan.start), picker=plan.picker) if plan.start else None

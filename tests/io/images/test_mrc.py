@@ -339,3 +339,15 @@ def test_the_largest_image_that_is_read_is_the_users_choice(tmp_path):
     assert read_micrograph(tmp_path / "m.mrc", max_pixels=64 * 96).shape_yx == (64, 96)
     with pytest.raises(FormatError, match=r"6,144 pixels, more than the 6,143 .* --max-pixels"):
         read_micrograph(tmp_path / "m.mrc", max_pixels=64 * 96 - 1)
+
+
+@pytest.mark.parametrize(("axes", "is_told"), [((1, 2, 3), False), ((0, 0, 0), False), ((2, 1, 3), True)])
+def test_exchanged_rows_and_columns_are_told(tmp_path, axes, is_told):
+    path = tmp_path / "m.mrc"
+    write_mrc(path, np.arange(12, dtype=np.float32).reshape(3, 4), pixel_size_angstrom=1.5)
+    content = bytearray(path.read_bytes())
+    content[64:76] = np.array(axes, dtype="<i4").tobytes()
+    path.write_bytes(content)
+    micrograph = read_micrograph(path)
+    assert micrograph.pixels.shape == (3, 4)
+    assert any("exchanged" in warning for warning in micrograph.warnings) == is_told

@@ -108,6 +108,14 @@ def test_min_is_white_keeps_values_and_says_so(tmp_path):
     assert "white" in micrograph.warnings[0]
 
 
+def test_a_table_of_colours_keeps_values_and_says_so(tmp_path):
+    colours = np.stack([np.arange(255, -1, -1) * 257] * 3).astype("u2")
+    tifffile.imwrite(tmp_path / "m.tif", RECTANGLE.astype("u1"), photometric="palette", colormap=colours)
+    micrograph = read_micrograph(tmp_path / "m.tif")
+    assert np.array_equal(micrograph.pixels, RECTANGLE[::-1])
+    assert "table of colours" in micrograph.warnings[0]
+
+
 @pytest.mark.parametrize("compression", [None, "zlib"])
 def test_truncated_file_is_refused(tmp_path, compression):
     path = tmp_path / "m.tif"

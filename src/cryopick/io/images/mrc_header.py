@@ -100,6 +100,7 @@ def parse_mrc_header(raw: bytes | bytearray, path: str | Path) -> MrcHeader:
     cell = struct.unpack_from(order + "3f", raw, 40)
     smallest, largest = struct.unpack_from(order + "2f", raw, 76)
     ispg, extended_bytes = struct.unpack_from(order + "2i", raw, 88)
+    axes = struct.unpack_from(order + "3i", raw, 64)
     imod_stamp, imod_flags = struct.unpack_from(order + "2i", raw, 152)
     if extended_bytes < 0:
         raise FormatError(f"{path}: the header says its extended part has {extended_bytes} bytes; the file is damaged")
@@ -115,6 +116,8 @@ def parse_mrc_header(raw: bytes | bytearray, path: str | Path) -> MrcHeader:
     )
     if voxel[0] > 0 and voxel[1] > 0 and abs(voxel[0] - voxel[1]) > 0.01 * voxel[0]:
         warnings += (f"the header says pixels of {voxel[0]:g} x {voxel[1]:g} Å, not square; the first is used",)
+    if nz == 1 and axes[:2] == (2, 1):  # other values stand in many headers that nobody filled in
+        warnings += ("the header says that rows and columns are exchanged; the image is read as stored",)
     return MrcHeader(
         shape_zyx=(nz, ny, nx),
         mode=mode,

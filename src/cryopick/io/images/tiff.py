@@ -32,7 +32,7 @@ TIFF_DTYPES = ("uint8", "int8", "uint16", "int16", "float16", "float32")
 _MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # classic and big TIFF, both byte orders
 _EER_COMPRESSIONS = range(65000, 65003)
 _UNCOMPRESSED, _LZW, _JPEG = 1, 5, 7
-_MIN_IS_WHITE = 0  # photometric interpretation
+_MIN_IS_WHITE, _PALETTE = 0, 3  # photometric interpretation
 _PLANES_APART = 2  # planar configuration
 _LOWEST_BIT_FIRST = 2  # fill order
 _MOST_SAMPLES_PER_PIXEL = 4
@@ -247,6 +247,8 @@ def _describe(path: Path, file: Any) -> ImageInfo:
     warnings: tuple[str, ...] = ()
     if int(page.photometric) == _MIN_IS_WHITE:
         warnings += ("the TIFF file says that low values are white; values are kept as stored, as RELION does",)
+    if int(page.photometric) == _PALETTE:
+        warnings += ("the TIFF file shows its values through a table of colours; the values are kept as stored",)
     if page.dtype is None:
         raise FormatError(f"{path}: its TIFF pixels are of an unknown type; convert the file")
     return ImageInfo(

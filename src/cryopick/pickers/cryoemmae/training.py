@@ -414,7 +414,7 @@ class CryoEmmaeTrainable:
         to_calibrate = simulated_references(
             preprocessing=mode, seed=CALIBRATION_SEED, count=self.task.calibration_crops, shared=HELD_OUT_CROPS
         )
-        clusters = fit_clusters(encoder, windows, to_fit[: len(to_fit) // 4], count=self.task.clusters)
+        clusters = fit_clusters(encoder, windows, to_fit[: max(1, len(to_fit) // 4)], count=self.task.clusters)
         hollow = []
         if mode == "corrected":
             hollow = hollow_references(

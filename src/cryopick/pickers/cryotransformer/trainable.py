@@ -273,10 +273,9 @@ def labelled_targets(crop: LabelledCrop) -> NDArray[np.float32]:
     """(6, h / 2, w / 2) as those of `example`; nothing is known of junk; sparse labels say nothing of background."""
     from cryopick.heatmap.targets import crop_targets
 
-    centre, offset_x, offset_y, weight = crop_targets(crop)
+    centre, offset_x, offset_y, size, weight = crop_targets(crop)
     if not crop.is_complete:
         weight = weight * centre
-    size = centre * np.log(np.median(crop.diameter_px) / NOMINAL_PARTICLE_PX) if len(crop.diameter_px) else centre * 0
     return np.stack([centre, offset_x, offset_y, size, np.zeros_like(centre), weight]).astype(np.float32)
 
 
