@@ -22,7 +22,7 @@ class Picker:
     score_meaning: ClassVar[str] = "none"
     default_threshold: ClassVar[float] = 0.0
     diameter: Length | None = None
-    def pick(self, micrograph):
+    def pick(self, micrograph, survey=None):
         return Picks.none_on(micrograph)
 """
 REGISTERED = PICKER.replace("@dataclass", '@register_picker("ours")\n@dataclass')

@@ -14,6 +14,7 @@ from typing import Any, TypeVar, get_type_hints
 import cryopick.pickers
 from cryopick.errors import SettingsError
 from cryopick.geometry.units import SMALLEST_DIAMETER_PX, Length, check_diameter, too_wide
+from cryopick.pickers.older_pickers import adapt_older_picker
 from cryopick.pickers.survey import Survey
 from cryopick.types import Micrograph, Picks
 
@@ -41,6 +42,11 @@ def register_picker(name: str) -> Callable[[PickerClass], PickerClass]:
             raise ValueError(f"picker {name!r} of {cls.__module__} is already registered by {other.__module__}")
         cls.name = name
         _registered[name] = cls
+        older = adapt_older_picker(cls)
+        if older:
+            _log.warning(
+                "picker %s of %s is written for cryopick 0.1 (%s); it works", name, cls.__module__, ", ".join(older)
+            )
         cls.pick = _checked_pick(cls.pick)
         for method in ("survey", "survey_in"):
             if hasattr(cls, method):
