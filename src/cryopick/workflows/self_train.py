@@ -96,7 +96,7 @@ def self_train(
     output = Path(output)
     refuse_other_folders(output / TUNED, resume=resume)
     old_weights = find_weights(weights or picker)
-    given = {"diameter": diameter, "pixel_size_angstrom": pixel_size_angstrom}
+    given: dict[str, Any] = {"diameter": diameter, "pixel_size_angstrom": pixel_size_angstrom}
     settings = make_settings(picker, **_known(given), weights=old_weights)
     if not gives_probabilities(settings.picker):
         raise SettingsError(
@@ -132,14 +132,11 @@ def self_train(
     )
     rethreshold(output / BEFORE, None)
     # the same diameter, so that only the weights differ
+    given["diameter"] = seen.particle_size
+    if hasattr(settings.picker, "working_diameter"):
+        given["working_diameter"] = working
     after = pick_to_folder(
-        micrographs,
-        output / AFTER,
-        make_settings(
-            picker,
-            **_known({**given, "diameter": seen.particle_size, "working_diameter": working}),
-            weights=tuning.training.weights,
-        ),
+        micrographs, output / AFTER, make_settings(picker, **_known(given), weights=tuning.training.weights)
     )
     is_better = tuning.is_better and expected_f1(after) >= expected_f1(before)
     if not is_better:
