@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from discs import DIAMETER_PX, disc_micrograph
 
-from cryopick.errors import RunFolderError
+from cryopick.errors import RunFolderError, SettingsError
 from cryopick.geometry.units import Length, parse_length
 from cryopick.io.images.micrographs import write_micrograph
-from cryopick.pickers.registry import list_pickers, picker_class
+from cryopick.pickers.registry import list_pickers, make_picker, picker_class
 from cryopick.pickers.survey import Survey
 from cryopick.runs.folder import RunFolder
 from cryopick.runs.settings import FILLED_IN_BEFORE, PickSettings, make_settings, read_config, settings_sections
@@ -65,6 +65,15 @@ def test_every_fact_of_a_survey_is_written_and_read_back_as_it_was() -> None:
     text = to_toml({"survey": seen.to_plain()})
     assert Survey.from_plain(tomllib.loads(text)["survey"], where="here") == seen
     assert to_toml({"survey": Survey().to_plain()}) == "[survey]\n"
+
+
+@pytest.mark.parametrize("seen", [Survey(particle_size=Length(2, 2, "px")), Survey(working_size=Length(1, 1, "px"))])
+@pytest.mark.parametrize("picker", ["general", "cryosegnet", "cryotransformer", "segmentation-crf", "autocryopicker"])
+def test_a_measured_size_that_is_too_small_on_a_micrograph_is_refused_as_a_given_one_is(
+    picker: str, seen: Survey
+) -> None:
+    with pytest.raises(SettingsError, match=r"m\.mrc: (working )?diameter .* or more on 160 x 120 px"):
+        make_picker(picker).pick(disc_micrograph("m.mrc"), seen)
 
 
 # --------------------------------------------------------------------------------------------- runs of version 0.1
