@@ -24,6 +24,7 @@ from cryopick.geometry.selection import SelectionSettings, select
 from cryopick.geometry.units import Length
 from cryopick.io.images.micrographs import write_micrograph
 from cryopick.pickers.cryoemmae.picker import CryoEmmaePicker
+from cryopick.pickers.survey import NOTHING_SEEN
 from cryopick.runs.in_memory import pick_in_memory
 from cryopick.simulation.micrograph import simulate_micrograph
 from cryopick.simulation.specimens.imaging import Specimen, SpecimenImager
@@ -282,7 +283,7 @@ def cuts(picker: CryoEmmaePicker) -> dict[str, dict[str, float]]:
             unlimited = select(candidates, SelectionSettings(), threshold=-np.inf).kept().score
             truth = {simulated.micrograph.name: simulated_labels(simulated)}
             for name, (factor, smallest) in zip(found, CUTS, strict=True):
-                cut = picker.cut_at(unlimited, factor=factor, smallest=smallest)
+                cut = picker.cut_at(unlimited, NOTHING_SEEN, factor=factor, smallest=smallest)
                 picks = [select(candidates, SelectionSettings(), threshold=cut)]
                 scores[name].append(score_summary(picks, truth, diameter=diameter)["f1"])
         for name, values in scores.items():
@@ -315,7 +316,7 @@ def species_mixture(picker: CryoEmmaePicker, *, count: int = 2) -> dict[str, obj
     mixed = replace(picker, species=sizes)
     candidates = [mixed.pick(one.micrograph) for one in simulated]
     scores = np.concatenate([picks.score for picks in candidates])
-    threshold = mixed.choose_threshold(scores)
+    threshold = mixed.choose_threshold(scores, NOTHING_SEEN)
     for one, picks in zip(simulated, candidates, strict=True):
         kept = select(picks, SelectionSettings(), threshold=threshold).kept()
         size_px = np.array([size for _, size in MIXTURE]) / MIXTURE_PIXEL

@@ -106,12 +106,10 @@ def real_sets(
     found: dict[str, dict[str, dict[str, float]]] = {}
     for path in sorted(child for child in folder.iterdir() if child.is_dir()):
         _, micrographs, labels, given = opened(path)
-        prepared = replace(picker, diameter=given).prepare(micrographs)
+        sized = replace(picker, diameter=given)
         found[path.name] = {}
         for name, changes in STEPS.items():
-            found[path.name][name] = score_summary(
-                run(replace(prepared, **changes), micrographs), labels, diameter=given
-            )
+            found[path.name][name] = score_summary(run(replace(sized, **changes), micrographs), labels, diameter=given)
             print(path.name, name, {key: round(value, 3) for key, value in found[path.name][name].items()}, flush=True)
             keep("real", found)
     for path in sorted(child for child in folder.iterdir() if child.is_dir()):
@@ -146,9 +144,9 @@ def suite(picker: CryoSegNetPicker, levels: Sequence[str]) -> dict[str, dict[str
         diameter = Length(one.protein.diameter_angstrom, one.protein.diameter_angstrom, "A")
         micrographs = [each.micrograph for each in simulated]
         truth = {each.micrograph.name: simulated_labels(each) for each in simulated}
-        prepared = replace(picker, diameter=diameter).prepare(micrographs)
+        sized = replace(picker, diameter=diameter)
         found[one.name] = {
-            name: score_summary(run(replace(prepared, **STEPS[name]), micrographs), truth, diameter=diameter)
+            name: score_summary(run(replace(sized, **STEPS[name]), micrographs), truth, diameter=diameter)
             for name in SUITE_STEPS
         }
         print(one.name, {name: round(entry["f1"], 3) for name, entry in found[one.name].items()}, flush=True)

@@ -117,8 +117,9 @@ class Run:
 
 
 def run(picker: CryoTransformerPicker, micrographs: list[Micrograph], diameter: Length | None) -> Run:
-    picker = replace(picker, diameter=diameter).prepare(micrographs)
-    found = [picker.pick(micrograph) for micrograph in micrographs]
+    picker = replace(picker, diameter=diameter)
+    survey = picker.survey(micrographs)
+    found = [picker.pick(micrograph, survey) for micrograph in micrographs]
     masks = [junk_mask(picks) for picks in found]
 
     def chosen(settings: SelectionSettings, threshold: float) -> list[Picks]:
@@ -128,7 +129,7 @@ def run(picker: CryoTransformerPicker, micrographs: list[Micrograph], diameter: 
         ]
 
     candidates = [picks.kept() for picks in chosen(SelectionSettings(), -np.inf)]
-    threshold = picker.choose_threshold(np.concatenate([picks.score for picks in candidates]))
+    threshold = picker.choose_threshold(np.concatenate([picks.score for picks in candidates]), survey)
     picks, unspaced = chosen(SelectionSettings(), threshold), chosen(NO_SPACING, threshold)
     return Run(picks, unspaced, candidates, threshold)
 

@@ -87,25 +87,26 @@ def measured(
     start = clocks()
     try:
         if isinstance(picker, DeepCryoPicker):
-            picker = picker.prepare_in(scratch, micrographs[: picker.sample_size])
+            survey = picker.survey_in(scratch, micrographs[: picker.sample_size])
         else:
-            picker = picker.prepare(micrographs)
+            survey = picker.survey(micrographs)
     except TrainingError as error:
         return {"stopped": str(error)}
-    prepared = clocks()
-    candidates = [picker.pick(micrograph) for micrograph in micrographs]
+    surveyed = clocks()
+    candidates = [picker.pick(micrograph, survey) for micrograph in micrographs]
     done = clocks()
     picks = kept_of(candidates, picker.default_threshold)
-    measured_px = None if picker.diameter is None else picker.diameter.middle_px(micrographs[0].pixel_size_angstrom)
+    size = survey.particle_size
+    measured_px = None if size is None else size.middle_px(micrographs[0].pixel_size_angstrom)
     count = len(micrographs)
     return {
         **scores(picks, labels, listed),
         "measured_diameter_px": measured_px,
         "picks_per_micrograph": float(np.mean([one.is_kept.sum() for one in picks])),
-        "prepare_cpu_s": prepared[0] - start[0],
-        "prepare_wall_s": prepared[1] - start[1],
-        "pick_cpu_s": (done[0] - prepared[0]) / count,
-        "pick_wall_s": (done[1] - prepared[1]) / count,
+        "prepare_cpu_s": surveyed[0] - start[0],
+        "prepare_wall_s": surveyed[1] - start[1],
+        "pick_cpu_s": (done[0] - surveyed[0]) / count,
+        "pick_wall_s": (done[1] - surveyed[1]) / count,
     }
 
 
@@ -159,8 +160,9 @@ def barrels() -> dict[str, Any]:
     test = [draw_barrels(seed=100 + seed) for seed in range(4)]
     labels = {one.micrograph.name: as_labels(one.micrograph, one.xy_px, one.diameter_px) for one in test}
     with tempfile.TemporaryDirectory() as scratch:
-        picker = DeepCryoPicker().prepare_in(Path(scratch), [one.micrograph for one in train])
-        candidates = [picker.pick(one.micrograph) for one in test]
+        picker = DeepCryoPicker()
+        survey = picker.survey_in(Path(scratch), [one.micrograph for one in train])
+        candidates = [picker.pick(one.micrograph, survey) for one in test]
     picks = kept_of(candidates, picker.default_threshold)
     diameter_px = test[0].diameter_px
     right = total = 0
@@ -174,12 +176,13 @@ def barrels() -> dict[str, Any]:
         "view_right": right,
         "clustering": {
             name: scores(
-                kept_of([clusterer.pick(one.micrograph) for one in test], clusterer.default_threshold),
+                kept_of([clusterer.pick(one.micrograph, seen) for one in test], clusterer.default_threshold),
                 labels,
                 diameter_px,
             )["f1"]
             for name in PICKERS[:2]
-            for clusterer in [make_picker(name).prepare([one.micrograph for one in train])]
+            for clusterer in [make_picker(name)]
+            for seen in [clusterer.survey([one.micrograph for one in train])]
         },
         "curves": {},
     }

@@ -86,10 +86,12 @@ def run(picker: GeneralPicker, micrographs: list[Micrograph], diameter: Length |
     return pick_in_memory(replace(picker, diameter=diameter), micrographs)
 
 
-def summary(found: PickedInMemory, labels: Mapping[str, Labels], diameter: Length) -> dict[str, float]:
+def summary(
+    picker: GeneralPicker, found: PickedInMemory, labels: Mapping[str, Labels], diameter: Length
+) -> dict[str, float]:
     """Scores, and what the picker itself expects of its picks."""
     candidates = np.concatenate([one.kept().score for one in found.candidates])
-    probability = found.picker.run_probabilities(candidates)
+    probability = picker.run_probabilities(candidates, found.survey)
     kept = probability[candidates >= np.float32(found.threshold)]
     cut = float(kept.min()) if len(kept) else 2.0
     expected_precision, expected_recall, expected_f1 = expected_scores(probability, cut)
@@ -112,7 +114,7 @@ def real_sets(picker: GeneralPicker, folder: Path) -> dict[str, dict[str, object
         entry: dict[str, object] = {}
         for name, diameter in (("diameter given", given), ("diameter measured", None)):
             run_found = run(picker, micrographs, diameter)
-            entry[name] = summary(run_found, labels, given)
+            entry[name] = summary(picker, run_found, labels, given)
         kept = [one.kept() for one in run_found.picks]
         sizes = np.concatenate([one.diameter_px for one in kept])
         entry["listed_diameter_px"] = given.middle
@@ -166,10 +168,8 @@ def fine_tuned(picker: GeneralPicker, folder: Path, name: str) -> dict[str, floa
 
 def measured_px(picker: GeneralPicker, micrographs: list[Micrograph]) -> float:
     sample = [micrographs[i] for i in np.unique(np.linspace(0, len(micrographs) - 1, 6).round().astype(int))]
-    prepared = picker.prepare(sample)
-    if prepared.diameter is None:
-        return float("nan")
-    return prepared.diameter.middle_px(sample[0].pixel_size_angstrom)
+    size = picker.survey(sample).particle_size
+    return float("nan") if size is None else size.middle_px(sample[0].pixel_size_angstrom)
 
 
 def suite(picker: GeneralPicker) -> dict[str, dict[str, float]]:
@@ -180,7 +180,7 @@ def suite(picker: GeneralPicker) -> dict[str, dict[str, float]]:
         diameter = Length(one.protein.diameter_angstrom, one.protein.diameter_angstrom, "A")
         micrographs = [each.micrograph for each in simulated]
         truth = {each.micrograph.name: simulated_labels(each) for each in simulated}
-        entry = summary(run(picker, micrographs, diameter), truth, diameter)
+        entry = summary(picker, run(picker, micrographs, diameter), truth, diameter)
         entry["ideal_f1"] = float(np.mean([ideal_detection(each, [imager], workers=2).f1 for each in simulated]))
         size_px = measured_px(picker, micrographs)
         entry["measured_over_true_diameter"] = size_px / diameter.middle_px(one.protein.pixel_size_angstrom)

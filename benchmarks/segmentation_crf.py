@@ -19,7 +19,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +39,11 @@ from cryopick.metrics.bootstrap import bootstrap
 from cryopick.metrics.detection import Counts, RankedOutcomes, match_picks, precision_recall_curve, rank_outcomes
 from cryopick.metrics.localization import centring_error
 from cryopick.metrics.segmentation import ConfusionMatrix
+from cryopick.pickers.protocol import surveys
 from cryopick.pickers.registry import make_picker
 from cryopick.pickers.segmentation_crf.model import CRFS, particle_map
 from cryopick.pickers.segmentation_crf.picker import SegmentationCrfPicker
+from cryopick.pickers.survey import NOTHING_SEEN, Survey
 from cryopick.processing.scale import network_planes
 from cryopick.runs.one import junk_mask
 from cryopick.simulation.published.segmentation_crf import WholeImageNoise, segmentation_crf_recipe
@@ -165,13 +167,13 @@ def compare(sets: list[TestSet], backbones: Sequence[str]) -> dict[str, Any]:
         results: dict[str, list[Result]] = {crf: [] for crf in CRFS}
         rows: dict[str, Any] = {}
         for one in sets:
-            pickers = prepared_pickers(one, backbone)
+            pickers, survey = pickers_of(one, backbone)
             picks: dict[str, list[Picks]] = {crf: [] for crf in CRFS}
             for micrograph in one.micrographs:
-                for crf, maps, picker, scale in maps_of(pickers, micrograph):
+                for crf, maps, picker, scale in maps_of(pickers, survey, micrograph):
                     picks[crf].append(picker.read_particles(maps, micrograph, scale, diameter_px=one.diameter_px))
             for crf in CRFS:
-                scored = judge(pickers[crf], picks[crf], one)
+                scored = judge(pickers[crf], picks[crf], one, survey)
                 results[crf] += scored
                 rows[f"{one.name} {crf}"] = summary(scored, one.diameter_px)
                 print(backbone, one.name, crf, rows[f"{one.name} {crf}"], flush=True)
@@ -181,31 +183,34 @@ def compare(sets: list[TestSet], backbones: Sequence[str]) -> dict[str, Any]:
     return found
 
 
-def prepared_pickers(one: TestSet, backbone: str, weights: Path | None = None) -> dict[str, SegmentationCrfPicker]:
-    """By CRF, as a run prepares them."""
-    picker = SegmentationCrfPicker(diameter=one.diameter, backbone=backbone, weights=weights).prepare(one.micrographs)
-    return {crf: replace(picker, crf=crf) for crf in CRFS}
+def pickers_of(
+    one: TestSet, backbone: str, weights: Path | None = None
+) -> tuple[dict[str, SegmentationCrfPicker], Survey]:
+    """By CRF, and what a run sees first."""
+    picker = SegmentationCrfPicker(diameter=one.diameter, backbone=backbone, weights=weights)
+    return {crf: replace(picker, crf=crf) for crf in CRFS}, picker.survey(one.micrographs)
 
 
-def maps_of(pickers, micrograph):
+def maps_of(pickers, survey: Survey, micrograph):
     """The maps of every CRF on one pass of the network."""
     picker = pickers["none"]
     model = picker.model()
-    working, scale = picker.working_image(micrograph)
+    diameter_px = picker.diameter.middle_px(micrograph.pixel_size_angstrom)
+    working, scale = picker.working_image(micrograph, diameter_px=diameter_px, added_noise=survey.noise_level or 0.0)
     planes = network_planes(working, particle_px=model.particle_px, count=model.input_planes)
     maps = model.maps(planes, views=picker.views)
     for crf, picker in pickers.items():
         yield crf, model.refined(maps, planes[0], crf=crf, dense_crf=picker.dense_crf), picker, scale
 
 
-def judge(picker, candidates: Sequence[Picks], one: TestSet) -> list[Result]:
+def judge(picker, candidates: Sequence[Picks], one: TestSet, survey: Survey) -> list[Result]:
     """Select as a run does, one threshold for the set, and match to the labels."""
     masks = [junk_mask(picks) for picks in candidates]
     thinned = [
         select(picks, SelectionSettings(), threshold=-np.inf, junk_mask=mask).kept()
         for picks, mask in zip(candidates, masks, strict=True)
     ]
-    threshold = picker.choose_threshold(np.concatenate([picks.score for picks in thinned]))
+    threshold = picker.choose_threshold(np.concatenate([picks.score for picks in thinned]), survey)
     results = []
     for picks, labels in zip(thinned, one.labels, strict=True):
         certain, doubtful = labels.xy_px[~labels.is_uncertain], labels.xy_px[labels.is_uncertain]
@@ -272,8 +277,9 @@ def variants(sets: list[TestSet]) -> dict[str, Any]:
     for title, settings in VARIANTS.items():
         together: dict[str, list[Result]] = {}
         for one in sets:
-            picker = SegmentationCrfPicker(diameter=one.diameter, **settings).prepare(one.micrographs)
-            results = judge(picker, [picker.pick(micrograph) for micrograph in one.micrographs], one)
+            picker = SegmentationCrfPicker(diameter=one.diameter, **settings)
+            survey = picker.survey(one.micrographs)
+            results = judge(picker, [picker.pick(micrograph, survey) for micrograph in one.micrographs], one, survey)
             is_real = not any(one.name.endswith(level) for level in SNR_OF_LEVEL)
             together.setdefault(one.name if is_real else one.name.rsplit("-", 1)[1], []).extend(results)
         for name, results in together.items():
@@ -291,11 +297,10 @@ def centring(sets: list[TestSet]) -> dict[str, float]:
         try:
             for one in sets:
                 picker = make_picker(name, diameter=one.diameter, **settings)
-                if hasattr(picker, "prepare"):
-                    picker = picker.prepare(list(one.micrographs))
-                candidates = [picker.pick(micrograph) for micrograph in one.micrographs]
+                survey = picker.survey(list(one.micrographs)) if surveys(picker) else NOTHING_SEEN
+                candidates = [picker.pick(micrograph, survey) for micrograph in one.micrographs]
                 if hasattr(picker, "choose_threshold"):
-                    offsets += [each.offsets_px for each in judge(picker, candidates, one)]
+                    offsets += [each.offsets_px for each in judge(picker, candidates, one, survey)]
                 else:
                     for picks, labels in zip(candidates, one.labels, strict=True):
                         kept = select(picks, SelectionSettings(), threshold=picker.default_threshold).kept()
@@ -399,13 +404,13 @@ def recipe_table(folder: Path) -> dict[str, Any]:
             for item in items:
                 micrograph, diameter_px = item.read(), float(item.diameter_px)
                 one = TestSet(item.name, [micrograph], [item.labels], diameter_px)
-                pickers = prepared_pickers(one, backbone, weights)
+                pickers, survey = pickers_of(one, backbone, weights)
                 truth = read_raster_image(item.instances_path).pixels > 0
-                for crf, maps, picker, scale in maps_of(pickers, micrograph):
+                for crf, maps, picker, scale in maps_of(pickers, survey, micrograph):
                     probability = stored_resolution(particle_map(maps), picker.model().stride_px, scale, truth.shape)
                     matrices[crf] += ConfusionMatrix.of(truth, probability > 0.5, classes=2)
                     picks = picker.read_particles(maps, micrograph, scale, diameter_px=diameter_px)
-                    results[crf] += judge(picker, [picks], one)
+                    results[crf] += judge(picker, [picks], one, survey)
             for crf in CRFS:
                 matrix = matrices[crf]
                 found[f"{title}: {backbone} {crf}"] = {
@@ -451,7 +456,7 @@ def label_removal(folder: Path) -> dict[str, float]:
             )
             candidates = picker.pick(micrograph)
             chosen = select(candidates, SelectionSettings(), threshold=-np.inf, junk_mask=junk_mask(candidates)).kept()
-            threshold = picker.choose_threshold(chosen.score)
+            threshold = picker.choose_threshold(chosen.score, NOTHING_SEEN)
             xy_px = chosen.xy_px[chosen.score >= np.float32(threshold)]
             reach = TOLERANCE * diameter_px
             match = match_picks(xy_px, item.labels.xy_px, np.zeros((0, 2)), max_distance_px=reach)
@@ -482,13 +487,14 @@ def cost() -> dict[str, dict[str, float]]:
     found: dict[str, dict[str, float]] = {}
     for backbone in BACKBONES:
         diameter = Length(108.0, 108.0, "px")
-        picker = SegmentationCrfPicker(diameter=diameter, backbone=backbone, added_noise=0.0, decoy_share=1.0)
-        picker.pick(micrograph)  # loads the network
+        picker = SegmentationCrfPicker(diameter=diameter, backbone=backbone, added_noise=0.0)
+        seen = Survey(particle_size=diameter, decoy_share=1.0)
+        picker.pick(micrograph, seen)  # loads the network
         for crf in CRFS:
-            found[f"{backbone} {crf}"] = fastest(replace(picker, crf=crf).pick, micrograph)
-        found[f"{backbone} none, 1 view"] = fastest(replace(picker, views=1).pick, micrograph)
-        measuring = replace(picker, added_noise=None, decoy_share=None)
-        found[f"{backbone}: preparation, once per run"] = fastest(measuring.prepare, [micrograph] * 3)
+            found[f"{backbone} {crf}"] = fastest(partial(replace(picker, crf=crf).pick, survey=seen), micrograph)
+        found[f"{backbone} none, 1 view"] = fastest(partial(replace(picker, views=1).pick, survey=seen), micrograph)
+        measuring = replace(picker, added_noise=None)
+        found[f"{backbone}: preparation, once per run"] = fastest(measuring.survey, [micrograph] * 3)
     return found
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from cryopick.geometry.selection import SelectionSettings, select
 from cryopick.geometry.units import Length
 from cryopick.pickers.cryoemmae.picker import CryoEmmaePicker
+from cryopick.pickers.survey import NOTHING_SEEN
 from cryopick.runs.report.pictures import overview_jpeg
 from cryopick.simulation.suite import suite_sets
 
@@ -30,7 +31,7 @@ def draw(target: Path, *, family: str = "barrel") -> None:
     size = one.protein.diameter_angstrom
     picker = CryoEmmaePicker(diameter=Length(size, size, "A"))
     picks = picker.pick(simulated.micrograph)
-    kept = select(picks, SelectionSettings(), threshold=picker.choose_threshold(picks.score)).kept()
+    kept = select(picks, SelectionSettings(), threshold=picker.choose_threshold(picks.score, NOTHING_SEEN)).kept()
     picture = cv2.imdecode(np.frombuffer(overview_jpeg(simulated.micrograph.pixels), np.uint8), cv2.IMREAD_GRAYSCALE)
     figure, axes = plt.subplots(1, 5, figsize=(15, 3.3), constrained_layout=True)
     scale = picture.shape[1] / simulated.micrograph.shape_yx[1]

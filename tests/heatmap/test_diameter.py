@@ -17,6 +17,7 @@ from cryopick.heatmap.model import load_model
 from cryopick.pickers.cryotransformer.picker import CryoTransformerPicker
 from cryopick.pickers.general.picker import GeneralPicker
 from cryopick.pickers.registry import make_picker
+from cryopick.pickers.survey import NOTHING_SEEN, Survey
 from cryopick.simulation.suite import suite_sets
 from cryopick.types import Micrograph
 
@@ -72,10 +73,10 @@ def test_a_run_looks_empty_where_general_would_keep_nothing_at_its_size():
 
 def test_nothing_of_an_empty_run_is_kept_and_every_score_stays():
     scores = np.array([0.2, 0.9, 0.97], np.float32)
-    empty = CryoTransformerPicker(is_empty=True)
-    assert empty.run_probabilities(scores).sum() == 0
-    assert (scores < empty.choose_threshold(scores)).all()
-    assert CryoTransformerPicker().run_probabilities(scores).sum() > 0
+    picker, empty = CryoTransformerPicker(), Survey(is_empty=True)
+    assert picker.run_probabilities(scores, empty).sum() == 0
+    assert (scores < picker.choose_threshold(scores, empty)).all()
+    assert picker.run_probabilities(scores, NOTHING_SEEN).sum() > 0
 
 
 @pytest.mark.parametrize("name", ["general", "cryotransformer", "cryosegnet", "segmentation-crf", "cryoemmae"])
@@ -83,5 +84,5 @@ def test_a_run_that_holds_no_particle_is_not_measured_again_micrograph_by_microg
     few = next(one for one in suite_sets(levels=("easy",)) if one.protein.family == "ring")
     micrograph = next(iter(few.micrographs())).micrograph
     assert len(GeneralPicker().pick(micrograph)) > 0
-    of_run = make_picker(name, measured="nothing looks like a particle at any size")
-    assert len(of_run.pick(micrograph)) == 0
+    of_run = Survey(sentence="nothing looks like a particle at any size")
+    assert len(make_picker(name).pick(micrograph, of_run)) == 0

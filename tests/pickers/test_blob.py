@@ -99,15 +99,18 @@ def test_the_profile_follows_the_particles(draw_particles):
     rings, _ = draw_particles(diameter_px=40, hole=0.65, spacing=1.4, shape_yx=(400, 400))
     cores, _ = draw_particles(diameter_px=16, spacing=4, shape_yx=(400, 400), contrast=2.0)
     picker = BlobPicker(diameter=pixels(40))
-    assert picker.prepare([rings]).profile in ("shell", "thin-shell")
-    assert picker.prepare([cores]).profile in ("small-core", "core")
-    assert BlobPicker(diameter=pixels(40), profile="disc").prepare([rings]).profile == "disc"
+    assert picker.survey([rings]).radial_profile in ("shell", "thin-shell")
+    assert picker.survey([cores]).radial_profile in ("small-core", "core")
+    disc = BlobPicker(diameter=pixels(40), profile="disc")
+    asked, misled = disc.pick(rings, disc.survey([rings])), disc.pick(rings, picker.survey([rings]))
+    np.testing.assert_array_equal(asked.xy_px, misled.xy_px)  # what is asked goes before what is seen
 
 
-def test_prepared_and_unprepared_agree_on_a_single_micrograph(draw_particles):
+def test_with_and_without_a_survey_agree_on_a_single_micrograph(draw_particles):
     micrograph, _ = draw_particles()
     picker = BlobPicker(diameter=pixels(30))
-    np.testing.assert_array_equal(picker.prepare([micrograph]).pick(micrograph).xy_px, picker.pick(micrograph).xy_px)
+    seen = picker.survey([micrograph])
+    np.testing.assert_array_equal(picker.pick(micrograph, seen).xy_px, picker.pick(micrograph).xy_px)
 
 
 def test_a_missing_or_impossible_diameter_is_refused_with_the_remedy():

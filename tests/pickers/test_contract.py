@@ -48,7 +48,7 @@ def model_trained_on_discs(folder: Path) -> dict[str, object]:
         micrographs.append(Micrograph(pixels, pixel_size_angstrom=PIXEL_SIZE_ANGSTROM))
     path = folder / "deepcryopicker"
     if not path.exists():
-        make_picker("deepcryopicker", diameter=DIAMETER, steps=60).prepare_in(path, micrographs)
+        make_picker("deepcryopicker", diameter=DIAMETER, steps=60).survey_in(path, micrographs)
     return {"model": path / "deepcryopicker.safetensors"}
 
 

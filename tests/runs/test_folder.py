@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cryopick.errors import RunFolderError
+from cryopick.io.coordinates.candidates import as_written
 from cryopick.runs.boxes import next_fast_even_size, suggest_boxes
 from cryopick.runs.folder import Record, RunFolder, assign_keys
 from cryopick.types import Picks
@@ -81,6 +82,43 @@ def test_candidates_read_back_to_the_precision_they_are_written_in(rows: list[tu
         assert np.isnan(read.diameter_px).all()
 
 
+anything = st.floats(width=32, allow_infinity=False, allow_nan=True, allow_subnormal=True)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.floats(-1e6, 1e6), st.floats(-1e6, 1e6), anything, anything, st.integers(-(2**31), 2**31 - 1), reasons
+        ),
+        max_size=8,
+    )
+)
+def test_picks_as_written_are_those_that_are_read_back_to_the_last_bit(rows: list[tuple[float, ...]]) -> None:
+    import tempfile
+
+    columns = zip(*rows, strict=True) if rows else [()] * 6
+    x, y, score, diameter, class_id, reason = (np.array(column) for column in columns)
+    picks = Picks(
+        xy_px=np.stack([x, y], axis=1),
+        score=score.astype(np.float32),
+        diameter_px=diameter.astype(np.float32),
+        class_id=class_id.astype(np.int32),
+        reason=reason.astype(np.str_),
+        maps={"heat": np.zeros((2, 2), np.float32)},
+    )
+    with tempfile.TemporaryDirectory() as name:
+        folder = RunFolder(Path(name))
+        folder.write_candidates("m", picks)
+        read, rounded = folder.read_candidates(RECORD), as_written(picks)
+    for column in ("xy_px", "score", "diameter_px", "class_id", "reason"):
+        mine, theirs = getattr(rounded, column), getattr(read, column)
+        assert mine.dtype.kind == theirs.dtype.kind
+        np.testing.assert_array_equal(mine, theirs)
+        if column != "reason":
+            np.testing.assert_array_equal(np.signbit(mine), np.signbit(theirs))
+    assert not rounded.maps
+
+
 def test_a_damaged_candidate_file_is_named_with_its_remedy(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     (tmp_path / "candidates").mkdir()
@@ -108,7 +146,7 @@ def test_clearing_a_run_leaves_the_users_own_files(tmp_path: Path) -> None:
 
 def test_two_processes_cannot_write_to_one_run(tmp_path: Path) -> None:
     attempt = (
-        "import sys; from pathlib import Path; from cryopick.workflows.run_folder import RunFolder\n"
+        "import sys; from pathlib import Path; from cryopick.runs.folder import RunFolder\n"
         "with RunFolder(Path(sys.argv[1])).lock(): pass"
     )
     with RunFolder(tmp_path).lock():

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from discs import DIAMETER_PX, disc_micrograph
 
-from cryopick.errors import CryopickError, InputError, RunFolderError, SettingsError, WeightsError
+from cryopick.errors import CryopickError, InputError, RunFolderError, SettingsError
 from cryopick.io.coordinates.formats import read_picks
 from cryopick.io.images.micrographs import read_micrograph, write_micrograph
 from cryopick.io.images.mrc import write_mrc
@@ -259,11 +259,11 @@ def test_a_micrograph_that_keeps_changing_is_told_and_picked_again_by_the_next_c
 ) -> None:
     really_pick = pick_one.pick_micrograph
 
-    def still_written(micrograph: Any, settings: Any, **given: Any) -> Any:
+    def still_written(micrograph: Any, plan: Any, **mask: Any) -> Any:
         if micrograph.name == "m1.mrc":
             with open(folder_of_discs / "m1.mrc", "ab") as stream:
                 stream.write(b"\0")
-        return really_pick(micrograph, settings, **given)
+        return really_pick(micrograph, plan, **mask)
 
     with monkeypatch.context() as writing:
         writing.setattr(pick_one, "pick_micrograph", still_written)
@@ -394,8 +394,8 @@ def test_a_map_whose_picture_has_no_room_for_its_name_costs_only_the_picture(
     really_pick = pick_one.pick_micrograph
     grey = np.zeros((8, 8), np.float32)
 
-    def with_maps(micrograph: Any, settings: Any, **given: Any) -> Any:
-        return replace(really_pick(micrograph, settings, **given), maps={"../out": grey, "heat": grey})
+    def with_maps(micrograph: Any, plan: Any, **mask: Any) -> Any:
+        return replace(really_pick(micrograph, plan, **mask), maps={"../out": grey, "heat": grey})
 
     monkeypatch.setattr(pick_one, "pick_micrograph", with_maps)
     summary = pick(folder_of_discs, output=tmp_path / "run")
@@ -490,8 +490,8 @@ def test_a_micrograph_whose_exclusion_mask_changed_is_picked_again(
 
 
 def test_a_setting_that_stops_everything_can_be_corrected(folder_of_discs: Path, tmp_path: Path) -> None:
-    wrong = make_settings("general", weights=str(tmp_path / "typo.safetensors"), diameter="20px")
-    with pytest.raises(WeightsError):
+    wrong = make_settings("blob", diameter="1px")
+    with pytest.raises(SettingsError):
         pick(folder_of_discs, output=tmp_path / "run", settings=wrong)
     assert not (tmp_path / "run").exists()
     wide = make_settings("blob", diameter="9000px")
@@ -508,8 +508,8 @@ def test_a_new_run_that_comes_to_nothing_leaves_the_one_it_would_replace(
         return {p.as_posix(): p.read_bytes() for p in finished.rglob("*") if p.is_file() and p.name != "run.log"}
 
     before = files()
-    wrong = make_settings("general", weights=str(tmp_path / "typo.safetensors"), diameter="20px")
-    with pytest.raises(WeightsError):
+    wrong = make_settings("blob", diameter="1px")
+    with pytest.raises(SettingsError):
         pick(folder_of_discs, output=finished, settings=wrong, overwrite=True)
     assert files() == before
     assert pick(folder_of_discs, output=finished).particles == 9

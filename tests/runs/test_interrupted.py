@@ -106,7 +106,7 @@ def test_a_run_killed_five_times_ends_with_exactly_the_files_of_an_undisturbed_o
 
 KILLED_AT_A_WRITE = """
 import os, signal, sys
-from cryopick.workflows.run_folder import RunFolder
+from cryopick.runs.folder import RunFolder
 left, write = int(sys.argv.pop(1)), RunFolder.write
 def write_until(self, path, *arguments, **options):
     global left

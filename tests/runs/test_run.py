@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -22,6 +22,7 @@ from cryopick.geometry.units import Length
 from cryopick.io.coordinates.relion import read_relion
 from cryopick.io.images.micrographs import write_micrograph
 from cryopick.io.star import read_star
+from cryopick.pickers.survey import Survey
 from cryopick.runs.results import RunSummary
 from cryopick.runs.run import PickEvent
 from cryopick.runs.settings import PickSettings, make_settings
@@ -297,18 +298,21 @@ class LearningPicker:
     default_threshold: ClassVar[float] = -100.0
     calls: ClassVar[list[str]] = []
     diameter: Length | None = None
-    wanted: int = 0
 
-    def prepare(self, micrographs: Sequence[Micrograph]) -> Self:
-        self.calls.append(f"prepare {len(micrographs)}")
-        return replace(self, wanted=4)
+    def survey(self, micrographs: Sequence[Micrograph]) -> Survey:
+        self.calls.append(f"survey {len(micrographs)}")
+        return Survey(noise_level=4.0)
 
-    def choose_threshold(self, scores: NDArray[np.float32], *, target_precision: float | None = None) -> float:
+    def choose_threshold(
+        self, scores: NDArray[np.float32], survey: Survey, *, target_precision: float | None = None
+    ) -> float:
+        assert survey.noise_level == 4
         self.calls.append(f"choose {len(scores)}")
         return float(np.median(scores)) if target_precision is None else float(scores.max())
 
-    def pick(self, micrograph: Micrograph) -> Picks:
-        order = np.argsort(micrograph.pixels.ravel(), kind="stable")[: self.wanted]
+    def pick(self, micrograph: Micrograph, survey: Survey | None = None) -> Picks:
+        wanted = 0 if survey is None or survey.noise_level is None else int(survey.noise_level)
+        order = np.argsort(micrograph.pixels.ravel(), kind="stable")[:wanted]
         y, x = np.unravel_index(order, micrograph.pixels.shape)
         sizes = np.full(len(x), 1.5, np.float32)  # so that neighbouring pixels are not too close
         return Picks(xy_px=np.stack([x, y], axis=1), score=-micrograph.pixels[y, x], diameter_px=sizes)
@@ -324,11 +328,12 @@ def learning(monkeypatch: pytest.MonkeyPatch) -> PickSettings:
     return make_settings("learning")
 
 
-def test_a_picker_prepares_itself_once_and_a_later_call_remembers(
+def test_what_a_picker_measures_is_one_field_that_pick_and_later_calls_get_back(
     folder_of_discs: Path, tmp_path: Path, learning: PickSettings
 ) -> None:
     summary, _ = run(folder_of_discs, tmp_path / "run", settings=learning)
-    assert (summary.candidates, LearningPicker.calls) == (12, ["prepare 3", "choose 12"])
+    assert (summary.candidates, LearningPicker.calls) == (12, ["survey 3", "choose 12"])
+    assert (tmp_path / "run" / "prepared.toml").read_text() == "[survey]\nnoise_level = 4.0\n"
     write_micrograph(folder_of_discs / "m4.mrc", disc_micrograph("m4", seed=9))
     summary, _ = run(folder_of_discs, tmp_path / "run", settings=learning)
     assert (summary.candidates, LearningPicker.calls[2:]) == (16, ["choose 16"])

@@ -10,6 +10,7 @@ from typing import ClassVar
 import numpy as np
 
 from cryopick.geometry.units import Length
+from cryopick.pickers.survey import Survey
 from cryopick.types import Micrograph, Picks
 
 
@@ -22,7 +23,7 @@ class CrashingPicker:
     default_threshold: ClassVar[float] = 0.5
     diameter: Length | None = None
 
-    def pick(self, micrograph: Micrograph) -> Picks:
+    def pick(self, micrograph: Micrograph, survey: Survey | None = None) -> Picks:
         if "deadly" in micrograph.name:
             os.kill(os.getpid(), signal.SIGKILL)
         height, width = micrograph.shape_yx

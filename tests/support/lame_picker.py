@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from cryopick.geometry.units import Length
+from cryopick.pickers.survey import Survey
 from cryopick.types import Micrograph, Picks
 
 
@@ -23,7 +24,7 @@ class HangingPicker:
     default_threshold: ClassVar[float] = 0.5
     diameter: Length | None = None
 
-    def pick(self, micrograph: Micrograph) -> Picks:
+    def pick(self, micrograph: Micrograph, survey: Survey | None = None) -> Picks:
         if "hanging" in micrograph.name:
             os.kill(os.getpid(), signal.SIGSTOP)
         height, width = micrograph.shape_yx

@@ -12,6 +12,7 @@ import numpy as np
 
 from cryopick.geometry.units import Length
 from cryopick.pickers.registry import register_picker
+from cryopick.pickers.survey import Survey
 from cryopick.processing.targets import disc_mask
 from cryopick.simulation.crops import CropGenerator
 from cryopick.training.sampling import CropSampler
@@ -27,7 +28,7 @@ class ToyPicker:
     default_threshold: ClassVar[float] = 0.0
     diameter: Annotated[Length | None, "particle diameter"] = None
 
-    def pick(self, micrograph: Micrograph) -> Picks:
+    def pick(self, micrograph: Micrograph, survey: Survey | None = None) -> Picks:
         return Picks(xy_px=np.empty((0, 2)), micrograph_name=micrograph.name)
 
 

@@ -1,7 +1,7 @@
-"""What a picker that prepares itself in a folder leaves there for the report: pictures, tables and curves.
+"""What a picker whose survey makes files leaves beside them for the report: pictures, tables and curves.
 
 A picker does not know what a report looks like, and the report does not know pickers: the one writes `exhibits.json`
-into the folder of its preparation, the other shows whatever is in that file.
+into the folder of its survey, the other shows whatever is in that file.
 """
 
 from __future__ import annotations

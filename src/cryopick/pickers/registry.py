@@ -14,6 +14,7 @@ from typing import Any, TypeVar, get_type_hints
 import cryopick.pickers
 from cryopick.errors import SettingsError
 from cryopick.geometry.units import SMALLEST_DIAMETER_PX, Length, check_diameter, too_wide
+from cryopick.pickers.older_pickers import adapt_older_picker
 from cryopick.pickers.survey import Survey
 from cryopick.types import Micrograph, Picks
 
@@ -41,6 +42,11 @@ def register_picker(name: str) -> Callable[[PickerClass], PickerClass]:
             raise ValueError(f"picker {name!r} of {cls.__module__} is already registered by {other.__module__}")
         cls.name = name
         _registered[name] = cls
+        older = adapt_older_picker(cls)
+        if older:
+            _log.warning(
+                "picker %s of %s is written for cryopick 0.1 (%s); it works", name, cls.__module__, ", ".join(older)
+            )
         cls.pick = _checked_pick(cls.pick)
         for method in ("survey", "survey_in"):
             if hasattr(cls, method):
@@ -97,7 +103,7 @@ def sizes_in_force(picker: Any, survey: Survey | None = None) -> list[Length]:
 def _checked_pick(pick: Callable[..., Picks]) -> Callable[..., Picks]:
     @functools.wraps(pick)
     def checked(self: Any, micrograph: Micrograph, survey: Survey | None = None) -> Picks:
-        _check_sizes(self, micrograph)
+        _check_sizes(self, survey, micrograph)
         picks = pick(self, micrograph, survey)
         doubt = _doubt_of_width(self, survey, micrograph)
         return replace(picks, warnings=(*picks.warnings, doubt)) if doubt and doubt not in picks.warnings else picks
@@ -123,7 +129,7 @@ def _sorted_by_size(picker: Any, micrographs: Sequence[Micrograph]) -> tuple[lis
     usable, refused = [], []
     for micrograph in micrographs:
         try:
-            _check_sizes(picker, micrograph)
+            _check_sizes(picker, None, micrograph)
         except SettingsError as error:
             refused.append(error)
         else:
@@ -131,11 +137,11 @@ def _sorted_by_size(picker: Any, micrographs: Sequence[Micrograph]) -> tuple[lis
     return usable, refused
 
 
-def _check_sizes(picker: Any, micrograph: Micrograph) -> None:
-    """Raise `SettingsError` where a size that the picker was given is too small for it on this micrograph."""
+def _check_sizes(picker: Any, survey: Survey | None, micrograph: Micrograph) -> None:
+    """Raise `SettingsError` where a size that was given or measured is too small for the picker on this micrograph."""
     smallest_px = getattr(picker, "smallest_diameter_px", SMALLEST_DIAMETER_PX)
-    sizes = [("diameter", size, smallest_px) for size in sizes_in_force(picker)]
-    working = getattr(picker, "working_diameter", None)
+    sizes = [("diameter", size, smallest_px) for size in sizes_in_force(picker, survey)]
+    working = getattr(picker, "working_diameter", None) or (None if survey is None else survey.working_size)
     if working is not None:  # networks look at a little less than the diameter
         sizes.append(("working diameter", working, smallest_px / 2))
     for what, size, least_px in sizes:

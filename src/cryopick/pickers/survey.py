@@ -37,6 +37,7 @@ class Survey:
     radial_profile: Annotated[str | None, "radial profile that the particles match best"] = None
     trained_model: Annotated[Path | None, "weights that were trained on the run's own micrographs"] = None
     contrast_doubt: Annotated[str | None, "why particles may be bright where they should be dark"] = None
+    prepared_settings: Annotated[str | None, "settings that a picker of version 0.1 filled in, as JSON"] = None
     sentence: Annotated[str, "what was found, for the user"] = ""
 
     def to_plain(self) -> dict[str, Any]:

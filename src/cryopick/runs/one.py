@@ -132,6 +132,8 @@ def pick_micrograph(micrograph: Micrograph, plan: PickPlan, *, exclusion_mask: P
     if plan.seen.contrast_doubt:
         doubts = (*doubts, plan.seen.contrast_doubt)
     found: Picks = settings.picker.pick(micrograph, survey)
+    if not np.isfinite(found.xy_px).all():
+        raise ValueError(f"{micrograph.name}: a centre is not finite")
     picks = replace(
         found,
         micrograph_name=micrograph.name,

@@ -118,15 +118,22 @@ class Finished:
     damaged: dict[str, str]
 
 
-def read_finished(folder: RunFolder) -> Finished:
-    """Read all records and candidates of a run, whether damaged or not."""
+def read_finished(folder: RunFolder, *, known: Mapping[str, Picks] | None = None) -> Finished:
+    """Read all records and candidates of a run, whether damaged or not.
+
+    Parameters
+    ----------
+    known : candidates as they stand in the folder, by name, which need not be read
+    """
+    known = known or {}
     records, unreadable = folder.read_records()
     damaged = {key: f"{folder.path / RECORDS / key}.json ({reason})" for key, reason in unreadable.items()}
     candidates: dict[str, Picks] = {}
     for position, record in enumerate(records):
         if record.is_done:
             try:
-                candidates[record.name] = folder.read_candidates(record)
+                one = known.get(record.name)
+                candidates[record.name] = folder.read_candidates(record) if one is None else one
             except DamagedError as error:
                 damaged[record.name] = error.what
                 records[position] = replace(record, error=f"its table of candidates is damaged: {error}")

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from cryopick.errors import CryopickError, RunFolderError, SettingsError, UnknownPixelSizeError
+from cryopick.io.coordinates.candidates import as_written
 from cryopick.io.images.micrographs import probe_image
 from cryopick.io.images.pixel_size import choose_pixel_size
 from cryopick.io.inputs.search import shown
@@ -88,6 +89,8 @@ class Run:
         """Warnings about the run as a whole, and for how many micrographs each holds."""
         records, self._damaged_records = folder.read_records()
         self.records = {record.name: record for record in records}
+        self._candidates: dict[str, Picks] = {}
+        """By name, of micrographs that were picked, or read from the folder, by this call."""
         self._base = folder_of_the_first_pick(records)
         # names depend on what else is given, so a file that this run knows keeps the name that it has here
         known = {record.source: record.name for record in self.records.values()}
@@ -110,7 +113,7 @@ class Run:
         if not surveys(picker):
             return
         try:
-            survey = read_survey(self.folder, picker.name)
+            survey = read_survey(self.folder, type(picker))
         except RunFolderError as error:
             self._note(f"{PREPARED} was damaged and was made again", f"{error}")
             survey = None
@@ -271,7 +274,7 @@ class Run:
 
     def finish(self, *, is_stopped: bool = False) -> RunSummary:
         """Write tables and report; every micrograph must have its record, unless picking was stopped."""
-        finished = read_finished(self.folder)
+        finished = read_finished(self.folder, known=self._candidates)
         there = {record.name for record in finished.records}
         missing = [name for name in self.sources if name not in there]
         if missing and not is_stopped:
@@ -300,6 +303,7 @@ class Run:
         except DamagedError as error:
             damaged[name] = error.what
             return None
+        self._candidates[name] = candidates
         return MicrographResult(record=record, candidates=at_threshold(candidates, threshold))
 
     def _has_changed(self, outcome: Outcome) -> bool:
@@ -406,8 +410,10 @@ class Run:
         self.folder.write(self.folder.image_path(record.key), overview)
         for name, png in maps.items():
             self.folder.write(self.folder.map_path(record.key, name), png)
-        candidates = self.folder.read_candidates(record)
-        return write_picks(self.folder, record, candidates, threshold, is_durable=True)
+        candidates = replace(as_written(picks), micrograph_name=record.name, warnings=record.warnings)
+        result = write_picks(self.folder, record, candidates, threshold, is_durable=True)
+        self._candidates[record.name] = candidates
+        return result
 
     def _relion_name(self, source: MicrographSource, before: Record | None) -> str:
         """What RELION calls a micrograph: as at the first pick, from whichever folder this call is made."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import tomllib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,6 +17,11 @@ from cryopick.pickers.survey import NOTHING_SEEN, Survey
 from cryopick.settings import as_plain, convert_settings, settings_of
 
 DEFAULT_PICKER = "general"
+
+FILLED_IN_BEFORE = ("measured", "found", "filled_share", "is_empty", "decoy_share", "contrast_doubt")
+"""What runs of version 0.1 wrote among a picker's settings though nobody set it; now part of the run's survey."""
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +119,18 @@ def settings_sections(settings: PickSettings) -> dict[str, dict[str, Any]]:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The settings in a TOML config file as one flat set of names, `picker` among them, for `make_settings`."""
+    """The settings in a TOML config file as one flat set of names, `picker` among them, for `make_settings`.
+
+    What a run of version 0.1 had filled in is left out, and named in the log.
+    """
+    given, left_out = read_older_config(path)
+    if left_out:
+        _log.warning("%s: %s", path, filled_in_text(left_out))
+    return given
+
+
+def read_older_config(path: Path) -> tuple[dict[str, Any], list[str]]:
+    """As `read_config`, and the names that runs of version 0.1 had filled in, which are left out."""
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -126,4 +144,16 @@ def read_config(path: Path) -> dict[str, Any]:
         if section not in ("run", "selection", picker) or not isinstance(values, dict):
             raise SettingsError(f"{path}: [{section}] is not a section; expected [run], [selection] or [{picker}]")
         given |= values
-    return given | {"picker": picker}
+    left_out = filled_in_before(picker_class(picker), content.get(picker, {})) if isinstance(picker, str) else []
+    return {name: value for name, value in given.items() if name not in left_out} | {"picker": picker}, left_out
+
+
+def filled_in_before(picker: type[Any], given: Iterable[str]) -> list[str]:
+    """The names among `given` that runs of version 0.1 filled in and that are no settings of the picker."""
+    known = {setting.name for setting in settings_of(picker)}
+    return [name for name in given if name in FILLED_IN_BEFORE and name not in known]
+
+
+def filled_in_text(names: Sequence[str]) -> str:
+    """A sentence on settings of version 0.1 that are none now."""
+    return f"runs of version 0.1 filled in {', '.join(names)}; these are no settings now and are passed over"

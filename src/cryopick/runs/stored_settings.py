@@ -11,12 +11,22 @@ from typing import Any, get_args
 
 from cryopick.errors import RunFolderError, SettingsError
 from cryopick.geometry.selection import SelectionSettings
+from cryopick.pickers.older_pickers import is_older, survey_of_prepared
 from cryopick.pickers.survey import Survey
 from cryopick.runs.folder import CONFIG, PREPARED, RunFolder
 from cryopick.runs.place import folder_of_the_first_pick
 from cryopick.runs.record import Record
-from cryopick.runs.settings import PickPlan, PickSettings, RunSettings, make_settings, read_config, settings_sections
-from cryopick.settings import Setting, as_text, settings_of
+from cryopick.runs.settings import (
+    PickPlan,
+    PickSettings,
+    RunSettings,
+    filled_in_before,
+    filled_in_text,
+    make_settings,
+    read_older_config,
+    settings_sections,
+)
+from cryopick.settings import Setting, as_text, convert_settings, settings_of
 
 NOT_COMPARED = ("device", "max_pixels")
 """Settings that say how to compute or what can be read, not what is found; a run may go on with others."""
@@ -31,6 +41,7 @@ _OLDER_NAMES = {
     "added_noise": "noise_level",
     "body": "dark_part",
     "profile": "radial_profile",
+    "contrast_doubt": "contrast_doubt",
     "model": "trained_model",
     "measured": "sentence",
     "found": "sentence",
@@ -50,16 +61,16 @@ def read_plan_of_run(folder: RunFolder) -> tuple[PickPlan, dict[str, dict[str, A
     another folder than this one.
     """
     require_picking_config(folder)
-    given = read_config(folder.path / CONFIG)
+    given, _ = read_older_config(folder.path / CONFIG)
     masks = given.pop("exclusion_masks", None)
     settings = make_settings(**given)
     sections = settings_sections(settings)
     if masks is not None:
         sections["run"]["exclusion_masks"] = str(masks)
-    return PickPlan(settings=settings, survey=read_survey(folder, settings.picker.name)), sections
+    return PickPlan(settings=settings, survey=read_survey(folder, type(settings.picker))), sections
 
 
-def read_survey(folder: RunFolder, picker: str) -> Survey | None:
+def read_survey(folder: RunFolder, picker: type[Any]) -> Survey | None:
     """What was seen before a run began; None where it has no `prepared.toml`.
 
     Raises
@@ -74,13 +85,22 @@ def read_survey(folder: RunFolder, picker: str) -> Survey | None:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
         if "survey" in content:
             return Survey.from_plain(content["survey"], where=PREPARED)
-        older = {_OLDER_NAMES[name]: value for name, value in content[picker].items() if name in _OLDER_NAMES}
-        return Survey.from_plain(older, where=PREPARED)
+        return _older_survey(picker, content[picker.name])
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, SettingsError) as error:
         raise RunFolderError(
-            f"{path}: expected what picker {picker} saw before it began ({error!s:.200}); run the same "
+            f"{path}: expected what picker {picker.name} saw before it began ({error!s:.200}); run the same "
             "`cryopick pick` command again, which makes it again"
         ) from error
+
+
+def _older_survey(picker: type[Any], prepared: Mapping[str, Any]) -> Survey:
+    """The survey in what version 0.1 wrote: all settings of the picker, those that the run had filled in among them."""
+    if is_older(picker):
+        return survey_of_prepared(picker, prepared)
+    rest = {name: value for name, value in prepared.items() if name not in _OLDER_NAMES}
+    convert_settings(picker, rest, section=PREPARED)
+    seen = {_OLDER_NAMES[name]: value for name, value in prepared.items() if name in _OLDER_NAMES and value != "auto"}
+    return Survey.from_plain(seen, where=PREPARED)
 
 
 def require_picking_config(folder: RunFolder) -> None:
@@ -119,7 +139,13 @@ def require_same_settings(folder: RunFolder, settings: PickSettings, records: Se
     A setting that an older version did not write has its default; paths are the same where they lead to one file.
     """
     before = tomllib.loads((folder.path / CONFIG).read_text(encoding="utf-8"))
+    own = settings.picker.name
+    left_out = filled_in_before(type(settings.picker), before.get(own, {}))
+    if left_out:
+        folder.append_log(f"{CONFIG}: {filled_in_text(left_out)}")
     old, new = _flat(before), _flat(settings_sections(settings))
+    for name in left_out:
+        del old[f"{own} {name}"]
     known = _known_settings(settings)
     base = folder_of_the_first_pick(records)
     changes = []

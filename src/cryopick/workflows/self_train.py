@@ -97,7 +97,7 @@ def self_train(
     output = Path(output)
     refuse_other_folders(output / TUNED, resume=resume)
     old_weights = find_weights(weights or picker)
-    given = {"diameter": diameter, "pixel_size_angstrom": pixel_size_angstrom}
+    given: dict[str, Any] = {"diameter": diameter, "pixel_size_angstrom": pixel_size_angstrom}
     settings = make_settings(picker, **_known(given), weights=old_weights)
     if not gives_probabilities(settings.picker):
         raise SettingsError(
@@ -135,9 +135,12 @@ def self_train(
     )
     rethreshold(output / BEFORE, None)
     # the same diameter, so that only the weights differ
+    given["diameter"] = seen.particle_size
+    if hasattr(settings.picker, "working_diameter"):
+        given["working_diameter"] = working
     settings_after = make_settings(
         picker,
-        **_known({**given, "diameter": seen.particle_size, "working_diameter": working}),
+        **_known(given),
         weights=tuning.training.weights,
     )
     # picks of an earlier call are those of weights that were trained for less long

@@ -28,6 +28,7 @@ from cryopick.pickers.cryosegnet.picker import CryoSegNetPicker  # noqa: E402
 from cryopick.pickers.cryosegnet.published import WRONG_SIZE, published_picks  # noqa: E402
 from cryopick.pickers.cryosegnet.sam_network import CompactSamSize, build_compact_sam, compact_architecture  # noqa: E402
 from cryopick.pickers.cryosegnet.segmenter import EMBEDDED, LoadedSam, MaskScore, as_segmenter  # noqa: E402
+from cryopick.pickers.survey import NOTHING_SEEN  # noqa: E402
 from cryopick.processing.probability import Calibration  # noqa: E402
 from cryopick.processing.scale import ScaleMap  # noqa: E402
 from cryopick.types import Micrograph  # noqa: E402
@@ -279,8 +280,8 @@ def test_the_published_view_needs_no_diameter_with_published_post_processing(unt
 
 def test_scores_that_are_predicted_ious_are_not_cut_again(untrained):
     scores = np.array([0.2, 0.95], np.float32)
-    assert CryoSegNetPicker(**untrained, postprocessing="published").choose_threshold(scores) == 0.0
-    assert CryoSegNetPicker(**untrained).choose_threshold(scores) > 0.2
+    assert CryoSegNetPicker(**untrained, postprocessing="published").choose_threshold(scores, NOTHING_SEEN) == 0.0
+    assert CryoSegNetPicker(**untrained).choose_threshold(scores, NOTHING_SEEN) > 0.2
 
 
 def test_wrong_settings_and_wrong_weights_are_told(untrained, tmp_path):
@@ -337,7 +338,7 @@ def test_noise_holds_no_particle():
     picker = CryoSegNetPicker(diameter=Length(60.0, 60.0, "px"))
     noise = Micrograph(np.random.default_rng(1).normal(size=(600, 700)).astype(np.float32))
     picks = picker.pick(noise)
-    assert (picks.score >= picker.choose_threshold(picks.score)).sum() == 0
+    assert (picks.score >= picker.choose_threshold(picks.score, NOTHING_SEEN)).sum() == 0
 
 
 @shipped

@@ -12,6 +12,7 @@ from cryopick.io.weights import load_checkpoint, weights_folders
 from cryopick.metrics.detection import match_picks, pooled
 from cryopick.pickers.cryotransformer.picker import CryoTransformerPicker
 from cryopick.pickers.cryotransformer.published import above_percentile
+from cryopick.pickers.survey import NOTHING_SEEN
 from cryopick.runs.one import junk_mask
 from cryopick.simulation.suite import suite_sets
 from cryopick.types import Micrograph
@@ -34,7 +35,7 @@ def kept_of(picker, micrograph, threshold=None):
     """What the network keeps, without any rule about distances."""
     candidates = picker.pick(micrograph)
     junk = junk_mask(candidates)
-    cut = picker.choose_threshold(candidates.score) if threshold is None else threshold
+    cut = picker.choose_threshold(candidates.score, NOTHING_SEEN) if threshold is None else threshold
     return select(candidates, NO_SPACING, threshold=cut, junk_mask=junk).kept()
 
 
@@ -88,9 +89,9 @@ def test_half_precision_changes_picks_by_little(rings):
 @needs_weights
 def test_without_a_diameter_it_is_measured(rings):
     diameter, simulated = rings
-    prepared = CryoTransformerPicker().prepare([each.micrograph for each in simulated[:2]])
-    assert prepared.diameter.unit == "A"
-    assert prepared.diameter.middle == pytest.approx(diameter.middle, rel=0.2)
+    seen = CryoTransformerPicker().survey([each.micrograph for each in simulated[:2]])
+    assert seen.particle_size.unit == "A"
+    assert seen.particle_size.middle == pytest.approx(diameter.middle, rel=0.2)
 
 
 @needs_weights
@@ -102,9 +103,9 @@ def test_the_articles_percentile_is_that_of_each_micrographs_own_answers(rings):
     picks = picker.pick(micrograph)
     is_kept = above_percentile(every.score.astype(np.float64), quantile=0.4)
     np.testing.assert_array_equal(picks.xy_px, every.xy_px[is_kept])
-    assert picker.choose_threshold(picks.score) == 0.0
+    assert picker.choose_threshold(picks.score, NOTHING_SEEN) == 0.0
     with pytest.raises(SettingsError, match="target precision"):
-        picker.choose_threshold(picks.score, target_precision=0.9)
+        picker.choose_threshold(picks.score, NOTHING_SEEN, target_precision=0.9)
 
 
 @needs_weights

@@ -156,35 +156,36 @@ def test_large_regions_of_high_score_are_removed_and_small_ones_kept():
 @pytest.mark.slow
 def test_it_labels_trains_and_picks_rings_without_a_label_or_a_number(draw_particles, trained):
     micrographs = [draw_particles(**{**RINGS, "seed": seed}) for seed in (1, 2, 3)]
-    picker = DeepCryoPicker(steps=120).prepare_in(trained, [micrograph for micrograph, _ in micrographs[:2]])
-    assert picker.diameter.middle_px(2.0) == pytest.approx(40, rel=0.15)
-    assert "trained on" in picker.found
+    picker = DeepCryoPicker(steps=120)
+    seen = picker.survey_in(trained, [micrograph for micrograph, _ in micrographs[:2]])
+    assert seen.particle_size.middle_px(2.0) == pytest.approx(40, rel=0.15)
+    assert "trained on" in seen.sentence
     micrograph, true_xy = micrographs[2]
-    picks = select(picker.pick(micrograph), SelectionSettings(), threshold=picker.default_threshold).kept()
+    picks = select(picker.pick(micrograph, seen), SelectionSettings(), threshold=picker.default_threshold).kept()
     assert match_picks(picks.xy_px, true_xy, np.zeros((0, 2)), max_distance_px=10).counts.f1 > 0.93
     assert (trained / "examples.npz").is_file()
 
-    again = DeepCryoPicker(model=picker.model).prepare([micrograph])  # the model knows its diameter
-    assert again.diameter.middle_px(2.0) == pytest.approx(picker.diameter.middle_px(2.0), rel=1e-4)
+    again = DeepCryoPicker(model=seen.trained_model).survey([micrograph])  # the model knows its diameter
+    assert again.particle_size.middle_px(2.0) == pytest.approx(seen.particle_size.middle_px(2.0), rel=1e-4)
     with np.load(trained / "examples.npz") as examples:
         assert {"reason0", "view1", "mask1"} <= set(examples.files)
-    classifier = load_classifier(picker.model)
+    classifier = load_classifier(seen.trained_model)
     assert not classifier.is_paper
 
 
 def test_training_is_repeatable(draw_particles, tmp_path):
     micrograph, _ = draw_particles(**RINGS)
-    settings = DeepCryoPicker(diameter=Length(40, 40, "px"), body=1.0, steps=5)
-    first, second = (settings.prepare_in(tmp_path / name, [micrograph]) for name in "ab")
-    np.testing.assert_array_equal(first.pick(micrograph).score, second.pick(micrograph).score)
+    picker = DeepCryoPicker(diameter=Length(40, 40, "px"), body=1.0, steps=5)
+    first, second = (picker.pick(micrograph, picker.survey_in(tmp_path / name, [micrograph])) for name in "ab")
+    np.testing.assert_array_equal(first.score, second.score)
 
 
 def test_noise_stops_the_run_with_the_finding_and_gives_an_empty_result_outside_one():
     noise = [Micrograph(np.random.default_rng(seed).normal(size=(400, 400))) for seed in range(2)]
     with pytest.raises(TrainingError, match="saw no consistent particles"):
-        DeepCryoPicker().prepare(noise)
+        DeepCryoPicker().survey(noise)
     with pytest.raises(TrainingError, match="saw no consistent particles"):
-        DeepCryoPicker(diameter=Length(20, 20, "px")).prepare(noise)
+        DeepCryoPicker(diameter=Length(20, 20, "px")).survey(noise)
     picks = DeepCryoPicker().pick(noise[0])
     assert len(picks) == 0
     assert "saw no consistent particles" in picks.warnings[0]
@@ -200,10 +201,10 @@ def test_published_preprocessing_finds_strong_rings_at_their_place(draw_particle
 
 def test_clustering_pickers_measure_the_diameter_once_for_a_run(draw_particles):
     micrograph, _ = draw_particles(**RINGS)
-    prepared = make_picker("autocryopicker").prepare([micrograph])
-    assert prepared.diameter is not None
-    assert prepared.body == 1.0
-    assert replace(prepared).prepare([micrograph]) == prepared
+    seen = make_picker("autocryopicker").survey([micrograph])
+    assert seen.particle_size is not None
+    assert seen.dark_part == 1.0
+    assert make_picker("autocryopicker", diameter=seen.particle_size, body=1.0).survey([micrograph]) == seen
 
 
 @pytest.mark.parametrize(
@@ -233,8 +234,9 @@ def test_barrels_are_found_and_told_apart_by_view(tmp_path):
     drawn = draw_barrels(seed=10)
     size = Length(drawn.diameter_px, drawn.diameter_px, "px")
     teachers = [draw_barrels(seed=seed).micrograph for seed in range(3)]
-    picker = DeepCryoPicker(steps=150, diameter=size).prepare_in(tmp_path, teachers)
-    picks = select(picker.pick(drawn.micrograph), SelectionSettings(), threshold=picker.default_threshold).kept()
+    picker = DeepCryoPicker(steps=150, diameter=size)
+    seen = picker.survey_in(tmp_path, teachers)
+    picks = select(picker.pick(drawn.micrograph, seen), SelectionSettings(), threshold=picker.default_threshold).kept()
     match = match_picks(picks.xy_px, drawn.xy_px, np.zeros((0, 2)), max_distance_px=0.25 * drawn.diameter_px)
     assert match.counts.f1 >= 0.95
     assert np.mean(picks.class_id[match.pairs.first] == drawn.view[match.pairs.second]) >= 0.95
@@ -320,11 +322,11 @@ def test_a_repeated_border_holds_nothing(draw_particles):
 
 def test_with_five_classes_bad_objects_are_learnt_and_are_no_particles(draw_particles, tmp_path):
     micrographs = [draw_particles(**{**RINGS, "seed": seed})[0] for seed in (1, 2)]
-    settings = DeepCryoPicker(diameter=Length(40, 40, "px"), body=1.0, classes=5, steps=3)
-    picker = settings.prepare_in(tmp_path, micrographs)
-    card = read_card(picker.model)
+    picker = DeepCryoPicker(diameter=Length(40, 40, "px"), body=1.0, classes=5, steps=3)
+    seen = picker.survey_in(tmp_path, micrographs)
+    card = read_card(seen.trained_model)
     assert card.data["classes"] == ["background", "top view", "side view", "irregular", "bad object"]
-    assert set(picker.pick(micrographs[0]).class_id.tolist()) <= {1, 2, 3}
+    assert set(picker.pick(micrographs[0], seen).class_id.tolist()) <= {1, 2, 3}
 
 
 # ------------------------------------------------------------------------------------------------------ real sets
@@ -336,12 +338,10 @@ def real_f1(name, picker, tmp_path):
         pytest.skip("the real labelled micrographs are not part of the repository")
     items = list(open_dataset(REAL / name))[:2]
     micrographs = [item.read() for item in items]
-    prepared = (
-        picker.prepare_in(tmp_path, micrographs) if hasattr(picker, "prepare_in") else picker.prepare(micrographs)
-    )
+    seen = picker.survey_in(tmp_path, micrographs) if hasattr(picker, "survey_in") else picker.survey(micrographs)
     counts = []
     for item, micrograph in zip(items, micrographs, strict=True):
-        kept = select(prepared.pick(micrograph), SelectionSettings(), threshold=picker.default_threshold).kept()
+        kept = select(picker.pick(micrograph, seen), SelectionSettings(), threshold=picker.default_threshold).kept()
         true, uncertain = (item.labels.xy_px[item.labels.is_uncertain == is_so] for is_so in (False, True))
         counts.append(match_picks(kept.xy_px, true, uncertain, max_distance_px=0.25 * item.diameter_px).counts)
     return pooled(counts).f1

@@ -98,8 +98,8 @@ def test_a_model_trained_from_clusters_is_kept_with_its_diameter_and_picks(barre
     assert 0.5 < result.scores["particle_or_not"] <= 1  # half of the windows are background
     assert "any particle" in card.data["precision_recall"] or len(trained.views) == 1
 
-    picker = DeepCryoPicker(model=result.weights).prepare([])
-    assert picker.diameter.middle_px(None) == pytest.approx(36)
+    picker = DeepCryoPicker(model=result.weights)
+    assert picker.survey([]).particle_size.middle_px(None) == pytest.approx(36)
     picks = picker.pick(barrel_set.items[0].read())
     assert len(picks) > 20
     assert set(picks.class_id.tolist()) <= {1, 2, 3}

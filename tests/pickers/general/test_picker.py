@@ -13,6 +13,7 @@ from cryopick.heatmap.model import heatmap_model, load_model
 from cryopick.io.weights import load_checkpoint, weights_folders
 from cryopick.metrics.detection import match_picks, pooled
 from cryopick.pickers.general.picker import GeneralPicker
+from cryopick.pickers.survey import NOTHING_SEEN, Survey
 from cryopick.processing.probability import Calibration
 from cryopick.runs.one import junk_mask
 from cryopick.simulation.suite import suite_sets
@@ -30,11 +31,11 @@ def rings():
     return one, list(one.micrographs())
 
 
-def picks_of(picker, micrograph, *, threshold=None):
-    candidates = picker.pick(micrograph)
+def picks_of(picker, micrograph, *, survey=None, threshold=None):
+    candidates = picker.pick(micrograph, survey)
     junk = junk_mask(candidates)
     chosen = select(candidates, SelectionSettings(), threshold=-np.inf, junk_mask=junk)
-    cut = picker.choose_threshold(chosen.kept().score) if threshold is None else threshold
+    cut = picker.choose_threshold(chosen.kept().score, survey or NOTHING_SEEN) if threshold is None else threshold
     return select(candidates, SelectionSettings(), threshold=cut, junk_mask=junk).kept()
 
 
@@ -42,10 +43,10 @@ def test_simulated_rings_are_found_and_centred(rings):
     one, simulated = rings
     size = one.protein.diameter_angstrom
     picker = GeneralPicker(diameter=Length(size, size, "A"))
-    picker = picker.prepare([each.micrograph for each in simulated])
+    survey = picker.survey([each.micrograph for each in simulated])
     matches = []
     for each in simulated:
-        found = picks_of(picker, each.micrograph)
+        found = picks_of(picker, each.micrograph, survey=survey)
         truth, others = each.xy_px[each.is_pickable], each.xy_px[~each.is_pickable]
         tolerance_px = 0.25 * float(np.median(each.diameter_px))
         matches.append(match_picks(found.xy_px, truth, others, max_distance_px=tolerance_px))
@@ -55,19 +56,19 @@ def test_simulated_rings_are_found_and_centred(rings):
 
 def test_without_a_diameter_it_is_measured(rings):
     one, simulated = rings
-    prepared = GeneralPicker().prepare([each.micrograph for each in simulated])
-    assert prepared.diameter.unit == "A"
-    assert prepared.diameter.middle == pytest.approx(one.protein.diameter_angstrom, rel=0.2)
-    assert "measured" in prepared.measured
+    seen = GeneralPicker().survey([each.micrograph for each in simulated])
+    assert seen.particle_size.unit == "A"
+    assert seen.particle_size.middle == pytest.approx(one.protein.diameter_angstrom, rel=0.2)
+    assert "measured" in seen.sentence
 
 
 def test_pixel_size_unknown_gives_a_diameter_in_pixels(rings):
     one, simulated = rings
     unknown = [replace(each.micrograph, pixel_size_angstrom=None) for each in simulated]
-    prepared = GeneralPicker().prepare(unknown)
-    assert prepared.diameter.unit == "px"
+    seen = GeneralPicker().survey(unknown)
+    assert seen.particle_size.unit == "px"
     expected_px = one.protein.diameter_angstrom / one.protein.pixel_size_angstrom
-    assert prepared.diameter.middle == pytest.approx(expected_px, rel=0.2)
+    assert seen.particle_size.middle == pytest.approx(expected_px, rel=0.2)
 
 
 def test_noise_holds_no_particle():
@@ -80,7 +81,7 @@ def test_noise_holds_no_particle():
 def test_noise_is_not_filled_with_particles():
     rng = np.random.default_rng(1)
     noise = [Micrograph(rng.normal(size=(900, 900)).astype(np.float32)) for _ in range(3)]
-    of_noise = GeneralPicker(diameter=Length(50, 50, "px")).prepare(noise)
+    of_noise = GeneralPicker(diameter=Length(50, 50, "px")).survey(noise)
     assert of_noise.filled_share < EMPTY_FILLED_SHARE
 
 
@@ -89,23 +90,23 @@ def test_faint_particles_are_not_taken_for_noise_even_if_hollow(family):
     faint = next(one for one in suite_sets(levels=("hard",)) if one.protein.family == family)
     simulated = [next(iter(faint.micrographs())).micrograph]
     size = faint.protein.diameter_angstrom
-    prepared = GeneralPicker(diameter=Length(size, size, "A")).prepare(simulated)
-    assert prepared.filled_share > EMPTY_FILLED_SHARE
+    seen = GeneralPicker(diameter=Length(size, size, "A")).survey(simulated)
+    assert seen.filled_share > EMPTY_FILLED_SHARE
 
 
 def test_a_run_with_few_particles_is_believed_where_they_fill_enough_of_it():
     scores = np.linspace(0.02, 0.6, 200).astype(np.float32)
-    held = GeneralPicker(filled_share=0.03).run_probabilities(scores)
+    held = GeneralPicker().run_probabilities(scores, Survey(filled_share=0.03))
     assert np.allclose(held, scores)
-    assert GeneralPicker(filled_share=0.01).run_probabilities(scores).sum() < 0.5 * scores.sum()
+    assert GeneralPicker().run_probabilities(scores, Survey(filled_share=0.01)).sum() < 0.5 * scores.sum()
 
 
 def test_where_a_run_may_be_empty_a_pick_must_be_likelier_right_than_wrong(monkeypatch):
     scores = np.concatenate([np.linspace(0.02, 0.3, 200), np.linspace(0.6, 0.99, 60)]).astype(np.float32)
-    picker = GeneralPicker(filled_share=0.01)
+    picker, seen = GeneralPicker(), Survey(filled_share=0.01)
 
     def kept():
-        return picker.run_probabilities(scores)[scores >= picker.choose_threshold(scores)]
+        return picker.run_probabilities(scores, seen)[scores >= picker.choose_threshold(scores, seen)]
 
     assert kept().min() >= 0.5
     monkeypatch.setattr(GeneralPicker, "minimum_where_unfilled", GeneralPicker.minimum_threshold)

@@ -23,6 +23,7 @@ from cryopick.pickers.segmentation_crf.model import (
 )
 from cryopick.pickers.segmentation_crf.network import CLASSES
 from cryopick.pickers.segmentation_crf.picker import BACKBONES, SegmentationCrfPicker
+from cryopick.pickers.survey import Survey
 from cryopick.processing.probability import Calibration
 from cryopick.processing.scale import resample
 from cryopick.simulation.published.segmentation_crf import (
@@ -36,7 +37,8 @@ from cryopick.types import JUNK_MAP, Micrograph
 
 DIAMETER_PX = 36.0
 GIVEN = Length(DIAMETER_PX, DIAMETER_PX, "px")
-ON_DRAWINGS = {"diameter": GIVEN, "views": 1, "added_noise": 0.0, "decoy_share": 0.0, "recentre": False}
+ON_DRAWINGS = {"diameter": GIVEN, "views": 1, "added_noise": 0.0, "recentre": False}
+SEEN_ON_DRAWINGS = Survey(particle_size=GIVEN, decoy_share=0.0)
 """For networks that do not look: what depends on the micrograph is left out."""
 
 
@@ -96,7 +98,7 @@ def gaps(found, centres):
 def test_picks_lie_on_the_centres_in_stored_pixels(answer_with, crf, split):
     image = micrograph()
     answer_with(PerfectNetwork(CENTRES, image.shape_yx))
-    picks = SegmentationCrfPicker(**ON_DRAWINGS, crf=crf, split=split).pick(image)
+    picks = SegmentationCrfPicker(**ON_DRAWINGS, crf=crf, split=split).pick(image, SEEN_ON_DRAWINGS)
     strong = picks.xy_px[picks.score > 0.35]
     assert len(strong) == len(CENTRES)
     assert gaps(strong, CENTRES).max() < (0.03 if split == "core" else 0.07) * DIAMETER_PX
@@ -107,14 +109,18 @@ def test_regions_of_wrong_size_are_filtered(answer_with):
     image = micrograph()
     answer_with(PerfectNetwork(CENTRES[2:], image.shape_yx))
     area = 1.0  # of a disc of the diameter
-    assert len(SegmentationCrfPicker(**ON_DRAWINGS, min_area=0.5 * area, max_area=1.5).pick(image)) == 2
-    assert len(SegmentationCrfPicker(**ON_DRAWINGS, min_area=1.5 * area, max_area=3.0).pick(image)) == 0
+    assert (
+        len(SegmentationCrfPicker(**ON_DRAWINGS, min_area=0.5 * area, max_area=1.5).pick(image, SEEN_ON_DRAWINGS)) == 2
+    )
+    assert (
+        len(SegmentationCrfPicker(**ON_DRAWINGS, min_area=1.5 * area, max_area=3.0).pick(image, SEEN_ON_DRAWINGS)) == 0
+    )
 
 
 def test_junk_is_mapped_for_the_selection(answer_with):
     image = micrograph()
     answer_with(PerfectNetwork(CENTRES[:1], image.shape_yx, junk_xy=(300.0, 200.0)))
-    maps = SegmentationCrfPicker(**ON_DRAWINGS).pick(image).maps
+    maps = SegmentationCrfPicker(**ON_DRAWINGS).pick(image, SEEN_ON_DRAWINGS).maps
     height, width = maps[JUNK_MAP].shape
     assert maps[JUNK_MAP][int(200 / 301 * height), int(300 / 407 * width)] > 0.9
     assert maps["particle probability"][int(70 / 301 * height), int(60 / 407 * width)] > 0.9
@@ -123,7 +129,7 @@ def test_junk_is_mapped_for_the_selection(answer_with):
 def test_an_answer_of_background_alone_gives_no_pick(answer_with):
     image = micrograph()
     answer_with(PerfectNetwork(np.zeros((0, 2)), image.shape_yx))
-    assert len(SegmentationCrfPicker(**ON_DRAWINGS).pick(image)) == 0
+    assert len(SegmentationCrfPicker(**ON_DRAWINGS).pick(image, SEEN_ON_DRAWINGS)) == 0
 
 
 def test_the_guide_is_the_low_passed_image_at_the_stride_of_the_maps_in_its_own_deviations():
@@ -271,9 +277,10 @@ def test_particles_of_very_high_contrast_are_taken_for_dirt_where_no_noise_is_ad
 def test_particles_of_very_high_contrast_are_found_with_noise_that_the_picker_adds(shipped, variance_snr):
     one = recipe_micrograph(variance_snr)
     assert np.median(one.snr) > 60
-    picker = SegmentationCrfPicker(diameter=RECIPE_DIAMETER, views=1).prepare([one.micrograph])
-    assert picker.added_noise > 0
-    picks = picker.pick(one.micrograph)
+    picker = SegmentationCrfPicker(diameter=RECIPE_DIAMETER, views=1)
+    seen = picker.survey([one.micrograph])
+    assert seen.noise_level > 0
+    picks = picker.pick(one.micrograph, seen)
     kept = picks.xy_px[picks.score >= 0.4]
     distance = gaps(kept, one.xy_px) / one.diameter_px
     assert (distance < 0.25).mean() > 0.9
@@ -284,14 +291,15 @@ def test_particles_of_very_high_contrast_are_found_with_noise_that_the_picker_ad
 def test_ordinary_particles_need_no_noise_and_are_told_from_noise_by_its_negative(shipped):
     one = recipe_micrograph(0.004)
     assert 10 < np.median(one.snr) < 30
-    seen = SegmentationCrfPicker(diameter=RECIPE_DIAMETER).prepare([one.micrograph])
-    assert seen.added_noise == 0
+    picker = SegmentationCrfPicker(diameter=RECIPE_DIAMETER)
+    seen = picker.survey([one.micrograph])
+    assert seen.noise_level == 0
     assert seen.decoy_share < 0.3
     pixels = np.random.default_rng(1).normal(size=(1024, 1024)).astype(np.float32)
-    empty = SegmentationCrfPicker(diameter=RECIPE_DIAMETER).prepare([replace(one.micrograph, pixels=pixels)])
-    assert empty.added_noise == 0
+    empty = picker.survey([replace(one.micrograph, pixels=pixels)])
+    assert empty.noise_level == 0
     assert empty.decoy_share > 0.5
     # few and doubtful candidates among many bad ones are kept only where the run is known to hold particles
     scores = np.concatenate([np.full(40, 0.45), np.full(2000, 0.02)]).astype(np.float32)
-    assert seen.choose_threshold(scores) < 0.5
-    assert empty.choose_threshold(scores) == 1
+    assert picker.choose_threshold(scores, seen) < 0.5
+    assert picker.choose_threshold(scores, empty) == 1

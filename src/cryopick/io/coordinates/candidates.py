@@ -1,9 +1,13 @@
-"""The table of a run's candidates as CSV text."""
+"""The table of a run's candidates as CSV text, and the rounding that this text brings."""
 
 from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
 
 from cryopick.types import Picks
 
@@ -15,13 +19,20 @@ def candidates_text(picks: Picks) -> str:
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(CANDIDATE_COLUMNS)
-    for (x, y), score, diameter, class_id, reason in zip(
-        picks.xy_px.tolist(),
-        picks.score.tolist(),
-        picks.diameter_px.tolist(),
-        picks.class_id.tolist(),
-        picks.reason.tolist(),
-        strict=True,
-    ):
-        writer.writerow((f"{x:.3f}", f"{y:.3f}", f"{score:.6g}", f"{diameter:.2f}", class_id, reason))
+    for numbers, class_id, reason in zip(_numbers(picks), picks.class_id.tolist(), picks.reason.tolist(), strict=True):
+        writer.writerow((*numbers, class_id, reason))
     return stream.getvalue()
+
+
+def as_written(picks: Picks) -> Picks:
+    """The same picks with the numbers that whoever reads `candidates_text` gets, without their maps."""
+    rows = np.array(list(_numbers(picks)), dtype=np.float64).reshape(-1, 4)
+    score, diameter_px = rows[:, 2:].T.astype(np.float32)
+    return replace(picks, xy_px=rows[:, :2], score=score, diameter_px=diameter_px, maps={})
+
+
+def _numbers(picks: Picks) -> Iterator[tuple[str, str, str, str]]:
+    """x, y, score and diameter of each pick as texts."""
+    columns = (picks.xy_px.tolist(), picks.score.tolist(), picks.diameter_px.tolist())
+    for (x, y), score, diameter in zip(*columns, strict=True):
+        yield f"{x:.3f}", f"{y:.3f}", f"{score:.6g}", f"{diameter:.2f}"
