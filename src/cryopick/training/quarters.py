@@ -68,14 +68,14 @@ class QuarterTask(CropTask):
             raise SettingsError(f"[task] batch_size is {self.batch_size}, expected an even number")
 
     @property
-    def quarter_px(self) -> int:
-        """Side of what the network learns from at a time, working pixels."""
-        return self.crop_px // 2
-
-    @property
     def learns_from_quarters(self) -> bool:
         """Whether two quarters of a crop are learnt from, or all of it."""
         return True
+
+    @property
+    def example_px(self) -> int:
+        """Side of what the network learns from at a time, working pixels."""
+        return self.crop_px // 2 if self.learns_from_quarters else self.crop_px
 
     @property
     def crops_per_batch(self) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from cryopick.simulation.crops import Crop, CropGenerator
 from cryopick.training.crop_bank import SimulatedCrops
 from cryopick.training.judging import detection_scores, labelled_score
 from cryopick.training.quarters import Example, QuarterTask, keep_crops, quarter, some_quarters
-from cryopick.training.sampling import MicrographSampler
+from cryopick.training.sampling import CropSampler, MicrographSampler
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,7 +35,7 @@ class FromSimulation:
 
     task: QuarterTask
     example_of: Callable[[Crop], Example]
-    part_of: Callable[[Example, int], Example] = quarter
+    part_of: Callable[[Example, int], Example]
 
     @cached_property
     def crops(self) -> SimulatedCrops | CropGenerator:
@@ -46,10 +46,6 @@ class FromSimulation:
     def held_out(self) -> list[Crop]:
         """Crops of another seed."""
         return self.task.crops_to_judge()
-
-    def prepare(self, batches: int, tell: Callable[[int, int], None]) -> None:
-        """Makes the crops, unless they are on disk or are not to be kept there."""
-        keep_crops(self.crops, batches * self.task.crops_per_batch, tell)
 
     def examples(self, index: int, rng: np.random.Generator) -> Iterator[Example]:
         """Of crops `index * crops_per_batch` onwards."""
@@ -98,9 +94,6 @@ class FromLabels:
         sampler = self.sampler_of(self.validation)
         return [sampler.whole(index) for index in range(len(sampler.items))]
 
-    def prepare(self, batches: int, tell: Callable[[int, int], None]) -> None:
-        """There is nothing to make."""
-
     def examples(self, index: int, rng: np.random.Generator) -> Iterator[Example]:
         """Of micrographs in turn."""
         for position in range(index * self.batch_size, (index + 1) * self.batch_size):
@@ -116,20 +109,52 @@ class FromLabels:
         return {"train": self.train.card_entry(), "validation": self.validation.card_entry()}
 
 
-Source = FromSimulation | FromLabels
+@dataclass
+class LearnsFromCrops:
+    """What trainables share that learn from simulated crops, or from labelled micrographs where those are given.
 
+    They say what is learnt from either: `simulated_example` and `labelled_example`.
 
-class LearnsFromSource:
-    """What trainables do that learn from a `Source` of examples."""
+    Parameters
+    ----------
+    task : the family's settings
+    train, validation : labelled micrographs with known particle diameters, or None for simulated crops
+    """
 
-    @property
-    def source(self) -> Source:
+    task: Any
+    train: Dataset | None = None
+    validation: Dataset | None = None
+    most_labelled: ClassVar[int | None] = None
+    """Most labelled crops in a batch, where that is fewer than the task's `batch_size`."""
+
+    @cached_property
+    def source(self) -> FromSimulation | FromLabels:
         """Where the examples come from."""
+        if self.train is None or self.validation is None:
+            return FromSimulation(self.task, self.simulated_example, self.part_of)
+        batch_size = min(self.most_labelled or self.task.batch_size, self.task.batch_size)
+        return FromLabels(self.train, self.validation, self.sampler_of, self.labelled_example, batch_size)
+
+    def simulated_example(self, crop: Crop) -> Example:
+        """What is learnt from a simulated crop, all of it known."""
         raise NotImplementedError
 
+    def labelled_example(self, crop: Any) -> Example:
+        """What is learnt from a crop of the sampler, of which only what is labelled is known."""
+        raise NotImplementedError
+
+    def part_of(self, example: Example, number: int) -> Example:
+        """A quarter of a simulated crop's example."""
+        return quarter(example, number)
+
+    def sampler_of(self, dataset: Dataset) -> MicrographSampler[Any]:
+        """Crops of labelled micrographs."""
+        return CropSampler(dataset, crop_px=self.task.example_px)
+
     def prepare(self, batches: int, tell: Callable[[int, int], None]) -> None:
-        """Makes the crops of so many batches before the first step."""
-        self.source.prepare(batches, tell)
+        """Makes the simulated crops of so many batches, unless they are on disk or are not to be kept there."""
+        if isinstance(self.source, FromSimulation):
+            keep_crops(self.source.crops, batches * self.task.crops_per_batch, tell)
 
     def make_batch(self, index: int, rng: np.random.Generator) -> dict[str, Tensor]:
         """The source's examples of that number, stacked."""

@@ -187,8 +187,8 @@ class Family:
 
 def as_family(module: Any) -> Family:
     """The family that a module describes: its `FAMILY`, or the loose names of plug-ins for 0.1."""
-    if hasattr(module, "FAMILY"):
-        family: Family = module.FAMILY
+    family = getattr(module, "FAMILY", module)
+    if isinstance(family, Family):
         return family
     return Family(
         presets=module.PRESETS,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +18,6 @@ from cryopick.training.judging import device_of
 from cryopick.training.losses import dice_loss
 from cryopick.training.quarters import Example
 from cryopick.training.sampling import MicrographSampler
-from cryopick.training.sources import FromLabels
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -63,15 +61,17 @@ class PublishedSampler(MicrographSampler[PublishedPair]):
 
 @dataclass
 class PublishedUNetTrainable(UNetTrainable):
-    """The published U-Net and training: whole micrographs, denoised and squeezed; full discs; no augmentation.
+    """The published U-Net and training: whole micrographs, completely labelled, denoised and squeezed; full discs."""
 
-    Parameters
-    ----------
-    train, validation : completely labelled, with known particle diameters
-    """
+    most_labelled = None
 
     def __post_init__(self) -> None:
-        for part in self._sets():
+        if self.train is None or self.validation is None:
+            raise SettingsError(
+                "the published U-Net learns from whole labelled micrographs: give --data, such as a folder of "
+                "`cryopick simulate` or of CryoPPP; crops of simulation are for --preset small"
+            )
+        for part in (self.train, self.validation):
             unknown = [item.name for item in part if item.diameter_px is None]
             if unknown:
                 raise SettingsError(f"{unknown[0]}: the particle diameter is unknown; give it (--diameter 180A)")
@@ -82,23 +82,12 @@ class PublishedUNetTrainable(UNetTrainable):
                     "background; use --preset small, or --labels complete where they are complete"
                 )
 
-    def _sets(self) -> tuple[Dataset, Dataset]:
-        if self.train is None or self.validation is None:
-            raise SettingsError(
-                "the published U-Net learns from whole labelled micrographs: give --data, such as a folder of "
-                "`cryopick simulate` or of CryoPPP; crops of simulation are for --preset small"
-            )
-        return self.train, self.validation
+    def sampler_of(self, dataset: Dataset) -> PublishedSampler:
+        """Whole micrographs."""
+        return PublishedSampler(dataset, side_px=self.task.side_px)
 
-    @cached_property
-    def source(self) -> FromLabels:
-        """The micrographs."""
-        return FromLabels(
-            *self._sets(),
-            sampler_of=partial(PublishedSampler, side_px=self.task.side_px),
-            example_of=PublishedPair.example,
-            batch_size=self.task.batch_size,
-        )
+    def labelled_example(self, crop: PublishedPair) -> Example:  # type: ignore[override]  # what its own sampler gives
+        return crop.example()
 
     def loss(self, network: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         import torch

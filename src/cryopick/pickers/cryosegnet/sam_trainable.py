@@ -27,7 +27,7 @@ from cryopick.processing.probability import Calibration
 from cryopick.processing.scale import NOMINAL_PARTICLE_PX, gaussian_blur
 from cryopick.processing.targets import disc_instances
 from cryopick.simulation.crops import CropGenerator
-from cryopick.training.counted_sizes import PICKED_RATIO, UNDECIDED_RATIO
+from cryopick.training.counted_sizes import counted_sizes
 from cryopick.training.crop_bank import SimulatedCrops
 from cryopick.training.judging import detection_scores, device_of, fit_calibration, outcomes_on
 from cryopick.training.quarters import keep_crops
@@ -169,9 +169,7 @@ def example(
     part = crop.probability[top : top + side_px, left : left + side_px]
     xy = crop.xy_px - [left, top]
     diameter = crop.diameter_px
-    ratio = diameter / MAPPED_PARTICLE_PX
-    is_wanted = (ratio >= PICKED_RATIO[0]) & (ratio <= PICKED_RATIO[1])
-    is_possible = (ratio >= UNDECIDED_RATIO[0]) & (ratio <= UNDECIDED_RATIO[1])
+    is_wanted, is_undecided = counted_sizes(diameter, nominal_px=MAPPED_PARTICLE_PX)
     points = _draw_prompts(part, xy[is_wanted], diameter[is_wanted], rng, count=prompts)
     kinds = np.full(prompts, ASKS_NOTHING, np.int64)
     if len(xy):
@@ -179,7 +177,7 @@ def example(
         nearest = gap.argmin(axis=1)
         is_asked = gap[np.arange(prompts), nearest] <= PROMPT_REACH
         kinds[is_asked & is_wanted[nearest]] = nearest[is_asked & is_wanted[nearest]]
-        kinds[is_asked & ~is_wanted[nearest] & is_possible[nearest]] = ASKS_UNKNOWN
+        kinds[is_asked & is_undecided[nearest]] = ASKS_UNKNOWN
     masks = np.zeros((prompts, side_px // block_px, side_px // block_px), np.float32)
     if is_wanted.any():
         labels = np.zeros((side_px, side_px), np.int64)

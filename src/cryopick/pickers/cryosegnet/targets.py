@@ -7,14 +7,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from cryopick.pickers.cryosegnet.model import View
-from cryopick.processing.scale import NOMINAL_PARTICLE_PX
 from cryopick.processing.targets import disc_mask
 from cryopick.simulation.crops import Crop
 from cryopick.training.augment import LabelledCrop
-from cryopick.training.counted_sizes import PICKED_RATIO, UNDECIDED_RATIO
+from cryopick.training.counted_sizes import counted_sizes
 from cryopick.training.losses import dice_loss, loss_by_completeness, non_negative_pu_loss
-from cryopick.training.quarters import Example
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,26 +24,9 @@ PAPER_SMOOTH = 1e-4
 """Added to both sides of the fraction in the published Dice loss."""
 
 
-def simulated_example(crop: Crop, *, view: View) -> Example:
-    """What is learnt from a simulated crop, all of it known."""
-    return {"planes": view.planes(crop.image), "targets": crop_targets(crop)}
-
-
-def labelled_example(crop: LabelledCrop, *, view: View) -> Example:
-    """What is learnt from labels: nothing of junk, and little of what is not labelled."""
-    return {
-        "planes": view.planes(crop.image),
-        "targets": labelled_targets(crop),
-        "is_complete": np.array(crop.is_complete),
-    }
-
-
 def crop_targets(crop: Crop) -> NDArray[np.float32]:
     """(3, h, w): discs on particles of about the nominal size, junk, and the weight of a pixel's first answer."""
-    ratio = crop.diameter_px / NOMINAL_PARTICLE_PX
-    is_marked = (ratio >= PICKED_RATIO[0]) & (ratio <= PICKED_RATIO[1])
-    is_undecided = ~is_marked & (ratio >= UNDECIDED_RATIO[0]) & (ratio <= UNDECIDED_RATIO[1])
-    return _targets(crop, is_marked, is_undecided, crop.junk)
+    return _targets(crop, *counted_sizes(crop.diameter_px), crop.junk)
 
 
 def labelled_targets(crop: LabelledCrop) -> NDArray[np.float32]:

@@ -4,60 +4,54 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import partial
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from cryopick.pickers.cryosegnet.judging import MappedCrop, as_mapper, mapped, peaks
 from cryopick.pickers.cryosegnet.network import build_attention_unet
 from cryopick.pickers.cryosegnet.targets import (
     DISC_SHARE,
-    labelled_example,
+    crop_targets,
     labelled_loss,
+    labelled_targets,
     map_loss,
-    simulated_example,
 )
 from cryopick.pickers.cryosegnet.tasks import UNetTask
+from cryopick.simulation.crops import Crop
+from cryopick.training.augment import LabelledCrop
 from cryopick.training.judging import calibrated, outcomes_of
-from cryopick.training.sampling import CropSampler
-from cryopick.training.sources import FromLabels, FromSimulation, LearnsFromSource, Source
+from cryopick.training.quarters import Example
+from cryopick.training.sources import LearnsFromCrops
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from cryopick.data.datasets import Dataset
-
-LABELLED_PER_BATCH = 8
-"""Most labelled crops in a batch."""
-
 
 @dataclass
-class UNetTrainable(LearnsFromSource):
+class UNetTrainable(LearnsFromCrops):
     """The U-Net, its examples and its loss.
 
     Parameters
     ----------
-    train, validation : labelled micrographs with known particle diameters, or None for simulated crops
     prior : share of the pixels that lie on particles' discs, labelled or not; used for sparse labels
     """
 
     task: UNetTask
-    train: Dataset | None = None
-    validation: Dataset | None = None
     prior: float = 0.1
     picker: str = field(default="cryosegnet", init=False)
+    most_labelled = 8
 
-    @cached_property
-    def source(self) -> Source:
-        """Where the examples come from."""
-        if self.train is None or self.validation is None:
-            return FromSimulation(self.task, partial(simulated_example, view=self.task.seen))
-        return FromLabels(
-            self.train,
-            self.validation,
-            sampler_of=partial(CropSampler, crop_px=self.task.quarter_px),
-            example_of=partial(labelled_example, view=self.task.seen),
-            batch_size=min(LABELLED_PER_BATCH, self.task.batch_size),
-        )
+    def simulated_example(self, crop: Crop) -> Example:
+        return {"planes": self.task.seen.planes(crop.image), "targets": crop_targets(crop)}
+
+    def labelled_example(self, crop: LabelledCrop) -> Example:
+        return {
+            "planes": self.task.seen.planes(crop.image),
+            "targets": labelled_targets(crop),
+            "is_complete": np.array(crop.is_complete),
+        }
 
     def architecture(self) -> dict[str, Any]:
         return self.task.architecture()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
@@ -27,7 +27,7 @@ from cryopick.processing.probability import Calibration
 from cryopick.processing.scale import NOMINAL_PARTICLE_PX, PLANES, network_planes
 from cryopick.simulation.crops import Crop
 from cryopick.training.augment import LabelledCrop
-from cryopick.training.counted_sizes import PICKED_RATIO, UNDECIDED_RATIO
+from cryopick.training.counted_sizes import counted_sizes
 from cryopick.training.judging import (
     Candidates,
     calibrated,
@@ -37,14 +37,12 @@ from cryopick.training.judging import (
     typical_diameter_px,
 )
 from cryopick.training.quarters import Example, QuarterTask, inside_quarter, quarter
-from cryopick.training.sampling import CropSampler
-from cryopick.training.sources import FromLabels, FromSimulation, LearnsFromSource, Source, stacked
+from cryopick.training.sources import LearnsFromCrops, stacked
 from cryopick.types import Micrograph
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from cryopick.data.datasets import Dataset
     from cryopick.pickers.cryotransformer.network import Queries
 
 BOX_UNIT_PX = 10 * NOMINAL_PARTICLE_PX
@@ -91,32 +89,32 @@ class LocalTask(QuarterTask):
 
 
 @dataclass
-class LocalTrainable(LearnsFromSource):
-    """The network, its crops and its loss.
-
-    Parameters
-    ----------
-    train, validation : labelled micrographs with known diameters, or None for simulation
-    """
+class LocalTrainable(LearnsFromCrops):
+    """The network, its crops and its loss."""
 
     task: LocalTask
-    train: Dataset | None = None
-    validation: Dataset | None = None
     picker: str = field(default="cryotransformer", init=False)
 
-    @cached_property
-    def source(self) -> Source:
-        """Where the crops come from."""
-        planes = self.task.in_channels
-        if self.train is None or self.validation is None:
-            return FromSimulation(self.task, partial(simulated_example, input_planes=planes), quarter_with_particles)
-        return FromLabels(
-            self.train,
-            self.validation,
-            sampler_of=partial(CropSampler, crop_px=self.task.quarter_px),
-            example_of=partial(labelled_example, input_planes=planes),
-            batch_size=self.task.batch_size,
-        )
+    def simulated_example(self, crop: Crop) -> Example:
+        """`particles` as of `particles_of`; `background` is the weight of what is no particle."""
+        planes, targets = example(crop, self.task.in_channels)
+        background = np.array(1, np.float32)
+        return {"planes": planes, "targets": targets, "particles": particles_of(crop), "background": background}
+
+    def labelled_example(self, crop: LabelledCrop) -> Example:
+        """Sparse labels say nothing of background."""
+        return {
+            "planes": network_planes(crop.image, particle_px=NOMINAL_PARTICLE_PX, count=self.task.in_channels),
+            "targets": labelled_targets(crop),
+            "particles": labelled_particles(crop),
+            "background": np.array(crop.is_complete, np.float32),
+        }
+
+    def part_of(self, example: Example, number: int) -> Example:
+        """A quarter and the particles in it."""
+        maps = {name: array for name, array in example.items() if name != "particles"}
+        particles = inside_quarter(example["particles"], number, example["planes"].shape[-1] // 2)
+        return {**quarter(maps, number), "particles": particles}
 
     def architecture(self) -> dict[str, Any]:
         task = self.task
@@ -223,40 +221,10 @@ def _general_trunk(task: LocalTask) -> Mapping[str, Tensor]:
     return checkpoint.tensors
 
 
-def simulated_example(crop: Crop, *, input_planes: int) -> Example:
-    """What is learnt from a simulated crop, all of it known; `particles` as of `particles_of`."""
-    planes, targets = example(crop, input_planes)
-    return {
-        "planes": planes,
-        "targets": targets,
-        "particles": particles_of(crop),
-        "background": np.array(1, np.float32),
-    }
-
-
-def quarter_with_particles(whole: Example, number: int) -> Example:
-    """A quarter and the particles in it."""
-    maps = {name: array for name, array in whole.items() if name != "particles"}
-    side_px = whole["planes"].shape[-1] // 2
-    return {**quarter(maps, number), "particles": inside_quarter(whole["particles"], number, side_px)}
-
-
-def labelled_example(crop: LabelledCrop, *, input_planes: int) -> Example:
-    """What is learnt from labels; sparse ones say nothing of background (`background` is 0)."""
-    return {
-        "planes": network_planes(crop.image, particle_px=NOMINAL_PARTICLE_PX, count=input_planes),
-        "targets": labelled_targets(crop),
-        "particles": labelled_particles(crop),
-        "background": np.array(crop.is_complete, np.float32),
-    }
-
-
 def particles_of(crop: Crop) -> NDArray[np.float64]:
     """(n, 4) x, y, diameter, and 1 where it is to be picked; particles of quite another size are none."""
-    ratio = crop.diameter_px / NOMINAL_PARTICLE_PX
-    is_picked = (ratio >= PICKED_RATIO[0]) & (ratio <= PICKED_RATIO[1])
-    is_known = (ratio >= UNDECIDED_RATIO[0]) & (ratio <= UNDECIDED_RATIO[1])
-    return np.column_stack([crop.xy_px, crop.diameter_px, is_picked])[is_known]
+    is_picked, is_undecided = counted_sizes(crop.diameter_px)
+    return np.column_stack([crop.xy_px, crop.diameter_px, is_picked])[is_picked | is_undecided]
 
 
 def labelled_particles(crop: LabelledCrop) -> NDArray[np.float64]:

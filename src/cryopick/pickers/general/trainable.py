@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
@@ -21,19 +21,14 @@ from cryopick.training.augment import LabelledCrop
 from cryopick.training.judging import Candidates, calibrated, device_of, outcomes_of
 from cryopick.training.losses import loss_by_completeness, non_negative_pu_loss
 from cryopick.training.quarters import Example, QuarterTask
-from cryopick.training.sampling import CropSampler
-from cryopick.training.sources import FromLabels, FromSimulation, LearnsFromSource, Source
+from cryopick.training.sources import LearnsFromCrops
 from cryopick.types import Micrograph, Picks
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from cryopick.data.datasets import Dataset
-
 RANGE_CROPS = 32
 """Crops on which the activations' ranges are measured."""
-LABELLED_PER_BATCH = 8
-"""Most labelled crops in a batch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,33 +47,29 @@ class GeneralTask(QuarterTask):
 
 
 @dataclass
-class GeneralTrainable(LearnsFromSource):
+class GeneralTrainable(LearnsFromCrops):
     """The network, its examples and its loss.
 
     Parameters
     ----------
-    train, validation : labelled micrographs with known particle diameters, or None for simulated crops
     prior : share of the output pixels that lie on particle centres, labelled or not; used for sparse labels
     """
 
     task: GeneralTask
-    train: Dataset | None = None
-    validation: Dataset | None = None
     prior: float = 0.1
     picker: str = field(default="general", init=False)
+    most_labelled = 8
 
-    @cached_property
-    def source(self) -> Source:
-        """Where the examples come from."""
-        if self.train is None or self.validation is None:
-            return FromSimulation(self.task, partial(simulated_example, input_planes=self.task.input_planes))
-        return FromLabels(
-            self.train,
-            self.validation,
-            sampler_of=partial(CropSampler, crop_px=self.task.quarter_px),
-            example_of=partial(labelled_example, input_planes=self.task.input_planes),
-            batch_size=min(LABELLED_PER_BATCH, self.task.batch_size),
-        )
+    def simulated_example(self, crop: Crop) -> Example:
+        planes, targets = example(crop, self.task.input_planes)
+        return {"planes": planes, "targets": targets}
+
+    def labelled_example(self, crop: LabelledCrop) -> Example:
+        return {
+            "planes": network_planes(crop.image, particle_px=NOMINAL_PARTICLE_PX, count=self.task.input_planes),
+            "targets": crop_targets(crop),
+            "is_complete": np.array(crop.is_complete),
+        }
 
     def architecture(self) -> dict[str, Any]:
         return {
@@ -126,22 +117,7 @@ class GeneralTrainable(LearnsFromSource):
         }
 
 
-# ----------------------------------------------------------------------------------------------- examples and loss
-
-
-def simulated_example(crop: Crop, *, input_planes: int) -> Example:
-    """What is learnt from a simulated crop, all of it known."""
-    planes, targets = example(crop, input_planes)
-    return {"planes": planes, "targets": targets}
-
-
-def labelled_example(crop: LabelledCrop, *, input_planes: int) -> Example:
-    """What is learnt from labels: nothing of junk, and little of what is not labelled."""
-    return {
-        "planes": network_planes(crop.image, particle_px=NOMINAL_PARTICLE_PX, count=input_planes),
-        "targets": crop_targets(crop),
-        "is_complete": np.array(crop.is_complete),
-    }
+# ------------------------------------------------------------------------------------------------------------ loss
 
 
 def labelled_loss(maps: Tensor, targets: Tensor, is_complete: Tensor, *, prior: float) -> dict[str, Tensor]:

@@ -25,7 +25,7 @@ from cryopick.processing.scale import network_planes, resample
 from cryopick.processing.targets import density_instances, disc_mask
 from cryopick.simulation.crops import Crop
 from cryopick.training.augment import P, dihedral_pixels, jittered_pixels
-from cryopick.training.counted_sizes import PICKED_RATIO, UNDECIDED_RATIO
+from cryopick.training.counted_sizes import counted_sizes
 from cryopick.training.sampling import MicrographSampler
 
 LEAST_VISIBLE = 0.3
@@ -82,10 +82,8 @@ def shares(classes: NDArray[np.uint8], *, stride_px: int) -> NDArray[np.float32]
 
 def crop_example(crop: Crop, *, stride_px: int, input_planes: int = 2) -> Example:
     """A simulated crop. Silhouettes that are not to be picked, hardly visible or of undecided size are left out."""
-    nominal_px = working_particle_px(stride_px)
-    ratio = crop.diameter_px / nominal_px
-    is_in = (ratio >= PICKED_RATIO[0]) & (ratio <= PICKED_RATIO[1])
-    is_far = (ratio < UNDECIDED_RATIO[0]) | (ratio > UNDECIDED_RATIO[1])
+    is_in, is_undecided = counted_sizes(crop.diameter_px, nominal_px=working_particle_px(stride_px))
+    is_far = ~(is_in | is_undecided)
     is_seen = crop.visibility >= LEAST_VISIBLE
     n = len(crop.xy_px)
     # by instance number: to be found, left out, or background (0 and far sizes); reaching in from outside: left out

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
@@ -40,7 +40,7 @@ from cryopick.training.judging import (
     tolerance_px,
 )
 from cryopick.training.quarters import QuarterTask
-from cryopick.training.sources import FromLabels, FromSimulation, LearnsFromSource, Source
+from cryopick.training.sources import FromSimulation, LearnsFromCrops
 from cryopick.training.trainable import Family, Preset, TrainSettings
 from cryopick.types import Picks
 
@@ -99,11 +99,6 @@ class SegmentationTask(QuarterTask):
     def learns_from_quarters(self) -> bool:
         """The large backbones learn from whole crops."""
         return self.is_small
-
-    @property
-    def example_px(self) -> int:
-        """Side of what the network learns from at a time, working pixels."""
-        return self.quarter_px if self.is_small else self.crop_px
 
     def training_crops(self) -> SimulatedCrops | CropGenerator:
         """Crops with particles of the backbone's working size."""
@@ -173,32 +168,21 @@ PRESETS: Mapping[str, Preset] = {
 
 
 @dataclass
-class SegmentationTrainable(LearnsFromSource):
-    """A network with its CRFs, its examples and its loss.
-
-    Parameters
-    ----------
-    train, validation : labelled, with known particle diameters; None trains on simulated crops
-    """
+class SegmentationTrainable(LearnsFromCrops):
+    """A network with its CRFs, its examples and its loss."""
 
     task: SegmentationTask
-    train: Dataset | None = None
-    validation: Dataset | None = None
     picker: str = field(default="segmentation-crf", init=False)
 
-    @cached_property
-    def source(self) -> Source:
-        """Where the examples come from."""
-        planes, stride_px = self.task.in_channels, self.task.stride_px
-        if self.train is None or self.validation is None:
-            return FromSimulation(self.task, partial(simulated_maps, stride_px=stride_px, input_planes=planes))
-        return FromLabels(
-            self.train,
-            self.validation,
-            sampler_of=partial(MapSampler, crop_px=self.task.example_px, stride_px=stride_px),
-            example_of=partial(labelled_maps, stride_px=stride_px, input_planes=planes),
-            batch_size=self.task.batch_size,
-        )
+    def sampler_of(self, dataset: Dataset) -> MapSampler:
+        """Segmentation maps of labelled micrographs."""
+        return MapSampler(dataset, crop_px=self.task.example_px, stride_px=self.task.stride_px)
+
+    def simulated_example(self, crop: Crop) -> dict[str, NDArray[Any]]:
+        return crop_example(crop, stride_px=self.task.stride_px, input_planes=self.task.in_channels).arrays()
+
+    def labelled_example(self, crop: WorkingMap) -> dict[str, NDArray[Any]]:
+        return map_example(crop, stride_px=self.task.stride_px, input_planes=self.task.in_channels).arrays()
 
     # --------------------------------------------------------------------------------------------- the network
 
@@ -334,16 +318,6 @@ def load_trunk(network: nn.Module) -> None:
     first = "stem.0.weight"  # its inputs are plane by plane
     inside[first] = inside[first][:, : trunk.in_channels * TRUNK_STRIDE_PX**2]
     replace(checkpoint, tensors=inside).load_into(trunk)
-
-
-def simulated_maps(crop: Crop, *, stride_px: int, input_planes: int) -> dict[str, NDArray[Any]]:
-    """What is learnt from a simulated crop."""
-    return crop_example(crop, stride_px=stride_px, input_planes=input_planes).arrays()
-
-
-def labelled_maps(part: WorkingMap, *, stride_px: int, input_planes: int) -> dict[str, NDArray[Any]]:
-    """What is learnt from a part of a labelled micrograph."""
-    return map_example(part, stride_px=stride_px, input_planes=input_planes).arrays()
 
 
 # --------------------------------------------------------------------------------------------------------- judging
