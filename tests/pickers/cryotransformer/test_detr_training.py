@@ -1,6 +1,7 @@
 """Training of the published network: COCO data in, boxes that mean what they say, weights that survive a restart."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from cryopick.io.coordinates.coco import read_coco, write_coco  # noqa: E402
 from cryopick.io.images.micrographs import write_micrograph  # noqa: E402
 from cryopick.io.weights import load_checkpoint  # noqa: E402
 from cryopick.pickers.cryotransformer.detr_model import prepare_image, resized  # noqa: E402
-from cryopick.pickers.cryotransformer.detr_trainable import DetrTask, DetrTrainable, augmented, clipped, padded  # noqa: E402
+from cryopick.pickers.cryotransformer.detr_trainable import DetrTask, DetrTrainable, augmented, clipped, padded, sized  # noqa: E402
 from cryopick.pickers.cryotransformer.picker import CryoTransformerPicker  # noqa: E402
 from cryopick.pickers.families import find_preset  # noqa: E402
 from cryopick.simulation.crops import Crop  # noqa: E402
@@ -194,7 +195,7 @@ def test_the_paper_preset_has_the_settings_of_the_article():
 
 def test_the_backbone_learns_at_a_tenth_of_the_rate_and_its_first_stage_not_at_all():
     trainable = DetrTrainable(DetrTask(**TINY))
-    trainable.images.simulated = Two()
+    trainable.source.crops = Two()
     network = trainable.build_network()
     rest, backbone = trainable.parameter_groups(network)
     assert backbone["lr_factor"] == pytest.approx(1e-5 / 1e-4)
@@ -277,14 +278,15 @@ def test_the_published_network_reduced_overfits_two_simulated_micrographs():
     task = DetrTask(**TINY | {"width": 64, "feed_width": 128, "dropout": 0.0, "augment": False})
     trainable = DetrTrainable(task)
 
-    def whole(number, _rng):
+    def whole(number):
         seed = number % 2
         prepared = prepare_image(disc_micrograph("", seed=seed).pixels, diameter_px=DIAMETER_PX, denoising="corrected")
         particle_px = DIAMETER_PX * prepared.scale.factor
-        return trainable.images._sized(prepared.grey, prepared.to_working_xy(disc_centres(seed)), particle_px)
+        return sized(prepared.grey, prepared.to_working_xy(disc_centres(seed)), particle_px, task)
 
-    trainable.images.view = whole
-    trainable.__dict__["held_out"] = [whole(number, None) for number in range(2)]
+    trainable.source.crops = SimpleNamespace(crop=lambda number: number)
+    trainable.source.example_of = lambda number: vars(whole(number))
+    trainable.__dict__["held_out"] = [whole(number) for number in range(2)]
     network = trainable.build_network()
     groups = [
         {"params": group["params"], "lr": 5e-4 * group.get("lr_factor", 1.0)}
