@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from cryopick.errors import SettingsError
 from cryopick.pickers.registry import list_pickers, picker_class
-from cryopick.training.trainable import Preset, Trainable
+from cryopick.training.trainable import Family, Preset, Trainable, as_family
 
 if TYPE_CHECKING:
     from cryopick.data.datasets import Dataset
@@ -20,14 +19,19 @@ def trainable_pickers() -> list[str]:
     return [name for name in list_pickers() if getattr(picker_class(name), "trainable", None)]
 
 
-def training_module(picker: str) -> Any:
-    """The module with `PRESETS` and `make_trainable` of a picker.
+def family_of(picker: str) -> Family:
+    """How a picker is trained.
 
     Raises
     ------
     SettingsError
         If the picker is unknown or has nothing to train.
     """
+    return as_family(training_module(picker))
+
+
+def training_module(picker: str) -> Any:
+    """The module that says so; raises as `family_of`."""
     module = getattr(picker_class(picker), "trainable", None)
     if not module:
         known = ", ".join(trainable_pickers()) or "none"
@@ -35,14 +39,9 @@ def training_module(picker: str) -> Any:
     return import_module(module)
 
 
-def needs_labels(picker: str) -> bool:
-    """False for a picker that learns from micrographs alone."""
-    return bool(getattr(training_module(picker), "NEEDS_LABELS", True))
-
-
 def find_preset(picker: str, name: str) -> Preset:
     """A preset of a picker by name; unknown names are listed against the known ones."""
-    presets: Mapping[str, Preset] = training_module(picker).PRESETS
+    presets = family_of(picker).presets
     if name not in presets:
         raise SettingsError(f"picker {picker!r} has no preset {name!r}; it has: {', '.join(presets)}")
     return presets[name]
@@ -50,14 +49,12 @@ def find_preset(picker: str, name: str) -> Preset:
 
 def make_trainable(picker: str, task: Any, *, train: Dataset | None, validation: Dataset | None) -> Trainable:
     """The picker's trainable for these settings and data; None trains on simulation."""
-    trainable: Trainable = training_module(picker).make_trainable(task, train=train, validation=validation)
-    return trainable
+    return family_of(picker).make_trainable(task, train=train, validation=validation)
 
 
 def make_finetunable(picker: str, task: Any, *, train: Dataset, validation: Dataset, start: Checkpoint) -> Trainable:
     """The picker's trainable that learns from labelled data alone, for fine-tuning from the weights `start`."""
-    module = training_module(picker)
-    if hasattr(module, "make_finetunable"):
-        special: Trainable = module.make_finetunable(task, train=train, validation=validation, start=start)
-        return special
-    return make_trainable(picker, task, train=train, validation=validation)
+    make = family_of(picker).make_finetunable
+    if make is None:
+        return make_trainable(picker, task, train=train, validation=validation)
+    return make(task, train=train, validation=validation, start=start)

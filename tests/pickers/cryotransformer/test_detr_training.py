@@ -1,6 +1,7 @@
 """Training of the published network: COCO data in, boxes that mean what they say, weights that survive a restart."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from cryopick.io.coordinates.coco import read_coco, write_coco  # noqa: E402
 from cryopick.io.images.micrographs import write_micrograph  # noqa: E402
 from cryopick.io.weights import load_checkpoint  # noqa: E402
 from cryopick.pickers.cryotransformer.detr_model import prepare_image, resized  # noqa: E402
-from cryopick.pickers.cryotransformer.detr_trainable import DetrTask, DetrTrainable, augmented, clipped, padded  # noqa: E402
+from cryopick.pickers.cryotransformer.detr_trainable import DetrTask, DetrTrainable, augmented, clipped, padded, sized  # noqa: E402
 from cryopick.pickers.cryotransformer.picker import CryoTransformerPicker  # noqa: E402
 from cryopick.pickers.families import find_preset  # noqa: E402
 from cryopick.simulation.crops import Crop  # noqa: E402
@@ -72,7 +73,7 @@ def test_a_coco_data_set_gives_its_particles_as_boxes_in_shares_of_the_image(coc
     task = DetrTask(**TINY | {"queries": 200})  # enough for the whole micrograph in one view
     trainable = DetrTrainable(task, dataset, dataset)
     rng = np.random.default_rng(0)
-    found = [trainable.images.view(number, rng) for number in range(2)]
+    found = [trainable.source.sampler.crop(number, rng) for number in range(2)]
     expected = [(disc_centres(seed) + 0.5) / [160, 120] for seed in range(2)]
     centres = [view.boxes[:, :2] for view in found]
     assert any(np.allclose(centres[0], one, atol=1e-6) for one in expected)
@@ -101,10 +102,10 @@ def test_particles_of_published_annotations_are_read_although_they_are_marked_as
 
 def test_tiles_are_small_enough_for_the_queries(coco_set):
     dataset = open_set(coco_set)
-    views = DetrTrainable(DetrTask(**TINY), dataset, dataset).images
+    views = DetrTrainable(DetrTask(**TINY), dataset, dataset).source.sampler
     rng = np.random.default_rng(0)
     for number in range(10):
-        view = views.view(number, rng)
+        view = views.crop(number, rng)
         share = DIAMETER_PX / view.boxes[0, 2:].mean() if len(view.boxes) else None
         assert share is None or share < 3 * DIAMETER_PX  # 12 queries suffice for 2.5 diameters
 
@@ -112,7 +113,7 @@ def test_tiles_are_small_enough_for_the_queries(coco_set):
 def test_published_images_are_upside_down_and_their_boxes_with_them(coco_set):
     dataset = open_set(coco_set)
     task = DetrTask(**TINY, behaviour="published", denoising="none", augment=False)
-    view = DetrTrainable(task, dataset, dataset).images.view(0, np.random.default_rng(0))
+    view = DetrTrainable(task, dataset, dataset).source.sampler.crop(0, np.random.default_rng(0))
     expected = [(disc_centres(seed) * [1, -1] + [0.5, 119.5]) / [160, 120] for seed in range(2)]
     assert any(np.allclose(view.boxes[:, :2], one, atol=1e-6) for one in expected)
     rows, columns = (view.boxes[:, 1::-1].T * [[64], [85]]).astype(int)
@@ -130,11 +131,11 @@ def test_boxes_stay_on_their_particles_through_augmentation(coco_set, behaviour)
     task = DetrTask(
         **TINY | {"queries": 200, "short_px": 240, "longest_px": 480}, behaviour=behaviour, denoising="none"
     )
-    views = DetrTrainable(task, dataset, dataset).images
+    views = DetrTrainable(task, dataset, dataset).source.sampler
     rng = np.random.default_rng(1)
     seen = 0
     for number in range(12):
-        view = augmented(views.view(number, rng), task, rng)
+        view = augmented(views.crop(number, rng), task, rng)
         height, width = view.grey.shape
         inside = ((view.boxes[:, :2] > 0.1) & (view.boxes[:, :2] < 0.9)).all(axis=1)
         for x, y, *_ in view.boxes[inside]:
@@ -194,7 +195,7 @@ def test_the_paper_preset_has_the_settings_of_the_article():
 
 def test_the_backbone_learns_at_a_tenth_of_the_rate_and_its_first_stage_not_at_all():
     trainable = DetrTrainable(DetrTask(**TINY))
-    trainable.images.simulated = Two()
+    trainable.source.crops = Two()
     network = trainable.build_network()
     rest, backbone = trainable.parameter_groups(network)
     assert backbone["lr_factor"] == pytest.approx(1e-5 / 1e-4)
@@ -277,14 +278,15 @@ def test_the_published_network_reduced_overfits_two_simulated_micrographs():
     task = DetrTask(**TINY | {"width": 64, "feed_width": 128, "dropout": 0.0, "augment": False})
     trainable = DetrTrainable(task)
 
-    def whole(number, _rng):
+    def whole(number):
         seed = number % 2
         prepared = prepare_image(disc_micrograph("", seed=seed).pixels, diameter_px=DIAMETER_PX, denoising="corrected")
         particle_px = DIAMETER_PX * prepared.scale.factor
-        return trainable.images._sized(prepared.grey, prepared.to_working_xy(disc_centres(seed)), particle_px)
+        return sized(prepared.grey, prepared.to_working_xy(disc_centres(seed)), particle_px, task)
 
-    trainable.images.view = whole
-    trainable.__dict__["held_out"] = [whole(number, None) for number in range(2)]
+    trainable.source.crops = SimpleNamespace(crop=lambda number: number)
+    trainable.source.example_of = lambda number: vars(whole(number))
+    trainable.__dict__["held_out"] = [whole(number) for number in range(2)]
     network = trainable.build_network()
     groups = [
         {"params": group["params"], "lr": 5e-4 * group.get("lr_factor", 1.0)}

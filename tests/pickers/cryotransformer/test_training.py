@@ -14,7 +14,6 @@ from cryopick.pickers.cryotransformer.trainable import (  # noqa: E402
     LocalTask,
     LocalTrainable,
     as_model,
-    calibrated_on,
     count_duplicates,
     judge,
     labelled_targets,
@@ -23,6 +22,7 @@ from cryopick.pickers.cryotransformer.trainable import (  # noqa: E402
 )
 from cryopick.training.augment import LabelledCrop  # noqa: E402
 from cryopick.training.crop_bank import SimulatedCrops  # noqa: E402
+from cryopick.training.judging import calibrated, outcomes_of  # noqa: E402
 
 HAS_GENERAL = (weights_folders()[0] / "general.safetensors").is_file()
 COMPLETE = torch.ones(2)
@@ -159,7 +159,7 @@ def test_a_beaten_query_that_lies_nearer_does_not_take_the_particle_from_the_sur
         score = np.array([0.9, 0.8, 0.1, 0.15, 0.2])
         return xy_px, score
 
-    calibration = calibrated_on(answers, crops)
+    calibration = calibrated(outcomes_of(answers, crops), surest_counts=True)
     assert (calibration(np.array([0.9, 0.8])) > 0.9).all()
     assert (calibration(np.array([0.1, 0.15, 0.2])) < 0.1).all()
 
@@ -183,7 +183,7 @@ def test_two_crops_are_learnt_without_duplicates_in_eighty_steps():
     torch.set_num_threads(1)
     trainable = LocalTrainable(LocalTask(batch_size=4))
     two = Two()
-    trainable.__dict__["simulated"] = two
+    trainable.source.crops = two
     network = trainable.build_network()
     groups = [
         {"params": one["params"], "lr": 1e-3 * one.get("lr_factor", 1.0)} for one in trainable.parameter_groups(network)
