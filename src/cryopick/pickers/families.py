@@ -1,8 +1,19 @@
-"""Pickers that can be trained: how their presets and trainables are found."""
+"""Pickers that can be trained, and what trains them.
+
+A package of a picker that learns says in its `__init__`
+
+    @register_family("general")
+    def family() -> Any:
+        from cryopick.pickers.general import training
+
+        return training
+
+so that nothing of training, and no torch, is imported until something is to be trained."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -14,25 +25,43 @@ if TYPE_CHECKING:
     from cryopick.data.datasets import Dataset
     from cryopick.io.weights import Checkpoint
 
+_families: dict[str, Callable[[], Any]] = {}
+
+
+def register_family(picker: str) -> Callable[[Callable[[], Any]], Callable[[], Any]]:
+    """Decorator of a function that imports and returns what trains `picker`, see `cryopick.training.trainable`."""
+
+    def decorate(family: Callable[[], Any]) -> Callable[[], Any]:
+        _families[picker] = family
+        return family
+
+    return decorate
+
 
 def trainable_pickers() -> list[str]:
     """Names of the pickers that can be trained."""
-    return [name for name in list_pickers() if getattr(picker_class(name), "trainable", None)]
+    return [name for name in list_pickers() if _maker(name) is not None]
+
+
+def _maker(picker: str) -> Callable[[], Any] | None:
+    cls = picker_class(picker)  # imports the picker's package, which registers its family
+    module = getattr(cls, "trainable", None)  # as plug-ins for cryopick 0.1 say it: the module's name
+    return partial(import_module, module) if isinstance(module, str) else _families.get(picker)
 
 
 def training_module(picker: str) -> Any:
-    """The module with `PRESETS` and `make_trainable` of a picker.
+    """What trains a picker: `PRESETS`, `make_trainable` and so on.
 
     Raises
     ------
     SettingsError
         If the picker is unknown or has nothing to train.
     """
-    module = getattr(picker_class(picker), "trainable", None)
-    if not module:
+    family = _maker(picker)
+    if family is None:
         known = ", ".join(trainable_pickers()) or "none"
         raise SettingsError(f"picker {picker!r} has nothing to train; pickers that can be trained: {known}")
-    return import_module(module)
+    return family()
 
 
 def needs_labels(picker: str) -> bool:

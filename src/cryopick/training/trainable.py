@@ -1,7 +1,7 @@
 """What the training loop needs to know of a picker family, and how it finds it.
 
-A picker class that can be trained names a module, `trainable: ClassVar[str] = "cryopick.pickers.general.training"`.
-That module holds
+A package of a picker that can be trained names its family in its `__init__` (`register_family` in
+`pickers/families.py`); a picker class of an outside package may instead name a module in the text `trainable`. It holds
 
 - `PRESETS`, a mapping of preset name (`small`, `paper`) to `Preset`, and
 - `make_trainable(task, *, train, validation) -> Trainable`, where `task` is an instance of the preset's task dataclass

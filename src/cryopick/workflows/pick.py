@@ -14,7 +14,8 @@ from numpy.typing import ArrayLike
 
 from cryopick.errors import InputError, SettingsError, WorkerError
 from cryopick.inference.device import require_device
-from cryopick.io.inputs.sources import MicrographSource, find_micrographs
+from cryopick.inference.models import HoldsModels
+from cryopick.io.inputs.sources import MicrographSource, find_micrographs, search_log
 from cryopick.io.weights import find_weights, read_card
 from cryopick.runs.exclusion_masks import match_masks
 from cryopick.runs.folder import COMMAND, CONFIG, LOG, OWN_FOLDERS, RunFolder
@@ -147,7 +148,7 @@ def pick_to_folder(
         raise SettingsError(f"time limit {time_limit_seconds:g}: expected seconds for a micrograph, or 0 for no limit")
     folder = RunFolder(output)
     folder.refuse_foreign_contents()
-    with _noted_warnings(find_micrographs.__module__) as told:
+    with _noted_warnings(search_log) as told:
         sources = find_micrographs(inputs, exclude_folders=[output / part for part in OWN_FOLDERS])
     _require_weights(settings)
     with folder.lock():
@@ -174,6 +175,9 @@ def pick_to_folder(
             if folder.restore_replaced():
                 folder.append_log("--overwrite came to nothing before its first micrograph, so this run stays")
             raise
+        finally:
+            if isinstance(settings.picker, HoldsModels):
+                settings.picker.close()
     return summary
 
 
@@ -221,8 +225,8 @@ def _begin(
 
 
 @contextmanager
-def _noted_warnings(logger_name: str) -> Iterator[list[str]]:
-    """The warnings that a module logs meanwhile, for run.log; they go their usual way, to the terminal, as well."""
+def _noted_warnings(log: logging.Logger) -> Iterator[list[str]]:
+    """The warnings that come to a log meanwhile, for run.log; they go their usual way, to the terminal, as well."""
     told: list[str] = []
 
     def note(record: logging.LogRecord) -> bool:
@@ -230,12 +234,11 @@ def _noted_warnings(logger_name: str) -> Iterator[list[str]]:
             told.append(record.getMessage())
         return True
 
-    logger = logging.getLogger(logger_name)
-    logger.addFilter(note)  # a handler would keep the one of last resort, which writes to the terminal, from working
+    log.addFilter(note)  # a handler would keep the one of last resort, which writes to the terminal, from working
     try:
         yield told
     finally:
-        logger.removeFilter(note)
+        log.removeFilter(note)
 
 
 def _note_start(folder: RunFolder, command: str) -> None:

@@ -37,6 +37,8 @@ _MAX_PROBED = 100  # listed files looked for when finding the folder that a list
 _MAX_SEARCHED = 5000  # files and folders looked at in each such folder for the same, where a list holds patterns
 _N_SHOWN = 3
 _logger = logging.getLogger(__name__)
+search_log = _logger
+"""Where `find_micrographs` tells what it leaves out, for callers that show it in another place too."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,18 @@
 """`deepcryopicker`, and with it `autocryopicker` and `supercryopicker` (Al-Azzawi et al., 2019 and 2020)."""
 
+from typing import Any
+
 from cryopick.pickers.deepcryopicker.autocryopicker import AutoCryoPicker
 from cryopick.pickers.deepcryopicker.picker import DeepCryoPicker
 from cryopick.pickers.deepcryopicker.supercryopicker import SuperCryoPicker
+from cryopick.pickers.families import register_family
 
 __all__ = ["AutoCryoPicker", "DeepCryoPicker", "SuperCryoPicker"]
+
+
+@register_family("deepcryopicker")
+def family() -> Any:
+    """How the picker is trained."""
+    from cryopick.pickers.deepcryopicker import training
+
+    return training
