@@ -86,7 +86,7 @@ class HeatmapModel:
         """A working image to (5, ceil(h / 2), ceil(w / 2)) maps; `centre` and `junk` are probabilities."""
         return _as_probabilities(self.dense(self.planes(working)))
 
-    def looked(self, working: NDArray[np.float32], look: Look) -> NDArray[np.float32]:
+    def logits_at(self, working: NDArray[np.float32], look: Look) -> NDArray[np.float32]:
         """(6, h', w') maps, `centre` and `junk` as logits, and last the background counted from the brightest.
 
         Offsets and sizes are in the units of a look of factor 1.
@@ -190,7 +190,7 @@ def picks_at_scale(
 ) -> Picks:
     """All candidates of particles about `diameter_px` wide, best first."""
     logits, scale = mean_of_looks(
-        micrograph.pixels, model.looked, diameter_px=diameter_px, nominal_px=NOMINAL_PARTICLE_PX, looks=looks
+        micrograph.pixels, model.logits_at, diameter_px=diameter_px, nominal_px=NOMINAL_PARTICLE_PX, looks=looks
     )
     maps, shade = _as_probabilities(logits[:-1]), logits[-1]
     junk = with_whole_carbon(maps[4], shade, particle_px=NOMINAL_PARTICLE_PX / STRIDE_PX)

@@ -8,10 +8,9 @@ from typing import Any
 
 from cryopick.errors import SettingsError
 
+_log = logging.getLogger(__name__)
 PRECISIONS = ("auto", "float32", "bfloat16")
 DEVICE_KINDS = ("cpu", "cuda", "mps")
-
-_log = logging.getLogger(__name__)
 
 
 def require_device(picker: Any) -> None:

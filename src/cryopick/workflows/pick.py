@@ -148,7 +148,7 @@ def pick_to_folder(
         raise SettingsError(f"time limit {time_limit_seconds:g}: expected seconds for a micrograph, or 0 for no limit")
     folder = RunFolder(output)
     folder.refuse_foreign_contents()
-    with _noted_warnings(search_log) as told:
+    with _noted_warnings(search_log) as search_warnings:
         sources = find_micrographs(inputs, exclude_folders=[output / part for part in OWN_FOLDERS])
     _require_weights(settings)
     with folder.lock():
@@ -158,7 +158,7 @@ def pick_to_folder(
                 refuse_foreign_config(folder)
             folder.set_aside()
         try:
-            run = _begin(folder, sources, settings, command=command, on_event=on_event, told=told)
+            run = _begin(folder, sources, settings, command=command, on_event=on_event, search_warnings=search_warnings)
             try:
                 run.pick(workers, time_limit_seconds=time_limit_seconds)
             except WorkerError:
@@ -195,11 +195,11 @@ def _begin(
     *,
     command: str,
     on_event: Callable[[PickEvent], None] | None,
-    told: Sequence[str],
+    search_warnings: Sequence[str],
 ) -> Run:
     """The run, ready to pick, after a check that the folder holds none of other settings.
 
-    `told` are the warnings of the search for micrographs, for run.log.
+    `search_warnings` came up in the search for micrographs and go to run.log.
     """
     records, damaged = folder.read_records()
     has_finished = bool(damaged) or any(record.is_done for record in records)
@@ -217,7 +217,7 @@ def _begin(
             folder.append_log("no micrograph was finished with the settings before; they are replaced by those of now")
     settle_place(folder, records)
     _note_start(folder, command)
-    for sentence in told:
+    for sentence in search_warnings:
         folder.append_log(f"{datetime.now():%Y-%m-%d %H:%M:%S} {sentence}")
     run = Run(folder, sources, settings, on_event)
     run.look_first()
@@ -227,16 +227,16 @@ def _begin(
 @contextmanager
 def _noted_warnings(log: logging.Logger) -> Iterator[list[str]]:
     """The warnings that come to a log meanwhile, for run.log; they go their usual way, to the terminal, as well."""
-    told: list[str] = []
+    sentences: list[str] = []
 
     def note(record: logging.LogRecord) -> bool:
         if record.levelno >= logging.WARNING:
-            told.append(record.getMessage())
+            sentences.append(record.getMessage())
         return True
 
     log.addFilter(note)  # a handler would keep the one of last resort, which writes to the terminal, from working
     try:
-        yield told
+        yield sentences
     finally:
         log.removeFilter(note)
 

@@ -272,9 +272,6 @@ class CryoSegNetPicker(HoldsModels, ChoosesByExpectedF1):
         return self._models.get(load_segmenter, files, self.sam, device=self.device, precision=self.precision)
 
 
-# --------------------------------------------------------------------------------------------------- map to masks
-
-
 def is_blank(pixels: NDArray[np.float32]) -> bool:
     """Whether an image shows nothing but the rounding of one value."""
     filled = fill_non_finite(pixels)
