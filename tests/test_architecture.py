@@ -199,8 +199,8 @@ def test_the_package_runs_as_the_command_line():
 
 
 def test_each_family_is_found_through_the_face_of_its_picker():
-    from cryopick.pickers.families import trainable_pickers, training_module
+    from cryopick.pickers.families import family_of, trainable_pickers
 
     ours = [name for name in trainable_pickers() if name != "toy"]
     assert ours == ["cryoemmae", "cryosegnet", "cryotransformer", "deepcryopicker", "general", "segmentation-crf"]
-    assert all(training_module(name).PRESETS for name in ours)
+    assert all(family_of(name).presets for name in ours)

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from inverse_rotations import matrix_to_euler
 from scipy.spatial.transform import Rotation
 
-from cryopick.geometry.rotations import euler_to_matrix, matrix_to_euler, random_rotations
+from cryopick.geometry.rotations import euler_to_matrix, random_rotations
 
 ANGLE = st.floats(-179.0, 179.0)
 TILT = st.floats(1.0, 179.0)

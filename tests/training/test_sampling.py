@@ -14,7 +14,7 @@ from cryopick.data.datasets import open_dataset
 from cryopick.errors import SettingsError
 from cryopick.io.images.micrographs import write_micrograph
 from cryopick.training.augment import LabelledCrop, dihedral, jitter_intensity
-from cryopick.training.losses import bce_dice_loss, dice_loss, focal_heatmap_loss, non_negative_pu_loss
+from cryopick.training.losses import dice_loss, loss_by_completeness, non_negative_pu_loss
 from cryopick.training.sampling import CropSampler, epoch_index
 
 
@@ -103,8 +103,6 @@ def test_dice_of_perfect_and_empty_answers():
     assert float(dice_loss(torch.full((2, 2), -100.0), torch.zeros(2, 2))) == pytest.approx(0, abs=1e-6)
     # half of everything is said to be particle: 1 - (2 * 1 + 1) / (2 + 2 + 1)
     assert float(dice_loss(torch.zeros(2, 2), target)) == pytest.approx(0.4)
-    parts = bce_dice_loss(torch.zeros(2, 2), target)
-    assert float(parts["loss"]) == pytest.approx(np.log(2) + 0.4)
 
 
 def test_pu_risk_equals_its_formula_and_is_held_at_zero():
@@ -135,7 +133,10 @@ def test_pixels_without_weight_do_not_count():
     assert float(with_weight) == pytest.approx(float(without))
 
 
-def test_focal_loss_of_one_centre_by_hand():
-    heat = torch.tensor([1.0, 0.5])
-    value = float(focal_heatmap_loss(torch.zeros(2), heat))
-    assert value == pytest.approx(np.log(2) * (0.25 + 0.5**4 * 0.25))
+@pytest.mark.parametrize(("is_complete", "loss"), [([1, 1, 1, 0], 0.75 * 3 + 0.25 * 10), ([1, 1], 2), ([0], 10)])
+def test_complete_and_sparse_crops_weigh_by_their_numbers(is_complete, loss):
+    flags = torch.tensor(is_complete, dtype=torch.bool)
+    found = loss_by_completeness(
+        flags, complete=lambda chosen: chosen.sum().float(), sparse=lambda chosen: torch.tensor(10.0)
+    )
+    assert float(found) == loss

@@ -11,7 +11,7 @@ from cryopick.heatmap.model import STRIDE_PX
 from cryopick.processing.scale import NOMINAL_PARTICLE_PX, network_planes
 from cryopick.simulation.crops import Crop
 from cryopick.training.augment import LabelledCrop
-from cryopick.training.counted_sizes import PICKED_RATIO, UNDECIDED_RATIO
+from cryopick.training.counted_sizes import counted_sizes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -70,9 +70,7 @@ def example(crop: Crop, input_planes: int = 2) -> tuple[NDArray[np.float32], NDA
     """
     planes = network_planes(crop.image, particle_px=NOMINAL_PARTICLE_PX, count=input_planes)
     shape_yx = crop.image.shape[0] // STRIDE_PX, crop.image.shape[1] // STRIDE_PX
-    ratio = crop.diameter_px / NOMINAL_PARTICLE_PX
-    is_picked = (ratio >= PICKED_RATIO[0]) & (ratio <= PICKED_RATIO[1])
-    is_undecided = ~is_picked & (ratio >= UNDECIDED_RATIO[0]) & (ratio <= UNDECIDED_RATIO[1])
+    is_picked, is_undecided = counted_sizes(crop.diameter_px)
     diameter_px = crop.diameter_px.astype(np.float64)
     centre, geometry = centre_targets(
         crop.xy_px[is_picked], diameter_px[is_picked], shape_yx=shape_yx, stride_px=STRIDE_PX

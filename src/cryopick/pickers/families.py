@@ -3,35 +3,35 @@
 A package of a picker that learns says in its `__init__`
 
     @register_family("general")
-    def family() -> Any:
-        from cryopick.pickers.general import training
+    def family() -> Family:
+        from cryopick.pickers.general.training import FAMILY
 
-        return training
+        return FAMILY
 
-so that nothing of training, and no torch, is imported until something is to be trained."""
+so that nothing of training, and no torch, is imported until something is to be trained.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from cryopick.errors import SettingsError
 from cryopick.pickers.registry import list_pickers, picker_class
-from cryopick.training.trainable import Preset, Trainable
+from cryopick.training.trainable import Family, Preset, Trainable, as_family
 
 if TYPE_CHECKING:
     from cryopick.data.datasets import Dataset
     from cryopick.io.weights import Checkpoint
 
-_families: dict[str, Callable[[], Any]] = {}
+_families: dict[str, Callable[[], Family]] = {}
 
 
-def register_family(picker: str) -> Callable[[Callable[[], Any]], Callable[[], Any]]:
-    """Decorator of a function that imports and returns what trains `picker`, see `cryopick.training.trainable`."""
+def register_family(picker: str) -> Callable[[Callable[[], Family]], Callable[[], Family]]:
+    """Decorator of a function that imports and returns the family of `picker`."""
 
-    def decorate(family: Callable[[], Any]) -> Callable[[], Any]:
+    def decorate(family: Callable[[], Family]) -> Callable[[], Family]:
         _families[picker] = family
         return family
 
@@ -40,38 +40,34 @@ def register_family(picker: str) -> Callable[[Callable[[], Any]], Callable[[], A
 
 def trainable_pickers() -> list[str]:
     """Names of the pickers that can be trained."""
-    return [name for name in list_pickers() if _maker(name) is not None]
+    return [name for name in list_pickers() if name in _families or _module_named_by(name)]
 
 
-def _maker(picker: str) -> Callable[[], Any] | None:
-    cls = picker_class(picker)  # imports the picker's package, which registers its family
-    module = getattr(cls, "trainable", None)  # as plug-ins for cryopick 0.1 say it: the module's name
-    return partial(import_module, module) if isinstance(module, str) else _families.get(picker)
-
-
-def training_module(picker: str) -> Any:
-    """What trains a picker: `PRESETS`, `make_trainable` and so on.
+def family_of(picker: str) -> Family:
+    """How a picker is trained.
 
     Raises
     ------
     SettingsError
         If the picker is unknown or has nothing to train.
     """
-    family = _maker(picker)
-    if family is None:
+    module = _module_named_by(picker)
+    if module:
+        return as_family(import_module(module))
+    if picker not in _families:
         known = ", ".join(trainable_pickers()) or "none"
         raise SettingsError(f"picker {picker!r} has nothing to train; pickers that can be trained: {known}")
-    return family()
+    return _families[picker]()
 
 
-def needs_labels(picker: str) -> bool:
-    """False for a picker that learns from micrographs alone."""
-    return bool(getattr(training_module(picker), "NEEDS_LABELS", True))
+def _module_named_by(picker: str) -> str:
+    """The training module that a picker class of an outside package names, as all did in version 0.1; or ""."""
+    return str(getattr(picker_class(picker), "trainable", ""))
 
 
 def find_preset(picker: str, name: str) -> Preset:
     """A preset of a picker by name; unknown names are listed against the known ones."""
-    presets: Mapping[str, Preset] = training_module(picker).PRESETS
+    presets = family_of(picker).presets
     if name not in presets:
         raise SettingsError(f"picker {picker!r} has no preset {name!r}; it has: {', '.join(presets)}")
     return presets[name]
@@ -79,14 +75,12 @@ def find_preset(picker: str, name: str) -> Preset:
 
 def make_trainable(picker: str, task: Any, *, train: Dataset | None, validation: Dataset | None) -> Trainable:
     """The picker's trainable for these settings and data; None trains on simulation."""
-    trainable: Trainable = training_module(picker).make_trainable(task, train=train, validation=validation)
-    return trainable
+    return family_of(picker).make_trainable(task, train=train, validation=validation)
 
 
 def make_finetunable(picker: str, task: Any, *, train: Dataset, validation: Dataset, start: Checkpoint) -> Trainable:
     """The picker's trainable that learns from labelled data alone, for fine-tuning from the weights `start`."""
-    module = training_module(picker)
-    if hasattr(module, "make_finetunable"):
-        special: Trainable = module.make_finetunable(task, train=train, validation=validation, start=start)
-        return special
-    return make_trainable(picker, task, train=train, validation=validation)
+    make = family_of(picker).make_finetunable
+    if make is None:
+        return make_trainable(picker, task, train=train, validation=validation)
+    return make(task, train=train, validation=validation, start=start)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cryopick.geometry.transforms import flip_x, flip_y, transpose
+
+P = TypeVar("P", bound=np.generic)
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,16 +40,29 @@ def dihedral(crop: LabelledCrop, number: int) -> LabelledCrop:
     if not 0 <= number < 8:
         raise ValueError(f"symmetry {number}: expected 0 to 7")
     image, xy_px = crop.image, crop.xy_px
-    for bit, pixels, move in ((1, np.flipud, flip_y), (2, np.fliplr, flip_x), (4, np.transpose, transpose)):
+    shape_yx = image.shape[0], image.shape[1]
+    for bit, move in ((1, flip_y), (2, flip_x), (4, transpose)):
         if number & bit:
-            xy_px = move(xy_px, (image.shape[0], image.shape[1]))
-            image = pixels(image)
-    return replace(crop, image=np.ascontiguousarray(image), xy_px=xy_px)
+            xy_px = move(xy_px, shape_yx)
+    return replace(crop, image=dihedral_pixels(image, number), xy_px=xy_px)
+
+
+def dihedral_pixels(image: NDArray[P], number: int) -> NDArray[P]:
+    """The pixels (h, w) alone, moved as by `dihedral`."""
+    for bit, move in ((1, np.flipud), (2, np.fliplr), (4, np.transpose)):
+        if number & bit:
+            image = move(image)
+    return np.ascontiguousarray(image)
 
 
 def jitter_intensity(crop: LabelledCrop, rng: np.random.Generator, *, noise: float = 0.2) -> LabelledCrop:
     """Another brightness and contrast, and up to `noise` standard deviations of further white noise."""
-    spread = float(crop.image.std())
+    return replace(crop, image=jittered_pixels(crop.image, rng, noise=noise))
+
+
+def jittered_pixels(image: NDArray[np.float32], rng: np.random.Generator, *, noise: float = 0.2) -> NDArray[np.float32]:
+    """The pixels (h, w) alone, changed as by `jitter_intensity`."""
+    spread = float(image.std())
     gain, offset = np.exp(rng.normal(0.0, 0.2)), rng.normal(0.0, 0.5) * spread
-    added = rng.uniform(0.0, noise) * spread * rng.standard_normal(crop.image.shape)
-    return replace(crop, image=np.asarray(gain * (crop.image + added) + offset, dtype=np.float32))
+    added = rng.uniform(0.0, noise) * spread * rng.standard_normal(image.shape)
+    return np.asarray(gain * (image + added) + offset, dtype=np.float32)

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from cryopick.training.augment import LabelledCrop
+from cryopick.training.sampling import CropSampler
 from cryopick.training.trainable import GroupsParameters, TellsData, Trainable
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from cryopick.data.datasets import Dataset
     from cryopick.io.weights import Checkpoint
 
+PRIOR_MICROGRAPHS = 4
+"""As many say how much of a micrograph particles cover."""
 NEW_MARK = "is_new_data"
 """Entry of a batch: 1 for new data, 0 for old."""
 
@@ -25,6 +31,29 @@ class Before:
 
     new: float
     old: float
+
+
+def estimate_prior(
+    train: Dataset,
+    *,
+    seen: Callable[[NDArray[np.float32]], NDArray[np.floating]],
+    labelled: Callable[[LabelledCrop], NDArray[np.floating]],
+    largest: float,
+) -> float:
+    """Share of a map that particles cover, as the network before fine-tuning sees it, but not below the labels'.
+
+    The map is a probability, so its mean is the expected share.
+
+    Parameters
+    ----------
+    seen, labelled : the map of an image at working scale, and what it should be by the labels alone
+    largest : more than this particles cannot cover unless they overlap
+    """
+    sampler = CropSampler(train, crop_px=64)
+    crops = [sampler.whole(index) for index in range(min(len(sampler.items), PRIOR_MICROGRAPHS))]
+    expected = np.mean([float(seen(crop.image).mean()) for crop in crops])
+    least = np.mean([float(labelled(crop).mean()) for crop in crops])
+    return float(np.clip(max(expected, least), 1e-4, largest))
 
 
 def keep_statistics(network: nn.Module) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -23,14 +24,6 @@ def dice_loss(logits: Tensor, target: Tensor, *, smooth: float = 1.0) -> Tensor:
     probability = logits.sigmoid()
     both = (probability * target).sum()
     return 1 - (2 * both + smooth) / (probability.sum() + target.sum() + smooth)
-
-
-def bce_dice_loss(logits: Tensor, target: Tensor) -> dict[str, Tensor]:
-    """Binary cross-entropy plus Dice, in equal parts; the parts are returned by name too."""
-    from torch.nn.functional import binary_cross_entropy_with_logits
-
-    bce, dice = binary_cross_entropy_with_logits(logits, target), dice_loss(logits, target)
-    return {"loss": bce + dice, "bce": bce, "dice": dice}
 
 
 def non_negative_pu_loss(logits: Tensor, is_positive: Tensor, weight: Tensor, *, prior: float) -> Tensor:
@@ -60,21 +53,21 @@ def non_negative_pu_loss(logits: Tensor, is_positive: Tensor, weight: Tensor, *,
     return loss
 
 
-def focal_heatmap_loss(logits: Tensor, heat: Tensor, *, alpha: float = 2.0, beta: float = 4.0) -> Tensor:
-    """Penalty-reduced pixel-wise focal loss of a centre heatmap, divided by the number of centres.
+def loss_by_completeness(
+    is_complete: Tensor, *, complete: Callable[[Tensor], Tensor], sparse: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """One loss of a batch in which labels of some crops are complete and those of others are not.
 
     Parameters
     ----------
-    heat : target in [0, 1], exactly 1 at centres
-
-    References
-    ----------
-    X. Zhou et al., Objects as Points, arXiv:1904.07850, eq. 1.
+    is_complete : (b,) bool
+    complete, sparse : the loss of some crops of the batch, given as (b,) bool
     """
-    from torch.nn.functional import logsigmoid
+    import torch
 
-    probability = logits.sigmoid()
-    is_centre = (heat == 1).to(logits.dtype)
-    at_centre = -((1 - probability) ** alpha) * logsigmoid(logits) * is_centre
-    elsewhere = -((1 - heat) ** beta) * probability**alpha * logsigmoid(-logits) * (1 - is_centre)
-    return (at_centre + elsewhere).sum() / is_centre.sum().clamp(min=1)
+    parts = [
+        loss_of(chosen) * chosen.float().mean()
+        for chosen, loss_of in ((is_complete, complete), (~is_complete, sparse))
+        if bool(chosen.any())
+    ]
+    return torch.stack(parts).sum()

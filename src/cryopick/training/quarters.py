@@ -5,21 +5,19 @@ What a network sees of a quarter is made of the whole crop, so that a quarter de
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cryopick.errors import SettingsError
-from cryopick.simulation.crops import Crop
+from cryopick.simulation.crops import Crop, CropGenerator
 from cryopick.training.crop_bank import SimulatedCrops
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
+Example = dict[str, NDArray[Any]]
+"""What a network learns from at a time, by name: what it sees, and what it should answer."""
 QUARTERS_PER_CROP = 2
 """Of the four that a crop has."""
 
@@ -36,7 +34,7 @@ class CropTask:
     validation_crops: Annotated[int, "simulated crops that judge the network; other seed"] = 48
     calibration_crops: Annotated[int, "simulated crops that the probabilities are calibrated on; a third seed"] = 128
 
-    def training_crops(self) -> SimulatedCrops:
+    def training_crops(self) -> SimulatedCrops | CropGenerator:
         """The crops that teach, in their order."""
         return self._crops(self.simulation_seed, far_scale_share=self.far_scale_share, count=self.distinct_crops)
 
@@ -70,54 +68,25 @@ class QuarterTask(CropTask):
             raise SettingsError(f"[task] batch_size is {self.batch_size}, expected an even number")
 
     @property
-    def quarter_px(self) -> int:
+    def learns_from_quarters(self) -> bool:
+        """Whether two quarters of a crop are learnt from, or all of it."""
+        return True
+
+    @property
+    def example_px(self) -> int:
         """Side of what the network learns from at a time, working pixels."""
-        return self.crop_px // 2
+        return self.crop_px // 2 if self.learns_from_quarters else self.crop_px
 
     @property
     def crops_per_batch(self) -> int:
-        return self.batch_size // QUARTERS_PER_CROP
-
-    def crops_of_batch(self, source: SimulatedCrops, index: int) -> Iterator[Crop]:
-        """Those of `source` whose quarters are batch `index`."""
-        first = index * self.crops_per_batch
-        return (source.crop(number) for number in range(first, first + self.crops_per_batch))
+        """Simulated crops that make one batch."""
+        return self.batch_size // QUARTERS_PER_CROP if self.learns_from_quarters else self.batch_size
 
 
-class LearnsFromQuarters:
-    """What trainables share that learn from quarters of simulated crops alone; they say `task` and `example`."""
-
-    task: QuarterTask
-
-    @cached_property
-    def source(self) -> SimulatedCrops:
-        """The crops that teach."""
-        return self.task.training_crops()
-
-    @cached_property
-    def validation(self) -> list[Crop]:
-        """The crops that judge."""
-        return self.task.crops_to_judge()
-
-    def prepare(self, batches: int, tell: Callable[[int, int], None]) -> None:
-        """Makes the simulated crops, unless they are on disk or are not to be kept there."""
-        self.source.keep(batches * self.task.crops_per_batch, tell)
-
-    def example(self, crop: Crop) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """(c, h, w) planes of a whole crop, and the targets (k, h', w') on any grid over the same area."""
-        raise NotImplementedError
-
-    def make_batch(self, index: int, rng: np.random.Generator) -> dict[str, Tensor]:
-        """`planes` and `targets` of two quarters each of the batch's crops."""
-        import torch
-
-        examples = [
-            quarter
-            for crop in self.task.crops_of_batch(self.source, index)
-            for quarter in quarters(self.example(crop), some_quarters(rng))
-        ]
-        planes, targets = (np.stack(arrays) for arrays in zip(*examples, strict=True))
-        return {"planes": torch.from_numpy(planes), "targets": torch.from_numpy(targets)}
+def keep_crops(crops: SimulatedCrops | CropGenerator, count: int, tell: Callable[[int, int], None]) -> None:
+    """Makes the first `count` crops, unless they are on disk or are not to be kept there."""
+    if isinstance(crops, SimulatedCrops):
+        crops.keep(count, tell)
 
 
 def some_quarters(rng: np.random.Generator) -> list[int]:
@@ -125,19 +94,21 @@ def some_quarters(rng: np.random.Generator) -> list[int]:
     return [int(number) for number in rng.permutation(4)[:QUARTERS_PER_CROP]]
 
 
-def quarters(arrays: Sequence[NDArray[np.float32]], numbers: Sequence[int]) -> Iterator[list[NDArray[np.float32]]]:
-    """Quarters of arrays (c, 2 h, 2 w) of any sizes: number 0 is at the top left, 1 at the top right, and so on."""
-    for number in numbers:
-        row, column = divmod(number, 2)
-        halves = [(array.shape[1] // 2, array.shape[2] // 2) for array in arrays]
-        yield [
-            array[:, row * height : (row + 1) * height, column * width : (column + 1) * width]
-            for array, (height, width) in zip(arrays, halves, strict=True)
-        ]
+def quarter(example: Example, number: int) -> Example:
+    """A quarter of every map (…, 2 h, 2 w) of any size: number 0 is at the top left, 1 at the top right, and so on."""
+    row, column = divmod(number, 2)
+
+    def part(array: NDArray[Any]) -> NDArray[Any]:
+        if array.ndim < 2:
+            return array
+        height, width = array.shape[-2] // 2, array.shape[-1] // 2
+        return array[..., row * height : (row + 1) * height, column * width : (column + 1) * width]
+
+    return {name: part(array) for name, array in example.items()}
 
 
 def inside_quarter(rows: NDArray[np.float64], number: int, side_px: int) -> NDArray[np.float64]:
-    """The rows (x, y, …) whose centre lies in a quarter of that side, numbered as those of `quarters`, seen from it."""
+    """The rows (x, y, …) whose centre lies in a quarter of that side, numbered as by `quarter`, seen from it."""
     row, column = divmod(number, 2)
     xy_px = rows[:, :2] - np.array([column, row]) * side_px
     is_inside = ((xy_px >= -0.5) & (xy_px < side_px - 0.5)).all(axis=1)

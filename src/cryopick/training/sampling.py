@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import replace
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cryopick.data.datasets import Dataset, LabelledMicrograph
 from cryopick.errors import SettingsError
-from cryopick.processing.scale import resample
+from cryopick.processing.scale import NOMINAL_PARTICLE_PX, resample
 from cryopick.training.augment import LabelledCrop, dihedral, jitter_intensity
 
-CACHE_BYTES = 2**30
-"""Memory for micrographs at working scale; those used longest ago are read again when they are needed."""
+
+class WithImage(Protocol):
+    """A micrograph at working scale, with whatever a system knows of it."""
+
+    @property
+    def image(self) -> NDArray[Any]:
+        """(h, w)"""
+
+
+W = TypeVar("W", bound=WithImage)
 
 
 def epoch_index(position: int, count: int, *, seed: int) -> int:
@@ -26,16 +35,42 @@ def epoch_index(position: int, count: int, *, seed: int) -> int:
     return int(np.random.default_rng([seed, epoch]).permutation(count)[place])
 
 
-@dataclass(frozen=True, eq=False)
-class _Working:
-    """A micrograph resampled so that particles have the nominal size."""
+class MicrographSampler(Generic[W]):
+    """The micrographs of a data set at working scale; those used longest ago are read again when they are needed."""
 
-    image: NDArray[np.float32]
-    xy_px: NDArray[np.float64]
-    is_uncertain: NDArray[np.bool_]
+    cache_bytes = 2**30
+    """Memory for their images."""
+
+    def __init__(self, dataset: Dataset, *, seed: int = 0) -> None:
+        self.items, self.seed = dataset.labelled().items, seed
+        self._cache: OrderedDict[int, W] = OrderedDict()
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_cache": OrderedDict()}  # worker processes read their own micrographs
+
+    def at_working_scale(self, item: LabelledMicrograph) -> W:
+        """A micrograph read and resampled, with its labels."""
+        raise NotImplementedError
+
+    def crop(self, position: int, rng: np.random.Generator) -> W:
+        """What is learnt from at `position` of an endless sequence; all that is random comes from `rng`."""
+        raise NotImplementedError
+
+    def whole(self, index: int) -> W:
+        """Micrograph `index` at working scale."""
+        if index not in self._cache:
+            self._cache[index] = self.at_working_scale(self.items[index])
+            while len(self._cache) > 1 and sum(one.image.nbytes for one in self._cache.values()) > self.cache_bytes:
+                self._cache.popitem(last=False)
+        self._cache.move_to_end(index)
+        return self._cache[index]
+
+    def index_at(self, position: int) -> int:
+        """The micrograph that crop `position` is of."""
+        return epoch_index(position, len(self.items), seed=self.seed)
 
 
-class CropSampler:
+class CropSampler(MicrographSampler[LabelledCrop]):
     """Draws augmented crops from a data set, particles near a nominal size.
 
     Parameters
@@ -52,26 +87,21 @@ class CropSampler:
         dataset: Dataset,
         *,
         crop_px: int,
-        particle_px: float,
+        particle_px: float = NOMINAL_PARTICLE_PX,
         seed: int = 0,
         scale_range: tuple[float, float] = (0.85, 1.18),
         particle_share: float = 0.7,
     ) -> None:
-        self.items = dataset.labelled().items
+        super().__init__(dataset, seed=seed)
         unknown = [item.name for item in self.items if item.diameter_px is None]
         if unknown:
             raise SettingsError(f"{unknown[0]}: the particle diameter is unknown; give it (--diameter 180A or 108px)")
-        self.crop_px, self.particle_px, self.seed = crop_px, particle_px, seed
+        self.crop_px, self.particle_px = crop_px, particle_px
         self.scale_range, self.particle_share = scale_range, particle_share
-        self._cache: OrderedDict[int, _Working] = OrderedDict()
-
-    def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_cache": OrderedDict()}  # worker processes read their own micrographs
 
     def crop(self, position: int, rng: np.random.Generator) -> LabelledCrop:
         """Crop number `position`: micrographs in turn, places and augmentation from `rng`."""
-        index = epoch_index(position, len(self.items), seed=self.seed)
-        working = self._working(index)
+        working = self.whole(self.index_at(position))
         height, width = working.image.shape
         scale = float(np.exp(rng.uniform(*np.log(self.scale_range))))
         side = self.crop_px / scale  # of the window before it is resized
@@ -82,39 +112,21 @@ class CropSampler:
             centre = rng.uniform((0, 0), (width, height))
         left, top = (round(float(value)) for value in centre - side / 2)
         left, top = _kept_inside(left, side, width), _kept_inside(top, side, height)
-        crop = cut(working.image, working.xy_px, working.is_uncertain, left=left, top=top, side=round(side))
-        crop = scaled(
-            crop, crop_px=self.crop_px, particle_px=self.particle_px, is_complete=self.items[index].is_complete
-        )
+        crop = scaled(cut(working, left=left, top=top, side=round(side)), crop_px=self.crop_px)
         return jitter_intensity(dihedral(crop, int(rng.integers(8))), rng)
 
-    def whole(self, index: int) -> LabelledCrop:
-        """Micrograph `index` at working scale, for validation."""
-        working = self._working(index)
+    def at_working_scale(self, item: LabelledMicrograph) -> LabelledCrop:
+        """All of a micrograph; particles have the nominal size."""
+        if item.labels is None or item.diameter_px is None:
+            raise ValueError(f"{item.name}: has no labels with a diameter")
+        image, scale = resample(item.read().pixels, factor=self.particle_px / item.diameter_px)
         return LabelledCrop(
-            image=working.image,
-            xy_px=working.xy_px,
-            diameter_px=np.full(len(working.xy_px), self.particle_px),
-            is_uncertain=working.is_uncertain,
-            is_complete=self.items[index].is_complete,
+            image=image,
+            xy_px=scale.to_working_xy(item.labels.xy_px),
+            diameter_px=np.full(len(item.labels), self.particle_px),
+            is_uncertain=item.labels.is_uncertain,
+            is_complete=item.is_complete,
         )
-
-    def _working(self, index: int) -> _Working:
-        if index in self._cache:
-            self._cache.move_to_end(index)
-            return self._cache[index]
-        working = _resampled(self.items[index], particle_px=self.particle_px)
-        self._cache[index] = working
-        while len(self._cache) > 1 and sum(one.image.nbytes for one in self._cache.values()) > CACHE_BYTES:
-            self._cache.popitem(last=False)
-        return working
-
-
-def _resampled(item: LabelledMicrograph, *, particle_px: float) -> _Working:
-    if item.labels is None or item.diameter_px is None:
-        raise ValueError(f"{item.name}: has no labels with a diameter")
-    image, scale = resample(item.read().pixels, factor=particle_px / item.diameter_px)
-    return _Working(image, scale.to_working_xy(item.labels.xy_px), item.labels.is_uncertain)
 
 
 def _kept_inside(start: int, side: float, size: int) -> int:
@@ -122,30 +134,26 @@ def _kept_inside(start: int, side: float, size: int) -> int:
     return int(np.clip(start, 0, max(0, size - round(side))))
 
 
-def cut(
-    image: NDArray[np.float32],
-    xy_px: NDArray[np.float64],
-    is_uncertain: NDArray[np.bool_],
-    *,
-    left: int,
-    top: int,
-    side: int,
-) -> LabelledCrop:
-    """A square window; what lies outside the image is filled with the image's median. Diameters are set later."""
-    window = image[max(top, 0) : top + side, max(left, 0) : left + side]
+def cut(crop: LabelledCrop, *, left: int, top: int, side: int) -> LabelledCrop:
+    """A square window; what lies outside the image is filled with the image's median."""
+    window = crop.image[max(top, 0) : top + side, max(left, 0) : left + side]
     if window.shape != (side, side):
-        filled = np.full((side, side), np.median(image), dtype=np.float32)
+        filled = np.full((side, side), np.median(crop.image), dtype=np.float32)
         row, column = max(-top, 0), max(-left, 0)
         filled[row : row + window.shape[0], column : column + window.shape[1]] = window
         window = filled
-    moved = xy_px - [left, top]
+    moved = crop.xy_px - [left, top]
     inside = ((moved >= -0.5) & (moved < side - 0.5)).all(axis=1)
-    return LabelledCrop(
-        np.ascontiguousarray(window), moved[inside], np.zeros(int(inside.sum())), is_uncertain[inside], True
+    return replace(
+        crop,
+        image=np.ascontiguousarray(window),
+        xy_px=moved[inside],
+        diameter_px=crop.diameter_px[inside],
+        is_uncertain=crop.is_uncertain[inside],
     )
 
 
-def scaled(crop: LabelledCrop, *, crop_px: int, particle_px: float, is_complete: bool) -> LabelledCrop:
+def scaled(crop: LabelledCrop, *, crop_px: int) -> LabelledCrop:
     """The window resized to `crop_px`, its particles with it."""
     import cv2
 
@@ -153,10 +161,9 @@ def scaled(crop: LabelledCrop, *, crop_px: int, particle_px: float, is_complete:
     factor = crop_px / side
     method = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
     image = crop.image if side == crop_px else cv2.resize(crop.image, (crop_px, crop_px), interpolation=method)
-    return LabelledCrop(
+    return replace(
+        crop,
         image=np.asarray(image, dtype=np.float32),
         xy_px=(crop.xy_px + 0.5) * factor - 0.5,
-        diameter_px=np.full(len(crop.xy_px), particle_px * factor),
-        is_uncertain=crop.is_uncertain,
-        is_complete=is_complete,
+        diameter_px=crop.diameter_px * factor,
     )

@@ -1,17 +1,8 @@
-"""What the training loop needs to know of a picker family, and how it finds it.
+"""What the training loop needs to know of a picker family.
 
-A package of a picker that can be trained names its family in its `__init__` (`register_family` in
-`pickers/families.py`); a picker class of an outside package may instead name a module in the text `trainable`. It holds
-
-- `PRESETS`, a mapping of preset name (`small`, `paper`) to `Preset`, and
-- `make_trainable(task, *, train, validation) -> Trainable`, where `task` is an instance of the preset's task dataclass
-  and `train` and `validation` are datasets, or None for simulation.
-
-For fine-tuning it may also hold `make_finetunable(task, *, train, validation, start) -> Trainable`, which learns from
-labelled data alone and knows the weights at the start (without it, `make_trainable` is called with the data), and
-`FINETUNE_TASK` and `FINETUNE_TRAINING`, mappings of task and training settings that fine-tuning changes. A family that
-learns without labels says `NEEDS_LABELS = False`; it is then given all micrographs of a folder to train on, and none to
-validate.
+The module `training` of a system says `FAMILY = Family(...)`, and the system's package names it (`register_family` in
+`pickers/families.py`). A picker class of a plug-in for 0.1 names such a module in the text `trainable` instead, and its
+module may hold the fields of a family as loose names, `PRESETS` and the like; see `as_family`.
 """
 
 from __future__ import annotations
@@ -168,3 +159,42 @@ class Preset:
                 raise SettingsError(f"[{title}] has no setting {', '.join(unknown)}; it has: {names}")
         new_task = replace(self.task, **task) if task else self.task
         return replace(self, task=new_task, training=replace(self.training, **training))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """How the networks of one picker are trained.
+
+    Parameters
+    ----------
+    presets : by name; `small` is there always
+    make_trainable : called with `(task, train=…, validation=…)`, where `task` is an instance of the preset's task
+        dataclass and the others are data sets, or None for simulation
+    make_finetunable : called with `(task, train=…, validation=…, start=…)`; makes what learns from labelled data alone
+        and knows the weights at the start. Without it, `make_trainable` is called with the data
+    finetune_task, finetune_training : settings of the task and of the training that fine-tuning changes
+    needs_labels : False for a family that learns from micrographs alone; it is then given all micrographs of a folder
+        to train on, and none to validate
+    """
+
+    presets: Mapping[str, Preset]
+    make_trainable: Callable[..., Trainable]
+    make_finetunable: Callable[..., Trainable] | None = None
+    finetune_task: Mapping[str, Any] = field(default_factory=dict)
+    finetune_training: Mapping[str, Any] = field(default_factory=dict)
+    needs_labels: bool = True
+
+
+def as_family(module: Any) -> Family:
+    """The family that a module describes: its `FAMILY`, or the loose names of plug-ins for 0.1."""
+    family = getattr(module, "FAMILY", module)
+    if isinstance(family, Family):
+        return family
+    return Family(
+        presets=module.PRESETS,
+        make_trainable=module.make_trainable,
+        make_finetunable=getattr(module, "make_finetunable", None),
+        finetune_task=getattr(module, "FINETUNE_TASK", {}),
+        finetune_training=getattr(module, "FINETUNE_TRAINING", {}),
+        needs_labels=getattr(module, "NEEDS_LABELS", True),
+    )

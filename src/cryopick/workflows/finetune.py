@@ -17,7 +17,7 @@ from cryopick.geometry.units import Length
 from cryopick.inference.device import require_accelerator
 from cryopick.io.files.atomic import write_text_atomic
 from cryopick.io.weights import Checkpoint, check_architecture, find_weights, load_checkpoint
-from cryopick.pickers.families import find_preset, make_finetunable, make_trainable, training_module
+from cryopick.pickers.families import family_of, find_preset, make_finetunable, make_trainable
 from cryopick.runs.picks import labels_of_run_at
 from cryopick.settings import as_plain, convert_settings, to_toml
 from cryopick.training.finetuning import Before, MixedTrainable
@@ -173,7 +173,7 @@ def finetuning_preset(picker: str, start: Checkpoint, task: Mapping[str, Any], t
     ----------
     task, training : settings that the user changes
     """
-    base = find_preset(picker, "small")
+    family, base = family_of(picker), find_preset(picker, "small")
     stored = start.card.settings.get("task")
     if isinstance(stored, dict):
         # what the weights' network is counts, whatever the preset has become since they were trained; settings that
@@ -186,16 +186,15 @@ def finetuning_preset(picker: str, start: Checkpoint, task: Mapping[str, Any], t
     changes = {
         **DEFAULT_CHANGES,
         "learning_rate": base.training.learning_rate * LEARNING_RATE_FRACTION,
-        **getattr(training_module(picker), "FINETUNE_TRAINING", {}),
+        **family.finetune_training,
         **convert_settings(TrainSettings, training, section="[training]"),
     }
     if changes["accumulate"] % 2:
         raise SettingsError(
             f"accumulate is {changes['accumulate']}; fine-tuning needs an even number: new and old data"
         )
-    family: Mapping[str, Any] = getattr(training_module(picker), "FINETUNE_TASK", {})
     given = convert_settings(type(base.task), task, section="[task]")
-    preset = base.changed(task={**family, **given}, training=changes)
+    preset = base.changed(task={**family.finetune_task, **given}, training=changes)
     require_accelerator(preset.training.accelerator, devices=preset.training.devices)
     return preset
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,7 +16,7 @@ from cryopick.geometry.units import Length
 from cryopick.inference.device import require_accelerator
 from cryopick.io.files.atomic import write_text_atomic
 from cryopick.io.weights import find_weights, load_checkpoint
-from cryopick.pickers.families import find_preset, make_trainable, needs_labels
+from cryopick.pickers.families import family_of, find_preset, make_trainable
 from cryopick.settings import as_plain, convert_settings, to_toml
 from cryopick.training.folder import COMMAND, CONFIG, SPLIT, refuse_other_folders, training_folder
 from cryopick.training.logs import Monitor
@@ -213,7 +213,7 @@ def _open_data(
     if plan.data == SIMULATION:
         return None, None, None
     settings = plan.data_settings
-    if not needs_labels(plan.picker):
+    if not family_of(plan.picker).needs_labels:
         unlabelled = open_micrographs(
             plan.data,
             micrographs=micrographs,
@@ -232,8 +232,3 @@ def _open_data(
     fraction, seed = settings.validation_fraction, plan.preset.training.seed
     split = split_by_micrograph(dataset, validation_fraction=fraction, seed=seed)
     return dataset.take(split.train), dataset.take(split.validation), split
-
-
-def with_training(plan: TrainPlan, **changes: Any) -> TrainPlan:
-    """The plan with some of the shared training settings replaced."""
-    return replace(plan, preset=plan.preset.changed(task={}, training=changes))

@@ -21,6 +21,13 @@ def tiny() -> MaskedAutoencoder:
     return MaskedAutoencoder(**TINY).eval()
 
 
+def images_of(network: MaskedAutoencoder, patches: torch.Tensor) -> torch.Tensor:
+    """The inverse of the network's `to_patches`."""
+    side, patch = network.side, network.patch_px
+    cut = patches.reshape(len(patches), side, side, patch, patch).transpose(2, 3)
+    return cut.reshape(len(patches), side * patch, side * patch)
+
+
 def random_order(batch: int) -> torch.Tensor:
     return torch.rand(batch, 256).argsort(dim=1)
 
@@ -39,14 +46,14 @@ def test_patches_are_cut_row_by_row_and_put_back():
     patches = tiny().to_patches(images)
     assert patches.shape == (1, 256, 16)
     assert torch.equal(patches[0, 17].reshape(4, 4), images[0, 4:8, 4:8])
-    assert torch.equal(tiny().to_images(patches), images)
+    assert torch.equal(images_of(tiny(), patches), images)
 
 
 def test_the_loss_is_the_mean_squared_error_of_hidden_patches_alone():
     network, images, order = tiny(), torch.randn(3, 64, 64), random_order(3)
     with torch.no_grad():
         patches = network(images, order=order, visible=128)
-        drawn, errors = network.to_images(patches), []
+        drawn, errors = images_of(network, patches), []
         for image, made, places in zip(images, drawn, order, strict=True):
             for place in places[128:].tolist():
                 cell = np.s_[place // 16 * 4 : place // 16 * 4 + 4, place % 16 * 4 : place % 16 * 4 + 4]
@@ -61,11 +68,11 @@ def test_what_hidden_patches_show_changes_nothing_that_is_drawn():
     other = patches.clone()
     other[0, order[0, 128:]] = torch.randn(128, 16)
     with torch.no_grad():
-        drawn = [network(network.to_images(one), order=order, visible=128) for one in (patches, other)]
+        drawn = [network(images_of(network, one), order=order, visible=128) for one in (patches, other)]
     assert torch.equal(*drawn)
     other[0, order[0, 0]] += 1
     with torch.no_grad():
-        assert not torch.equal(drawn[0], network(network.to_images(other), order=order, visible=128))
+        assert not torch.equal(drawn[0], network(images_of(network, other), order=order, visible=128))
 
 
 def test_position_codes_are_sines_and_cosines_of_row_and_column():

@@ -16,13 +16,12 @@ from cryopick.geometry.units import parse_length  # noqa: E402
 from cryopick.io.images.micrographs import write_micrograph  # noqa: E402
 from cryopick.io.weights import load_checkpoint, read_card  # noqa: E402
 from cryopick.pickers.cryosegnet.judging import MAPPED_PARTICLE_PX, MappedCrop, mapped  # noqa: E402
-from cryopick.pickers.cryosegnet.labelled_trainable import labelled_targets  # noqa: E402
 from cryopick.pickers.cryosegnet.model import View  # noqa: E402
 from cryopick.pickers.cryosegnet.published_trainable import PublishedUNetTrainable, published_loss  # noqa: E402
 from cryopick.pickers.cryosegnet.sam_trainable import ASKS_NOTHING, ASKS_UNKNOWN, example, mask_loss  # noqa: E402
-from cryopick.pickers.cryosegnet.targets import DISC_SHARE, crop_targets, map_loss  # noqa: E402
+from cryopick.pickers.cryosegnet.targets import DISC_SHARE, crop_targets, labelled_targets, map_loss  # noqa: E402
 from cryopick.pickers.cryosegnet.tasks import PRESETS, SamTask, UNetTask  # noqa: E402
-from cryopick.pickers.cryosegnet.trainable import SimulatedUNetTrainable  # noqa: E402
+from cryopick.pickers.cryosegnet.trainable import UNetTrainable  # noqa: E402
 from cryopick.pickers.cryosegnet.training import make_trainable  # noqa: E402
 from cryopick.processing.ctf import CtfParameters  # noqa: E402
 from cryopick.processing.scale import NOMINAL_PARTICLE_PX, network_planes, resample  # noqa: E402
@@ -73,9 +72,9 @@ def test_junk_is_mapped_as_it_is():
 
 
 def test_a_batch_is_two_quarters_of_each_crop_whose_planes_are_made_of_the_whole():
-    trainable = SimulatedUNetTrainable(UNetTask(widths=(8, 12), batch_size=4, crop_px=128, distinct_crops=0))
+    trainable = UNetTrainable(UNetTask(widths=(8, 12), batch_size=4, crop_px=128, distinct_crops=0))
     batch = trainable.make_batch(1, np.random.default_rng(0))
-    crops = [trainable.source.crop(index) for index in (2, 3)]
+    crops = [trainable.source.crops.crop(index) for index in (2, 3)]
     wholes = [(network_planes(one.image, particle_px=20.0, count=3), crop_targets(one)) for one in crops]
     for number in range(4):
         places = [np.s_[:, row : row + 64, column : column + 64] for row in (0, 64) for column in (0, 64)]
@@ -264,7 +263,8 @@ def paper_plan(drawn, **training):
 def test_published_masks_are_full_discs_squeezed_with_the_micrograph(drawn):
     dataset = open_dataset(drawn / "labels.star", diameter=parse_length("30px"), completeness="complete", flip_y="no")
     task = UNetTask(view="published", side_px=64, widths=(8, 16), patch_px=1)
-    picture, mask = PublishedUNetTrainable(task, dataset, dataset).example(dataset.items[0])
+    example = PublishedUNetTrainable(task, dataset, dataset).source.held_out[0].example()
+    picture, mask = example["planes"][0], example["mask"][0]
     assert picture.shape == mask.shape == (64, 64)
     # 12 discs of radius 15 in 160 x 200 pixels
     assert mask.mean() == pytest.approx(12 * np.pi * 15**2 / (160 * 200), rel=0.03)

@@ -72,7 +72,7 @@ def test_a_coco_data_set_gives_its_particles_as_boxes_in_shares_of_the_image(coc
     task = DetrTask(**TINY | {"queries": 200})  # enough for the whole micrograph in one view
     trainable = DetrTrainable(task, dataset, dataset)
     rng = np.random.default_rng(0)
-    found = [trainable.images.view(number, rng) for number in range(2)]
+    found = [trainable.source.sampler.crop(number, rng) for number in range(2)]
     expected = [(disc_centres(seed) + 0.5) / [160, 120] for seed in range(2)]
     centres = [view.boxes[:, :2] for view in found]
     assert any(np.allclose(centres[0], one, atol=1e-6) for one in expected)
@@ -101,10 +101,10 @@ def test_particles_of_published_annotations_are_read_although_they_are_marked_as
 
 def test_tiles_are_small_enough_for_the_queries(coco_set):
     dataset = open_set(coco_set)
-    views = DetrTrainable(DetrTask(**TINY), dataset, dataset).images
+    views = DetrTrainable(DetrTask(**TINY), dataset, dataset).source.sampler
     rng = np.random.default_rng(0)
     for number in range(10):
-        view = views.view(number, rng)
+        view = views.crop(number, rng)
         share = DIAMETER_PX / view.boxes[0, 2:].mean() if len(view.boxes) else None
         assert share is None or share < 3 * DIAMETER_PX  # 12 queries suffice for 2.5 diameters
 
@@ -112,7 +112,7 @@ def test_tiles_are_small_enough_for_the_queries(coco_set):
 def test_published_images_are_upside_down_and_their_boxes_with_them(coco_set):
     dataset = open_set(coco_set)
     task = DetrTask(**TINY, behaviour="published", denoising="none", augment=False)
-    view = DetrTrainable(task, dataset, dataset).images.view(0, np.random.default_rng(0))
+    view = DetrTrainable(task, dataset, dataset).source.sampler.crop(0, np.random.default_rng(0))
     expected = [(disc_centres(seed) * [1, -1] + [0.5, 119.5]) / [160, 120] for seed in range(2)]
     assert any(np.allclose(view.boxes[:, :2], one, atol=1e-6) for one in expected)
     rows, columns = (view.boxes[:, 1::-1].T * [[64], [85]]).astype(int)
@@ -130,11 +130,11 @@ def test_boxes_stay_on_their_particles_through_augmentation(coco_set, behaviour)
     task = DetrTask(
         **TINY | {"queries": 200, "short_px": 240, "longest_px": 480}, behaviour=behaviour, denoising="none"
     )
-    views = DetrTrainable(task, dataset, dataset).images
+    views = DetrTrainable(task, dataset, dataset).source.sampler
     rng = np.random.default_rng(1)
     seen = 0
     for number in range(12):
-        view = augmented(views.view(number, rng), task, rng)
+        view = augmented(views.crop(number, rng), task, rng)
         height, width = view.grey.shape
         inside = ((view.boxes[:, :2] > 0.1) & (view.boxes[:, :2] < 0.9)).all(axis=1)
         for x, y, *_ in view.boxes[inside]:

@@ -14,13 +14,15 @@ from cryopick.pickers.cryotransformer.trainable import (  # noqa: E402
     LocalTask,
     LocalTrainable,
     as_model,
-    calibrated_on,
     count_duplicates,
     judge,
+    labelled_targets,
     particles_of,
     set_losses,
 )
+from cryopick.training.augment import LabelledCrop  # noqa: E402
 from cryopick.training.crop_bank import SimulatedCrops  # noqa: E402
+from cryopick.training.judging import calibrated, outcomes_of  # noqa: E402
 
 HAS_GENERAL = (weights_folders()[0] / "general.safetensors").is_file()
 COMPLETE = torch.ones(2)
@@ -157,7 +159,7 @@ def test_a_beaten_query_that_lies_nearer_does_not_take_the_particle_from_the_sur
         score = np.array([0.9, 0.8, 0.1, 0.15, 0.2])
         return xy_px, score
 
-    calibration = calibrated_on(answers, crops)
+    calibration = calibrated(outcomes_of(answers, crops), surest_counts=True)
     assert (calibration(np.array([0.9, 0.8])) > 0.9).all()
     assert (calibration(np.array([0.1, 0.15, 0.2])) < 0.1).all()
 
@@ -181,7 +183,7 @@ def test_two_crops_are_learnt_without_duplicates_in_eighty_steps():
     torch.set_num_threads(1)
     trainable = LocalTrainable(LocalTask(batch_size=4))
     two = Two()
-    trainable.__dict__["simulated"] = two
+    trainable.source.crops = two
     network = trainable.build_network()
     groups = [
         {"params": one["params"], "lr": 1e-3 * one.get("lr_factor", 1.0)} for one in trainable.parameter_groups(network)
@@ -202,3 +204,18 @@ def test_two_crops_are_learnt_without_duplicates_in_eighty_steps():
     assert before["duplicates"] > 0.2  # without competition and training, several queries answer for a particle
     assert after["duplicates"] == 0
     assert after["best_f1"] > 0.95
+
+
+def test_labels_become_centres_of_their_size_and_sparse_ones_leave_the_rest_open():
+    crop = LabelledCrop(
+        image=np.zeros((48, 48), np.float32),
+        xy_px=np.array([[12.5, 20.5], [36.5, 30.5]]),
+        diameter_px=np.array([25.0, 25.0]),
+        is_uncertain=np.array([False, True]),
+        is_complete=True,
+    )
+    centre, _, _, size, junk, weight = labelled_targets(crop)
+    assert (centre[10, 6], weight[10, 6], centre[15, 18], weight[15, 18]) == (1, 1, 0, 0)
+    assert size[10, 6] == pytest.approx(np.log(25 / 20))
+    assert not junk.any()
+    assert labelled_targets(replace(crop, is_complete=False))[5].sum() == centre.sum()

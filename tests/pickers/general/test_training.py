@@ -1,6 +1,7 @@
 """What the general network is asked to answer, what wrong answers cost, and how values become probabilities."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -8,12 +9,13 @@ import pytest
 from cryopick.errors import SettingsError
 from cryopick.heatmap.model import STRIDE_PX, HeatmapModel, centres_from_maps
 from cryopick.heatmap.targets import example, heatmap_loss, shape_targets
-from cryopick.pickers.general.trainable import GeneralTask, GeneralTrainable, calibrated_on, candidates, detection_curve
+from cryopick.pickers.general.trainable import GeneralTask, GeneralTrainable, candidates
 from cryopick.pickers.general.training import make_trainable
 from cryopick.processing.ctf import CtfParameters
 from cryopick.processing.probability import Calibration
 from cryopick.processing.scale import NOMINAL_PARTICLE_PX
 from cryopick.simulation.crops import Crop
+from cryopick.training.judging import calibrated, detection_scores, outcomes_of
 
 SIDE_PX = 128
 
@@ -141,7 +143,8 @@ class Oracle(HeatmapModel):
 def test_the_curve_of_perfect_answers_has_average_precision_one():
     crops = [crop_with([20.0, 20.0]), crop_with([20.0])]
     model = Oracle([example(crop)[1][:5] for crop in crops])
-    assert detection_curve(model, crops).average_precision == pytest.approx(1.0)
+    scores = detection_scores(outcomes_of(partial(candidates, model), crops))
+    assert scores == pytest.approx({"score": 1.0, "best_f1": 1.0})
 
 
 def test_calibration_learns_how_often_a_value_is_right():
@@ -161,7 +164,7 @@ def test_calibration_learns_how_often_a_value_is_right():
             maps[0][region] = disc[region] * claimed[which]
         answers.append(maps)
     oracle = Oracle(answers)
-    knots, share = calibrated_on(lambda crop: candidates(oracle, crop), crops).knots
+    knots, share = calibrated(outcomes_of(partial(candidates, oracle), crops)).knots
     assert np.all(np.diff(knots) > 0)
     assert np.all(np.diff(share) >= 0)
     for claimed in (0.3, 0.5, 0.7):
@@ -182,7 +185,7 @@ def test_quarters_of_a_batch_are_those_of_whole_crops_seen_at_once():
     task = GeneralTask(batch_size=4, crop_px=128, distinct_crops=0)
     trainable = GeneralTrainable(task)
     batch = trainable.make_batch(0, np.random.default_rng(0))
-    wholes = [example(trainable.source.crop(i), task.input_planes) for i in range(2)]
+    wholes = [example(trainable.source.crops.crop(i), task.input_planes) for i in range(2)]
     for number, (planes, targets) in enumerate(zip(batch["planes"].numpy(), batch["targets"].numpy(), strict=True)):
         whole_planes, whole_targets = wholes[number // 2]
         places = [(row, column) for row in (0, 1) for column in (0, 1)]

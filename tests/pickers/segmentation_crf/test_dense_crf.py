@@ -6,8 +6,9 @@ import math
 
 import numpy as np
 import pytest
+from exact_mean_field import mean_field_exact
 
-from cryopick.pickers.segmentation_crf.dense_crf import DenseCrf, mean_field, mean_field_exact, published_crf
+from cryopick.pickers.segmentation_crf.dense_crf import DenseCrf, mean_field, published_crf
 
 DIAMETER_PX = 10.0
 

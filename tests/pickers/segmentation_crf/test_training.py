@@ -14,11 +14,11 @@ from cryopick.metrics.detection import precision_recall_curve
 from cryopick.metrics.segmentation import ConfusionMatrix
 from cryopick.pickers.segmentation_crf.losses import published_loss, segmentation_loss, weight_of_sparse
 from cryopick.pickers.segmentation_crf.model import BACKGROUND, CORE, HOLLOW, JUNK, RIM
-from cryopick.pickers.segmentation_crf.targets import MapSampler, crop_example, painted, shares
+from cryopick.pickers.segmentation_crf.targets import MapSampler, crop_example, map_example, painted, shares
 from cryopick.pickers.segmentation_crf.training import (
     SegmentationTask,
     SegmentationTrainable,
-    judged_crop,
+    judged,
     pixel_matrix,
     ranked,
     told,
@@ -90,7 +90,7 @@ def test_hidden_cut_and_half_sized_particles_are_left_out_and_far_sizes_are_back
 def test_a_batch_is_two_quarters_of_each_crop_whose_planes_are_made_of_the_whole():
     trainable = SegmentationTrainable(SegmentationTask(batch_size=4, crop_px=192, distinct_crops=0))
     batch = trainable.make_batch(1, np.random.default_rng(0))
-    wholes = [crop_example(trainable.source.crop(i), stride_px=2, input_planes=3) for i in (2, 3)]
+    wholes = [crop_example(trainable.source.crops.crop(i), stride_px=2, input_planes=3) for i in (2, 3)]
     for number in range(4):
         whole = wholes[number // 2]
         fits = [
@@ -188,11 +188,11 @@ def test_examples_from_coordinates_have_cores_where_the_labels_are_and_do_not_re
     item = FakeItem(one.micrograph.pixels, one.xy_px, diameter_px=40.0, completeness="sparse")
     dataset = SimpleNamespace(labelled=lambda: SimpleNamespace(items=(item,)))
     sampler = MapSampler(dataset, crop_px=96, stride_px=2)
-    whole = sampler.map(0)
+    whole = sampler.whole(0)
     x, y = np.rint(whole.xy_px).astype(int).T
     inside = (x >= 0) & (y >= 0) & (x < 224) & (y < 224)
     assert np.isin(whole.classes[y[inside], x[inside]], (CORE, HOLLOW)).all()
-    first, again, other = (sampler.example(0, np.random.default_rng(seed)) for seed in (1, 1, 2))
+    first, again, other = (map_example(sampler.crop(0, np.random.default_rng(seed)), stride_px=2) for seed in (1, 1, 2))
     np.testing.assert_array_equal(first.planes, again.planes)
     assert not np.array_equal(first.planes, other.planes)
     assert not first.is_complete
@@ -285,7 +285,7 @@ TINY = SegmentationTask(
 @pytest.fixture(scope="module")
 def crops():
     source = SimulatedCrops(crop_px=128, far_scale_share=0.0, seed=5, count=0)
-    return [judged_crop(source.crop(index), stride_px=2) for index in range(1, 6)]
+    return [judged(source.crop(index), stride_px=2) for index in range(1, 6)]
 
 
 def test_the_truth_as_an_answer_gives_no_wrong_pick_and_finds_all_that_can_be_told_apart(crops):

@@ -128,12 +128,6 @@ class MaskedAutoencoder(nn.Module):
         """(b, s, s) images to (b, n, p * p) patches, row by row, their pixels row by row."""
         return to_patches(images, patch_px=self.patch_px)
 
-    def to_images(self, patches: Tensor) -> Tensor:
-        """The inverse of `to_patches`."""
-        side, patch = self.side, self.patch_px
-        cut = patches.reshape(len(patches), side, side, patch, patch).transpose(2, 3)
-        return cut.reshape(len(patches), side * patch, side * patch)
-
     def encode(self, images: Tensor) -> Tensor:
         """(b, s, s) standardised images to the latent vectors (b, n, width) of all patches, row by row."""
         return self._encode(self.embed(self.to_patches(images)) + self.positions)[:, 1:]

@@ -16,7 +16,7 @@ from scipy.spatial import cKDTree
 
 from cryopick.errors import TrainingError
 from cryopick.geometry.selection import SelectionSettings, select
-from cryopick.metrics.detection import precision_recall_curve, rank_outcomes
+from cryopick.metrics.detection import rank_outcomes
 from cryopick.pickers.cryoemmae.clusters import Clusters, evenly, fit_centres, particle_cluster, smooth_map
 from cryopick.pickers.cryoemmae.latent import Encoder, LatentMap, Prepared, Preprocessing, prepare_image
 from cryopick.pickers.cryoemmae.picker import FIRST_COUNT, Analysis, analyse
@@ -24,12 +24,17 @@ from cryopick.pickers.cryoemmae.probe import Probe, fit_probe_weights
 from cryopick.processing.scale import NOMINAL_PARTICLE_PX
 from cryopick.simulation.crops import Crop, CropGenerator, CropRanges
 from cryopick.simulation.recipe import LayoutRanges, Recipe
-from cryopick.training.counted_sizes import PICKED_RATIO, UNDECIDED_RATIO
+from cryopick.training.counted_sizes import counted_sizes
 from cryopick.training.crop_bank import SimulatedCrops
-from cryopick.training.judging import fit_calibration
+from cryopick.training.judging import (
+    NO_PARTICLES,
+    TOLERANCE_DIAMETERS,
+    calibrated,
+    detection_scores,
+    typical_diameter_px,
+)
 from cryopick.types import Picks
 
-TOLERANCE_DIAMETERS = 0.25
 RIGHT_DIAMETERS, WRONG_DIAMETERS = 0.16, 0.32
 """The probe learns from candidates nearer to a particle's middle than the first, as particles, and farther than the
 second, as others; so that of candidates on one particle the middle one scores highest."""
@@ -65,10 +70,9 @@ class Reference:
 def references(crops: Iterator[Crop], *, nominal_px: float, preprocessing: Preprocessing) -> Iterator[Reference]:
     """The crops whose particles are clearly to be picked or clearly of another size."""
     for crop in crops:
-        size_px = float(np.median(crop.diameter_px)) if len(crop.diameter_px) else nominal_px
-        ratio = size_px / nominal_px
-        is_picked = PICKED_RATIO[0] <= ratio <= PICKED_RATIO[1]
-        if not is_picked and UNDECIDED_RATIO[0] <= ratio <= UNDECIDED_RATIO[1]:
+        size_px = typical_diameter_px(crop.diameter_px, nominal_px=nominal_px)
+        is_picked, is_undecided = counted_sizes(size_px, nominal_px=nominal_px)
+        if is_undecided:
             continue
         prepared = prepare_image(crop.image, diameter_px=nominal_px, preprocessing=preprocessing)
         if prepared is None:
@@ -77,8 +81,7 @@ def references(crops: Iterator[Crop], *, nominal_px: float, preprocessing: Prepr
         if is_picked:
             yield Reference(prepared, crop.xy_px, silhouettes, TOLERANCE_DIAMETERS * size_px)
         else:
-            nothing = np.zeros((0, 2)), np.zeros_like(silhouettes)
-            yield Reference(prepared, *nothing, TOLERANCE_DIAMETERS * nominal_px)
+            yield Reference(prepared, NO_PARTICLES, np.zeros_like(silhouettes), TOLERANCE_DIAMETERS * nominal_px)
 
 
 def simulated_references(*, preprocessing: Preprocessing, seed: int, count: int, shared: int) -> list[Reference]:
@@ -96,7 +99,7 @@ def simulated_references(*, preprocessing: Preprocessing, seed: int, count: int,
     found: list[Reference] = []
     for index in range(max(2, count // 8)):
         crop = simulated_micrographs(seed).crop(index)
-        nominal_px = float(np.median(crop.diameter_px)) if len(crop.diameter_px) else MICROGRAPH_PARTICLE_PX[0]
+        nominal_px = typical_diameter_px(crop.diameter_px, nominal_px=MICROGRAPH_PARTICLE_PX[0])
         found += references(iter([crop]), nominal_px=nominal_px, preprocessing=preprocessing)
     return found
 
@@ -264,19 +267,15 @@ def fit_probe(
         )
     except ValueError as error:
         raise TrainingError(f"the simulated references cannot judge the candidates: {error}") from error
-    raw, is_right, outcomes = [], [], []
+    outcomes = []
     for one in to_calibrate:
         found = analyse(encoder, clusters, one.prepared, cluster_count=FIRST_COUNT)
         score = probe.raw(found.features)
         xy_px, score = _thinned(found.stored_xy(), score, diameter_px=one.tolerance_px / TOLERANCE_DIAMETERS)
-        outcome = rank_outcomes(xy_px, score, one.xy_px, np.zeros((0, 2)), max_distance_px=one.tolerance_px)
-        outcomes.append(outcome)
-        raw.append(outcome.score)
-        is_right.append(outcome.is_paired)
-    curve = precision_recall_curve(outcomes)
-    calibration = fit_calibration(np.concatenate(raw), np.concatenate(is_right))
-    scores = {"simulated_average_precision": curve.average_precision, "simulated_best_f1": curve.best_f1()[0]}
-    return replace(probe, calibration=calibration), scores
+        outcomes.append(rank_outcomes(xy_px, score, one.xy_px, NO_PARTICLES, max_distance_px=one.tolerance_px))
+    found_scores = detection_scores(outcomes)
+    scores = {"simulated_average_precision": found_scores["score"], "simulated_best_f1": found_scores["best_f1"]}
+    return replace(probe, calibration=calibrated(outcomes)), scores
 
 
 def _thinned(

@@ -16,7 +16,8 @@ from cryopick.pickers.cryoemmae.latent import Preprocessing, prepare_image
 from cryopick.processing.scale import NOMINAL_PARTICLE_PX
 from cryopick.processing.spread import evenly_taken
 from cryopick.training.crop_bank import SimulatedCrops
-from cryopick.training.trainable import Preset, TrainSettings
+from cryopick.training.judging import device_of
+from cryopick.training.trainable import Family, Preset, TrainSettings
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     from cryopick.data.datasets import Dataset
     from cryopick.io.weights import Checkpoint
 
-NEEDS_LABELS = False
-"""`cryopick train --data` takes any folder of micrographs; labels that lie there are not read."""
 WINDOW_PX, PATCH_PX = 64, 4
 PATCHES = (WINDOW_PX // PATCH_PX) ** 2
 STANDARD_CROPS = 64
@@ -404,8 +403,7 @@ class CryoEmmaeTrainable:
         mean, std = self.standard
         if not isinstance(network, MaskedAutoencoder):
             raise TypeError(f"expected a MaskedAutoencoder, got {type(network)}")
-        device = str(next(network.parameters()).device)
-        encoder = Encoder.loaded(network, mean=mean, std=std, device=device, precision="float32")
+        encoder = Encoder.loaded(network, mean=mean, std=std, device=device_of(network), precision="float32")
         mode = self.task.preprocessing
         windows = self.draw(np.random.default_rng(5), count=CLUSTERED_WINDOWS, first_crop=0)
         to_fit = simulated_references(
@@ -436,3 +434,10 @@ def _at_least(image: NDArray[np.float32], side: int) -> NDArray[np.float32]:
     """The image, reflected to at least `side` pixels each way."""
     missing = [max(0, side - size) for size in image.shape]
     return np.pad(image, [(0, missing[0]), (0, missing[1])], mode="symmetric") if any(missing) else image
+
+
+FAMILY = Family(
+    presets=PRESETS,
+    make_trainable=make_trainable,
+    needs_labels=False,  # `cryopick train --data` takes any folder of micrographs; labels that lie there are not read
+)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,37 +12,65 @@ from numpy.typing import NDArray
 from cryopick.data.datasets import Dataset, LabelledMicrograph
 from cryopick.errors import SettingsError
 from cryopick.pickers.cryosegnet.model import squeeze_published
-from cryopick.pickers.cryosegnet.network import build_attention_unet
 from cryopick.pickers.cryosegnet.targets import PAPER_SMOOTH
-from cryopick.pickers.cryosegnet.tasks import UNetTask
+from cryopick.pickers.cryosegnet.trainable import UNetTrainable
+from cryopick.training.judging import device_of
 from cryopick.training.losses import dice_loss
-from cryopick.training.sampling import epoch_index
+from cryopick.training.quarters import Example
+from cryopick.training.sampling import MicrographSampler
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-CACHED_MICROGRAPHS = 2048
-"""Denoised micrographs and masks kept in memory, 2 MB each at 1024 pixels; denoising one takes ten seconds."""
 
-
-@dataclass
-class PublishedUNetTrainable:
-    """The published U-Net and training: whole micrographs, denoised and squeezed; full discs; no augmentation.
+@dataclass(frozen=True, eq=False)
+class PublishedPair:
+    """A micrograph as the published network sees it, and what it should answer.
 
     Parameters
     ----------
-    train, validation : completely labelled, with known particle diameters
+    image, mask : (side, side), 0 to 255
     """
 
-    task: UNetTask
-    train: Dataset
-    validation: Dataset
-    picker: str = field(default="cryosegnet", init=False)
-    _cache: OrderedDict[str, tuple[NDArray[np.uint8], NDArray[np.uint8]]] = field(
-        default_factory=OrderedDict, repr=False, compare=False
-    )
+    image: NDArray[np.uint8]
+    mask: NDArray[np.uint8]
+
+    def example(self) -> Example:
+        """Both in [0, 1]."""
+        pictures = {"planes": self.image, "mask": self.mask}
+        return {name: one[None].astype(np.float32) / np.float32(255) for name, one in pictures.items()}
+
+
+class PublishedSampler(MicrographSampler[PublishedPair]):
+    """Whole micrographs in turn, denoised and squeezed."""
+
+    cache_bytes = 2**31
+    """2048 micrographs of 1024 pixels, with as many masks; denoising one takes ten seconds."""
+
+    def __init__(self, dataset: Dataset, *, side_px: int) -> None:
+        super().__init__(dataset)
+        self.side_px = side_px
+
+    def at_working_scale(self, item: LabelledMicrograph) -> PublishedPair:
+        return published_pair(item, side_px=self.side_px)
+
+    def crop(self, position: int, rng: np.random.Generator) -> PublishedPair:  # noqa: ARG002  # nothing is random
+        """The next micrograph, whole."""
+        return self.whole(self.index_at(position))
+
+
+@dataclass
+class PublishedUNetTrainable(UNetTrainable):
+    """The published U-Net and training: whole micrographs, completely labelled, denoised and squeezed; full discs."""
+
+    most_labelled = None
 
     def __post_init__(self) -> None:
+        if self.train is None or self.validation is None:
+            raise SettingsError(
+                "the published U-Net learns from whole labelled micrographs: give --data, such as a folder of "
+                "`cryopick simulate` or of CryoPPP; crops of simulation are for --preset small"
+            )
         for part in (self.train, self.validation):
             unknown = [item.name for item in part if item.diameter_px is None]
             if unknown:
@@ -55,32 +82,12 @@ class PublishedUNetTrainable:
                     "background; use --preset small, or --labels complete where they are complete"
                 )
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_cache": OrderedDict()}  # worker processes denoise their own micrographs
+    def sampler_of(self, dataset: Dataset) -> PublishedSampler:
+        """Whole micrographs."""
+        return PublishedSampler(dataset, side_px=self.task.side_px)
 
-    def architecture(self) -> dict[str, Any]:
-        return self.task.architecture()
-
-    def build_network(self) -> nn.Module:
-        return build_attention_unet(self.architecture())
-
-    def make_batch(self, index: int, rng: np.random.Generator) -> dict[str, Tensor]:  # noqa: ARG002  # nothing is random
-        import torch
-
-        size = self.task.batch_size
-        numbers = [epoch_index(index * size + i, len(self.train), seed=0) for i in range(size)]
-        pairs = [self.example(self.train.items[number]) for number in numbers]
-        planes, masks = (np.stack(arrays)[:, None] for arrays in zip(*pairs, strict=True))
-        return {"planes": torch.from_numpy(planes), "mask": torch.from_numpy(masks)}
-
-    def example(self, item: LabelledMicrograph) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """(side, side) picture and mask, both in [0, 1]."""
-        if item.name not in self._cache:
-            self._cache[item.name] = published_example(item, side_px=self.task.side_px)
-            while len(self._cache) > CACHED_MICROGRAPHS:
-                self._cache.popitem(last=False)
-        picture, mask = self._cache[item.name]
-        return picture.astype(np.float32) / np.float32(255), mask.astype(np.float32) / np.float32(255)
+    def labelled_example(self, crop: PublishedPair) -> Example:  # type: ignore[override]  # what its own sampler gives
+        return crop.example()
 
     def loss(self, network: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         import torch
@@ -92,10 +99,9 @@ class PublishedUNetTrainable:
         """1 - Dice loss over the validation micrographs, as published, one by one."""
         import torch
 
-        losses = []
-        device = next(network.parameters()).device
-        for item in self.validation:
-            picture, mask = (torch.from_numpy(array)[None, None].to(device) for array in self.example(item))
+        losses, device = [], device_of(network)
+        for pair in self.source.held_out:
+            picture, mask = (torch.from_numpy(array)[None].to(device) for array in pair.example().values())
             losses.append(float(dice_loss(network(picture).float(), mask, smooth=PAPER_SMOOTH)))
         return {"score": 1 - float(np.mean(losses))}
 
@@ -103,11 +109,11 @@ class PublishedUNetTrainable:
         return {
             "preprocessing": self.task.seen.to_card(),
             "postprocessing": {"disc_share": 1.0},
-            "data": {"train": self.train.card_entry(), "validation": self.validation.card_entry()},
+            "data": self.card_data(),
         }
 
 
-def published_example(item: LabelledMicrograph, *, side_px: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+def published_pair(item: LabelledMicrograph, *, side_px: int) -> PublishedPair:
     """The denoised picture and the mask of full discs, squeezed, 0 to 255.
 
     The published masks are JPEG files; the ringing that this adds to their rims is left out.
@@ -123,7 +129,7 @@ def published_example(item: LabelledMicrograph, *, side_px: int) -> tuple[NDArra
     for x, y in np.rint(item.labels.xy_px).astype(int).tolist():
         cv2.circle(full, (x, y), radius, 255, thickness=-1)
     mask = cv2.resize(full, (side_px, side_px), interpolation=cv2.INTER_LINEAR)
-    return np.rint(255 * squeezed).astype(np.uint8), np.asarray(mask, np.uint8)
+    return PublishedPair(np.rint(255 * squeezed).astype(np.uint8), np.asarray(mask, np.uint8))
 
 
 def published_loss(logits: Tensor, mask: Tensor) -> dict[str, Tensor]:

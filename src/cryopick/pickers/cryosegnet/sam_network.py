@@ -217,11 +217,6 @@ class SamSegmenter:
         """Diameter at which particles are best shown to it."""
         return PATCHES_PER_PARTICLE * self.patch_px
 
-    @property
-    def parameter_count(self) -> int:
-        """Of the whole model."""
-        return sum(parameter.numel() for parameter in self.model.parameters())
-
     def embed(self, tiles: NDArray[np.float32]) -> Tensor:
         """(t, side, side) in 0..255 to embeddings."""
         import torch

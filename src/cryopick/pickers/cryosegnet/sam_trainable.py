@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cryopick.metrics.detection import precision_recall_curve
-from cryopick.pickers.cryosegnet.judging import MAPPED_PARTICLE_PX, MappedCrop, best_f1, mapped, outcomes_on
+from cryopick.pickers.cryosegnet.judging import MAPPED_PARTICLE_PX, MappedCrop, mapped
 from cryopick.pickers.cryosegnet.map_masks import CALIBRATED_FILTERS, disc_share, refused_peaks, segment_map
 from cryopick.pickers.cryosegnet.masks import (
     corrected_selection,
@@ -27,9 +26,11 @@ from cryopick.pickers.cryosegnet.tasks import SamTask
 from cryopick.processing.probability import Calibration
 from cryopick.processing.scale import NOMINAL_PARTICLE_PX, gaussian_blur
 from cryopick.processing.targets import disc_instances
-from cryopick.training.counted_sizes import PICKED_RATIO, UNDECIDED_RATIO
+from cryopick.simulation.crops import CropGenerator
+from cryopick.training.counted_sizes import counted_sizes
 from cryopick.training.crop_bank import SimulatedCrops
-from cryopick.training.judging import fit_calibration
+from cryopick.training.judging import detection_scores, device_of, fit_calibration, outcomes_on
+from cryopick.training.quarters import keep_crops
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -62,12 +63,12 @@ class SamTrainable:
         return load_mapper(self.task.unet)
 
     @cached_property
-    def source(self) -> SimulatedCrops:
+    def source(self) -> SimulatedCrops | CropGenerator:
         return self.task.training_crops()
 
     def prepare(self, batches: int, tell: Callable[[int, int], None]) -> None:  # noqa: ARG002  # however many batches, they share these crops
         """Makes the simulated crops, unless they are on disk or are not to be kept there."""
-        self.source.keep(self.task.mapped_crops, tell)
+        keep_crops(self.source, self.task.mapped_crops, tell)
 
     @cached_property
     def validation(self) -> list[MappedCrop]:
@@ -124,18 +125,16 @@ class SamTrainable:
 
     def validate(self, network: nn.Module) -> dict[str, float]:
         """Average precision of masks as picks, by predicted IoU, at a quarter of a diameter."""
-        sam = LoadedSam(as_segmenter(network, device=_device(network)), None)
-        found = [candidates(sam, self.mapper, crop.probability) for crop in self.validation]
-        outcomes = [
-            outcomes_on(crop, xy_px, features[:, 1])
-            for crop, (xy_px, features) in zip(self.validation, found, strict=True)
-        ]
-        curve = precision_recall_curve(outcomes)
-        return {"score": curve.average_precision, "best_f1": best_f1(curve)}
+        sam = LoadedSam(as_segmenter(network, device=device_of(network)), None)
+        outcomes = []
+        for crop in self.validation:
+            xy_px, features = candidates(sam, self.mapper, crop.probability)
+            outcomes.append(outcomes_on(crop, (xy_px, features[:, 1])))
+        return detection_scores(outcomes)
 
     def card_entries(self, network: nn.Module) -> dict[str, Any]:
         crops = [mapped(self.mapper, crop) for crop in self.task.crops_to_calibrate()]
-        sam = LoadedSam(as_segmenter(network, device=_device(network)), None)
+        sam = LoadedSam(as_segmenter(network, device=device_of(network)), None)
         score = fit_mask_score(sam, self.mapper, crops)
         return {
             "preprocessing": {"particle_px": NOMINAL_PARTICLE_PX, "unet": self.mapper.sha256},
@@ -170,9 +169,7 @@ def example(
     part = crop.probability[top : top + side_px, left : left + side_px]
     xy = crop.xy_px - [left, top]
     diameter = crop.diameter_px
-    ratio = diameter / MAPPED_PARTICLE_PX
-    is_wanted = (ratio >= PICKED_RATIO[0]) & (ratio <= PICKED_RATIO[1])
-    is_possible = (ratio >= UNDECIDED_RATIO[0]) & (ratio <= UNDECIDED_RATIO[1])
+    is_wanted, is_undecided = counted_sizes(diameter, nominal_px=MAPPED_PARTICLE_PX)
     points = _draw_prompts(part, xy[is_wanted], diameter[is_wanted], rng, count=prompts)
     kinds = np.full(prompts, ASKS_NOTHING, np.int64)
     if len(xy):
@@ -180,7 +177,7 @@ def example(
         nearest = gap.argmin(axis=1)
         is_asked = gap[np.arange(prompts), nearest] <= PROMPT_REACH
         kinds[is_asked & is_wanted[nearest]] = nearest[is_asked & is_wanted[nearest]]
-        kinds[is_asked & ~is_wanted[nearest] & is_possible[nearest]] = ASKS_UNKNOWN
+        kinds[is_asked & is_undecided[nearest]] = ASKS_UNKNOWN
     masks = np.zeros((prompts, side_px // block_px, side_px // block_px), np.float32)
     if is_wanted.any():
         labels = np.zeros((side_px, side_px), np.int64)
@@ -311,18 +308,14 @@ def _refused(
         together = np.concatenate([found_px, xy_px])
         rank = np.arange(len(together))[::-1].astype(np.float64)
         heights.append(height)
-        rights.append(outcomes_on(crop, together, rank).is_paired[len(found_px) :])
+        rights.append(outcomes_on(crop, (together, rank)).is_paired[len(found_px) :])
     return np.concatenate(heights), np.concatenate(rights)
 
 
 def _is_right(crop: MappedCrop, xy_px: NDArray[np.float64], features: NDArray[np.float64]) -> NDArray[np.bool_]:
     """(n,) whether each candidate is paired with a particle, in the candidates' order."""
     order = np.argsort(-features[:, 0], kind="stable")
-    outcome = outcomes_on(crop, xy_px[order], np.arange(len(order))[::-1].astype(np.float64))
+    outcome = outcomes_on(crop, (xy_px[order], np.arange(len(order))[::-1].astype(np.float64)))
     right = np.zeros(len(order), bool)
     right[order] = outcome.is_paired
     return right
-
-
-def _device(network: nn.Module) -> str:
-    return str(next(network.parameters()).device)

@@ -41,7 +41,7 @@ class UNetTask(QuarterTask):
                 raise SettingsError(f"[task] side_px is {self.side_px}, expected a multiple of {stride}")
         else:
             super().__post_init__()
-            if self.quarter_px % stride:
+            if self.example_px % stride:
                 raise SettingsError(f"[task] crop_px is {self.crop_px}, expected a multiple of {2 * stride}")
         if self.view == "planes" and self.in_channels not in (2, 3):
             raise SettingsError(f"[task] in_channels is {self.in_channels}, expected 2 or 3")

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from cryopick.errors import SettingsError
-from cryopick.pickers.cryosegnet.judging import as_mapper
+from cryopick.pickers.cryosegnet.judging import as_mapper, particle_map
 from cryopick.pickers.cryosegnet.network import build_attention_unet
+from cryopick.pickers.cryosegnet.targets import labelled_targets
 from cryopick.pickers.cryosegnet.tasks import PRESETS, SamTask, UNetTask
-from cryopick.pickers.cryosegnet.trainable import SimulatedUNetTrainable
-from cryopick.training.trainable import Trainable
+from cryopick.pickers.cryosegnet.trainable import UNetTrainable
+from cryopick.training.finetuning import estimate_prior
+from cryopick.training.trainable import Family, Trainable
 
 if TYPE_CHECKING:
     from cryopick.data.datasets import Dataset
     from cryopick.io.weights import Checkpoint
 
-__all__ = ["FINETUNE_TASK", "FINETUNE_TRAINING", "PRESETS", "make_finetunable", "make_trainable"]
+LARGEST_PRIOR = 0.5
+"""Discs of 0.6 diameters cannot cover more of a micrograph than this unless they overlap."""
 
 
 def make_trainable(task: Any, *, train: Dataset | None, validation: Dataset | None) -> Trainable:
     """The U-Net on simulation or on labelled micrographs, or the compact Segment Anything on simulation."""
-    from cryopick.pickers.cryosegnet.labelled_trainable import LabelledUNetTrainable
     from cryopick.pickers.cryosegnet.published_trainable import PublishedUNetTrainable
     from cryopick.pickers.cryosegnet.sam_trainable import SamTrainable
 
@@ -34,34 +34,30 @@ def make_trainable(task: Any, *, train: Dataset | None, validation: Dataset | No
             )
         return SamTrainable(task)
     if task.view == "published":
-        if train is None or validation is None:
-            raise SettingsError(
-                "the published U-Net learns from whole labelled micrographs: give --data, such as a folder of "
-                "`cryopick simulate` or of CryoPPP; crops of simulation are for --preset small"
-            )
         return PublishedUNetTrainable(task, train, validation)
-    if train is None or validation is None:
-        return SimulatedUNetTrainable(task)
-    return LabelledUNetTrainable(task, train, validation)
-
-
-FINETUNE_TASK: Mapping[str, Any] = {"batch_size": 8, "validation_crops": 16, "calibration_crops": 64}
-"""Fine-tuning is to take minutes: smaller batches and fewer simulated crops than training."""
-FINETUNE_TRAINING: Mapping[str, Any] = {"optimizer": "adamw", "learning_rate": 2e-4}
-"""Orthogonal steps move all of a matrix, also what few new labels say nothing about."""
+    return UNetTrainable(task, train, validation)
 
 
 def make_finetunable(task: UNetTask, *, train: Dataset, validation: Dataset, start: Checkpoint) -> Trainable:
     """Learns from labelled micrographs, complete or sparse; `start` tells how many particles to expect on them."""
-    from cryopick.pickers.cryosegnet.labelled_trainable import LabelledUNetTrainable, estimate_prior
-
     network = build_attention_unet(task.architecture())
     start.load_into(network)
-    trainable = LabelledUNetTrainable(task, train, validation)
-    return replace(trainable, prior=estimate_prior(as_mapper(network.eval(), task), trainable.sampler))
+    mapper = as_mapper(network.eval(), task)
+    prior = estimate_prior(
+        train,
+        seen=lambda image: particle_map(mapper, image),
+        labelled=lambda crop: labelled_targets(crop)[0],
+        largest=LARGEST_PRIOR,
+    )
+    return UNetTrainable(task, train, validation, prior=prior)
 
 
-# ------------------------------------------------------------------------------------------------------- simulation
-
-
-# ---------------------------------------------------------------------------------------------------------- judging
+FAMILY = Family(
+    presets=PRESETS,
+    make_trainable=make_trainable,
+    make_finetunable=make_finetunable,
+    # fine-tuning is to take minutes: smaller batches and fewer simulated crops than training
+    finetune_task={"batch_size": 8, "validation_crops": 16, "calibration_crops": 64},
+    # orthogonal steps move all of a matrix, also what few new labels say nothing about
+    finetune_training={"optimizer": "adamw", "learning_rate": 2e-4},
+)

@@ -155,11 +155,6 @@ def normalized(grey: Tensor) -> Tensor:
     return (grey[:, None] - mean) / deviation
 
 
-def count_parameters(modules: nn.Module, *, trained_only: bool = False) -> int:
-    """Numbers in the parameters of a module; frozen norms hold none."""
-    return sum(p.numel() for p in modules.parameters() if p.requires_grad or not trained_only)
-
-
 def sine_position(height: int, width: int, *, channels: int = 256) -> torch.Tensor:
     """(channels, height, width) The fixed position code of the encoder, for an image without padding.
 

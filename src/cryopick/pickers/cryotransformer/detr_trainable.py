@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from itertools import chain, count, islice
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cryopick.errors import SettingsError
-from cryopick.metrics.detection import RankedOutcomes, precision_recall_curve, rank_outcomes
+from cryopick.metrics.detection import RankedOutcomes, rank_outcomes
 from cryopick.pickers.cryotransformer.detr_model import (
     LONGEST_SIDE_PX,
     NETWORK,
     SHORT_SIDE_PX,
     DetrModel,
-    PreparedImage,
     build_detr,
     detr_model,
     prepare_image,
@@ -28,19 +27,28 @@ from cryopick.pickers.cryotransformer.matching import NOTHING, PARTICLE, detr_lo
 from cryopick.pickers.cryotransformer.published import Answers
 from cryopick.pickers.cryotransformer.tiles import tile_side_px
 from cryopick.processing.probability import Calibration
+from cryopick.simulation.crops import Crop
 from cryopick.training.crop_bank import SimulatedCrops
-from cryopick.training.judging import fit_calibration
-from cryopick.training.sampling import epoch_index
+from cryopick.training.judging import (
+    NO_PARTICLES,
+    TOLERANCE_DIAMETERS,
+    calibrated,
+    detection_scores,
+    device_of,
+    typical_diameter_px,
+)
+from cryopick.training.quarters import Example
+from cryopick.training.sampling import MicrographSampler
+from cryopick.training.sources import LearnsFromCrops
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from cryopick.data.datasets import Dataset
+    from cryopick.data.datasets import Dataset, LabelledMicrograph
 
-CACHED_IMAGES = 64
 BACKBONE_RATE = 0.1
 """The backbone learns at 1e-5 where the rest learns at 1e-4."""
-SIMULATED_SEED = 1
+HELD_OUT_SEED = 1001
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,9 +88,28 @@ class DetrTask:
             if getattr(self, name) < 1:
                 raise SettingsError(f"[task] {name} is {getattr(self, name)}, expected at least 1")
 
+    # what `FromSimulation` asks of a task: whole crops of the bank that all trainings share
+
+    learns_from_quarters: ClassVar[bool] = False
+    simulation_seed: ClassVar[int] = 1
+
+    @property
+    def crops_per_batch(self) -> int:
+        """Each is an image."""
+        return self.batch_size
+
+    def training_crops(self) -> SimulatedCrops:
+        """The crops that teach."""
+        return SimulatedCrops(seed=self.simulation_seed)
+
+    def crops_to_judge(self) -> list[Crop]:
+        """Others, particles near the nominal size."""
+        crops = SimulatedCrops(seed=HELD_OUT_SEED, far_scale_share=0.0, count=0)
+        return [crops.crop(number) for number in range(self.validation_images)]
+
 
 @dataclass(frozen=True, eq=False)
-class View:
+class BoxedImage:
     """One training image.
 
     Parameters
@@ -96,17 +123,10 @@ class View:
 
 
 @dataclass
-class DetrTrainable:
-    """The network, its images and its loss.
-
-    Parameters
-    ----------
-    train, validation : labelled micrographs with known diameters, or None for simulated crops
-    """
+class DetrTrainable(LearnsFromCrops):
+    """The network, its images and its loss."""
 
     task: DetrTask
-    train: Dataset | None = None
-    validation: Dataset | None = None
     picker: str = field(default="cryotransformer", init=False)
 
     def __post_init__(self) -> None:
@@ -118,14 +138,27 @@ class DetrTrainable:
                 )
 
     @cached_property
-    def images(self) -> TrainingImages:
-        return TrainingImages(self.task, self.train, seed=SIMULATED_SEED)
-
-    @cached_property
-    def held_out(self) -> list[View]:
-        images = TrainingImages(self.task, self.validation, seed=SIMULATED_SEED + 1000)
+    def held_out(self) -> list[BoxedImage]:
+        """What the network is judged on, not augmented."""
+        if self.validation is None:
+            return [boxed_crop(crop, self.task) for crop in self.task.crops_to_judge()]
+        sampler = ImageSampler(self.validation, self.task, seed=HELD_OUT_SEED)
         rng = np.random.default_rng(0)
-        return [images.view(number, rng) for number in range(self.task.validation_images)]
+        return [sampler.crop(number, rng) for number in range(self.task.validation_images)]
+
+    def simulated_example(self, crop: Crop) -> Example:
+        return vars(boxed_crop(crop, self.task))
+
+    def sampler_of(self, dataset: Dataset) -> ImageSampler:
+        """Images of labelled micrographs."""
+        return ImageSampler(dataset, self.task, seed=self.task.simulation_seed)
+
+    def labelled_example(self, crop: BoxedImage) -> Example:
+        return vars(crop)
+
+    def _images(self, index: int, rng: np.random.Generator) -> Iterator[BoxedImage]:
+        """Those of batch `index`, at the network's size and not yet augmented."""
+        return (BoxedImage(**one) for one in self.source.examples(index, rng))
 
     def architecture(self) -> dict[str, Any]:
         task = self.task
@@ -148,7 +181,8 @@ class DetrTrainable:
 
         network = build_detr(self.architecture())
         rng = np.random.default_rng(0)
-        grey, _ = padded([self.images.view(number, rng).grey for number in range(self.task.norm_images)])
+        first = chain.from_iterable(self._images(index, rng) for index in count())
+        grey, _ = padded([image.grey for image in islice(first, self.task.norm_images)])
         network.set_norms(normalized(torch.from_numpy(grey)))
         return network
 
@@ -164,15 +198,15 @@ class DetrTrainable:
         """Images in turn; `boxes` is (n, 5): number of the image, then a box in 0..1 of the padded batch."""
         import torch
 
-        views = [self.images.view(index * self.task.batch_size + i, rng) for i in range(self.task.batch_size)]
+        images = list(self._images(index, rng))
         if self.task.augment:
-            views = [augmented(view, self.task, rng) for view in views]
-        grey, mask = padded([view.grey for view in views])
+            images = [augmented(image, self.task, rng) for image in images]
+        grey, mask = padded([image.grey for image in images])
         height, width = grey.shape[1:]
         rows = []
-        for number, view in enumerate(views):
-            share = np.array([view.grey.shape[1] / width, view.grey.shape[0] / height] * 2)
-            rows.append(np.column_stack([np.full(len(view.boxes), number), view.boxes * share]))
+        for number, image in enumerate(images):
+            share = np.array([image.grey.shape[1] / width, image.grey.shape[0] / height] * 2)
+            rows.append(np.column_stack([np.full(len(image.boxes), number), image.boxes * share]))
         return {
             "grey": torch.from_numpy(grey),
             "mask": torch.from_numpy(mask),
@@ -191,22 +225,14 @@ class DetrTrainable:
 
     def validate(self, network: nn.Module) -> dict[str, float]:
         """Average precision and best F1 of the answers at a quarter of a box, with their own scores."""
-        curve = precision_recall_curve(self._outcomes(network))
-        best = float(np.nanmax(curve.f1)) if len(curve.threshold) else 0.0
-        return {"score": curve.average_precision, "best_f1": best}
+        return detection_scores(self._outcomes(network))
 
     def card_entries(self, network: nn.Module) -> dict[str, Any]:
-        outcomes = self._outcomes(network)
-        score = np.concatenate([one.score for one in outcomes])
-        # right is what no surer answer has found: of many answers on a particle the nearest is not the one that counts
-        calibration = fit_calibration(score, np.concatenate([one.is_true for one in outcomes]))
-        data: dict[str, Any] = {"kind": "simulation", "seed": SIMULATED_SEED}
-        if self.train is not None and self.validation is not None:
-            data = {"train": self.train.card_entry(), "validation": self.validation.card_entry()}
+        calibration = calibrated(self._outcomes(network), surest_counts=True)
         return {
             "preprocessing": self.preprocessing(),
             "postprocessing": {"calibration": calibration.to_list()},
-            "data": data,
+            "data": self.card_data(),
         }
 
     def preprocessing(self) -> dict[str, Any]:
@@ -220,91 +246,91 @@ class DetrTrainable:
 
     def _outcomes(self, network: nn.Module) -> list[RankedOutcomes]:
         model = self.as_model(network)
-        return [outcome(model.answers(view.grey), view.boxes) for view in self.held_out]
+        return [outcome(model.answers(image.grey), image.boxes) for image in self.held_out]
 
     def as_model(self, network: nn.Module) -> DetrModel:
         """The network as the picker runs it, not yet calibrated."""
-        device = str(next(network.parameters()).device)
         plain: Any = network
-        return detr_model(plain, self.preprocessing(), Calibration.none(), device=device)
+        return detr_model(plain, self.preprocessing(), Calibration.none(), device=device_of(network))
 
 
 def outcome(answers: Answers, boxes: NDArray[np.float64]) -> RankedOutcomes:
     """Answers against the boxes of one image; a centre may be off by a quarter of the typical box."""
     size = np.median(boxes[:, 2:], axis=0) if len(boxes) else np.array([0.05, 0.05])
-    nobody = np.zeros((0, 2))
-    return rank_outcomes(
-        answers.boxes[:, :2] / size, answers.probability, boxes[:, :2] / size, nobody, max_distance_px=0.25
-    )
+    places, particles = answers.boxes[:, :2] / size, boxes[:, :2] / size
+    return rank_outcomes(places, answers.probability, particles, NO_PARTICLES, max_distance_px=TOLERANCE_DIAMETERS)
 
 
 # --------------------------------------------------------------------------------------------------------- images
 
 
-class TrainingImages:
-    """Images and boxes, from a data set or from simulation; prepared micrographs are kept in memory."""
+@dataclass(frozen=True, eq=False)
+class PreparedMicrograph:
+    """A labelled micrograph as the network is shown it, but for its size.
 
-    def __init__(self, task: DetrTask, dataset: Dataset | None, *, seed: int) -> None:
-        self.task, self.seed = task, seed
-        self.items = () if dataset is None else dataset.labelled().items
-        is_training = seed == SIMULATED_SEED  # on the bank that all trainings share
-        self.simulated = SimulatedCrops() if is_training else SimulatedCrops(seed=seed, far_scale_share=0.0, count=0)
-        self._prepared: OrderedDict[int, PreparedImage] = OrderedDict()
+    Parameters
+    ----------
+    image : (h, w) grey, in [0, 1]
+    xy_px, particle_px : (n, 2) certain particles and their diameter, in its pixels
+    """
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_prepared": OrderedDict()}  # worker processes prepare their own
+    image: NDArray[np.float32]
+    xy_px: NDArray[np.float64]
+    particle_px: float
 
-    def view(self, number: int, rng: np.random.Generator) -> View:
-        """Image `number` of an endless sequence, at the network's size and not yet augmented.
 
-        Of a data set: whole micrographs as published, or tiles in which the queries suffice (`tile_side_px`) anywhere.
-        """
-        if not self.items:
-            return self._of_crop(number)
-        index = epoch_index(number, len(self.items), seed=self.seed)
-        item = self.items[index]
+class ImageSampler(MicrographSampler[Any]):
+    """Labelled micrographs: whole as published, or tiles in which the queries suffice (`tile_side_px`) anywhere."""
+
+    def __init__(self, dataset: Dataset, task: DetrTask, *, seed: int) -> None:
+        super().__init__(dataset, seed=seed)
+        self.task = task
+
+    def at_working_scale(self, item: LabelledMicrograph) -> PreparedMicrograph:
         if item.labels is None or item.diameter_px is None:
             raise ValueError(f"{item.name}: has no labels with a diameter")
-        prepared = self._prepare(index, item.diameter_px)
-        certain = item.labels.xy_px[~item.labels.is_uncertain]
-        particle_px = item.diameter_px * prepared.scale.factor
-        if self.task.behaviour == "published":  # the shift of the denoiser is left in, as the program leaves it
-            upside_down = np.column_stack([certain[:, 0], item.shape_yx[0] - 1 - certain[:, 1]])
-            return self._sized(prepared.grey, prepared.scale.to_working_xy(upside_down), particle_px)
-        xy = prepared.to_working_xy(certain)
-        side = round(tile_side_px(self.task.queries, diameter_px=particle_px))
-        rows, columns = (min(side, size) for size in prepared.grey.shape)
-        top = int(rng.integers(prepared.grey.shape[0] - rows + 1))
-        left = int(rng.integers(prepared.grey.shape[1] - columns + 1))
-        return self._sized(prepared.grey[top : top + rows, left : left + columns], xy - [left, top], particle_px)
+        pixels = item.read().pixels
+        is_published = self.task.behaviour == "published"
+        if is_published:  # the program turns micrographs upside down first
+            pixels = np.ascontiguousarray(pixels[::-1])
+        prepared = prepare_image(pixels, diameter_px=item.diameter_px, denoising=self.task.denoising)
+        xy = item.labels.xy_px[~item.labels.is_uncertain]
+        if is_published:  # the shift of the denoiser is left in, as the program leaves it
+            xy = prepared.scale.to_working_xy(np.column_stack([xy[:, 0], item.shape_yx[0] - 1 - xy[:, 1]]))
+        else:
+            xy = prepared.to_working_xy(xy)
+        return PreparedMicrograph(prepared.grey, xy, item.diameter_px * prepared.scale.factor)
 
-    def _of_crop(self, number: int) -> View:
-        crop = self.simulated.crop(number)
-        diameter_px = float(np.median(crop.diameter_px)) if len(crop.diameter_px) else 20.0
-        prepared = prepare_image(crop.image, diameter_px=diameter_px, denoising=self.task.denoising)
-        xy = prepared.to_working_xy(crop.xy_px)
-        return self._sized(prepared.grey, xy, diameter_px * prepared.scale.factor)
-
-    def _prepare(self, index: int, diameter_px: float) -> PreparedImage:
-        if index not in self._prepared:
-            pixels = self.items[index].read().pixels
-            if self.task.behaviour == "published":  # the program turns micrographs upside down first
-                pixels = np.ascontiguousarray(pixels[::-1])
-            self._prepared[index] = prepare_image(pixels, diameter_px=diameter_px, denoising=self.task.denoising)
-            while len(self._prepared) > CACHED_IMAGES:
-                self._prepared.popitem(last=False)
-        return self._prepared[index]
-
-    def _sized(self, grey: NDArray[np.float32], xy_px: NDArray[np.float64], particle_px: float) -> View:
-        """The part at the network's size; particles whose centre is outside are none."""
-        height, width = grey.shape
-        inside = ((xy_px >= -0.5) & (xy_px < np.array([width, height]) - 0.5)).all(axis=1)
-        share = (xy_px[inside] + 0.5) / [width, height]
-        size = np.broadcast_to([particle_px / width, particle_px / height], share.shape)
-        boxes = np.concatenate([share, size], axis=1)
+    def crop(self, position: int, rng: np.random.Generator) -> BoxedImage:
+        """The next micrograph, or a tile of it."""
+        one: PreparedMicrograph = self.whole(self.index_at(position))
         if self.task.behaviour == "published":
-            boxes = clipped(boxes)
-        return View(resized(grey, short_px=self.task.short_px, longest_px=self.task.longest_px), boxes)
+            return sized(one.image, one.xy_px, one.particle_px, self.task)
+        side = round(tile_side_px(self.task.queries, diameter_px=one.particle_px))
+        rows, columns = (min(side, size) for size in one.image.shape)
+        top = int(rng.integers(one.image.shape[0] - rows + 1))
+        left = int(rng.integers(one.image.shape[1] - columns + 1))
+        tile = one.image[top : top + rows, left : left + columns]
+        return sized(tile, one.xy_px - [left, top], one.particle_px, self.task)
+
+
+def boxed_crop(crop: Crop, task: DetrTask) -> BoxedImage:
+    """A simulated crop as an image."""
+    diameter_px = typical_diameter_px(crop.diameter_px)
+    prepared = prepare_image(crop.image, diameter_px=diameter_px, denoising=task.denoising)
+    return sized(prepared.grey, prepared.to_working_xy(crop.xy_px), diameter_px * prepared.scale.factor, task)
+
+
+def sized(grey: NDArray[np.float32], xy_px: NDArray[np.float64], particle_px: float, task: DetrTask) -> BoxedImage:
+    """A picture at the network's size; particles whose centre is outside are none."""
+    height, width = grey.shape
+    inside = ((xy_px >= -0.5) & (xy_px < np.array([width, height]) - 0.5)).all(axis=1)
+    share = (xy_px[inside] + 0.5) / [width, height]
+    size = np.broadcast_to([particle_px / width, particle_px / height], share.shape)
+    boxes = np.concatenate([share, size], axis=1)
+    if task.behaviour == "published":
+        boxes = clipped(boxes)
+    return BoxedImage(resized(grey, short_px=task.short_px, longest_px=task.longest_px), boxes)
 
 
 def clipped(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -315,12 +341,12 @@ def clipped(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(whole[(whole[:, 2:] > 0).all(axis=1)])
 
 
-def augmented(view: View, task: DetrTask, rng: np.random.Generator) -> View:
+def augmented(image: BoxedImage, task: DetrTask, rng: np.random.Generator) -> BoxedImage:
     """Flip, and half of the time resize or cut and resize, as published; corrected images are flipped and turned.
 
     Sizes are the published ones (480 to 800, pieces of 384 to 600) for a shorter side of 800 and in proportion.
     """
-    grey, boxes = view.grey, view.boxes
+    grey, boxes = image.grey, image.boxes
     if rng.random() < 0.5:
         grey, boxes = grey[:, ::-1], np.column_stack([1 - boxes[:, 0], boxes[:, 1:]])
     if task.behaviour == "corrected":
@@ -334,7 +360,7 @@ def augmented(view: View, task: DetrTask, rng: np.random.Generator) -> View:
             grey, boxes = _piece(grey, boxes, unit, rng, is_clipped=task.behaviour == "published")
         side = round(int(rng.choice(np.arange(480, 801, 32))) * unit)
         grey = resized(np.ascontiguousarray(grey), short_px=side, longest_px=task.longest_px)
-    return View(np.ascontiguousarray(grey), boxes)
+    return BoxedImage(np.ascontiguousarray(grey), boxes)
 
 
 def _piece(

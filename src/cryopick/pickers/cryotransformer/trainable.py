@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from cryopick.errors import SettingsError
 from cryopick.heatmap.diameter import WORKING_FACTOR
-from cryopick.heatmap.targets import example, heatmap_loss
-from cryopick.metrics.detection import precision_recall_curve, rank_outcomes
+from cryopick.heatmap.targets import crop_targets, example, heatmap_loss
+from cryopick.metrics.detection import precision_recall_curve
 from cryopick.pickers.cryotransformer.matching import FORBIDDEN, assign, box_losses, matching_cost
 from cryopick.pickers.cryotransformer.model import (
     NETWORK,
@@ -27,17 +27,22 @@ from cryopick.processing.probability import Calibration
 from cryopick.processing.scale import NOMINAL_PARTICLE_PX, PLANES, network_planes
 from cryopick.simulation.crops import Crop
 from cryopick.training.augment import LabelledCrop
-from cryopick.training.counted_sizes import PICKED_RATIO, UNDECIDED_RATIO
-from cryopick.training.crop_bank import SimulatedCrops
-from cryopick.training.judging import fit_calibration
-from cryopick.training.quarters import QuarterTask, inside_quarter, quarters, some_quarters
-from cryopick.training.sampling import CropSampler
+from cryopick.training.counted_sizes import counted_sizes
+from cryopick.training.judging import (
+    Candidates,
+    calibrated,
+    device_of,
+    outcomes_of,
+    outcomes_on,
+    typical_diameter_px,
+)
+from cryopick.training.quarters import Example, QuarterTask, inside_quarter, quarter
+from cryopick.training.sources import LearnsFromCrops, stacked
 from cryopick.types import Micrograph
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from cryopick.data.datasets import Dataset
     from cryopick.pickers.cryotransformer.network import Queries
 
 BOX_UNIT_PX = 10 * NOMINAL_PARTICLE_PX
@@ -49,9 +54,6 @@ REACHABLE = 0.5
 """A query further than this many diameters from a particle is never matched with it."""
 DUPLICATE = 0.3
 """Two answers closer than this many diameters are one particle answered for twice."""
-NO_PARTICLES = np.zeros((0, 2))
-_Example = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float64], float]
-"""Planes, targets of the heat maps, particles, and the weight of what is no particle."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,41 +89,32 @@ class LocalTask(QuarterTask):
 
 
 @dataclass
-class LocalTrainable:
-    """The network, its crops and its loss.
-
-    Parameters
-    ----------
-    train, validation : labelled micrographs with known diameters, or None for simulation
-    """
+class LocalTrainable(LearnsFromCrops):
+    """The network, its crops and its loss."""
 
     task: LocalTask
-    train: Dataset | None = None
-    validation: Dataset | None = None
     picker: str = field(default="cryotransformer", init=False)
 
-    @cached_property
-    def simulated(self) -> SimulatedCrops:
-        return self.task.training_crops()
+    def simulated_example(self, crop: Crop) -> Example:
+        """`particles` as of `particles_of`; `background` is the weight of what is no particle."""
+        planes, targets = example(crop, self.task.in_channels)
+        background = np.array(1, np.float32)
+        return {"planes": planes, "targets": targets, "particles": particles_of(crop), "background": background}
 
-    def prepare(self, batches: int, tell: Callable[[int, int], None]) -> None:
-        """Makes the simulated crops, where they teach, unless they are on disk or are not to be kept there."""
-        if self.train is None:
-            self.simulated.keep(batches * self.task.crops_per_batch, tell)
+    def labelled_example(self, crop: LabelledCrop) -> Example:
+        """Sparse labels say nothing of background."""
+        return {
+            "planes": network_planes(crop.image, particle_px=NOMINAL_PARTICLE_PX, count=self.task.in_channels),
+            "targets": labelled_targets(crop),
+            "particles": labelled_particles(crop),
+            "background": np.array(crop.is_complete, np.float32),
+        }
 
-    @cached_property
-    def sampler(self) -> CropSampler | None:
-        if self.train is None:
-            return None
-        return CropSampler(self.train, crop_px=self.task.quarter_px, particle_px=NOMINAL_PARTICLE_PX)
-
-    @cached_property
-    def held_out(self) -> Sequence[Crop | LabelledCrop]:
-        """What the network is judged on."""
-        if self.validation is None:
-            return self.task.crops_to_judge()
-        sampler = CropSampler(self.validation, crop_px=self.task.quarter_px, particle_px=NOMINAL_PARTICLE_PX)
-        return [sampler.whole(index) for index in range(len(sampler.items))]
+    def part_of(self, example: Example, number: int) -> Example:
+        """A quarter and the particles in it."""
+        maps = {name: array for name, array in example.items() if name != "particles"}
+        particles = inside_quarter(example["particles"], number, example["planes"].shape[-1] // 2)
+        return {**quarter(maps, number), "particles": particles}
 
     def architecture(self) -> dict[str, Any]:
         task = self.task
@@ -164,33 +157,9 @@ class LocalTrainable:
         """
         import torch
 
-        examples = (
-            self._simulated_examples(index, rng)
-            if self.sampler is None
-            else self._labelled_examples(self.sampler, index, rng)
-        )
-        planes, targets, rows, weights = zip(*examples, strict=True)
-        particles = [np.column_stack([np.full(len(one), number), one]) for number, one in enumerate(rows)]
-        return {
-            "planes": torch.from_numpy(np.stack(planes)),
-            "targets": torch.from_numpy(np.stack(targets)),
-            "particles": torch.from_numpy(np.concatenate(particles).astype(np.float32)),
-            "background": torch.tensor(weights),
-        }
-
-    def _simulated_examples(self, index: int, rng: np.random.Generator) -> Iterator[_Example]:
-        for crop in self.task.crops_of_batch(self.simulated, index):
-            numbers = some_quarters(rng)
-            rows = particles_of(crop)
-            parts = quarters(example(crop, self.task.in_channels), numbers)
-            for number, (planes, targets) in zip(numbers, parts, strict=True):
-                yield planes, targets, inside_quarter(rows, number, crop.image.shape[0] // 2), 1.0
-
-    def _labelled_examples(self, sampler: CropSampler, index: int, rng: np.random.Generator) -> Iterator[_Example]:
-        for position in range(index * self.task.batch_size, (index + 1) * self.task.batch_size):
-            crop = sampler.crop(position, rng)
-            planes = network_planes(crop.image, particle_px=NOMINAL_PARTICLE_PX, count=self.task.in_channels)
-            yield planes, labelled_targets(crop), labelled_particles(crop), float(crop.is_complete)
+        examples = list(self.source.examples(index, rng))
+        rows = [np.insert(one.pop("particles"), 0, number, axis=1) for number, one in enumerate(examples)]
+        return {**stacked(examples), "particles": torch.from_numpy(np.concatenate(rows).astype(np.float32))}
 
     def loss(self, network: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Matched losses of the proposals and of every decoder layer, and the heat map's loss."""
@@ -220,27 +189,23 @@ class LocalTrainable:
 
     def validate(self, network: nn.Module) -> dict[str, float]:
         """Average precision and best F1 at a quarter of a diameter, and the share of duplicates among those picks."""
-        return judge(as_model(network), self.held_out)
+        return judge(as_model(network), self.source.held_out)
 
     def card_entries(self, network: nn.Module) -> dict[str, Any]:
-        crops = self.task.crops_to_calibrate()
+        outcomes = outcomes_of(partial(picked, as_model(network)), self.task.crops_to_calibrate())
         return {
             "preprocessing": {
                 "nominal_particle_px": NOMINAL_PARTICLE_PX,
                 "planes": ", ".join(PLANES[: self.task.in_channels]),
             },
-            "postprocessing": {"calibration": calibrated_on(partial(picked, as_model(network)), crops).to_list()},
+            "postprocessing": {"calibration": calibrated(outcomes, surest_counts=True).to_list()},
             "data": self.card_data(),
         }
 
     def card_data(self) -> dict[str, Any]:
         """What was learnt from."""
-        data: dict[str, Any] = {"kind": "simulation", "seed": self.task.simulation_seed}
-        if self.train is not None and self.validation is not None:
-            data = {"train": self.train.card_entry(), "validation": self.validation.card_entry()}
-        if self.task.start == "general":
-            data["started_from"] = "general"
-        return data
+        data = self.source.card_data()
+        return {**data, "started_from": "general"} if self.task.start == "general" else data
 
 
 # -------------------------------------------------------------------------------------------------------- targets
@@ -258,10 +223,8 @@ def _general_trunk(task: LocalTask) -> Mapping[str, Tensor]:
 
 def particles_of(crop: Crop) -> NDArray[np.float64]:
     """(n, 4) x, y, diameter, and 1 where it is to be picked; particles of quite another size are none."""
-    ratio = crop.diameter_px / NOMINAL_PARTICLE_PX
-    is_picked = (ratio >= PICKED_RATIO[0]) & (ratio <= PICKED_RATIO[1])
-    is_known = (ratio >= UNDECIDED_RATIO[0]) & (ratio <= UNDECIDED_RATIO[1])
-    return np.column_stack([crop.xy_px, crop.diameter_px, is_picked])[is_known]
+    is_picked, is_undecided = counted_sizes(crop.diameter_px)
+    return np.column_stack([crop.xy_px, crop.diameter_px, is_picked])[is_picked | is_undecided]
 
 
 def labelled_particles(crop: LabelledCrop) -> NDArray[np.float64]:
@@ -271,13 +234,10 @@ def labelled_particles(crop: LabelledCrop) -> NDArray[np.float64]:
 
 def labelled_targets(crop: LabelledCrop) -> NDArray[np.float32]:
     """(6, h / 2, w / 2) as those of `example`; nothing is known of junk; sparse labels say nothing of background."""
-    from cryopick.heatmap.targets import crop_targets
-
-    centre, offset_x, offset_y, weight = crop_targets(crop)
+    centre, offset_x, offset_y, size, weight = crop_targets(crop)
     if not crop.is_complete:
         weight = weight * centre
-    size = centre * np.log(np.median(crop.diameter_px) / NOMINAL_PARTICLE_PX) if len(crop.diameter_px) else centre * 0
-    return np.stack([centre, offset_x, offset_y, size, np.zeros_like(centre), weight]).astype(np.float32)
+    return np.stack([centre, offset_x, offset_y, size, np.zeros_like(centre), weight])
 
 
 # --------------------------------------------------------------------------------------------------------- losses
@@ -381,30 +341,24 @@ def as_model(network: nn.Module) -> LocalSetModel:
 
     if not isinstance(network, LocalDetectionTransformer):
         raise TypeError(f"expected a LocalDetectionTransformer, got {type(network)}")
-    device = str(next(network.parameters()).device)
-    return local_model(network, Calibration.none(), device=device, precision="float32")
+    return local_model(network, Calibration.none(), device=device_of(network), precision="float32")
 
 
 def judge(model: LocalSetModel, crops: Sequence[Crop | LabelledCrop]) -> dict[str, float]:
     """Scores over crops; `score` is the average precision, `duplicates` a share of the picks at the best F1."""
-    outcomes, found = [], []
-    for crop in crops:
-        prediction = model(crop.image)
-        diameter_px = _diameter_px(crop)
-        certain, uncertain = _truth(crop)
-        found.append((prediction.xy_px, prediction.score, diameter_px))
-        outcomes.append(
-            rank_outcomes(prediction.xy_px, prediction.score, certain, uncertain, max_distance_px=0.25 * diameter_px)
-        )
-    curve = precision_recall_curve(outcomes)
-    best = int(np.nanargmax(curve.f1))
-    threshold = float(curve.threshold[best])
-    picks = sum(int((score >= threshold).sum()) for _, score, _ in found)
-    twice = sum(count_duplicates(xy[score >= threshold], DUPLICATE * size) for xy, score, size in found)
+    predictions = [model(crop.image) for crop in crops]
+    found = [(one.xy_px, one.score) for one in predictions]
+    curve = precision_recall_curve([outcomes_on(crop, one) for crop, one in zip(crops, found, strict=True)])
+    best_f1, threshold = curve.best_f1()
+    picks = [xy_px[score >= threshold] for xy_px, score in found]
+    twice = sum(
+        count_duplicates(xy_px, DUPLICATE * typical_diameter_px(crop.diameter_px))
+        for xy_px, crop in zip(picks, crops, strict=True)
+    )
     return {
         "score": curve.average_precision,
-        "best_f1": float(curve.f1[best]),
-        "duplicates": twice / max(picks, 1),
+        "best_f1": best_f1,
+        "duplicates": twice / max(sum(len(xy_px) for xy_px in picks), 1),
     }
 
 
@@ -415,34 +369,7 @@ def count_duplicates(xy_px: NDArray[np.float64], distance_px: float) -> int:
     return len(cKDTree(xy_px).query_pairs(distance_px)) if len(xy_px) else 0
 
 
-def picked(model: LocalSetModel, crop: Crop) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def picked(model: LocalSetModel, crop: Crop) -> Candidates:
     """Places (n, 2) and scores (n,) of a crop's answers at the size at which the picker works."""
     picks = local_picks(model, Micrograph(crop.image), diameter_px=WORKING_FACTOR * NOMINAL_PARTICLE_PX)
     return picks.xy_px, picks.score.astype(np.float64)
-
-
-def calibrated_on(
-    find: Callable[[Crop], tuple[NDArray[np.float64], NDArray[np.float64]]], crops: Sequence[Crop]
-) -> Calibration:
-    """What the answers' probabilities are worth on held-out crops.
-
-    An answer is right if it finds a particle that no surer one has found. (Were all paired at once, a beaten query that
-    happens to lie nearer would take the particle from the sure one.)
-    """
-    outcomes = []
-    for crop in crops:
-        xy_px, score = find(crop)
-        tolerance_px = 0.25 * _diameter_px(crop)
-        outcomes.append(rank_outcomes(xy_px, score, crop.xy_px, NO_PARTICLES, max_distance_px=tolerance_px))
-    score = np.concatenate([outcome.score for outcome in outcomes])
-    return fit_calibration(score, np.concatenate([outcome.is_true for outcome in outcomes]))
-
-
-def _diameter_px(crop: Crop | LabelledCrop) -> float:
-    return float(np.median(crop.diameter_px)) if len(crop.diameter_px) else NOMINAL_PARTICLE_PX
-
-
-def _truth(crop: Crop | LabelledCrop) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    if isinstance(crop, Crop):
-        return crop.xy_px, NO_PARTICLES
-    return crop.xy_px[~crop.is_uncertain], crop.xy_px[crop.is_uncertain]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from cryopick.pickers.cryotransformer.detr_trainable import DetrTask, DetrTrainable
 from cryopick.pickers.cryotransformer.trainable import LocalTask, LocalTrainable
-from cryopick.training.trainable import Preset, TrainSettings
+from cryopick.training.trainable import Family, Preset, TrainSettings
 
 if TYPE_CHECKING:
     from cryopick.data.datasets import Dataset
@@ -70,3 +70,6 @@ def make_finetunable(
     return make_trainable(
         replace(task, start="given") if isinstance(task, LocalTask) else task, train=train, validation=validation
     )
+
+
+FAMILY = Family(presets=PRESETS, make_trainable=make_trainable, make_finetunable=make_finetunable)

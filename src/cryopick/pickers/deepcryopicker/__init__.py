@@ -1,18 +1,17 @@
 """`deepcryopicker`, and with it `autocryopicker` and `supercryopicker` (Al-Azzawi et al., 2019 and 2020)."""
 
-from typing import Any
-
 from cryopick.pickers.deepcryopicker.autocryopicker import AutoCryoPicker
 from cryopick.pickers.deepcryopicker.picker import DeepCryoPicker
 from cryopick.pickers.deepcryopicker.supercryopicker import SuperCryoPicker
 from cryopick.pickers.families import register_family
+from cryopick.training.trainable import Family
 
 __all__ = ["AutoCryoPicker", "DeepCryoPicker", "SuperCryoPicker"]
 
 
 @register_family("deepcryopicker")
-def family() -> Any:
+def family() -> Family:
     """How the picker is trained."""
-    from cryopick.pickers.deepcryopicker import training
+    from cryopick.pickers.deepcryopicker.training import FAMILY
 
-    return training
+    return FAMILY

@@ -26,7 +26,7 @@ from cryopick.pickers.deepcryopicker.windows import (
     training_record,
 )
 from cryopick.processing.scale import NOMINAL_PARTICLE_PX
-from cryopick.training.trainable import Preset, TrainSettings
+from cryopick.training.trainable import Family, Preset, TrainSettings
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -199,3 +199,6 @@ class DeepCryoPickerTrainable:
 def window_px_of(network: Literal["compact", "paper"]) -> int:
     """Side of the network's window in pixels."""
     return PAPER_WINDOW_PX if network == "paper" else COMPACT_WINDOW_PX
+
+
+FAMILY = Family(presets=PRESETS, make_trainable=make_trainable)

@@ -1,32 +1,32 @@
-"""What the training loop needs to know of the `general` network."""
+"""What the training loop needs to know of the `general` network, on simulated crops and on labelled micrographs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cryopick.errors import SettingsError
 from cryopick.geometry.selection import SelectionSettings, select
 from cryopick.heatmap.diameter import WORKING_FACTOR
 from cryopick.heatmap.model import STRIDE_PX, HeatmapModel, centres_from_maps, heatmap_model, picks_at_scale
-from cryopick.heatmap.targets import example, heatmap_loss
-from cryopick.metrics.detection import PrecisionRecallCurve, precision_recall_curve, rank_outcomes
+from cryopick.heatmap.targets import crop_targets, example, heatmap_loss
 from cryopick.processing.probability import Calibration
-from cryopick.processing.scale import NOMINAL_PARTICLE_PX, PLANES
+from cryopick.processing.scale import NOMINAL_PARTICLE_PX, PLANES, network_planes
 from cryopick.simulation.crops import Crop
-from cryopick.training.judging import fit_calibration
-from cryopick.training.quarters import LearnsFromQuarters, QuarterTask
+from cryopick.training.augment import LabelledCrop
+from cryopick.training.judging import Candidates, calibrated, device_of, outcomes_of
+from cryopick.training.losses import loss_by_completeness, non_negative_pu_loss
+from cryopick.training.quarters import Example, QuarterTask
+from cryopick.training.sources import LearnsFromCrops
 from cryopick.types import Micrograph, Picks
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-NO_PARTICLES = np.zeros((0, 2))
 RANGE_CROPS = 32
 """Crops on which the activations' ranges are measured."""
 
@@ -47,11 +47,29 @@ class GeneralTask(QuarterTask):
 
 
 @dataclass
-class GeneralTrainable(LearnsFromQuarters):
-    """The network, its simulated crops and its loss."""
+class GeneralTrainable(LearnsFromCrops):
+    """The network, its examples and its loss.
+
+    Parameters
+    ----------
+    prior : share of the output pixels that lie on particle centres, labelled or not; used for sparse labels
+    """
 
     task: GeneralTask
+    prior: float = 0.1
     picker: str = field(default="general", init=False)
+    most_labelled = 8
+
+    def simulated_example(self, crop: Crop) -> Example:
+        planes, targets = example(crop, self.task.input_planes)
+        return {"planes": planes, "targets": targets}
+
+    def labelled_example(self, crop: LabelledCrop) -> Example:
+        return {
+            "planes": network_planes(crop.image, particle_px=NOMINAL_PARTICLE_PX, count=self.task.input_planes),
+            "targets": crop_targets(crop),
+            "is_complete": np.array(crop.is_complete),
+        }
 
     def architecture(self) -> dict[str, Any]:
         return {
@@ -67,25 +85,23 @@ class GeneralTrainable(LearnsFromQuarters):
 
         return build_heatmap_unet(self.architecture())
 
-    def example(self, crop: Crop) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        return example(crop, self.task.input_planes)
-
     def loss(self, network: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         import torch
 
         planes = batch["planes"].contiguous(memory_format=torch.channels_last)
-        return heatmap_loss(network(planes).float(), batch["targets"])
+        maps = network(planes).float()
+        if "is_complete" in batch:
+            return labelled_loss(maps, batch["targets"], batch["is_complete"], prior=self.prior)
+        return heatmap_loss(maps, batch["targets"])
 
     def validate(self, network: nn.Module) -> dict[str, float]:
-        """Average precision and best F1 over the validation crops, at a quarter of a diameter."""
-        curve = detection_curve(as_model(network), self.validation)
-        return {
-            "score": curve.average_precision,
-            "best_f1": float(np.nanmax(curve.f1)),
-            "junk_iou": junk_iou(as_model(network), self.validation),
-        }
+        """How good the centre map's peaks are; on simulated crops also how well junk is marked."""
+        model, crops = as_model(network), self.source.held_out
+        scores = self.source.scores(outcomes_of(partial(candidates, model), crops))
+        return scores if self.train is not None else {**scores, "junk_iou": junk_iou(model, crops)}
 
     def card_entries(self, network: nn.Module) -> dict[str, Any]:
+        """Probabilities are calibrated on simulated crops, whatever was learnt from."""
         crops = self.task.crops_to_calibrate()
         model = as_model(network)
         return {
@@ -94,11 +110,36 @@ class GeneralTrainable(LearnsFromQuarters):
                 "planes": ", ".join(PLANES[: self.task.input_planes]),
             },
             "postprocessing": {
-                "calibration": calibrated_on(partial(picker_candidates, model), crops).to_list(),
+                "calibration": calibrated(outcomes_of(partial(picker_candidates, model), crops)).to_list(),
                 "activation_ranges": ranges_on(model, crops[:RANGE_CROPS]),
             },
-            "data": {"kind": "simulation", "seed": self.task.simulation_seed},
+            "data": self.card_data(),
         }
+
+
+# ------------------------------------------------------------------------------------------------------------ loss
+
+
+def labelled_loss(maps: Tensor, targets: Tensor, is_complete: Tensor, *, prior: float) -> dict[str, Tensor]:
+    """Cross-entropy of centres where labels are complete, non-negative PU risk where they are sparse; and offsets."""
+    from torch.nn.functional import binary_cross_entropy_with_logits
+
+    logits, centre, weight = maps[:, 0], targets[:, 0], targets[:, 4]
+
+    def entropy(chosen: Tensor) -> Tensor:
+        per_pixel = binary_cross_entropy_with_logits(logits[chosen], centre[chosen], reduction="none")
+        return (per_pixel * weight[chosen]).sum() / weight[chosen].sum().clamp(min=1)
+
+    def risk(chosen: Tensor) -> Tensor:
+        return non_negative_pu_loss(logits[chosen], centre[chosen], weight[chosen], prior=prior)
+
+    centre_loss = loss_by_completeness(is_complete, complete=entropy, sparse=risk)
+    at_centres = centre.sum().clamp(min=1)
+    offset_loss = ((maps[:, 1:3] - targets[:, 1:3]).abs().sum(1) * centre).sum() / at_centres
+    return {"loss": centre_loss + 0.02 * offset_loss, "centre": centre_loss, "offset": offset_loss}
+
+
+# --------------------------------------------------------------------------------------------------------- judging
 
 
 def as_model(network: nn.Module) -> HeatmapModel:
@@ -107,41 +148,35 @@ def as_model(network: nn.Module) -> HeatmapModel:
 
     if not isinstance(network, HeatmapUNet):
         raise TypeError(f"expected a HeatmapUNet, got {type(network)}")
-    device = str(next(network.parameters()).device)
-    return heatmap_model(network, Calibration.none(), device=device, precision="float32")
+    return heatmap_model(network, Calibration.none(), device=device_of(network), precision="float32")
 
 
-def candidates(model: HeatmapModel, crop: Crop) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Centres (n, 2) and centre-map values (n,) of a crop's candidates, thinned as picks are."""
+def candidates(model: HeatmapModel, crop: Crop | LabelledCrop) -> Candidates:
+    """Peaks of the centre map and their values; on simulated crops thinned as picks are."""
     maps = model(crop.image)
     xy_px, index_yx = centres_from_maps(maps, stride_px=STRIDE_PX)
     value = maps[0, index_yx[:, 0], index_yx[:, 1]].astype(np.float64)
+    if isinstance(crop, LabelledCrop):
+        return xy_px, value
     picks = Picks(xy_px=xy_px, score=value, diameter_px=np.full(len(value), NOMINAL_PARTICLE_PX))
     kept = select(picks, SelectionSettings(), threshold=0.0).is_kept
     return xy_px[kept], value[kept]
 
 
-def detection_curve(model: HeatmapModel, crops: list[Crop]) -> PrecisionRecallCurve:
-    """Pooled precision and recall over crops, tolerance a quarter of each crop's particle diameter."""
-    outcomes = []
-    for crop in crops:
-        xy_px, value = candidates(model, crop)
-        outcomes.append(rank_outcomes(xy_px, value, crop.xy_px, NO_PARTICLES, max_distance_px=_tolerance_px(crop)))
-    return precision_recall_curve(outcomes)
-
-
-def _tolerance_px(crop: Crop) -> float:
-    diameter_px = float(np.median(crop.diameter_px)) if len(crop.diameter_px) else NOMINAL_PARTICLE_PX
-    return 0.25 * diameter_px
+def picker_candidates(model: HeatmapModel, crop: Crop) -> Candidates:
+    """The same as the picker finds them: all its looks, at the size at which it works."""
+    picks = picks_at_scale(model, Micrograph(crop.image), diameter_px=WORKING_FACTOR * NOMINAL_PARTICLE_PX)
+    sized = replace(picks, diameter_px=np.full(len(picks), NOMINAL_PARTICLE_PX, np.float32))
+    kept = select(sized, SelectionSettings(), threshold=0.0).kept()
+    return kept.xy_px, kept.score.astype(np.float64)
 
 
 def junk_iou(model: HeatmapModel, crops: list[Crop]) -> float:
     """Intersection over union of predicted and true junk, pooled over crops."""
     both = either = 0
     for crop in crops:
-        maps = model(crop.image)
         truth = crop.junk[::STRIDE_PX, ::STRIDE_PX]
-        found = maps[4] > 0.5
+        found = model(crop.image)[4] > 0.5
         both += int((truth & found).sum())
         either += int((truth | found).sum())
     return both / max(either, 1)
@@ -156,22 +191,3 @@ def ranges_on(model: HeatmapModel, crops: Sequence[Crop]) -> dict[str, list[floa
     images = (torch.from_numpy(model.planes(crop.image))[None].to(model.dense.device) for crop in crops)
     found = activation_ranges(model.dense.network, images)
     return {name: [round(low, 5), round(high, 5)] for name, (low, high) in found.items()}
-
-
-def picker_candidates(model: HeatmapModel, crop: Crop) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The same as the picker finds them: all its looks, at the size at which it works."""
-    picks = picks_at_scale(model, Micrograph(crop.image), diameter_px=WORKING_FACTOR * NOMINAL_PARTICLE_PX)
-    sized = replace(picks, diameter_px=np.full(len(picks), NOMINAL_PARTICLE_PX, np.float32))
-    kept = select(sized, SelectionSettings(), threshold=0.0).kept()
-    return kept.xy_px, kept.score.astype(np.float64)
-
-
-def calibrated_on(
-    find: Callable[[Crop], tuple[NDArray[np.float64], NDArray[np.float64]]], crops: list[Crop]
-) -> Calibration:
-    """The calibration of the values that `find` gives the candidates of held-out crops."""
-    outcomes = []
-    for crop in crops:
-        xy_px, value = find(crop)
-        outcomes.append(rank_outcomes(xy_px, value, crop.xy_px, NO_PARTICLES, max_distance_px=_tolerance_px(crop)))
-    return fit_calibration(np.concatenate([o.score for o in outcomes]), np.concatenate([o.is_paired for o in outcomes]))

@@ -1,20 +1,22 @@
-"""Training of the `general` picker's network on simulated crops."""
+"""Training of the `general` picker's network on simulated crops, and its fine-tuning on labelled micrographs."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cryopick.errors import SettingsError
-from cryopick.pickers.general.trainable import GeneralTask, GeneralTrainable
-from cryopick.training.trainable import Preset, TrainSettings
+from cryopick.heatmap.targets import crop_targets
+from cryopick.pickers.general.trainable import GeneralTask, GeneralTrainable, as_model
+from cryopick.training.finetuning import estimate_prior
+from cryopick.training.trainable import Family, Preset, TrainSettings
 
 if TYPE_CHECKING:
     from cryopick.data.datasets import Dataset
     from cryopick.io.weights import Checkpoint
-    from cryopick.pickers.general.finetuning import LabelledGeneralTrainable
 
-
+LARGEST_PRIOR = 0.2
+"""Particle centres (discs of 0.2 diameters) cannot cover more of a micrograph than this unless they overlap."""
 PRESETS: Mapping[str, Preset] = {
     "small": Preset(
         task=GeneralTask(has_shape=True),
@@ -46,24 +48,23 @@ def make_trainable(task: GeneralTask, *, train: Dataset | None, validation: Data
     return GeneralTrainable(task)
 
 
-FINETUNE_TASK: Mapping[str, Any] = {"batch_size": 8, "validation_crops": 16, "micrograph_share": 0.2}
-"""Fine-tuning is to take minutes: smaller batches, fewer validation crops, and fewer of the costly crops."""
-FINETUNE_TRAINING: Mapping[str, Any] = {"optimizer": "adamw", "learning_rate": 1.5e-4}
-"""Orthogonal steps move all of a matrix, also what few new labels say nothing about."""
-
-
-def make_finetunable(
-    task: GeneralTask, *, train: Dataset, validation: Dataset, start: Checkpoint
-) -> LabelledGeneralTrainable:
+def make_finetunable(task: GeneralTask, *, train: Dataset, validation: Dataset, start: Checkpoint) -> GeneralTrainable:
     """Learns from labelled micrographs, complete or sparse; `start` tells how many particles to expect on them."""
-    from cryopick.pickers.general.finetuning import LabelledGeneralTrainable, estimate_prior
-
     network = GeneralTrainable(task).build_network()
     start.load_into(network)
-    return LabelledGeneralTrainable(task, train, validation, prior=estimate_prior(network.eval(), train))
+    model = as_model(network.eval())
+    prior = estimate_prior(
+        train, seen=lambda image: model(image)[0], labelled=lambda crop: crop_targets(crop)[0], largest=LARGEST_PRIOR
+    )
+    return GeneralTrainable(task, train, validation, prior=prior)
 
 
-# -------------------------------------------------------------------------------------------------------- targets
-
-
-# -------------------------------------------------------------------------------------------------------- judging
+FAMILY = Family(
+    presets=PRESETS,
+    make_trainable=make_trainable,
+    make_finetunable=make_finetunable,
+    # fine-tuning is to take minutes: smaller batches, fewer validation crops, and fewer of the costly crops
+    finetune_task={"batch_size": 8, "validation_crops": 16, "micrograph_share": 0.2},
+    # orthogonal steps move all of a matrix, also what few new labels say nothing about
+    finetune_training={"optimizer": "adamw", "learning_rate": 1.5e-4},
+)

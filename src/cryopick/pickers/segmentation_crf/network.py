@@ -27,7 +27,6 @@ ALIKE = ((1, 2), (0, 3), (2, 3))
 """Pairs of classes that do not repel each other in the CRFs: they differ by place, not by what is seen there."""
 HEADS = ("fcn", "deeplabv3")
 ALL_HEADS = "all"
-TRUNK_CHANNELS = 64
 HEAD_CHANNELS = 128
 EMBEDDING = 6
 """Features by which the learned CRF compares places."""

@@ -17,7 +17,6 @@ SEED_REACH = 0.15
 CENTROID_REACH = 0.35
 """The centroid is taken over so many diameters around the seed, within its own region."""
 CENTROID_ROUNDS = 3
-SPLITS = ("core", "distance")
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,14 +24,12 @@ from cryopick.pickers.segmentation_crf.model import (
 from cryopick.processing.scale import network_planes, resample
 from cryopick.processing.targets import density_instances, disc_mask
 from cryopick.simulation.crops import Crop
-from cryopick.training.augment import LabelledCrop, dihedral, jitter_intensity
-from cryopick.training.counted_sizes import PICKED_RATIO, UNDECIDED_RATIO
-from cryopick.training.quarters import quarters
-from cryopick.training.sampling import epoch_index
+from cryopick.training.augment import P, dihedral_pixels, jittered_pixels
+from cryopick.training.counted_sizes import counted_sizes
+from cryopick.training.sampling import MicrographSampler
 
 LEAST_VISIBLE = 0.3
 """Particles of which less is to be seen are left out of the loss."""
-CACHED_MICROGRAPHS = 24
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,11 +51,9 @@ class Example:
     weight: NDArray[np.float32]
     is_complete: bool = True
 
-    def quarter(self, number: int) -> Example:
-        """A quarter of it, numbered as those of `quarters`; planes and guide are made of the whole."""
-        arrays = [self.planes, self.guide, self.target, self.weight[None]]
-        planes, guide, target, weight = next(quarters(arrays, [number]))
-        return Example(planes, guide, target, weight[0], self.is_complete)
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """By name, for a batch."""
+        return {**vars(self), "is_complete": np.array(self.is_complete)}
 
 
 def painted(
@@ -86,10 +82,8 @@ def shares(classes: NDArray[np.uint8], *, stride_px: int) -> NDArray[np.float32]
 
 def crop_example(crop: Crop, *, stride_px: int, input_planes: int = 2) -> Example:
     """A simulated crop. Silhouettes that are not to be picked, hardly visible or of undecided size are left out."""
-    nominal_px = working_particle_px(stride_px)
-    ratio = crop.diameter_px / nominal_px
-    is_in = (ratio >= PICKED_RATIO[0]) & (ratio <= PICKED_RATIO[1])
-    is_far = (ratio < UNDECIDED_RATIO[0]) | (ratio > UNDECIDED_RATIO[1])
+    is_in, is_undecided = counted_sizes(crop.diameter_px, nominal_px=working_particle_px(stride_px))
+    is_far = ~(is_in | is_undecided)
     is_seen = crop.visibility >= LEAST_VISIBLE
     n = len(crop.xy_px)
     # by instance number: to be found, left out, or background (0 and far sizes); reaching in from outside: left out
@@ -139,13 +133,29 @@ class WorkingMap:
     image : (h, w) float32
     classes : (h, w) uint8
     is_out : (h, w) True where labels are uncertain
-    xy_px : (n, 2) certain particles
+    xy_px : (n, 2) certain particles; of a part of a micrograph they are not told
+    is_complete : False where unlabelled places may hold particles
     """
 
     image: NDArray[np.float32]
     classes: NDArray[np.uint8]
     is_out: NDArray[np.bool_]
     xy_px: NDArray[np.float64]
+    is_complete: bool
+
+
+def map_example(part: WorkingMap, *, stride_px: int, input_planes: int = 2) -> Example:
+    """A part of a labelled micrograph, or all of it cut to whole cells."""
+    height, width = (side // stride_px * stride_px for side in part.image.shape)
+    cut = np.s_[:height, :width]
+    return _example(
+        part.image[cut],
+        part.classes[cut],
+        part.is_out[cut],
+        stride_px=stride_px,
+        input_planes=input_planes,
+        is_complete=part.is_complete,
+    )
 
 
 def working_map(item: LabelledMicrograph, *, stride_px: int) -> WorkingMap:
@@ -185,24 +195,23 @@ def working_map(item: LabelledMicrograph, *, stride_px: int) -> WorkingMap:
             kind[disc_mask(xy_px[~certain], particle_px, shape_yx=shape_yx) & (kind == 0)] = 2
     found = xy_px[certain]
     classes = painted(kind == 1, found, np.full(len(found), particle_px))
-    return WorkingMap(image, classes, (kind == 2) & (classes == BACKGROUND), found)
+    return WorkingMap(image, classes, (kind == 2) & (classes == BACKGROUND), found, item.is_complete)
 
 
-class MapSampler:
-    """Augmented examples from a data set; which one comes at which position depends on the position and `rng`."""
+class MapSampler(MicrographSampler[WorkingMap]):
+    """Augmented parts of a data set's segmentation maps; which one comes depends on its position and `rng`."""
 
-    def __init__(self, dataset: Dataset, *, crop_px: int, stride_px: int, input_planes: int = 2, seed: int = 0) -> None:
-        self.items = dataset.labelled().items
-        self.crop_px, self.stride_px, self.input_planes, self.seed = crop_px, stride_px, input_planes, seed
-        self._cache: OrderedDict[int, WorkingMap] = OrderedDict()
+    def __init__(self, dataset: Dataset, *, crop_px: int, stride_px: int) -> None:
+        super().__init__(dataset)
+        self.crop_px, self.stride_px = crop_px, stride_px
 
-    def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_cache": OrderedDict()}  # worker processes read their own micrographs
+    def at_working_scale(self, item: LabelledMicrograph) -> WorkingMap:
+        return working_map(item, stride_px=self.stride_px)
 
-    def example(self, position: int, rng: np.random.Generator) -> Example:
+    def crop(self, position: int, rng: np.random.Generator) -> WorkingMap:
         """Micrographs in turn; the place, one of eight symmetries and the intensity from `rng`."""
-        index = epoch_index(position, len(self.items), seed=self.seed)
-        whole = self.map(index)
+        index = self.index_at(position)
+        whole = self.whole(index)
         side, (height, width) = self.crop_px, whole.image.shape
         if min(height, width) < side:
             raise SettingsError(
@@ -210,29 +219,10 @@ class MapSampler:
                 "set a smaller crop_px under [task]"
             )
         top, left = int(rng.integers(height - side + 1)), int(rng.integers(width - side + 1))
-        window = np.s_[top : top + side, left : left + side]
-        symmetry, none = int(rng.integers(8)), np.zeros(0)
-        is_complete = self.items[index].is_complete
-        turned = [
-            dihedral(LabelledCrop(pixels[window], np.zeros((0, 2)), none, none.astype(bool), is_complete), symmetry)
-            for pixels in (whole.image, whole.classes.astype(np.float32), whole.is_out.astype(np.float32))
-        ]
-        image = jitter_intensity(turned[0], rng).image
-        classes, is_out = turned[1].image.astype(np.uint8), turned[2].image > 0
-        return _example(
-            image,
-            classes,
-            is_out,
-            stride_px=self.stride_px,
-            input_planes=self.input_planes,
-            is_complete=is_complete,
-        )
+        symmetry = int(rng.integers(8))
 
-    def map(self, index: int) -> WorkingMap:
-        """Micrograph `index` with its segmentation map, at working scale."""
-        if index not in self._cache:
-            self._cache[index] = working_map(self.items[index], stride_px=self.stride_px)
-            while len(self._cache) > CACHED_MICROGRAPHS:
-                self._cache.popitem(last=False)
-        self._cache.move_to_end(index)
-        return self._cache[index]
+        def part(pixels: NDArray[P]) -> NDArray[P]:
+            return dihedral_pixels(pixels[top : top + side, left : left + side], symmetry)
+
+        image = jittered_pixels(part(whole.image), rng)
+        return WorkingMap(image, part(whole.classes), part(whole.is_out), np.zeros((0, 2)), whole.is_complete)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -26,14 +26,22 @@ from cryopick.pickers.segmentation_crf.model import (
     working_particle_px,
 )
 from cryopick.pickers.segmentation_crf.regions import find_regions
-from cryopick.pickers.segmentation_crf.targets import Example, MapSampler, crop_example
-from cryopick.processing.scale import PLANES, network_planes
+from cryopick.pickers.segmentation_crf.targets import MapSampler, WorkingMap, crop_example, map_example
+from cryopick.processing.scale import PLANES
 from cryopick.simulation.crops import Crop, CropGenerator, CropRanges
 from cryopick.simulation.recipe import LayoutRanges, Recipe
 from cryopick.training.crop_bank import SimulatedCrops
-from cryopick.training.judging import fit_calibration
-from cryopick.training.quarters import QuarterTask, some_quarters
-from cryopick.training.trainable import Preset, TrainSettings
+from cryopick.training.judging import (
+    NO_PARTICLES,
+    TOLERANCE_DIAMETERS,
+    Candidates,
+    device_of,
+    fit_calibration,
+    tolerance_px,
+)
+from cryopick.training.quarters import QuarterTask
+from cryopick.training.sources import FromSimulation, LearnsFromCrops
+from cryopick.training.trainable import Family, Preset, TrainSettings
 from cryopick.types import Picks
 
 if TYPE_CHECKING:
@@ -42,8 +50,6 @@ if TYPE_CHECKING:
     from cryopick.data.datasets import Dataset
     from cryopick.io.weights import Checkpoint
 
-BACKBONES = ("small", "fcn-resnet50", "fcn-resnet101", "deeplabv3-resnet50", "deeplabv3-resnet101")
-NO_PARTICLES = np.zeros((0, 2))
 CRF_SHARE = 0.5
 """Weight of the loss behind the CRFs, relative to that before them."""
 TRUNK_RATE = 0.3
@@ -90,9 +96,13 @@ class SegmentationTask(QuarterTask):
         return 2 if self.is_small else 8
 
     @property
-    def example_px(self) -> int:
-        """Side of what the network learns from at a time, working pixels."""
-        return self.quarter_px if self.is_small else self.crop_px
+    def learns_from_quarters(self) -> bool:
+        """The large backbones learn from whole crops."""
+        return self.is_small
+
+    def training_crops(self) -> SimulatedCrops | CropGenerator:
+        """Crops with particles of the backbone's working size."""
+        return super().training_crops() if self.is_small else self.large_crops(self.simulation_seed)
 
     def large_crops(self, seed: int) -> CropGenerator:
         """Crops for the large backbones, whose particles have more working pixels."""
@@ -157,70 +167,22 @@ PRESETS: Mapping[str, Preset] = {
 }
 
 
-def make_trainable(
-    task: SegmentationTask, *, train: Dataset | None, validation: Dataset | None
-) -> SegmentationTrainable:
-    """Trains on simulated crops, or on labelled micrographs where they are given."""
-    return SegmentationTrainable(task, train, validation)
-
-
-FINETUNE_TASK: Mapping[str, Any] = {"batch_size": 8, "crf_from_step": 100}
-
-
-def make_finetunable(
-    task: SegmentationTask,
-    *,
-    train: Dataset,
-    validation: Dataset,
-    start: Checkpoint,  # noqa: ARG001  # the loop loads it
-) -> SegmentationTrainable:
-    """Learns from labelled micrographs, complete or sparse, and keeps the calibration to their held-out part.
-
-    All first weights are those that fine-tuning starts from.
-    """
-    return SegmentationTrainable(replace(task, start="given"), train, validation)
-
-
 @dataclass
-class SegmentationTrainable:
-    """A network with its CRFs, its examples and its loss.
-
-    Parameters
-    ----------
-    train, validation : labelled, with known particle diameters; None trains on simulated crops
-    """
+class SegmentationTrainable(LearnsFromCrops):
+    """A network with its CRFs, its examples and its loss."""
 
     task: SegmentationTask
-    train: Dataset | None = None
-    validation: Dataset | None = None
     picker: str = field(default="segmentation-crf", init=False)
 
-    @property
-    def stride_px(self) -> int:
-        """Working pixels per cell of the maps."""
-        return self.task.stride_px
+    def sampler_of(self, dataset: Dataset) -> MapSampler:
+        """Segmentation maps of labelled micrographs."""
+        return MapSampler(dataset, crop_px=self.task.example_px, stride_px=self.task.stride_px)
 
-    @cached_property
-    def source(self) -> SimulatedCrops | CropGenerator:
-        """Simulated crops with particles of the backbone's working size."""
-        return self.task.training_crops() if self.task.is_small else self.task.large_crops(self.task.simulation_seed)
+    def simulated_example(self, crop: Crop) -> dict[str, NDArray[Any]]:
+        return crop_example(crop, stride_px=self.task.stride_px, input_planes=self.task.in_channels).arrays()
 
-    def prepare(self, batches: int, tell: Callable[[int, int], None]) -> None:
-        """Makes the simulated crops, where they teach, unless they are on disk or are not to be kept there."""
-        if self.train is None and isinstance(self.source, SimulatedCrops):
-            self.source.keep(batches * self.task.crops_per_batch, tell)
-
-    @cached_property
-    def sampler(self) -> MapSampler:
-        """Examples from labelled micrographs."""
-        if self.train is None:
-            raise ValueError("trained on simulation, there is no data set to sample")
-        return MapSampler(
-            self.train,
-            crop_px=self.task.example_px,
-            stride_px=self.stride_px,
-            input_planes=self.task.in_channels,
-        )
+    def labelled_example(self, crop: WorkingMap) -> dict[str, NDArray[Any]]:
+        return map_example(crop, stride_px=self.task.stride_px, input_planes=self.task.in_channels).arrays()
 
     # --------------------------------------------------------------------------------------------- the network
 
@@ -252,34 +214,11 @@ class SegmentationTrainable:
     # ------------------------------------------------------------------------------------------------ examples
 
     def make_batch(self, index: int, rng: np.random.Generator) -> dict[str, Tensor]:
-        """Of simulated crops the small backbone learns from two quarters each."""
+        """Maps; from `crf_from_step` on the CRFs see some of them too."""
         import torch
 
-        examples = list(self._examples(index, rng))
-        arrays = {
-            name: torch.from_numpy(np.stack([getattr(one, name) for one in examples]))
-            for name in ("planes", "guide", "target", "weight")
-        }
         crf_crops = self.task.crf_crops if index >= self.task.crf_from_step else 0
-        return {
-            **arrays,
-            "is_complete": torch.tensor([one.is_complete for one in examples]),
-            "crf_crops": torch.tensor(crf_crops),
-        }
-
-    def _examples(self, index: int, rng: np.random.Generator) -> Iterator[Example]:
-        positions = range(index * self.task.batch_size, (index + 1) * self.task.batch_size)
-        if self.train is not None:
-            yield from (self.sampler.example(position, rng) for position in positions)
-        elif isinstance(self.source, SimulatedCrops):
-            for crop in self.task.crops_of_batch(self.source, index):
-                whole = self._example(crop)
-                yield from (whole.quarter(number) for number in some_quarters(rng))
-        else:
-            yield from (self._example(self.source.crop(position)) for position in positions)
-
-    def _example(self, crop: Crop) -> Example:
-        return crop_example(crop, stride_px=self.stride_px, input_planes=self.task.in_channels)
+        return {**super().make_batch(index, rng), "crf_crops": torch.tensor(crf_crops)}
 
     def loss(self, network: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Mean over the heads; later also of what the CRFs make of the first crops, through which all is trained."""
@@ -317,13 +256,11 @@ class SegmentationTrainable:
     @cached_property
     def judged(self) -> list[Judged]:
         """Simulated crops, or whole held-out micrographs."""
-        if self.validation is None:
-            return self._judged_crops(self.task.crops_to_judge())
-        return list(judged_dataset(self.validation, self.task, stride_px=self.stride_px))
+        return self._judged(self.source.held_out)
 
-    def _judged_crops(self, crops: Sequence[Crop]) -> list[Judged]:
-        planes = self.task.in_channels
-        return [judged_crop(crop, stride_px=self.stride_px, input_planes=planes) for crop in crops]
+    def _judged(self, crops: Sequence[Crop | WorkingMap]) -> list[Judged]:
+        task = self.task
+        return [judged(one, stride_px=task.stride_px, input_planes=task.in_channels) for one in crops]
 
     def validate(self, network: nn.Module) -> dict[str, float]:
         """Average precision at a quarter of a diameter, and pixel scores, of every head; `score` is their mean."""
@@ -345,11 +282,11 @@ class SegmentationTrainable:
         return {"score": float(np.mean(told)) if told else float("nan"), **scores}
 
     def card_entries(self, network: nn.Module) -> dict[str, Any]:
-        is_simulated = self.validation is None
-        examples = self._judged_crops(self.task.crops_to_calibrate()) if is_simulated else self.judged
+        is_simulated = isinstance(self.source, FromSimulation)
+        examples = self._judged(self.task.crops_to_calibrate()) if is_simulated else self.judged
         return {
             "preprocessing": {
-                "particle_px": working_particle_px(self.stride_px),
+                "particle_px": working_particle_px(self.task.stride_px),
                 "planes": ", ".join(PLANES[: self.task.in_channels]),
             },
             "postprocessing": {"calibrations": calibrated_on(network, examples)},
@@ -358,11 +295,7 @@ class SegmentationTrainable:
 
     def card_data(self) -> dict[str, Any]:
         """What was learnt from."""
-        data: dict[str, Any] = {"kind": "simulation", "seed": self.task.simulation_seed}
-        if self.validation is not None:
-            data = {"validation": self.validation.card_entry()}
-            if self.train is not None:
-                data["train"] = self.train.card_entry()
+        data = self.source.card_data()
         if self.task.start == "general" and self.task.is_small:
             data["start"] = "trunk of the shipped `general` weights, trained on simulation"
         return data
@@ -387,10 +320,12 @@ def load_trunk(network: nn.Module) -> None:
     replace(checkpoint, tensors=inside).load_into(trunk)
 
 
+# --------------------------------------------------------------------------------------------------------- judging
+
+
 def as_model(network: nn.Module, *, head: str) -> SegmentationModel:
     """The network as the picker runs it, in float32 and not yet calibrated."""
-    device = str(next(network.parameters()).device)
-    return segmentation_model(network, {}, head=head, device=device, precision="float32")  # type: ignore[arg-type]
+    return segmentation_model(network, {}, head=head, device=device_of(network), precision="float32")  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, eq=False)
@@ -415,38 +350,20 @@ class Judged:
     is_complete: bool = True
 
 
-def judged_crop(crop: Crop, *, stride_px: int, input_planes: int = 2) -> Judged:
-    """A simulated crop with its truth."""
-    example = crop_example(crop, stride_px=stride_px, input_planes=input_planes)
+def judged(seen: Crop | WorkingMap, *, stride_px: int, input_planes: int = 2) -> Judged:
+    """A simulated crop, or a whole labelled micrograph, with its truth."""
     nominal_px = working_particle_px(stride_px)
-    diameter_px = float(np.median(crop.diameter_px)) if len(crop.diameter_px) else nominal_px
-    return _judged(example, crop.xy_px, 0.25 * diameter_px, stride_px)
+    if isinstance(seen, Crop):
+        example = crop_example(seen, stride_px=stride_px, input_planes=input_planes)
+        allowed_px = tolerance_px(seen.diameter_px, nominal_px=nominal_px)
+    else:
+        example = map_example(seen, stride_px=stride_px, input_planes=input_planes)
+        allowed_px = TOLERANCE_DIAMETERS * nominal_px
+    is_particle, is_counted = particle_map(example.target) > 0.5, example.weight > 0.5
+    return Judged(example.planes, is_particle, is_counted, seen.xy_px, allowed_px, stride_px, example.is_complete)
 
 
-def _judged(example: Example, xy_px: NDArray[np.float64], tolerance_px: float, stride_px: int) -> Judged:
-    is_particle = particle_map(example.target) > 0.5
-    is_counted = example.weight > 0.5
-    return Judged(example.planes, is_particle, is_counted, xy_px, tolerance_px, stride_px, example.is_complete)
-
-
-def judged_dataset(dataset: Dataset, task: SegmentationTask, *, stride_px: int) -> Iterator[Judged]:
-    """Whole micrographs, cut to whole cells."""
-    from cryopick.pickers.segmentation_crf.targets import shares
-
-    sampler = MapSampler(dataset, crop_px=task.example_px, stride_px=stride_px)
-    particle_px = working_particle_px(stride_px)
-    for index in range(len(sampler.items)):
-        whole = sampler.map(index)
-        height, width = (side // stride_px * stride_px for side in whole.image.shape)
-        target = shares(whole.classes[:height, :width], stride_px=stride_px)
-        out = shares(whole.is_out[:height, :width].astype(np.uint8), stride_px=stride_px)[1]
-        planes = network_planes(whole.image[:height, :width], particle_px=particle_px, count=task.in_channels)
-        is_complete = sampler.items[index].is_complete
-        example = Example(planes, np.zeros((1, 1, 1), np.float32), target, 1 - out, is_complete)
-        yield _judged(example, whole.xy_px, 0.25 * particle_px, stride_px)
-
-
-def candidates(probability: NDArray[np.float32], *, stride_px: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def candidates(probability: NDArray[np.float32], *, stride_px: int) -> Candidates:
     """Centres (n, 2), working pixels, and scores (n,) of a map's candidates, thinned as picks are."""
     regions = find_regions(
         particle_map(probability),
@@ -463,8 +380,8 @@ def candidates(probability: NDArray[np.float32], *, stride_px: int) -> tuple[NDA
 
 def ranked(probability: NDArray[np.float32], truth: Judged) -> RankedOutcomes:
     """The candidates of a map against the truth."""
-    xy_px, score = candidates(probability, stride_px=truth.stride_px)
-    return rank_outcomes(xy_px, score, truth.xy_px, NO_PARTICLES, max_distance_px=truth.tolerance_px)
+    found = candidates(probability, stride_px=truth.stride_px)
+    return rank_outcomes(*found, truth.xy_px, NO_PARTICLES, max_distance_px=truth.tolerance_px)
 
 
 def pixel_matrix(probability: NDArray[np.float32], truth: Judged) -> ConfusionMatrix:
@@ -498,3 +415,35 @@ def calibrated_on(network: nn.Module, examples: list[Judged]) -> dict[str, dict[
             for crf, each in outcomes.items()
         }
     return found
+
+
+# --------------------------------------------------------------------------------------------------- for the loop
+
+
+def make_trainable(
+    task: SegmentationTask, *, train: Dataset | None, validation: Dataset | None
+) -> SegmentationTrainable:
+    """Trains on simulated crops, or on labelled micrographs where they are given."""
+    return SegmentationTrainable(task, train, validation)
+
+
+def make_finetunable(
+    task: SegmentationTask,
+    *,
+    train: Dataset,
+    validation: Dataset,
+    start: Checkpoint,  # noqa: ARG001  # the loop loads it
+) -> SegmentationTrainable:
+    """Learns from labelled micrographs, complete or sparse, and keeps the calibration to their held-out part.
+
+    All first weights are those that fine-tuning starts from.
+    """
+    return SegmentationTrainable(replace(task, start="given"), train, validation)
+
+
+FAMILY = Family(
+    presets=PRESETS,
+    make_trainable=make_trainable,
+    make_finetunable=make_finetunable,
+    finetune_task={"batch_size": 8, "crf_from_step": 100},
+)
