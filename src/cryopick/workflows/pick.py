@@ -54,7 +54,7 @@ def pick(
     ----------
     micrographs : without `output` one image: an (h, w) array, a `Micrograph`, or the path of one; with `output` any
         number of files, folders, globs, `@list.txt` or a RELION `micrographs.star`
-    picker : a name from `list_pickers()`, or a picker
+    picker : a name from `list_pickers()`, or a picker, which keeps its networks from one image to the next
     output : the run folder
     settings : as on the command line with `_` for `-`: `diameter="180A"`, `pixel_size_angstrom=1.77`, `threshold=0.4`;
         with `output` also `workers`, `time_limit_seconds` and `overwrite`, see `pick_to_folder`
