@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, overload
@@ -15,7 +13,7 @@ from numpy.typing import ArrayLike
 from cryopick.errors import InputError, SettingsError, WorkerError
 from cryopick.inference.device import require_device
 from cryopick.inference.models import HoldsModels
-from cryopick.io.inputs.sources import MicrographSource, find_micrographs, search_log
+from cryopick.io.inputs.sources import MicrographSource, find_micrographs, search_warnings
 from cryopick.io.weights import find_weights, read_card
 from cryopick.runs.exclusion_masks import match_masks
 from cryopick.runs.folder import COMMAND, CONFIG, LOG, OWN_FOLDERS, RunFolder
@@ -148,7 +146,7 @@ def pick_to_folder(
         raise SettingsError(f"time limit {time_limit_seconds:g}: expected seconds for a micrograph, or 0 for no limit")
     folder = RunFolder(output)
     folder.refuse_foreign_contents()
-    with _noted_warnings(search_log) as search_warnings:
+    with search_warnings(are_logged=True) as told_of_search:
         sources = find_micrographs(inputs, exclude_folders=[output / part for part in OWN_FOLDERS])
     _require_weights(settings)
     with folder.lock():
@@ -158,7 +156,7 @@ def pick_to_folder(
                 refuse_foreign_config(folder)
             folder.set_aside()
         try:
-            run = _begin(folder, sources, settings, command=command, on_event=on_event, search_warnings=search_warnings)
+            run = _begin(folder, sources, settings, command=command, on_event=on_event, told_of_search=told_of_search)
             try:
                 run.pick(workers, time_limit_seconds=time_limit_seconds)
             except WorkerError:
@@ -195,11 +193,11 @@ def _begin(
     *,
     command: str,
     on_event: Callable[[PickEvent], None] | None,
-    search_warnings: Sequence[str],
+    told_of_search: Sequence[str],
 ) -> Run:
     """The run, ready to pick, after a check that the folder holds none of other settings.
 
-    `search_warnings` came up in the search for micrographs and go to run.log.
+    `told_of_search` are the warnings of the search for micrographs, for run.log.
     """
     records, damaged = folder.read_records()
     has_finished = bool(damaged) or any(record.is_done for record in records)
@@ -217,28 +215,11 @@ def _begin(
             folder.append_log("no micrograph was finished with the settings before; they are replaced by those of now")
     settle_place(folder, records)
     _note_start(folder, command)
-    for sentence in search_warnings:
+    for sentence in told_of_search:
         folder.append_log(f"{datetime.now():%Y-%m-%d %H:%M:%S} {sentence}")
     run = Run(folder, sources, settings, on_event)
     run.look_first()
     return run
-
-
-@contextmanager
-def _noted_warnings(log: logging.Logger) -> Iterator[list[str]]:
-    """The warnings that come to a log meanwhile, for run.log; they go their usual way, to the terminal, as well."""
-    sentences: list[str] = []
-
-    def note(record: logging.LogRecord) -> bool:
-        if record.levelno >= logging.WARNING:
-            sentences.append(record.getMessage())
-        return True
-
-    log.addFilter(note)  # a handler would keep the one of last resort, which writes to the terminal, from working
-    try:
-        yield sentences
-    finally:
-        log.removeFilter(note)
 
 
 def _note_start(folder: RunFolder, command: str) -> None:

@@ -7,6 +7,7 @@ import logging
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 
@@ -37,8 +38,6 @@ _MAX_PROBED = 100  # listed files looked for when finding the folder that a list
 _MAX_SEARCHED = 5000  # files and folders looked at in each such folder for the same, where a list holds patterns
 _N_SHOWN = 3
 _logger = logging.getLogger(__name__)
-search_log = _logger
-"""Where `find_micrographs` tells what it leaves out, for callers that show it in another place too."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +122,23 @@ def find_micrographs(
     sources = _named(distinct)
     _warn_of_shared_exposures(distinct)
     return sources
+
+
+@contextmanager
+def search_warnings(*, are_logged: bool) -> Iterator[list[str]]:
+    """The warnings of `find_micrographs` meanwhile, for callers that show them in another place, too or alone."""
+    sentences: list[str] = []
+
+    def note(record: logging.LogRecord) -> bool:
+        if record.levelno >= logging.WARNING:
+            sentences.append(record.getMessage())
+        return are_logged
+
+    _logger.addFilter(note)  # a handler would keep the one of last resort, which writes to the terminal, from working
+    try:
+        yield sentences
+    finally:
+        _logger.removeFilter(note)
 
 
 def read_source(source: MicrographSource, *, pixel_size_angstrom: float | None = None) -> Micrograph:
