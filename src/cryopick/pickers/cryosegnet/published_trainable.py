@@ -100,7 +100,8 @@ class PublishedUNetTrainable(UNetTrainable):
         import torch
 
         losses, device = [], device_of(network)
-        for pair in self.source.held_out:
+        pairs: list[Any] = self.source.held_out
+        for pair in pairs:
             picture, mask = (torch.from_numpy(array)[None].to(device) for array in pair.example().values())
             losses.append(float(dice_loss(network(picture).float(), mask, smooth=PAPER_SMOOTH)))
         return {"score": 1 - float(np.mean(losses))}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -41,7 +41,7 @@ class UNetTrainable(LearnsFromCrops):
     task: UNetTask
     prior: float = 0.1
     picker: str = field(default="cryosegnet", init=False)
-    most_labelled = 8
+    most_labelled: ClassVar[int | None] = 8
 
     def simulated_example(self, crop: Crop) -> Example:
         return {"planes": self.task.seen.planes(crop.image), "targets": crop_targets(crop)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import numpy as np
 
@@ -58,7 +58,7 @@ class GeneralTrainable(LearnsFromCrops):
     task: GeneralTask
     prior: float = 0.1
     picker: str = field(default="general", init=False)
-    most_labelled = 8
+    most_labelled: ClassVar[int | None] = 8
 
     def simulated_example(self, crop: Crop) -> Example:
         planes, targets = example(crop, self.task.input_planes)

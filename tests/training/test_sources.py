@@ -1,0 +1,92 @@
+"""A trainable's batches, from simulated crops and from labelled micrographs, are the same wherever they are made."""
+
+import json
+import pickle
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from discs import DIAMETER_PX, disc_centres, disc_micrograph
+
+from cryopick.data.datasets import open_dataset
+from cryopick.io.images.micrographs import write_micrograph
+from cryopick.training.finetuning import estimate_prior
+from cryopick.training.quarters import QuarterTask, quarter, some_quarters
+from cryopick.training.sampling import CropSampler
+from cryopick.training.sources import FromLabels, FromSimulation, LearnsFromCrops
+
+TASK = QuarterTask(crop_px=96, batch_size=4, distinct_crops=0, validation_crops=2)
+
+
+@dataclass
+class Learner(LearnsFromCrops):
+    """Sees pixels and answers with pixels."""
+
+    def simulated_example(self, crop):
+        return {"planes": crop.image[None], "known": np.array(True)}
+
+    def labelled_example(self, crop):
+        return {"planes": crop.image[None], "known": np.array(crop.is_complete)}
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    for seed in (0, 1):
+        write_micrograph(tmp_path / f"m{seed}.mrc", disc_micrograph(f"m{seed}", seed=seed))
+        rows = [f"{x},{y}" for x, y in disc_centres(seed)]
+        (tmp_path / f"m{seed}.csv").write_text("\n".join(["x,y", *rows]) + "\n")
+    (tmp_path / "set.json").write_text(json.dumps({"diameter_px": DIAMETER_PX}))
+    return open_dataset(tmp_path, completeness="sparse").labelled()
+
+
+def test_a_simulated_batch_is_two_quarters_of_each_of_its_crops():
+    learner = Learner(TASK)
+    batch = learner.make_batch(3, np.random.default_rng(7))
+    rng, crops, wanted = np.random.default_rng(7), TASK.training_crops(), []
+    for number in (6, 7):
+        whole = {"planes": crops.crop(number).image[None]}
+        wanted += [quarter(whole, part)["planes"] for part in some_quarters(rng)]
+    assert np.array_equal(batch["planes"], np.stack(wanted))
+    assert batch["known"].tolist() == [True] * 4
+    assert isinstance(learner.source, FromSimulation)
+    assert learner.card_data() == {"kind": "simulation", "seed": 1}
+
+
+def test_a_labelled_batch_goes_on_where_the_last_one_ended(dataset):
+    learner = Learner(TASK, dataset, dataset)
+    assert isinstance(learner.source, FromLabels)
+    batch = learner.make_batch(2, np.random.default_rng(7))
+    rng, sampler = np.random.default_rng(7), CropSampler(dataset, crop_px=48)
+    assert np.array_equal(batch["planes"], np.stack([sampler.crop(8 + i, rng).image[None] for i in range(4)]))
+    assert not batch["known"].any()
+    assert [crop.image.shape for crop in learner.source.held_out] == [(120, 160)] * 2
+
+
+@pytest.mark.parametrize("is_labelled", [False, True])
+def test_a_worker_process_makes_the_same_batch(dataset, is_labelled):
+    learner = Learner(TASK, dataset, dataset) if is_labelled else Learner(TASK)
+    first = learner.make_batch(1, np.random.default_rng(1))
+    copy = pickle.loads(pickle.dumps(learner))  # our own
+    again = copy.make_batch(1, np.random.default_rng(1))
+    assert all(np.array_equal(first[name], again[name]) for name in first)
+
+
+def test_quarters_are_numbered_row_by_row_at_any_resolution():
+    example = {"fine": np.arange(16).reshape(1, 4, 4), "coarse": np.arange(4).reshape(2, 2), "flag": np.array(True)}
+    found = [quarter(example, number) for number in range(4)]
+    assert [one["coarse"].item() for one in found] == [0, 1, 2, 3]
+    assert [one["fine"].ravel().tolist() for one in found[:2]] == [[0, 1, 4, 5], [2, 3, 6, 7]]
+    assert all(one["flag"] for one in found)
+
+
+@pytest.mark.parametrize(("seen", "prior"), [(0.3, 0.3), (0.01, 0.05), (0.9, 0.4)])
+def test_the_prior_is_what_the_network_sees_but_no_less_than_the_labels_and_no_more_than_there_is_room_for(
+    dataset, seen, prior
+):
+    found = estimate_prior(
+        dataset,
+        seen=lambda image: np.full(image.shape, seen),
+        labelled=lambda crop: np.full(crop.image.shape, 0.05),
+        largest=0.4,
+    )
+    assert found == pytest.approx(prior)
