@@ -8,16 +8,16 @@ from typing import Any
 import pytest
 
 from cryopick.errors import WeightsError
+from cryopick.heatmap.model import load_model
 from cryopick.io.weights import card_path, find_weights
 from cryopick.pickers.cryoemmae import picker as cryoemmae
-from cryopick.pickers.cryosegnet import masks as cryosegnet_masks
 from cryopick.pickers.cryosegnet import model as cryosegnet_map
+from cryopick.pickers.cryosegnet import segmenter as cryosegnet_masks
 from cryopick.pickers.cryotransformer import picker as cryotransformer
-from cryopick.pickers.general import picker as general
 from cryopick.pickers.segmentation_crf import model as segmentation_maps
 
 LOADERS: dict[str, Any] = {
-    "general": general.load_model,
+    "general": load_model,
     "cryotransformer": cryotransformer.load_set_model,
     "cryoemmae": cryoemmae.load_model,
     "cryosegnet": cryosegnet_map.load_mapper,

@@ -15,24 +15,22 @@ import cryopick
 from cryopick.errors import WeightsError
 from cryopick.io.images.micrographs import write_micrograph
 from cryopick.io.weights import card_path, find_weights, load_checkpoint, save_checkpoint
-from cryopick.pickers.cryoemmae import picker as cryoemmae
-from cryopick.pickers.cryosegnet import masks as cryosegnet_masks
-from cryopick.pickers.cryosegnet import model as cryosegnet_map
-from cryopick.pickers.cryotransformer import picker as cryotransformer
-from cryopick.pickers.general import picker as general
-from cryopick.pickers.segmentation_crf import model as segmentation_maps
+from cryopick.pickers.cryoemmae import CryoEmmaePicker
+from cryopick.pickers.cryosegnet import CryoSegNetPicker
+from cryopick.pickers.cryosegnet.segmenter import EMBEDDED
+from cryopick.pickers.cryotransformer import CryoTransformerPicker
+from cryopick.pickers.general import GeneralPicker
+from cryopick.pickers.segmentation_crf import SegmentationCrfPicker
 
-LOADERS: dict[str, tuple[str, Callable[[Path], Any]]] = {
-    "general": ("general", general.load_model),
-    "cryotransformer": ("cryotransformer", cryotransformer.load_set_model),
-    "cryoemmae": ("cryoemmae", cryoemmae.load_model),
-    "cryosegnet": ("cryosegnet", cryosegnet_map.load_mapper),
-    "masks of cryosegnet": (cryosegnet_masks.EMBEDDED, lambda path: cryosegnet_masks.load_segmenter(str(path))),
-    "segmentation-crf": (
-        "segmentation-crf",
-        lambda path: segmentation_maps.load_segmentation(path, backbone="small", head="fcn"),
-    ),
+LOADED: dict[str, tuple[str, Callable[[Path], Any]]] = {
+    "general": ("general", lambda path: GeneralPicker(weights=path)._model),
+    "cryotransformer": ("cryotransformer", lambda path: CryoTransformerPicker(weights=path)._model),
+    "cryoemmae": ("cryoemmae", lambda path: CryoEmmaePicker(weights=path)._model),
+    "cryosegnet": ("cryosegnet", lambda path: CryoSegNetPicker(weights=path)._mapper),
+    "masks of cryosegnet": (EMBEDDED, lambda path: CryoSegNetPicker(sam=str(path))._sam),
+    "segmentation-crf": ("segmentation-crf", lambda path: SegmentationCrfPicker(weights=path).model),
 }
+"""By name, the shipped weights, and from a path what the picker's networks are asked for with."""
 
 
 def weights_in(found: object, *, depth: int = 0) -> list[torch.Tensor]:
@@ -44,21 +42,22 @@ def weights_in(found: object, *, depth: int = 0) -> list[torch.Tensor]:
     return [tensor for value in vars(found).values() for tensor in weights_in(value, depth=depth + 1)]
 
 
-@pytest.mark.parametrize("loader", LOADERS)
-def test_overwritten_weights_are_the_ones_that_pick(tmp_path, loader):
-    name, load = LOADERS[loader]
+@pytest.mark.parametrize("network", LOADED)
+def test_overwritten_weights_are_the_ones_that_pick(tmp_path, network):
+    name, picker_with = LOADED[network]
     path = tmp_path / "mine.safetensors"
     shutil.copy(find_weights(name), path)
     shutil.copy(card_path(find_weights(name)), card_path(path))
-    first = load(path)
-    assert load(path) is first
+    loaded = picker_with(path)
+    first = loaded()
+    assert loaded() is first
     before, stored = path.stat(), load_checkpoint(path)
     halved = {key: one / 2 if one.is_floating_point() else one for key, one in stored.tensors.items()}
     save_checkpoint(tmp_path / "new.safetensors", halved, replace(stored.card, sha256=""))
     path.write_bytes((tmp_path / "new.safetensors").read_bytes())  # in its place: same file, same size
     card_path(path).write_bytes((tmp_path / "new.json").read_bytes())
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))  # as `cp -p` and `rsync` leave it
-    second = load(path)
+    second = loaded()
     pairs = list(zip(weights_in(first), weights_in(second), strict=True))
     assert pairs
     assert any(not torch.equal(one, other) for one, other in pairs)
@@ -68,11 +67,12 @@ def test_a_card_that_is_overwritten_counts_too(tmp_path):
     path = tmp_path / "mine.safetensors"
     stored = load_checkpoint(find_weights("general"))
     save_checkpoint(path, stored.tensors, stored.card)
-    first = general.load_model(path)
+    picker = GeneralPicker(weights=path)
+    first = picker._model()
     flat = [[-1.0, 1.0], [0.25, 0.25]]
     postprocessing = {**stored.card.postprocessing, "calibration": flat}
     save_checkpoint(path, stored.tensors, replace(stored.card, postprocessing=postprocessing))
-    second = general.load_model(path)
+    second = picker._model()
     assert first.calibration.to_list() != flat
     assert second.calibration.to_list() == flat
 

@@ -15,6 +15,7 @@ from discs import DIAMETER_PX, disc_micrograph
 
 from cryopick.errors import InputError, SettingsError
 from cryopick.io.images.micrographs import write_micrograph
+from cryopick.io.inputs import sources
 from cryopick.runs.results import RunSummary
 from cryopick.runs.settings import make_settings
 from cryopick.workflows.pick import pick, pick_to_folder
@@ -67,16 +68,17 @@ def test_what_is_left_out_reaches_the_log_of_the_run(project: Path, caplog: pyte
     assert summary.micrographs == 3
 
 
-def test_warnings_reach_the_terminal_where_nothing_else_listens(capfd: pytest.CaptureFixture[str]) -> None:
-    from cryopick.workflows.pick import _noted_warnings
-
+@pytest.mark.parametrize("are_logged", [True, False])
+def test_warnings_reach_the_terminal_where_nothing_else_listens_unless_another_shows_them(
+    project: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, are_logged: bool
+) -> None:
     assert logging.lastResort is not None
-    logger = logging.getLogger("cryopick.a_logger_of_this_test")
-    logger.propagate = False  # pytest listens above
-    with _noted_warnings(logger.name) as told:
-        logger.warning("a %s", "sentence")
-    assert told == ["a sentence"]
-    assert "a sentence" in capfd.readouterr().err
+    monkeypatch.setattr(logging.getLogger(sources.__name__), "propagate", False)  # pytest listens above
+    write_micrograph(Path("mics/m1_EVN.mrc"), disc_micrograph("even"))
+    with sources.search_warnings(are_logged=are_logged) as told:
+        sources.find_micrographs(["mics"])
+    assert "half sum (m1_EVN.mrc)" in "".join(told)
+    assert ("half sum (m1_EVN.mrc)" in capfd.readouterr().err) is are_logged
 
 
 def test_a_tilde_in_the_output_is_the_home_folder(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -56,7 +56,7 @@ def build_app(called: str | None) -> typer.Typer:
 
     for name, help_line in COMMANDS.items():
         if name == called:
-            module = import_module(f"cryopick.cli.{name}")
+            module = import_module(f"{__package__}.{name}")
             context_settings = getattr(module, "CONTEXT_SETTINGS", None)
             app.command(name, context_settings=context_settings, no_args_is_help=False)(module.command)
         else:

@@ -53,9 +53,7 @@ def run_measured(command: Sequence[str], *, cwd: Path | None = None) -> Usage:
     """Run `command` in folder `cwd`, keep its output, and measure it."""
     with tempfile.TemporaryDirectory(prefix="cryopick-measure-") as folder:
         result, output = Path(folder) / "usage.json", Path(folder) / "output.txt"
-        process = start_python(
-            *("cryopick.evaluation.usage", str(result), str(output), *command), cwd=cwd, stdin=subprocess.DEVNULL
-        )
+        process = start_python(*(__spec__.name, str(result), str(output), *command), cwd=cwd, stdin=subprocess.DEVNULL)
         try:
             status = process.wait()
         finally:  # whoever stops this process stops the program too, and waits until it has put its things in order

@@ -15,7 +15,8 @@ from cryopick.heatmap.carbon import with_whole_carbon
 from cryopick.inference.dense import DenseNetwork, sigmoid
 from cryopick.inference.device import PRECISIONS, chosen_device
 from cryopick.inference.looks import LOOKS, Look, mean_of_looks, seen_turned
-from cryopick.io.weights import loads_weights
+from cryopick.inference.models import Models
+from cryopick.io.weights import files_of_weights, open_checkpoint
 from cryopick.processing.probability import Calibration
 from cryopick.processing.scale import NOMINAL_PARTICLE_PX, network_planes
 from cryopick.types import JUNK_MAP, Micrograph, Picks
@@ -85,7 +86,7 @@ class HeatmapModel:
         """A working image to (5, ceil(h / 2), ceil(w / 2)) maps; `centre` and `junk` are probabilities."""
         return _as_probabilities(self.dense(self.planes(working)))
 
-    def looked(self, working: NDArray[np.float32], look: Look) -> NDArray[np.float32]:
+    def logits_at(self, working: NDArray[np.float32], look: Look) -> NDArray[np.float32]:
         """(6, h', w') maps, `centre` and `junk` as logits, and last the background counted from the brightest.
 
         Offsets and sizes are in the units of a look of factor 1.
@@ -103,7 +104,6 @@ def _as_probabilities(maps: NDArray[np.float32]) -> NDArray[np.float32]:
     return maps
 
 
-@loads_weights("general", most=4)
 def load_model(weights: Path | None, *, device: str = "auto", precision: str = "auto") -> HeatmapModel:
     """The network of a checkpoint (None: the one shipped with the package), folded and on its device.
 
@@ -113,14 +113,20 @@ def load_model(weights: Path | None, *, device: str = "auto", precision: str = "
         If the file is missing, damaged, or of another architecture.
     """
     from cryopick.heatmap.network import build_heatmap_unet
-    from cryopick.io.weights import find_weights, load_checkpoint
 
-    checkpoint = load_checkpoint(find_weights(weights or "general"), picker="general")
-    card = checkpoint.card
-    network = checkpoint.build(build_heatmap_unet)
-    calibration = Calibration.from_list(card.postprocessing["calibration"])
-    ranges = card.postprocessing.get("activation_ranges")
-    return heatmap_model(network, calibration, ranges=ranges, device=device, precision=precision)
+    with open_checkpoint(weights or "general", picker="general") as checkpoint:
+        card = checkpoint.card
+        network = checkpoint.build(build_heatmap_unet)
+        calibration = Calibration.from_list(card.postprocessing["calibration"])
+        ranges = card.postprocessing.get("activation_ranges")
+        return heatmap_model(network, calibration, ranges=ranges, device=device, precision=precision)
+
+
+def kept_model(
+    models: Models, weights: Path | None = None, *, device: str = "auto", precision: str = "auto"
+) -> HeatmapModel:
+    """As `load_model`, held by `models`: every picker that measures the diameter looks through the shipped one."""
+    return models.get(load_model, files_of_weights(weights or "general"), weights, device=device, precision=precision)
 
 
 def heatmap_model(
@@ -184,7 +190,7 @@ def picks_at_scale(
 ) -> Picks:
     """All candidates of particles about `diameter_px` wide, best first."""
     logits, scale = mean_of_looks(
-        micrograph.pixels, model.looked, diameter_px=diameter_px, nominal_px=NOMINAL_PARTICLE_PX, looks=looks
+        micrograph.pixels, model.logits_at, diameter_px=diameter_px, nominal_px=NOMINAL_PARTICLE_PX, looks=looks
     )
     maps, shade = _as_probabilities(logits[:-1]), logits[-1]
     junk = with_whole_carbon(maps[4], shade, particle_px=NOMINAL_PARTICLE_PX / STRIDE_PX)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
@@ -13,8 +12,6 @@ from cryopick.inference.device import chosen_bfloat16, chosen_device
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)

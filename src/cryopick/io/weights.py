@@ -9,15 +9,13 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
-from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from cryopick.errors import CryopickError, WeightsError
 from cryopick.io.files.atomic import atomic_path, write_text_atomic
-from cryopick.io.files.read_once import read_once
 from cryopick.version import __version__
 
 if TYPE_CHECKING:
@@ -35,8 +33,6 @@ FOLDER_VARIABLE = "CRYOPICK_WEIGHTS"
 """Environment variable naming a folder of weights beside those in the package, for machines without internet."""
 
 
-P = ParamSpec("P")
-Loaded = TypeVar("Loaded")
 Network = TypeVar("Network", bound="nn.Module")
 
 
@@ -95,10 +91,6 @@ class Checkpoint:
             network = make(self.card.architecture)
         self.load_into(network)
         return network
-
-    def reading_card(self) -> AbstractContextManager[None]:
-        """Turns what Python raises in the block, where values of the card are unusable, into a `WeightsError`."""
-        return _explain_card(self.path, _CARD_ERRORS)
 
     def load_into(self, network: nn.Module) -> None:
         """Copy the weights into `network`.
@@ -257,30 +249,18 @@ def _explain_card(path: Path | None, errors: tuple[type[Exception], ...]) -> Ite
         ) from error
 
 
-def loads_weights(default: str, *, most: int) -> Callable[[Callable[P, Loaded]], Callable[P, Loaded]]:
-    """Decorate a function that loads a picker's network from `weights`, its first argument.
+@contextmanager
+def open_checkpoint(name_or_path: str | Path, *, picker: str) -> Iterator[Checkpoint]:
+    """The weights meant by a path or a name; card values that the block cannot use become a `WeightsError`.
 
-    It reads a version of weights and card once per process, and again when they are overwritten (see `read_once`); a
-    card whose values cannot be used becomes a `WeightsError`.
-
-    Parameters
-    ----------
-    default : name of the weights where None is given
-    most : models that are kept
+    Raises
+    ------
+    WeightsError
+        As `find_weights` and `load_checkpoint`.
     """
-
-    files: Callable[..., list[Path]] = lambda weights, **_: files_of_weights(weights or default)  # noqa: E731
-
-    def decorate(load: Callable[P, Loaded]) -> Callable[P, Loaded]:
-        @wraps(load)
-        def explained(*args: P.args, **kwargs: P.kwargs) -> Loaded:
-            path = files(*args, **kwargs)[0]
-            with _explain_card(path, _CARD_ERRORS):
-                return load(*args, **kwargs)
-
-        return read_once(files, most=most)(explained)
-
-    return decorate
+    path = find_weights(name_or_path)
+    with _explain_card(path, _CARD_ERRORS):
+        yield load_checkpoint(path, picker=picker)
 
 
 def load_checkpoint(

@@ -1,7 +1,19 @@
-"""Pickers that can be trained: how their presets and trainables are found."""
+"""Pickers that can be trained, and what trains them.
+
+A package of a picker that learns says in its `__init__`
+
+    @register_family("general")
+    def family() -> Family:
+        from cryopick.pickers.general.training import FAMILY
+
+        return FAMILY
+
+so that nothing of training, and no torch, is imported until something is to be trained.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +25,22 @@ if TYPE_CHECKING:
     from cryopick.data.datasets import Dataset
     from cryopick.io.weights import Checkpoint
 
+_families: dict[str, Callable[[], Family]] = {}
+
+
+def register_family(picker: str) -> Callable[[Callable[[], Family]], Callable[[], Family]]:
+    """Decorator of a function that imports and returns the family of `picker`."""
+
+    def decorate(family: Callable[[], Family]) -> Callable[[], Family]:
+        _families[picker] = family
+        return family
+
+    return decorate
+
 
 def trainable_pickers() -> list[str]:
     """Names of the pickers that can be trained."""
-    return [name for name in list_pickers() if getattr(picker_class(name), "trainable", None)]
+    return [name for name in list_pickers() if name in _families or _module_named_by(name)]
 
 
 def family_of(picker: str) -> Family:
@@ -27,16 +51,18 @@ def family_of(picker: str) -> Family:
     SettingsError
         If the picker is unknown or has nothing to train.
     """
-    return as_family(training_module(picker))
-
-
-def training_module(picker: str) -> Any:
-    """The module that says so; raises as `family_of`."""
-    module = getattr(picker_class(picker), "trainable", None)
-    if not module:
+    module = _module_named_by(picker)
+    if module:
+        return as_family(import_module(module))
+    if picker not in _families:
         known = ", ".join(trainable_pickers()) or "none"
         raise SettingsError(f"picker {picker!r} has nothing to train; pickers that can be trained: {known}")
-    return import_module(module)
+    return _families[picker]()
+
+
+def _module_named_by(picker: str) -> str:
+    """The training module that a picker class of an outside package names, as all did in version 0.1; or ""."""
+    return str(getattr(picker_class(picker), "trainable", ""))
 
 
 def find_preset(picker: str, name: str) -> Preset:

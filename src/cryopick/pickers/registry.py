@@ -16,6 +16,7 @@ from cryopick.errors import SettingsError
 from cryopick.geometry.units import SMALLEST_DIAMETER_PX, Length, check_diameter, too_wide
 from cryopick.pickers.older_pickers import adapt_older_picker
 from cryopick.pickers.survey import Survey
+from cryopick.settings import settings_of
 from cryopick.types import Micrograph, Picks
 
 ENTRY_POINT_GROUP = "cryopick.pickers"
@@ -76,7 +77,7 @@ def picker_class(name: str) -> type[Any]:
 def make_picker(name: str, **settings: Any) -> Any:
     """Build a picker from its settings; an unknown setting is listed against the valid ones."""
     cls = picker_class(name)
-    valid = {f.name for f in fields(cls) if f.init} if is_dataclass(cls) else set()
+    valid = {setting.name for setting in settings_of(cls)} if is_dataclass(cls) else set()
     unknown = sorted(set(settings) - valid)
     if unknown:
         raise SettingsError(f"picker {name!r} has no setting {', '.join(unknown)}; it has: {', '.join(sorted(valid))}")
@@ -171,8 +172,8 @@ def _load() -> None:
     if _is_loaded:
         return
     _is_loaded = True
-    for module in iter_modules(cryopick.pickers.__path__):
-        import_module(f"cryopick.pickers.{module.name}")
+    for module in iter_modules(cryopick.pickers.__path__, f"{cryopick.pickers.__name__}."):
+        import_module(module.name)
     for entry in entry_points(group=ENTRY_POINT_GROUP):
         _load_plug_in(entry)
 

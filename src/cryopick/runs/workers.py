@@ -95,7 +95,7 @@ class _Worker:
 
     def __init__(self, *, threads: int) -> None:
         self.process: subprocess.Popen[bytes] = start_python(
-            "cryopick.runs.workers",
+            __spec__.name,
             threads=threads,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,8 @@ from cryopick.errors import FormatError, InputError, RunFolderError, SettingsErr
 from cryopick.geometry.units import Range
 from cryopick.io.files.atomic import write_text_atomic
 from cryopick.io.files.json_object import finite_number, read_json_object
-from cryopick.io.files.read_once import read_once
 from cryopick.io.files.text import read_text
+from cryopick.io.files.version import file_version
 from cryopick.simulation.micrograph import SimulatedMicrograph, simulate_micrograph
 from cryopick.simulation.published.segmentation_crf import (
     SegmentationCrfRecipe,
@@ -91,13 +92,15 @@ def simulate_one(settings: SimulationSettings, index: int, *, threads: int = 1) 
     return replace(simulated, species=np.array(species, dtype=np.int32)[simulated.species])
 
 
-def _files_of_species(settings: SimulationSettings, number: int) -> list[Path]:
-    return [] if settings.is_random else [Path(settings.structures[number])]
-
-
-@read_once(_files_of_species, most=8)
 def imager_of(settings: SimulationSettings, number: int) -> SpecimenImager:
     """Species `number` of a run, ready to be projected at the recipe's pixel size."""
+    version = () if settings.is_random else file_version(Path(settings.structures[number]))
+    return _imager(settings, number, version)
+
+
+@lru_cache(maxsize=8)
+def _imager(settings: SimulationSettings, number: int, _version: tuple[int, ...]) -> SpecimenImager:
+    """As `imager_of`; a structure that was overwritten has another version, and is read again."""
     rng = np.random.default_rng(np.random.SeedSequence(settings.seed, spawn_key=(2**32 - 1, number)))
     pixel_size = settings.recipe.pixel_size_angstrom
     diameter = 0.0  # measured

@@ -1,8 +1,8 @@
 """What the training loop needs to know of a picker family.
 
-A picker class that can be trained names a module, `trainable: ClassVar[str] = "cryopick.pickers.general.training"`.
-That module says `FAMILY = Family(...)`. (Modules of plug-ins for 0.1 hold its fields as loose names, `PRESETS` and the
-like; see `as_family`.)
+The module `training` of a system says `FAMILY = Family(...)`, and the system's package names it (`register_family` in
+`pickers/families.py`). A picker class of a plug-in for 0.1 names such a module in the text `trainable` instead, and its
+module may hold the fields of a family as loose names, `PRESETS` and the like; see `as_family`.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+import cryopick
 from cryopick.data.datasets import Dataset, open_dataset
 from cryopick.errors import CryopickError, InputError, SettingsError
 from cryopick.evaluation.benchmark_rows import Benchmark, BenchmarkRow, BenchmarkSet
@@ -138,7 +139,7 @@ def run_picker(
     options = _options(name, data, settings)
     listing = folder.parent / f"{name}.txt"
     write_text_atomic(listing, "".join(f"{path.absolute()}\n" for path in data.images))
-    command = python_command("cryopick.cli.main", "pick", f"@{listing}", "-o", str(folder))
+    command = python_command(cryopick.__name__, "pick", f"@{listing}", "-o", str(folder))
     command += ["--picker", name, "--workers", str(workers), "--json"]
     command += [word for flag, value in options.items() for word in (flag, value)]
     usage_file = folder.parent / f"{name}.usage.json"
@@ -194,10 +195,14 @@ def _read_usage(path: Path, command: Sequence[str]) -> Usage | None:
         return None
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        # version 0.1 started pickers without -P, and measured the same
-        if [word for word in content["command"] if word != "-P"] != [word for word in command if word != "-P"]:
+        if _interpreter_and_options(content["command"]) != _interpreter_and_options(command):
             return None
         wall, cpu = float(content["wall_seconds"]), float(content["cpu_seconds"])
         return Usage(0, wall, cpu, content["peak_memory_bytes"])
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: not what a benchmark writes ({error}); delete it") from error
+
+
+def _interpreter_and_options(command: Sequence[str]) -> list[str]:
+    """Without how the interpreter is told to run cryopick, which version 0.1 said in other words."""
+    return [command[0], *command[command.index("pick") :]]

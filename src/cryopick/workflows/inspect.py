@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +20,7 @@ from cryopick.io.files.reading import dangling_link, explain_read_errors, file_s
 from cryopick.io.images.info import ImageInfo
 from cryopick.io.images.micrographs import IMAGE_SUFFIXES, probe_image, read_micrograph
 from cryopick.io.images.pixel_size import choose_pixel_size
-from cryopick.io.inputs.sources import find_micrographs
+from cryopick.io.inputs.sources import find_micrographs, search_warnings
 from cryopick.io.star import StarTable, read_star
 from cryopick.processing.defects import mend_pixels
 from cryopick.processing.illumination import without_uneven_illumination
@@ -239,7 +237,7 @@ def _inspect_folder(folder: Path, pixel_size_angstrom: float | None) -> Inspecti
     warnings: tuple[str, ...] = ()
     if images:
         try:
-            with _caught_log("cryopick.io.inputs.sources") as told:
+            with search_warnings(are_logged=False) as told:
                 sources = find_micrographs([folder])
             facts["micrographs"] = len(sources)
             gone = [source for source in sources if dangling_link(source.path) is not None]
@@ -329,23 +327,3 @@ def _mentions_coordinates(path: Path) -> bool:
     with explain_read_errors(path), path.open("rb") as stream:
         head = stream.read(_STAR_HEAD_BYTES)
     return b"_rlnCoordinateX" in head or b"_rlnMicrographCoordinates" in head
-
-
-@contextmanager
-def _caught_log(name: str) -> Iterator[list[str]]:
-    """The warnings that a module logs meanwhile, as texts, instead of on the log."""
-    told: list[str] = []
-
-    class Collector(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            told.append(record.getMessage())
-
-    logger, collector = logging.getLogger(name), Collector(logging.WARNING)
-    was_propagating = logger.propagate
-    logger.addHandler(collector)
-    logger.propagate = False
-    try:
-        yield told
-    finally:
-        logger.removeHandler(collector)
-        logger.propagate = was_propagating

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, overload
@@ -14,7 +12,8 @@ from numpy.typing import ArrayLike
 
 from cryopick.errors import InputError, SettingsError, WorkerError
 from cryopick.inference.device import require_device
-from cryopick.io.inputs.sources import MicrographSource, find_micrographs
+from cryopick.inference.models import HoldsModels
+from cryopick.io.inputs.sources import MicrographSource, find_micrographs, search_warnings
 from cryopick.io.weights import find_weights, read_card
 from cryopick.runs.exclusion_masks import match_masks
 from cryopick.runs.files import record_files, require_same_files
@@ -54,7 +53,7 @@ def pick(
     ----------
     micrographs : without `output` one image: an (h, w) array, a `Micrograph`, or the path of one; with `output` any
         number of files, folders, globs, `@list.txt` or a RELION `micrographs.star`
-    picker : a name from `list_pickers()`, or a picker
+    picker : a name from `list_pickers()`, or a picker, which keeps its networks from one image to the next
     output : the run folder
     settings : as on the command line with `_` for `-`: `diameter="180A"`, `pixel_size_angstrom=1.77`, `threshold=0.4`;
         with `output` also `workers`, `time_limit_seconds` and `overwrite`, see `pick_to_folder`
@@ -148,7 +147,7 @@ def pick_to_folder(
         raise SettingsError(f"time limit {time_limit_seconds:g}: expected seconds for a micrograph, or 0 for no limit")
     folder = RunFolder(output)
     folder.refuse_foreign_contents()
-    with _noted_warnings(find_micrographs.__module__) as told:
+    with search_warnings(are_logged=True) as told_of_search:
         sources = find_micrographs(inputs, exclude_folders=[output / part for part in OWN_FOLDERS])
     _require_weights(settings)
     with folder.lock():
@@ -158,7 +157,7 @@ def pick_to_folder(
                 refuse_foreign_config(folder)
             folder.set_aside()
         try:
-            run = _begin(folder, sources, settings, command=command, on_event=on_event, told=told)
+            run = _begin(folder, sources, settings, command=command, on_event=on_event, told_of_search=told_of_search)
             try:
                 run.pick(workers, time_limit_seconds=time_limit_seconds)
             except WorkerError:
@@ -175,6 +174,9 @@ def pick_to_folder(
             if folder.restore_replaced():
                 folder.append_log("--overwrite came to nothing before its first micrograph, so this run stays")
             raise
+        finally:
+            if isinstance(settings.picker, HoldsModels):
+                settings.picker.close()
     return summary
 
 
@@ -192,11 +194,11 @@ def _begin(
     *,
     command: str,
     on_event: Callable[[PickEvent], None] | None,
-    told: Sequence[str],
+    told_of_search: Sequence[str],
 ) -> Run:
     """The run, ready to pick, after a check that the folder holds none of other settings.
 
-    `told` are the warnings of the search for micrographs, for run.log.
+    `told_of_search` are the warnings of the search for micrographs, for run.log.
     """
     records, damaged = folder.read_records()
     has_finished = bool(damaged) or any(record.is_done for record in records)
@@ -216,29 +218,11 @@ def _begin(
             folder.append_log("no micrograph was finished with the settings before; they are replaced by those of now")
     settle_place(folder, records)
     _note_start(folder, command)
-    for sentence in told:
+    for sentence in told_of_search:
         folder.append_log(f"{datetime.now():%Y-%m-%d %H:%M:%S} {sentence}")
     run = Run(folder, sources, settings, on_event)
     run.look_first()
     return run
-
-
-@contextmanager
-def _noted_warnings(logger_name: str) -> Iterator[list[str]]:
-    """The warnings that a module logs meanwhile, for run.log; they go their usual way, to the terminal, as well."""
-    told: list[str] = []
-
-    def note(record: logging.LogRecord) -> bool:
-        if record.levelno >= logging.WARNING:
-            told.append(record.getMessage())
-        return True
-
-    logger = logging.getLogger(logger_name)
-    logger.addFilter(note)  # a handler would keep the one of last resort, which writes to the terminal, from working
-    try:
-        yield told
-    finally:
-        logger.removeFilter(note)
 
 
 def _note_start(folder: RunFolder, command: str) -> None:

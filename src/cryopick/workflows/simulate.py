@@ -110,7 +110,7 @@ def _simulate_in_processes(
         for worker in range(workers):
             indices = ",".join(str(index) for index in missing[worker::workers])
             streams: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "encoding": "utf-8"}
-            processes.append(start_python("cryopick.workflows.simulate", str(folder), indices, **streams))
+            processes.append(start_python(__spec__.name, str(folder), indices, **streams))
         _listen(processes, on_done)
     finally:
         for process in processes:

@@ -7,6 +7,7 @@ import logging
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 
@@ -121,6 +122,23 @@ def find_micrographs(
     sources = _named(distinct)
     _warn_of_shared_exposures(distinct)
     return sources
+
+
+@contextmanager
+def search_warnings(*, are_logged: bool) -> Iterator[list[str]]:
+    """The warnings of `find_micrographs` meanwhile, for callers that show them in another place, too or alone."""
+    sentences: list[str] = []
+
+    def note(record: logging.LogRecord) -> bool:
+        if record.levelno >= logging.WARNING:
+            sentences.append(record.getMessage())
+        return are_logged
+
+    _logger.addFilter(note)  # a handler would keep the one of last resort, which writes to the terminal, from working
+    try:
+        yield sentences
+    finally:
+        _logger.removeFilter(note)
 
 
 def read_source(source: MicrographSource, *, pixel_size_angstrom: float | None = None) -> Micrograph:

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from cryopick.errors import SettingsError
 from cryopick.geometry.units import Length
 from cryopick.heatmap.emptiness import measured_decoy_share, thinned_scores
-from cryopick.io.files.read_once import read_once
-from cryopick.io.weights import loads_weights
+from cryopick.inference.models import HoldsModels
+from cryopick.io.weights import files_of_weights, open_checkpoint
 from cryopick.pickers.cryoemmae.centres import AREA_SHARE, FRAME_PX, disc_responses, find_centres, published_centres
 from cryopick.pickers.cryoemmae.clusters import Clusters, evenly, evidence_of, refine, smooth_as_published, smooth_map
 from cryopick.pickers.cryoemmae.latent import Encoder, LatentMap, Prepared, Preprocessing, prepare_image
@@ -125,7 +125,6 @@ def analyse(
     return Analysis(prepared, latent, stages, evidence, np.concatenate([first, last]), xy, diameter)
 
 
-@loads_weights("cryoemmae", most=4)
 def load_model(weights: Path | None, *, device: str = "auto", precision: str = "auto") -> LatentModel:
     """The model of a checkpoint (None: the one shipped with the package).
 
@@ -134,28 +133,27 @@ def load_model(weights: Path | None, *, device: str = "auto", precision: str = "
     WeightsError
         If the file is missing, damaged, or of another picker.
     """
-    from cryopick.io.weights import find_weights, load_checkpoint
     from cryopick.pickers.cryoemmae.network import build_masked_autoencoder
 
-    checkpoint = load_checkpoint(find_weights(weights or "cryoemmae"), picker="cryoemmae")
-    card = checkpoint.card
-    network = checkpoint.build(build_masked_autoencoder)
-    encoder = Encoder.loaded(
-        network,
-        mean=card.preprocessing["mean"],
-        std=card.preprocessing["std"],
-        device=device,
-        precision=precision,
-    )
-    found = card.postprocessing
-    clusters = Clusters(np.asarray(found["centres"], np.float32), int(found["particle"]))
-    mode: Preprocessing = "published" if card.preprocessing["mode"] == "published" else "corrected"
-    return LatentModel(encoder, clusters, Probe.from_json(found["probe"]), mode)
+    with open_checkpoint(weights or "cryoemmae", picker="cryoemmae") as checkpoint:
+        card = checkpoint.card
+        network = checkpoint.build(build_masked_autoencoder)
+        encoder = Encoder.loaded(
+            network,
+            mean=card.preprocessing["mean"],
+            std=card.preprocessing["std"],
+            device=device,
+            precision=precision,
+        )
+        found = card.postprocessing
+        clusters = Clusters(np.asarray(found["centres"], np.float32), int(found["particle"]))
+        mode: Preprocessing = "published" if card.preprocessing["mode"] == "published" else "corrected"
+        return LatentModel(encoder, clusters, Probe.from_json(found["probe"]), mode)
 
 
 @register_picker("cryoemmae")
 @dataclass(frozen=True, kw_only=True)
-class CryoEmmaePicker(ChoosesByExpectedF1):
+class CryoEmmaePicker(HoldsModels, ChoosesByExpectedF1):
     """Clusters in a masked autoencoder's latent space, learnt without labels (A. Zamanos et al., Cell Rep. Meth. 2025).
 
     An autoencoder that fills in hidden patches of micrographs gives every place a latent vector; k-means on the
@@ -164,7 +162,6 @@ class CryoEmmaePicker(ChoosesByExpectedF1):
     """
 
     name: ClassVar[str]
-    trainable: ClassVar[str] = "cryopick.pickers.cryoemmae.training"
     fills_machine: ClassVar[bool] = True
     score_meaning: ClassVar[str] = (
         "probability that the pick is right, 0 to 1, from its place in latent space, calibrated on simulation"
@@ -250,9 +247,9 @@ class CryoEmmaePicker(ChoosesByExpectedF1):
     def _sized(self, micrographs: Sequence[Micrograph]) -> Survey:
         if self.diameter is not None or self.species:
             return Survey(particle_size=self.diameter)
-        from cryopick.heatmap.model import load_model as load_general
+        from cryopick.heatmap.model import kept_model
 
-        return survey_of_size(load_general(None, device=self.device), micrographs)
+        return survey_of_size(kept_model(self._models, device=self.device), micrographs)
 
     def pick(self, micrograph: Micrograph, survey: Survey | None = None) -> Picks:
         """All candidates, best first; `maps` holds evidence, clusters and the first two components of the vectors."""
@@ -293,11 +290,12 @@ class CryoEmmaePicker(ChoosesByExpectedF1):
         """The training set's clusters, the particle's among them chosen by the reference where there is one."""
         if self.reference is None or self.reference_mask is None:
             return self._model().clusters
-        given = (self.reference, self.reference_mask)
-        return _clusters_of_reference(self._model(), *given, diameter_px=diameter_px)
+        files = (self.reference, self.reference_mask)
+        return self._models.get(_clusters_of_reference, files, self._model(), *files, diameter_px=diameter_px)
 
     def _model(self) -> LatentModel:
-        return load_model(self.weights, device=self.device, precision=self.precision)
+        files = files_of_weights(self.weights or "cryoemmae")
+        return self._models.get(load_model, files, self.weights, device=self.device, precision=self.precision)
 
 
 def latent_maps(found: Analysis) -> dict[str, NDArray[np.float32]]:
@@ -351,7 +349,6 @@ def _likelier(found: Sequence[Picks]) -> Picks:
     return merged.take(is_kept)
 
 
-@read_once(lambda _model, reference, mask, **_: [reference, mask], most=8)
 def _clusters_of_reference(model: LatentModel, reference: Path, mask: Path, *, diameter_px: float) -> Clusters:
     """The training set's clusters; the particle's is the commonest inside the mask."""
     import cv2

@@ -1,5 +1,15 @@
 """`cryosegnet`: attention-gated U-Net and Segment Anything (Gyawali et al., 2024)."""
 
 from cryopick.pickers.cryosegnet.picker import CryoSegNetPicker
+from cryopick.pickers.families import register_family
+from cryopick.training.trainable import Family
 
 __all__ = ["CryoSegNetPicker"]
+
+
+@register_family("cryosegnet")
+def family() -> Family:
+    """How the picker is trained."""
+    from cryopick.pickers.cryosegnet.training import FAMILY
+
+    return FAMILY

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,22 +11,12 @@ from cryopick.pickers.cryosegnet.mask_generation import Masks
 from cryopick.pickers.cryosegnet.published import WRONG_SIZE
 from cryopick.processing.probability import logit
 
-if TYPE_CHECKING:
-    pass
-
 OVERLAPPING = "inside a better mask"
-
-# -------------------------------------------------------------------------------------------------------- published
-
-
-# -------------------------------------------------------------------------------------------------------- corrected
 
 SIZE_RANGE = (0.5, 1.7)
 """Masks whose equivalent diameter over the particle's lies outside are dropped."""
 CONTAINED_SHARE = 0.6
 """Masks of which a larger share lies in a better one are dropped."""
-
-
 CENTRING_REACH = 0.12
 """A mask whose centroid lies farther than so many diameters from the maximum that asked for it does not move it."""
 
@@ -140,9 +129,6 @@ def height_at(probability: NDArray[np.float32], xy_px: NDArray[np.float64]) -> N
         for i in range(0, len(x), 30_000)  # OpenCV's largest picture
     ]
     return np.asarray(np.concatenate(found), np.float32)
-
-
-# ------------------------------------------------------------------------------------------------- Segment Anything
 
 
 def with_reason(masks: Masks, reason: NDArray[np.str_]) -> Masks:

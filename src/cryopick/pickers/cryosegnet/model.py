@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from cryopick.errors import WeightsError
 from cryopick.inference.dense import DenseNetwork, sigmoid
 from cryopick.inference.looks import TWO_LOOKS, Look, mean_of_looks, seen_turned
-from cryopick.io.weights import loads_weights
+from cryopick.io.weights import open_checkpoint
 from cryopick.processing.denoise.corrected import CorrectedSettings, denoise_corrected
 from cryopick.processing.denoise.published import denoise_published
 from cryopick.processing.peaks import find_peaks
@@ -226,7 +226,6 @@ HALO_PX = 192
 """Read around a tile; more than half the receptive field of the small network."""
 
 
-@loads_weights("cryosegnet", most=2)
 def load_mapper(weights: Path | None, *, device: str = "auto", precision: str = "auto") -> ParticleMapper:
     """The U-Net of a checkpoint (None: the one shipped with the package).
 
@@ -235,21 +234,20 @@ def load_mapper(weights: Path | None, *, device: str = "auto", precision: str = 
     WeightsError
         If the file is missing, damaged, or of another architecture.
     """
-    from cryopick.io.weights import find_weights, load_checkpoint
     from cryopick.pickers.cryosegnet.network import NETWORK_NAME, build_attention_unet
 
-    checkpoint = load_checkpoint(find_weights(weights or "cryosegnet"), picker="cryosegnet")
-    card = checkpoint.card
-    if card.architecture.get("network") != NETWORK_NAME:
-        raise WeightsError(f"{checkpoint.path}: holds {card.architecture.get('network')!r}, expected {NETWORK_NAME!r}")
-    network = checkpoint.build(build_attention_unet)
-    knots = card.postprocessing.get("calibration")
-    return particle_mapper(
-        network,
-        View.from_card(card.preprocessing, in_channels=card.architecture["in_channels"], where=str(checkpoint.path)),
-        Calibration.none() if knots is None else Calibration.from_list(knots),
-        device=device,
-        precision=precision,
-        entries=card.postprocessing,
-        sha256=card.sha256,
-    )
+    with open_checkpoint(weights or "cryosegnet", picker="cryosegnet") as checkpoint:
+        card, path = checkpoint.card, checkpoint.path
+        if card.architecture.get("network") != NETWORK_NAME:
+            raise WeightsError(f"{path}: holds {card.architecture.get('network')!r}, expected {NETWORK_NAME!r}")
+        network = checkpoint.build(build_attention_unet)
+        knots = card.postprocessing.get("calibration")
+        return particle_mapper(
+            network,
+            View.from_card(card.preprocessing, in_channels=card.architecture["in_channels"], where=str(path)),
+            Calibration.none() if knots is None else Calibration.from_list(knots),
+            device=device,
+            precision=precision,
+            entries=card.postprocessing,
+            sha256=card.sha256,
+        )

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from cryopick.errors import SettingsError
 from cryopick.geometry.units import Length
 from cryopick.inference.device import PRECISIONS
+from cryopick.inference.models import HoldsModels
+from cryopick.io.weights import files_of_weights
 from cryopick.pickers.cryosegnet.map_masks import (
     CALIBRATED_FILTERS,
     DENOISED_MAP,
@@ -32,7 +34,7 @@ from cryopick.pickers.cryosegnet.masks import (
 )
 from cryopick.pickers.cryosegnet.model import ParticleMapper, load_mapper, map_peaks
 from cryopick.pickers.cryosegnet.published import published_picks
-from cryopick.pickers.cryosegnet.segmenter import LoadedSam, load_segmenter
+from cryopick.pickers.cryosegnet.segmenter import LoadedSam, files_of_sam, load_segmenter
 from cryopick.pickers.expected_f1 import ChoosesByExpectedF1
 from cryopick.pickers.registry import register_picker
 from cryopick.pickers.survey import NOTHING_SEEN, Survey, survey_with_general
@@ -48,7 +50,7 @@ BLANK_SPREAD = 1e-6
 
 @register_picker("cryosegnet")
 @dataclass(frozen=True, kw_only=True)
-class CryoSegNetPicker(ChoosesByExpectedF1):
+class CryoSegNetPicker(HoldsModels, ChoosesByExpectedF1):
     """Attention-gated U-Net and Segment Anything (R. Gyawali et al., Brief. Bioinform. 25(4), 2024, bbae282).
 
     The U-Net maps particles. Its maxima are the picks, or (`segmenter` sam) Segment Anything cuts each one out of that
@@ -56,7 +58,6 @@ class CryoSegNetPicker(ChoosesByExpectedF1):
     The score is the calibrated probability that a pick is right, from the map and from what the mask says of itself.
     """
 
-    trainable: ClassVar[str] = "cryopick.pickers.cryosegnet.training"
     score_meaning: ClassVar[str] = (
         "probability that the pick is right, 0 to 1, calibrated on simulation; predicted IoU where post-processing is "
         "published or none"
@@ -146,14 +147,14 @@ class CryoSegNetPicker(ChoosesByExpectedF1):
 
     def survey(self, micrographs: Sequence[Micrograph]) -> Survey:
         """Measure on a few micrographs what is not given: diameter, working scale, share of the area filled."""
-        from cryopick.heatmap.model import load_model
+        from cryopick.heatmap.model import kept_model
 
         if not micrographs:
             return NOTHING_SEEN
         if self.diameter is not None and (self._mapper().view.is_squeezed or self.working_diameter is not None):
             return Survey(particle_size=self.diameter, working_size=self.working_diameter)
-        eye = load_model(None, device=self.device, precision=self.precision)
-        return survey_with_general(eye, micrographs, diameter=self.diameter)
+        general = kept_model(self._models, device=self.device, precision=self.precision)
+        return survey_with_general(general, micrographs, diameter=self.diameter)
 
     def pick(self, micrograph: Micrograph, survey: Survey | None = None) -> Picks:
         """All candidates of one micrograph, best first; `maps` holds each step's picture.
@@ -263,13 +264,12 @@ class CryoSegNetPicker(ChoosesByExpectedF1):
         return replace(filters, **given)
 
     def _mapper(self) -> ParticleMapper:
-        return load_mapper(self.weights, device=self.device, precision=self.precision)
+        files = files_of_weights(self.weights or "cryosegnet")
+        return self._models.get(load_mapper, files, self.weights, device=self.device, precision=self.precision)
 
     def _sam(self) -> LoadedSam:
-        return load_segmenter(self.sam, device=self.device, precision=self.precision)
-
-
-# --------------------------------------------------------------------------------------------------- map to masks
+        files = files_of_sam(self.sam)
+        return self._models.get(load_segmenter, files, self.sam, device=self.device, precision=self.precision)
 
 
 def is_blank(pixels: NDArray[np.float32]) -> bool:

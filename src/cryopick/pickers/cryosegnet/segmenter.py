@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryopick.errors import WeightsError
-from cryopick.io.files.read_once import read_once
-from cryopick.io.weights import card_path, files_of_weights
+from cryopick.io.weights import card_path, files_of_weights, open_checkpoint
 from cryopick.processing.probability import Calibration
 
 if TYPE_CHECKING:
@@ -74,7 +73,7 @@ class LoadedSam:
     score: MaskScore | None
 
 
-def _files_of_sam(sam: str | None, **_: Any) -> list[Path]:
+def files_of_sam(sam: str | None) -> list[Path]:
     """What `load_segmenter` reads; nothing that is known of a name to download."""
     if sam is None:
         return files_of_weights(EMBEDDED)
@@ -82,7 +81,6 @@ def _files_of_sam(sam: str | None, **_: Any) -> list[Path]:
     return sorted(path.iterdir()) if path.is_dir() else [path, card_path(path)]
 
 
-@read_once(_files_of_sam, most=2)
 def load_segmenter(sam: str | None, *, device: str = "auto", precision: str = "auto") -> LoadedSam:
     """Segment Anything by path or name; None: the compact one shipped with the package.
 
@@ -91,7 +89,6 @@ def load_segmenter(sam: str | None, *, device: str = "auto", precision: str = "a
     WeightsError
         If there is no such model.
     """
-    from cryopick.io.weights import find_weights, load_checkpoint
     from cryopick.pickers.cryosegnet.sam_files import load_sam
     from cryopick.pickers.cryosegnet.sam_network import COMPACT_NAME, build_compact_sam
 
@@ -100,13 +97,12 @@ def load_segmenter(sam: str | None, *, device: str = "auto", precision: str = "a
     is_ours = is_ours or (path is not None and (path / "weights.safetensors").is_file())
     if not is_ours:
         return LoadedSam(as_segmenter(load_sam(str(sam)), device=device, precision=precision, name=str(sam)), None)
-    checkpoint = load_checkpoint(find_weights(EMBEDDED if path is None else path), picker=EMBEDDED)
-    card = checkpoint.card
-    if card.architecture.get("network") != COMPACT_NAME:
-        raise WeightsError(f"{checkpoint.path}: holds {card.architecture.get('network')!r}, expected {COMPACT_NAME!r}")
-    model = checkpoint.build(build_compact_sam)
-    with checkpoint.reading_card():
-        entry = card.postprocessing.get("mask_score")
+    with open_checkpoint(EMBEDDED if path is None else path, picker=EMBEDDED) as checkpoint:
+        holds = checkpoint.card.architecture.get("network")
+        if holds != COMPACT_NAME:
+            raise WeightsError(f"{checkpoint.path}: holds {holds!r}, expected {COMPACT_NAME!r}")
+        model = checkpoint.build(build_compact_sam)
+        entry = checkpoint.card.postprocessing.get("mask_score")
         score = None if entry is None else MaskScore.from_card(entry)
     return LoadedSam(as_segmenter(model, device=device, precision=precision, name="compact"), score)
 

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from cryopick.errors import SettingsError
 from cryopick.geometry.units import Length
 from cryopick.inference.device import PRECISIONS
-from cryopick.io.weights import loads_weights
+from cryopick.inference.models import HoldsModels
+from cryopick.io.weights import files_of_weights, open_checkpoint
 from cryopick.pickers.cryotransformer.detr_model import NETWORK as DETR_NETWORK
 from cryopick.pickers.cryotransformer.detr_model import DetrModel, build_detr, detr_model, prepare_image
 from cryopick.pickers.cryotransformer.model import (
@@ -31,7 +32,6 @@ from cryopick.processing.scale import NOMINAL_PARTICLE_PX, resample
 from cryopick.types import JUNK_MAP, Micrograph, Picks
 
 
-@loads_weights("cryotransformer", most=4)
 def load_set_model(weights: Path | None, *, device: str = "auto", precision: str = "auto") -> LocalSetModel | DetrModel:
     """The network of a checkpoint (None: the one shipped with the package), on its device.
 
@@ -40,21 +40,19 @@ def load_set_model(weights: Path | None, *, device: str = "auto", precision: str
     WeightsError
         If the file is missing, damaged, or of another architecture.
     """
-    from cryopick.io.weights import find_weights, load_checkpoint
-
-    checkpoint = load_checkpoint(find_weights(weights or "cryotransformer"), picker="cryotransformer")
-    card = checkpoint.card
-    calibration = Calibration.from_list(card.postprocessing["calibration"])
-    if card.architecture.get("network") == DETR_NETWORK:
-        published = checkpoint.build(build_detr)
-        return detr_model(published, card.preprocessing, calibration, device=device, precision=precision)
-    network = checkpoint.build(build_local)
-    return local_model(network, calibration, device=device, precision=precision)
+    with open_checkpoint(weights or "cryotransformer", picker="cryotransformer") as checkpoint:
+        card = checkpoint.card
+        calibration = Calibration.from_list(card.postprocessing["calibration"])
+        if card.architecture.get("network") == DETR_NETWORK:
+            published = checkpoint.build(build_detr)
+            return detr_model(published, card.preprocessing, calibration, device=device, precision=precision)
+        network = checkpoint.build(build_local)
+        return local_model(network, calibration, device=device, precision=precision)
 
 
 @register_picker("cryotransformer")
 @dataclass(frozen=True, kw_only=True)
-class CryoTransformerPicker(ChoosesByExpectedF1):
+class CryoTransformerPicker(HoldsModels, ChoosesByExpectedF1):
     """Particles as a set, predicted by a detection transformer (A. Dhakal et al., Bioinformatics 40, 2024, btae109).
 
     One query answers for one particle, so nothing is suppressed afterwards. The shipped weights learnt from simulated
@@ -62,7 +60,6 @@ class CryoTransformerPicker(ChoosesByExpectedF1):
     the threshold of a run maximises the expected F1.
     """
 
-    trainable: ClassVar[str] = "cryopick.pickers.cryotransformer.training"
     score_meaning: ClassVar[str] = "probability that the pick is right, 0 to 1, calibrated on simulation"
     fills_machine: ClassVar[bool] = True
     """One process uses all cores; a second one would hold the network and its buffers again."""
@@ -92,14 +89,14 @@ class CryoTransformerPicker(ChoosesByExpectedF1):
 
     def survey(self, micrographs: Sequence[Micrograph]) -> Survey:
         """Measure on a few micrographs what is not given: diameter, working scale, share of the area filled."""
-        from cryopick.heatmap.model import load_model
+        from cryopick.heatmap.model import kept_model
 
         if not micrographs:
             return NOTHING_SEEN
         if self.diameter is not None and (self.working_diameter is not None or self.diameter.is_range):
             return Survey(particle_size=self.diameter, working_size=self.working_diameter)
-        measuring = load_model(None, device=self.device, precision=self.precision)
-        return survey_with_general(measuring, micrographs, diameter=self.diameter)
+        general = kept_model(self._models, device=self.device, precision=self.precision)
+        return survey_with_general(general, micrographs, diameter=self.diameter)
 
     @property
     def calibrated_share(self) -> float:
@@ -174,7 +171,8 @@ class CryoTransformerPicker(ChoosesByExpectedF1):
         return picks.take(above_percentile(picks.score.astype(np.float64), quantile=self.percentile / 100))
 
     def _model(self) -> LocalSetModel | DetrModel:
-        return load_set_model(self.weights, device=self.device, precision=self.precision)
+        files = files_of_weights(self.weights or "cryotransformer")
+        return self._models.get(load_set_model, files, self.weights, device=self.device, precision=self.precision)
 
 
 def local_picks(model: LocalSetModel, micrograph: Micrograph, *, diameter_px: float) -> Picks:

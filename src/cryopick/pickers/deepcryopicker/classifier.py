@@ -11,8 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryopick.inference.device import chosen_device, is_bfloat16_fast
-from cryopick.io.files.read_once import read_once
-from cryopick.io.weights import card_path
 from cryopick.pickers.deepcryopicker.objects import Found, Preprocessing, WorkingImage, working_image
 from cryopick.processing.peaks import find_peaks
 from cryopick.processing.scale import ScaleMap
@@ -177,21 +175,21 @@ def clean_map(log_odds: NDArray[np.float32], *, diameter: float) -> NDArray[np.f
     return np.where(regions.keep(is_large), log_odds.min(), log_odds).astype(np.float32)
 
 
-def load_classifier(path: Path | str, *, device: str = "auto") -> Classifier:
-    """The network of a file that `prepare_in` or `cryopick train deepcryopicker` wrote."""
+def weights_in(path: Path | str) -> Path:
+    """The weights file meant by a path: the file, or the folder that training wrote."""
     path = Path(path)
-    path = path / "weights.safetensors" if path.is_dir() else path
-    return _load(path, chosen_device(device))
+    return path / "weights.safetensors" if path.is_dir() else path
 
 
-@read_once(lambda path, _device: [path, card_path(path)], most=4)
-def _load(path: Path, device: str) -> Classifier:
+def load_classifier(path: Path | str, *, device: str = "auto") -> Classifier:
+    """The network of a file that `survey_in` or `cryopick train deepcryopicker` wrote."""
     import torch
 
     from cryopick.io.weights import load_checkpoint
     from cryopick.pickers.deepcryopicker.network import CompactClassifier, build_classifier, fold_for_inference
 
-    checkpoint = load_checkpoint(path, picker="deepcryopicker")
+    checkpoint = load_checkpoint(weights_in(path), picker="deepcryopicker")
+    device = chosen_device(device)
     network = checkpoint.build(build_classifier)
     is_bfloat16 = False
     if isinstance(network, CompactClassifier):

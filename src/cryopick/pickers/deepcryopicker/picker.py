@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
+import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -14,6 +16,8 @@ from numpy.typing import NDArray
 from cryopick.errors import SettingsError, TrainingError
 from cryopick.geometry.units import Length, parse_length
 from cryopick.inference.device import chosen_device
+from cryopick.inference.models import HoldsModels
+from cryopick.io.weights import card_path
 from cryopick.pickers.deepcryopicker.classifier import (
     BOX_DIAMETERS,
     NetworkName,
@@ -22,6 +26,7 @@ from cryopick.pickers.deepcryopicker.classifier import (
     load_classifier,
     paper_image,
     paper_scale,
+    weights_in,
 )
 from cryopick.pickers.deepcryopicker.label_exhibits import label_exhibits
 from cryopick.pickers.deepcryopicker.objects import (
@@ -59,9 +64,18 @@ BATCH_SIZE = {"compact": 96, "paper": 16}
 LEARNING_RATE = {"compact": 3e-3, "paper": 1e-4}
 
 
+class _OwnFolders:
+    """Folders for the models of a picker that is used outside a run; removed with it, or when the process ends."""
+
+    def new(self) -> Path:
+        folder = Path(tempfile.mkdtemp(prefix="cryopick-deepcryopicker-"))
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        return folder
+
+
 @register_picker("deepcryopicker")
 @dataclass(frozen=True, kw_only=True)
-class DeepCryoPicker:
+class DeepCryoPicker(HoldsModels):
     """Trains itself on a run's own micrographs, without labels (A. Al-Azzawi et al., BMC Bioinformatics 21, 2020, 509).
 
     AutoCryoPicker and SuperCryoPicker find objects; those that look right and alike become examples of top views, side
@@ -70,7 +84,6 @@ class DeepCryoPicker:
     """
 
     name: ClassVar[str]
-    trainable: ClassVar[str] = "cryopick.pickers.deepcryopicker.training"
     sample_size: ClassVar[int] = 8
     """Micrographs of a run that labels are made from."""
     score_meaning: ClassVar[str] = "probability of being a particle rather than background, 0 to 1, not calibrated"
@@ -95,6 +108,8 @@ class DeepCryoPicker:
         float | None, "diameter of the dark part over that of the particle; measured on the run when not given"
     ] = None
 
+    _folders: _OwnFolders = field(default_factory=_OwnFolders, repr=False, compare=False)
+
     def __post_init__(self) -> None:
         for name, known in (("network", ("compact", "paper")), ("preprocessing", ("corrected", "published"))):
             if getattr(self, name) not in known:
@@ -105,8 +120,8 @@ class DeepCryoPicker:
             raise SettingsError(f"{self.name}: steps is {self.steps}, expected 1 or more")
 
     def survey(self, micrographs: Sequence[Micrograph]) -> Survey:
-        """As `survey_in`, in a folder that lasts as long as this process."""
-        return self.survey_in(_session_folder(), micrographs)
+        """As `survey_in`, in a folder that lasts as long as this picker."""
+        return self.survey_in(self._folders.new(), micrographs)
 
     def survey_in(self, folder: Path, micrographs: Sequence[Micrograph]) -> Survey:
         """Cluster, choose examples, train, and write the model into `folder`; nothing where a model is given.
@@ -182,7 +197,8 @@ class DeepCryoPicker:
         if model is None or seen.particle_size is None:
             return Picks.none_on(micrograph)
         diameter_px = seen.particle_size.middle_px(micrograph.pixel_size_angstrom)
-        classifier = load_classifier(model, device=self.device)
+        path = weights_in(model)
+        classifier = self._models.get(load_classifier, [path, card_path(path)], path, device=self.device)
         prepare_image = paper_image if classifier.is_paper else working_image
         image = prepare_image(micrograph, diameter_px=diameter_px, preprocessing=classifier.preprocessing)
         if image is None:
@@ -275,20 +291,13 @@ def class_ids(image: LabelledImage) -> NDArray[np.int64]:
     return kinds.astype(np.int64)
 
 
-# ------------------------------------------------------------------------------------------------------ the picture
-
-
-# ------------------------------------------------------------------------------------------------------------- maps
-
-
 # ------------------------------------------------------------------------------------------------------------ model
 
 
 def _diameter_of(model: Path) -> Length | None:
     from cryopick.io.weights import read_card
 
-    path = model / "weights.safetensors" if model.is_dir() else model
-    text = read_card(path).postprocessing.get("diameter")
+    text = read_card(weights_in(model)).postprocessing.get("diameter")
     return None if text is None else parse_length(str(text))
 
 
@@ -329,13 +338,3 @@ def _write_labels(folder: Path, labelled: Sequence[LabelledImage]) -> None:
         arrays[f"reason{number}"], arrays[f"score{number}"] = image.reason, image.score
     with atomic_path(folder / LABELS_FILE) as part, part.open("wb") as stream:
         np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]  # the stubs take the arrays for its own options
-
-
-_session: list[tempfile.TemporaryDirectory[str]] = []
-
-
-def _session_folder() -> Path:
-    """A new folder for the model of a picker that is used outside a run; removed when the process ends."""
-    if not _session:
-        _session.append(tempfile.TemporaryDirectory(prefix="cryopick-deepcryopicker-"))
-    return Path(tempfile.mkdtemp(dir=_session[0].name))

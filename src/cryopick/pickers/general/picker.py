@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 
@@ -20,38 +20,23 @@ from cryopick.heatmap.diameter import (
     look_at_pieces,
     looks_empty,
 )
-from cryopick.heatmap.model import GENERAL_PRECISIONS, HeatmapModel, load_model, picks_at_scale
+from cryopick.heatmap.model import GENERAL_PRECISIONS, HeatmapModel, kept_model, picks_at_scale
+from cryopick.inference.models import HoldsModels
 from cryopick.pickers.expected_f1 import ChoosesByExpectedF1
 from cryopick.pickers.registry import register_picker
 from cryopick.pickers.survey import NOTHING_SEEN, Survey
 from cryopick.types import Micrograph, Picks
 
-if TYPE_CHECKING:
-    pass
-
-
-# ---------------------------------------------------------------------------------------------- truth to targets
-
-
-# ------------------------------------------------------------------------------------------------ output to picks
-
-
-# ------------------------------------------------------------------------------------------------------ inference
-
-
-# --------------------------------------------------------------------------------------------------------- picker
-
 
 @register_picker("general")
 @dataclass(frozen=True, kw_only=True)
-class GeneralPicker(ChoosesByExpectedF1):
+class GeneralPicker(HoldsModels, ChoosesByExpectedF1):
     """Pretrained network on scale-normalised micrographs; measures the diameter when none is given.
 
     Trained on simulated micrographs alone. The score is the calibrated probability that a pick is a particle within a
     quarter of a diameter; the threshold of a run maximises the expected F1.
     """
 
-    trainable: ClassVar[str] = "cryopick.pickers.general.training"
     score_meaning: ClassVar[str] = "probability that the pick is right, 0 to 1, calibrated on simulation"
     marked_power: ClassVar[float] = 1.0
     """Of 0 to 3 best on one real set, as good as any on the other; 0 would serve simulation a little better."""
@@ -118,7 +103,7 @@ class GeneralPicker(ChoosesByExpectedF1):
         return found[0] if len(found) == 1 else _merge_scales(found)
 
     def _model(self) -> HeatmapModel:
-        return load_model(self.weights, device=self.device, precision=self.precision)
+        return kept_model(self._models, self.weights, device=self.device, precision=self.precision)
 
 
 def _scales_px(low_px: float, high_px: float) -> list[float]:

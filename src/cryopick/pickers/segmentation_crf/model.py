@@ -14,7 +14,7 @@ from cryopick.errors import WeightsError
 from cryopick.inference.dense import DenseNetwork
 from cryopick.inference.device import chosen_device
 from cryopick.inference.looks import seen_turned
-from cryopick.io.weights import loads_weights
+from cryopick.io.weights import open_checkpoint
 from cryopick.pickers.segmentation_crf.dense_crf import DenseCrf, mean_field
 from cryopick.processing.probability import Calibration
 from cryopick.processing.scale import gaussian_blur, network_planes
@@ -189,7 +189,6 @@ def segmentation_model(
     return SegmentationModel(dense, network.in_channels, crfs, calibrations)
 
 
-@loads_weights("segmentation-crf", most=4)
 def load_segmentation(
     weights: Path | str, *, backbone: str, head: str, device: str = "auto", precision: str = "auto"
 ) -> SegmentationModel:
@@ -200,17 +199,16 @@ def load_segmentation(
     WeightsError
         If the file is missing, damaged, or of another backbone.
     """
-    from cryopick.io.weights import find_weights, load_checkpoint
     from cryopick.pickers.segmentation_crf.network import build_segmentation
 
-    checkpoint = load_checkpoint(find_weights(weights), picker="segmentation-crf")
-    architecture = checkpoint.card.architecture
-    if architecture.get("backbone") != backbone:
-        raise WeightsError(
-            f"{checkpoint.path}: weights of backbone {architecture.get('backbone')!r}, expected {backbone!r}; "
-            "give --backbone and --weights that belong together"
-        )
-    network = checkpoint.build(build_segmentation)
-    stored: Mapping[str, Any] = checkpoint.card.postprocessing["calibrations"][head]
-    calibrations = {crf: Calibration.from_list(knots) for crf, knots in stored.items()}
-    return segmentation_model(network, calibrations, head=head, device=device, precision=precision)
+    with open_checkpoint(weights, picker="segmentation-crf") as checkpoint:
+        architecture = checkpoint.card.architecture
+        if architecture.get("backbone") != backbone:
+            raise WeightsError(
+                f"{checkpoint.path}: weights of backbone {architecture.get('backbone')!r}, expected {backbone!r}; "
+                "give --backbone and --weights that belong together"
+            )
+        network = checkpoint.build(build_segmentation)
+        stored: Mapping[str, Any] = checkpoint.card.postprocessing["calibrations"][head]
+        calibrations = {crf: Calibration.from_list(knots) for crf, knots in stored.items()}
+        return segmentation_model(network, calibrations, head=head, device=device, precision=precision)

@@ -20,6 +20,8 @@ from cryopick.errors import SettingsError, WeightsError
 from cryopick.geometry.units import Length
 from cryopick.heatmap.emptiness import measured_decoy_share, thinned_scores
 from cryopick.inference.device import PRECISIONS
+from cryopick.inference.models import HoldsModels
+from cryopick.io.weights import files_of_weights
 from cryopick.pickers.expected_f1 import ChoosesByExpectedF1
 from cryopick.pickers.registry import register_picker
 from cryopick.pickers.segmentation_crf.dense_crf import DenseCrf, published_crf
@@ -62,7 +64,7 @@ PROBED_MICROGRAPHS, PROBED_DIAMETERS = 3, 20.0
 
 @register_picker("segmentation-crf")
 @dataclass(frozen=True, kw_only=True)
-class SegmentationCrfPicker(ChoosesByExpectedF1):
+class SegmentationCrfPicker(HoldsModels, ChoosesByExpectedF1):
     """Segments every pixel (FCN or DeepLabv3), optionally with a conditional random field (S.-C. Chung, P.-C. Chou).
 
     A network gives for every place the probability of a particle, of its core, of junk and of background; a conditional
@@ -70,7 +72,6 @@ class SegmentationCrfPicker(ChoosesByExpectedF1):
     centroid of its core. The score is the calibrated probability that the pick is right.
     """
 
-    trainable: ClassVar[str] = "cryopick.pickers.segmentation_crf.training"
     score_meaning: ClassVar[str] = "probability that the pick is right, 0 to 1, calibrated on simulation"
     default_threshold: ClassVar[float] = 0.2
     """Where there is no run to choose a threshold for: discs and other shapes unlike proteins score low."""
@@ -148,9 +149,9 @@ class SegmentationCrfPicker(ChoosesByExpectedF1):
     def _sized(self, micrographs: Sequence[Micrograph]) -> Survey:
         if self.diameter is not None:
             return Survey(particle_size=self.diameter)
-        from cryopick.heatmap.model import load_model
+        from cryopick.heatmap.model import kept_model
 
-        return survey_of_size(load_model(None, device=self.device, precision=self.precision), micrographs)
+        return survey_of_size(kept_model(self._models, device=self.device, precision=self.precision), micrographs)
 
     def _fitting_noise(self, probes: Sequence[Micrograph], sized: Survey) -> float:
         """The least noise with which the picks that would be kept are worth most, if that is far more than without.
@@ -239,7 +240,7 @@ class SegmentationCrfPicker(ChoosesByExpectedF1):
         return Picks.of_candidates(micrograph, xy_px[is_valid], score[is_valid], diameter_px, maps=pictures)
 
     def model(self) -> SegmentationModel:
-        """The network that the settings ask for; loaded once per process."""
+        """The network that the settings ask for."""
         is_small = self.backbone.endswith("small")
         if self.weights is None and not is_small:
             raise WeightsError(
@@ -248,8 +249,11 @@ class SegmentationCrfPicker(ChoosesByExpectedF1):
             )
         head = "deeplabv3" if self.backbone.startswith("deeplabv3") else "fcn"
         backbone = "small" if is_small else self.backbone
-        return load_segmentation(
-            self.weights or "segmentation-crf",
+        weights = self.weights or "segmentation-crf"
+        return self._models.get(
+            load_segmentation,
+            files_of_weights(weights),
+            weights,
             backbone=backbone,
             head=head,
             device=self.device,

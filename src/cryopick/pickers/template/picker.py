@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from cryopick.errors import SettingsError
 from cryopick.geometry.rotations import euler_to_matrix
 from cryopick.geometry.units import Length
-from cryopick.io.files.read_once import read_once
+from cryopick.inference.models import HoldsModels
 from cryopick.io.images.mrc import probe_mrc, read_mrc_stack
 from cryopick.pickers.registry import register_picker
 from cryopick.pickers.survey import Survey
@@ -44,7 +44,7 @@ SMALLEST_DIAMETER_PX = 4.0
 
 @register_picker("template")
 @dataclass(frozen=True, kw_only=True)
-class TemplatePicker:
+class TemplatePicker(HoldsModels):
     """Correlates the micrograph with references at all in-plane angles, normalised by the image under each.
 
     References are class averages or other 2-D images (a stack), or a 3-D map, which is projected along directions
@@ -122,7 +122,8 @@ class TemplatePicker:
                 "picker template needs references; give --references with an MRC stack of 2-D images (.mrcs) or a map"
             )
         path = self.references.expanduser()
-        return _load(path, self.references_pixel_size_angstrom, self.references_contrast, self.view_step_deg)
+        settings = (self.references_pixel_size_angstrom, self.references_contrast, self.view_step_deg)
+        return self._models.get(_read_references, [path], path, *settings)
 
     def _diameter_px(self, references: _References, micrograph: Micrograph, magnification: float) -> float:
         if self.diameter is not None:
@@ -175,9 +176,8 @@ class _References:
     diameter_px: float
 
 
-@read_once(lambda path, *_: [path], most=2)
-def _load(path: Path, pixel_size_angstrom: float | None, contrast: str, view_step_deg: float) -> _References:
-    """Read references once per version of the file and process."""
+def _read_references(path: Path, pixel_size_angstrom: float | None, contrast: str, view_step_deg: float) -> _References:
+    """Read a stack of images, or project a map, and find out how large and how dark the particles on them are."""
     is_map = path.suffix.lower() != ".mrcs" and probe_mrc(path).kind == "volume"
     if is_map:
         from cryopick.io.structures.volume import read_volume
