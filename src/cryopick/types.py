@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -209,30 +210,11 @@ class Picks:
 
     def _repr_html_(self) -> str:
         """What a notebook shows: how many candidates became what, and the best picks."""
-        from cryopick.pages.parts import Table
         from cryopick.pages.render import render
 
         kept = self.kept()
         best = kept.take(np.argsort(-kept.score, kind="stable")[:5])  # NaN last
-        rows = zip(best.xy_px.tolist(), best.score.tolist(), best.diameter_px.tolist(), strict=True)
-        outcomes, counts = np.unique(self.reason, return_counts=True)
-        return render(
-            "picks.html",
-            counts=Table(
-                title=self.micrograph_name,
-                caption=f"{len(kept)} kept of {len(self)} candidates",
-                columns=("outcome", "candidates"),
-                rows=tuple((str(name) or "kept", str(count)) for name, count in zip(outcomes, counts, strict=True)),
-            ),
-            best=Table(
-                title="best picks",
-                columns=("", "x (px)", "y (px)", "score", "diameter (px)"),
-                rows=tuple(
-                    (str(number), f"{x:.1f}", f"{y:.1f}", f"{score:.4g}", f"{diameter:.4g}")
-                    for number, ((x, y), score, diameter) in enumerate(rows, start=1)
-                ),
-            ),
-        )
+        return render("picks.html", picks=self, best=best, rejected=Counter(self.reason[~self.is_kept].tolist()))
 
     def to_dataframe(self) -> pandas.DataFrame:
         """One row per candidate with its micrograph, place, score, diameter, class and reason ("" where it is kept).

@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,26 +48,26 @@ def as_table(evaluation: Evaluation) -> str:
     picks = main.counts.true_positive + main.counts.false_positive + main.counts.ignored
     particles = main.counts.true_positive + main.counts.false_negative
     columns = [f"within {scores.tolerance:g} D" for scores in evaluation.tolerances]
-    rows = [
-        ("precision", [_with_interval(s.counts.precision, s.intervals.precision) for s in evaluation.tolerances]),
-        ("recall", [_with_interval(s.counts.recall, s.intervals.recall) for s in evaluation.tolerances]),
-        ("F1", [_with_interval(s.counts.f1, s.intervals.f1) for s in evaluation.tolerances]),
-        (
-            "average precision",
-            [_with_interval(s.average_precision, s.average_precision_interval) for s in evaluation.tolerances],
-        ),
-        ("best F1 on the curve", [_best(s) for s in evaluation.tolerances]),
-        ("true picks", [str(s.counts.true_positive) for s in evaluation.tolerances]),
-        ("false picks", [str(s.counts.false_positive) for s in evaluation.tolerances]),
-        ("missed particles", [str(s.counts.false_negative) for s in evaluation.tolerances]),
-        ("ignored picks (uncertain labels)", [str(s.counts.ignored) for s in evaluation.tolerances]),
-        ("duplicate picks", [str(s.counts.duplicate) for s in evaluation.tolerances]),
-        ("centring error, median / mean", [_centring(s, size) for s in evaluation.tolerances]),
-        ("mean offset x, y (px)", [_offset(s) for s in evaluation.tolerances]),
-    ]
+    rows: dict[str, Callable[[ToleranceScores], str]] = {
+        "precision": lambda s: _with_interval(s.counts.precision, s.intervals.precision),
+        "recall": lambda s: _with_interval(s.counts.recall, s.intervals.recall),
+        "F1": lambda s: _with_interval(s.counts.f1, s.intervals.f1),
+        "average precision": lambda s: _with_interval(s.average_precision, s.average_precision_interval),
+        "best F1 on the curve": _best,
+        "true picks": lambda s: str(s.counts.true_positive),
+        "false picks": lambda s: str(s.counts.false_positive),
+        "missed particles": lambda s: str(s.counts.false_negative),
+        "ignored picks (uncertain labels)": lambda s: str(s.counts.ignored),
+        "duplicate picks": lambda s: str(s.counts.duplicate),
+        "centring error, median / mean": lambda s: _centring(s, size),
+        "mean offset x, y (px)": _offset,
+    }
     parts = [
         f"{len(main.micrographs)} micrographs, {picks} picks, {particles} particles, diameter {diameter}",
-        markdown_table(["one-to-one matching", *columns], [[name, *values] for name, values in rows]),
+        markdown_table(
+            ["one-to-one matching", *columns],
+            [[name, *map(text, evaluation.tolerances)] for name, text in rows.items()],
+        ),
         "Published measures, for comparison with papers only:\n\n" + _published_table(evaluation),
     ]
     if evaluation.calibration is not None:
