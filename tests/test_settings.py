@@ -104,6 +104,11 @@ def test_toml_text_reads_back_as_the_same_values(values: dict[str, Any]) -> None
     assert tomllib.loads(to_toml({"section": values})) == {"section": values}
 
 
+def test_toml_text_has_values_before_tables_and_each_list_on_its_line() -> None:
+    text = to_toml({"group": {"range": (1.0, 2)}, "size": 3, "other": {"name": 'a "b"', "is_on": True}})
+    assert text == 'size = 3\n\n[group]\nrange = [1.0, 2]\n\n[other]\nname = "a \\"b\\""\nis_on = true\n'
+
+
 def test_every_picker_with_its_defaults_survives_a_config_file(tmp_path: Path) -> None:
     for name in list_pickers():
         required = {s.name for s in settings_of(picker_class(name)) if s.default_text == "must be given"}

@@ -17,6 +17,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "train": ("lightning>=2.3", "tensorboard>=2.16"),
     "sam": ("transformers>=4.44",),
     "cryosparc": ("cryosparc-tools>=4.5",),
+    "notebook": ("pandas>=2",),
 }
 """Requirements by extra, as in `pyproject.toml`."""
 

@@ -214,13 +214,21 @@ def _plain(value: Any, name: str) -> Any:
     raise SettingsError(f"setting {name} is a {type(value).__name__}, which a config file cannot hold")
 
 
-def to_toml(sections: Mapping[str, Mapping[str, Any]]) -> str:
-    """TOML text of flat sections of plain values, in the order given."""
-    blocks = []
-    for section, values in sections.items():
-        lines = [f"[{section}]", *(f"{name} = {_toml_value(value)}" for name, value in values.items())]
-        blocks.append("\n".join(lines) + "\n")
+def to_toml(content: Mapping[str, Any]) -> str:
+    """TOML text of plain values and of tables of them, each in the order given, the values before the tables.
+
+    `tomli-w` does the same, but spreads every list over several lines; texts of earlier versions are compared letter by
+    letter with those of this one (`recipe.toml` when a simulation is resumed).
+    """
+    values = {name: value for name, value in content.items() if not isinstance(value, Mapping)}
+    tables = {name: table for name, table in content.items() if isinstance(table, Mapping)}
+    blocks = [_toml_lines(values)] if values else []
+    blocks += [f"[{name}]\n{_toml_lines(table)}" for name, table in tables.items()]
     return "\n".join(blocks)
+
+
+def _toml_lines(values: Mapping[str, Any]) -> str:
+    return "".join(f"{name} = {_toml_value(value)}\n" for name, value in values.items())
 
 
 def _toml_value(value: Any) -> str:
@@ -229,6 +237,6 @@ def _toml_value(value: Any) -> str:
     if isinstance(value, str):
         # a TOML basic string has JSON's escapes, and does not allow the delete character that JSON does
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return "[" + ", ".join(_toml_value(item) for item in value) + "]"
     return repr(value)

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import math
 import numbers
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cryopick.errors import SettingsError
+from cryopick.extras import require_extra
+
+if TYPE_CHECKING:
+    import pandas
 
 FRAME = "relion"
 """The only frame inside cryopick: centres `(x, y)` in pixels, `(0, 0)` the centre of the first stored pixel, y grows
@@ -202,6 +207,37 @@ class Picks:
         score = f"score {known.min():.4g} to {known.max():.4g}" if len(known) else "no score"
         kept = np.count_nonzero(self.is_kept)
         return f"<Picks on {self.micrograph_name!r}: {len(self)} candidates, {kept} kept, {score}>"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: how many candidates became what, and the best picks."""
+        from cryopick.pages.render import render
+
+        kept = self.kept()
+        best = kept.take(np.argsort(-kept.score, kind="stable")[:5])  # NaN last
+        return render("picks.html", picks=self, best=best, rejected=Counter(self.reason[~self.is_kept].tolist()))
+
+    def to_dataframe(self) -> pandas.DataFrame:
+        """One row per candidate with its micrograph, place, score, diameter, class and reason ("" where it is kept).
+
+        Raises
+        ------
+        MissingExtraError
+            If pandas is not installed; the error says how to install it.
+        """
+        require_extra("notebook", ["pandas"], "a table of picks")
+        import pandas
+
+        return pandas.DataFrame(
+            {
+                "micrograph": self.micrograph_name,
+                "x_px": self.xy_px[:, 0],
+                "y_px": self.xy_px[:, 1],
+                "score": self.score,
+                "diameter_px": self.diameter_px,
+                "class_id": self.class_id,
+                "reason": self.reason,
+            }
+        )
 
     @property
     def is_kept(self) -> NDArray[np.bool_]:

@@ -178,7 +178,7 @@ def test_names_in_no_encoding_and_with_markup_in_them_are_no_obstacle(tmp_path: 
     assert sorted(read_relion(tmp_path / "run" / "particles.star")) == sorted(names)
     report = (tmp_path / "run" / "report.html").read_text(errors="surrogateescape")
     assert "<b>&amp;'" not in report
-    assert "&lt;b&gt;&amp;amp;&#x27;.mrc" in report
+    assert "&lt;b&gt;&amp;amp;&#39;.mrc" in report
     _, events = run(tmp_path / "in", tmp_path / "run")
     assert {event.status for event in events} == {"skipped"}
 

@@ -16,15 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from cryopick.data.labels import (
-    COMPLETENESS,
-    LARGEST_DIAMETER_PX,
-    Labels,
-    positive_or_none,
-    read_labels,
-    read_set_settings,
-)
-from cryopick.data.set_json import SETTINGS_FILE
+from cryopick.data.labels import Labels, read_labels
 from cryopick.errors import FormatError, InputError, SettingsError
 from cryopick.geometry.transforms import TRANSFORMS
 from cryopick.geometry.units import Length
@@ -33,6 +25,13 @@ from cryopick.io.files.json_object import read_json_object
 from cryopick.io.files.reading import dangling_link
 from cryopick.io.images.micrographs import probe_image
 from cryopick.io.inputs.sources import MicrographSource, find_micrographs, read_source
+from cryopick.io.set_json import (
+    COMPLETENESS,
+    LARGEST_DIAMETER_PX,
+    SETTINGS_FILE,
+    positive_or_none,
+    read_set_settings,
+)
 from cryopick.processing.orientation import OrientationFit, measure_orientation
 from cryopick.types import Micrograph
 

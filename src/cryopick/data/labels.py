@@ -5,23 +5,16 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cryopick.data.set_json import SETTINGS_FILE
-from cryopick.errors import FormatError
 from cryopick.io.coordinates.csv import UNCERTAIN
 from cryopick.io.coordinates.formats import read_picks
-from cryopick.io.files.json_object import finite_number, read_json_object
+from cryopick.io.set_json import read_set_settings
 from cryopick.types import Picks
 
 _logger = logging.getLogger(__name__)
-COMPLETENESS = ("complete", "sparse")
-"""Whether what is not labelled is background, or may hold particles too."""
-LARGEST_DIAMETER_PX = 1e5  # no detector has so many pixels
-_LARGEST = {"diameter_px": LARGEST_DIAMETER_PX, "pixel_size_angstrom": 1e3}
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,33 +89,3 @@ def read_labels(
 def _median_diameter(picks: Picks) -> float | None:
     known = picks.diameter_px[np.isfinite(picks.diameter_px)]
     return float(np.median(known)) if len(known) else None
-
-
-def read_set_settings(labels: Path) -> dict[str, Any]:
-    """What `set.json` in a folder of labels, or beside a file of labels, says; empty without one.
-
-    Raises
-    ------
-    FormatError
-        If it is no JSON object, or `diameter_px`, `pixel_size_angstrom` or `labels` have impossible values.
-    """
-    path = (labels if labels.is_dir() else labels.parent) / SETTINGS_FILE
-    if not path.is_file():
-        return {}
-    settings = read_json_object(path, what="an object with diameter_px and pixel_size_angstrom")
-    for key, largest in _LARGEST.items():
-        settings[key] = positive_or_none(settings.get(key), largest=largest, where=f"{path}: {key}")
-    stated = settings.get("labels")
-    if stated is not None and stated not in COMPLETENESS:
-        raise FormatError(f"{path}: labels are {str(stated)[:60]!r}, expected complete or sparse")
-    return settings
-
-
-def positive_or_none(value: object, *, largest: float, where: str) -> float | None:
-    """A number above 0 as a float, None for None; anything else raises `FormatError`."""
-    if value is None:
-        return None
-    number = finite_number(value, where=where)
-    if not 0 < number <= largest:
-        raise FormatError(f"{where} is {number:g}, expected a positive number up to {largest:g}, or null")
-    return number

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import csv
-import html
-import io
 import json
 import math
 from collections.abc import Sequence
@@ -14,9 +10,19 @@ from pathlib import Path
 from typing import Any
 
 from cryopick.evaluation.benchmark_rows import Benchmark, BenchmarkRow
-from cryopick.evaluation.report import as_json_object, draw_curves, markdown_table
+from cryopick.evaluation.report import (
+    as_json_object,
+    csv_text,
+    defined,
+    draw_curves,
+    markdown_table,
+    number_text,
+    png_of,
+)
 from cryopick.geometry.units import share_decimal
 from cryopick.io.files.atomic import write_bytes_atomic, write_text_atomic
+from cryopick.pages.parts import Picture, Table
+from cryopick.pages.render import render
 
 HEADER = [
     *("set", "picker", "F1", "95 %", "precision", "recall", "AP", "best F1", "F1 at 0.5 D", "centring px"),
@@ -33,16 +39,16 @@ COLUMNS_HELP = (
 
 def as_markdown(benchmark: Benchmark) -> str:
     """One table over all sets and pickers, the machine, and what the columns mean."""
-    errors = [f"- {row.picker} on {row.set_name}: {row.error}" for row in benchmark.rows if row.error]
+    errors = _error_lines(benchmark)
     parts = [
         "# Benchmark",
         markdown_table(HEADER, [_cells(row) for row in benchmark.rows]),
         COLUMNS_HELP.format(tolerance=benchmark.tolerance),
-        "Sets:\n\n" + "\n".join(_set_lines(benchmark)),
+        "Sets:\n\n" + _listed(_set_lines(benchmark)),
         f"Machine: {benchmark.machine}",
     ]
     if errors:
-        parts.append("Failed:\n\n" + "\n".join(errors))
+        parts.append("Failed:\n\n" + _listed(errors))
     return "\n\n".join(parts) + "\n"
 
 
@@ -52,9 +58,9 @@ def as_json(benchmark: Benchmark) -> dict[str, Any]:
     for row in benchmark.rows:
         known = {"picker": row.picker, "set": row.set_name, "error": row.error, "settings": dict(row.settings)}
         cost = {
-            "seconds_per_micrograph": _or_none(row.seconds_per_micrograph),
-            "wall_seconds": _or_none(row.wall_seconds),
-            "cpu_seconds": _or_none(row.cpu_seconds),
+            "seconds_per_micrograph": defined(row.seconds_per_micrograph),
+            "wall_seconds": defined(row.wall_seconds),
+            "cpu_seconds": defined(row.cpu_seconds),
             "peak_memory_bytes": row.peak_memory_bytes,
         }
         scores = None if row.evaluation is None else as_json_object(row.evaluation)
@@ -133,9 +139,7 @@ def draw_scores(benchmark: Benchmark) -> bytes:
     speed.set(xlabel="seconds per micrograph")
     speed.grid(axis="x", which="both", color="0.93")
     speed.set_axisbelow(True)
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", metadata={"Software": None})
-    return stream.getvalue()
+    return png_of(figure)
 
 
 def _cells(row: BenchmarkRow) -> list[str]:
@@ -156,10 +160,10 @@ def _cells(row: BenchmarkRow) -> list[str]:
         _share(f1),
         interval_text,
         *[_share(score) for score in scores],
-        _number(main.centring.median_px, 2),
-        _number(main.counts.false_positive / len(main.micrographs), 1),
-        _number(row.seconds_per_micrograph, 2),
-        _number(row.cpu_seconds / len(main.micrographs), 2),
+        number_text(main.centring.median_px, 2),
+        number_text(main.counts.false_positive / len(main.micrographs), 1),
+        number_text(row.seconds_per_micrograph, 2),
+        number_text(row.cpu_seconds / len(main.micrographs), 2),
         memory,
     ]
 
@@ -171,56 +175,39 @@ def _set_lines(benchmark: Benchmark) -> list[str]:
         if one.diameter_px is not None:
             low, high = one.diameter_px
             diameter = f"{low:g} px" if low == high else f"{low:g}-{high:g} px"
-        lines.append(
-            f"- {one.name}: {len(one.images)} micrographs, {one.particle_count} particles, diameter {diameter}"
-        )
+        lines.append(f"{one.name}: {len(one.images)} micrographs, {one.particle_count} particles, diameter {diameter}")
     return lines
 
 
+def _error_lines(benchmark: Benchmark) -> list[str]:
+    return [f"{row.picker} on {row.set_name}: {row.error}" for row in benchmark.rows if row.error]
+
+
+def _listed(lines: Sequence[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)
+
+
 def _as_csv(rows: Sequence[BenchmarkRow]) -> str:
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    names = [*HEADER, "false picks", "error"]
-    writer.writerow(names)
-    for row in rows:
-        false = "" if row.evaluation is None else row.evaluation.main.counts.false_positive
-        writer.writerow([*_cells(row), false, row.error])
-    return stream.getvalue()
+    counted = [None if row.evaluation is None else row.evaluation.main.counts.false_positive for row in rows]
+    lines = [[*_cells(row), false, row.error] for row, false in zip(rows, counted, strict=True)]
+    return csv_text([*HEADER, "false picks", "error"], lines)
 
 
 def _as_html(benchmark: Benchmark, pictures: dict[str, bytes]) -> str:
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in HEADER)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in _cells(row)) + "</tr>\n" for row in benchmark.rows
-    )
-    images = "".join(
-        f'<figure><img alt="{html.escape(name)}" src="data:image/png;base64,{base64.b64encode(data).decode()}">'
-        f"<figcaption>{html.escape(Path(name).stem)}</figcaption></figure>\n"
-        for name, data in pictures.items()
-    )
-    errors = "".join(
-        f"<li>{html.escape(f'{row.picker} on {row.set_name}: {row.error}')}</li>" for row in benchmark.rows if row.error
-    )
-    sets = "".join(f"<li>{html.escape(line.removeprefix('- '))}</li>" for line in _set_lines(benchmark))
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>cryopick benchmark</title>\n<style>'
-        "body{font:15px/1.45 system-ui,sans-serif;margin:2em auto;max-width:75em;padding:0 1em;color:#222}"
-        "table{border-collapse:collapse;font-variant-numeric:tabular-nums}td,th{padding:.3em .7em;text-align:right;"
-        "border-bottom:1px solid #ddd}td:nth-child(-n+2),th:nth-child(-n+2){text-align:left}img{max-width:100%}"
-        f"figure{{margin:1em 0}}</style></head><body>\n<h1>Benchmark</h1>\n<table><tr>{head}</tr>\n{body}</table>\n"
-        f"<p>{html.escape(COLUMNS_HELP.format(tolerance=benchmark.tolerance))}</p>\n<ul>{sets}</ul>\n"
-        + (f"<h2>Failed</h2><ul>{errors}</ul>\n" if errors else "")
-        + f"{images}<p>Machine: {html.escape(str(benchmark.machine))}</p>\n</body></html>\n"
+    return render(
+        "benchmark.html",
+        scores=Table(
+            title="Benchmark",
+            caption=COLUMNS_HELP.format(tolerance=benchmark.tolerance),
+            columns=tuple(HEADER),
+            rows=tuple(tuple(_cells(row)) for row in benchmark.rows),
+        ),
+        sets=_set_lines(benchmark),
+        errors=_error_lines(benchmark),
+        pictures=[Picture(title=Path(name).stem, png=data) for name, data in pictures.items()],
+        machine=benchmark.machine,
     )
 
 
 def _share(value: float) -> str:
     return "-" if math.isnan(value) else share_decimal(value)
-
-
-def _number(value: float, digits: int) -> str:
-    return "-" if math.isnan(value) else f"{value:.{digits}f}"
-
-
-def _or_none(value: float) -> float | None:
-    return None if math.isnan(value) else value

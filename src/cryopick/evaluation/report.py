@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,7 +37,7 @@ def as_json_object(evaluation: Evaluation) -> dict[str, Any]:
         "calibration": _calibration_object(evaluation.calibration),
         "notes": list(evaluation.notes),
     }
-    return {key: _defined(value) for key, value in content.items()}
+    return {key: defined(value) for key, value in content.items()}
 
 
 def as_table(evaluation: Evaluation) -> str:
@@ -48,26 +48,26 @@ def as_table(evaluation: Evaluation) -> str:
     picks = main.counts.true_positive + main.counts.false_positive + main.counts.ignored
     particles = main.counts.true_positive + main.counts.false_negative
     columns = [f"within {scores.tolerance:g} D" for scores in evaluation.tolerances]
-    rows = [
-        ("precision", [_with_interval(s.counts.precision, s.intervals.precision) for s in evaluation.tolerances]),
-        ("recall", [_with_interval(s.counts.recall, s.intervals.recall) for s in evaluation.tolerances]),
-        ("F1", [_with_interval(s.counts.f1, s.intervals.f1) for s in evaluation.tolerances]),
-        (
-            "average precision",
-            [_with_interval(s.average_precision, s.average_precision_interval) for s in evaluation.tolerances],
-        ),
-        ("best F1 on the curve", [_best(s) for s in evaluation.tolerances]),
-        ("true picks", [str(s.counts.true_positive) for s in evaluation.tolerances]),
-        ("false picks", [str(s.counts.false_positive) for s in evaluation.tolerances]),
-        ("missed particles", [str(s.counts.false_negative) for s in evaluation.tolerances]),
-        ("ignored picks (uncertain labels)", [str(s.counts.ignored) for s in evaluation.tolerances]),
-        ("duplicate picks", [str(s.counts.duplicate) for s in evaluation.tolerances]),
-        ("centring error, median / mean", [_centring(s, size) for s in evaluation.tolerances]),
-        ("mean offset x, y (px)", [_offset(s) for s in evaluation.tolerances]),
-    ]
+    rows: dict[str, Callable[[ToleranceScores], str]] = {
+        "precision": lambda s: _with_interval(s.counts.precision, s.intervals.precision),
+        "recall": lambda s: _with_interval(s.counts.recall, s.intervals.recall),
+        "F1": lambda s: _with_interval(s.counts.f1, s.intervals.f1),
+        "average precision": lambda s: _with_interval(s.average_precision, s.average_precision_interval),
+        "best F1 on the curve": _best,
+        "true picks": lambda s: str(s.counts.true_positive),
+        "false picks": lambda s: str(s.counts.false_positive),
+        "missed particles": lambda s: str(s.counts.false_negative),
+        "ignored picks (uncertain labels)": lambda s: str(s.counts.ignored),
+        "duplicate picks": lambda s: str(s.counts.duplicate),
+        "centring error, median / mean": lambda s: _centring(s, size),
+        "mean offset x, y (px)": _offset,
+    }
     parts = [
         f"{len(main.micrographs)} micrographs, {picks} picks, {particles} particles, diameter {diameter}",
-        markdown_table(["one-to-one matching", *columns], [[name, *values] for name, values in rows]),
+        markdown_table(
+            ["one-to-one matching", *columns],
+            [[name, *map(text, evaluation.tolerances)] for name, text in rows.items()],
+        ),
         "Published measures, for comparison with papers only:\n\n" + _published_table(evaluation),
     ]
     if evaluation.calibration is not None:
@@ -141,7 +141,7 @@ def draw_curves(evaluations: Mapping[str, Evaluation]) -> bytes:
             axes.plot([scores.counts.recall], [scores.counts.precision], "o", color=f"C{number}", ms=5, label=label)
     axes.set(xlim=(0, 1.005), ylim=(0, 1.02), xlabel="recall", ylabel="precision")
     figure.legend(loc="outside lower center", fontsize=7, ncols=1 if len(evaluations) == 1 else 2)
-    return _png(figure)
+    return png_of(figure)
 
 
 def draw_calibration(calibration: Calibration) -> bytes:
@@ -157,7 +157,7 @@ def draw_calibration(calibration: Calibration) -> bytes:
     width = calibration.edges[1] - calibration.edges[0]
     lower.bar(calibration.edges[:-1], calibration.count, width=width, align="edge", color="0.7", edgecolor="white")
     lower.set(xlabel="score (expected precision)", ylabel="picks")
-    return _png(figure)
+    return png_of(figure)
 
 
 def markdown_table(header: list[str], rows: list[list[str]]) -> str:
@@ -226,12 +226,12 @@ def _calibration_object(calibration: Calibration | None) -> dict[str, Any] | Non
     return {key: value.tolist() if hasattr(value, "tolist") else value for key, value in values.items()}
 
 
-def _defined(value: Any) -> Any:
+def defined(value: Any) -> Any:
     """JSON has no NaN: null instead."""
     if isinstance(value, dict):
-        return {key: _defined(inner) for key, inner in value.items()}
+        return {key: defined(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_defined(inner) for inner in value]
+        return [defined(inner) for inner in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
@@ -252,7 +252,7 @@ def _micrographs_csv(scores: ToleranceScores) -> str:
         ]
         ratios = [_share(x, 4) for x in (counts.precision, counts.recall, counts.f1)]
         rows.append([*labels, *outcomes, *ratios])
-    return _csv([*header, "ignored", "duplicate", "precision", "recall", "f1"], rows)
+    return csv_text([*header, "ignored", "duplicate", "precision", "recall", "f1"], rows)
 
 
 def _curve_csv(scores: ToleranceScores) -> str:
@@ -260,13 +260,13 @@ def _curve_csv(scores: ToleranceScores) -> str:
     if curve is None:
         raise ValueError("these scores have no curve")
     columns = (curve.threshold, curve.precision, curve.recall, curve.f1)
-    return _csv(
+    return csv_text(
         ["threshold", "precision", "recall", "f1"],
         [[f"{value:.6g}" for value in row] for row in zip(*columns, strict=True)],
     )
 
 
-def _csv(header: list[str], rows: list[list[Any]]) -> str:
+def csv_text(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(header)
@@ -274,7 +274,8 @@ def _csv(header: list[str], rows: list[list[Any]]) -> str:
     return stream.getvalue()
 
 
-def _png(figure: Figure) -> bytes:
+def png_of(figure: Figure) -> bytes:
+    """A figure of matplotlib as the bytes of a file."""
     stream = io.BytesIO()
     figure.savefig(stream, format="png", metadata={"Software": None})  # no version in the file: the same bytes anywhere
     return stream.getvalue()
@@ -304,7 +305,7 @@ def _offset(scores: ToleranceScores) -> str:
     error = scores.centring
     if error.pair_count == 0:
         return "-"
-    return f"{error.mean_offset_x_px:+.2f}, {error.mean_offset_y_px:+.2f} (± {_number(error.standard_error_px, 2)})"
+    return f"{error.mean_offset_x_px:+.2f}, {error.mean_offset_y_px:+.2f} (± {number_text(error.standard_error_px, 2)})"
 
 
 def _share(value: float, digits: int) -> str:
@@ -312,5 +313,6 @@ def _share(value: float, digits: int) -> str:
     return "-" if math.isnan(value) else share_decimal(value, digits)
 
 
-def _number(value: float, digits: int) -> str:
+def number_text(value: float, digits: int = 3) -> str:
+    """A dash where it is not defined."""
     return "-" if math.isnan(value) else f"{value:.{digits}f}"

@@ -9,44 +9,14 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from cryopick.errors import RunFolderError
+from cryopick.pages.parts import Curves, Picture, Table
 
 EXHIBITS_FILE = "exhibits.json"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Picture:
-    """A PNG at the size it is to be seen at."""
-
-    title: str
-    caption: str = ""
-    png: bytes
-
-
-@dataclass(frozen=True, kw_only=True)
-class Table:
-    """Rows of text; the first column names the row."""
-
-    title: str
-    caption: str = ""
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Curves:
-    """Lines in one plot, both axes 0 to 1; points are (x, y)."""
-
-    title: str
-    caption: str = ""
-    x_label: str
-    y_label: str
-    lines: Mapping[str, tuple[tuple[float, float], ...]]
-
 
 Exhibit = Picture | Table | Curves
 
@@ -89,15 +59,10 @@ def read_exhibits(folder: Path) -> Exhibits | None:
 
 
 def _plain(item: Exhibit) -> dict[str, Any]:
-    shared = {"kind": type(item).__name__.lower(), "title": item.title, "caption": item.caption}
-    match item:
-        case Picture(png=png):
-            return shared | {"png": base64.b64encode(png).decode()}
-        case Table(columns=columns, rows=rows):
-            return shared | {"columns": list(columns), "rows": [list(row) for row in rows]}
-        case Curves(x_label=x_label, y_label=y_label, lines=lines):
-            points = {name: [list(point) for point in line] for name, line in lines.items()}
-            return shared | {"x_label": x_label, "y_label": y_label, "lines": points}
+    content = {"kind": item.kind, **asdict(item)}
+    if isinstance(item, Picture):
+        content["png"] = base64.b64encode(item.png).decode()
+    return content
 
 
 def _item(content: Mapping[str, Any]) -> Exhibit:

@@ -6,13 +6,14 @@ import math
 import sys
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from cryopick.errors import SettingsError
 from cryopick.geometry.units import Range
+from cryopick.settings import to_toml
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -334,21 +335,7 @@ def recipe_from_toml(text: str) -> Recipe:
 
 def recipe_to_toml(recipe: Recipe) -> str:
     """Every field of the recipe as TOML, scalars first, then one table per group."""
-    top, tables = [], []
-    for item in fields(recipe):
-        value = getattr(recipe, item.name)
-        if is_dataclass(value):
-            lines = [f"{inner.name} = {_toml_value(getattr(value, inner.name))}" for inner in fields(value)]
-            tables.append("\n".join([f"[{item.name}]", *lines]))
-        else:
-            top.append(f"{item.name} = {_toml_value(value)}")
-    return "\n\n".join(["\n".join(top), *tables]) + "\n"
-
-
-def _toml_value(value: Any) -> str:
-    if isinstance(value, tuple):
-        return "[" + ", ".join(_toml_value(part) for part in value) + "]"
-    return repr(value)
+    return to_toml(asdict(recipe))
 
 
 def _is_finite_number(value: object) -> bool:

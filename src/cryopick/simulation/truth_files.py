@@ -24,6 +24,7 @@ from cryopick.io.files.atomic import write_text_atomic
 from cryopick.io.files.json_object import read_json_object
 from cryopick.io.images.micrographs import write_micrograph
 from cryopick.io.images.raster import write_png
+from cryopick.io.set_json import write_set_settings
 from cryopick.io.star import StarTable, make_table, read_star, write_star
 from cryopick.processing.ctf import CtfParameters
 from cryopick.simulation.micrograph import SimulatedMicrograph
@@ -92,9 +93,8 @@ def labels_csv(simulated: SimulatedMicrograph) -> str:
 def write_set_json(folder: Path, *, diameter_px: float | None, pixel_size_angstrom: float, protein: str) -> None:
     """`set.json` beside the images, as evaluation and training read it, and a copy at the top."""
     content = {"protein": protein, "diameter_px": diameter_px, "pixel_size_angstrom": pixel_size_angstrom}
-    text = json.dumps({**content, "labels": "complete"}, indent=1) + "\n"
-    write_text_atomic(folder / MICROGRAPHS / "set.json", text)
-    write_text_atomic(folder / "set.json", text)
+    for place in (folder / MICROGRAPHS, folder):
+        write_set_settings(place, {**content, "labels": "complete"})
 
 
 def read_facts(folder: Path, name: str) -> dict[str, Any]:

@@ -9,12 +9,13 @@ import pytest
 from PIL import Image
 
 from cryopick.errors import RunFolderError
+from cryopick.pages.parts import Curves, Picture, Table
+from cryopick.pages.render import render
 from cryopick.pickers.deepcryopicker.label_exhibits import as_png, cluster_picture, contact_sheet, label_exhibits
 from cryopick.pickers.deepcryopicker.objects import IRREGULAR, SIDE, TOP
 from cryopick.pickers.deepcryopicker.self_labels import LabelledImage
 from cryopick.pickers.deepcryopicker.windows import HeldOut, training_record
-from cryopick.pickers.exhibits import Curves, Picture, Table, read_exhibits, write_exhibits
-from cryopick.runs.report.exhibits import exhibits_html
+from cryopick.pickers.exhibits import read_exhibits, write_exhibits
 
 ITEMS = (
     Picture(title="Chosen", png=b"\x89PNG..."),
@@ -64,15 +65,15 @@ def test_a_folder_without_exhibits_has_none_and_a_damaged_file_is_named(tmp_path
 
 
 def test_the_report_shows_every_kind_and_escapes_text(tmp_path):
-    assert exhibits_html(None) == ""
+    assert render("exhibits.html", exhibits=None).strip() == ""
     write_exhibits(tmp_path, "How <it> went", ITEMS)
-    html = exhibits_html(read_exhibits(tmp_path))
+    html = render("exhibits.html", exhibits=read_exhibits(tmp_path))
     assert "<h2>How &lt;it&gt; went</h2>" in html
     assert "data:image/png;base64,iVBORy4uLg==" in html
-    assert "<td>b</td><td class=n>3</td>" in html
+    assert '<td>b</td><td class="n">3</td>' in html
     assert "of &lt;all&gt;" in html
     # recall 0 at precision 1 is the upper left corner of the plot, recall 1 at 0.25 three quarters down its right side
-    assert "points='52.0,12.0 412.0,207.0'" in html
+    assert 'points="52.0,12.0 412.0,207.0"' in html
 
 
 def test_clusters_are_tinted_and_every_object_is_marked_by_what_became_of_it():

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cryopick.pages.parts import Curves, Picture, Table
 from cryopick.pickers.deepcryopicker.objects import SIDE, TOP, VIEWS
 from cryopick.pickers.deepcryopicker.self_labels import LabelledImage
-from cryopick.pickers.exhibits import Curves, Exhibit, Picture, Table
+from cryopick.pickers.exhibits import Exhibit
 from cryopick.processing.scale import NOMINAL_PARTICLE_PX
 from cryopick.processing.spread import evenly_taken
 

@@ -1,0 +1,176 @@
+"""What the report of a run shows, as plain values: the page draws them, and other views can."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cryopick.geometry.selection import BELOW_THRESHOLD
+from cryopick.geometry.units import share_percent
+from cryopick.pages.parts import Card, Histogram, Table, histogram_of
+from cryopick.pickers.exhibits import Exhibits, read_exhibits
+from cryopick.processing.spread import evenly_taken
+from cryopick.runs.folder import MODEL, RunFolder
+from cryopick.runs.report.close_ups import CloseUpRow, close_up_rows
+from cryopick.runs.results import MicrographResult, RunSummary, why_nothing_is_kept
+from cryopick.runs.sizes import pixel_size_text
+from cryopick.settings import as_text
+from cryopick.types import Picks
+
+MOST_PICTURES = 24
+"""Micrographs shown; all of them up to here, else spread evenly from the fewest picks to the most."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MicrographView:
+    """A micrograph, its small picture and its candidates in pixels of the micrograph as stored."""
+
+    name: str
+    caption: str
+    shape_yx: tuple[int, int]
+    image: Path
+    """JPEG; spans the whole micrograph, as do the maps."""
+    maps: Mapping[str, Path]
+    kept: Picks
+    ruled_out: Picks
+    """Rejected by a rule other than the threshold."""
+    low: Picks
+    """Below the threshold."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunReport:
+    """Everything that the report of a run shows."""
+
+    path: str
+    name: str
+    summary: RunSummary
+    cards: tuple[Card, ...]
+    nothing_kept: str
+    """Why no particle is kept; "" where some are."""
+    warnings: tuple[tuple[str, int], ...]
+    """Each different warning, and for how many micrographs it was given, the commonest first."""
+    histograms: tuple[Histogram, ...]
+    outcomes: Table
+    exhibits: Exhibits | None
+    micrographs: tuple[MicrographView, ...]
+    close_ups: tuple[CloseUpRow, ...]
+    every_micrograph: Table
+    settings: Table
+
+
+def run_report(
+    folder: RunFolder,
+    summary: RunSummary,
+    results: Sequence[MicrographResult],
+    settings: Mapping[str, Mapping[str, Any]],
+) -> RunReport:
+    """What is to be shown of a run; pictures are named here and read when they are drawn."""
+    shown = _spread(results)
+    return RunReport(
+        path=folder.path.as_posix(),
+        name=folder.path.name,
+        summary=summary,
+        cards=tuple(_cards(summary, results)),
+        nothing_kept="" if summary.particles else why_nothing_is_kept(summary),
+        warnings=tuple(sorted(summary.warnings.items(), key=lambda item: (-item[1], item[0]))),
+        histograms=(_score_histogram(summary, results), _count_histogram(results)),
+        outcomes=_outcomes(summary),
+        exhibits=read_exhibits(folder.path / MODEL),
+        micrographs=tuple(_micrograph_view(folder, result) for result in shown),
+        close_ups=close_up_rows(shown, threshold=summary.threshold),
+        every_micrograph=_every_micrograph(results),
+        settings=_settings(settings),
+    )
+
+
+def _spread(results: Sequence[MicrographResult]) -> list[MicrographResult]:
+    if len(results) <= MOST_PICTURES:
+        return list(results)
+    by_count = sorted(results, key=lambda result: (result.count, result.record.name))
+    return evenly_taken(by_count, MOST_PICTURES)
+
+
+def _cards(summary: RunSummary, results: Sequence[MicrographResult]) -> list[Card]:
+    counts = [result.count for result in results]
+    cards = [
+        (f"{summary.particles:,}", f"particles kept of {summary.candidates:,} candidates"),
+        (f"{np.median(counts):g}" if counts else "0", "particles per micrograph (median)"),
+        (f"{summary.threshold:.4g}", f"score threshold ({summary.threshold_source})"),
+    ]
+    if summary.expected_precision is not None and summary.expected_recall is not None:
+        cards.append((share_percent(summary.expected_precision), "of the picks are expected to be right"))
+        cards.append((share_percent(summary.expected_recall), "of the particles are expected to be picked"))
+    for one in summary.sizes if summary.particles else ():
+        at = f" at {pixel_size_text(one)}" if len(summary.sizes) > 1 else ""
+        if one.diameter_px is not None:
+            angstrom = "" if one.diameter_angstrom is None else f" = {one.diameter_angstrom:g} Å"
+            cards.append((f"{one.diameter_px:g} px{angstrom}", f"particle diameter{at}"))
+        if one.box_px is not None:
+            cards.append((f"{one.box_px} px", f"suggested box{at}"))
+        if one.binned_box_px is not None:
+            text = f"suggested binned box, {one.binned_pixel_size_angstrom:.3g} Å/px{at and f', binned from {at[4:]}'}"
+            cards.append((f"{one.binned_box_px} px", text))
+    return [Card(value=value, text=text) for value, text in cards]
+
+
+def _score_histogram(summary: RunSummary, results: Sequence[MicrographResult]) -> Histogram:
+    candidates = [result.candidates for result in results]
+    scores = [one.score[(one.reason == "") | (one.reason == BELOW_THRESHOLD)] for one in candidates]
+    score = np.concatenate([np.empty(0, np.float32), *scores])
+    title = "Scores of all candidates that no other rule rejects"
+    mark_text = f"threshold {summary.threshold:.4g}"
+    return histogram_of(title, score[np.isfinite(score)], mark=summary.threshold, mark_text=mark_text)
+
+
+def _count_histogram(results: Sequence[MicrographResult]) -> Histogram:
+    counts = np.array([result.count for result in results], dtype=np.float64)
+    return histogram_of("Particles per micrograph", counts, low=0.0)
+
+
+def _outcomes(summary: RunSummary) -> Table:
+    rejected = sorted(summary.rejected.items(), key=lambda item: -item[1])
+    rows = tuple((name, f"{count:,}") for name, count in (("kept", summary.particles), *rejected))
+    return Table(title="What became of the candidates", columns=("outcome", "candidates"), rows=rows)
+
+
+def _micrograph_view(folder: RunFolder, result: MicrographResult) -> MicrographView:
+    record, candidates = result.record, result.candidates
+    height, width = record.shape_yx or (1, 1)
+    mean = f", mean score {result.mean_score:.3g}" if result.count else ""
+    size = "" if record.pixel_size_angstrom is None else f", {record.pixel_size_angstrom:g} Å/px"
+    is_low = candidates.reason == BELOW_THRESHOLD
+    return MicrographView(
+        name=record.name,
+        caption=f"{result.count} particles{mean}; {width} × {height} px{size}",
+        shape_yx=(height, width),
+        image=folder.image_path(record.key),
+        maps={name: folder.map_path(record.key, name) for name in record.maps},
+        kept=candidates.kept(),
+        ruled_out=candidates.take(~candidates.is_kept & ~is_low),
+        low=candidates.take(is_low),
+    )
+
+
+def _every_micrograph(results: Sequence[MicrographResult]) -> Table:
+    rows = tuple(
+        (
+            result.record.name,
+            str(result.count),
+            str(len(result.candidates)),
+            f"{result.mean_score:.3g}" if result.count else "",
+            "; ".join(result.record.warnings),
+        )
+        for result in results
+    )
+    columns = ("micrograph", "particles", "candidates", "mean score", "warnings")
+    return Table(title=f"All {len(results)} micrographs", columns=columns, rows=rows)
+
+
+def _settings(settings: Mapping[str, Mapping[str, Any]]) -> Table:
+    rows = [(section, name, as_text(value)) for section, values in settings.items() for name, value in values.items()]
+    return Table(title="Settings", columns=("section", "setting", "value"), rows=tuple(rows))
