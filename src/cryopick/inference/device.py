@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from functools import lru_cache
 from typing import Any
 
 from cryopick.errors import SettingsError
-from cryopick.inference.dense import _log
 
+_log = logging.getLogger(__name__)
 PRECISIONS = ("auto", "float32", "bfloat16")
 DEVICE_KINDS = ("cpu", "cuda", "mps")
 
