@@ -72,6 +72,16 @@ def settings_of(cls: type[Any]) -> list[Setting]:
     return found
 
 
+def require_choices(settings: Any, *, where: str) -> None:
+    """Refuse a value of a field of fixed words, a `Literal`, that is none of them (`SettingsError`)."""
+    for setting in settings_of(type(settings)):
+        parts = get_args(setting.annotation) if get_origin(setting.annotation) is not Literal else (setting.annotation,)
+        words = [word for part in parts if get_origin(part) is Literal for word in get_args(part)]
+        value = getattr(settings, setting.name)
+        if words and value not in words and not (value is None and type(None) in parts):
+            raise SettingsError(f"{where}: {setting.name} is {value!r}, expected {' or '.join(map(str, words))}")
+
+
 def convert_settings(cls: type[Any], given: Mapping[str, Any], *, section: str) -> dict[str, Any]:
     """Convert texts and TOML values to the types of the fields of `cls`.
 

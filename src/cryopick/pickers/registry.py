@@ -15,6 +15,7 @@ import cryopick.pickers
 from cryopick.errors import SettingsError
 from cryopick.geometry.units import SMALLEST_DIAMETER_PX, Length, check_diameter, too_wide
 from cryopick.pickers.survey import Survey
+from cryopick.settings import require_choices
 from cryopick.types import Micrograph, Picks
 
 ENTRY_POINT_GROUP = "cryopick.pickers"
@@ -32,7 +33,8 @@ PickerClass = TypeVar("PickerClass", bound=type[Any])
 def register_picker(name: str) -> Callable[[PickerClass], PickerClass]:
     """Class decorator that makes a picker known by `name`; a second use of a name raises.
 
-    It also puts the check of the diameter before `pick`, `survey` and `survey_in`, the same one for every picker.
+    It also puts the check of the diameter before `pick`, `survey` and `survey_in`, and that of settings with fixed
+    words behind the making of a picker, the same ones for every picker.
     """
 
     def decorate(cls: PickerClass) -> PickerClass:
@@ -41,6 +43,7 @@ def register_picker(name: str) -> Callable[[PickerClass], PickerClass]:
             raise ValueError(f"picker {name!r} of {cls.__module__} is already registered by {other.__module__}")
         cls.name = name
         _registered[name] = cls
+        setattr(cls, "__init__", _checked_settings(cls.__init__, name))  # noqa: B010  # mypy minds the plain way
         cls.pick = _checked_pick(cls.pick)
         for method in ("survey", "survey_in"):
             if hasattr(cls, method):
@@ -89,6 +92,15 @@ def sizes_in_force(picker: Any, survey: Survey | None = None) -> list[Length]:
     if not sizes and survey is not None and survey.particle_size is not None:
         return [survey.particle_size]
     return sizes
+
+
+def _checked_settings(make: Callable[..., None], name: str) -> Callable[..., None]:
+    @functools.wraps(make)
+    def checked(self: Any, *args: Any, **settings: Any) -> None:
+        make(self, *args, **settings)
+        require_choices(self, where=name)
+
+    return checked
 
 
 # ------------------------------------------------------------------------------------------------- check of diameters

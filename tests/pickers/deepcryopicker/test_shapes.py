@@ -8,15 +8,13 @@ import pytest
 from cryopick.pickers.deepcryopicker.shapes import (
     circularity,
     feret_diameters,
-    fill_holes,
     find_circles,
-    find_objects,
     is_square_view,
     perimeter,
-    remove_small,
     smallest_rectangle,
     without_overlap,
 )
+from cryopick.processing.regions import fill_holes, find_objects, remove_small
 
 
 def disc(radius, size=None, centre=None, hole=0.0):

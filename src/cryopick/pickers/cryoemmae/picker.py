@@ -191,8 +191,6 @@ class CryoEmmaePicker(ChoosesByExpectedF1):
     precision: Annotated[str, "auto, float32 or bfloat16; auto takes bfloat16 where the hardware has it"] = "auto"
 
     def __post_init__(self) -> None:
-        if self.postprocessing not in ("corrected", "published"):
-            raise SettingsError(f"postprocessing is {self.postprocessing!r}, expected corrected or published")
         if self.clusters < 0 or 0 < self.clusters < FIRST_COUNT:
             raise SettingsError(f"clusters is {self.clusters}, expected 0, or {FIRST_COUNT} or more")
         if not 0 < self.area < 1:
