@@ -72,10 +72,6 @@ class SimulationSettings:
     def is_random(self) -> bool:
         return self.structures == (RANDOM,)
 
-    @property
-    def species_count(self) -> int:
-        return self.proteins if self.is_random else len(self.structures)
-
 
 def simulate_one(settings: SimulationSettings, index: int, *, threads: int = 1) -> SimulatedMicrograph:
     """Micrograph number `index` of the series."""

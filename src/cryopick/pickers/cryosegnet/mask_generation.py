@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryopick.errors import SettingsError
+from cryopick.geometry.selection import stand_best_first
 from cryopick.processing.regions import without_small_regions
 
 LOW_IOU = "low predicted IoU"
@@ -275,12 +276,7 @@ def box_suppression(box_xyxy_px: NDArray[np.int64], score: NDArray[np.floating],
     rank[np.argsort(-np.asarray(score, np.float64), kind="stable")] = np.arange(n)
     pairs = rank[pairs[overlap > limit]]
     pairs.sort(axis=1)
-    pairs = pairs[np.argsort(pairs[:, 0], kind="stable")]
-    standing = np.ones(n, bool)  # by rank
-    for better, worse in pairs:
-        if standing[better]:
-            standing[worse] = False
-    return standing[rank]
+    return stand_best_first(n, pairs)[rank]
 
 
 # -------------------------------------------------------------------------------------------------------- one mask

@@ -40,8 +40,6 @@ SMALLEST_LIKENESS = 0.3
 """Correlation of an example's radial profile with the mean profile of its view."""
 CONTRAST_SIGMAS = 3.5
 """Examples darker than the others by more robust standard deviations are ice."""
-FAR_DIAMETERS = 0.8
-"""Background is at least this far from every object."""
 DECOY_DIAMETERS = 0.9
 """Decoys are at least this far from every example: inverted fringes of particles are no noise."""
 MINIMUM_EXAMPLES = 40

@@ -45,21 +45,6 @@ def circularity(area: float, perimeter: float) -> float:
     return perimeter**2 / (4 * np.pi * area)
 
 
-def feret_diameters(mask: NDArray[np.bool_]) -> tuple[float, float]:
-    """Smallest and largest caliper width of one object in pixels, the pixels' own extent included.
-
-    The smallest width of a convex polygon lies across one of its sides, so only those directions are tried.
-    """
-    corners = _hull(mask)
-    sides = np.roll(corners, -1, axis=0) - corners
-    length = np.hypot(*sides.T)
-    normals = np.stack([-sides[:, 1], sides[:, 0]], axis=1)[length > 0] / length[length > 0, None]
-    across = corners @ normals.T  # (corner, direction)
-    smallest = float((across.max(axis=0) - across.min(axis=0)).min())
-    gaps = corners[:, None] - corners[None]
-    return smallest, float(np.hypot(gaps[..., 0], gaps[..., 1]).max())
-
-
 @dataclass(frozen=True)
 class Rectangle:
     """The smallest rectangle around an object, at any angle.
@@ -110,12 +95,6 @@ def is_square_view(mask: NDArray[np.bool_]) -> bool:
         and rectangle.short_px >= SQUARE_RATIO * rectangle.long_px
         and area >= RECTANGLE_FILL * rectangle.short_px * rectangle.long_px
     )
-
-
-def without_overlap(masks: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """(n,) True for those of (n, h, w) masks that share no pixel with another."""
-    cover = masks.sum(axis=0)
-    return np.asarray([not bool((cover[mask] > 1).any()) for mask in masks], bool)
 
 
 def find_circles(
