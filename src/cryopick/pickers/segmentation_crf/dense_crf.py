@@ -90,6 +90,8 @@ def mean_field_exact(
     -------
     probability : (labels, h, w), sums to 1 over labels
     """
+    from scipy.special import softmax
+
     labels, height, width = log_probability.shape
     unary = np.asarray(log_probability, np.float64).reshape(labels, -1)
     y, x = (axis.ravel().astype(np.float64) for axis in np.mgrid[:height, :width])
@@ -104,10 +106,10 @@ def mean_field_exact(
     kernel = crf.appearance_weight * _normalised(appearance)
     kernel += crf.smoothness_weight * _normalised(pairs(crf.smoothness_sigma))
     compatibility = crf.compatibility(labels).astype(np.float64)
-    belief = _softmax(unary)
+    belief = softmax(unary, axis=0)
     for _ in range(crf.iterations):
-        belief = _softmax(unary - compatibility @ (belief @ kernel))
-    return belief.reshape(labels, height, width)
+        belief = softmax(unary - compatibility @ (belief @ kernel), axis=0)
+    return np.asarray(belief.reshape(labels, height, width))
 
 
 def _normalised(kernel: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -123,6 +125,8 @@ def mean_field(
     log_probability: NDArray[np.floating], guide: NDArray[np.floating], crf: DenseCrf, *, diameter_px: float
 ) -> NDArray[np.float32]:
     """As `mean_field_exact`, the appearance kernel approximated on a bilateral grid; any size of image."""
+    from scipy.special import softmax
+
     labels, height, width = log_probability.shape
     unary = np.asarray(log_probability, np.float32)
     compatibility = crf.compatibility(labels)
@@ -134,12 +138,12 @@ def mean_field(
         sigma = crf.appearance_sigma[0] * diameter_px, crf.appearance_sigma[1] * diameter_px
         grid = _BilateralGrid(np.asarray(guide, np.float32), sigma, crf.guide_sigma)
         messages.append((crf.appearance_weight, grid))
-    belief = _softmax(unary)
+    belief = softmax(unary, axis=0)
     for _ in range(crf.iterations):
         message = np.zeros_like(belief)
         for weight, kernel in messages:
             message += np.float32(weight) * kernel.message(belief)
-        belief = _softmax(unary - np.tensordot(compatibility, message, axes=1))
+        belief = softmax(unary - np.tensordot(compatibility, message, axes=1), axis=0)
     return np.asarray(belief, np.float32)
 
 
@@ -251,8 +255,3 @@ def _along_axes(maps: NDArray[np.float32], taps: list[NDArray[np.float32]], *, f
         if len(weights) > 1:
             maps = correlate1d(maps, weights, axis=axis, mode="constant")
     return np.asarray(maps, np.float32)
-
-
-def _softmax(logits: NDArray[Any]) -> NDArray[Any]:
-    raised = np.exp(logits - logits.max(axis=0))
-    return np.asarray(raised / raised.sum(axis=0))
