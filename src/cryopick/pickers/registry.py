@@ -15,7 +15,7 @@ import cryopick.pickers
 from cryopick.errors import SettingsError
 from cryopick.geometry.units import SMALLEST_DIAMETER_PX, Length, check_diameter, too_wide
 from cryopick.pickers.survey import Survey
-from cryopick.settings import require_choices
+from cryopick.settings import require_choices, require_known
 from cryopick.types import Micrograph, Picks
 
 ENTRY_POINT_GROUP = "cryopick.pickers"
@@ -74,9 +74,7 @@ def make_picker(name: str, **settings: Any) -> Any:
     """Build a picker from its settings; an unknown setting is listed against the valid ones."""
     cls = picker_class(name)
     valid = {f.name for f in fields(cls) if f.init} if is_dataclass(cls) else set()
-    unknown = sorted(set(settings) - valid)
-    if unknown:
-        raise SettingsError(f"picker {name!r} has no setting {', '.join(unknown)}; it has: {', '.join(sorted(valid))}")
+    require_known(settings, valid, where=f"picker {name!r}")
     return cls(**settings)
 
 
