@@ -225,7 +225,7 @@ def test_a_tilde_that_the_shell_left_is_the_home_folder(
 def test_an_empty_output_is_refused(micrographs: Path, tmp_path: Path) -> None:
     done = cryopick("pick", micrographs, "-o", "", "--picker", "blob", "-d", f"{DIAMETER_PX}px", cwd=tmp_path)
     assert (done.returncode, list(tmp_path.iterdir())) == (1, [micrographs])
-    assert "output folder is empty" in done.stderr
+    assert "--output is empty" in done.stderr
 
 
 def test_doctor_knows_every_shipped_weights_file() -> None:
@@ -238,13 +238,13 @@ def test_doctor_knows_every_shipped_weights_file() -> None:
 def test_doctor_is_not_content_with_weights_that_are_cut_or_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from cryopick.io import checkpoint
+    from cryopick.io import weights
 
-    shutil.copytree(checkpoint.PACKAGE_WEIGHTS, tmp_path / "weights")
+    shutil.copytree(weights.PACKAGE_WEIGHTS, tmp_path / "weights")
     general = tmp_path / "weights" / "general.safetensors"
     general.write_bytes(general.read_bytes()[:100_000])
     (tmp_path / "weights" / "cryotransformer.safetensors").unlink()
-    monkeypatch.setattr(checkpoint, "PACKAGE_WEIGHTS", tmp_path / "weights")
+    monkeypatch.setattr(weights, "PACKAGE_WEIGHTS", tmp_path / "weights")
     monkeypatch.setattr("cryopick.cli.doctor.SAMPLE_PICKERS", ())
     done = cryopick("doctor", tmp_path)
     assert done.returncode == 1
