@@ -8,7 +8,6 @@ the working folder has nothing fails.
 
 from __future__ import annotations
 
-import importlib
 import os
 import re
 import shlex
@@ -23,7 +22,7 @@ import numpy as np
 import pytest
 
 import cryopick
-from cryopick.cli.main import COMMANDS, build_app, main
+from cryopick.cli.main import COMMANDS, build_app, command_of, main
 from cryopick.io.images.mrc import write_mrc
 from cryopick.simulation.specimens.proteins import random_protein
 from cryopick.workflows.train import TrainPlan
@@ -130,7 +129,7 @@ def without_comment(line: str) -> str:
 def commands_of_help() -> Iterator[Shown]:
     yield from (Shown("cryopick --help", line) for line in shown_in(build_app(None).info.help or ""))
     for name in COMMANDS:
-        text = importlib.import_module(f"cryopick.cli.{name}").command.__doc__ or ""
+        text = command_of(name).__doc__ or ""
         yield from (Shown(f"cryopick {name} --help", line) for line in shown_in(text))
 
 
@@ -166,8 +165,6 @@ def run_command(line: str) -> int:
     before = sys.argv
     sys.argv = words
     try:
-        for name in {words[1], "pick"} & set(COMMANDS):  # their options depend on what is typed
-            importlib.reload(importlib.import_module(f"cryopick.cli.{name}"))
         main()
     except SystemExit as end:
         return int(end.code or 0)

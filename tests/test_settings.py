@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_origin
 
 import pytest
 from hypothesis import given
@@ -15,7 +15,7 @@ from cryopick.errors import FormatError, SettingsError
 from cryopick.geometry.units import Length, parse_length
 from cryopick.pickers.registry import list_pickers, picker_class
 from cryopick.runs.settings import make_settings, read_config, settings_sections
-from cryopick.settings import as_plain, convert, convert_settings, settings_of, to_toml
+from cryopick.settings import as_plain, convert, convert_settings, require_choices, settings_of, to_toml
 from cryopick.workflows.train import read_plan_file
 
 
@@ -154,3 +154,17 @@ def test_config_files_that_nest_too_deep_are_refused(tmp_path: Path) -> None:
     for read in (read_config, read_plan_file):
         with pytest.raises((SettingsError, FormatError), match=r"config\.toml"):
             read(tmp_path / "config.toml")
+
+
+def test_fixed_words_take_no_other() -> None:
+    require_choices(Example(diameter_angstrom=1.0), where="example")
+    with pytest.raises(SettingsError, match="example: mode is 'grey', expected dark or bright"):
+        require_choices(Example(diameter_angstrom=1.0, mode="grey"), where="example")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", list_pickers())
+def test_no_picker_takes_a_word_that_its_settings_do_not_know(name: str) -> None:
+    words = [setting.name for setting in settings_of(picker_class(name)) if get_origin(setting.annotation) is Literal]
+    for word in words:
+        with pytest.raises(SettingsError, match=f"{word}.* 'nonsense'"):
+            picker_class(name)(**{word: "nonsense"})

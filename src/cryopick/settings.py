@@ -10,7 +10,7 @@ import numbers
 import re
 import types
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -72,6 +72,23 @@ def settings_of(cls: type[Any]) -> list[Setting]:
     return found
 
 
+def require_known(given: Iterable[str], known: Iterable[str], *, where: str) -> None:
+    """Refuse names of settings that are none of the known ones, which are listed (`SettingsError`)."""
+    unknown = sorted(set(given) - set(known))
+    if unknown:
+        raise SettingsError(f"{where} has no setting {', '.join(unknown)}; it has: {', '.join(sorted(known))}")
+
+
+def require_choices(settings: Any, *, where: str) -> None:
+    """Refuse a value of a field of fixed words, a `Literal`, that is none of them (`SettingsError`)."""
+    for setting in settings_of(type(settings)):
+        parts = get_args(setting.annotation) if get_origin(setting.annotation) is not Literal else (setting.annotation,)
+        words = [word for part in parts if get_origin(part) is Literal for word in get_args(part)]
+        value = getattr(settings, setting.name)
+        if words and value not in words and not (value is None and type(None) in parts):
+            raise SettingsError(f"{where}: {setting.name} is {value!r}, expected {' or '.join(map(str, words))}")
+
+
 def convert_settings(cls: type[Any], given: Mapping[str, Any], *, section: str) -> dict[str, Any]:
     """Convert texts and TOML values to the types of the fields of `cls`.
 
@@ -81,9 +98,7 @@ def convert_settings(cls: type[Any], given: Mapping[str, Any], *, section: str) 
         For a name that `cls` does not have (the known ones are listed) and a value of the wrong type.
     """
     known = {setting.name: setting for setting in settings_of(cls)}
-    unknown = sorted(set(given) - set(known))
-    if unknown:
-        raise SettingsError(f"{section} has no setting {', '.join(unknown)}; it has: {', '.join(sorted(known))}")
+    require_known(given, known, where=section)
     return {
         name: convert(value, known[name].annotation, where=f"{section}: {known[name].flag}")
         for name, value in given.items()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
 import resource
@@ -10,12 +11,14 @@ import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
+import typer
 from discs import DIAMETER_PX, disc_micrograph
 
-from cryopick.cli.main import main
+from cryopick.cli.main import COMMANDS, main
 from cryopick.io.images.micrographs import write_micrograph
 from cryopick.pickers.registry import list_pickers, picker_class
 from cryopick.settings import settings_of
@@ -25,7 +28,6 @@ from cryopick.types import Micrograph
 def cryopick(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     """Run the command as its entry point does, in this process, which saves a start of Python each time."""
     words = ["cryopick", *map(str, arguments)]
-    sys.modules.pop("cryopick.cli.pick", None)  # its options depend on the command line at the time of import
     out, err, code = io.StringIO(), io.StringIO(), 0
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
         patch.setattr(sys, "argv", words)
@@ -65,6 +67,23 @@ def test_help_of_the_program_imports_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_a_new_command_is_one_file_and_one_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = ModuleType("cryopick.cli.greet")
+    module.command = lambda name: typer.echo(f"hello {name}")  # type: ignore[attr-defined]
+    module.command.__annotations__ = {"name": str}
+    monkeypatch.setitem(sys.modules, "cryopick.cli.greet", module)
+    monkeypatch.setitem(COMMANDS, "greet", "Greet somebody.")
+    assert "Greet somebody." in cryopick("--help").stdout
+    assert cryopick("greet", "you").stdout == "hello you\n"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_importing_a_command_reads_no_arguments(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(sys, "argv")
+    module = importlib.reload(importlib.import_module(f"cryopick.cli.{name}"))
+    assert hasattr(module, "command") != hasattr(module, "command_for")
 
 
 @pytest.mark.parametrize("name", list_pickers())
@@ -239,13 +258,13 @@ def test_doctor_knows_every_shipped_weights_file() -> None:
 def test_doctor_is_not_content_with_weights_that_are_cut_or_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from cryopick.io import checkpoint
+    from cryopick.io import weights
 
-    shutil.copytree(checkpoint.PACKAGE_WEIGHTS, tmp_path / "weights")
+    shutil.copytree(weights.PACKAGE_WEIGHTS, tmp_path / "weights")
     general = tmp_path / "weights" / "general.safetensors"
     general.write_bytes(general.read_bytes()[:100_000])
     (tmp_path / "weights" / "cryotransformer.safetensors").unlink()
-    monkeypatch.setattr(checkpoint, "PACKAGE_WEIGHTS", tmp_path / "weights")
+    monkeypatch.setattr(weights, "PACKAGE_WEIGHTS", tmp_path / "weights")
     monkeypatch.setattr("cryopick.cli.doctor.SAMPLE_PICKERS", ())
     done = cryopick("doctor", tmp_path)
     assert done.returncode == 1

@@ -21,6 +21,8 @@ from cryopick.geometry.selection import (
     TOO_CLOSE,
     SelectionSettings,
     select,
+    stand_apart,
+    stand_best_first,
 )
 from cryopick.geometry.units import Length
 from cryopick.types import Picks
@@ -227,3 +229,16 @@ def test_junk_has_a_reason_of_its_own_and_lets_worse_neighbours_stand():
     junk[0, 0] = True  # pixels 0 to 9 in x and y
     assert select(picks, SelectionSettings(), threshold=0.0, junk_mask=junk).reason.tolist() == [ON_JUNK, "", ""]
     assert select(picks, SelectionSettings(), threshold=0.0).reason.tolist() == ["", TOO_CLOSE, ""]
+
+
+def test_whatever_stands_fells_its_worse_neighbours_and_the_fallen_fell_nobody() -> None:
+    rng = np.random.default_rng(4)
+    xy_px, reach_px = rng.uniform(0, 100, (200, 2)), rng.uniform(2, 12, 200)
+    stands = np.ones(200, bool)
+    for better in range(200):
+        for worse in range(better + 1, 200):
+            if stands[better] and np.hypot(*(xy_px[better] - xy_px[worse])) < reach_px[better]:
+                stands[worse] = False
+    found = stand_apart(xy_px, lambda better, _: reach_px[better], reach_px=12.0)
+    np.testing.assert_array_equal(found, stands)
+    np.testing.assert_array_equal(stand_best_first(3, np.array([[1, 2], [0, 1]])), [True, False, True])

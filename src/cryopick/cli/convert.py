@@ -7,6 +7,10 @@ from typing import Annotated
 
 import typer
 
+from cryopick.io.coordinates.formats import FORMATS
+
+_NAMES = list(FORMATS)
+
 
 def command(
     source: Annotated[
@@ -16,7 +20,7 @@ def command(
     *,
     to: Annotated[
         str | None,
-        typer.Option(help="star, box, cbox, eman-json, topaz, coco, csv, cryoppp or cryosparc; else by TO's ending."),
+        typer.Option(help=f"{', '.join(_NAMES[:-1])} or {_NAMES[-1]}; else by TO's ending."),
     ] = None,
     from_format: Annotated[
         str | None, typer.Option("--from", help="The format of FROM, where it is not recognised.")

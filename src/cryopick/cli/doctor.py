@@ -19,7 +19,7 @@ from cryopick.errors import CryopickError
 from cryopick.extras import install_hint
 from cryopick.version import __version__
 
-REQUIRED_MODULES = ("numpy", "scipy", "mrcfile", "tifffile", "cv2", "skimage", "matplotlib", "torch")
+REQUIRED_MODULES = ("numpy", "scipy", "tifffile", "cv2", "skimage", "matplotlib", "torch")
 OPTIONAL_MODULES = {
     "train": (("lightning", "tensorboard"), "training"),
     "sam": (("transformers",), "the published Segment Anything and CryoTransformer networks"),

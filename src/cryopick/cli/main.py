@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -13,8 +14,8 @@ from cryopick.version import __version__
 if TYPE_CHECKING:
     import typer
 
-# Each name is a module of this folder that holds a typer function `command`. The help lines stand here, so that
-# `cryopick --help` imports none of them.
+# Each name is a module of this folder that holds a typer function `command`, or makes one with `command_for` where its
+# options depend on what is typed. The help lines stand here, so that `cryopick --help` imports none of them.
 COMMANDS = {
     "pick": "Pick particles from micrographs.",
     "rethreshold": "Move the score threshold of a finished run; instant.",
@@ -35,8 +36,8 @@ _RESUMING = {
 }
 
 
-def build_app(called: str | None) -> typer.Typer:
-    """The application with only the called command's module imported."""
+def build_app(called: str | None, arguments: Sequence[str] = ()) -> typer.Typer:
+    """The application with only the called command's module imported; `arguments` are the words typed."""
     import typer
 
     app = typer.Typer(
@@ -56,12 +57,17 @@ def build_app(called: str | None) -> typer.Typer:
 
     for name, help_line in COMMANDS.items():
         if name == called:
-            module = import_module(f"{__package__}.{name}")
-            context_settings = getattr(module, "CONTEXT_SETTINGS", None)
-            app.command(name, context_settings=context_settings, no_args_is_help=False)(module.command)
+            app.command(name, no_args_is_help=False)(command_of(name, arguments))
         else:
             app.command(name, help=help_line)(_not_called)
     return app
+
+
+def command_of(name: str, arguments: Sequence[str] = ()) -> Callable[..., None]:
+    """The typer function of a command, with the options that these words ask for."""
+    module = import_module(f"{__package__}.{name}")
+    command: Callable[..., None] = module.command_for(arguments) if hasattr(module, "command_for") else module.command
+    return command
 
 
 def _not_called() -> None:
@@ -93,7 +99,7 @@ def _called(called: str | None) -> int | str | None:
     try:
         try:
             sys.argv[1:] = as_meant(sys.argv[1:])
-            build_app(called)()
+            build_app(called, sys.argv[1:])()
         except SystemExit as end:  # the way every command ends
             code = end.code
         if code == 128 + signal.SIGINT:  # what typer makes of a KeyboardInterrupt, without a word

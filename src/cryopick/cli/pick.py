@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -153,11 +152,8 @@ def called_picker(arguments: Sequence[str]) -> str:
     return name
 
 
-def build_command(arguments: Sequence[str]) -> Any:
+def command_for(arguments: Sequence[str]) -> Any:
     """The command with the options of the picker that `arguments` name."""
     cls = picker_class(called_picker(arguments))
     groups: list[tuple[str, type[Any]]] = [(f"{cls.name}: ", cls), ("", SelectionSettings), ("", RunSettings)]
     return with_options(pick, groups, given_as="given")
-
-
-command = build_command(sys.argv[1:])

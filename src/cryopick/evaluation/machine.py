@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cryopick.scale.processes import usable_cores
 
-PACKAGES = ("cryopick", "numpy", "scipy", "opencv-contrib-python-headless", "torch")
+PACKAGES = ("cryopick", "numpy", "scipy", "opencv-python-headless", "torch")
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""RELION's Euler angles (ZYZ, degrees) as rotation matrices and back, and uniform random orientations."""
+"""RELION's Euler angles (ZYZ, degrees) as rotation matrices, and uniform random orientations."""
 
 from __future__ import annotations
 

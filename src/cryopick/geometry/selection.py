@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated
 
@@ -174,18 +175,60 @@ def _min_distances_px(picks: Picks, settings: SelectionSettings) -> NDArray[np.f
 
 def _is_too_close(xy_px: NDArray[np.float64], min_distance_px: NDArray[np.float64]) -> NDArray[np.bool_]:
     """(n,) True where a better kept pick is nearer than the mean of both min distances; best pick first."""
+    return ~stand_apart(
+        xy_px,
+        lambda better, worse: np.stack([min_distance_px[better], min_distance_px[worse]]).mean(axis=0),
+        reach_px=float(min_distance_px.max(initial=0.0)),
+    )
+
+
+def stand_apart(
+    xy_px: NDArray[np.float64],
+    limit_px: Callable[[NDArray[np.intp], NDArray[np.intp]], NDArray[np.floating]],
+    *,
+    reach_px: float,
+) -> NDArray[np.bool_]:
+    """(n,) True for the places that stand where near ones may not: see `stand_best_first`.
+
+    Parameters
+    ----------
+    xy_px : (n, 2), best first
+    limit_px : (m,) indices of better and of worse places to (m,) the distance that the two must keep
+    reach_px : at least the largest limit
+    """
     from scipy.spatial import cKDTree
 
-    is_crowded = np.zeros(len(xy_px), dtype=bool)
-    reach_px = float(min_distance_px.max(initial=0.0))
-    if reach_px == 0:
-        return is_crowded
-    pairs = cKDTree(xy_px).query_pairs(reach_px, output_type="ndarray")
+    if reach_px == 0 or len(xy_px) == 0:
+        return np.ones(len(xy_px), bool)
+    pairs = cKDTree(xy_px).query_pairs(reach_px, output_type="ndarray")  # (m, 2), the better one first
     gap_px = np.hypot(*(xy_px[pairs[:, 0]] - xy_px[pairs[:, 1]]).T)
-    pairs = pairs[gap_px < min_distance_px[pairs].mean(axis=1)]  # (m, 2), better one first
+    return stand_best_first(len(xy_px), pairs[gap_px < limit_px(pairs[:, 0], pairs[:, 1])])
+
+
+def stand_best_first(n: int, pairs: NDArray[np.intp]) -> NDArray[np.bool_]:
+    """(n,) True for what stands: from the best on, each that stands fells the worse ones that it is paired with.
+
+    Parameters
+    ----------
+    pairs : (m, 2) better and worse of two that exclude each other, as ranks: 0 is the best
+    """
     pairs = pairs[np.argsort(pairs[:, 0], kind="stable")]
-    start = np.searchsorted(pairs[:, 0], np.arange(len(xy_px) + 1))
-    for best in range(len(xy_px)):
-        if not is_crowded[best]:
-            is_crowded[pairs[start[best] : start[best + 1], 1]] = True
-    return is_crowded
+    start = np.searchsorted(pairs[:, 0], np.arange(n + 1))
+    stands = np.ones(n, bool)
+    for best in range(n):
+        if stands[best]:
+            stands[pairs[start[best] : start[best + 1], 1]] = False
+    return stands
+
+
+def merged_best_first(found: Sequence[Picks], *, like: Picks) -> Picks:
+    """Candidates of several searches of one micrograph as one list, best first; all else is as in `like`."""
+    order = np.argsort(-np.concatenate([picks.score for picks in found]), kind="stable")
+    return replace(
+        like,
+        xy_px=np.concatenate([picks.xy_px for picks in found])[order],
+        score=np.concatenate([picks.score for picks in found])[order],
+        diameter_px=np.concatenate([picks.diameter_px for picks in found])[order],
+        class_id=np.concatenate([picks.class_id for picks in found])[order],
+        reason=np.full(len(order), ""),
+    )

@@ -140,10 +140,6 @@ def angstrom_to_px(length_angstrom: float, pixel_size_angstrom: float) -> float:
     return length_angstrom / pixel_size_angstrom
 
 
-def px_to_angstrom(length_px: float, pixel_size_angstrom: float) -> float:
-    return length_px * pixel_size_angstrom
-
-
 # ------------------------------------------------------------------------------------------ diameters that can be meant
 
 SMALLEST_DIAMETER_PX = 4.0

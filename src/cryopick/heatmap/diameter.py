@@ -13,6 +13,7 @@ from cryopick.geometry.selection import SelectionSettings, select
 from cryopick.geometry.units import Length
 from cryopick.heatmap.emptiness import EMPTY_FILLED_SHARE, MINIMUM_WHERE_UNFILLED, thinned_scores
 from cryopick.inference.looks import ONE_LOOK
+from cryopick.processing.peaks import vertex_offset
 from cryopick.processing.probability import adapted_to_emptier_run, expected_scores, threshold_for_f1
 from cryopick.processing.spread import evenly_taken
 from cryopick.types import Micrograph, Picks
@@ -328,9 +329,7 @@ def _top(f1: NDArray[np.float64]) -> float:
     best = int(np.argmax(f1))
     if best in (0, len(f1) - 1):
         return float(FIT_FACTORS[best])
-    left, middle, right = f1[best - 1 : best + 2]
-    curvature = left - 2 * middle + right
-    shift = 0.5 * (left - right) / curvature if curvature < 0 else 0.0
+    shift = float(vertex_offset(*f1[best - 1 : best + 2]))
     step = np.log(FIT_FACTORS[1] / FIT_FACTORS[0])
     return float(FIT_FACTORS[best] * np.exp(shift * step))
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Annotated, ClassVar, Literal, cast, get_args
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,9 +13,16 @@ from cryopick.errors import SettingsError
 from cryopick.geometry.units import Length
 from cryopick.pickers.registry import register_picker
 from cryopick.pickers.survey import Survey
-from cryopick.processing.fourier import chance_spread, normalized_correlation
+from cryopick.processing.fourier import chance_spread
 from cryopick.processing.normalize import normalize_locally
 from cryopick.processing.peaks import find_peaks
+from cryopick.processing.profiles import (
+    SCALE_STEP,
+    WORKING_DIAMETER_PX,
+    dark_and_bright_matches,
+    middle_piece,
+    profile_correlations,
+)
 from cryopick.processing.scale import ScaleMap, resample
 from cryopick.types import Micrograph, Picks
 
@@ -33,27 +40,18 @@ PROFILES: dict[ProfileName, tuple[float, float]] = {
 """Outer and inner radius of the dark part, in particle radii. The diameter that people give is that of the circle
 around every view, or of the mask; the dark core of an elongated or domed particle is smaller than that."""
 
-WORKING_DIAMETER_PX = 12.0
-"""Micrographs are resampled to this many pixels per diameter, enough to tell disc from shell. The window then holds
-about 240 pixels, so the chance correlation of white noise has a standard deviation of 0.065 at any pixel size."""
-WINDOW_RADII = 1.45
-"""Radius of the window that is compared with the profile, in particle radii: the particle and a rim of background."""
 EDGE_WIDTH_RADII = 0.12
 """Softness of the profile's edges: about one working pixel."""
 SPREAD_LIMITS = (0.06, 0.10)
 """Of chance correlations, see `chance_spread`."""
 CANDIDATE_FLOOR = 2.5
 """Candidates have at least this score; in noise alone there are many of them."""
-EVIDENCE_FLOOR = 0.25
-"""Correlations below it do not take part in the choice of the profile: most of them are noise."""
 EVIDENCE_PX = 1024
 """Side of the middle piece, in working pixels, that the choice looks at: more than eighty diameters are plenty."""
 OPPOSITE_FACTOR, OPPOSITE_EVIDENCE = 4.0, 4.0
 """Bright matches beat dark ones this many times, and by so much, where the contrast is doubted. On sets of simulated
 and
 real micrographs, without particles too, they did so at most 2.4 times."""
-SCALE_STEP = 1.19
-"""Ratio of neighbouring diameters within a range: a quarter octave, at which a disc loses a tenth of its score."""
 
 
 @register_picker("blob")
@@ -81,10 +79,6 @@ class BlobPicker:
         ProfileName, "radial profile of the particle: auto chooses; core for dense, shell for hollow particles"
     ] = "auto"
 
-    def __post_init__(self) -> None:
-        if self.profile not in get_args(ProfileName):
-            raise SettingsError(f"profile {self.profile!r} unknown; known profiles: {', '.join(get_args(ProfileName))}")
-
     def survey(self, micrographs: Sequence[Micrograph]) -> Survey:
         """The profile that suits these micrographs, so that a run uses one profile throughout."""
         if self.profile != "auto" or not micrographs:
@@ -104,7 +98,17 @@ class BlobPicker:
         if profile == "auto":
             seen = None if survey is None else survey.radial_profile
             profile = _strongest(_evidence(scaled)) if seen is None else cast(ProfileName, seen)
-        correlations = [next(_correlations(image, [profile])) for image in scaled]
+        correlations = [
+            next(
+                profile_correlations(
+                    image.pixels,
+                    [PROFILES[profile]],
+                    diameter_px=image.working_diameter_px,
+                    edge_width=EDGE_WIDTH_RADII,
+                )
+            )
+            for image in scaled
+        ]
         found = [
             find_peaks(correlation / chance_spread(-correlation, limits=SPREAD_LIMITS), min_score=CANDIDATE_FLOOR)
             for correlation in correlations
@@ -151,12 +155,13 @@ def _evidence(scaled: Sequence[_ScaledImage]) -> dict[ProfileName, float]:
     """Per profile: squared correlation of strong dark peaks minus that of strong bright ones."""
     evidence: dict[ProfileName, float] = dict.fromkeys(PROFILES, 0.0)
     for image in scaled:
-        middle = replace(image, pixels=_middle(image.pixels, EVIDENCE_PX))
-        for name, correlation in zip(PROFILES, _correlations(middle, list(PROFILES)), strict=True):
-            for sign in (1.0, -1.0):
-                reach_px = 0.5 * image.working_diameter_px
-                _, score = find_peaks(sign * correlation, min_score=EVIDENCE_FLOOR, radius_px=reach_px)
-                evidence[name] += sign * float(np.sum(score.astype(np.float64) ** 2))
+        middle, diameter_px = middle_piece(image.pixels, EVIDENCE_PX), image.working_diameter_px
+        matches = dark_and_bright_matches(
+            middle, list(PROFILES.values()), diameter_px=diameter_px, edge_width=EDGE_WIDTH_RADII
+        )
+        for name, (dark, bright) in zip(PROFILES, matches, strict=True):
+            evidence[name] += float(np.sum(dark**2))
+            evidence[name] -= float(np.sum(bright**2))
     return evidence
 
 
@@ -187,21 +192,6 @@ def _strongest(evidence: dict[ProfileName, float]) -> ProfileName:
     return max(evidence, key=lambda profile: evidence[profile])
 
 
-def _correlations(image: _ScaledImage, names: list[ProfileName]) -> Iterator[NDArray[np.float32]]:
-    """Correlation of the image with each named dark profile, (h, w) in [-1, 1]."""
-    radius_px = image.working_diameter_px / 2
-    reach = int(np.ceil(WINDOW_RADII * radius_px))
-    offset = np.arange(-reach, reach + 1) / radius_px
-    radius = np.hypot(offset[:, None], offset)  # (t, t), in particle radii
-    templates = [_dark_profile(radius, *PROFILES[name]) for name in names]
-    return normalized_correlation(image.pixels, templates, window=radius <= WINDOW_RADII)
-
-
-def _middle(pixels: NDArray[np.float32], side_px: int) -> NDArray[np.float32]:
-    top, left = (max(0, (n - side_px) // 2) for n in pixels.shape)
-    return pixels[top : top + side_px, left : left + side_px]
-
-
 def _overview(correlations: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
     """(h, w) the highest positive correlation over all diameters, at the working size of the smallest."""
     import cv2
@@ -210,13 +200,3 @@ def _overview(correlations: Sequence[NDArray[np.float32]]) -> NDArray[np.float32
     for correlation in correlations[1:]:
         highest = np.maximum(highest, cv2.resize(correlation, highest.shape[::-1], interpolation=cv2.INTER_LINEAR))
     return highest
-
-
-def _dark_profile(radius: NDArray[np.float64], outer: float, inner: float) -> NDArray[np.float32]:
-    """-1 between the radii `inner` and `outer`, 0 elsewhere, with soft edges."""
-
-    def inside(edge: float) -> NDArray[np.float64]:
-        return 0.5 * (1 + np.tanh((edge - radius) / EDGE_WIDTH_RADII))
-
-    hollow = inside(inner) if inner > 0 else 0.0
-    return np.asarray(hollow - inside(outer), np.float32)

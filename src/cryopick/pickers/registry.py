@@ -16,7 +16,7 @@ from cryopick.errors import SettingsError
 from cryopick.geometry.units import SMALLEST_DIAMETER_PX, Length, check_diameter, too_wide
 from cryopick.pickers.older_pickers import adapt_older_picker
 from cryopick.pickers.survey import Survey
-from cryopick.settings import settings_of
+from cryopick.settings import require_choices, require_known, settings_of
 from cryopick.types import Micrograph, Picks
 
 ENTRY_POINT_GROUP = "cryopick.pickers"
@@ -34,7 +34,8 @@ PickerClass = TypeVar("PickerClass", bound=type[Any])
 def register_picker(name: str) -> Callable[[PickerClass], PickerClass]:
     """Class decorator that makes a picker known by `name`; a second use of a name raises.
 
-    It also puts the check of the diameter before `pick`, `survey` and `survey_in`, the same one for every picker.
+    It also puts the check of the diameter before `pick`, `survey` and `survey_in`, and that of settings with fixed
+    words behind the making of a picker, the same ones for every picker.
     """
 
     def decorate(cls: PickerClass) -> PickerClass:
@@ -48,6 +49,7 @@ def register_picker(name: str) -> Callable[[PickerClass], PickerClass]:
             _log.warning(
                 "picker %s of %s is written for cryopick 0.1 (%s); it works", name, cls.__module__, ", ".join(older)
             )
+        setattr(cls, "__init__", _checked_settings(cls.__init__, name))  # noqa: B010  # mypy minds the plain way
         cls.pick = _checked_pick(cls.pick)
         for method in ("survey", "survey_in"):
             if hasattr(cls, method):
@@ -78,9 +80,7 @@ def make_picker(name: str, **settings: Any) -> Any:
     """Build a picker from its settings; an unknown setting is listed against the valid ones."""
     cls = picker_class(name)
     valid = {setting.name for setting in settings_of(cls)} if is_dataclass(cls) else set()
-    unknown = sorted(set(settings) - valid)
-    if unknown:
-        raise SettingsError(f"picker {name!r} has no setting {', '.join(unknown)}; it has: {', '.join(sorted(valid))}")
+    require_known(settings, valid, where=f"picker {name!r}")
     return cls(**settings)
 
 
@@ -96,6 +96,15 @@ def sizes_in_force(picker: Any, survey: Survey | None = None) -> list[Length]:
     if not sizes and survey is not None and survey.particle_size is not None:
         return [survey.particle_size]
     return sizes
+
+
+def _checked_settings(make: Callable[..., None], name: str) -> Callable[..., None]:
+    @functools.wraps(make)
+    def checked(self: Any, *args: Any, **settings: Any) -> None:
+        make(self, *args, **settings)
+        require_choices(self, where=name)
+
+    return checked
 
 
 # ------------------------------------------------------------------------------------------------- check of diameters

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 
 def find_peaks(
@@ -57,8 +57,18 @@ def _vertex(
     i = np.nonzero(is_inner)[0]
     before = response[row_before[i], column_before[i]].astype(np.float64)
     after = response[row_after[i], column_after[i]].astype(np.float64)
-    curvature = before + after - 2.0 * response[row[i], column[i]]
-    is_curved = curvature < 0
-    vertex = 0.5 * (before - after)[is_curved] / curvature[is_curved]
-    offset[i[is_curved]] = np.clip(vertex, -0.5, 0.5)
+    offset[i] = vertex_offset(before, response[row[i], column[i]], after)
     return offset
+
+
+def vertex_offset(before: ArrayLike, here: ArrayLike, after: ArrayLike) -> NDArray[np.float64]:
+    """Where a parabola through three values peaks, in steps from the middle one: -0.5 to 0.5; 0 where it has no peak.
+
+    Parameters
+    ----------
+    before, here, after : of one shape, `here` a maximum
+    """
+    before, here, after = (np.asarray(value, np.float64) for value in (before, here, after))
+    curvature = before + after - 2.0 * here
+    vertex = np.divide(0.5 * (before - after), curvature, out=np.zeros_like(curvature), where=curvature < 0)
+    return np.clip(vertex, -0.5, 0.5)

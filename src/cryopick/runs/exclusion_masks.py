@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from cryopick.errors import InputError
 from cryopick.io.coordinates.names import match_micrograph_names, without_extension
-from cryopick.io.images.micrographs import JPEG_SUFFIXES, read_micrograph
+from cryopick.io.images.formats import folder_suffixes, is_image_name
+from cryopick.io.images.micrographs import read_micrograph
 from cryopick.io.inputs.search import Search, shown
-from cryopick.io.inputs.sources import FOLDER_SUFFIXES
 
 _MASK_SUFFIX = re.compile(r"[._-](masks?|segmentation|seg|exclusion|excluded?|junk|carbon)$", re.IGNORECASE)
 """What programs put behind a micrograph's name for its mask: `m1_mask.png`, `m1.mask.tif`."""
@@ -52,7 +52,7 @@ def match_masks(names: Sequence[str], folder: Path) -> MatchedMasks:
     files = {path.relative_to(folder).as_posix(): path for path in _images_in(folder)}
     if not files:
         raise InputError(
-            f"exclusion masks: {folder} holds no images; looked for {', '.join(FOLDER_SUFFIXES)} in it and below"
+            f"exclusion masks: {folder} holds no images; looked for {', '.join(folder_suffixes())} in it and below"
         )
     by_stem: dict[str, Path] = {}
     for relative, path in sorted(files.items(), key=lambda item: _rank(item[1])):
@@ -92,7 +92,7 @@ def read_mask(path: Path, *, max_pixels: int | None = None) -> NDArray[np.bool_]
     Errors as in `cryopick.io.images.micrographs.read_micrograph`.
     """
     pixels = read_micrograph(path, max_pixels=max_pixels).pixels
-    return np.asarray(pixels > _JPEG_HALF if path.name.lower().endswith(JPEG_SUFFIXES) else pixels != 0)
+    return np.asarray(pixels > _JPEG_HALF if is_image_name(path.name, "JPEG") else pixels != 0)
 
 
 def doubts_about_mask(mask: NDArray[np.bool_], shape_yx: tuple[int, int]) -> tuple[str, ...]:
@@ -110,8 +110,8 @@ def doubts_about_mask(mask: NDArray[np.bool_], shape_yx: tuple[int, int]) -> tup
 
 
 def _images_in(folder: Path) -> list[Path]:
-    search = Search(lambda name: name.lower().endswith(FOLDER_SUFFIXES))
-    return [path for path in search.files_below(folder) if path.name.lower().endswith(FOLDER_SUFFIXES)]
+    search = Search(lambda name: name.lower().endswith(folder_suffixes()))
+    return [path for path in search.files_below(folder) if path.name.lower().endswith(folder_suffixes())]
 
 
 def _rank(path: Path) -> tuple[int, str]:

@@ -87,7 +87,8 @@ def outcomes_of(tasks: Iterable[Task], plan: PickPlan, *, draw: bool = True) -> 
 
 def read_task(task: Task, run: RunSettings) -> Micrograph:
     """The micrograph of a task as pickers expect it: without defects of the pixels, and particles dark."""
-    from cryopick.io.images.micrographs import TIFF_SUFFIXES, read_micrograph
+    from cryopick.io.images.formats import is_image_name
+    from cryopick.io.images.micrographs import read_micrograph
 
     micrograph = task.micrograph
     if micrograph is None:
@@ -102,7 +103,7 @@ def read_task(task: Task, run: RunSettings) -> Micrograph:
         )
     elif run.pixel_size_angstrom is not None:
         micrograph = replace(micrograph, pixel_size_angstrom=run.pixel_size_angstrom)
-    is_last_row_first = micrograph.path is not None and micrograph.path.name.lower().endswith(TIFF_SUFFIXES)
+    is_last_row_first = micrograph.path is not None and is_image_name(micrograph.path.name, "TIFF")
     mended = mend_pixels(micrograph.pixels, is_last_row_first=is_last_row_first)
     pixels, told = without_uneven_illumination(mended.pixels)
     micrograph = replace(micrograph, pixels=pixels, warnings=(*micrograph.warnings, *mended.warnings, *told))

@@ -25,8 +25,6 @@ from cryopick.simulation.scene.ice import smooth_field
 from cryopick.simulation.scene.optics import contrast_transfer, draw_optics
 from cryopick.simulation.specimens.species_pool import STOCK_DIAMETERS_PX, SpeciesPool, StockedSpecies
 
-SILHOUETTE_LEVEL = 0.15
-"""A pixel belongs to a particle where its own projected density exceeds this fraction of its maximum."""
 MARGIN_PX = 16
 """Simulated around the crop and cut away, so that particles are cut by its border and little wraps around."""
 SECOND_SPECIES_PROBABILITY = 0.15
@@ -282,11 +280,7 @@ class _Painter:
         warped = cv2.warpAffine(view, matrix, (side, side), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
         patch = np.asarray(warped, dtype=np.float32)
         top, left = row - reach, column - reach
-        rows = slice(min(max(0, top), self.size), max(min(self.size, top + side), 0))
-        columns = slice(min(max(0, left), self.size), max(min(self.size, left + side), 0))
-        if rows.stop <= rows.start or columns.stop <= columns.start:
-            return slice(0), slice(0), np.zeros((0, 0), dtype=np.float32)
-        return rows, columns, patch[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
+        return layout.cut_to_scene(patch, top=top, left=left, shape_yx=self.shape)
 
     def _stamp(self, xy_px: tuple[float, float]) -> None:
         which = 0 if len(self.species) == 1 else int(self.rng.integers(len(self.species)))
@@ -303,7 +297,7 @@ class _Painter:
                 power=float(np.vdot(patch, patch)),
                 rows=rows,
                 columns=columns,
-                silhouette=patch > SILHOUETTE_LEVEL * patch.max(),
+                silhouette=patch > layout.SILHOUETTE_LEVEL * patch.max(),
             )
         )
 
@@ -322,7 +316,7 @@ class _Painter:
                 side = np.cos(angle) * x + np.sin(angle) * y - rng.uniform(0.05, 0.3) * self.diameter_px
                 patch = patch * np.clip(side, 0, 1).astype(np.float32)
                 scene.potential[rows, columns] += patch
-                scene.junk[rows, columns] |= patch > SILHOUETTE_LEVEL * max(self.peak, 1e-6)
+                scene.junk[rows, columns] |= patch > layout.SILHOUETTE_LEVEL * max(self.peak, 1e-6)
         if rng.random() < ranges.aggregate_probability:
             for _ in range(draw_count(rng, (1, 2))):
                 middle = rng.uniform(0, self.size, 2)
@@ -332,7 +326,7 @@ class _Painter:
                     rows, columns, patch = self._draw_view(species, (float(x), float(y)))
                     if patch.size:
                         scene.potential[rows, columns] += patch
-                        scene.junk[rows, columns] |= patch > SILHOUETTE_LEVEL * patch.max()
+                        scene.junk[rows, columns] |= patch > layout.SILHOUETTE_LEVEL * patch.max()
 
     def _add_ghosts(self) -> None:
         """Faint round ice and blurred protein: what a careful eye leaves out although it is darker than the ice."""
@@ -478,15 +472,14 @@ class _Painter:
             instances[stamp.rows, stamp.columns][stamp.silhouette] = label
         instances = instances[inner, inner]
         picked = [self.stamps[i] for i in order[:n]]
-        free = np.bincount(instances[~junk].ravel(), minlength=n + 1)[1 : n + 1]
-        area = np.array([max(stamp.area, 1) for stamp in picked])
+        area = np.array([stamp.area for stamp in picked], dtype=np.int64)
         power = np.array([stamp.power for stamp in picked])
         return Crop(
             image=np.ascontiguousarray(image[inner, inner]),
             xy_px=np.array([stamp.xy_px for stamp in picked]).reshape(-1, 2) - inset,
             diameter_px=np.array([stamp.diameter_px for stamp in picked], dtype=np.float32),
             snr=(self.snr_per_root_power * np.sqrt(power)).astype(np.float32).reshape(-1),
-            visibility=np.minimum(free / area if n else np.zeros(0), 1).astype(np.float32),
+            visibility=layout.visible_share(instances, junk, area_px=area),
             instances=np.ascontiguousarray(instances),
             junk=np.ascontiguousarray(junk),
             pixel_size_angstrom=self.pixel_size,

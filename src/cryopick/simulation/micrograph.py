@@ -21,8 +21,6 @@ from cryopick.simulation.scene.optics import contrast_transfer, draw_optics
 from cryopick.simulation.specimens.imaging import SpecimenImager
 from cryopick.types import Micrograph
 
-SILHOUETTE_LEVEL = 0.15
-"""A pixel belongs to a particle where its own projected density exceeds this fraction of its maximum."""
 MARGIN_ANGSTROM = 200.0
 """Simulated around the micrograph and cut away: fringes reach about this far, and Fourier transforms wrap around."""
 
@@ -310,7 +308,7 @@ class _Simulation:
         for i, image in self._images_of(particles):
             rows, columns, patch = self._clip(image, particles.xy_px[i])
             self.scene.potential[rows, columns] += patch
-            silhouette = image > SILHOUETTE_LEVEL * image.max()
+            silhouette = image > layout.SILHOUETTE_LEVEL * image.max()
             particles.area[i] = np.count_nonzero(silhouette)
             silhouettes[i] = (rows, columns, self._clip(silhouette, particles.xy_px[i])[2])
             size = image.shape[0]
@@ -337,9 +335,7 @@ class _Simulation:
         """Where an image with its middle at the pixel nearest to `xy_px` lies in the micrograph, and that part."""
         size = image.shape[0]
         top, left = round(float(xy_px[1])) - size // 2, round(float(xy_px[0])) - size // 2
-        rows = slice(min(max(0, top), self.shape[0]), max(min(self.shape[0], top + size), 0))
-        columns = slice(min(max(0, left), self.shape[1]), max(min(self.shape[1], left + size), 0))
-        return rows, columns, image[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
+        return layout.cut_to_scene(image, top=top, left=left, shape_yx=self.shape)
 
     def _add_broken_and_heaped(self, particle_count: int) -> None:
         rng, ranges = self.rng_dirt, self.recipe.dirt
@@ -360,7 +356,7 @@ class _Simulation:
     def _add_junk_particle(self, imager: SpecimenImager, xy_px: NDArray[np.float64], *, is_broken: bool) -> None:
         rng = self.rng_dirt
         image = imager.images(random_rotations(1, rng), np.zeros((1, 2)))[0]
-        level = SILHOUETTE_LEVEL * float(image.max())
+        level = layout.SILHOUETTE_LEVEL * float(image.max())
         if is_broken:
             offset = np.arange(image.shape[0], dtype=np.float32) - image.shape[0] // 2
             angle = rng.uniform(0, 2 * np.pi)
@@ -457,7 +453,6 @@ class _Simulation:
             np.ascontiguousarray(self.scene.junk[self.inner]),
             np.ascontiguousarray(self.instances[self.inner]),
         )
-        free = np.bincount(instances[~junk], minlength=n + 1)[1 : n + 1]
         species = particles.species[:n]
         return SimulatedMicrograph(
             micrograph=Micrograph(pixels=image, name=name, pixel_size_angstrom=self.pixel_size),
@@ -466,7 +461,7 @@ class _Simulation:
             euler_deg=particles.euler_deg[:n],
             diameter_px=np.array([self.imagers[int(number)].diameter_px for number in species], dtype=np.float32),
             snr=np.sqrt(power[:n]).astype(np.float32),
-            visibility=np.minimum(free / np.maximum(particles.area[:n], 1), 1).astype(np.float32),
+            visibility=layout.visible_share(instances, junk, area_px=particles.area[:n]),
             is_on_junk=np.asarray(layout.sample_nearest(junk, xy_px), dtype=bool),
             instances=instances,
             junk=junk,

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, runtime_che
 import numpy as np
 
 from cryopick.errors import SettingsError
+from cryopick.settings import require_known
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -153,10 +154,7 @@ class Preset:
         """This preset with some settings replaced; unknown names are listed against the known ones."""
         for title, target, given in (("task", self.task, task), ("training", self.training, training)):
             known = {f.name for f in fields(target)} if is_dataclass(target) else set()
-            unknown = sorted(set(given) - known)
-            if unknown:
-                names = ", ".join(sorted(known))
-                raise SettingsError(f"[{title}] has no setting {', '.join(unknown)}; it has: {names}")
+            require_known(given, known, where=f"[{title}]")
         new_task = replace(self.task, **task) if task else self.task
         return replace(self, task=new_task, training=replace(self.training, **training))
 

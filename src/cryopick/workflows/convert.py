@@ -15,24 +15,24 @@ from cryopick.errors import InputError, SettingsError
 from cryopick.geometry.transforms import flip_y as flip_y_of
 from cryopick.geometry.units import Length, parse_length
 from cryopick.io.coordinates.box import BoxSize
-from cryopick.io.coordinates.csv import first_cells, looks_like_csv
 from cryopick.io.coordinates.formats import (
+    FORMATS,
     LIST_FILE,
+    CoordinateFormat,
     detect_format,
     files_to_write,
     format_to_write,
     is_folder_to_write,
+    needing,
     read_picks,
     write_picks,
 )
 from cryopick.io.coordinates.grouping import OUTSIDE_THE_IMAGE, with_image_size
 from cryopick.io.coordinates.names import match_micrograph_names, without_extension
-from cryopick.io.coordinates.relion import ONLY_PARTICLE_PIXELS, is_relion_coordinates
-from cryopick.io.files.text import read_text
+from cryopick.io.coordinates.relion import ONLY_PARTICLE_PIXELS
 from cryopick.io.images.micrographs import probe_image
 from cryopick.io.images.pixel_size import choose_pixel_size
 from cryopick.io.inputs.sources import MicrographSource, find_micrographs, read_source
-from cryopick.io.star import read_star
 from cryopick.processing.orientation import OrientationFit, measure_orientation
 from cryopick.runs.folder import CANDIDATES, CONTENTS, RunFolder
 from cryopick.runs.picks import completed_from_run, is_picking_run, is_within, micrographs_of_run, picks_file_of, run_of
@@ -40,8 +40,6 @@ from cryopick.types import Picks
 
 FLIPS = ("auto", "yes", "no")
 _logger = logging.getLogger(__name__)
-_BOXED_FOR_EXTRACTION = ("box", "cbox")
-"""Formats whose boxes are cut out; those of COCO are what detectors learn, and enclose the particle."""
 _MAX_MEASURED = 8  # micrographs read to measure the orientation; about 1000 picks are more than enough
 
 
@@ -111,13 +109,15 @@ def convert(
     images = _Images(micrographs, pixel_size_angstrom)
     run = run_of(Path(os.path.abspath(source))) if from_format in (None, "star", "csv") else None
     read_as = from_format or (detect_format(source) if source.is_file() else None)
-    is_cs = run is None and (read_as == "cryosparc" or (read_as is None and any(source.rglob("*.cs"))))
+    with_rows = needing("rows")
+    is_among = any(any(source.rglob(f"*{FORMATS[name].suffix}")) for name in with_rows) if read_as is None else False
+    is_cs = run is None and (read_as in with_rows or is_among)
     told = _Told()
 
     def read(rows: str | None) -> dict[str, Picks]:
         if run is not None:
             chosen = format_to_write(target, to)
-            in_tables = chosen.name == "star" or not (chosen.is_per_micrograph or is_folder_to_write(target))
+            in_tables = chosen.write_list is not None or not (chosen.is_per_micrograph or is_folder_to_write(target))
             return _read_run(run, source, in_tables=in_tables, keep_rejected=keep_rejected, told=told)
         return read_picks(
             source, format=read_as, shapes_yx=images.shape_of, pixel_size_angstrom=pixel_size_angstrom, rows=rows
@@ -136,7 +136,7 @@ def convert(
     picks, warnings = _completed(found, images, keep_rejected=keep_rejected)
     warnings = list(dict.fromkeys([*told.warnings, *warnings]))
     chosen = format_to_write(target, to)
-    if keep_rejected and chosen.name != "csv":
+    if keep_rejected and not chosen.has_reasons:
         count = sum(int(np.count_nonzero(~one.is_kept)) for one in picks)
         if count:
             warnings.append(
@@ -149,7 +149,7 @@ def convert(
         box_px = {
             one.micrograph_name: box_length.middle_px(one.pixel_size_angstrom or pixel_size_angstrom) for one in picks
         }
-    elif chosen.name in _BOXED_FOR_EXTRACTION:
+    elif chosen.boxes_are_cut:
         new_name_of = dict(zip(found, (one.micrograph_name for one in picks), strict=True))
         box_px = {new_name_of[name]: side_px for name, side_px in told.box_px.items()}
     warnings += _check_target(source, target, [one.micrograph_name for one in picks], to)
@@ -228,7 +228,7 @@ def _check_target(source: Path, given: Path | str, names: Sequence[str], to: str
         is_in_source = source.is_dir() and not is_picking_run(source) and source.resolve() in file.resolve().parents
         if file.samefile(source) or is_in_source:
             raise SettingsError(f"{file}: is what is converted and would be replaced; write to another place")
-        if not _is_older_result(file, chosen.name):
+        if not _is_older_result(file, chosen):
             raise InputError(f"{file}: exists and is no {chosen.name} file; remove it, or write to another place")
     if not is_folder_to_write(given) or not target.is_dir():
         return []
@@ -244,16 +244,12 @@ def _check_target(source: Path, given: Path | str, names: Sequence[str], to: str
     ]
 
 
-def _is_older_result(file: Path, format_name: str) -> bool:
+def _is_older_result(file: Path, chosen: CoordinateFormat) -> bool:
     """True for an empty file, and for one that is in the format to be written."""
-    if file.stat().st_size == 0 or format_name == "eman-json":  # which keeps what else it finds, or refuses
+    if file.stat().st_size == 0 or chosen.may_replace is None:
         return True
     try:
-        if detect_format(file) != format_name:
-            return False
-        if format_name == "star":
-            return is_relion_coordinates(read_star(file))
-        return format_name != "csv" or looks_like_csv(first_cells(read_text(file, what="CSV"))[1])
+        return detect_format(file) == chosen.name and chosen.may_replace(file)
     except InputError:
         return False
 

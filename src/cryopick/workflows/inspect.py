@@ -17,8 +17,9 @@ from cryopick.errors import CryopickError, InputError
 from cryopick.io.coordinates.formats import FORMATS, LIST_FILE, detect_format, read_picks
 from cryopick.io.coordinates.relion import is_relion_coordinates
 from cryopick.io.files.reading import dangling_link, explain_read_errors, file_size_bytes
+from cryopick.io.images.formats import is_image_name
 from cryopick.io.images.info import ImageInfo
-from cryopick.io.images.micrographs import IMAGE_SUFFIXES, probe_image, read_micrograph
+from cryopick.io.images.micrographs import probe_image, read_micrograph
 from cryopick.io.images.pixel_size import choose_pixel_size
 from cryopick.io.inputs.sources import find_micrographs, search_warnings
 from cryopick.io.star import StarTable, read_star
@@ -78,7 +79,7 @@ def inspect(path: str | Path, *, pixel_size_angstrom: float | None = None) -> In
             return Inspection(path, *described)
         found = _inspect_folder(path, pixel_size_angstrom)
         return _with_labels(found) if looks_like_dataset(path) else found
-    if path.name.lower().endswith(IMAGE_SUFFIXES):
+    if is_image_name(path.name):
         return _inspect_image(path, pixel_size_angstrom)
     file_size_bytes(path)
     if path.suffix.lower() == ".star":
@@ -225,7 +226,7 @@ def _warnings_of_picks(picks: Mapping[str, Picks]) -> tuple[str, ...]:
 def _inspect_folder(folder: Path, pixel_size_angstrom: float | None) -> Inspection:
     with explain_read_errors(folder):
         files = [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith(".")]
-    images = [path for path in files if path.name.lower().endswith(IMAGE_SUFFIXES)]
+    images = [path for path in files if is_image_name(path.name)]
     coordinate_files = _coordinate_formats(files)
     if not images and not coordinate_files:
         reasons = [why for path in sorted(folder.rglob("*")) if (why := dangling_link(path)) is not None]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -16,12 +17,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cryopick.errors import CryopickError, FormatError, InputError, SettingsError
+from cryopick.io.coordinates import formats
 from cryopick.io.coordinates.formats import FORMATS, FileFacts, detect_format, read_picks, write_picks
 from cryopick.io.coordinates.grouping import NO_SCORES
 from cryopick.io.coordinates.names import without_extension
 from cryopick.io.coordinates.relion import OpticsGroup, read_micrographs_star, write_relion_particles
 from cryopick.io.star import read_star
 from cryopick.types import Picks
+from cryopick.workflows.convert import convert
 
 HEIGHT, WIDTH = 30, 50  # rectangular, so that exchanged or flipped axes cannot pass
 SHAPE = (HEIGHT, WIDTH)
@@ -736,3 +739,47 @@ def test_any_names_come_back_or_are_refused(tmp_path: Path, name: str, names: li
     found = FORMATS[name].read(path, FileFacts(rows="relion"))
     expected = [without_extension(one) for one in names] if name == "topaz" else names
     assert list(found) == (list(dict.fromkeys(expected)) if name != "csv" else [one.strip() for one in names])
+
+
+def test_a_new_format_is_one_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(path: Path, _facts: FileFacts) -> dict[str, Picks]:
+        name = path.name.removesuffix(".toy")
+        rows = [line.split() for line in path.read_text().splitlines()[1:]]
+        return {name: Picks(xy_px=np.array(rows, float), micrograph_name=name)}
+
+    def write_toy(path: Path, picks: Any, _facts: FileFacts) -> None:
+        write(path, "\n".join(["toy", *(f"{x:g} {y:g}" for x, y in picks[0].xy_px)]))
+
+    monkeypatch.setattr(formats, "FORMATS", dict(FORMATS))
+    monkeypatch.setattr(formats, "COORDINATE_ENDINGS", names := set(formats.COORDINATE_ENDINGS))
+    monkeypatch.setattr("cryopick.io.coordinates.names.COORDINATE_ENDINGS", names)
+    formats.add_format(
+        formats.CoordinateFormat(
+            "toy",
+            ".toy",
+            "a toy",
+            read,
+            write_toy,
+            other_suffixes=(".txt",),
+            recognises=lambda head: head.path.read_text().startswith("toy"),
+            is_per_micrograph=True,
+        )
+    )
+    picks = make_picks("a/m1.mrc", [[10, 4], [40.5, 25]])
+    (file,) = write_picks([picks], tmp_path / "out", format="toy")
+    assert file == tmp_path / "out" / "a" / "m1.toy"
+    assert detect_format(file) == detect_format(file.rename(file.with_suffix(".txt"))) == "toy"
+    file.with_suffix(".txt").rename(file)
+    np.testing.assert_array_equal(read_picks(tmp_path / "out")["a/m1"].xy_px, picks.xy_px)
+    done = convert(tmp_path / "out", tmp_path / "boxes", to="box", box="4px")
+    assert done.files == (tmp_path / "boxes" / "a" / "m1.box",)
+    assert convert(file, tmp_path / "m1.csv").particles == 2
+    with pytest.raises(SettingsError, match=r"known formats: .*, toy"):
+        formats.format_named("bos")
+
+
+def test_the_help_names_every_format() -> None:
+    shown = subprocess.run(
+        [sys.executable, "-m", "cryopick.cli.main", "convert", "--help"], capture_output=True, text=True, check=True
+    ).stdout
+    assert all(name in shown for name in FORMATS)

@@ -10,8 +10,12 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from cryopick.errors import InputError, SettingsError
-from cryopick.io.images.micrographs import image_format, probe_image, read_micrograph, write_micrograph
+from cryopick.io.coordinates.names import without_extension
+from cryopick.io.images.formats import IMAGE_FORMATS, ImageFormat, image_format
+from cryopick.io.images.info import DecodedImage, ImageInfo
+from cryopick.io.images.micrographs import probe_image, read_micrograph, write_micrograph
 from cryopick.io.images.mrc import write_mrc
+from cryopick.io.inputs.sources import find_micrographs
 from cryopick.types import Micrograph
 
 LOSSLESS = [
@@ -99,7 +103,7 @@ def test_unknown_suffixes_list_the_known_ones(tmp_path, name):
 
 
 def test_suffixes_count_in_any_case():
-    assert [image_format(name) for name in ("a.MRC", "b.Tif", "c.JPEG", "d.mrc.GZ", "e.EER")] == [
+    assert [image_format(name).name for name in ("a.MRC", "b.Tif", "c.JPEG", "d.mrc.GZ", "e.EER")] == [
         "MRC",
         "TIFF",
         "JPEG",
@@ -140,3 +144,34 @@ def test_importing_the_reader_loads_no_decoder():
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert result.stdout.strip() == "[]"
+
+
+def test_a_new_format_is_one_row(tmp_path, monkeypatch):
+    def probe(path):
+        height, width = map(int, path.read_text().splitlines()[0].split())
+        return ImageInfo(path=path, format="TOY", kind="image", shape_yx=(height, width), dtype="float32")
+
+    def read(path, *, max_pixels):
+        rows = path.read_text().splitlines()[1:]
+        return DecodedImage(pixels=np.array([row.split() for row in rows], np.float32), info=probe(path))
+
+    def write(path, pixels, pixel_size_angstrom):
+        rows = [" ".join(map(str, row)) for row in [pixels.shape, *pixels]]
+        path.write_text("\n".join(rows))
+
+    toy = ImageFormat(
+        name="TOY",
+        suffixes=(".toy",),
+        found_in_folders=(".toy",),
+        probe=probe,
+        read=read,
+        write=write,
+        dtypes=("float32",),
+    )
+    monkeypatch.setitem(IMAGE_FORMATS, "TOY", toy)
+    pixels = np.arange(6, dtype=np.float32).reshape(2, 3)
+    write_micrograph(tmp_path / "m1.toy", Micrograph(pixels))
+    assert probe_image(tmp_path / "m1.toy").shape_yx == (2, 3)
+    np.testing.assert_array_equal(read_micrograph(tmp_path / "m1.toy").pixels, pixels)
+    assert [source.path for source in find_micrographs([tmp_path])] == [tmp_path / "m1.toy"]
+    assert without_extension("a/m1.toy") == "a/m1"

@@ -125,3 +125,27 @@ def test_numbers_that_no_map_has_are_refused(tmp_path: Path, value: float, voxel
     path.write_bytes(path.read_bytes()[:1024] + np.full(64, value, "<f4").tobytes())
     with pytest.raises(FormatError, match=r"a\.mrc"):
         read_volume(path)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "int16", "uint16", "float16", "float32"])
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_map_is_what_mrcfile_reads_of_it(tmp_path: Path, dtype: str, packed: bool) -> None:
+    data = np.random.default_rng(1).normal(20, 9, size=(5, 5, 5)).astype(dtype)
+    path = write_raw(tmp_path / "a.mrc", data, 1.0588235)
+    if packed:
+        path.write_bytes(gzip.compress(path.read_bytes()))
+    with mrcfile.open(path) as mrc:
+        expected, edge = np.array(mrc.data, np.float32), np.mean(np.array(mrc.voxel_size.tolist(), np.float64))
+    volume = read_volume(path)
+    np.testing.assert_array_equal(volume.density, expected)
+    assert volume.voxel_size_angstrom == edge
+
+
+def test_a_written_map_is_valid_and_the_same_bytes_each_time(tmp_path: Path) -> None:
+    volume = Volume(np.arange(27, dtype=np.float32).reshape(3, 3, 3), 1.35)
+    for name in ("a.mrc", "b.mrc"):
+        write_volume(tmp_path / name, volume)
+    assert mrcfile.validate(str(tmp_path / "a.mrc"))
+    assert (tmp_path / "a.mrc").read_bytes() == (tmp_path / "b.mrc").read_bytes()
+    with mrcfile.open(tmp_path / "a.mrc") as mrc:
+        assert mrc.is_volume()

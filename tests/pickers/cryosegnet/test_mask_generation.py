@@ -14,8 +14,8 @@ from cryopick.pickers.cryosegnet.mask_generation import (
     box_suppression,
     generate_masks,
     point_grid,
-    without_small_regions,
 )
+from cryopick.processing.regions import without_small_regions
 
 
 class DiscSegmenter:

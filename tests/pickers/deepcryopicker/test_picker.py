@@ -33,11 +33,11 @@ from cryopick.pickers.deepcryopicker.objects import (
 )
 from cryopick.pickers.deepcryopicker.picker import DeepCryoPicker
 from cryopick.pickers.deepcryopicker.self_labels import label_images, why_inconsistent
-from cryopick.pickers.deepcryopicker.shapes import find_objects
 from cryopick.pickers.deepcryopicker.size import ParticleSize, measure_size
 from cryopick.pickers.deepcryopicker.windows import BACKGROUND, BAD, ExampleImage, ExampleWindows, split_images
 from cryopick.pickers.exhibits import read_exhibits
 from cryopick.pickers.registry import make_picker
+from cryopick.processing.regions import find_objects
 from cryopick.processing.scale import NOMINAL_PARTICLE_PX, ScaleMap
 from cryopick.types import Micrograph
 

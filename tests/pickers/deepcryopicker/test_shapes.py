@@ -7,16 +7,12 @@ import pytest
 
 from cryopick.pickers.deepcryopicker.shapes import (
     circularity,
-    feret_diameters,
-    fill_holes,
     find_circles,
-    find_objects,
     is_square_view,
     perimeter,
-    remove_small,
     smallest_rectangle,
-    without_overlap,
 )
+from cryopick.processing.regions import fill_holes, find_objects, remove_small
 
 
 def disc(radius, size=None, centre=None, hole=0.0):
@@ -59,13 +55,6 @@ def test_hole_of_a_ring_does_not_count_in_its_perimeter():
     assert perimeter(disc(20, hole=12)) == pytest.approx(perimeter(disc(20)))
 
 
-@pytest.mark.parametrize("angle", [0, 17, 45, 80])
-def test_feret_diameters_of_a_turned_rectangle_are_right_within_a_pixel(angle):
-    smallest, largest = feret_diameters(rectangle(80, 30, angle))
-    assert smallest == pytest.approx(31, abs=1.5)
-    assert largest == pytest.approx(np.hypot(81, 31), abs=1.5)
-
-
 @pytest.mark.parametrize("angle", [0, 30, 75])
 def test_smallest_rectangle_finds_sides_centre_and_angle(angle):
     found = smallest_rectangle(rectangle(80, 30, angle))
@@ -100,12 +89,6 @@ def test_background_enclosed_by_the_border_of_the_image_is_no_hole():
     mask = np.zeros((20, 20), bool)
     mask[:, 10] = True
     assert fill_holes(mask).sum() == 20
-
-
-def test_of_two_touching_squares_both_are_dropped_and_a_third_stays():
-    masks = np.zeros((3, 30, 30), bool)
-    masks[0, 2:12, 2:12] = masks[1, 11:20, 11:20] = masks[2, 22:28, 2:8] = True
-    np.testing.assert_array_equal(without_overlap(masks), [False, False, True])
 
 
 @pytest.mark.parametrize("radius", [13, 30, 55, 85])

@@ -56,7 +56,6 @@ _ALIASES = {
 }
 _FIELD_OF = {alias: field for field, aliases in _ALIASES.items() for alias in aliases}
 _BOX_FIELDS = ("left", "top", "right", "bottom", "width", "height", "box")
-_SEPARATORS = ",;\t"
 _CRYOPPP_HEADER = {"x-coordinate", "y-coordinate"}
 
 

@@ -6,7 +6,9 @@ import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 
@@ -32,9 +34,15 @@ from cryopick.io.coordinates.grouping import (
     shapes_of,
     with_image_size,
 )
-from cryopick.io.coordinates.names import by_products_of_picking, micrograph_name_of_file, without_extension
+from cryopick.io.coordinates.names import (
+    COORDINATE_ENDINGS,
+    by_products_of_picking,
+    micrograph_name_of_file,
+    without_extension,
+)
 from cryopick.io.coordinates.relion import (
     ONLY_PARTICLE_PIXELS,
+    is_relion_coordinates,
     read_relion,
     write_relion_list,
     write_relion_micrograph,
@@ -43,7 +51,7 @@ from cryopick.io.coordinates.relion import (
 from cryopick.io.coordinates.topaz import image_name_of, read_topaz, write_topaz
 from cryopick.io.files.json_object import read_json_object
 from cryopick.io.files.text import read_text, write_text
-from cryopick.io.star import quoted
+from cryopick.io.star import quoted, read_star
 from cryopick.types import Picks
 
 _logger = logging.getLogger(__name__)
@@ -74,16 +82,46 @@ class FileFacts:
 
 
 @dataclass(frozen=True)
+class FileHead:
+    """A file whose format is asked for; what is in it is read when a format looks, and once."""
+
+    path: Path
+
+    @cached_property
+    def json(self) -> dict[str, Any]:
+        """The content of a JSON file."""
+        return read_json_object(self.path, what="EMAN2 boxes or COCO annotations")
+
+    @cached_property
+    def cells(self) -> tuple[str, list[str]]:
+        """What separates the columns of a table, and the cells of its first row; see `first_cells`."""
+        return first_cells(read_text(self.path, what="a table of coordinates"))
+
+
+@dataclass(frozen=True)
 class CoordinateFormat:
-    """One format: how its files end, and how it is read and written.
+    """One format: how its files are recognised, read and written.
 
     Parameters
     ----------
     suffix : of the files we write
+    description : for `cryopick inspect` and the documentation
+    other_suffixes : of files that may be of this format too
+    recognises : whether a file with one of these suffixes is of this format; the first row that says so has it
+    mark : what it is recognised by, for the message where no row recognises a file
+    is_suffix_shared : True where files that hold no coordinates often have the suffix too, so that those of a folder
+        are looked into first
+    is_meant_by_suffix : False where the suffix of a file to write means another format
+    needs : what files of the format do not say, or writing them takes: "shape", "pixel size", "box", "rows"
     tail : put between the micrograph's name and the suffix in a folder with one file per micrograph
     is_per_micrograph : True where one file cannot hold several micrographs
     check : raises what `write` would raise for picks of one micrograph that lack something or cannot be held, so that
         nothing is written of a folder of which a part cannot be
+    write_one : writes the file of one micrograph in a folder, where that differs from `write`
+    write_list : writes the list of micrographs and their files that a folder gets as well, `LIST_FILE`
+    may_replace : whether a file that is recognised as this format may be replaced by one; None where every file may
+    has_reasons : True where rejected candidates are told from the others
+    boxes_are_cut : True where boxes are those that extraction cuts out, rather than what encloses the particle
     """
 
     name: str
@@ -91,99 +129,155 @@ class CoordinateFormat:
     description: str
     read: Callable[[Path, FileFacts], dict[str, Picks]]
     write: Callable[[Path, Sequence[Picks], FileFacts], None]
+    other_suffixes: tuple[str, ...] = ()
+    recognises: Callable[[FileHead], bool] = lambda _head: True
+    mark: str = ""
+    is_suffix_shared: bool = False
+    is_meant_by_suffix: bool = True
+    needs: tuple[str, ...] = ()
     is_per_micrograph: bool = False
     tail: str = ""
     check: Callable[[Path, Picks, FileFacts], object] = lambda _path, _picks, _facts: None
+    write_one: Callable[[Path, Picks], None] | None = None
+    write_list: Callable[[Path, Sequence[str], Sequence[str]], None] | None = None
+    may_replace: Callable[[Path], bool] | None = lambda _path: True
+    has_reasons: bool = False
+    boxes_are_cut: bool = False
 
 
 def _only(picks: Picks) -> dict[str, Picks]:
     return {picks.micrograph_name: picks}
 
 
-FORMATS: dict[str, CoordinateFormat] = {
-    entry.name: entry
-    for entry in (
-        CoordinateFormat(
-            "star",
-            ".star",
-            "RELION 3.0 to 5: one micrograph, combined particles, or autopick.star",
-            lambda path, _: read_relion(path),
-            lambda path, picks, _: write_relion_particles(path, picks),
-            tail="_picks",
-            check=lambda _path, picks, _facts: quoted(picks.micrograph_name),
+def _is_csv(head: FileHead) -> bool:
+    _, cells = head.cells
+    return (head.path.suffix.lower() != ".txt" or looks_like_csv(cells)) and not is_cryoppp_header(cells)
+
+
+FORMATS: dict[str, CoordinateFormat] = {}
+"""Every format by its name. A new one is one more row; `add_format` takes those of other packages."""
+
+
+def add_format(row: CoordinateFormat) -> None:
+    """Put a format into the table; its suffixes are then left out of micrograph names."""
+    FORMATS[row.name] = row
+    COORDINATE_ENDINGS.update((row.suffix, *row.other_suffixes))
+
+
+for _row in (
+    CoordinateFormat(
+        "star",
+        ".star",
+        "RELION 3.0 to 5: one micrograph, combined particles, or autopick.star",
+        lambda path, _: read_relion(path),
+        lambda path, picks, _: write_relion_particles(path, picks),
+        tail="_picks",
+        check=lambda _path, picks, _facts: quoted(picks.micrograph_name),
+        write_one=write_relion_micrograph,
+        write_list=write_relion_list,
+        may_replace=lambda path: is_relion_coordinates(read_star(path)),
+    ),
+    CoordinateFormat(
+        "box",
+        ".box",
+        "EMAN: corners of whole-pixel boxes",
+        lambda path, _: _only(read_box(path)),
+        lambda path, picks, facts: write_box(path, picks[0], box_px=facts.box_px),
+        needs=("box",),
+        is_per_micrograph=True,
+        check=lambda path, picks, facts: box_sizes(path, picks, facts.box_px),
+        boxes_are_cut=True,
+    ),
+    CoordinateFormat(
+        "cbox",
+        ".cbox",
+        "crYOLO: boxes with size estimates and confidence",
+        lambda path, _: _only(read_cbox(path)),
+        lambda path, picks, facts: write_cbox(path, picks[0], box_px=facts.box_px),
+        needs=("box",),
+        is_per_micrograph=True,
+        check=lambda path, picks, facts: box_sizes(path, picks, facts.box_px),
+        boxes_are_cut=True,
+    ),
+    CoordinateFormat(
+        "eman-json",
+        ".json",
+        "EMAN2 info file",
+        lambda path, _: _only(read_eman_json(path)),
+        lambda path, picks, _: write_eman_json(path, picks[0]),
+        recognises=lambda head: "boxes" in head.json,
+        mark="`boxes` (EMAN2)",
+        is_suffix_shared=True,
+        is_per_micrograph=True,
+        tail="_info",
+        check=lambda path, _picks, _facts: path.is_file() and read_json_object(path, what="an EMAN2 info file"),
+        may_replace=None,  # writing keeps what else it finds in a file, or refuses
+    ),
+    CoordinateFormat(
+        "topaz",
+        ".txt",
+        "Topaz: image_name, x_coord, y_coord, score",
+        lambda path, _: read_topaz(path),
+        lambda path, picks, _: write_topaz(path, picks),
+        other_suffixes=(".csv", ".tsv"),
+        recognises=lambda head: head.cells[0] == "\t" and head.cells[1][0] == "image_name",
+        is_suffix_shared=True,
+        check=lambda _path, picks, _facts: image_name_of(picks),
+    ),
+    CoordinateFormat(
+        "coco",
+        ".json",
+        "COCO annotations",
+        lambda path, _: read_coco(path),
+        lambda path, picks, facts: write_coco(path, picks, box_px=facts.box_px),
+        recognises=lambda head: "annotations" in head.json,
+        mark="`annotations` (COCO)",
+        is_suffix_shared=True,
+        needs=("shape", "box"),
+        check=lambda path, picks, facts: (known_shape(path, picks), box_sizes(path, picks, facts.box_px)),
+    ),
+    CoordinateFormat(
+        "csv",
+        ".csv",
+        "x,y with any of score, diameter, class, kind, reason, micrograph",
+        lambda path, facts: read_csv(path, shape_yx=facts.shape_yx, pixel_size_angstrom=facts.pixel_size_angstrom),
+        lambda path, picks, _: write_csv(path, picks),
+        other_suffixes=(".txt", ".tsv"),
+        recognises=_is_csv,
+        may_replace=lambda path: looks_like_csv(first_cells(read_text(path, what="CSV"))[1]),
+        has_reasons=True,
+    ),
+    CoordinateFormat(
+        "cryoppp",
+        ".csv",
+        "CryoPPP ground truth: y counted from the bottom",
+        lambda path, facts: read_csv(path, shape_yx=facts.shape_yx),
+        lambda path, picks, _: write_cryoppp(path, picks),
+        other_suffixes=(".txt", ".tsv"),
+        recognises=lambda head: is_cryoppp_header(head.cells[1]),
+        is_meant_by_suffix=False,
+        needs=("shape",),
+        is_per_micrograph=True,
+        check=lambda path, picks, _: known_height(path, picks),
+    ),
+    CoordinateFormat(
+        "cryosparc",
+        ".cs",
+        "CryoSPARC particle locations",
+        lambda path, facts: read_cryosparc(path, rows=facts.rows),
+        lambda path, picks, facts: write_cryosparc(
+            path, picks, rows=facts.rows, pixel_size_angstrom=facts.pixel_size_angstrom
         ),
-        CoordinateFormat(
-            "box",
-            ".box",
-            "EMAN: corners of whole-pixel boxes",
-            lambda path, _: _only(read_box(path)),
-            lambda path, picks, facts: write_box(path, picks[0], box_px=facts.box_px),
-            is_per_micrograph=True,
-            check=lambda path, picks, facts: box_sizes(path, picks, facts.box_px),
-        ),
-        CoordinateFormat(
-            "cbox",
-            ".cbox",
-            "crYOLO: boxes with size estimates and confidence",
-            lambda path, _: _only(read_cbox(path)),
-            lambda path, picks, facts: write_cbox(path, picks[0], box_px=facts.box_px),
-            is_per_micrograph=True,
-            check=lambda path, picks, facts: box_sizes(path, picks, facts.box_px),
-        ),
-        CoordinateFormat(
-            "eman-json",
-            ".json",
-            "EMAN2 info file",
-            lambda path, _: _only(read_eman_json(path)),
-            lambda path, picks, _: write_eman_json(path, picks[0]),
-            is_per_micrograph=True,
-            tail="_info",
-            check=lambda path, _picks, _facts: path.is_file() and read_json_object(path, what="an EMAN2 info file"),
-        ),
-        CoordinateFormat(
-            "topaz",
-            ".txt",
-            "Topaz: image_name, x_coord, y_coord, score",
-            lambda path, _: read_topaz(path),
-            lambda path, picks, _: write_topaz(path, picks),
-            check=lambda _path, picks, _facts: image_name_of(picks),
-        ),
-        CoordinateFormat(
-            "coco",
-            ".json",
-            "COCO annotations",
-            lambda path, _: read_coco(path),
-            lambda path, picks, facts: write_coco(path, picks, box_px=facts.box_px),
-            check=lambda path, picks, facts: (known_shape(path, picks), box_sizes(path, picks, facts.box_px)),
-        ),
-        CoordinateFormat(
-            "csv",
-            ".csv",
-            "x,y with any of score, diameter, class, kind, reason, micrograph",
-            lambda path, facts: read_csv(path, shape_yx=facts.shape_yx, pixel_size_angstrom=facts.pixel_size_angstrom),
-            lambda path, picks, _: write_csv(path, picks),
-        ),
-        CoordinateFormat(
-            "cryoppp",
-            ".csv",
-            "CryoPPP ground truth: y counted from the bottom",
-            lambda path, facts: read_csv(path, shape_yx=facts.shape_yx),
-            lambda path, picks, _: write_cryoppp(path, picks),
-            is_per_micrograph=True,
-            check=lambda path, picks, _: known_height(path, picks),
-        ),
-        CoordinateFormat(
-            "cryosparc",
-            ".cs",
-            "CryoSPARC particle locations",
-            lambda path, facts: read_cryosparc(path, rows=facts.rows),
-            lambda path, picks, facts: write_cryosparc(
-                path, picks, rows=facts.rows, pixel_size_angstrom=facts.pixel_size_angstrom
-            ),
-            check=lambda path, picks, facts: known_sizes(path, picks, facts.pixel_size_angstrom),
-        ),
-    )
-}
+        needs=("shape", "pixel size", "rows"),
+        check=lambda path, picks, facts: known_sizes(path, picks, facts.pixel_size_angstrom),
+    ),
+):
+    add_format(_row)
+
+
+def needing(fact: str) -> list[str]:
+    """The names of the formats that need a fact, such as "box"."""
+    return [row.name for row in FORMATS.values() if fact in row.needs]
 
 
 def format_named(name: str) -> CoordinateFormat:
@@ -201,23 +295,14 @@ def detect_format(path: Path) -> str:
     FormatError
         If it is none that we read.
     """
-    suffix = path.suffix.lower()
-    named = {".star": "star", ".box": "box", ".cbox": "cbox", ".cs": "cryosparc"}.get(suffix)
-    if named is not None:
-        return named
-    if suffix == ".json":
-        content = read_json_object(path, what="EMAN2 boxes or COCO annotations")
-        if "boxes" in content:
-            return "eman-json"
-        if "annotations" in content:
-            return "coco"
-        raise FormatError(f"{path}: JSON with neither `boxes` (EMAN2) nor `annotations` (COCO); pass the format")
-    if suffix in (".csv", ".txt", ".tsv"):
-        separator, cells = first_cells(read_text(path, what="a table of coordinates"))
-        if separator == "\t" and cells[0] == "image_name":
-            return "topaz"
-        if suffix in (".csv", ".tsv") or looks_like_csv(cells):
-            return "cryoppp" if is_cryoppp_header(cells) else "csv"
+    suffix, head = path.suffix.lower(), FileHead(path)
+    possible = [row for row in FORMATS.values() if suffix in (row.suffix, *row.other_suffixes)]
+    found = next((row.name for row in possible if row.recognises(head)), None)
+    if found is not None:
+        return found
+    marks = [row.mark for row in possible if row.mark]
+    if marks:
+        raise FormatError(f"{path}: {suffix[1:].upper()} with neither {' nor '.join(marks)}; pass the format")
     raise FormatError(f"{path}: coordinate format not recognised; pass one of: {', '.join(FORMATS)}")
 
 
@@ -354,7 +439,7 @@ def files_to_write(micrograph_names: Sequence[str], path: Path | str, format: st
         return [Path(path)]
     chosen = format_to_write(path, format)
     files = list(_files_in(Path(path), micrograph_names, chosen))
-    return [*files, Path(path) / LIST_FILE] if chosen.name == "star" else files
+    return [*files, Path(path) / LIST_FILE] if chosen.write_list is not None else files
 
 
 def _require_possible(path: Path) -> None:
@@ -380,7 +465,8 @@ def _read_folder(
     files = [file for file in files if not any(part.startswith(".") for part in file.relative_to(folder).parts)]
     files = [file for file in files if not any(file.match(pattern) for pattern in _BOOKKEEPING)]
     if format is None:
-        files = [file for file in files if file.suffix.lower() not in (".json", ".txt") or _is_recognised(file)]
+        shared = {row.suffix for row in FORMATS.values() if row.is_suffix_shared}
+        files = [file for file in files if file.suffix.lower() not in shared or _is_recognised(file)]
     relative = {file.relative_to(folder).as_posix(): file for file in files}
     by_products = by_products_of_picking(relative)
     if by_products:
@@ -414,7 +500,7 @@ def _read_folder(
 def _format_to_write(path: Path) -> CoordinateFormat:
     """By the file's ending alone, since a file to write need not exist; `.csv` means our own columns."""
     ending = path.suffix.lower()
-    fitting = [entry for entry in FORMATS.values() if entry.suffix == ending and entry.name != "cryoppp"]
+    fitting = [entry for entry in FORMATS.values() if entry.suffix == ending and entry.is_meant_by_suffix]
     if len(fitting) != 1:
         found = f"stands for {', '.join(entry.name for entry in fitting)}" if fitting else "is no coordinate format"
         raise SettingsError(f"{path}: {ending} {found}; give the format, one of: {', '.join(FORMATS)}")
@@ -439,13 +525,13 @@ def _write_folder(folder: Path, picks: Sequence[Picks], chosen: CoordinateFormat
         marker, f"cryopick is writing {len(picks)} coordinate files into this folder, or was stopped while doing so.\n"
     )
     for file, one in zip(file_of, picks, strict=True):
-        if chosen.name == "star":
-            write_relion_micrograph(file, one)
+        if chosen.write_one is not None:
+            chosen.write_one(file, one)
         else:
             chosen.write(file, [one], facts)
     written = list(file_of)
-    if chosen.name == "star":
-        write_relion_list(folder / LIST_FILE, [one.micrograph_name for one in picks], [str(file) for file in file_of])
+    if chosen.write_list is not None:
+        chosen.write_list(folder / LIST_FILE, [one.micrograph_name for one in picks], [str(file) for file in file_of])
         written.append(folder / LIST_FILE)
     marker.unlink(missing_ok=True)
     return written

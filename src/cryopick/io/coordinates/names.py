@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from functools import cache
 
 from cryopick.errors import InputError
+from cryopick.io.images.formats import IMAGE_FORMATS
 
-_IMAGE_EXTENSIONS = {".mrc", ".mrcs", ".map", ".tif", ".tiff", ".png", ".jpg", ".jpeg", ".eer", ".gz", ".bz2"}
-_COORDINATE_EXTENSIONS = {".star", ".box", ".cbox", ".csv", ".json", ".txt", ".tsv", ".cs"}
-_EXTENSIONS = _IMAGE_EXTENSIONS | _COORDINATE_EXTENSIONS
+COORDINATE_ENDINGS = {".star", ".box", ".cbox", ".csv", ".json", ".txt", ".tsv", ".cs"}
+"""How files of coordinates end. `cryopick.io.coordinates.formats.add_format` adds those of a new row."""
 _UNIQUE_PREFIX = re.compile(r"^[0-9]{15,22}_")  # cryoSPARC puts a 64-bit number before imported names
 _PICK_SUFFIX = re.compile(
     r"_(picks?|picked|autopick|manual_?picks?|man_?picks?|topaz_?picks?|topaz|cryolo|crypick|automatch|gautomatch|info|"
@@ -30,11 +31,19 @@ _BY_PRODUCT = re.compile(r"_(nonunique|rejected)$", re.IGNORECASE)
 def without_extension(name: str) -> str:
     """`a/May08_03.15.02.mrc.gz` -> `a/May08_03.15.02`: only known extensions go, dots in names stay."""
     path = name.replace("\\", "/")
+    endings = COORDINATE_ENDINGS | _image_endings(tuple(IMAGE_FORMATS))
     while True:
         stem, dot, suffix = path.rpartition(".")
-        if not dot or not stem or stem.endswith("/") or f".{suffix.lower()}" not in _EXTENSIONS:
+        if not dot or not stem or stem.endswith("/") or f".{suffix.lower()}" not in endings:
             return path
         path = stem
+
+
+@cache
+def _image_endings(formats: tuple[str, ...]) -> frozenset[str]:
+    """`.mrc.gz` counts as `.mrc` and `.gz`."""
+    suffixes = (suffix for name in formats for suffix in IMAGE_FORMATS[name].suffixes)
+    return frozenset(f".{part}" for suffix in suffixes for part in suffix.split(".")[1:])
 
 
 def micrograph_name_of_file(relative_path: str) -> str:

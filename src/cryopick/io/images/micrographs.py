@@ -9,25 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cryopick.errors import InputError, SettingsError
-from cryopick.io.images.info import DecodedImage, ImageInfo
+from cryopick.errors import SettingsError
+from cryopick.io.images.formats import image_format
+from cryopick.io.images.info import ImageInfo
 from cryopick.io.images.pixel_size import choose_pixel_size
 from cryopick.types import Micrograph
-
-MRC_SUFFIXES = (".mrc", ".mrcs", ".map", ".ccp4", ".st", ".rec")
-COMPRESSED_MRC_SUFFIXES = tuple(suffix + packed for suffix in MRC_SUFFIXES for packed in (".gz", ".bz2"))
-TIFF_SUFFIXES = (".tif", ".tiff")
-PNG_SUFFIXES = (".png",)
-JPEG_SUFFIXES = (".jpg", ".jpeg")
-EER_SUFFIXES = (".eer",)
-IMAGE_SUFFIXES = (
-    *MRC_SUFFIXES,
-    *COMPRESSED_MRC_SUFFIXES,
-    *TIFF_SUFFIXES,
-    *PNG_SUFFIXES,
-    *JPEG_SUFFIXES,
-    *EER_SUFFIXES,
-)
 
 
 def read_micrograph(
@@ -63,7 +49,7 @@ def read_micrograph(
         If `pixel_size_angstrom` is not a positive number.
     """
     path = Path(path)
-    image = _read_image(path, max_pixels)
+    image = image_format(path).read(path, max_pixels=max_pixels)
     chosen_angstrom, doubts = choose_pixel_size(
         given_angstrom=pixel_size_angstrom,
         optics_angstrom=optics_pixel_size_angstrom,
@@ -99,22 +85,12 @@ def write_micrograph(
     OutputError
         If the file cannot be written.
     """
-    from cryopick.io.images import mrc, mrc_header, raster, tiff
-
     path = Path(path)
-    family = image_format(path)
-    if family == "MRC":
-        pixels = _as_stored(path, micrograph.pixels, dtype or "float32", is_rescaled, tuple(mrc_header.MODE_OF_DTYPE))
-        mrc.write_mrc(path, pixels, pixel_size_angstrom=micrograph.pixel_size_angstrom)
-    elif family == "TIFF":
-        pixels = _as_stored(path, micrograph.pixels, dtype or "float32", is_rescaled, tiff.TIFF_DTYPES)
-        tiff.write_tiff(path, pixels)
-    elif family == "PNG":
-        raster.write_png(path, _as_stored(path, micrograph.pixels, dtype or "uint8", is_rescaled, ("uint8", "uint16")))
-    elif family == "JPEG":
-        raster.write_jpeg(path, _as_stored(path, micrograph.pixels, dtype or "uint8", is_rescaled, ("uint8",)))
-    else:
-        raise SettingsError(f"{path}: {family} files are not written; use .mrc, .tif, .png or .jpg")
+    row = image_format(path)
+    if row.write is None:
+        raise SettingsError(f"{path}: {row.name} files are not written; use .mrc, .tif, .png or .jpg")
+    pixels = _as_stored(path, micrograph.pixels, dtype or row.default_dtype, is_rescaled, row.dtypes)
+    row.write(path, pixels, micrograph.pixel_size_angstrom)
 
 
 def probe_image(path: str | Path) -> ImageInfo:
@@ -122,43 +98,7 @@ def probe_image(path: str | Path) -> ImageInfo:
 
     Movies, stacks and volumes are described, not refused. Errors otherwise as in `read_micrograph`.
     """
-    from cryopick.io.images import mrc, raster, tiff
-
-    family = image_format(path)
-    if family == "MRC":
-        return mrc.probe_mrc(path)
-    if family in ("TIFF", "EER"):
-        return tiff.probe_tiff(path)
-    return raster.probe_raster(path)
-
-
-def image_format(path: str | Path) -> str:
-    """ "MRC", "TIFF", "PNG", "JPEG" or "EER", by the suffix in any case; an unknown one is an `InputError`."""
-    name = Path(path).name.lower()
-    families = {
-        "MRC": MRC_SUFFIXES + COMPRESSED_MRC_SUFFIXES,
-        "TIFF": TIFF_SUFFIXES,
-        "PNG": PNG_SUFFIXES,
-        "JPEG": JPEG_SUFFIXES,
-        "EER": EER_SUFFIXES,
-    }
-    for family, suffixes in families.items():
-        if name.endswith(suffixes):
-            return family
-    raise InputError(
-        f"{path}: not a known image type; expected .mrc (also .gz, .bz2), .tif, .png or .jpg; rename or convert it"
-    )
-
-
-def _read_image(path: Path, max_pixels: int | None) -> DecodedImage:
-    from cryopick.io.images import mrc, raster, tiff
-
-    family = image_format(path)
-    if family == "MRC":
-        return mrc.read_mrc_image(path, max_pixels=max_pixels)
-    if family in ("TIFF", "EER"):
-        return tiff.read_tiff_image(path, max_pixels=max_pixels)
-    return raster.read_raster_image(path, max_pixels=max_pixels)
+    return image_format(path).probe(Path(path))
 
 
 def _doubts_about_pixels(pixels: NDArray[np.float32]) -> tuple[str, ...]:

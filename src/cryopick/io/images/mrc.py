@@ -35,11 +35,11 @@ from cryopick.io.images.mrc_header import (
 
 _CHUNK_BYTES = 1 << 24
 _LARGEST_ANGSTROM = 1e9  # written; what is believable when read is judged elsewhere
-_UNPACKED = ("gz", "bz2")
+_PACKED = {b"\x1f\x8b\x08": "gz", b"BZh": "bz2"}
 
 
-def read_mrc_header(path: str | Path) -> MrcHeader:
-    """Read the header alone, plain or within `.gz` or `.bz2`, and check it against the size of a plain file.
+def read_mrc_header(path: str | Path, *, is_size_checked: bool = True) -> MrcHeader:
+    """Read the header alone, plain or packed by gzip or bzip2, and check it against the size of a plain file.
 
     Raises
     ------
@@ -51,7 +51,7 @@ def read_mrc_header(path: str | Path) -> MrcHeader:
     size = file_size_bytes(path)
     with _open(path) as stream:
         header = parse_mrc_header(_read_up_to(stream, HEADER_BYTES, path), path)
-    if _compression(path) is None:
+    if is_size_checked and compression_of(path) is None:
         _require_bytes(size, header, path)
     return header
 
@@ -80,7 +80,7 @@ def read_mrc_image(path: str | Path, *, max_pixels: int | None = None) -> Decode
     require_plausible_shape(Path(path), info.shape_yx)
     _require_believable_compression(path, header)
     require_allowed_pixels(Path(path), info.shape_yx, max_pixels=max_pixels)
-    sections, warnings = _read_sections(path, header)
+    sections, warnings = read_mrc_sections(path, header)
     return DecodedImage(pixels=sections[0], info=info, warnings=info.warnings + warnings)
 
 
@@ -95,7 +95,7 @@ def read_mrc_stack(path: str | Path) -> tuple[NDArray[np.float32], float | None]
             "of a stack or a map; bin it, or give fewer images"
         )
     _require_believable_compression(path, header)
-    pixels, _ = _read_sections(path, header)
+    pixels, _ = read_mrc_sections(path, header)
     return np.ascontiguousarray(pixels, dtype=np.float32), header.voxel_size_angstrom_xyz[0] or None
 
 
@@ -128,7 +128,7 @@ def write_mrc(
     if not 0 <= pixel_size_angstrom < _LARGEST_ANGSTROM:
         raise SettingsError(f"{path}: pixel size is {pixel_size_angstrom:g} Å, expected a positive number or None")
     header = pack_mrc_header(array, pixel_size_angstrom=pixel_size_angstrom, is_volume=is_volume)
-    with atomic_path(path) as temporary, _create(temporary, _compression(path)) as stream:
+    with atomic_path(path) as temporary, _create(temporary, _named_compression(path)) as stream:
         stream.write(header)
         stream.write(array.data)
 
@@ -164,7 +164,7 @@ def _require_bytes(actual_bytes: int, header: MrcHeader, path: str | Path) -> No
 
 
 def _require_believable_compression(path: str | Path, header: MrcHeader) -> None:
-    if _compression(path) is not None:
+    if compression_of(path) is not None:
         sections, rows, columns = header.shape_zyx
         require_believable_compression(
             Path(path),
@@ -182,13 +182,13 @@ def _is_packed_across_rows(actual_bytes: int, header: MrcHeader) -> bool:
     return header.mode == MODE_4_BIT and n_pixels % 2 == 0 and actual_bytes == packed
 
 
-def _read_sections(path: str | Path, header: MrcHeader) -> tuple[NDArray[Any], tuple[str, ...]]:
+def read_mrc_sections(path: str | Path, header: MrcHeader) -> tuple[NDArray[Any], tuple[str, ...]]:
     """(n, h, w) in the stored type and native byte order, and a warning when bytes are left over."""
     start = HEADER_BYTES + header.extended_bytes
     size = file_size_bytes(path)
-    is_packed = _compression(path) is None and _is_packed_across_rows(size, header)
+    is_packed = compression_of(path) is None and _is_packed_across_rows(size, header)
     n_bytes = size - start if is_packed else header.data_bytes
-    if _compression(path) is None:
+    if compression_of(path) is None:
         with explain_read_errors(path):
             raw = np.fromfile(path, dtype=np.uint8, count=n_bytes, offset=start)
         left_over = size - start - n_bytes
@@ -219,7 +219,7 @@ def _unpack_4_bit(raw: NDArray[np.uint8], shape_zyx: tuple[int, int, int], *, is
 
 
 def _open(path: str | Path) -> IO[bytes]:
-    compression = _compression(path)
+    compression = compression_of(path)
     with explain_read_errors(path):
         if compression == "gz":
             return gzip.open(path, "rb")  # type: ignore[return-value]  # a binary stream, whatever its class
@@ -232,9 +232,16 @@ def _create(temporary: Path, compression: str | None) -> IO[bytes]:
     return bz2.open(temporary, "wb") if compression == "bz2" else open(temporary, "wb")
 
 
-def _compression(path: str | Path) -> str | None:
+def compression_of(path: str | Path) -> str | None:
+    """ "gz", "bz2" or None: by the first bytes, which no header of a plain file has, or else by the name's ending."""
+    with explain_read_errors(path), open(path, "rb") as stream:
+        start = stream.read(3)
+    return _PACKED.get(start) or _named_compression(path)
+
+
+def _named_compression(path: str | Path) -> str | None:
     suffix = Path(path).suffix.lower().removeprefix(".")
-    return suffix if suffix in _UNPACKED else None
+    return suffix if suffix in _PACKED.values() else None
 
 
 def _read_array(stream: IO[bytes], n_bytes: int, path: str | Path) -> NDArray[np.uint8]:

@@ -54,7 +54,8 @@ class MrcHeader:
     mode : MODE
     dtype : of a stored pixel with its byte order; uint8 holding two pixels for mode 101
     extended_bytes : bytes between the header and the pixels
-    voxel_size_angstrom_xyz : cell length / sampling, 0 where the header does not say
+    edges_angstrom_xyz : of a voxel, cell length / sampling as the header has them; 0 where it does not say
+    axes_of_sections_rows_columns : 1, 2 and 3 for x, y and z
     is_volume : the space group says 3-D map (ISPG 1 or more)
     density_range : smallest and largest pixel, None where the header does not tell
     is_sign_known : a stamp of IMOD says whether bytes are signed
@@ -64,11 +65,18 @@ class MrcHeader:
     mode: int
     dtype: np.dtype[Any]
     extended_bytes: int
-    voxel_size_angstrom_xyz: tuple[float, float, float]
+    edges_angstrom_xyz: tuple[float, float, float]
+    axes_of_sections_rows_columns: tuple[int, int, int]
     is_volume: bool
     density_range: tuple[float, float] | None = None
     is_sign_known: bool = False
     warnings: tuple[str, ...] = ()
+
+    @property
+    def voxel_size_angstrom_xyz(self) -> tuple[float, float, float]:
+        """Rounded, since single-precision lengths make 1.77 into 1.7699999809; 0 where the header does not say."""
+        x, y, z = (float(f"{edge:.6g}") for edge in self.edges_angstrom_xyz)
+        return x, y, z
 
     @property
     def data_bytes(self) -> int:
@@ -98,6 +106,7 @@ def parse_mrc_header(raw: bytes | bytearray, path: str | Path) -> MrcHeader:
     nx, ny, nz, mode = struct.unpack_from(order + "4i", raw)
     mx, my, mz = struct.unpack_from(order + "3i", raw, 28)
     cell = struct.unpack_from(order + "3f", raw, 40)
+    mapc, mapr, maps = struct.unpack_from(order + "3i", raw, 64)
     smallest, largest = struct.unpack_from(order + "2f", raw, 76)
     ispg, extended_bytes = struct.unpack_from(order + "2i", raw, 88)
     axes = struct.unpack_from(order + "3i", raw, 64)
@@ -109,13 +118,11 @@ def parse_mrc_header(raw: bytes | bytearray, path: str | Path) -> MrcHeader:
     if mode == 0 and imod_stamp == _IMOD_STAMP and not imod_flags & _IMOD_SIGNED_BYTES:
         dtype = np.dtype("u1")
         warnings += ("IMOD marked its mode 0 bytes as unsigned; they are read so (RELION reads them as signed)",)
-    # Rounded, since single-precision lengths make 1.77 into 1.7699999809
-    voxel = tuple(
-        float(f"{length / n:.6g}") if n > 0 and np.isfinite(length) else 0.0
-        for length, n in zip(cell, (mx, my, mz), strict=True)
+    x, y, z = (
+        length / n if n > 0 and np.isfinite(length) else 0.0 for length, n in zip(cell, (mx, my, mz), strict=True)
     )
-    if voxel[0] > 0 and voxel[1] > 0 and abs(voxel[0] - voxel[1]) > 0.01 * voxel[0]:
-        warnings += (f"the header says pixels of {voxel[0]:g} x {voxel[1]:g} Å, not square; the first is used",)
+    if x > 0 and y > 0 and abs(x - y) > 0.01 * x:
+        warnings += (f"the header says pixels of {x:g} x {y:g} Å, not square; the first is used",)
     if nz == 1 and axes[:2] == (2, 1):  # other values stand in many headers that nobody filled in
         warnings += ("the header says that rows and columns are exchanged; the image is read as stored",)
     return MrcHeader(
@@ -123,7 +130,8 @@ def parse_mrc_header(raw: bytes | bytearray, path: str | Path) -> MrcHeader:
         mode=mode,
         dtype=dtype,
         extended_bytes=extended_bytes,
-        voxel_size_angstrom_xyz=(voxel[0], voxel[1], voxel[2]),
+        edges_angstrom_xyz=(x, y, z),
+        axes_of_sections_rows_columns=(maps, mapr, mapc),
         is_volume=ispg >= 1,
         density_range=(smallest, largest) if -np.inf < smallest < largest < np.inf else None,
         is_sign_known=mode == 0 and imod_stamp == _IMOD_STAMP,

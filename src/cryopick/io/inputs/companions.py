@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cryopick.io.coordinates.names import without_extension, without_processing
-from cryopick.io.images.micrographs import JPEG_SUFFIXES, PNG_SUFFIXES
+from cryopick.io.images.formats import is_image_name
 
 NO_DOSE_WEIGHTING = "sum without dose weighting"
 PARTIAL_SUM = "sum of some frames"
@@ -114,7 +114,7 @@ def _image(path: Path, root: Path) -> _Image:
 
 
 def _is_picture(path: Path) -> bool:
-    return path.name.lower().endswith((*PNG_SUFFIXES, *JPEG_SUFFIXES))
+    return is_image_name(path.name, "PNG", "JPEG")
 
 
 def told(found: Sequence[Companion]) -> str:

@@ -16,23 +16,13 @@ from cryopick.io.coordinates.names import without_extension
 from cryopick.io.coordinates.relion import read_micrographs_star
 from cryopick.io.files.reading import dangling_link
 from cryopick.io.files.text import read_text
-from cryopick.io.images.micrographs import (
-    EER_SUFFIXES,
-    IMAGE_SUFFIXES,
-    JPEG_SUFFIXES,
-    PNG_SUFFIXES,
-    TIFF_SUFFIXES,
-    image_format,
-    read_micrograph,
-)
+from cryopick.io.images.formats import folder_suffixes, image_format, is_image_name
+from cryopick.io.images.micrographs import read_micrograph
 from cryopick.io.inputs.companions import companions, told
 from cryopick.io.inputs.search import Search, TooFarError, has_match, shown
 from cryopick.io.star import quoted
 from cryopick.types import Micrograph
 from cryopick.user_paths import with_home_folder
-
-FOLDER_SUFFIXES = (".mrc", ".mrc.gz", ".mrc.bz2", *TIFF_SUFFIXES, *PNG_SUFFIXES, *JPEG_SUFFIXES)
-"""What a folder is searched for. Stacks (.mrcs) and maps (.map) are read when named, but not found by searching."""
 
 _MAX_PROBED = 100  # listed files looked for when finding the folder that a list's relative paths start from
 _MAX_SEARCHED = 5000  # files and folders looked at in each such folder for the same, where a list holds patterns
@@ -175,7 +165,7 @@ def _expand(given: str, excluded: frozenset[str]) -> Iterator[_Found]:
     elif os.path.exists(path):
         yield _file(path)
     elif (dangling := dangling_link(path)) is not None:
-        if not os.path.islink(path) or not path.name.lower().endswith(IMAGE_SUFFIXES):
+        if not os.path.islink(path) or not is_image_name(path.name):
             raise InputError(f"{path}: nothing there, {dangling}")
         yield _file(path)
     elif glob.has_magic(given):
@@ -185,7 +175,7 @@ def _expand(given: str, excluded: frozenset[str]) -> Iterator[_Found]:
 
 
 def _file(path: Path) -> _Found:
-    if image_format(path) == "EER":
+    if image_format(path).name == "EER":
         raise FormatError(
             f"{path}: is an EER movie; cryopick reads motion-corrected, summed micrographs, so align it first "
             "(RELION MotionCorr, MotionCor, Warp or cryoSPARC Patch Motion) and give the result"
@@ -194,10 +184,10 @@ def _file(path: Path) -> _Found:
 
 
 def _in_folder(folder: Path, excluded: frozenset[str]) -> Iterator[_Found]:
-    search = Search(_is_image_name, excluded)
+    search = Search(is_image_name, excluded)
     paths = search.files_below(folder)
-    images = [path for path in paths if path.name.lower().endswith(FOLDER_SUFFIXES)]
-    n_eer = sum(path.name.lower().endswith(EER_SUFFIXES) for path in paths)
+    images = [path for path in paths if path.name.lower().endswith(folder_suffixes())]
+    n_eer = sum(is_image_name(path.name, "EER") for path in paths)
     for sentence in search.sentences():
         _logger.warning("%s", sentence)
     if not images and n_eer:
@@ -208,7 +198,7 @@ def _in_folder(folder: Path, excluded: frozenset[str]) -> Iterator[_Found]:
     if not images:
         besides = " besides what cryopick wrote" if search.has_met_own else ""
         raise InputError(
-            f"{folder}: no micrographs found in {len(paths)} files{besides}; looked for {', '.join(FOLDER_SUFFIXES)} "
+            f"{folder}: no micrographs found in {len(paths)} files{besides}; looked for {', '.join(folder_suffixes())} "
             "in it and in the folders below"
         )
     if n_eer:
@@ -217,7 +207,7 @@ def _in_folder(folder: Path, excluded: frozenset[str]) -> Iterator[_Found]:
 
 
 def _in_pattern(pattern: str, excluded: frozenset[str]) -> Iterator[_Found]:
-    search = Search(_is_image_name, excluded)
+    search = Search(is_image_name, excluded)
     root, files, folders = search.matching(pattern)
     for sentence in search.sentences():
         _logger.warning("%s", sentence)
@@ -227,7 +217,7 @@ def _in_pattern(pattern: str, excluded: frozenset[str]) -> Iterator[_Found]:
         besides = " besides what cryopick wrote" if search.has_met_own else ""
         raise InputError(f"{pattern}: no file matches this pattern{besides}; check it, or give the folder")
     stars = [file for file in files if file.suffix.lower() == ".star"]
-    images = [file for file in files if _is_image_name(file.name)]
+    images = [file for file in files if is_image_name(file.name)]
     others = sorted({*files} - {*stars, *images})
     if not stars and not images and not folders:
         _file(others[0])  # raises: no image
@@ -261,10 +251,6 @@ def _in_matching_folders(folders: Sequence[Path], root: Path, excluded: frozense
         raise failures[0]
     for failure in failures:
         _logger.warning("%s", failure)
-
-
-def _is_image_name(name: str) -> bool:
-    return name.lower().endswith(IMAGE_SUFFIXES)
 
 
 def _without_companions(images: Sequence[Path], root: Path, given: str) -> Iterator[_Found]:

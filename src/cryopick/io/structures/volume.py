@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import math
 import os
-import zlib
 from pathlib import Path
-from typing import Any
 
-import mrcfile
 import numpy as np
 
 from cryopick.errors import FormatError, InputError
+from cryopick.io.images.mrc import compression_of, read_mrc_header, read_mrc_sections, write_mrc
+from cryopick.io.images.mrc_header import MrcHeader
 from cryopick.types import Volume
 
 _LARGEST_ANISOTROPY = 1e-3  # relative difference of voxel edges that headers' rounding explains
@@ -44,26 +42,24 @@ def read_volume(path: str | os.PathLike[str], *, voxel_size_angstrom: float | No
     if not path.is_file():
         raise InputError(f"{path}: no such file; expected a density map in MRC format")
     try:
-        with mrcfile.open(path, permissive=False, header_only=True) as mrc:
-            _require_plausible_size(path, mrc)
-        with mrcfile.open(path, permissive=False) as mrc:
-            density = np.array(mrc.data)
-            header_voxel = mrc.voxel_size
-            edges = np.array([header_voxel.x, header_voxel.y, header_voxel.z], dtype=np.float64)
-            axes = [int(mrc.header.maps), int(mrc.header.mapr), int(mrc.header.mapc)]
-    # the decompressors of packed maps: EOFError, zlib's and OSError; and numbers that overflow
-    except (ValueError, OSError, EOFError, zlib.error, OverflowError, MemoryError) as error:
-        raise FormatError(f"{path}: not a readable MRC map ({error}); expected a density map in MRC format") from error
+        header = read_mrc_header(path, is_size_checked=False)
+        _require_plausible_size(path, header)
+        density = read_mrc_sections(path, header)[0]
+    except FormatError as error:
+        why = str(error).removeprefix(f"{path}: ")
+        raise FormatError(f"{path}: not a readable MRC map ({why}); expected a density map in MRC format") from error
+    edges = np.array(header.edges_angstrom_xyz, np.float32).astype(np.float64)
     if density.ndim != 3 or len(set(density.shape)) != 1:
         raise FormatError(
             f"{path}: expected a cubic map, got {density.shape} (z, y, x); pad it to a cube, for example with "
             "relion_image_handler --new_box"
         )
-    if np.iscomplexobj(density) or not np.isfinite(density).all():
+    if not np.isfinite(density).all():
         raise FormatError(f"{path}: the map holds complex, NaN or infinite values; expected finite real numbers")
     if np.abs(density.astype(np.float64)).max() > _LARGEST_DENSITY:
         raise FormatError(f"{path}: the map holds values beyond {_LARGEST_DENSITY:g}; the file is damaged")
     # CCP4 maps may store other axes first; ours is always [z, y, x]
+    axes = header.axes_of_sections_rows_columns
     if sorted(axes) == [1, 2, 3]:
         density = density.transpose([axes.index(axis) for axis in (3, 2, 1)])
     if voxel_size_angstrom is None:
@@ -73,19 +69,14 @@ def read_volume(path: str | os.PathLike[str], *, voxel_size_angstrom: float | No
     return Volume(density.astype(np.float32), float(voxel_size_angstrom), name=path.stem)
 
 
-def _require_plausible_size(path: Path, mrc: Any) -> None:
+def _require_plausible_size(path: Path, header: MrcHeader) -> None:
     """Compare the size that the header promises with the file, before memory is taken for it."""
-    header = mrc.header
-    shape_zyx = tuple(int(side) for side in (header.nz, header.ny, header.nx))
-    n_bytes = math.prod(shape_zyx) * mrcfile.utils.dtype_from_mode(header.mode).itemsize
     file_bytes = path.stat().st_size
-    with path.open("rb") as stream:
-        is_packed = stream.read(3)[:2] in (b"\x1f\x8b", b"BZ")
-    most_bytes = _LARGEST_COMPRESSION * file_bytes if is_packed else file_bytes
-    if min(shape_zyx) < 1 or n_bytes > most_bytes:
+    most_bytes = _LARGEST_COMPRESSION * file_bytes if compression_of(path) else file_bytes
+    if header.data_bytes > most_bytes:
         raise FormatError(
-            f"{path}: the header says {shape_zyx} voxels (z, y, x), {n_bytes} bytes, but the file has {file_bytes}; "
-            "it is truncated or damaged, copy it again"
+            f"{path}: the header says {header.shape_zyx} voxels (z, y, x), {header.data_bytes} bytes, but the file has "
+            f"{file_bytes}; it is truncated or damaged, copy it again"
         )
 
 
@@ -106,6 +97,4 @@ def _voxel_size_from_header(path: Path, edges: np.ndarray[tuple[int], np.dtype[n
 
 def write_volume(path: str | os.PathLike[str], volume: Volume) -> None:
     """Write a map as MRC mode 2 (float32) with its voxel size in the header; an existing file is replaced."""
-    with mrcfile.new(path, overwrite=True) as mrc:
-        mrc.set_data(volume.density)
-        mrc.voxel_size = volume.voxel_size_angstrom
+    write_mrc(Path(path), volume.density, pixel_size_angstrom=volume.voxel_size_angstrom, is_volume=True)

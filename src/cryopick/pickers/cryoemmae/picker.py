@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryopick.errors import SettingsError
+from cryopick.geometry.selection import merged_best_first, stand_apart
 from cryopick.geometry.units import Length
 from cryopick.heatmap.emptiness import measured_decoy_share, thinned_scores
 from cryopick.inference.models import HoldsModels
@@ -188,8 +189,6 @@ class CryoEmmaePicker(HoldsModels, ChoosesByExpectedF1):
     precision: Annotated[str, "auto, float32 or bfloat16; auto takes bfloat16 where the hardware has it"] = "auto"
 
     def __post_init__(self) -> None:
-        if self.postprocessing not in ("corrected", "published"):
-            raise SettingsError(f"postprocessing is {self.postprocessing!r}, expected corrected or published")
         if self.clusters < 0 or 0 < self.clusters < FIRST_COUNT:
             raise SettingsError(f"clusters is {self.clusters}, expected 0, or {FIRST_COUNT} or more")
         if not 0 < self.area < 1:
@@ -322,31 +321,13 @@ def latent_maps(found: Analysis) -> dict[str, NDArray[np.float32]]:
 
 def _likelier(found: Sequence[Picks]) -> Picks:
     """Picks of several species as one list, best first; of those at one place the likeliest."""
-    from scipy.spatial import cKDTree
+    merged = merged_best_first(found, like=max(found, key=len))
+    reach_px, species = SAME_PARTICLE_DIAMETERS * merged.diameter_px, merged.class_id
 
-    score = np.concatenate([picks.score for picks in found])
-    order = np.argsort(-score, kind="stable")
-    merged = replace(
-        max(found, key=len),
-        xy_px=np.concatenate([picks.xy_px for picks in found])[order],
-        score=score[order],
-        diameter_px=np.concatenate([picks.diameter_px for picks in found])[order],
-        class_id=np.concatenate([picks.class_id for picks in found])[order],
-        reason=np.full(len(order), ""),
-    )
-    if len(merged) == 0:
-        return merged
-    tree, is_kept = cKDTree(merged.xy_px), np.ones(len(merged), bool)
-    reach = SAME_PARTICLE_DIAMETERS * float(merged.diameter_px.max())
-    for i in range(len(merged)):
-        if not is_kept[i]:
-            continue
-        for j in tree.query_ball_point(merged.xy_px[i], reach):
-            limit = SAME_PARTICLE_DIAMETERS * max(merged.diameter_px[i], merged.diameter_px[j])
-            is_other = merged.class_id[i] != merged.class_id[j]
-            if j > i and is_other and np.hypot(*(merged.xy_px[i] - merged.xy_px[j])) < limit:
-                is_kept[j] = False
-    return merged.take(is_kept)
+    def limit_px(better: NDArray[np.intp], worse: NDArray[np.intp]) -> NDArray[np.floating]:
+        return np.where(species[better] == species[worse], 0, np.maximum(reach_px[better], reach_px[worse]))
+
+    return merged.take(stand_apart(merged.xy_px, limit_px, reach_px=float(reach_px.max(initial=0.0))))
 
 
 def _clusters_of_reference(model: LatentModel, reference: Path, mask: Path, *, diameter_px: float) -> Clusters:

@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryopick.errors import SettingsError
+from cryopick.geometry.selection import stand_best_first
+from cryopick.processing.regions import without_small_regions
 
 LOW_IOU = "low predicted IoU"
 UNSTABLE = "unstable"
@@ -274,12 +276,7 @@ def box_suppression(box_xyxy_px: NDArray[np.int64], score: NDArray[np.floating],
     rank[np.argsort(-np.asarray(score, np.float64), kind="stable")] = np.arange(n)
     pairs = rank[pairs[overlap > limit]]
     pairs.sort(axis=1)
-    pairs = pairs[np.argsort(pairs[:, 0], kind="stable")]
-    standing = np.ones(n, bool)  # by rank
-    for better, worse in pairs:
-        if standing[better]:
-            standing[worse] = False
-    return standing[rank]
+    return stand_best_first(n, pairs)[rank]
 
 
 # -------------------------------------------------------------------------------------------------------- one mask
@@ -331,27 +328,6 @@ def _described(
         patches=tuple(patches),
         reason=np.full(n, "", "<U32"),
     )
-
-
-def without_small_regions(mask: NDArray[np.bool_], *, smallest_px: float) -> NDArray[np.bool_]:
-    """Holes and islands below `smallest_px` pixels filled and removed; the largest island always stays."""
-    import cv2
-
-    def regions(image: NDArray[np.bool_], connectivity: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-        _, labels, statistics, _ = cv2.connectedComponentsWithStats(image.astype(np.uint8), connectivity=connectivity)
-        return np.asarray(labels, np.int32), np.asarray(statistics[:, cv2.CC_STAT_AREA], np.int32)
-
-    padded = np.pad(mask, 1)  # so that the outside is one region
-    labels, area = regions(~padded, 4)
-    is_hole = (area < smallest_px) & (np.arange(len(area)) != labels[0, 0])
-    is_hole[0] = False  # label 0 is the mask itself
-    padded = padded | is_hole[labels]
-    labels, area = regions(padded, 8)
-    area[0] = 0
-    is_island = area >= smallest_px
-    is_island[np.argmax(area)] = True
-    is_island[0] = False
-    return np.asarray(is_island[labels][1:-1, 1:-1])
 
 
 # ----------------------------------------------------------------------------------------------------------- tiles

@@ -102,15 +102,8 @@ class CryoSegNetPicker(HoldsModels, ChoosesByExpectedF1):
     precision: Annotated[str, "auto, float32 or bfloat16; auto takes bfloat16 where the hardware has it"] = "auto"
 
     def __post_init__(self) -> None:
-        choices = {
-            "segmenter": ("sam", "none"),
-            "prompts": ("peaks", "grid"),
-            "postprocessing": ("corrected", "published", "none"),
-            "precision": PRECISIONS,
-        }
-        for name, known in choices.items():
-            if getattr(self, name) not in known:
-                raise SettingsError(f"cryosegnet: {name} is {getattr(self, name)!r}, expected {' or '.join(known)}")
+        if self.precision not in PRECISIONS:
+            raise SettingsError(f"cryosegnet: precision is {self.precision!r}, expected {' or '.join(PRECISIONS)}")
         if not 1 <= self.points_per_side <= LARGEST_GRID:
             raise SettingsError(f"cryosegnet: points_per_side is {self.points_per_side}, expected 1 to {LARGEST_GRID}")
         if self.jittered_duplicates and self.postprocessing != "published":

@@ -43,8 +43,6 @@ class AutoCryoPicker(ClusteringPicker):
     clusters: Annotated[int, "how many of the four clusters, the darkest first, count as particle"] = 1
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        self.refuse_unknown("clustering", ("lloyd", "thresholds"))
         self.refuse_clusters(self.clusters)
 
     def find(self, image: WorkingImage, size: ParticleSize) -> tuple[Found, NDArray[np.bool_]]:

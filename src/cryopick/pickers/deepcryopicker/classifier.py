@@ -167,7 +167,7 @@ def find_in_maps(log_odds: NDArray[np.float32], view: NDArray[np.int32], *, diam
 
 def clean_map(log_odds: NDArray[np.float32], *, diameter: float) -> NDArray[np.float32]:
     """The map without large connected places of high score; on them it becomes the lowest value of the map."""
-    from cryopick.pickers.deepcryopicker.shapes import find_objects
+    from cryopick.processing.regions import find_objects
 
     odds = CLEANING_THRESHOLD / (1 - CLEANING_THRESHOLD)
     regions = find_objects(log_odds > np.log(odds))

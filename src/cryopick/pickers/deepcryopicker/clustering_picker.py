@@ -43,14 +43,6 @@ class ClusteringPicker:
         float | None, "diameter of the dark part over that of the particle; measured on the run when not given"
     ] = None
 
-    def __post_init__(self) -> None:
-        self.refuse_unknown("preprocessing", ("corrected", "published"))
-
-    def refuse_unknown(self, setting: str, known: Sequence[str]) -> None:
-        """Raise `SettingsError` if a setting is none of the known words."""
-        if getattr(self, setting) not in known:
-            raise SettingsError(f"{self.name}: {setting} is {getattr(self, setting)!r}, expected {' or '.join(known)}")
-
     def refuse_clusters(self, clusters: int) -> None:
         """Raise `SettingsError` unless some, and not all, clusters count as particle."""
         if not 1 <= clusters < self.k:

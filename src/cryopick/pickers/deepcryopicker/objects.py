@@ -15,16 +15,14 @@ from cryopick.pickers.deepcryopicker.borders import NO_BORDER, Border, find_repe
 from cryopick.pickers.deepcryopicker.clustering import intensity_classes, k_means_borders, super_pixel_means
 from cryopick.pickers.deepcryopicker.denoise import prepare_autocryopicker
 from cryopick.pickers.deepcryopicker.shapes import (
-    fill_holes,
     find_circles,
-    find_objects,
     is_square_view,
-    remove_small,
     smallest_rectangle,
 )
 from cryopick.pickers.deepcryopicker.size import ParticleSize, measure_size
 from cryopick.processing.normalize import normalize_locally
 from cryopick.processing.peaks import find_peaks
+from cryopick.processing.regions import fill_holes, find_objects, remove_small
 from cryopick.processing.scale import NOMINAL_PARTICLE_PX, ScaleMap, fill_non_finite, resample
 from cryopick.types import Micrograph, Picks
 

@@ -111,9 +111,6 @@ class DeepCryoPicker(HoldsModels):
     _folders: _OwnFolders = field(default_factory=_OwnFolders, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        for name, known in (("network", ("compact", "paper")), ("preprocessing", ("corrected", "published"))):
-            if getattr(self, name) not in known:
-                raise SettingsError(f"{self.name}: {name} is {getattr(self, name)!r}, expected {' or '.join(known)}")
         if self.classes not in (4, 5):
             raise SettingsError(f"{self.name}: classes is {self.classes}, expected 4 or 5")
         if self.steps < 1:

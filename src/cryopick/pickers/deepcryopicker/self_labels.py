@@ -23,8 +23,9 @@ from cryopick.pickers.deepcryopicker.objects import (
     joined,
     super_pixel_mask,
 )
-from cryopick.pickers.deepcryopicker.shapes import circularity, fill_holes, find_objects, is_square_view, perimeter
+from cryopick.pickers.deepcryopicker.shapes import circularity, is_square_view, perimeter
 from cryopick.pickers.deepcryopicker.size import ParticleSize
+from cryopick.processing.regions import fill_holes, find_objects
 from cryopick.processing.scale import NOMINAL_PARTICLE_PX
 
 ROUND_SUPPORT, SQUARE_FILL, IRREGULAR_COVER = 0.10, 0.85, 0.15

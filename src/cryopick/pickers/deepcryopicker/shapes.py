@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryopick.processing.peaks import find_peaks
+from cryopick.processing.regions import fill_holes
 
 ROUND_LIMIT = 1.10
 """Objects with a circularity below it count as round; a square has 1.27, one of a dozen pixels a little less."""
@@ -18,69 +19,6 @@ RECTANGLE_FILL = 0.76
 because its corners are rounded and the rectangle lies around whole pixels."""
 VOTE_SIGMA_PX = 1.0
 _RADIUS_STEP_PX = 0.5
-
-
-@dataclass(frozen=True, eq=False)
-class Objects:
-    """The connected objects of a mask, eight neighbours each, in reading order of their first pixel.
-
-    Parameters
-    ----------
-    labels : (h, w) int32, 0 outside, `i + 1` on object `i`
-    xy_px : (n, 2) float64, centres of mass
-    area_px : (n,) int64, pixels
-    box_xywh : (n, 4) int64, left, top, width, height of the box around each
-    """
-
-    labels: NDArray[np.int32]
-    xy_px: NDArray[np.float64]
-    area_px: NDArray[np.int64]
-    box_xywh: NDArray[np.int64]
-
-    def __len__(self) -> int:
-        return len(self.area_px)
-
-    def window(self, index: int) -> NDArray[np.bool_]:
-        """(height, width) of the box: True on object `index`."""
-        left, top, width, height = self.box_xywh[index]
-        return np.asarray(self.labels[top : top + height, left : left + width] == index + 1)
-
-    def touches_edge(self) -> NDArray[np.bool_]:
-        """(n,) True where an object reaches the border of the image, so that a part of it may be missing."""
-        height, width = self.labels.shape
-        left, top, box_width, box_height = self.box_xywh.T
-        return np.asarray((left == 0) | (top == 0) | (left + box_width == width) | (top + box_height == height))
-
-    def keep(self, is_kept: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """(h, w) mask of the chosen objects."""
-        return np.asarray(np.concatenate([[False], is_kept])[self.labels])
-
-
-def find_objects(mask: NDArray[np.bool_]) -> Objects:
-    """The connected objects of a mask, with eight neighbours."""
-    import cv2
-
-    count, labels, statistics, centroids = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
-    table = np.asarray(statistics[1:count], np.int64)
-    return Objects(np.asarray(labels, np.int32), np.asarray(centroids[1:count], np.float64), table[:, 4], table[:, :4])
-
-
-def remove_small(mask: NDArray[np.bool_], *, min_area_px: float) -> NDArray[np.bool_]:
-    """The mask without objects of fewer pixels."""
-    objects = find_objects(mask)
-    return objects.keep(objects.area_px >= min_area_px)
-
-
-def fill_holes(mask: NDArray[np.bool_], *, max_area_px: float = np.inf) -> NDArray[np.bool_]:
-    """The mask with its holes filled: background that does not reach the border, up to an area."""
-    import cv2
-
-    outside = (~np.pad(mask, 1)).astype(np.uint8)  # one background all around
-    count, labels, statistics, _ = cv2.connectedComponentsWithStats(outside, connectivity=4)
-    is_hole = statistics[:count, 4] <= max_area_px
-    is_hole[labels[0, 0]] = False
-    is_hole[0] = False  # label 0 is the mask itself
-    return np.asarray(mask | is_hole[labels][1:-1, 1:-1])
 
 
 def perimeter(mask: NDArray[np.bool_]) -> float:
@@ -105,21 +43,6 @@ def perimeter(mask: NDArray[np.bool_]) -> float:
 def circularity(area: float, perimeter: float) -> float:
     """P^2 / (4 pi A): 1 for a disc, 4 / pi for a square, more for anything less round (DeepCryoPicker, eq. 5)."""
     return perimeter**2 / (4 * np.pi * area)
-
-
-def feret_diameters(mask: NDArray[np.bool_]) -> tuple[float, float]:
-    """Smallest and largest caliper width of one object in pixels, the pixels' own extent included.
-
-    The smallest width of a convex polygon lies across one of its sides, so only those directions are tried.
-    """
-    corners = _hull(mask)
-    sides = np.roll(corners, -1, axis=0) - corners
-    length = np.hypot(*sides.T)
-    normals = np.stack([-sides[:, 1], sides[:, 0]], axis=1)[length > 0] / length[length > 0, None]
-    across = corners @ normals.T  # (corner, direction)
-    smallest = float((across.max(axis=0) - across.min(axis=0)).min())
-    gaps = corners[:, None] - corners[None]
-    return smallest, float(np.hypot(gaps[..., 0], gaps[..., 1]).max())
 
 
 @dataclass(frozen=True)
@@ -172,12 +95,6 @@ def is_square_view(mask: NDArray[np.bool_]) -> bool:
         and rectangle.short_px >= SQUARE_RATIO * rectangle.long_px
         and area >= RECTANGLE_FILL * rectangle.short_px * rectangle.long_px
     )
-
-
-def without_overlap(masks: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """(n,) True for those of (n, h, w) masks that share no pixel with another."""
-    cover = masks.sum(axis=0)
-    return np.asarray([not bool((cover[mask] > 1).any()) for mask in masks], bool)
 
 
 def find_circles(

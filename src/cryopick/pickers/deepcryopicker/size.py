@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryopick.geometry.units import Length
-from cryopick.processing.fourier import normalized_correlation
 from cryopick.processing.normalize import normalize_locally
-from cryopick.processing.peaks import find_peaks
+from cryopick.processing.peaks import vertex_offset
+from cryopick.processing.profiles import SCALE_STEP, WORKING_DIAMETER_PX, dark_and_bright_matches, middle_piece
 from cryopick.processing.scale import resample
 from cryopick.processing.spread import evenly_taken
 from cryopick.types import Micrograph
@@ -19,13 +19,10 @@ from cryopick.types import Micrograph
 SMALLEST_PX = 12.0
 LARGEST_SHARE = 0.25
 """Largest diameter tried, as a share of the shorter side: fewer particles than would fit then are no population."""
-SCALE_STEP = 1.19
-WORKING_PX = 12.0
 PIECE_DIAMETERS = 32.0
 """Side of the middle piece that is looked at; it holds several hundred particles of a crowded micrograph."""
 MICROGRAPHS = 4
-WINDOW_RADII = 1.45
-CORRELATION_FLOOR = 0.25
+EDGE_WIDTH_RADII = 2 / WORKING_DIAMETER_PX
 MINIMUM_EVIDENCE = 0.02
 """Share of the area that dark matches explain beyond bright ones. Micrographs without particles stay below 0.005 at
 every size, those of the two experimental sets that this was looked at on reach 0.1 and 0.15."""
@@ -102,7 +99,7 @@ def measure_size(micrographs: Sequence[Micrograph], *, diameter: Length | None) 
         return ParticleSize(diameter, outer, inner > 0, float(evidence[row, column]))
     if not certain[row, column] > 0 or evidence[row, column] < MINIMUM_EVIDENCE:
         return None
-    size = sizes[row] * SCALE_STEP ** _vertex(evidence[:, column], row)
+    size = sizes[row] * SCALE_STEP ** _peak_offset(evidence[:, column], row)
     if inner > 0:  # rings of both widths answer at neighbouring sizes, and the ring lies between them
         hollow = evidence[:, 2:].clip(0).sum(axis=1)
         peak = int(np.argmax(hollow))
@@ -113,40 +110,23 @@ def measure_size(micrographs: Sequence[Micrograph], *, diameter: Length | None) 
 
 def _evidence(pixels: NDArray[np.float32], diameter_px: float) -> NDArray[np.float64]:
     """(bodies, 2): area explained by dark minus bright matches, as a share of the image, and its variance."""
-    height, width = pixels.shape
-    side = max(1, round(PIECE_DIAMETERS * diameter_px))
-    top, left = max(0, (height - side) // 2), max(0, (width - side) // 2)
-    working, scale = resample(pixels[top : top + side, left : left + side], factor=min(1.0, WORKING_PX / diameter_px))
+    piece = middle_piece(pixels, max(1, round(PIECE_DIAMETERS * diameter_px)))
+    working, scale = resample(piece, factor=min(1.0, WORKING_DIAMETER_PX / diameter_px))
     size = diameter_px * scale.factor
     result = np.zeros((len(BODIES), 2))
     if min(working.shape) < size:
         return result
     image = normalize_locally(working, diameter_px=size)
-    reach = int(np.ceil(WINDOW_RADII * size / 2))
-    offset = np.arange(-reach, reach + 1) / (size / 2)
-    radius = np.hypot(offset[:, None], offset)
-    templates = [_dark_body(radius, *body) for body in BODIES.values()]
-    for row, correlation in enumerate(normalized_correlation(image, templates, window=radius <= WINDOW_RADII)):
-        for sign in (1.0, -1.0):
-            _, score = find_peaks(sign * correlation, min_score=CORRELATION_FLOOR, radius_px=0.5 * size)
-            explained = score.astype(np.float64) ** 2 * size**2 / image.size
+    matches = dark_and_bright_matches(image, list(BODIES.values()), diameter_px=size, edge_width=EDGE_WIDTH_RADII)
+    for row, both in enumerate(matches):
+        for sign, score in zip((1.0, -1.0), both, strict=True):
+            explained = score**2 * size**2 / image.size
             result[row] += [sign * explained.sum(), (explained**2).sum()]
     return result
 
 
-def _dark_body(radius: NDArray[np.float64], outer: float, inner: float) -> NDArray[np.float32]:
-    """-1 between two radii, 0 elsewhere, edges one working pixel soft."""
-
-    def inside(edge: float) -> NDArray[np.float64]:
-        return 0.5 * (1 + np.tanh((edge - radius) * WORKING_PX / 2))
-
-    return np.asarray((inside(inner) if inner > 0 else 0.0) - inside(outer), np.float32)
-
-
-def _vertex(values: NDArray[np.float64], index: int) -> float:
+def _peak_offset(values: NDArray[np.float64], index: int) -> float:
     """Offset of a parabola's vertex through a maximum and its neighbours, in steps; 0 at the ends."""
     if not 0 < index < len(values) - 1:
         return 0.0
-    before, here, after = values[index - 1 : index + 2]
-    curvature = before + after - 2 * here
-    return float(np.clip(0.5 * (before - after) / curvature, -0.5, 0.5)) if curvature < 0 else 0.0
+    return float(vertex_offset(*values[index - 1 : index + 2]))

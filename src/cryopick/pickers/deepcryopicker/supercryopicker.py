@@ -36,7 +36,6 @@ class SuperCryoPicker(ClusteringPicker):
     ] = None
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         if self.clusters is not None:
             self.refuse_clusters(self.clusters)
 

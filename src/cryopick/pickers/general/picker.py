@@ -10,6 +10,7 @@ from typing import Annotated, ClassVar
 import numpy as np
 
 from cryopick.errors import SettingsError
+from cryopick.geometry.selection import merged_best_first, stand_apart
 from cryopick.geometry.units import Length
 from cryopick.heatmap.diameter import (
     Sizes,
@@ -116,23 +117,8 @@ def _scales_px(low_px: float, high_px: float) -> list[float]:
 
 def _merge_scales(found: Sequence[Picks]) -> Picks:
     """Candidates of several scales as one list; of those closer than a quarter diameter the best is kept."""
-    from scipy.spatial import cKDTree
-
-    score = np.concatenate([picks.score for picks in found])
-    order = np.argsort(-score, kind="stable")
-    merged = replace(
-        found[0],
-        xy_px=np.concatenate([picks.xy_px for picks in found])[order],
-        score=score[order],
-        diameter_px=np.concatenate([picks.diameter_px for picks in found])[order],
-        class_id=np.zeros(len(order), np.int32),
-        reason=np.full(len(order), ""),
+    merged = merged_best_first(found, like=found[0])
+    reach_px = 0.25 * merged.diameter_px
+    return merged.take(
+        stand_apart(merged.xy_px, lambda better, _: reach_px[better], reach_px=float(reach_px.max(initial=0.0)))
     )
-    tree = cKDTree(merged.xy_px)
-    is_taken = np.zeros(len(merged), bool)
-    is_best = np.zeros(len(merged), bool)
-    for i, (xy, diameter_px) in enumerate(zip(merged.xy_px, merged.diameter_px, strict=True)):
-        if not is_taken[i]:
-            is_best[i] = True
-            is_taken[tree.query_ball_point(xy, 0.25 * float(diameter_px))] = True
-    return merged.take(is_best)

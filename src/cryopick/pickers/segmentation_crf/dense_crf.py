@@ -90,6 +90,8 @@ def mean_field(
     -------
     probability : (labels, h, w), sums to 1 over labels
     """
+    from scipy.special import softmax
+
     labels, height, width = log_probability.shape
     unary = np.asarray(log_probability, np.float32)
     compatibility = crf.compatibility(labels)
@@ -101,12 +103,12 @@ def mean_field(
         sigma = crf.appearance_sigma[0] * diameter_px, crf.appearance_sigma[1] * diameter_px
         grid = _BilateralGrid(np.asarray(guide, np.float32), sigma, crf.guide_sigma)
         messages.append((crf.appearance_weight, grid))
-    belief = _softmax(unary)
+    belief = softmax(unary, axis=0)
     for _ in range(crf.iterations):
         message = np.zeros_like(belief)
         for weight, kernel in messages:
             message += np.float32(weight) * kernel.message(belief)
-        belief = _softmax(unary - np.tensordot(compatibility, message, axes=1))
+        belief = softmax(unary - np.tensordot(compatibility, message, axes=1), axis=0)
     return np.asarray(belief, np.float32)
 
 
@@ -218,8 +220,3 @@ def _along_axes(maps: NDArray[np.float32], taps: list[NDArray[np.float32]], *, f
         if len(weights) > 1:
             maps = correlate1d(maps, weights, axis=axis, mode="constant")
     return np.asarray(maps, np.float32)
-
-
-def _softmax(logits: NDArray[Any]) -> NDArray[Any]:
-    raised = np.exp(logits - logits.max(axis=0))
-    return np.asarray(raised / raised.sum(axis=0))

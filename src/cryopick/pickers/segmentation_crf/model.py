@@ -131,15 +131,17 @@ class SegmentationModel:
         self, maps: NDArray[np.float32], detail: NDArray[np.float32], *, crf: str, dense_crf: DenseCrf = DENSE
     ) -> NDArray[np.float32]:
         """Class probabilities from what the network gave and the first of the planes that it saw."""
+        from scipy.special import softmax
+
         logits, embedding = maps[:CLASS_COUNT], maps[CLASS_COUNT:]
         if crf == "none":
-            return softmax(logits)
+            return np.asarray(softmax(logits, axis=0))
         guide = intensity_guide(detail, stride_px=self.stride_px)
         if crf == "dense":
-            log_probability = np.log(np.maximum(softmax(logits), 1e-5))
+            log_probability = np.log(np.maximum(softmax(logits, axis=0), 1e-5))
             return mean_field(log_probability, guide, dense_crf, diameter_px=CELLS_PER_DIAMETER)
         features = guide[None] if crf == "conv" else embedding
-        return softmax(run_crf(self.crfs[crf], logits, features, device=self.dense.device))
+        return np.asarray(softmax(run_crf(self.crfs[crf], logits, features, device=self.dense.device), axis=0))
 
 
 def run_crf(
@@ -151,12 +153,6 @@ def run_crf(
     with torch.inference_mode():
         refined = crf(torch.from_numpy(logits)[None].to(device), torch.from_numpy(features)[None].to(device))
     return np.asarray(refined[0].float().cpu().numpy(), np.float32)
-
-
-def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Over the first axis."""
-    raised = np.exp(logits - logits.max(axis=0))
-    return np.asarray(raised / raised.sum(axis=0), np.float32)
 
 
 def segmentation_model(

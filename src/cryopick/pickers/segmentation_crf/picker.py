@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +28,6 @@ from cryopick.pickers.segmentation_crf.dense_crf import DenseCrf, published_crf
 from cryopick.pickers.segmentation_crf.model import (
     CELLS_PER_DIAMETER,
     CORE_RADIUS,
-    CRFS,
     DENSE,
     JUNK,
     VIEW_COUNTS,
@@ -44,11 +43,11 @@ from cryopick.processing.normalize import robust_spread
 from cryopick.processing.scale import NOMINAL_PARTICLE_PX, ScaleMap, gaussian_blur, network_planes, resample
 from cryopick.types import JUNK_MAP, Micrograph, Picks
 
-BACKBONES = (
-    *("small", "deeplabv3-small", "fcn-resnet50", "fcn-resnet101"),
-    *("deeplabv3-resnet50", "deeplabv3-resnet101"),
-)
+Backbone = Literal[
+    "small", "deeplabv3-small", "fcn-resnet50", "fcn-resnet101", "deeplabv3-resnet50", "deeplabv3-resnet101"
+]
 """`small` and `deeplabv3-small` are the FCN and the DeepLabv3 head of one light network, which is shipped."""
+BACKBONES: tuple[Backbone, ...] = get_args(Backbone)
 
 CENTRING_SCORE = 0.4
 """Candidates that are likelier to be particles make the average to which all are aligned."""
@@ -80,9 +79,7 @@ class SegmentationCrfPicker(HoldsModels, ChoosesByExpectedF1):
 
     diameter: Annotated[Length | None, "particle diameter, for example 180A or 108px; measured when not given"] = None
     backbone: Annotated[
-        Literal[
-            "small", "deeplabv3-small", "fcn-resnet50", "fcn-resnet101", "deeplabv3-resnet50", "deeplabv3-resnet101"
-        ],
+        Backbone,
         "network; small (FCN) and deeplabv3-small are shipped, the others need --weights of your own training",
     ] = "small"
     crf: Annotated[
@@ -113,10 +110,6 @@ class SegmentationCrfPicker(HoldsModels, ChoosesByExpectedF1):
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
             raise SettingsError(f"precision is {self.precision!r}, expected {', '.join(PRECISIONS)}")
-        if self.backbone not in BACKBONES:
-            raise SettingsError(f"backbone is {self.backbone!r}, expected one of: {', '.join(BACKBONES)}")
-        if self.crf not in CRFS:
-            raise SettingsError(f"crf is {self.crf!r}, expected one of: {', '.join(CRFS)}")
         if self.crf_parameters != "default" and self.crf != "dense":
             raise SettingsError(f"crf_parameters {self.crf_parameters!r} are of the dense CRF, but crf is {self.crf!r}")
         if self.views not in VIEW_COUNTS:

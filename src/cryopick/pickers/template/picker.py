@@ -72,8 +72,6 @@ class TemplatePicker(HoldsModels):
     view_step_deg: Annotated[float, "angle between projections of a 3-D map, degrees"] = 30.0
 
     def __post_init__(self) -> None:
-        if self.references_contrast not in ("auto", "dark", "bright"):
-            raise SettingsError(f"references contrast {self.references_contrast!r}: expected auto, dark or bright")
         for name in ("rotation_step_deg", "view_step_deg"):
             if not 1 <= getattr(self, name) <= 360:
                 raise SettingsError(f"{name} is {getattr(self, name):g}, expected 1 to 360 degrees")

@@ -24,10 +24,11 @@ from scipy import fft
 
 from cryopick.errors import SettingsError
 from cryopick.geometry.rotations import random_rotations
-from cryopick.simulation.micrograph import SILHOUETTE_LEVEL, Conditions, SimulatedMicrograph
+from cryopick.simulation.micrograph import Conditions, SimulatedMicrograph
 from cryopick.simulation.recipe import Recipe, named_recipe, recipe_from_mapping, recipe_from_toml
 from cryopick.simulation.scene import layout
 from cryopick.simulation.scene.archive import Look
+from cryopick.simulation.scene.layout import SILHOUETTE_LEVEL
 from cryopick.simulation.scene.optics import contrast_transfer, draw_optics
 from cryopick.simulation.specimens.imaging import SpecimenImager
 from cryopick.types import Micrograph

@@ -8,8 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
+from cryopick.geometry.selection import stand_best_first
 from cryopick.simulation.recipe import LayoutRanges, draw, draw_count, draw_log
 from cryopick.simulation.scene.ice import smooth_field
+
+SILHOUETTE_LEVEL = 0.15
+"""A pixel belongs to a particle where its own projected density exceeds this fraction of its maximum."""
 
 
 def keep_apart(xy_px: NDArray[np.float64], *, min_distance_px: float) -> NDArray[np.bool_]:
@@ -24,19 +28,11 @@ def keep_apart(xy_px: NDArray[np.float64], *, min_distance_px: float) -> NDArray
     -------
     is_kept : (n,) bool
     """
-    is_kept = np.ones(len(xy_px), dtype=bool)
     if min_distance_px <= 0 or len(xy_px) < 2:
-        return is_kept
+        return np.ones(len(xy_px), dtype=bool)
     # A hair below the distance, so that points exactly at it stay.
     pairs = cKDTree(xy_px).query_pairs(min_distance_px * (1 - 1e-9), output_type="ndarray")
-    if len(pairs) == 0:
-        return is_kept
-    pairs = np.sort(pairs, axis=1)
-    pairs = pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
-    for earlier, later in pairs.tolist():
-        if is_kept[earlier]:
-            is_kept[later] = False
-    return is_kept
+    return stand_best_first(len(xy_px), pairs)
 
 
 def scatter(
@@ -164,3 +160,22 @@ def sample_nearest(image: NDArray[Any], xy_px: NDArray[np.float64]) -> NDArray[A
     column = np.clip(np.rint(xy_px[:, 0]).astype(int), 0, image.shape[1] - 1)
     row = np.clip(np.rint(xy_px[:, 1]).astype(int), 0, image.shape[0] - 1)
     return np.asarray(image[row, column])
+
+
+def cut_to_scene(
+    image: NDArray[Any], *, top: int, left: int, shape_yx: tuple[int, int]
+) -> tuple[slice, slice, NDArray[Any]]:
+    """The rows and columns of a scene that an image covers whose corner lies there, and that part of the image."""
+    (height, width), (rows_px, columns_px) = shape_yx, image.shape
+    rows = slice(min(max(0, top), height), max(min(height, top + rows_px), 0))
+    columns = slice(min(max(0, left), width), max(min(width, left + columns_px), 0))
+    return rows, columns, image[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
+
+
+def visible_share(
+    instances: NDArray[np.int32], junk: NDArray[np.bool_], *, area_px: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """(n,) Share of the silhouette of particle i, instance i + 1, that is inside and neither covered nor on junk."""
+    n = len(area_px)
+    free = np.bincount(instances[~junk], minlength=n + 1)[1 : n + 1]
+    return np.asarray(np.minimum(free / np.maximum(area_px, 1), 1), np.float32)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import fft
 
 from cryopick.processing.ctf import CtfParameters, ctf_2d, interaction_constant
 from cryopick.simulation.recipe import OpticsRanges, draw
@@ -37,12 +36,3 @@ def contrast_transfer(
     """
     scale = np.float32(2 * interaction_constant(optics.voltage_kv))
     return scale * ctf_2d(shape_yx, pixel_size_angstrom, optics)
-
-
-def image_potential(
-    potential: NDArray[np.float32], transfer: NDArray[np.float32], *, workers: int = 1
-) -> NDArray[np.float32]:
-    """Image contrast of a projected potential (V Å), (h, w) float32; `transfer` is from `contrast_transfer`."""
-    spectrum = fft.rfft2(potential, workers=workers)
-    spectrum *= transfer
-    return np.asarray(fft.irfft2(spectrum, s=potential.shape, workers=workers), dtype=np.float32)
