@@ -27,13 +27,14 @@ from cryopick.io.coordinates.candidates import CANDIDATE_COLUMNS, candidates_tex
 from cryopick.io.coordinates.names import without_extension
 from cryopick.io.coordinates.relion import PICKS_FOLDER, UNFINISHED_RUN, unfinished_run_text
 from cryopick.io.files.atomic import TEMPORARY_PREFIX, write_bytes_atomic
+from cryopick.io.files.folder_lock import LOCK_FILE, locked_folder
 from cryopick.runs.record import PICKS_TAIL, Record, key_problem, read_record, record_text
 from cryopick.types import Picks
 
 PICKS, CANDIDATES, RECORDS, IMAGES = PICKS_FOLDER, "candidates", "records", "images"
 AUTOPICK, PARTICLES, MICROGRAPHS = "autopick.star", "particles.star", "micrographs.star"
 REPORT, SUMMARY, CONFIG, COMMAND, LOG = "report.html", "summary.json", "config.toml", "command.txt", "run.log"
-PREPARED, MODEL, MOVED_THRESHOLD, LOCK = "prepared.toml", "model", "threshold.json", ".lock"
+PREPARED, MODEL, MOVED_THRESHOLD, LOCK = "prepared.toml", "model", "threshold.json", LOCK_FILE
 PLACE, FILES, UNFINISHED = "place.json", "files.json", UNFINISHED_RUN
 REPLACING, REPLACED = ".replacing", ".replaced"
 FOLDERS = (PICKS, CANDIDATES, RECORDS, IMAGES, MODEL)
@@ -276,18 +277,8 @@ class RunFolder:
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Keep other processes out while this one writes; a killed process holds no lock."""
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            stream = os.fdopen(os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666))
-        except OSError as error:
-            reason = "is a file" if self.path.is_file() else error.strerror
-            raise RunFolderError(
-                f"{self.path}: cannot make or write the run folder ({reason}); choose another with -o"
-            ) from error
-        with stream:
-            _lock_or_raise(stream.fileno(), self.path)
-            status = os.fstat(stream.fileno())
-            self._known[LOCK] = (status.st_dev, status.st_ino)
+        with locked_folder(self.path) as identity:
+            self._known[LOCK] = identity
             try:
                 self._require_own_contents()
                 yield
@@ -474,22 +465,6 @@ def assign_keys(
 def unnamed_key(name: str) -> str:
     """The key of the record of a micrograph whose name cannot name files."""
     return f"{UNNAMED}/{sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}"
-
-
-def _lock_or_raise(descriptor: int, folder: Path) -> None:
-    try:
-        import fcntl
-    except ImportError:  # Windows has no flock; runs there are not guarded against each other
-        return
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise RunFolderError(
-            f"{folder}: another cryopick is writing to this run folder; wait for it to end, or choose another with -o"
-        ) from error
-    except OSError as error:
-        if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):  # some network file systems have no locks
-            raise
 
 
 @contextmanager

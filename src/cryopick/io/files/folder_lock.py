@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,8 +14,10 @@ LOCK_FILE = ".lock"
 
 
 @contextmanager
-def locked_folder(folder: Path) -> Iterator[None]:
+def locked_folder(folder: Path) -> Iterator[tuple[int, int]]:
     """Keep other cryopicks out of `folder`, which is made where it is missing, until the block ends.
+
+    Gives the device and the number of the lock file, by which a folder that was replaced meanwhile is known.
 
     Raises
     ------
@@ -23,14 +26,15 @@ def locked_folder(folder: Path) -> Iterator[None]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        stream = open(folder / LOCK_FILE, "a")  # noqa: SIM115  # held open for as long as the lock
+        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
+        stream = os.fdopen(os.open(folder / LOCK_FILE, flags, 0o666))
     except OSError as error:
-        raise RunFolderError(
-            f"{folder}: cannot make or write the folder ({error.strerror}); choose another with -o"
-        ) from error
+        reason = "is a file" if folder.is_file() else error.strerror
+        raise RunFolderError(f"{folder}: cannot make or write the folder ({reason}); choose another with -o") from error
     with stream:
         _lock(stream.fileno(), folder)
-        yield
+        status = os.fstat(stream.fileno())
+        yield status.st_dev, status.st_ino
 
 
 def _lock(descriptor: int, folder: Path) -> None:
