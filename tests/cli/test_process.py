@@ -117,7 +117,7 @@ def test_a_signal_that_nohup_ignores_stays_ignored(folder: Path) -> None:
 def test_a_measured_program_ends_with_whoever_measures_it(tmp_path: Path) -> None:
     code = (
         "from cryopick.cli.process import prepared_process\n"
-        "from cryopick.workflows.measure import run_measured\n"
+        "from cryopick.evaluation.usage import run_measured\n"
         "with prepared_process(): run_measured(['sh', '-c', 'echo $$ > pid; exec sleep 600'])"
     )
     process = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, stderr=subprocess.DEVNULL)

@@ -88,7 +88,7 @@ def test_resuming_names_a_picking_run_before_it_reads_its_settings(tmp_path, dat
 @pytest.mark.parametrize("kind", ["train", "finetune"])
 def test_a_second_training_in_a_folder_is_refused_while_the_first_one_lives(tmp_path, data, kind):
     program = (
-        "import sys, time\nfrom pathlib import Path\nfrom cryopick.io.folder_lock import locked_folder\n"
+        "import sys, time\nfrom pathlib import Path\nfrom cryopick.io.files.folder_lock import locked_folder\n"
         "with locked_folder(Path(sys.argv[1])):\n    print('locked', flush=True)\n    time.sleep(600)\n"
     )
     first = subprocess.Popen([sys.executable, "-c", program, str(tmp_path / "t")], stdout=subprocess.PIPE)
