@@ -26,9 +26,9 @@ def micrographs(tmp_path: Path) -> Path:
     return tmp_path / "in"
 
 
-def lives(folder: Path, text: str) -> Path:
+def lives(folder: Path, text: str) -> str:
     (folder / "lives.txt").write_text(text)
-    return folder / "lives.txt"
+    return str(folder / "lives.txt")
 
 
 def failures(run: Path) -> dict[str, str]:
@@ -52,7 +52,7 @@ def test_where_no_worker_starts_one_sentence_says_why_and_what_is_finished_has_i
     (tmp_path / "lives").mkdir()
     picker = NoStartPicker(lives=lives(tmp_path / "lives", "0"), parent=os.getpid())
     pick(micrographs / "m0.mrc", picker, output=tmp_path / "run", workers=1)
-    picker.lives.write_text("-1")  # from now on all die
+    Path(picker.lives).write_text("-1")  # from now on all die
     for path in (tmp_path / "run").glob("*.star"):
         path.unlink()
     with pytest.raises(WorkerError, match=r"no worker process can be started \(signal 9 .*no room for the weights\)"):

@@ -36,16 +36,18 @@ class NoStartPicker(HangingPicker):
     """Kills every worker that is made ready while the file `lives` counts none left; the parent is spared."""
 
     name: ClassVar[str] = "no-start"
-    lives: Path
+    lives: str
+    """A path, as text: the content of files that settings name must not change while a run lasts."""
     parent: int
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         if os.getpid() == self.parent:
             return
-        deaths = self.lives.with_suffix(f".{os.getpid()}")
-        wanted = int(self.lives.read_text())
-        if wanted < 0 or sum(1 for _ in self.lives.parent.glob(f"{self.lives.stem}.*")) - 1 < wanted:
+        lives = Path(self.lives)
+        deaths = lives.with_suffix(f".{os.getpid()}")
+        wanted = int(lives.read_text())
+        if wanted < 0 or sum(1 for _ in lives.parent.glob(f"{lives.stem}.*")) - 1 < wanted:
             deaths.touch()
             print("no room for the weights", file=__import__("sys").stderr, flush=True)
             os.kill(os.getpid(), signal.SIGKILL)
