@@ -200,10 +200,8 @@ def contrast_doubt(
         return None
     return (
         f"particles look as if they had the opposite contrast: they cover {opposite:.0%} of the negatives and "
-        f"{filled:.0%} "
-        "of the images as they are. If they are brighter than their surroundings, as in negative stain, pick "
-        "again with "
-        "--contrast bright; if that is what was given, leave it out"
+        f"{filled:.0%} of the images as they are. If they are brighter than their surroundings, as in negative "
+        "stain, pick again with --contrast bright; if that is what was given, leave it out"
     )
 
 

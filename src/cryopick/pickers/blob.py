@@ -171,11 +171,9 @@ def _contrast_doubt(evidence: dict[ProfileName, float]) -> str | None:
     if bright < max(OPPOSITE_EVIDENCE, OPPOSITE_FACTOR * dark):
         return None
     return (
-        "particles look as if they had the opposite contrast: far more bright than dark discs of their "
-        "diameter are seen. "
-        "If they are brighter than their surroundings, as in negative stain, pick again with --contrast "
-        "bright; if that "
-        "is what was given, leave it out"
+        "particles look as if they had the opposite contrast: far more bright than dark discs of their diameter are "
+        "seen. If they are brighter than their surroundings, as in negative stain, pick again with --contrast "
+        "bright; if that is what was given, leave it out"
     )
 
 

@@ -140,8 +140,7 @@ def _without_data(
             named = ", ".join(f"{start + first} to {end + first - 1}" for start, end in bands[:3])
             warnings += (
                 f"{sum(end - start for start, end in bands)} {what} ({named}{' ...' if len(bands) > 3 else ''}) hold "
-                "one "
-                "value each and no image; they are treated as missing: copy the file again if it should be whole",
+                "one value each and no image; they are treated as missing: copy the file again if it should be whole",
             )
     return (is_missing, warnings) if is_missing.any() else (None, ())
 
@@ -199,8 +198,7 @@ def _border_warnings(
         first, last = (0, rows - 1) if is_last_row_first else (shape_yx[0] - rows, shape_yx[0] - 1)
         warnings = (
             f"rows {first} to {last} of {shape_yx[0]}, the end of the file, hold nothing but {value:g}; they are "
-            "treated "
-            "as missing. Was the file written to its end? Copy it again, then pick it again",
+            "treated as missing. Was the file written to its end? Copy it again, then pick it again",
         )
     # columns that are constant over the rows at which nothing was written are no border of their own
     borders = [f"{count} {side} ({value:g})" for side, (count, value) in depth.items()]

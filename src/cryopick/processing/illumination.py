@@ -67,9 +67,8 @@ def without_uneven_illumination(pixels: NDArray[np.float32]) -> tuple[NDArray[np
     at_y, at_x = (_powers(np.arange(total), total).astype(np.float32) for total in (height, width))
     flat = pixels - (at_y @ surface.astype(np.float32) @ at_x.T - np.float32(offset))
     return flat, (
-        f"the brightness changes smoothly across the image by {change / noise:.1f} times the noise of a "
-        "pixel, as at the "
-        "edge of the beam or along a ramp; this change is taken out before picking",
+        f"the brightness changes smoothly across the image by {change / noise:.1f} times the noise of a pixel, as at "
+        "the edge of the beam or along a ramp; this change is taken out before picking",
     )
 
 

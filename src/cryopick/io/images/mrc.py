@@ -90,9 +90,8 @@ def read_mrc_stack(path: str | Path) -> tuple[NDArray[np.float32], float | None]
     sections, rows, columns = header.shape_zyx
     if sections * rows * columns > MAX_PIXELS:
         raise FormatError(
-            f"{path}: the header says {columns} x {rows} x {sections} pixels, more than the {MAX_PIXELS:,} that "
-            "are read "
-            "of a stack or a map; bin it, or give fewer images"
+            f"{path}: the header says {columns} x {rows} x {sections} pixels, more than the {MAX_PIXELS:,} that are "
+            "read of a stack or a map; bin it, or give fewer images"
         )
     _require_believable_compression(path, header)
     pixels, _ = read_mrc_sections(path, header)

@@ -200,8 +200,7 @@ def _doubts_about_segments(path: Path, file: Any, page: Any) -> tuple[str, ...]:
         if decoded not in (expected, padded):
             raise FormatError(
                 f"{path}: damaged: part {number + 1} of its LZW data holds {decoded} bytes of pixels, expected "
-                f"{expected}; "
-                "copy it again"
+                f"{expected}; copy it again"
             )
     return doubts
 
