@@ -304,7 +304,7 @@ def test_a_documented_command_works_as_printed(
     make_small_what_has_no_option(monkeypatch)
     if shown.line in ONLY_PLANNED:
         output = None
-        monkeypatch.setattr("cryopick.workflows.train.train_picker", end_with_a_plan)
+        monkeypatch.setattr("cryopick.cli.train.train_picker", end_with_a_plan)
     code = run_command(line)
     told = capsys.readouterr()
     assert code == 0, f"{line}\n{told.out}{told.err}"

@@ -9,7 +9,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from cryopick.errors import SettingsError  # noqa: E402
-from cryopick.inference import dense as dense_module  # noqa: E402
+from cryopick.inference import device as device_module  # noqa: E402
 from cryopick.inference.dense import DenseNetwork  # noqa: E402
 from cryopick.inference.device import chosen_device  # noqa: E402
 from cryopick.inference.looks import seen_turned  # noqa: E402
@@ -85,13 +85,13 @@ def test_training_on_a_device_that_is_not_there_is_refused_at_once(monkeypatch: 
 def test_a_card_that_is_there_but_cannot_compute(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(dense_module, "cuda_devices", lambda: (2, "", ""))
-    monkeypatch.setattr(dense_module, "_why_unusable", lambda device: "CUDA error: no kernel image is available")
-    dense_module._automatic_device.cache_clear()
+    monkeypatch.setattr(device_module, "cuda_devices", lambda: (2, "", ""))
+    monkeypatch.setattr(device_module, "_why_unusable", lambda device: "CUDA error: no kernel image is available")
+    device_module._automatic_device.cache_clear()
     with pytest.raises(SettingsError, match=r"is there but cannot be used .*no kernel image"):
         chosen_device("cuda:1")
     with pytest.raises(SettingsError, match="cuda:0 to cuda:1 are there"):
         chosen_device("cuda:2")
     assert chosen_device("auto") == "cpu"
     assert "no kernel image" in caplog.text  # slower than expected, so it is said
-    dense_module._automatic_device.cache_clear()
+    device_module._automatic_device.cache_clear()

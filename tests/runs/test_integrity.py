@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from discs import DIAMETER_PX, disc_micrograph
 
-from cryopick.errors import CryopickError, InputError, RunFolderError, SettingsError
+from cryopick.errors import CryopickError, InputError, RunFolderError, SettingsError, WeightsError
 from cryopick.io.coordinates.formats import read_picks
 from cryopick.io.images.micrographs import read_micrograph, write_micrograph
 from cryopick.io.images.mrc import write_mrc
@@ -490,8 +490,8 @@ def test_a_micrograph_whose_exclusion_mask_changed_is_picked_again(
 
 
 def test_a_setting_that_stops_everything_can_be_corrected(folder_of_discs: Path, tmp_path: Path) -> None:
-    wrong = make_settings("blob", diameter="1px")
-    with pytest.raises(SettingsError):
+    wrong = make_settings("general", weights=str(tmp_path / "typo.safetensors"), diameter="20px")
+    with pytest.raises(WeightsError):
         pick(folder_of_discs, output=tmp_path / "run", settings=wrong)
     assert not (tmp_path / "run").exists()
     wide = make_settings("blob", diameter="9000px")

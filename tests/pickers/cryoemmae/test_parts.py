@@ -30,6 +30,7 @@ from cryopick.pickers.cryoemmae.clusters import (
 )
 from cryopick.pickers.cryoemmae.latent import Encoder, prepare_image
 from cryopick.pickers.cryoemmae.picker import CryoEmmaePicker
+from cryopick.pickers.survey import NOTHING_SEEN
 
 
 class PatchMeans(torch.nn.Module):
@@ -330,5 +331,5 @@ def test_a_run_with_few_particles_keeps_only_what_is_more_likely_right_than_wron
     monkeypatch.setattr(CryoEmmaePicker, "calibrated_share", 0.3)
     full = np.repeat([0.9, 0.4, 0.1], (50, 50, 20)).astype(np.float32)  # half are right
     nearly_empty = np.repeat([0.99, 0.6, 0.1], (10, 5, 200)).astype(np.float32)
-    cut = [CryoEmmaePicker().cut_at(scores, factor=0.3, smallest=0.15) for scores in (full, nearly_empty)]
+    cut = [CryoEmmaePicker().cut_at(scores, NOTHING_SEEN, factor=0.3, smallest=0.15) for scores in (full, nearly_empty)]
     assert cut == pytest.approx([0.4, 0.99])

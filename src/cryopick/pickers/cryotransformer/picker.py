@@ -98,6 +98,12 @@ class CryoTransformerPicker(HoldsModels, ChoosesByExpectedF1):
         general = kept_model(self._models, device=self.device, precision=self.precision)
         return survey_with_general(general, micrographs, diameter=self.diameter)
 
+    def _alone(self, micrograph: Micrograph) -> Survey:
+        """What is gone by where no run was surveyed: the sizes as given, else those of this micrograph."""
+        if self.diameter is None:
+            return self.survey([micrograph])
+        return Survey(particle_size=self.diameter, working_size=self.working_diameter)
+
     @property
     def calibrated_share(self) -> float:
         """Share of right candidates among those of simulation."""
@@ -123,7 +129,7 @@ class CryoTransformerPicker(HoldsModels, ChoosesByExpectedF1):
 
     def pick(self, micrograph: Micrograph, survey: Survey | None = None) -> Picks:
         """All answers of the network, best first; `maps` holds the centre heat and the junk probability."""
-        seen = self.survey([micrograph]) if survey is None else survey
+        seen = self._alone(micrograph) if survey is None else survey
         working = seen.working_size or seen.particle_size
         if working is None:  # nothing particle-like at any size
             return Picks.none_on(micrograph)
