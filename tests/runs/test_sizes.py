@@ -22,6 +22,9 @@ from cryopick.types import Micrograph
 from cryopick.workflows.evaluate import evaluate
 from cryopick.workflows.pick import pick_to_folder
 
+METHODS = ("pick", "survey")
+"""Which look at pixels; references tell `template` all it needs."""
+
 
 def write_disc_micrographs(folder: Path, pixel_sizes: list[float | None]) -> None:
     """Discs of 20 px, whatever the pixel size."""
@@ -93,13 +96,13 @@ def test_a_diameter_of_half_the_micrograph_is_picked_with_a_warning(tmp_path: Pa
     assert any("of the shorter side of the micrograph" in text for text in summary.warnings)
 
 
-@pytest.mark.parametrize("name", list_pickers())
-@pytest.mark.parametrize("method", ["pick", "prepare"])
+@pytest.mark.parametrize(
+    ("name", "method"),
+    [("template", "pick"), *((name, method) for name in list_pickers() if name != "template" for method in METHODS)],
+)
 def test_every_picker_refuses_a_diameter_of_two_pixels_before_it_computes_anything(name: str, method: str) -> None:
     picker = make_picker(name, diameter=cryopick.parse_length("2px"))
     image = Micrograph(np.random.default_rng(0).normal(size=(3000, 3000)), name="m.mrc")
-    if not hasattr(picker, method):
-        pytest.skip(f"{name} has no {method}")
     with pytest.raises(SettingsError, match=r"m\.mrc: diameter 2px is 2 px, expected"):
         getattr(picker, method)(image if method == "pick" else [image])
 
