@@ -62,6 +62,12 @@ def activation_ranges(folded: HeatmapUNet, images: Iterable[Tensor]) -> dict[str
     return found
 
 
+def _rounded_names(folded: HeatmapUNet) -> set[str]:
+    """Every activation whose range must be known."""
+    inputs = {f"decoder.{level}.input" for level in range(len(folded.decoder))}
+    return inputs | {name for name, _ in _rounded_outputs(folded)}
+
+
 def _rounded_outputs(folded: HeatmapUNet) -> Iterator[tuple[str, nn.Module]]:
     """Modules whose outputs are rounded, by name."""
     for name in ("unshuffle", "stem", "head.0"):
@@ -92,6 +98,9 @@ class Int8HeatmapUNet(nn.Module):
         self.in_channels = folded.in_channels
         self.unshuffle = folded.unshuffle
         self.last = folded.head[1:]
+        missing = sorted(_rounded_names(folded) - set(ranges))
+        if missing:
+            raise ValueError(f"the ranges of {len(missing)} activations are missing, the first being {missing[0]}")
         self._depths = [len(list(level.children())) for level in folded.encoder]
         self._step = {
             name: _step(0.0 if name.endswith(".conv1") else low, high)  # it is rectified before it is rounded

@@ -117,6 +117,9 @@ class Probe:
         """The inverse of `to_json`."""
         names = ("components", "hidden", "hidden_bias", "out")
         components, hidden, bias, out = (np.asarray(entry[name], np.float32) for name in names)
+        if components.ndim != 2 or hidden.ndim != 2 or not bias.shape == out.shape == hidden.shape[1:]:
+            shapes = [list(each.shape) for each in (components, hidden, bias, out)]
+            raise ValueError(f"the probe's matrices do not fit each other: {shapes}")
         return cls(components, hidden, bias, out, float(entry["out_bias"]), Calibration.from_list(entry["calibration"]))
 
 
