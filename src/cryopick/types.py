@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
+import sys
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -47,6 +48,8 @@ def plain_number(value: Any, what: str) -> float:
     if isinstance(value, np.floating):
         value = float(str(value))
     number: float = int(value) if isinstance(value, numbers.Integral) else float(value)
+    if isinstance(number, int) and abs(number) > sys.float_info.max:
+        raise SettingsError(f"{what} is a whole number of {number.bit_length()} bits, more than a float holds")
     if not math.isfinite(number):
         raise SettingsError(f"{what} is {number}, expected a finite number")
     return number

@@ -226,6 +226,7 @@ def nested(levels: int) -> object:
         ({"postprocessing": {"calibration": [[1e999]]}}, "damaged: postprocessing holds inf, expected finite numbers"),
         ({"settings": {"a": float("nan")}}, "damaged: settings holds nan, expected finite numbers"),
         ({"architecture": {"widths": [3, 10**12]}}, "damaged: architecture holds .*, expected at most 65536"),
+        ({"architecture": {"widths": [3, 10**400]}}, "damaged: architecture holds 1000.*, expected at most 65536"),
         ({"data": {"a": nested(40)}}, "damaged: data has more than 32 levels"),
         ({"licence": "\ud800"}, "damaged: licence holds half a character"),
         ({"unknown": 1}, "update cryopick"),

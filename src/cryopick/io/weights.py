@@ -213,7 +213,7 @@ def _problem(name: str, value: Any) -> str:
             if isinstance(one, float) and not math.isfinite(one):
                 return f"holds {one}, expected finite numbers"
             if isinstance(one, int | float) and name == "architecture" and abs(one) > LARGEST_ARCHITECTURE_NUMBER:
-                return f"holds {one:.4g}, expected at most {LARGEST_ARCHITECTURE_NUMBER}"
+                return f"holds {_shortened(one)}, expected at most {LARGEST_ARCHITECTURE_NUMBER}"
             if isinstance(one, str) and re.search("[\ud800-\udfff]", one):
                 return "holds half a character (a lone surrogate)"
             if isinstance(one, dict):

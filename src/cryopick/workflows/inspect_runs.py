@@ -42,7 +42,7 @@ def describe_run(folder: Path) -> Description | None:
 def _described(describe: Any, folder: Path, kind: str) -> Description:
     try:
         described: Description = describe(folder)
-    except (CryopickError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (CryopickError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         return kind, {}, (f"the folder of a {kind}, of which a file is damaged: {error}",)
     return described
 
@@ -50,7 +50,7 @@ def _described(describe: Any, folder: Path, kind: str) -> Description:
 def _read_toml(path: Path) -> dict[str, Any] | None:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -111,6 +112,14 @@ def test_truncated_and_foreign_files_are_refused(tmp_path: Path) -> None:
         np.save(stream, np.zeros((3, 2)))
     with pytest.raises(FormatError, match="expected a table of named columns"):
         read_cryosparc(tmp_path / "r.cs", rows="relion")
+
+
+def test_a_table_of_fewer_than_no_rows_is_refused(tmp_path: Path) -> None:
+    write_cryosparc(tmp_path / "p.cs", [picks_of()], rows="relion")
+    whole = (tmp_path / "p.cs").read_bytes()
+    (tmp_path / "p.cs").write_bytes(re.sub(rb"'shape': \(\d+,\)", b"'shape': (-1,)", whole).replace(b" \n", b"\n", 1))
+    with pytest.raises(FormatError, match=r"shape \(-1,\), expected a table"):
+        read_cryosparc(tmp_path / "p.cs", rows="relion")
 
 
 def test_a_micrograph_with_two_sizes_is_inconsistent(tmp_path: Path) -> None:

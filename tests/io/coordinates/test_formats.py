@@ -166,6 +166,12 @@ def test_cbox_size_estimate_is_the_diameter_and_its_absence_unknown(tmp_path: Pa
     assert np.isnan(picks.diameter_px[1])
 
 
+def test_sizes_of_0_and_below_are_unknown_and_said_to_be(tmp_path: Path) -> None:
+    picks = only(read_picks(write(tmp_path / "m1.csv", "x,y,diameter_px\n1,2,-9999\n3,4,0\n5,6,20\n")))
+    np.testing.assert_array_equal(picks.diameter_px, np.array([np.nan, np.nan, 20], np.float32))
+    assert "2 diameters are 0 or below, which is taken for unknown" in picks.warnings
+
+
 def test_relion_30_particles_take_the_pixel_size_from_detector_and_magnification(tmp_path: Path) -> None:
     text = """
 data_

@@ -267,7 +267,7 @@ def _load(path: Path) -> NDArray[Any]:
     # A damaged header is a Python literal gone wrong, which numpy evaluates; these are all the ways it fails.
     except (ValueError, SyntaxError, TypeError, LookupError, EOFError, ArithmeticError, *_TOO_DEEP) as error:
         raise FormatError(f"{path}: damaged NPY header ({str(error)[:100]}); copy or export the file again") from error
-    if dtype.hasobject or dtype.names is None or len(shape) != 1 or is_fortran:
+    if dtype.hasobject or dtype.names is None or len(shape) != 1 or shape[0] < 0 or is_fortran:
         raise FormatError(f"{path}: holds {dtype} of shape {shape}, expected a table of named columns")
     if found < expected:
         raise FormatError(f"{path}: truncated, {found} bytes of {expected}; copy or export the file again")

@@ -357,8 +357,9 @@ def read_picks(
         raise InputError(f"{path}: no such file or folder; expected coordinates")
     checked = {}
     shape_of = shapes_of(found, shapes_yx)
-    for name, picks in found.items():
-        require_plausible(picks, source=str(path))
+    for name, one in found.items():
+        require_plausible(one, source=str(path))
+        picks = _without_impossible_sizes(one)
         known = replace(picks, pixel_size_angstrom=picks.pixel_size_angstrom or pixel_size_angstrom)
         if pixel_size_angstrom is not None:
             known = replace(known, warnings=tuple(one for one in known.warnings if ONLY_PARTICLE_PIXELS not in one))
@@ -445,6 +446,24 @@ def files_to_write(micrograph_names: Sequence[str], path: Path | str, format: st
 def _require_possible(path: Path) -> None:
     """Refuse a path that no file system can hold, instead of the `ValueError` that it raises when used."""
     require_name(str(path), forbidden="\0", holder="a path")
+
+
+def _without_impossible_sizes(picks: Picks) -> Picks:
+    """Sizes of 0 and below, with which programs say that they do not know, are unknown, and a warning says so."""
+    told = list(picks.warnings)
+    is_bad = picks.diameter_px <= 0
+    if is_bad.any():
+        told.append(f"{np.count_nonzero(is_bad)} diameters are 0 or below, which is taken for unknown")
+    pixel_size = picks.pixel_size_angstrom
+    if pixel_size is not None and not 0 < pixel_size < np.inf:
+        told.append(f"the pixel size in the file is {pixel_size:g}, expected above 0; it is taken for unknown")
+        pixel_size = None
+    return replace(
+        picks,
+        diameter_px=np.where(is_bad, np.float32(np.nan), picks.diameter_px),
+        pixel_size_angstrom=pixel_size,
+        warnings=tuple(told),
+    )
 
 
 def _require_no_infinities(picks: Picks) -> None:

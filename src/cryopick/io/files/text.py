@@ -34,6 +34,8 @@ def read_text(path: Path, *, what: str) -> str:
     except (OSError, ValueError) as error:  # ValueError: a path with a null character
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"{path}: cannot be read ({reason}); expected {what}") from error
+    except MemoryError as error:
+        raise InputError(f"{path}: is too large for this machine's memory; expected {what}") from error
     if content.startswith(_UTF_16_MARKS):
         raise FormatError(f"{path}: is text in UTF-16, expected {what} in UTF-8 or ASCII; save it as UTF-8")
     if b"\0" in content:

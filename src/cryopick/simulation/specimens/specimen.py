@@ -53,7 +53,10 @@ def volume_from_structure(
     InputError
         No file, no atoms, an element without scattering factors.
     """
-    return volume_from_atoms(read_structure(path, assembly=assembly), voxel_size_angstrom)
+    try:
+        return volume_from_atoms(read_structure(path, assembly=assembly), voxel_size_angstrom)
+    except SettingsError as error:
+        raise SettingsError(f"{path}: {error}") from error
 
 
 def volume_from_atoms(model: AtomicModel, voxel_size_angstrom: float) -> Volume:
