@@ -58,6 +58,8 @@ def command(
     from cryopick.simulation.session import parse_session, session_kinds
     from cryopick.workflows.simulate import simulate
 
+    if suite and session is not None:
+        raise SettingsError("--suite and --session are two things to make; give one of them")
     if suite:
         _write_suite(output)
         return

@@ -65,7 +65,13 @@ def _thick_ice(recipe: Recipe) -> Recipe:
 
 def _crystalline(recipe: Recipe) -> Recipe:
     bare = _empty(recipe)
-    dirt = replace(bare.dirt, crystalline_probability=1.0, crystal_share=(1.0, 1.0), crystal_strength=(1.0, 3.0))
+    dirt = replace(
+        bare.dirt,
+        crystalline_probability=1.0,
+        crystal_share=(1.0, 1.0),
+        crystal_strength=(1.0, 3.0),
+        crystal_grain_angstrom=(60.0, 150.0),  # mottled; coarser grains are a few soft clouds in one micrograph
+    )
     return replace(bare, dirt=dirt)
 
 
@@ -198,10 +204,11 @@ def draw_regime(recipe: Recipe, seed: int, *, imagers: Sequence[SpecimenImager],
     """Draw the regime of a session from a recipe; it depends on nothing else but the arguments.
 
     Fixed for the session: voltage and aberrations, phase plate or not, amplitude contrast, camera, dose, graininess of
-    ice, the material of the support film, replicated borders or not, the look. Small changes from micrograph to
-    micrograph: defocus (± 20 %), astigmatism and envelope (± 10 %), thickness of ice (± 15 %), coverage (± 15 %, in the
-    upper half of the recipe's range), debris in the ice (± 20 %). As in the recipe: contamination, film edges, fibres,
-    broken particles, and how the ice bends. Crystalline ice comes as a kind of micrograph only.
+    ice, scattered or packed particles, the material of the support film, replicated borders or not, the look. Small
+    changes from micrograph to micrograph: defocus (± 20 %), astigmatism and envelope (± 10 %), thickness of ice (± 15
+    %), coverage (± 15 %, in the upper half of the recipe's range), debris in the ice (± 20 %). As in the recipe:
+    contamination, film edges, fibres, broken particles, and how the ice bends. Crystalline ice comes as a kind of
+    micrograph only, patches of particles not at all.
 
     Parameters
     ----------
@@ -282,7 +289,15 @@ def simulate_of_kind(
 def _session_layout(rng: np.random.Generator, layout: LayoutRanges) -> LayoutRanges:
     low, high = layout.coverage
     middle = draw(rng, (float(np.sqrt(low * high)), high))
-    return replace(layout, coverage=_around(middle, 0.15), empty_probability=0.0)
+    is_packed = _yes_or_no(rng, layout.packed_probability)
+    # Never patchy: whether a micrograph is full or sparse is its kind, and patches may leave hardly a particle.
+    return replace(
+        layout,
+        coverage=_around(middle, 0.15),
+        empty_probability=0.0,
+        clumped_probability=0.0,
+        packed_probability=is_packed,
+    )
 
 
 def _session_dirt(rng: np.random.Generator, dirt: DirtRanges) -> DirtRanges:
