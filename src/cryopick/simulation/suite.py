@@ -127,7 +127,7 @@ SESSION_PROTEINS = {
         SuiteProtein("globular", 110.0, 2.4),
         SuiteProtein("barrel", 180.0, 2.8),
         SuiteProtein("barrel", 260.0, 3.8),
-        SuiteProtein("ring", 120.0, 2.4),
+        SuiteProtein("ring", 130.0, 2.6),
         SuiteProtein("ribonucleoprotein", 220.0, 3.2),
         SuiteProtein("multilobed", 150.0, 2.6),
         SuiteProtein("membrane", 90.0, 2.2),
