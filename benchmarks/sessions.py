@@ -239,8 +239,8 @@ def _tables(sessions: Mapping[str, Any], arrangement: str) -> list[str]:
         f"### {arrangement}",
         "",
         "| picker | diameter | sessions | false picks per empty, mean | worst session | F1 filled | filled alone | "
-        "largest loss | precision | expected | pooled gap | worst gap | core s per session |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        "largest loss | smallest share kept | precision | expected | pooled gap | worst gap | core s per session |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for picker in pickers:
         for how in HOWS:
@@ -279,6 +279,8 @@ def _row(picker: str, how: str, entries: Sequence[Mapping[str, Any]]) -> str:
     columns += [_number(float(np.mean([one["f1_filled"] for one in entries])))]
     columns += [_number(float(np.mean([one["f1_filled_alone"] for one in entries])))]
     columns += [_number(max(one["f1_filled_alone"] - one["f1_filled"] for one in entries))]
+    shares = [one["f1_filled"] / one["f1_filled_alone"] for one in entries if one["f1_filled_alone"] > 0]
+    columns += [_number(min(shares, default=None))]
     columns += [_number(observed), _number(expected), _number(expected - observed)]
     columns += [_number(max(gaps, default=float("nan")))]
     columns += [f"{np.mean([one['core_seconds'] for one in entries]):.0f}"]

@@ -5,6 +5,7 @@ Beside its sets of good micrographs, `suite_sessions` gives whole sessions, most
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -151,6 +152,9 @@ SESSION_WEIGHTS: Mapping[str, Mapping[str, int]] = {
     "mixed": dict.fromkeys(KINDS, 1),
 }
 """How many micrographs of each kind a session has."""
+SESSION_SIDE_DIAMETERS = 20
+"""Sides of the micrographs, up to the next 128 px and no less than those of the sets, so that large particles are many
+enough for F1 to mean something."""
 
 
 @dataclass(frozen=True)
@@ -194,7 +198,9 @@ class SuiteSession:
     def micrographs(self, imager: SpecimenImager | None = None, *, workers: int = 1) -> Iterator[SimulatedMicrograph]:
         """The micrographs of the session with their kinds, always the same."""
         imagers = [imager or self.imager()]
-        recipe = _recipe_for(self.protein)
+        diameter_px = self.protein.diameter_angstrom / self.protein.pixel_size_angstrom
+        side_px = max(min(SHAPE_YX), 128 * math.ceil(SESSION_SIDE_DIAMETERS * diameter_px / 128))
+        recipe = replace(_recipe_for(self.protein), shape_yx=(side_px, side_px))
         regime = draw_regime(recipe, self.seed, imagers=imagers, snr=SNR_OF_LEVEL[self.level])
         for index, kind in enumerate(self.kinds):
             name = f"{self.name}-{index + 1:02d}"
