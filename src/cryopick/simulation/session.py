@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -320,7 +321,7 @@ def _in_the_middle(recipe: Recipe) -> Recipe:
     """The same recipe with thickness, defocus, astigmatism and envelope at the middle of their ranges."""
     ice, optics = recipe.ice, recipe.optics
     names = ("defocus_um", "astigmatism_um", "b_factor_angstrom2", "phase_shift_deg", "phase_plate_defocus_um")
-    middles = {name: _always(float(np.mean(getattr(optics, name)))) for name in names}
+    middles: dict[str, Any] = {name: _always(float(np.mean(getattr(optics, name)))) for name in names}
     thickness = _always(float(np.mean(ice.thickness_angstrom)))
     return replace(recipe, ice=replace(ice, thickness_angstrom=thickness), optics=replace(optics, **middles))
 
