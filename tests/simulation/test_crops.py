@@ -7,6 +7,7 @@ import pytest
 
 from cryopick.errors import SettingsError
 from cryopick.simulation.crops import CropGenerator, CropRanges
+from cryopick.simulation.recipe import DetectorRanges, Recipe
 
 
 def small_generator(seed: int = 7, **ranges: object) -> CropGenerator:
@@ -82,5 +83,7 @@ def test_particles_are_darker_than_their_surroundings_on_average() -> None:
 def test_impossible_ranges_are_refused() -> None:
     with pytest.raises(SettingsError, match=r"detection_snr.*lowest value is above the highest"):
         CropRanges(detection_snr=(5.0, 3.0))
+    with pytest.raises(SettingsError, match="crops are made without drift"):
+        CropGenerator(Recipe(detector=DetectorRanges(drift_angstrom=(0.0, 20.0))))
     with pytest.raises(SettingsError, match="particle_px_range"):
         CropGenerator(crop_px=64, particle_px_range=(30.0, 40.0))

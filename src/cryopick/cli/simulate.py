@@ -27,6 +27,18 @@ def command(
     dose: Annotated[str | None, typer.Option(help="Electrons per Å², for example 40 or 20-60.")] = None,
     size: Annotated[str | None, typer.Option(help="Rows x columns, for example 4096x4096.")] = None,
     pixel_size: Annotated[float | None, typer.Option(help="Å per pixel.")] = None,
+    session: Annotated[
+        str | None,
+        typer.Option(
+            help="Make one session: one regime of ice, dose, camera and look, and kinds of micrographs by weight, "
+            "for example full=0.4,empty=0.6, or the word typical. Kinds: full, sparse, empty, carbon, thick-ice, "
+            "crystalline, drifted, near-focus.",
+        ),
+    ] = None,
+    snr: Annotated[
+        float | None,
+        typer.Option(help="Matched-filter SNR of the median particle; sets the dose (16 is easy, 9 medium, 6 hard)."),
+    ] = None,
     workers: Annotated[int, typer.Option("--workers", "-j", help="Processes; the files do not depend on it.")] = 1,
     suite: Annotated[
         bool, typer.Option("--suite", help="Write the fixed benchmark suite instead (8 proteins x 3 levels).")
@@ -36,15 +48,24 @@ def command(
     """Simulate micrographs with full truth: centres, orientations, masks, RELION tables.
 
     Example: cryopick simulate -o sim/ --structure random --count 20 --defocus 0.8-2.5um --dose 40 --seed 1
+
+    A session: cryopick simulate -o session/ --session full=0.4,empty=0.6 --count 10 --snr 9 --size 2048x2048
     """
+    from cryopick.errors import SettingsError
     from cryopick.geometry.units import parse_range
     from cryopick.simulation.recipe_words import recipe_with
     from cryopick.simulation.series import SimulationSettings
+    from cryopick.simulation.session import parse_session, session_kinds
     from cryopick.workflows.simulate import simulate
 
+    if suite and session is not None:
+        raise SettingsError("--suite and --session are two things to make; give one of them")
     if suite:
         _write_suite(output)
         return
+    if dose is not None and snr is not None:
+        raise SettingsError("--dose and --snr both set the dose; give one of them")
+    weights = {} if session is None else parse_session(session)
     chosen = recipe_with(recipe, defocus=defocus, dose=dose, size=size, pixel_size_angstrom=pixel_size)
     settings = SimulationSettings(
         structures=tuple(structure),
@@ -52,6 +73,8 @@ def command(
         diameter_angstrom=parse_range(diameter, what="diameter", units={"": 1.0, "A": 1.0, "Å": 1.0, "nm": 10.0}),
         seed=seed,
         recipe=chosen,
+        session=session_kinds(weights, count=count, seed=seed) if weights else (),
+        snr=snr,
     )
     done = 0
 
@@ -72,6 +95,8 @@ def command(
             "diameter_px": summary.diameter_px,
             "seconds": round(summary.seconds, 2),
         }
+        if weights:
+            content["kinds"] = {kind: summary.kinds.get(kind, 0) for kind in weights}
         typer.echo(dumps(content))
         return
     typer.echo(
@@ -80,6 +105,9 @@ def command(
         f"images and labels: {summary.folder}/micrographs   masks: {summary.folder}/masks   "
         f"RELION: {summary.folder}/particles.star"
     )
+    if weights:
+        counts = [f"{summary.kinds.get(kind, 0)} {kind}" for kind in weights]
+        typer.echo(f"kinds (in truth/*.json and micrographs.star): {', '.join(counts)}")
 
 
 def _write_suite(output: Path) -> None:

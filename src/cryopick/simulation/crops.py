@@ -141,6 +141,8 @@ class CropGenerator:
                 f"particle_px_range is {particle_px_range}, expected 4 <= low <= high <= a third of crop_px ({crop_px})"
             )
         self.recipe = recipe or Recipe()
+        if self.recipe.detector.drift_angstrom[1] > 0:
+            raise SettingsError("crops are made without drift; give drift_angstrom = (0, 0), or use MicrographCrops")
         self.ranges = ranges or CropRanges()
         self.seed, self.crop_px, self.particle_px_range = seed, crop_px, particle_px_range
         self.pool = SpeciesPool(

@@ -17,7 +17,7 @@ from cryopick.simulation.recipe import Recipe, draw, draw_count, draw_log
 from cryopick.simulation.scene import archive as looks
 from cryopick.simulation.scene import detector, dirt, layout
 from cryopick.simulation.scene.ice import graininess_volt_angstrom, relative_thickness, smooth_field
-from cryopick.simulation.scene.optics import contrast_transfer, draw_optics
+from cryopick.simulation.scene.optics import contrast_transfer, draw_optics, drift_transfer
 from cryopick.simulation.specimens.imaging import SpecimenImager
 from cryopick.types import Micrograph
 
@@ -39,6 +39,7 @@ class Conditions:
     structure_factor, clutter : see `IceRanges`
     dirt : kinds present
     look : what the archive did
+    drift_angstrom, drift_angle_deg : how far the film moved during the exposure, and where to: from x towards y
     """
 
     optics: CtfParameters
@@ -50,6 +51,8 @@ class Conditions:
     clutter: float
     dirt: tuple[str, ...]
     look: looks.Look
+    drift_angstrom: float = 0.0
+    drift_angle_deg: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +74,7 @@ class SimulatedMicrograph:
         particles that reach in from outside
     junk : (h, w) bool, where nothing should be picked
     conditions : see there
+    kind : of the micrographs of a session (`cryopick.simulation.session`), "" elsewhere
     """
 
     micrograph: Micrograph
@@ -84,6 +88,7 @@ class SimulatedMicrograph:
     instances: NDArray[np.int32]
     junk: NDArray[np.bool_]
     conditions: Conditions
+    kind: str = ""
 
     @property
     def ctf(self) -> CtfParameters:
@@ -116,6 +121,7 @@ def simulate_micrograph(
     name: str = "simulated",
     workers: int = 1,
     target_snr: float | None = None,
+    look: looks.Look | None = None,
 ) -> SimulatedMicrograph:
     """Simulate micrograph number `index` of a seed.
 
@@ -128,12 +134,39 @@ def simulate_micrograph(
     workers : threads for Fourier transforms; the result is the same for any number
     target_snr : sets the dose (then hardly a physical one) so that the median particle of the first species reaches
         this ideal matched-filter SNR in clean ice; None draws the dose from the recipe
+    look : what the archive does; None draws it from the recipe
 
     Raises
     ------
     SettingsError
         No species, or one imaged at another pixel size.
     """
+    _check_imagers(recipe, imagers)
+    seeds = np.random.SeedSequence(seed, spawn_key=(index,))
+    return _Simulation(recipe, seeds, imagers, workers=workers, target_snr=target_snr, look=look).run(name)
+
+
+def dose_for_snr(recipe: Recipe, rng: np.random.Generator, *, imagers: Sequence[SpecimenImager], snr: float) -> float:
+    """Electrons per Å² at which the median particle of the first species reaches a matched-filter SNR in clean ice.
+
+    Parameters
+    ----------
+    recipe : gives the conditions; where its ranges are wide, those of one draw
+    imagers : as in `simulate_micrograph`
+
+    Raises
+    ------
+    SettingsError
+        As `simulate_micrograph`.
+    """
+    _check_imagers(recipe, imagers)
+    small = replace(recipe, shape_yx=(64, 64))  # nothing is imaged, and conditions do not depend on it
+    seeds = np.random.SeedSequence(int(rng.integers(2**63)))
+    simulation = _Simulation(small, seeds, imagers, workers=1, target_snr=snr, look=None)
+    return simulation.draw_conditions(()).dose_e_per_angstrom2
+
+
+def _check_imagers(recipe: Recipe, imagers: Sequence[SpecimenImager]) -> None:
     if not imagers:
         raise SettingsError("no species given; expected at least one specimen to simulate")
     for imager in imagers:
@@ -142,8 +175,6 @@ def simulate_micrograph(
                 f"{imager.specimen.name} is imaged at {imager.pixel_size_angstrom:g} Å per pixel, the recipe asks for "
                 f"{recipe.pixel_size_angstrom:g}; make the imager with the recipe's pixel size"
             )
-    seeds = np.random.SeedSequence(seed, spawn_key=(index,))
-    return _Simulation(recipe, seeds, imagers, workers=workers, target_snr=target_snr).run(name)
 
 
 @dataclass(eq=False)
@@ -170,11 +201,12 @@ class _Simulation:
         *,
         workers: int,
         target_snr: float | None,
+        look: looks.Look | None,
     ) -> None:
         # One stream per stage: another number of draws in one stage leaves the others alone.
-        stages = [np.random.default_rng(child) for child in seeds.spawn(5)]
-        self.rng_layout, self.rng_views, self.rng_dirt, self.rng_optics, self.rng_camera = stages
-        self.recipe, self.workers, self.target_snr = recipe, workers, target_snr
+        stages = [np.random.default_rng(child) for child in seeds.spawn(6)]
+        self.rng_layout, self.rng_views, self.rng_dirt, self.rng_optics, self.rng_camera, self.rng_drift = stages
+        self.recipe, self.workers, self.target_snr, self.look = recipe, workers, target_snr, look
         self.pixel_size = recipe.pixel_size_angstrom
         margin_px = round(MARGIN_ANGSTROM / self.pixel_size)
         height, width = (int(fft.next_fast_len(side + 2 * margin_px, real=True)) for side in recipe.shape_yx)
@@ -201,9 +233,9 @@ class _Simulation:
             particle_angstrom=self.largest_px * self.pixel_size,
             particle_volt_angstrom=float(reference.max()),
         )
-        conditions = self._draw_conditions(tuple(kinds))
+        conditions = self.draw_conditions(tuple(kinds))
         particles = self._place_particles()
-        transfer = contrast_transfer(self.shape, self.pixel_size, conditions.optics)
+        transfer = self._transfer(self.shape, conditions)
         power_of = self._stamp_particles(particles, conditions)
         self._add_broken_and_heaped(len(particles.xy_px))
         image = np.ascontiguousarray(self._expose(conditions, transfer)[self.inner])
@@ -216,7 +248,8 @@ class _Simulation:
         view: NDArray[np.float32] = largest.images(np.zeros((1, 3)), np.zeros((1, 2)))[0]
         return view
 
-    def _draw_conditions(self, kinds: tuple[str, ...]) -> Conditions:
+    def draw_conditions(self, kinds: tuple[str, ...]) -> Conditions:
+        """What this micrograph is made with; `kinds` of dirt are passed on."""
         rng, recipe = self.rng_optics, self.recipe
         ice = draw_log(rng, recipe.ice.thickness_angstrom)
         dose = draw_log(rng, recipe.detector.dose_e_per_angstrom2)
@@ -232,7 +265,11 @@ class _Simulation:
             clutter=draw(rng, recipe.ice.clutter),
             dirt=kinds,
             look=looks.draw_look(rng, recipe.look, diameter_px=self.largest_px, pixel_size_angstrom=self.pixel_size),
+            drift_angstrom=draw(self.rng_drift, recipe.detector.drift_angstrom),
+            drift_angle_deg=float(self.rng_drift.uniform(0, 180)) if recipe.detector.drift_angstrom[1] > 0 else 0.0,
         )
+        if self.look is not None:
+            conditions = replace(conditions, look=self.look)
         if self.target_snr is None:
             return conditions
         electrons = self._electrons_for(self.target_snr, conditions)
@@ -243,7 +280,7 @@ class _Simulation:
         """Electrons per pixel at which the median view of the first species has this matched-filter SNR."""
         imager = next(iter(self.imagers.values()))
         views = imager.images(random_rotations(24, self.rng_optics), np.zeros((24, 2)))
-        transfer = contrast_transfer((imager.size_px, imager.size_px), self.pixel_size, conditions.optics)
+        transfer = self._transfer((imager.size_px, imager.size_px), conditions)
         powers = [_seen_power(view, transfer) for view in views]
         low, high = 1e-6, 1e6
         for _ in range(60):  # bisection: the SNR grows with the dose
@@ -252,6 +289,14 @@ class _Simulation:
             reached = np.median([float((weight * power).sum()) for power in powers]) ** 0.5
             low, high = (middle, high) if reached < snr else (low, middle)
         return float(np.sqrt(low * high))
+
+    def _transfer(self, shape_yx: tuple[int, int], conditions: Conditions) -> NDArray[np.float32]:
+        """From the transform of projected potential to that of contrast, through the optics and over the exposure."""
+        transfer = contrast_transfer(shape_yx, self.pixel_size, conditions.optics)
+        if conditions.drift_angstrom > 0:
+            drift_px = conditions.drift_angstrom / self.pixel_size
+            transfer *= drift_transfer(shape_yx, drift_px=drift_px, angle_deg=conditions.drift_angle_deg)
+        return transfer
 
     def _filter_weight(self, transfer: NDArray[np.float32], conditions: Conditions) -> NDArray[np.float32]:
         """The inverse noise power that weighs a signal's squared spectrum, in a box, to SNR²."""
@@ -313,7 +358,7 @@ class _Simulation:
             silhouettes[i] = (rows, columns, self._clip(silhouette, particles.xy_px[i])[2])
             size = image.shape[0]
             if size not in filters:
-                transfer = contrast_transfer((size, size), self.pixel_size, conditions.optics)
+                transfer = self._transfer((size, size), conditions)
                 filters[size] = transfer, self._filter_weight(transfer, conditions)
             transfer, weight = filters[size]
             power[i] = float((weight * _seen_power(image, transfer)).sum())

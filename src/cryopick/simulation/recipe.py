@@ -72,6 +72,8 @@ class DirtRanges:
     film_share : how far the film reaches into the micrograph
     blob_count, blob_diameter_angstrom, blob_thickness_angstrom : contamination; log-uniform, count in whole numbers
     crystal_grain_angstrom : grain size of crystalline ice
+    crystal_strength : standard deviation of its texture, in units of a particle's greatest potential; log-uniform
+    crystal_share : how much of the micrograph it takes
     fibre_count, fibre_width_angstrom : filaments
     fragment_count, aggregate_count : broken particles and heaps of particles, relative to the number of particles
     """
@@ -88,6 +90,8 @@ class DirtRanges:
     blob_thickness_angstrom: Range = (40.0, 800.0)
     crystalline_probability: float = 0.06
     crystal_grain_angstrom: Range = (60.0, 400.0)
+    crystal_strength: Range = (0.3, 3.0)
+    crystal_share: Range = (0.1, 0.6)
     fibre_probability: float = 0.1
     fibre_count: Range = (1, 6)
     fibre_width_angstrom: Range = (15.0, 120.0)
@@ -133,6 +137,7 @@ class DetectorRanges:
     gain_residue : relative error of the gain reference; zero in half of the micrographs
     dead_line_probability, hot_pixel_fraction : unremoved faults
     border_probability, border_share : replicated borders, as a fraction of the side
+    drift_angstrom : how far the film moved at an even pace during the exposure, what motion correction has left of it
     """
 
     dose_e_per_angstrom2: Range = (15.0, 70.0)
@@ -143,6 +148,7 @@ class DetectorRanges:
     hot_pixel_fraction: Range = (0.0, 2e-6)
     border_probability: float = 0.12
     border_share: Range = (0.004, 0.035)
+    drift_angstrom: Range = (0.0, 0.0)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,6 +22,7 @@ from cryopick.simulation.published.segmentation_crf import (
     simulate_segmentation_crf,
 )
 from cryopick.simulation.recipe import Recipe, draw_log, recipe_to_toml
+from cryopick.simulation.session import check_kinds, draw_regime, simulate_of_kind
 from cryopick.simulation.specimens.imaging import Specimen, SpecimenImager, preferred_directions
 from cryopick.simulation.specimens.proteins import random_protein
 from cryopick.simulation.specimens.specimen import volume_from_map, volume_from_structure
@@ -45,6 +46,10 @@ class SimulationSettings:
     diameter_angstrom : with `random`, their diameters, log-uniform
     seed : of everything
     recipe : ranges of everything else
+    session : the kind of each micrograph of one session in their order (`session.session_kinds`); () is no session but
+        micrographs that have nothing in common
+    snr : sets the dose so that the median particle reaches this matched-filter SNR, of a session as `draw_regime` says;
+        None draws the dose from the recipe
     """
 
     structures: tuple[str, ...] = (RANDOM,)
@@ -52,6 +57,8 @@ class SimulationSettings:
     diameter_angstrom: Range = (80.0, 350.0)
     seed: int = 0
     recipe: Recipe = field(default_factory=Recipe)
+    session: tuple[str, ...] = ()
+    snr: float | None = None
 
     def __post_init__(self) -> None:
         if not self.structures:
@@ -68,6 +75,16 @@ class SimulationSettings:
         for path in self.structures:
             if path != RANDOM and not Path(path).is_file():
                 raise InputError(f"{path}: no such file; expected a PDB, mmCIF or MRC file, or the word random")
+        check_kinds(self.session)
+        if self.snr is not None and not 0 < self.snr < np.inf:
+            raise SettingsError(f"snr is {self.snr:g}, expected a finite number above 0")
+        if self.session and self.is_random and self.proteins > 1:
+            raise SettingsError(f"proteins is {self.proteins}, but a session shows one protein; give 1, or structures")
+        if (self.session or self.snr is not None) and isinstance(self.recipe, SegmentationCrfRecipe):
+            raise SettingsError(
+                "the recipe segmentation-crf sets its own noise and knows neither sessions nor an SNR; "
+                "choose another recipe, for example general"
+            )
 
     @property
     def is_random(self) -> bool:
@@ -75,7 +92,15 @@ class SimulationSettings:
 
 
 def simulate_one(settings: SimulationSettings, index: int, *, threads: int = 1) -> SimulatedMicrograph:
-    """Micrograph number `index` of the series."""
+    """Micrograph number `index` of the series.
+
+    Raises
+    ------
+    SettingsError
+        If a session has fewer micrographs.
+    """
+    if settings.session and index >= len(settings.session):
+        raise SettingsError(f"the session has {len(settings.session)} micrographs, number {index + 1} was asked for")
     if settings.is_random:
         most = max(1, int(settings.recipe.layout.species[1]))
         species = [(index + k) % settings.proteins for k in range(min(most, settings.proteins))]
@@ -85,10 +110,24 @@ def simulate_one(settings: SimulationSettings, index: int, *, threads: int = 1) 
         layout = replace(settings.recipe.layout, species=(len(species), len(species)))
         recipe = replace(settings.recipe, layout=layout)
     imagers, name = [imager_of(settings, number) for number in species], micrograph_name(index)
-    if isinstance(recipe, SegmentationCrfRecipe):
+    if settings.session:
+        regime = draw_regime(recipe, settings.seed, imagers=imagers, snr=settings.snr)
+        kind = settings.session[index]
+        simulated = simulate_of_kind(
+            regime, kind, settings.seed, imagers=imagers, index=index, name=name, workers=threads
+        )
+    elif isinstance(recipe, SegmentationCrfRecipe):
         simulated = simulate_segmentation_crf(recipe, settings.seed, imagers=imagers, index=index, name=name)
     else:
-        simulated = simulate_micrograph(recipe, settings.seed, imagers=imagers, index=index, name=name, workers=threads)
+        simulated = simulate_micrograph(
+            recipe,
+            settings.seed,
+            imagers=imagers,
+            index=index,
+            name=name,
+            workers=threads,
+            target_snr=settings.snr,
+        )
     return replace(simulated, species=np.array(species, dtype=np.int32)[simulated.species])
 
 
@@ -124,12 +163,15 @@ def micrograph_name(index: int) -> str:
 
 def claim_folder(folder: Path, settings: SimulationSettings) -> None:
     """Make the folder ours: write the settings, or check that they are those of the earlier run."""
-    text, recipe_text = _settings_text(settings), recipe_to_toml(settings.recipe)
+    text = _settings_text(settings)
     if folder.exists() and not folder.is_dir():
         raise RunFolderError(f"{folder}: is a file, expected a folder to simulate into")
     if (folder / SETTINGS).is_file():
-        here = tuple(read_text(folder / name, what="the settings of a simulation") for name in (SETTINGS, RECIPE))
-        if here != (text, recipe_text):
+        here, recipe_here = (
+            read_text(folder / name, what="the settings of a simulation") for name in (SETTINGS, RECIPE)
+        )
+        # As recipes, because texts of an earlier version lack the ranges that came later, at what they were then.
+        if here != text or any_recipe_from_toml(recipe_here) != settings.recipe:
             raise RunFolderError(
                 f"{folder}: holds a simulation with other settings (see {SETTINGS} and {RECIPE} there); "
                 "repeat those settings to resume it, or choose another folder"
@@ -137,7 +179,7 @@ def claim_folder(folder: Path, settings: SimulationSettings) -> None:
         return
     if folder.is_dir() and any(not entry.name.startswith(".") for entry in folder.iterdir()) and not _is_ours(folder):
         raise RunFolderError(f"{folder}: is not empty and no simulation; choose a new folder")
-    write_text_atomic(folder / RECIPE, recipe_text)
+    write_text_atomic(folder / RECIPE, recipe_to_toml(settings.recipe))
     write_text_atomic(folder / SETTINGS, text)
 
 
@@ -148,6 +190,10 @@ def _is_ours(folder: Path) -> bool:
 
 def _settings_text(settings: SimulationSettings) -> str:
     content = {key: value for key, value in asdict(replace(settings, recipe=Recipe())).items() if key != "recipe"}
+    if not settings.session:
+        del content["session"]
+    if settings.snr is None:
+        del content["snr"]
     return json.dumps(content, indent=1) + "\n"
 
 
@@ -171,6 +217,9 @@ def read_settings(folder: Path) -> SimulationSettings:
     for name in ("proteins", "seed"):
         if isinstance(content.get(name), bool) or not isinstance(content.get(name), int):
             raise FormatError(f"{path}: {name} is {str(content.get(name))[:60]}, expected a whole number")
+    session, snr = content.get("session", []), content.get("snr")
+    if not isinstance(session, list) or not all(isinstance(one, str) for one in session):
+        raise FormatError(f"{path}: session is {str(session)[:60]}, expected a list of kinds of micrographs")
     low, high = (finite_number(one, where=f"{path}: diameter_angstrom") for one in diameter)
     return SimulationSettings(
         structures=tuple(structures),
@@ -178,4 +227,6 @@ def read_settings(folder: Path) -> SimulationSettings:
         diameter_angstrom=(low, high),
         seed=content["seed"],
         recipe=any_recipe_from_toml(read_text(folder / RECIPE, what="a recipe in TOML")),
+        session=tuple(session),
+        snr=None if snr is None else finite_number(snr, where=f"{path}: snr"),
     )

@@ -3,7 +3,7 @@
 ```
 micrographs/sim_0001.mrc, sim_0001.csv, set.json   a labelled set: one row per particle (`labels_csv`)
 masks/sim_0001_instances.png, sim_0001_junk.png    16-bit: 0 background, i + 1 particle i of the CSV; 8-bit: 255 junk
-truth/sim_0001.star, sim_0001.json                 RELION rows; the conditions, written last
+truth/sim_0001.star, sim_0001.json                 RELION rows; the conditions (and kind, in a session), written last
 particles.star, micrographs.star                   all micrographs together
 ```
 """
@@ -66,6 +66,8 @@ def write_simulated(folder: Path, simulated: SimulatedMicrograph) -> None:
         "diameter_px": float(np.median(simulated.diameter_px)) if len(simulated.diameter_px) else None,
         "conditions": asdict(simulated.conditions),
     }
+    if simulated.kind:
+        facts["kind"] = simulated.kind
     write_text_atomic(folder / TRUTH / f"{name}.json", json.dumps(facts, indent=1) + "\n")
 
 
@@ -141,6 +143,8 @@ def write_relion_tables(folder: Path, names: Sequence[str]) -> None:
     for label in _ctf_columns(_ctf_of(facts[0]), 1) if facts else ():
         micrographs[label] = np.concatenate([_ctf_columns(_ctf_of(one), 1)[label] for one in facts])
     micrographs["rlnOpticsGroup"] = np.array(group_of, dtype=np.int64)
+    if any("kind" in one for one in facts):
+        micrographs["cryopickKind"] = [str(one.get("kind", "unknown")) for one in facts]
     write_star(
         folder / "micrographs.star", [optics_table, make_table("micrographs", micrographs)], version=RELION_VERSION
     )

@@ -7,8 +7,9 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,10 @@ from cryopick.simulation.truth_files import (
 
 @dataclass(frozen=True)
 class SimulationSummary:
-    """What a run came to: `names` of all micrographs in the folder, how many were made now, and in what time."""
+    """What a run came to: `names` of all micrographs in the folder, how many were made now, and in what time.
+
+    `kinds` counts those of a session, and is empty otherwise.
+    """
 
     folder: Path
     names: tuple[str, ...]
@@ -36,6 +40,7 @@ class SimulationSummary:
     seconds: float
     particles: int
     diameter_px: float | None
+    kinds: Mapping[str, int] = field(default_factory=dict)
 
 
 def simulate(
@@ -51,7 +56,7 @@ def simulate(
     Parameters
     ----------
     output : a new folder, or one of an earlier run with equal settings, in which only what is missing is made
-    count : micrographs in the end; a larger number later adds to the same series
+    count : micrographs in the end, of a session no more than it has; a larger number later adds to the same series
     workers : processes; the files do not depend on it
     on_done : called with the name of each micrograph as it is finished
 
@@ -64,6 +69,8 @@ def simulate(
     """
     if count < 1:
         raise SettingsError(f"count is {count}, expected 1 or more micrographs")
+    if settings.session and count > len(settings.session):
+        raise SettingsError(f"count is {count}, but the session has {len(settings.session)} micrographs")
     if workers < 1:
         raise SettingsError(f"workers is {workers}, expected 1 or more")
     started = time.monotonic()
@@ -95,6 +102,7 @@ def simulate(
         seconds=time.monotonic() - started,
         particles=sum(int(one["particles"]) for one in facts),
         diameter_px=diameter_px,
+        kinds=Counter(settings.session[:count]),
     )
 
 

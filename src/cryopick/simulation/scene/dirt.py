@@ -119,10 +119,10 @@ def add_dirt(
                 scene,
                 rng,
                 grain_angstrom=draw_log(rng, ranges.crystal_grain_angstrom),
-                strength_volt_angstrom=particle_volt_angstrom * draw_log(rng, (0.3, 3.0)),
+                strength_volt_angstrom=particle_volt_angstrom * draw_log(rng, ranges.crystal_strength),
                 particle_angstrom=particle_angstrom,
                 particle_volt_angstrom=particle_volt_angstrom,
-                share=1.0 if is_covering else draw(rng, (0.1, 0.6)),
+                share=1.0 if is_covering else draw(rng, ranges.crystal_share),
             )
         else:
             for _ in range(draw_count(rng, ranges.fibre_count)):

@@ -36,3 +36,17 @@ def contrast_transfer(
     """
     scale = np.float32(2 * interaction_constant(optics.voltage_kv))
     return scale * ctf_2d(shape_yx, pixel_size_angstrom, optics)
+
+
+def drift_transfer(shape_yx: tuple[int, int], *, drift_px: float, angle_deg: float) -> NDArray[np.float32]:
+    """What even motion during the exposure leaves of each frequency, on the grid of `scipy.fft.rfft2`: a sinc along it.
+
+    Parameters
+    ----------
+    drift_px : from the first to the last electron; the image is centred on the middle of the way
+    angle_deg : direction of the motion, from x towards y
+    """
+    angle = np.deg2rad(angle_deg)
+    y = np.fft.fftfreq(shape_yx[0])[:, None] * np.sin(angle)
+    x = np.fft.rfftfreq(shape_yx[1])[None, :] * np.cos(angle)
+    return np.asarray(np.sinc(drift_px * (x + y)), dtype=np.float32)
