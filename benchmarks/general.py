@@ -90,7 +90,7 @@ def summary(
     picker: GeneralPicker, found: PickedInMemory, labels: Mapping[str, Labels], diameter: Length
 ) -> dict[str, float]:
     """Scores, and what the picker itself expects of its picks."""
-    candidates = np.concatenate([one.kept().score for one in found.candidates])
+    candidates = found.believed_scores()
     probability = picker.run_probabilities(candidates, found.survey)
     kept = probability[candidates >= np.float32(found.threshold)]
     cut = float(kept.min()) if len(kept) else 2.0

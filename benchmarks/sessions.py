@@ -182,7 +182,7 @@ def expected_precision(picker: Any, found: PickedInMemory) -> float | None:
     """
     if not gives_probabilities(picker):
         return None
-    scores = np.concatenate([one.kept().score for one in found.candidates])
+    scores = found.believed_scores()
     if not len(scores):
         return 1.0
     probability = picker.run_probabilities(scores, found.survey)

@@ -78,11 +78,13 @@ def _read_run(folder: RunFolder) -> PickedSet:
     folder.refuse_unfinished()
     summary = read_summary(folder.path)
     threshold = float(summary["threshold"])
+    verdicts = summary.get("verdicts", {})
     candidates, is_threshold_only = {}, {}
     for record in folder.records():
         if record.is_done:
             every = folder.read_candidates(record)
-            candidates[record.name] = at_threshold(every, threshold)
+            belief = float(verdicts.get(record.name, {}).get("belief", 1.0))
+            candidates[record.name] = at_threshold(every, threshold, belief=belief)
             is_threshold_only[record.name] = every.is_kept
     return PickedSet(
         candidates,

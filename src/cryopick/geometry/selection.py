@@ -14,12 +14,21 @@ from cryopick.geometry.units import Length
 from cryopick.types import Picks
 
 BELOW_THRESHOLD = "below threshold"
+NOT_BELIEVED = "on a micrograph that seems to hold none"
 TOO_CLOSE = "too close to a better pick"
 AT_EDGE = "edge"
 IN_EXCLUSION_MASK = "in exclusion mask"
 ON_JUNK = "on junk"
 OVER_COUNT_LIMIT = "over the count limit"
-REASONS: tuple[str, ...] = (AT_EDGE, IN_EXCLUSION_MASK, ON_JUNK, TOO_CLOSE, OVER_COUNT_LIMIT, BELOW_THRESHOLD)
+REASONS: tuple[str, ...] = (
+    AT_EDGE,
+    IN_EXCLUSION_MASK,
+    ON_JUNK,
+    TOO_CLOSE,
+    OVER_COUNT_LIMIT,
+    BELOW_THRESHOLD,
+    NOT_BELIEVED,
+)
 """Every reason that `select` writes, in the order in which they are tested; a candidate gets the first that applies.
 The threshold comes last, so that all other reasons are the same at every threshold."""
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from cryopick.geometry.units import Length
 from cryopick.pickers.survey import Survey
+from cryopick.processing.belief import Beliefs
 from cryopick.types import Micrograph, Picks
 
 
@@ -76,6 +77,15 @@ class ChoosesThreshold(Protocol):
         self, scores: NDArray[np.float32], survey: Survey, *, target_precision: float | None = None
     ) -> float:
         """The threshold for these candidate scores of a whole run, after all other selection."""
+        ...
+
+
+@runtime_checkable
+class JudgesMicrographs(Protocol):
+    """A picker that tells, from all candidates of a run, on which micrographs what looks likely is believed."""
+
+    def beliefs(self, candidates: Sequence[Picks]) -> Beliefs:
+        """One entry per micrograph; candidates as they are left by all selection rules but the threshold."""
         ...
 
 

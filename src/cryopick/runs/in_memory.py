@@ -6,12 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from cryopick.geometry.selection import SelectionSettings
 from cryopick.pickers.protocol import Picker, surveys
 from cryopick.pickers.survey import NOTHING_SEEN, Survey
 from cryopick.runs.one import pick_micrograph
 from cryopick.runs.settings import PickPlan, PickSettings
-from cryopick.runs.threshold import at_threshold, choose_threshold
+from cryopick.runs.threshold import at_threshold, choose_cut
 from cryopick.types import Micrograph, Picks
 
 
@@ -25,12 +28,19 @@ class PickedInMemory:
     candidates : of each micrograph, with the reasons that no threshold changes
     picks : the same at the threshold, those below it with that as their reason
     threshold : one for all micrographs
+    belief : of each micrograph, see `cryopick.runs.threshold.Cut`
     """
 
     survey: Survey
     candidates: list[Picks]
     picks: list[Picks]
     threshold: float
+    belief: list[float]
+
+    def believed_scores(self) -> NDArray[np.float32]:
+        """(n,) scores of all candidates that no other rule rejects, each times its micrograph's belief."""
+        pairs = zip(self.candidates, self.belief, strict=True)
+        return np.concatenate([np.zeros(0, np.float32), *(one.kept().score * np.float32(by) for one, by in pairs)])
 
 
 def pick_in_memory(
@@ -57,6 +67,7 @@ def pick_all(
         pick_micrograph(micrograph, plan, exclusion_mask=mask)
         for micrograph, mask in zip(micrographs, masks, strict=True)
     ]
-    threshold, _ = choose_threshold(plan, candidates)
-    picks = [at_threshold(one, threshold) for one in candidates]
-    return PickedInMemory(survey or NOTHING_SEEN, candidates, picks, threshold)
+    cut = choose_cut(plan, {str(number): one for number, one in enumerate(candidates)})
+    belief = [cut.belief_in(str(number)) for number in range(len(candidates))]
+    picks = [at_threshold(one, cut.threshold, belief=each) for one, each in zip(candidates, belief, strict=True)]
+    return PickedInMemory(survey or NOTHING_SEEN, candidates, picks, cut.threshold, belief)

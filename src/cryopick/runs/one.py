@@ -24,6 +24,7 @@ from cryopick.processing.illumination import without_uneven_illumination
 from cryopick.runs.exclusion_masks import doubts_about_mask, read_mask
 from cryopick.runs.report.pictures import map_png, overview_jpeg
 from cryopick.runs.settings import PickPlan, RunSettings
+from cryopick.runs.verdicts import MOST_JUNK_SHARE
 from cryopick.types import JUNK_MAP, Micrograph, Picks
 
 NO_FILE = (-1, -1)
@@ -32,9 +33,6 @@ NO_FILE = (-1, -1)
 JUNK_PROBABILITY = 0.3
 """From this probability of junk on nothing is picked. On simulated crops with much carbon and ice the masks overlap
 with the truth better than at 0.5 and no particle beside them is lost; lower ones cost particles near real carbon."""
-
-MOST_JUNK_SHARE = 0.5
-"""Of the image; a micrograph with more junk is worth a look."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +60,8 @@ class Outcome:
     maps: Mapping[str, bytes] = field(default_factory=dict)
     """PNG of each of the picker's maps, grey: 0 to 1 is black to white, maps of another range are stretched."""
     seconds: float = 0.0
+    junk_share: float | None = None
+    """Of the image; None where the picker maps no junk."""
     error: str = ""
     is_settings_error: bool = False
     details: str = ""
@@ -176,12 +176,14 @@ def _outcome(
         if isinstance(micrograph, Exception):
             raise micrograph
         picks = pick_micrograph(micrograph, plan, exclusion_mask=task.exclusion_mask)
+        junk = junk_mask(picks)
         return Outcome(
             name=task.name,
             picks=replace(picks, maps={}) if draw else picks,
             overview=overview_jpeg(micrograph.pixels) if draw else b"",
             maps={name: map_png(values) for name, values in picks.maps.items()} if draw else {},
             seconds=read_seconds + time.perf_counter() - start,
+            junk_share=None if junk is None else round(float(junk.mean()), 4),
         )
     except (CryopickError, OSError, MemoryError) as error:
         return Outcome(

@@ -20,7 +20,7 @@ from cryopick.runs.folder import AUTOPICK, CANDIDATES, PARTICLES, PICKS, RECORDS
 from cryopick.runs.record import Record
 from cryopick.runs.sizes import SizesAtPixelSize, run_diameter, sizes_at, sizes_of_run
 from cryopick.runs.stored_settings import plan_of_run
-from cryopick.runs.threshold import at_threshold, threshold_of
+from cryopick.runs.threshold import at_threshold, cut_of
 from cryopick.types import Picks
 
 _SAME_PLACE_PX = 0.002  # candidates are stored to 0.001 px
@@ -77,11 +77,12 @@ def micrographs_of_run(folder: RunFolder) -> list[RunMicrograph]:
             f"{folder.path}: the run is not finished ({SUMMARY} is missing); run its `cryopick pick` command again"
         )
     plan = plan_of_run(folder)
-    threshold, _ = threshold_of(folder, plan)
+    records = [record for record in folder.records() if record.is_done]
+    candidates = {record.name: folder.read_candidates(record) for record in records}
+    cut = cut_of(folder, plan, candidates)
     done = [
-        (record, at_threshold(folder.read_candidates(record), threshold))
-        for record in folder.records()
-        if record.is_done
+        (record, at_threshold(candidates[record.name], cut.threshold, belief=cut.belief_in(record.name)))
+        for record in records
     ]
     sizes = sizes_of_run([candidates.kept() for _, candidates in done], run_diameter(plan.picker, plan.survey))
     return [_with_sizes(record, candidates, sizes_at(sizes, record.pixel_size_angstrom)) for record, candidates in done]

@@ -46,6 +46,8 @@ class Record:
     error: str = ""
     candidate_count: int | None = None
     """Rows of its table of candidates; None in runs of version 0.1."""
+    junk_share: float | None = None
+    """Of the image, that the picker takes for carbon, ice or contamination; None where it maps none."""
     mask_stamp: tuple[int, int] | None = None
     """Size and time of change of its exclusion mask, -1 where it had none; None where the run has no masks."""
 
@@ -169,6 +171,12 @@ def _seconds(value: Any) -> float:
     return float(value)
 
 
+def _share(value: Any) -> float | None:
+    if value is not None and _seconds(value) > 1:
+        raise ValueError("expected 0 to 1")
+    return None if value is None else float(value)
+
+
 def _pixel_size(value: Any) -> float | None:
     return None if value is None else _positive(_seconds(value))
 
@@ -226,6 +234,7 @@ _CHECKS: Mapping[str, Callable[[Any], Any]] = {
     "warnings": _texts,
     "error": _text,
     "candidate_count": _count,
+    "junk_share": _share,
     "mask_stamp": _stamp,
 }
 """How each field of a record is checked; what a newer version adds is passed over."""

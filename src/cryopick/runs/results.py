@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
 from cryopick.errors import RunFolderError
-from cryopick.geometry.selection import BELOW_THRESHOLD
+from cryopick.geometry.selection import BELOW_THRESHOLD, NOT_BELIEVED
 from cryopick.geometry.units import share_decimal
 from cryopick.io.coordinates.relion import (
     NO_SCORE,
@@ -30,7 +30,8 @@ from cryopick.runs.place import settle_place
 from cryopick.runs.record import Record
 from cryopick.runs.settings import PickPlan
 from cryopick.runs.sizes import SizesAtPixelSize, doubt_of_sizes, run_diameter, sizes_of_run
-from cryopick.runs.threshold import at_threshold, threshold_of
+from cryopick.runs.threshold import Cut, at_threshold, cut_of
+from cryopick.runs.verdicts import GOOD, Verdict, verdict_of
 from cryopick.types import Picks
 
 
@@ -41,6 +42,8 @@ class MicrographResult:
     record: Record
     candidates: Picks
     """All candidates, the reason filled in for each that is not kept."""
+    verdict: Verdict | None = None
+    """None while the run goes on: it takes all micrographs."""
 
     @property
     def count(self) -> int:
@@ -88,15 +91,18 @@ class RunSummary:
     """Each different warning, and for how many micrographs it was given."""
     sizes: tuple[SizesAtPixelSize, ...] = ()
     """One entry per pixel size of the micrographs. The fields above are those of the commonest one."""
+    verdicts: Mapping[str, Verdict] = field(default_factory=dict)
+    """What is told of each finished micrograph, by name."""
     score_is_probability: bool = False
     """Whether the scores are calibrated probabilities; all else is no base for expected shares or calibration."""
 
 
 def write_picks(
-    folder: RunFolder, record: Record, candidates: Picks, threshold: float, *, is_durable: bool = False
+    folder: RunFolder, record: Record, candidates: Picks, cut: Cut, *, is_durable: bool = False
 ) -> MicrographResult:
     """Write the coordinate file of one micrograph."""
-    result = MicrographResult(record=record, candidates=at_threshold(candidates, threshold))
+    chosen = at_threshold(candidates, cut.threshold, belief=cut.belief_in(record.name))
+    result = MicrographResult(record=record, candidates=chosen)
     text = relion_micrograph_text(result.candidates.kept())
     folder.write(folder.picks_path(record.key), text, is_durable=is_durable)
     return result
@@ -150,9 +156,9 @@ def write_results(
     notes : warnings about the run itself, and for how many micrographs each holds; they join those of the summary
     """
     place = settle_place(folder, finished.records)
-    threshold, source = threshold_of(folder, plan, list(finished.candidates.values()))
+    cut = cut_of(folder, plan, finished.candidates)
     results = [
-        write_picks(folder, record, finished.candidates[record.name], threshold)
+        _judged(write_picks(folder, record, finished.candidates[record.name], cut), cut, plan)
         for record in finished.records
         if record.is_done
     ]
@@ -160,14 +166,31 @@ def write_results(
         if not record.is_done:  # picks of an earlier image, or of a table that is damaged now
             with folder.writing(folder.picks_path(record.key)):
                 folder.picks_path(record.key).unlink(missing_ok=True)
-    _write_list(folder, results, place)
-    _write_particles(folder, results)
+    told = [one for one in results if _is_good(one)] if plan.settings.run.drop_bad else results
+    _write_list(folder, told, place)
+    _write_particles(folder, told)
     _write_micrographs(folder, finished.records, results)
-    summary = _summarize(finished.records, results, plan, threshold, source)
+    summary = _summarize(finished.records, results, plan, cut)
     if notes:
         summary = replace(summary, warnings=dict(sorted({**summary.warnings, **notes}.items())))
     folder.write(folder.path / SUMMARY, json.dumps(asdict(summary), indent=1, ensure_ascii=False) + "\n")
     return summary, results
+
+
+def _judged(result: MicrographResult, cut: Cut, plan: PickPlan) -> MicrographResult:
+    verdict = verdict_of(
+        result.candidates,
+        cut,
+        name=result.record.name,
+        junk_share=result.record.junk_share,
+        has_probabilities=gives_probabilities(plan.picker),
+        contrast_doubt=plan.seen.contrast_doubt,
+    )
+    return replace(result, verdict=verdict)
+
+
+def _is_good(result: MicrographResult) -> bool:
+    return result.verdict is None or result.verdict.verdict == GOOD
 
 
 def _write_list(folder: RunFolder, results: list[MicrographResult], place: str) -> None:
@@ -202,6 +225,7 @@ def _write_micrographs(folder: RunFolder, records: list[Record], results: list[M
                 "cryopickMeanScore": round(mean_score, 6) if np.isfinite(mean_score) else NO_SCORE,
                 "cryopickSeconds": round(record.seconds, 3),
                 "cryopickStatus": "failed" if record.error else "done",
+                **_verdict_columns(None if result is None else result.verdict),
                 "cryopickWarnings": record.error or "; ".join(record.warnings) or "none",
             }
         )
@@ -211,13 +235,24 @@ def _write_micrographs(folder: RunFolder, records: list[Record], results: list[M
     folder.write(folder.path / MICROGRAPHS, star_text([make_table("micrographs", columns)], version=VERSION))
 
 
+def _verdict_columns(verdict: Verdict | None) -> dict[str, Any]:
+    shares = {
+        "cryopickFilledShare": None if verdict is None else verdict.filled_share,
+        "cryopickJunkShare": None if verdict is None else verdict.junk_share,
+        "cryopickExpectedRight": None if verdict is None else verdict.expected_right,
+    }
+    return {
+        **{name: NO_SCORE if share is None else share for name, share in shares.items()},
+        "cryopickVerdict": "none" if verdict is None else verdict.verdict,
+        "cryopickVerdictReason": (verdict.reason if verdict is not None else "") or "none",
+    }
+
+
 def _one_line(value: Any) -> Any:
     return " ".join(value.replace('"', "'").split()) if isinstance(value, str) else value
 
 
-def _summarize(
-    records: list[Record], results: list[MicrographResult], plan: PickPlan, threshold: float, source: str
-) -> RunSummary:
+def _summarize(records: list[Record], results: list[MicrographResult], plan: PickPlan, cut: Cut) -> RunSummary:
     from cryopick.version import __version__
 
     kept = [result.candidates.kept() for result in results]
@@ -225,7 +260,7 @@ def _summarize(
     diameter = run_diameter(picker, plan.survey)
     sizes = sizes_of_run(kept, diameter)
     commonest = max(sizes, key=lambda size: (size.pixel_size_angstrom is not None, size.micrographs))
-    expected = _expected(results, picker, plan.seen, threshold) if gives_probabilities(picker) else None
+    expected = _expected(results, picker, plan.seen, cut) if gives_probabilities(picker) else None
     reasons = Counter(reason for result in results for reason in result.candidates.reason.tolist() if reason)
     warnings = Counter(warning for result in results for warning in result.record.warnings)
     doubt = doubt_of_sizes(sizes, diameter)
@@ -239,8 +274,8 @@ def _summarize(
         particles=sum(len(picks) for picks in kept),
         candidates=sum(len(result.candidates) for result in results),
         rejected=dict(sorted(reasons.items())),
-        threshold=threshold,
-        threshold_source=source,
+        threshold=cut.threshold,
+        threshold_source=cut.source,
         score_meaning=picker.score_meaning,
         expected_precision=None if expected is None else float(share_decimal(expected[0], 4)),
         expected_recall=None if expected is None else float(share_decimal(expected[1], 4)),
@@ -255,6 +290,7 @@ def _summarize(
         warnings=dict(sorted(warnings.items())),
         sizes=sizes if results else (),
         score_is_probability=gives_probabilities(picker),
+        verdicts={result.record.name: result.verdict for result in results if result.verdict is not None},
     )
 
 
@@ -268,15 +304,16 @@ def why_nothing_is_kept(summary: RunSummary) -> str:
 
 
 def _expected(
-    results: list[MicrographResult], picker: GivesProbabilities, survey: Survey, threshold: float
+    results: list[MicrographResult], picker: GivesProbabilities, survey: Survey, cut: Cut
 ) -> tuple[float, float] | None:
     """Expected precision and recall of a run whose scores are probabilities; None where nothing is kept."""
-    open_scores = [
-        result.candidates.score[(result.candidates.reason == "") | (result.candidates.reason == BELOW_THRESHOLD)]
+    believed = [
+        result.candidates.score[np.isin(result.candidates.reason, ("", BELOW_THRESHOLD, NOT_BELIEVED))]
+        * np.float32(cut.belief_in(result.record.name))
         for result in results
     ]
-    scores = np.concatenate(open_scores) if open_scores else np.empty(0, np.float32)
-    is_kept = scores >= np.float32(threshold)
+    scores = np.concatenate(believed) if believed else np.empty(0, np.float32)
+    is_kept = scores >= np.float32(cut.threshold)
     if not is_kept.any():
         return None
     probability = picker.run_probabilities(scores, survey)

@@ -39,7 +39,7 @@ from cryopick.runs.report.page import write_report
 from cryopick.runs.results import MicrographResult, RunSummary, read_finished, write_picks, write_results
 from cryopick.runs.settings import PickPlan, PickSettings, settings_sections
 from cryopick.runs.stored_settings import read_survey
-from cryopick.runs.threshold import at_threshold, threshold_of
+from cryopick.runs.threshold import Cut, at_threshold, cut_of
 from cryopick.runs.workers import default_workers, pick_in_workers
 from cryopick.settings import to_toml
 from cryopick.types import Micrograph, Picks
@@ -203,7 +203,7 @@ class Run:
         return matched.of_micrograph
 
     def pick(self, workers: int | None, *, time_limit_seconds: float | None = None) -> None:
-        threshold, _ = self._provisional_threshold()
+        threshold = self._provisional_threshold()
         if self.on_event is not None:
             self.on_event(PickEvent(name="", status="started", position=0, total=len(self.sources)))
         todo = self._left_to_pick(threshold)
@@ -311,11 +311,10 @@ class Run:
         now = file_stamp(self.sources[outcome.name].path)
         return outcome.stamp is not None and now not in (NO_FILE, outcome.stamp)
 
-    def _provisional_threshold(self) -> tuple[float, str]:
-        picker = self.plan.picker
+    def _provisional_threshold(self) -> float:
         if self.plan.settings.selection.threshold is None and self.folder.moved_threshold() is None:
-            return float(picker.default_threshold), "the picker's default"
-        return threshold_of(self.folder, self.plan)
+            return float(self.plan.picker.default_threshold)
+        return cut_of(self.folder, self.plan).threshold
 
     def _is_finished(self, name: str) -> bool:
         record = self.records.get(name)
@@ -379,6 +378,7 @@ class Run:
             warnings=() if picks is None else (*picks.warnings, *left_out),
             error=outcome.error,
             candidate_count=None if picks is None else len(picks),
+            junk_share=None if picks is None else outcome.junk_share,
             mask_stamp=self._mask_stamp(outcome.name),
         )
         result: MicrographResult | None = None
@@ -411,7 +411,7 @@ class Run:
         for name, png in maps.items():
             self.folder.write(self.folder.map_path(record.key, name), png)
         candidates = replace(as_written(picks), micrograph_name=record.name, warnings=record.warnings)
-        result = write_picks(self.folder, record, candidates, threshold, is_durable=True)
+        result = write_picks(self.folder, record, candidates, Cut(threshold=threshold), is_durable=True)
         self._candidates[record.name] = candidates
         return result
 

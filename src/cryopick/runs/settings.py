@@ -41,6 +41,11 @@ class RunSettings:
         Path | None, "folder of images named like the micrographs, of any size; nothing is picked where they are not 0"
     ] = None
 
+    drop_bad: Annotated[
+        bool,
+        "leave micrographs whose verdict is not good (empty, mostly junk, ...) out of the tables for RELION and others",
+    ] = False
+
     keep_junk: Annotated[bool, "keep picks on what the picker maps as carbon, ice or contamination"] = False
 
     max_pixels: Annotated[

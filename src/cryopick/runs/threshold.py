@@ -1,51 +1,83 @@
-"""Which threshold holds in a run, and what it makes of the candidates."""
+"""Which threshold holds in a run, how far each micrograph is believed, and what both make of the candidates."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from cryopick.geometry.selection import BELOW_THRESHOLD
-from cryopick.pickers.protocol import ChoosesThreshold
+from cryopick.geometry.selection import BELOW_THRESHOLD, NOT_BELIEVED
+from cryopick.pickers.protocol import ChoosesThreshold, JudgesMicrographs, gives_probabilities
 from cryopick.runs.folder import RunFolder
 from cryopick.runs.settings import PickPlan
 from cryopick.types import Picks
 
 
-def threshold_of(folder: RunFolder, plan: PickPlan, candidates: Sequence[Picks] | None = None) -> tuple[float, str]:
-    """The threshold of a run and where it comes from: rethreshold, else as `choose_threshold`.
+@dataclass(frozen=True, kw_only=True)
+class Cut:
+    """What decides which candidates of a run are kept.
 
-    `candidates` are those of all finished micrographs; where not given they are read when the picker wants to see them.
+    Parameters
+    ----------
+    threshold : smallest score that is kept, after it is multiplied by the micrograph's belief
+    source : where the threshold comes from
+    belief : 0 to 1, by micrograph; 1 for those that are not in it, and for all where the user gave the threshold
+    """
+
+    threshold: float
+    source: str = ""
+    belief: Mapping[str, float] = field(default_factory=dict)
+
+    def belief_in(self, name: str) -> float:
+        """Of one micrograph."""
+        return self.belief.get(name, 1.0)
+
+
+def cut_of(folder: RunFolder, plan: PickPlan, candidates: Mapping[str, Picks] | None = None) -> Cut:
+    """The cut of a run: rethreshold, else as `choose_cut`.
+
+    `candidates`, by micrograph, are those of all finished ones; where not given they are read when the picker wants to
+    see them.
     """
     moved = folder.moved_threshold()
     if moved is not None:
-        return moved, "rethreshold"
+        return Cut(threshold=moved, source="rethreshold")
     if candidates is None and plan.settings.selection.threshold is None and isinstance(plan.picker, ChoosesThreshold):
-        candidates = [folder.read_candidates(record) for record in folder.records() if record.is_done]
-    return choose_threshold(plan, candidates or [])
+        candidates = {record.name: folder.read_candidates(record) for record in folder.records() if record.is_done}
+    return choose_cut(plan, candidates or {})
 
 
-def choose_threshold(plan: PickPlan, candidates: Sequence[Picks]) -> tuple[float, str]:
-    """The threshold for candidates of all micrographs, and where it comes from: the user, the picker, its default."""
+def choose_cut(plan: PickPlan, candidates: Mapping[str, Picks]) -> Cut:
+    """The cut for candidates of all micrographs: the threshold of the user, of the picker, or its default.
+
+    A threshold that the user gives holds on every micrograph alike.
+    """
     given = plan.settings.selection.threshold
     if given is not None:
-        return given, "given"
+        return Cut(threshold=given, source="given")
     if not isinstance(plan.picker, ChoosesThreshold):
-        return float(plan.picker.default_threshold), "the picker's default"
-    done = [one.kept().score for one in candidates]
+        return Cut(threshold=float(plan.picker.default_threshold), source="the picker's default")
+    open_candidates = {name: one.kept() for name, one in candidates.items()}
+    belief: dict[str, float] = {}
+    if isinstance(plan.picker, JudgesMicrographs) and gives_probabilities(plan.picker):
+        found = plan.picker.beliefs(list(open_candidates.values()))
+        belief = dict(zip(open_candidates, found.belief.tolist(), strict=True))
+    done = [one.score * np.float32(belief.get(name, 1.0)) for name, one in open_candidates.items()]
     scores = np.concatenate(done) if done else np.empty(0, np.float32)
     chosen = plan.picker.choose_threshold(scores, plan.seen, target_precision=plan.settings.run.target_precision)
     limit = float(np.finfo(np.float32).max)  # JSON has no infinity; no score lies beyond
-    return min(max(float(chosen), -limit), limit), "chosen by the picker from all scores"
+    threshold = min(max(float(chosen), -limit), limit)
+    return Cut(threshold=threshold, source="chosen by the picker from all scores", belief=belief)
 
 
-def at_threshold(candidates: Picks, threshold: float) -> Picks:
-    """Candidates with the reason filled in for those that only their score rules out.
+def at_threshold(candidates: Picks, threshold: float, *, belief: float = 1.0) -> Picks:
+    """Candidates with the reason filled in for those that only their score, or its micrograph, rules out.
 
     The other selection rules take candidates from the best score down, so what lies below a threshold never changes
     what is kept above it: one selection serves every threshold.
     """
     is_low = candidates.is_kept & ~(candidates.score >= np.float32(threshold))
-    return replace(candidates, reason=np.where(is_low, BELOW_THRESHOLD, candidates.reason))
+    is_doubted = candidates.is_kept & ~is_low & ~(candidates.score * np.float32(belief) >= np.float32(threshold))
+    reason = np.where(is_low, BELOW_THRESHOLD, candidates.reason)
+    return replace(candidates, reason=np.where(is_doubted, NOT_BELIEVED, reason))

@@ -23,7 +23,7 @@ from cryopick.pickers.cryoemmae.probe import Probe, describe
 from cryopick.pickers.expected_f1 import ChoosesByExpectedF1
 from cryopick.pickers.registry import register_picker
 from cryopick.pickers.survey import NOTHING_SEEN, Survey, survey_of_size
-from cryopick.processing.probability import threshold_for_f1
+from cryopick.processing.probability import Calibration, threshold_for_f1
 from cryopick.types import Micrograph, Picks
 
 FIRST_COUNT = 3
@@ -199,8 +199,9 @@ class CryoEmmaePicker(HoldsModels, ChoosesByExpectedF1):
             raise SettingsError("species and diameter both tell the size; give the diameters of all species alone")
 
     @property
-    def calibrated_share(self) -> float:
-        return self._model().probe.calibration.share
+    def calibration(self) -> Calibration:
+        """Of the scores, on simulation."""
+        return self._model().probe.calibration
 
     def choose_threshold(
         self, scores: NDArray[np.float32], survey: Survey, *, target_precision: float | None = None

@@ -38,6 +38,7 @@ from cryopick.pickers.cryosegnet.segmenter import LoadedSam, files_of_sam, load_
 from cryopick.pickers.expected_f1 import ChoosesByExpectedF1
 from cryopick.pickers.registry import register_picker
 from cryopick.pickers.survey import NOTHING_SEEN, Survey, survey_with_general
+from cryopick.processing.probability import Calibration
 from cryopick.processing.scale import NOMINAL_PARTICLE_PX, ScaleMap, fill_non_finite
 from cryopick.types import JUNK_MAP, Micrograph, Picks
 
@@ -112,21 +113,15 @@ class CryoSegNetPicker(HoldsModels, ChoosesByExpectedF1):
     # ------------------------------------------------------------------------------------------------- the threshold
 
     @property
-    def calibrated_share(self) -> float:
-        """Share of right candidates where the scores were calibrated."""
+    def calibration(self) -> Calibration:
+        """Of the scores, on simulation."""
         score = None if self.segmenter == "none" else self._sam().score
-        return (self._mapper().calibration if score is None else score.calibration).share
+        return self._mapper().calibration if score is None else score.calibration
 
     @property
     def has_calibrated_scores(self) -> bool:
         """Whether scores are probabilities; of masks that are not scored anew they are predicted IoUs."""
         return self.postprocessing == "corrected" or self.segmenter == "none"
-
-    def run_probabilities(self, scores: NDArray[np.float32], survey: Survey) -> NDArray[np.float64]:
-        """The scores of a run, lowered where it is emptier than simulation; unchanged where they are predicted IoUs."""
-        if not self.has_calibrated_scores:
-            return np.asarray(scores, np.float64)
-        return super().run_probabilities(scores, survey)
 
     def choose_threshold(
         self, scores: NDArray[np.float32], survey: Survey, *, target_precision: float | None = None

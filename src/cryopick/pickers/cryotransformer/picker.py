@@ -105,9 +105,9 @@ class CryoTransformerPicker(HoldsModels, ChoosesByExpectedF1):
         return Survey(particle_size=self.diameter, working_size=self.working_diameter)
 
     @property
-    def calibrated_share(self) -> float:
-        """Share of right candidates among those of simulation."""
-        return self._model().calibration.share
+    def calibration(self) -> Calibration:
+        """Of the scores, on simulation."""
+        return self._model().calibration
 
     @property
     def has_calibrated_scores(self) -> bool:

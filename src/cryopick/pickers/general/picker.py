@@ -26,6 +26,7 @@ from cryopick.inference.models import HoldsModels
 from cryopick.pickers.expected_f1 import ChoosesByExpectedF1
 from cryopick.pickers.registry import register_picker
 from cryopick.pickers.survey import NOTHING_SEEN, Survey
+from cryopick.processing.probability import Calibration
 from cryopick.types import Micrograph, Picks
 
 
@@ -75,7 +76,7 @@ class GeneralPicker(HoldsModels, ChoosesByExpectedF1):
         seen = replace(seen, contrast_doubt=self._contrast_doubt(micrographs, filled=filled))
         if sizes.working is None or sizes.working.is_range:
             return seen
-        is_empty = looks_empty(pieces, filled=filled, calibrated_share=self.calibrated_share)
+        is_empty = looks_empty(pieces, filled=filled, calibrated_share=self.calibration.share)
         if sentence and sizes.diameter is not None and is_empty:
             sentence = empty_run(sizes.diameter)
         return replace(seen, filled_share=filled, sentence=sentence)
@@ -89,9 +90,9 @@ class GeneralPicker(HoldsModels, ChoosesByExpectedF1):
         return find_sizes(self._model(), micrographs, self.diameter)
 
     @property
-    def calibrated_share(self) -> float:
-        """Share of right candidates among those of simulation."""
-        return self._model().calibration.share
+    def calibration(self) -> Calibration:
+        """Of the scores, on simulation."""
+        return self._model().calibration
 
     def pick(self, micrograph: Micrograph, survey: Survey | None = None) -> Picks:
         """All candidates of one micrograph, best first; `maps` holds the centre heat and the junk probability."""

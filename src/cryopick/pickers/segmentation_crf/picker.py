@@ -40,6 +40,7 @@ from cryopick.pickers.segmentation_crf.recentring import recentred
 from cryopick.pickers.segmentation_crf.regions import find_regions
 from cryopick.pickers.survey import NOTHING_SEEN, Survey, survey_of_size
 from cryopick.processing.normalize import robust_spread
+from cryopick.processing.probability import Calibration
 from cryopick.processing.scale import NOMINAL_PARTICLE_PX, ScaleMap, gaussian_blur, network_planes, resample
 from cryopick.types import JUNK_MAP, Micrograph, Picks
 
@@ -169,8 +170,9 @@ class SegmentationCrfPicker(HoldsModels, ChoosesByExpectedF1):
         return [thinned_scores(quick.pick(probe, seen)) for probe in probes]
 
     @property
-    def calibrated_share(self) -> float:
-        return self.model().calibrations[self.crf].share
+    def calibration(self) -> Calibration:
+        """Of the scores, on simulation."""
+        return self.model().calibrations[self.crf]
 
     @property
     def dense_crf(self) -> DenseCrf:
