@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from cryopick.geometry.units import Length
 from cryopick.heatmap.emptiness import EMPTY_FILLED_SHARE, MINIMUM_WHERE_UNFILLED, thinned_scores
 from cryopick.heatmap.size_votes import (
+    HOLDING_SHARE,
     are_faint,
     asked,
     candidates,
@@ -166,6 +168,30 @@ def find_sizes(model: HeatmapModel, micrographs: Sequence[Micrograph], given: Le
     if given is None:
         return measured_size(model, micrographs)
     return Sizes(diameter=given, working=fit_working_diameter(model, micrographs, given))
+
+
+def holding_particles(model: HeatmapModel, micrographs: Sequence[Micrograph], given: Length | None) -> list[int]:
+    """Which micrographs show more that looks like particles, of the given diameter or of any, than noise and dirt do.
+
+    It costs one look at the middle of each where the diameter is given, else one at each scale, which measuring the
+    diameter uses again.
+    """
+    unit_px = units_per_px(micrographs)
+    if given is None:
+        return holders([votes_of(model, one).times(unit) for one, unit in zip(micrographs, unit_px, strict=True)])
+    filled = np.array([_filled_share_of(model, one, given.times(WORKING_FACTOR)) for one in micrographs])
+    return np.flatnonzero(filled >= max(EMPTY_FILLED_SHARE, HOLDING_SHARE * filled.max(initial=0.0))).tolist()
+
+
+_filled: WeakKeyDictionary[HeatmapModel, WeakKeyDictionary[Micrograph, dict[Length, float]]] = WeakKeyDictionary()
+"""Of micrographs that still are in memory: they are asked about again with every further one."""
+
+
+def _filled_share_of(model: HeatmapModel, micrograph: Micrograph, working: Length) -> float:
+    known = _filled.setdefault(model, WeakKeyDictionary()).setdefault(micrograph, {})
+    if working not in known:
+        known[working] = filled_share(look_at_pieces(model, [micrograph], working))
+    return known[working]
 
 
 def contrast_doubt(

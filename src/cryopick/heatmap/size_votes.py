@@ -80,6 +80,11 @@ _votes: WeakKeyDictionary[HeatmapModel, WeakKeyDictionary[Micrograph, Votes]] = 
 """Of micrographs that still are in memory: the sample is chosen by the same look that measures."""
 
 
+def is_known(model: HeatmapModel, micrograph: Micrograph) -> bool:
+    """Whether it has voted already."""
+    return micrograph in _votes.get(model, ())
+
+
 def votes_of(model: HeatmapModel, micrograph: Micrograph) -> Votes:
     """The votes of one micrograph; given again while model and micrograph live."""
     known = _votes.setdefault(model, WeakKeyDictionary())
@@ -150,7 +155,8 @@ def asked(model: HeatmapModel, micrographs: Sequence[Micrograph]) -> list[int]:
     order = spread_order(len(places))
     seen: dict[int, Votes] = {}
     for place in (places[number] for number in order):
-        tell(MEASURING, min(len(seen) + 1, wanted), wanted)
+        if not is_known(model, micrographs[place]):
+            tell(MEASURING, min(len(seen) + 1, wanted), wanted)
         seen[place] = votes_of(model, micrographs[place]).times(unit_px[place])
         if are_sure(list(seen.values())):
             break
