@@ -181,13 +181,13 @@ def are_sure(votes: Sequence[Votes]) -> bool:
 
 def spread_order(count: int) -> list[int]:
     """0 to `count - 1`, so that every beginning is spread over the whole."""
-    left, order = list(range(count)), list[int]()
-    for size in (1, 2, 3, 6, 12, count):
-        for index in evenly_taken(range(count), size):
-            if index in left:
-                left.remove(index)
-                order.append(index)
-    return order + left
+    order = list(range(count))[:1]
+    left = set(range(count)) - set(order)
+    while left:
+        farthest = max(sorted(left), key=lambda index: min(abs(index - taken) for taken in order))
+        order.append(farthest)
+        left.remove(farthest)
+    return order
 
 
 def holders(votes: Sequence[Votes]) -> list[int]:
