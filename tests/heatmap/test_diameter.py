@@ -29,7 +29,8 @@ def test_the_uncertainty_holds_what_more_particles_do_not_mend():
     found = estimate_diameter(load_model(None), [one.micrograph for one in simulated])
     error = abs(found.diameter.middle - ring.protein.diameter_angstrom)
     assert found.detection_count > 300  # so many that their own spread would promise hundredths
-    assert found.detection_count <= sum(len(one.xy_px) for one in simulated)  # each of them once
+    there = sum(len(one.xy_px) for one in simulated)
+    assert found.detection_count < 1.1 * there  # each of them once, and few that are none
     assert SIZE_ERROR * found.diameter.middle <= found.uncertainty < 0.2 * found.diameter.middle
     assert error < 2 * found.uncertainty
 

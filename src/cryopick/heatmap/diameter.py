@@ -45,9 +45,8 @@ more particles do not mend."""
 FIT_MICROGRAPHS = 3
 FIT_WORKING_PX = 512
 MEAN_VIEW = "the outlines of most views look a tenth to a quarter smaller"
-"""On 8 proteins of the simulated suite the measured diameter is 1.16 times the mean width of the outlines in the mean,
-in the log with a deviation of 0.14; 0.94 times the largest extent with half that deviation
-(`benchmarks/size_measurement.py suite`)."""
+"""On the simulated suite the measured diameter is 1.20 times the mean width of the outlines (geometric mean; its
+logarithm has a deviation of 0.15), and 0.93 times the largest extent (0.06): `benchmarks/size_measurement.py suite`."""
 MIN_FIT_PARTICLES = 30
 """Expected particles below which a size is not fitted."""
 MIN_FIT_PARTICLES_EACH = 10
