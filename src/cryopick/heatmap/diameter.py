@@ -127,6 +127,8 @@ def estimate_diameter(model: HeatmapModel, micrographs: Sequence[Micrograph]) ->
             closer_votes_of(model, one, around_px=first / unit).times(unit)
             for one, unit in zip(voters, unit_px, strict=True)
         ]
+        if not holders(votes) and not holders(closer):
+            return None
         first = likeliest(closer) or first
     fit = _most_confident(model, voters, unit_px, around=first, least_each=bool(holders(votes)))
     if fit is None:

@@ -32,12 +32,11 @@ scale, since 8-bit networks are packed anew for each shape."""
 FAINT_SHARE = 0.12
 """Mean area share that votes explain below which a larger piece is looked at: of 16 simulated sets of other proteins
 than the suite's that holds for the faintest, a flexible one at the hard level."""
-CLOSER_FACTORS = (1 / 1.3, 1.0, 1.3, 1.3**2)
+CLOSER_FACTORS = (1.0, 1.3, 1.3**2)
 CLOSER_PX = 1016
 """Sizes around the first guess, and the side of the piece in working pixels, of that closer look. Faint particles are
-first taken for too small ones, so more of the sizes are larger. Chosen on flexible and rod-like proteins at the hard
-level, of the suite and others; on 16 sets that nothing was chosen on (`benchmarks/size_measurement.py suite --seed 4242
---levels easy hard`) the error is that of looking at everything, as version 0.2 did."""
+first taken for too small ones, so the sizes are larger. Chosen on flexible and rod-like proteins at the hard
+level, of the suite and others."""
 MIN_SCORE = 0.4
 BIN = 0.04
 """Width of the histogram bins, in the natural logarithm of the diameter."""
