@@ -1,15 +1,16 @@
-"""Which sizes are taken for populations, from the votes of several micrographs, and how certain the first one is."""
+"""How large particles are found to be, how certain that is, and what a run without any comes to."""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from cryopick.geometry.units import Length
 from cryopick.heatmap.diameter import (
-    ENOUGH_MICROGRAPHS,
     SIZE_ERROR,
-    _Detections,
-    _modes,
+    DiameterEstimate,
     estimate_diameter,
+    holding_particles,
     look_at_pieces,
     looks_empty,
 )
@@ -22,37 +23,41 @@ from cryopick.simulation.suite import suite_sets
 from cryopick.types import Micrograph
 
 
-def votes(*sizes_px: float, weight: float = 0.01) -> _Detections:
-    return _Detections(np.array(sizes_px), np.full(len(sizes_px), weight))
-
-
-def test_the_size_that_explains_most_comes_first():
-    each = votes(*[50.0] * 10, *[100.0] * 6)
-    assert _modes([each] * 4) == pytest.approx([50.0, 100.0], rel=0.05)
-
-
-def test_round_ice_on_one_micrograph_is_no_population():
-    particles, ice = votes(*[50.0] * 10), votes(*[90.0] * 200)
-    assert _modes([particles, particles, ice]) == pytest.approx([50.0], rel=0.05)
-    assert _modes([votes(), votes(), ice]) == []
-
-
-def test_of_fewer_micrographs_every_vote_counts():
-    few = [votes()] * (ENOUGH_MICROGRAPHS - 2) + [votes(*[90.0] * 5)]
-    assert _modes(few) == pytest.approx([90.0], rel=0.05)
-
-
-def test_without_votes_there_is_no_size():
-    assert _modes([]) == _modes([votes(), votes()]) == []
-
-
 def test_the_uncertainty_holds_what_more_particles_do_not_mend():
     ring = next(one for one in suite_sets(levels=("easy",)) if one.protein.family == "ring")
-    found = estimate_diameter(load_model(None), [simulated.micrograph for simulated in ring.micrographs()])
+    simulated = list(ring.micrographs())
+    found = estimate_diameter(load_model(None), [one.micrograph for one in simulated])
     error = abs(found.diameter.middle - ring.protein.diameter_angstrom)
-    assert found.detection_count > 500  # so many that their own spread would promise hundredths
+    assert found.detection_count > 300  # so many that their own spread would promise hundredths
+    there = sum(len(one.xy_px) for one in simulated)
+    assert found.detection_count < 1.1 * there  # each of them once, and few that are none
     assert SIZE_ERROR * found.diameter.middle <= found.uncertainty < 0.2 * found.diameter.middle
     assert error < 2 * found.uncertainty
+
+
+def test_the_sentence_says_which_size_is_meant_and_what_it_rests_on():
+    estimate = DiameterEstimate(
+        diameter=Length(188, 188, "px"),
+        uncertainty=19,
+        detection_count=1316,
+        micrograph_count=1,
+        populations=(188.0,),
+    )
+    assert str(estimate).startswith("diameter 188 ± 19 px from tip to tip of the longest view")
+    assert str(estimate).endswith("measured on 1,316 particles of 1 micrograph")
+
+
+def test_the_one_filled_micrograph_among_empty_ones_is_measured_as_if_it_were_alone():
+    model, rng = load_model(None), np.random.default_rng(1)
+    ring = next(one for one in suite_sets(levels=("medium",)) if one.protein.family == "ring")
+    filled = next(iter(ring.micrographs())).micrograph
+    pixels = [rng.normal(size=(768, 768)).astype(np.float32) for _ in range(4)]
+    empty = [replace(filled, pixels=one, name=f"empty{i}") for i, one in enumerate(pixels)]
+    session = [*empty[:3], filled, empty[3]]
+    assert estimate_diameter(model, session) == estimate_diameter(model, [filled])
+    given = Length(ring.protein.diameter_angstrom, ring.protein.diameter_angstrom, "A")
+    assert holding_particles(model, session, None) == holding_particles(model, session, given) == [3]
+    assert holding_particles(model, empty, None) == holding_particles(model, empty, given) == []
 
 
 def test_a_run_looks_empty_where_general_would_keep_nothing_at_its_size():

@@ -89,8 +89,8 @@ def _bar() -> Iterator[Listener]:
 
     skipped, particles = 0, 0
     columns = (
-        TextColumn("picking"), BarColumn(), MofNCompleteColumn(), Rate(), TextColumn("left"), TimeRemainingColumn(),
-        TextColumn("{task.fields[particles]:,} particles"),
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate(), TextColumn("left"),
+        TimeRemainingColumn(), TextColumn("{task.fields[particles]:,} particles"),
     )  # fmt: skip
     with Progress(*columns, console=Console(stderr=True)) as progress:
         bar = progress.add_task("picking", total=None, particles=0)
@@ -98,8 +98,11 @@ def _bar() -> Iterator[Listener]:
         def listen(event: Any) -> None:
             nonlocal skipped, particles
             particles += event.count
+            if event.status == "surveying":
+                progress.update(bar, description=survey_text(event), total=event.total, completed=event.position - 1)
+                return
             if event.status == "started":
-                progress.update(bar, total=event.total)
+                progress.reset(bar, description="picking", total=event.total, particles=0)
                 return
             if event.status == "skipped":  # known before: no part of the rate
                 skipped += 1
@@ -114,7 +117,15 @@ def _bar() -> Iterator[Listener]:
         yield listen
 
 
+def survey_text(event: Any) -> str:
+    """What is done before picking, and how far it has come."""
+    return f"{event.doing} ({event.position} of {event.total})"
+
+
 def _plain_lines(event: Any) -> None:
+    if event.status == "surveying":
+        typer.echo(survey_text(event), err=True)
+        return
     if event.error:
         typer.echo(f"not picked: {event.name}: {event.error}", err=True)
     tenth = max(1, event.total // 10)

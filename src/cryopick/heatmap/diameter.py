@@ -3,39 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cryopick.geometry.selection import SelectionSettings, select
 from cryopick.geometry.units import Length
 from cryopick.heatmap.emptiness import EMPTY_FILLED_SHARE, MINIMUM_WHERE_UNFILLED, thinned_scores
-from cryopick.inference.looks import ONE_LOOK
+from cryopick.heatmap.size_votes import (
+    HOLDING_SHARE,
+    are_faint,
+    asked,
+    candidates,
+    closer_votes_of,
+    has_pixel_size,
+    holders,
+    likeliest,
+    middle_piece,
+    modes,
+    units_per_px,
+    votes_of,
+)
 from cryopick.processing.peaks import vertex_offset
 from cryopick.processing.probability import adapted_to_emptier_run, expected_scores, threshold_for_f1
 from cryopick.processing.spread import evenly_taken
-from cryopick.types import Micrograph, Picks
+from cryopick.types import Micrograph
 
 if TYPE_CHECKING:
     from cryopick.heatmap.model import HeatmapModel
 
-SMALLEST_PX = 14.0
-"""Smaller particles do not hold enough pixels to be told from noise."""
-LARGEST_SHARE = 0.4
-"""Largest diameter tried, as a share of the shorter side of the micrograph."""
-SCALE_STEP = 1.3
-"""Ratio of neighbouring scales; the network sizes particles up to about 1.5 times off its nominal size."""
-TRUSTED_LOG_SIZE = float(np.log(1.4))
-WORKING_PX = 1024
-"""Side of the middle piece of a micrograph that is looked at, working pixels."""
-MIN_SCORE = 0.4
-BIN = 0.04
-"""Width of the histogram bins, in the natural logarithm of the diameter."""
-MIN_DETECTIONS = 3
-ENOUGH_MICROGRAPHS = 3
-"""From which on a size must be seen on more than one of them."""
 FIT_FACTORS = tuple(float(factor) for factor in np.geomspace(0.72, 1 / 0.72, 5))
 """Sizes tried around the first estimate or the given one."""
 DEVIATION_COST = 2.0
@@ -46,8 +44,13 @@ SIZE_ERROR = 0.1
 more particles do not mend."""
 FIT_MICROGRAPHS = 3
 FIT_WORKING_PX = 512
+MEAN_VIEW = "the outlines of most views look a tenth to a quarter smaller"
+"""On the simulated suite the measured diameter is 1.20 times the mean width of the outlines (geometric mean; its
+logarithm has a deviation of 0.15), and 0.93 times the largest extent (0.06): `benchmarks/size_measurement.py suite`."""
 MIN_FIT_PARTICLES = 30
 """Expected particles below which a size is not fitted."""
+MIN_FIT_PARTICLES_EACH = 10
+"""The same on fewer than three micrographs of which each holds something, for each."""
 LIKELY = 0.5
 """Probability from which candidates count as particles that fill a micrograph."""
 FIT_LIMIT = 1.3
@@ -60,19 +63,19 @@ CERTAIN_FILLED_SHARE = 0.05
 OPPOSITE_FILLED_SHARE, OPPOSITE_FACTOR = 0.03, 2.0
 """Share of the negative that likely particles must cover, and how many times that of the image, to "
 "doubt the contrast."""
-POPULATION_SHARE = 0.5
-"""A second size is reported when it explains at least this share of what the first one does."""
 
 
 @dataclass(frozen=True)
 class DiameterEstimate:
-    """A measured particle diameter.
+    """A measured particle diameter: the largest extent of the species, as the network learnt it from simulation.
+
+    Most views look smaller than that, by how much depends on the shape.
 
     Parameters
     ----------
     diameter : in Å where the pixel size is known, else in px
     uncertainty : standard error over micrographs together with `SIZE_ERROR`, in the unit of `diameter`
-    detection_count, micrograph_count : what it rests on
+    detection_count, micrograph_count : what it rests on, each particle counted once: the likely ones at the final size
     populations : all distinct diameters found, the main one first, same unit
     """
 
@@ -85,8 +88,9 @@ class DiameterEstimate:
     def __str__(self) -> str:
         unit = self.diameter.unit_symbol
         text = (
-            f"diameter {self.diameter.middle:.0f} ± {self.uncertainty:.0f} {unit}, measured on {self.detection_count} "
-            f"particles of {self.micrograph_count} micrographs"
+            f"diameter {self.diameter.middle:.0f} ± {self.uncertainty:.0f} {unit} from tip to tip of the longest view "
+            f"({MEAN_VIEW}), measured on {_counted(self.detection_count, 'particle')} of "
+            f"{_counted(self.micrograph_count, 'micrograph')}"
         )
         if len(self.populations) > 1:
             others = ", ".join(f"{size:.0f} {unit}" for size in self.populations[1:])
@@ -94,51 +98,48 @@ class DiameterEstimate:
         return text
 
 
-@dataclass(frozen=True, eq=False)
-class _Detections:
-    """Confident particles of one micrograph at one scale; `weight` is the share of the area that each explains."""
-
-    diameter_px: NDArray[np.float64]
-    weight: NDArray[np.float64]
-
-
 def estimate_diameter(model: HeatmapModel, micrographs: Sequence[Micrograph]) -> DiameterEstimate | None:
     """Measure the diameter of the commonest particles; None where nothing looks like a particle at any size.
 
-    Every scale's confident detections vote for the size that the network reads off them, each with the area that it
-    explains, so that many small specks do not outvote the particles that they make up. Near the highest vote the size
-    at which the network is surest decides.
+    A cheap look at every scale tells which micrographs hold something and what sizes they vote for; around the size
+    that most is seen of, the network looks again, closer, and the size at which it is surest decides. Empty
+    micrographs have no vote.
 
     Parameters
     ----------
     model : a loaded `general` network
-    micrographs : a few, spread over the run; particles dark
+    micrographs : spread over the run; particles dark. Of many, at most `MOST_VOTERS` are looked at
 
     Returns
     -------
     The estimate, in px where a pixel size is unknown
     """
-    unit_px = _unit_px(micrographs)
-    votes = [
-        _joined([_in_unit(_detect(model, micrograph, diameter_px=size), scale) for size in _scales_px(micrograph)])
-        for micrograph, scale in zip(micrographs, unit_px, strict=True)
-    ]
-    sizes = _joined(votes).diameter_px
-    populations = _modes(votes)
+    unit_px = units_per_px(micrographs)
+    few = asked(model, micrographs)
+    voters, unit_px = [micrographs[i] for i in few], [unit_px[i] for i in few]
+    votes = [votes_of(model, one).times(unit) for one, unit in zip(voters, unit_px, strict=True)]
+    populations = modes(votes)
     if not populations:
         return None
-    fitted = _most_confident(model, micrographs, unit_px, around=populations[0])
-    if fitted is None:
+    first = populations[0]
+    if are_faint(votes, first):
+        closer = [
+            closer_votes_of(model, one, around_px=first / unit).times(unit)
+            for one, unit in zip(voters, unit_px, strict=True)
+        ]
+        if not holders(votes) and not holders(closer):
+            return None
+        first = likeliest(closer) or first
+    fit = _most_confident(model, voters, unit_px, around=first, least_each=bool(holders(votes)))
+    if fit is None:
         return None
-    diameter, uncertainty = fitted
-    is_near = np.abs(np.log(sizes / diameter)) < TRUSTED_LOG_SIZE
-    unit = "A" if _has_pixel_size(micrographs) else "px"
+    unit = "A" if has_pixel_size(micrographs) else "px"
     return DiameterEstimate(
-        diameter=Length(diameter, diameter, unit),
-        uncertainty=float(np.hypot(uncertainty, SIZE_ERROR * diameter)),
-        detection_count=int(is_near.sum()),
-        micrograph_count=len(micrographs),
-        populations=(diameter, *populations[1:]),
+        diameter=Length(fit.size, fit.size, unit),
+        uncertainty=float(np.hypot(fit.uncertainty, SIZE_ERROR * fit.size)),
+        detection_count=fit.particle_count,
+        micrograph_count=fit.micrograph_count,
+        populations=(fit.size, *populations[1:]),
     )
 
 
@@ -175,6 +176,30 @@ def find_sizes(model: HeatmapModel, micrographs: Sequence[Micrograph], given: Le
     if given is None:
         return measured_size(model, micrographs)
     return Sizes(diameter=given, working=fit_working_diameter(model, micrographs, given))
+
+
+def holding_particles(model: HeatmapModel, micrographs: Sequence[Micrograph], given: Length | None) -> list[int]:
+    """Which micrographs show more that looks like particles, of the given diameter or of any, than noise and dirt do.
+
+    It costs one look at the middle of each where the diameter is given, else one at each scale, which measuring the
+    diameter uses again.
+    """
+    unit_px = units_per_px(micrographs)
+    if given is None:
+        return holders([votes_of(model, one).times(unit) for one, unit in zip(micrographs, unit_px, strict=True)])
+    filled = np.array([_filled_share_of(model, one, given.times(WORKING_FACTOR)) for one in micrographs])
+    return np.flatnonzero(filled >= max(EMPTY_FILLED_SHARE, HOLDING_SHARE * filled.max(initial=0.0))).tolist()
+
+
+_filled: WeakKeyDictionary[HeatmapModel, WeakKeyDictionary[Micrograph, dict[Length, float]]] = WeakKeyDictionary()
+"""Of micrographs that still are in memory: they are asked about again with every further one."""
+
+
+def _filled_share_of(model: HeatmapModel, micrograph: Micrograph, working: Length) -> float:
+    known = _filled.setdefault(model, WeakKeyDictionary()).setdefault(micrograph, {})
+    if working not in known:
+        known[working] = filled_share(look_at_pieces(model, [micrograph], working))
+    return known[working]
 
 
 def contrast_doubt(
@@ -220,10 +245,10 @@ def fit_working_diameter(model: HeatmapModel, micrographs: Sequence[Micrograph],
     takes particles for finds more. At most `FIT_LIMIT` away from `WORKING_FACTOR` diameters; just that where too few
     particles are seen to tell.
     """
-    unit_px = _unit_px(micrographs) if given.unit == "A" else [1.0] * len(micrographs)
+    unit_px = units_per_px(micrographs) if given.unit == "A" else [1.0] * len(micrographs)
     usual = given.middle * WORKING_FACTOR
     fitted = _most_confident(model, micrographs, unit_px, around=usual)
-    size = usual if fitted is None else float(np.clip(fitted[0], usual / FIT_LIMIT, usual * FIT_LIMIT))
+    size = usual if fitted is None else float(np.clip(fitted.size, usual / FIT_LIMIT, usual * FIT_LIMIT))
     return Length(size, size, given.unit)
 
 
@@ -283,11 +308,14 @@ def middle_pieces(
     ]
 
 
-def middle_piece(micrograph: Micrograph, *, side_px: int) -> Micrograph:
-    """The middle of a micrograph, at most `side_px` wide and high."""
-    height, width = micrograph.shape_yx
-    top, left = max(0, (height - side_px) // 2), max(0, (width - side_px) // 2)
-    return replace(micrograph, pixels=micrograph.pixels[top : top + side_px, left : left + side_px])
+@dataclass(frozen=True)
+class _Fit:
+    """A fitted size and its standard error, in the unit asked, and the likely particles seen at it."""
+
+    size: float
+    uncertainty: float
+    particle_count: int
+    micrograph_count: int
 
 
 def _most_confident(
@@ -296,8 +324,9 @@ def _most_confident(
     unit_px: Sequence[float],
     *,
     around: float,
-) -> tuple[float, float] | None:
-    """Diameter with the highest expected F1, and its standard error; None where too few particles are seen to tell.
+    least_each: bool = False,
+) -> _Fit | None:
+    """Diameter with the highest expected F1; None where too few particles are seen to tell.
 
     The network learnt from particles around its nominal size, so its calibrated probabilities are most decided when
     the working scale is right. The curve over `FIT_FACTORS` is interpolated by a parabola; where its top is at an end,
@@ -305,13 +334,14 @@ def _most_confident(
     """
     penalty = DEVIATION_COST * np.log(np.asarray(FIT_FACTORS)) ** 2
     few = evenly_taken(range(len(micrographs)), FIT_MICROGRAPHS)
+    least = min(MIN_FIT_PARTICLES, MIN_FIT_PARTICLES_EACH * len(few)) if least_each else MIN_FIT_PARTICLES
     for _ in range(2):
         scores = [
             [_scores(model, micrographs[i], diameter_px=around * factor / unit_px[i]) for i in few]
             for factor in FIT_FACTORS
         ]
         pooled = [np.concatenate(row) for row in scores]
-        if max(float(score.sum()) for score in pooled) < MIN_FIT_PARTICLES:
+        if max(float(score.sum()) for score in pooled) < least:
             return None
         top = _top(np.array([_best_expected_f1(score) for score in pooled]) - penalty)
         if FIT_FACTORS[0] < top < FIT_FACTORS[-1]:
@@ -319,7 +349,9 @@ def _most_confident(
         around, top = around * top, 1.0
     each = [_top(np.array([_best_expected_f1(row[i]) for row in scores]) - penalty) for i in range(len(few))]
     spread = float(np.std(np.log(each))) / np.sqrt(len(few)) if len(few) > 1 else float(np.log(FIT_FACTORS[-1])) / 4
-    return around * top, around * top * spread
+    nearest = pooled[int(np.argmin(np.abs(np.log(np.asarray(FIT_FACTORS) / top))))]
+    size = around * top
+    return _Fit(size, size * spread, int(np.count_nonzero(nearest >= LIKELY)), len(few))
 
 
 def _top(f1: NDArray[np.float64]) -> float:
@@ -332,92 +364,15 @@ def _top(f1: NDArray[np.float64]) -> float:
     return float(FIT_FACTORS[best] * np.exp(shift * step))
 
 
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def _best_expected_f1(score: NDArray[np.float64]) -> float:
     return expected_scores(score, threshold_for_f1(score))[2]
 
 
 def _scores(model: HeatmapModel, micrograph: Micrograph, *, diameter_px: float) -> NDArray[np.float64]:
     """Probabilities of the candidates in the middle piece of a micrograph, thinned as picks are."""
-    found = _candidates(model, micrograph, diameter_px=diameter_px, working_px=FIT_WORKING_PX)
+    found = candidates(model, micrograph, diameter_px=diameter_px, working_px=FIT_WORKING_PX)
     return thinned_scores(found).astype(np.float64)
-
-
-def _has_pixel_size(micrographs: Sequence[Micrograph]) -> bool:
-    return all(micrograph.pixel_size_angstrom is not None for micrograph in micrographs)
-
-
-def _unit_px(micrographs: Sequence[Micrograph]) -> list[float]:
-    """Units (Å, or px where a pixel size is unknown) per pixel of each micrograph."""
-    if not _has_pixel_size(micrographs):
-        return [1.0] * len(micrographs)
-    return [float(micrograph.pixel_size_angstrom or 1.0) for micrograph in micrographs]
-
-
-def _in_unit(found: _Detections, units_per_px: float) -> _Detections:
-    return _Detections(found.diameter_px * units_per_px, found.weight)
-
-
-def _scales_px(micrograph: Micrograph) -> NDArray[np.float64]:
-    largest = LARGEST_SHARE * min(micrograph.shape_yx)
-    if largest <= SMALLEST_PX:
-        return np.zeros(0)
-    count = 1 + int(np.ceil(np.log(largest / SMALLEST_PX) / np.log(SCALE_STEP)))
-    return np.geomspace(SMALLEST_PX, largest, count)
-
-
-def _detect(model: HeatmapModel, micrograph: Micrograph, *, diameter_px: float) -> _Detections:
-    found = _candidates(model, micrograph, diameter_px=diameter_px, working_px=WORKING_PX)
-    sizes = found.diameter_px.astype(np.float64)
-    thinned = select(
-        replace(found, diameter_px=np.full(len(found), diameter_px)), SelectionSettings(), threshold=MIN_SCORE
-    )
-    is_trusted = thinned.is_kept & (np.abs(np.log(sizes / diameter_px)) < TRUSTED_LOG_SIZE)
-    height, width = found.shape_yx or (1, 1)
-    weight = found.score[is_trusted].astype(np.float64) * sizes[is_trusted] ** 2 / (height * width)
-    return _Detections(sizes[is_trusted], weight)
-
-
-def _candidates(model: HeatmapModel, micrograph: Micrograph, *, diameter_px: float, working_px: int) -> Picks:
-    """All candidates of the middle piece, `working_px` wide at working scale."""
-    from cryopick.heatmap.model import picks_at_scale
-    from cryopick.processing.scale import NOMINAL_PARTICLE_PX
-
-    piece = middle_piece(micrograph, side_px=round(working_px * diameter_px / NOMINAL_PARTICLE_PX))
-    return picks_at_scale(model, piece, diameter_px=diameter_px, looks=ONE_LOOK)
-
-
-def _joined(found: Sequence[_Detections]) -> _Detections:
-    nothing = np.zeros(0)
-    return _Detections(
-        np.concatenate([nothing, *[one.diameter_px for one in found]]),
-        np.concatenate([nothing, *[one.weight for one in found]]),
-    )
-
-
-def _modes(votes: Sequence[_Detections]) -> list[float]:
-    """Diameters at the peaks of the smoothed, weighted histogram of log size, the highest first.
-
-    Of each size's votes those of the micrograph with most are left out, where there are enough: round ice on one of
-    them is no population.
-    """
-    from scipy.ndimage import gaussian_filter1d
-
-    log_size = np.log(_joined(votes).diameter_px)
-    if len(log_size) < MIN_DETECTIONS:
-        return []
-    edges = np.arange(log_size.min() - 10 * BIN, log_size.max() + 11 * BIN, BIN)
-    each = np.stack([np.histogram(np.log(one.diameter_px), bins=edges, weights=one.weight)[0] for one in votes])
-    each = gaussian_filter1d(each, 2.0, axis=1, mode="constant")
-    smooth = each.sum(axis=0) - (each.max(axis=0) if len(votes) >= ENOUGH_MICROGRAPHS else 0.0)
-    if not smooth.max() > 0:
-        return []
-    is_peak = (smooth[1:-1] > smooth[:-2]) & (smooth[1:-1] >= smooth[2:])
-    peaks = np.flatnonzero(is_peak) + 1
-    peaks = peaks[np.argsort(-smooth[peaks], kind="stable")]
-    chosen: list[float] = []
-    for peak in peaks:
-        size = float(np.exp(edges[peak] + BIN / 2))
-        is_strong = smooth[peak] >= POPULATION_SHARE * smooth[peaks[0]]
-        if is_strong and all(abs(np.log(size / other)) > np.log(1.35) for other in chosen):
-            chosen.append(size)
-    return chosen

@@ -55,6 +55,18 @@ class Surveys(Protocol):
 
 
 @runtime_checkable
+class ChoosesSample(Protocol):
+    """A picker that surveys micrographs which hold something, where the run has such.
+
+    It is asked about micrographs spread over the run, again with each further one, and is shown those that it names.
+    """
+
+    def holding_particles(self, micrographs: Sequence[Micrograph]) -> list[int]:
+        """Which of these show more than noise and dirt explain, in order, by a cheap look at each."""
+        ...
+
+
+@runtime_checkable
 class SurveysInFolder(Protocol):
     """A picker whose survey makes files, such as a trained model, that belong to the run and are kept with it."""
 

@@ -55,6 +55,15 @@ NOTHING_SEEN = Survey()
 """Of a run of which nothing was measured."""
 
 
+def holding_with_general(
+    model: HeatmapModel, micrographs: Sequence[Micrograph], *, diameter: Length | None
+) -> list[int]:
+    """On which of the micrographs the `general` network sees particles, of the given diameter or of any."""
+    from cryopick.heatmap.diameter import holding_particles
+
+    return holding_particles(model, micrographs, diameter)
+
+
 def survey_with_general(model: HeatmapModel, micrographs: Sequence[Micrograph], *, diameter: Length | None) -> Survey:
     """Diameter (unless given), working size, filled share and emptiness, as the `general` network sees them.
 

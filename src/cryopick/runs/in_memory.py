@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryopick.geometry.selection import SelectionSettings
-from cryopick.pickers.protocol import Picker, surveys
-from cryopick.pickers.survey import NOTHING_SEEN, Survey
+from cryopick.pickers.protocol import ChoosesSample, Picker, surveys
+from cryopick.pickers.survey import NOTHING_SEEN, SURVEYED_MICROGRAPHS, Survey
 from cryopick.runs.one import pick_micrograph
+from cryopick.runs.sample import chosen_sample, sample_order
 from cryopick.runs.settings import PickPlan, PickSettings
 from cryopick.runs.threshold import at_threshold, choose_cut
 from cryopick.types import Micrograph, Picks
@@ -46,7 +47,7 @@ class PickedInMemory:
 def pick_in_memory(
     picker: Picker, micrographs: Sequence[Micrograph], *, selection: SelectionSettings | None = None
 ) -> PickedInMemory:
-    """Survey all micrographs, pick each, and choose one threshold for them.
+    """Survey the micrographs as a run does, pick each, and choose one threshold for them.
 
     Parameters
     ----------
@@ -61,7 +62,8 @@ def pick_all(
     micrographs: Sequence[Micrograph], settings: PickSettings, *, masks: Sequence[Path | None]
 ) -> PickedInMemory:
     """As `pick_in_memory`, with all settings of a run and the exclusion mask of each micrograph."""
-    survey = settings.picker.survey(micrographs) if surveys(settings.picker) and micrographs else None
+    has_survey = surveys(settings.picker) and len(micrographs) > 0
+    survey = settings.picker.survey(_sample(settings.picker, micrographs)) if has_survey else None
     plan = PickPlan(settings=settings, survey=survey)
     candidates = [
         pick_micrograph(micrograph, plan, exclusion_mask=mask)
@@ -71,3 +73,12 @@ def pick_all(
     belief = [cut.belief_in(str(number)) for number in range(len(candidates))]
     picks = [at_threshold(one, cut.threshold, belief=each) for one, each in zip(candidates, belief, strict=True)]
     return PickedInMemory(survey or NOTHING_SEEN, candidates, picks, cut.threshold, belief)
+
+
+def _sample(picker: Picker, micrographs: Sequence[Micrograph]) -> Sequence[Micrograph]:
+    """What a picker is shown first: all, unless it would rather see those that hold something."""
+    if not isinstance(picker, ChoosesSample) or len(micrographs) < 2:
+        return micrographs
+    wanted = min(SURVEYED_MICROGRAPHS, len(micrographs))
+    readable = ((index, micrographs[index]) for index in sample_order(len(micrographs), wanted))
+    return chosen_sample(readable, picker, wanted=wanted, available=len(micrographs)).micrographs

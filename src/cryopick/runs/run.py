@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -13,14 +14,14 @@ from typing import Any
 import numpy as np
 
 from cryopick.errors import CryopickError, RunFolderError, SettingsError, UnknownPixelSizeError
+from cryopick.inference.progress import told_to
 from cryopick.io.coordinates.candidates import as_written
 from cryopick.io.images.micrographs import probe_image
 from cryopick.io.images.pixel_size import choose_pixel_size
 from cryopick.io.inputs.search import shown
 from cryopick.io.inputs.sources import MicrographSource
-from cryopick.pickers.protocol import SurveysInFolder, surveys
+from cryopick.pickers.protocol import ChoosesSample, SurveysInFolder, surveys
 from cryopick.pickers.survey import SURVEYED_MICROGRAPHS, Survey
-from cryopick.processing.spread import evenly_taken
 from cryopick.runs.exclusion_masks import match_masks, require_some_mask
 from cryopick.runs.folder import (
     LOG,
@@ -37,6 +38,7 @@ from cryopick.runs.place import folder_of_the_first_pick
 from cryopick.runs.record import Record, map_problem
 from cryopick.runs.report.page import write_report
 from cryopick.runs.results import MicrographResult, RunSummary, read_finished, write_picks, write_results
+from cryopick.runs.sample import chosen_sample, sample_order
 from cryopick.runs.settings import PickPlan, PickSettings, settings_sections
 from cryopick.runs.stored_settings import read_survey
 from cryopick.runs.threshold import Cut, at_threshold, cut_of
@@ -58,10 +60,13 @@ class PickEvent:
 
     name: str
     status: str
-    """`done`, `failed`, or `skipped` where an earlier call had finished it; first of all `started`, with no name."""
+    """`done`, `failed`, or `skipped` where an earlier call had finished it; before them `started`, with no name, and
+    before that `surveying`, also with no name, while the picker looks at a few micrographs."""
     position: int
-    """1 for the first micrograph, 0 for the start."""
+    """1 for the first micrograph, 0 for the start; while surveying, of those that are looked at."""
     total: int
+    doing: str = ""
+    """What the survey is at, such as `measuring the particle diameter`."""
     count: int = 0
     """Picks at the run's threshold; provisional where the picker chooses the threshold from all scores at the end."""
     candidates: int = 0
@@ -142,21 +147,35 @@ class Run:
 
     def _surveyed(self, sample: Sequence[Micrograph]) -> Survey:
         picker = self.plan.picker
-        if isinstance(picker, SurveysInFolder):
-            return picker.survey_in(self.folder.path / MODEL, sample)
-        survey: Survey = picker.survey(sample)
-        return survey
+        with told_to(self._tell_survey):
+            if isinstance(picker, SurveysInFolder):
+                return picker.survey_in(self.folder.path / MODEL, sample)
+            survey: Survey = picker.survey(sample)
+            return survey
+
+    def _tell_survey(self, doing: str, position: int, total: int) -> None:
+        if self.on_event is not None:
+            self.on_event(PickEvent(name="", status="surveying", position=position, total=total, doing=doing))
 
     def _sample(self, *, only_of_known_pixel_size: bool = False) -> list[Micrograph]:
         names = list(self.sources)
         picker = self.plan.picker
         size = picker.sample_size if isinstance(picker, SurveysInFolder) else SURVEYED_MICROGRAPHS
-        wanted = dict.fromkeys(evenly_taken(range(len(names)), size))
-        order = [*wanted, *(index for index in range(len(names)) if index not in wanted)]
-        sample: list[Micrograph] = []
+        wanted = min(size, len(names))
+        order = sample_order(len(names), wanted)
+        if isinstance(picker, ChoosesSample):
+            readable = self._readable(order, only_of_known_pixel_size=only_of_known_pixel_size)
+            with told_to(self._tell_survey):
+                chosen = chosen_sample(readable, picker, wanted=wanted, available=len(names))
+            self._log(chosen.sentence)
+            return chosen.micrographs
+        readable = self._readable(order, only_of_known_pixel_size=only_of_known_pixel_size)
+        return [micrograph for _, micrograph in itertools.islice(readable, wanted)]
+
+    def _readable(self, order: Sequence[int], *, only_of_known_pixel_size: bool) -> Iterator[tuple[int, Micrograph]]:
+        """Place in the run and content of the micrographs that can be read, in this order, each read when asked."""
+        names = list(self.sources)
         for index in order:
-            if len(sample) == len(wanted):
-                break
             if only_of_known_pixel_size and not self._has_pixel_size(names[index]):
                 self._log(f"{names[index]}: left out of the preparation: its pixel size is unknown")
                 continue
@@ -168,10 +187,9 @@ class Run:
                 self._log(f"{task.name}: left out of the preparation: {error}")
                 continue
             if file_stamp(self.sources[task.name].path) == before:
-                sample.append(micrograph)
+                yield index, micrograph
             else:
                 self._log(f"{task.name}: left out of the preparation: the file changed while it was read")
-        return sample
 
     def _has_pixel_size(self, name: str) -> bool:
         """Whether optics table or header say a pixel size, as the header alone tells."""
@@ -479,6 +497,8 @@ def event_as_dict(event: PickEvent) -> dict[str, Any]:
     """An event as one flat JSON object."""
     if event.status == "started":
         return {"event": "start", "total": event.total}
+    if event.status == "surveying":
+        return {"event": "survey", "doing": event.doing, "position": event.position, "total": event.total}
     return {"event": "micrograph", **asdict(event)}
 
 

@@ -22,7 +22,7 @@ from cryopick.pickers.cryoemmae.latent import Encoder, LatentMap, Prepared, Prep
 from cryopick.pickers.cryoemmae.probe import Probe, describe
 from cryopick.pickers.expected_f1 import ChoosesByExpectedF1
 from cryopick.pickers.registry import register_picker
-from cryopick.pickers.survey import NOTHING_SEEN, Survey, survey_of_size
+from cryopick.pickers.survey import NOTHING_SEEN, Survey, holding_with_general, survey_of_size
 from cryopick.processing.probability import Calibration, threshold_for_f1
 from cryopick.types import Micrograph, Picks
 
@@ -227,6 +227,14 @@ class CryoEmmaePicker(HoldsModels, ChoosesByExpectedF1):
         smallest += max(EMPTIER_RUN_THRESHOLD - smallest, 0.0) * min(max(missing / MISSING_SHARE, 0.0), 1.0)
         kept = scores[probability >= max(factor * threshold_for_f1(probability), smallest)]
         return float(kept.min()) if len(kept) else 1.0
+
+    def holding_particles(self, micrographs: Sequence[Micrograph]) -> list[int]:
+        """On which of them the `general` network sees particles, of the given diameter or of any."""
+        from cryopick.heatmap.model import kept_model
+
+        return holding_with_general(
+            kept_model(self._models, device=self.device), micrographs, diameter=(self.species or (self.diameter,))[0]
+        )
 
     def survey(self, micrographs: Sequence[Micrograph]) -> Survey:
         """Measure on a few micrographs of the run what is not given: diameter, with `general`, and share of decoys."""

@@ -37,7 +37,7 @@ from cryopick.pickers.cryosegnet.published import published_picks
 from cryopick.pickers.cryosegnet.segmenter import LoadedSam, files_of_sam, load_segmenter
 from cryopick.pickers.expected_f1 import ChoosesByExpectedF1
 from cryopick.pickers.registry import register_picker
-from cryopick.pickers.survey import NOTHING_SEEN, Survey, survey_with_general
+from cryopick.pickers.survey import NOTHING_SEEN, Survey, holding_with_general, survey_with_general
 from cryopick.processing.probability import Calibration
 from cryopick.processing.scale import NOMINAL_PARTICLE_PX, ScaleMap, fill_non_finite
 from cryopick.types import JUNK_MAP, Micrograph, Picks
@@ -132,6 +132,14 @@ class CryoSegNetPicker(HoldsModels, ChoosesByExpectedF1):
         return super().choose_threshold(scores, survey, target_precision=target_precision)
 
     # ------------------------------------------------------------------------------------------------------- picking
+
+    def holding_particles(self, micrographs: Sequence[Micrograph]) -> list[int]:
+        """On which of them the `general` network sees particles, of the given diameter or of any."""
+        from cryopick.heatmap.model import kept_model
+
+        return holding_with_general(
+            kept_model(self._models, device=self.device, precision=self.precision), micrographs, diameter=self.diameter
+        )
 
     def survey(self, micrographs: Sequence[Micrograph]) -> Survey:
         """Measure on a few micrographs what is not given: diameter, working scale, share of the area filled."""

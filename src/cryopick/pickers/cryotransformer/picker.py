@@ -26,7 +26,7 @@ from cryopick.pickers.cryotransformer.model import (
 from cryopick.pickers.cryotransformer.published import above_percentile, published_picks
 from cryopick.pickers.expected_f1 import ChoosesByExpectedF1
 from cryopick.pickers.registry import register_picker
-from cryopick.pickers.survey import NOTHING_SEEN, Survey, survey_with_general
+from cryopick.pickers.survey import NOTHING_SEEN, Survey, holding_with_general, survey_with_general
 from cryopick.processing.probability import Calibration
 from cryopick.processing.scale import NOMINAL_PARTICLE_PX, resample
 from cryopick.types import JUNK_MAP, Micrograph, Picks
@@ -86,6 +86,14 @@ class CryoTransformerPicker(HoldsModels, ChoosesByExpectedF1):
             raise SettingsError(f"precision is {self.precision!r}, expected {', '.join(PRECISIONS)}")
         if not 0 <= self.percentile < 100:
             raise SettingsError(f"percentile is {self.percentile:g}, expected 0 to less than 100")
+
+    def holding_particles(self, micrographs: Sequence[Micrograph]) -> list[int]:
+        """On which of them the `general` network sees particles, of the given diameter or of any."""
+        from cryopick.heatmap.model import kept_model
+
+        return holding_with_general(
+            kept_model(self._models, device=self.device, precision=self.precision), micrographs, diameter=self.diameter
+        )
 
     def survey(self, micrographs: Sequence[Micrograph]) -> Survey:
         """Measure on a few micrographs what is not given: diameter, working scale, share of the area filled."""

@@ -25,7 +25,7 @@ from cryopick.heatmap.model import GENERAL_PRECISIONS, HeatmapModel, kept_model,
 from cryopick.inference.models import HoldsModels
 from cryopick.pickers.expected_f1 import ChoosesByExpectedF1
 from cryopick.pickers.registry import register_picker
-from cryopick.pickers.survey import NOTHING_SEEN, Survey
+from cryopick.pickers.survey import NOTHING_SEEN, Survey, holding_with_general
 from cryopick.processing.probability import Calibration
 from cryopick.types import Micrograph, Picks
 
@@ -56,6 +56,10 @@ class GeneralPicker(HoldsModels, ChoosesByExpectedF1):
     def __post_init__(self) -> None:
         if self.precision not in GENERAL_PRECISIONS:
             raise SettingsError(f"precision is {self.precision!r}, expected {', '.join(GENERAL_PRECISIONS)}")
+
+    def holding_particles(self, micrographs: Sequence[Micrograph]) -> list[int]:
+        """On which of them the `general` network sees particles, of the given diameter or of any."""
+        return holding_with_general(self._model(), micrographs, diameter=self.diameter)
 
     def survey(self, micrographs: Sequence[Micrograph]) -> Survey:
         """Measure the diameter on a few micrographs of the run unless it is given, and fit the working scale."""

@@ -38,7 +38,7 @@ from cryopick.pickers.segmentation_crf.model import (
 )
 from cryopick.pickers.segmentation_crf.recentring import recentred
 from cryopick.pickers.segmentation_crf.regions import find_regions
-from cryopick.pickers.survey import NOTHING_SEEN, Survey, survey_of_size
+from cryopick.pickers.survey import NOTHING_SEEN, Survey, holding_with_general, survey_of_size
 from cryopick.processing.normalize import robust_spread
 from cryopick.processing.probability import Calibration
 from cryopick.processing.scale import NOMINAL_PARTICLE_PX, ScaleMap, gaussian_blur, network_planes, resample
@@ -125,6 +125,14 @@ class SegmentationCrfPicker(HoldsModels, ChoosesByExpectedF1):
             raise SettingsError(
                 f"diameter is the range {self.diameter}; segmentation-crf looks at one size, give one diameter"
             )
+
+    def holding_particles(self, micrographs: Sequence[Micrograph]) -> list[int]:
+        """On which of them the `general` network sees particles, of the given diameter or of any."""
+        from cryopick.heatmap.model import kept_model
+
+        return holding_with_general(
+            kept_model(self._models, device=self.device, precision=self.precision), micrographs, diameter=self.diameter
+        )
 
     def survey(self, micrographs: Sequence[Micrograph]) -> Survey:
         """Measure on a few micrographs what is not given: diameter, noise to be added, share of decoys."""
