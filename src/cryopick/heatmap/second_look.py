@@ -21,8 +21,8 @@ ADDED_NOISE = 1.0
 crops of one seed (matched-filter SNR 4 to 300), where noise in the whole image, and weighing both probabilities, gave
 lower recall."""
 USUAL_KURTOSIS = 4.1
-"""Of the detail that the network sees (noise: 3): exceeded by a quarter of 120 simulated crops as in training. What stands
-out from noise raises it; below, nothing is looked at again."""
+"""Of the detail that the network sees (noise: 3): exceeded by a quarter of 120 simulated crops as in training. What
+stands out from noise raises it; below, nothing is looked at again."""
 CLEARED_DIAMETERS = 0.25
 """Radius around a candidate in which its junk is taken back."""
 
