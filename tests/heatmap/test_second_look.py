@@ -29,7 +29,8 @@ def test_noise_alone_does_not_stand_out_and_sharp_specks_do() -> None:
 
 
 def test_only_likely_candidates_on_junk_are_doubted() -> None:
-    junk, score = np.float32([0.9, 0.9, 0.1]), np.float32([LIKELY_SCORE, 0.1, 0.9])
+    junk = np.array([0.9, 0.9, 0.1], np.float32)
+    score = np.array([LIKELY_SCORE, 0.1, 0.9], np.float32)
     assert doubted(junk, score).tolist() == [True, False, False]
 
 
