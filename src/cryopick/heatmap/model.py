@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 
 from cryopick.errors import SettingsError
 from cryopick.heatmap.carbon import with_whole_carbon
+from cryopick.heatmap.second_look import doubted, in_noise, stands_out, without_doubted_junk
 from cryopick.inference.dense import DenseNetwork, sigmoid
 from cryopick.inference.device import PRECISIONS, chosen_device
 from cryopick.inference.looks import LOOKS, Look, mean_of_looks, seen_turned
 from cryopick.inference.models import Models
 from cryopick.io.weights import files_of_weights, open_checkpoint
 from cryopick.processing.probability import Calibration
-from cryopick.processing.scale import NOMINAL_PARTICLE_PX, network_planes
+from cryopick.processing.scale import NOMINAL_PARTICLE_PX, network_planes, resample
 from cryopick.types import JUNK_MAP, Micrograph, Picks
 
 if TYPE_CHECKING:
@@ -188,7 +189,10 @@ def _chosen_int8(device: str, precision: str, *, has_ranges: bool) -> bool:
 def picks_at_scale(
     model: HeatmapModel, micrograph: Micrograph, *, diameter_px: float, looks: Sequence[Look] = LOOKS
 ) -> Picks:
-    """All candidates of particles about `diameter_px` wide, best first."""
+    """All candidates of particles about `diameter_px` wide, best first.
+
+    Likely ones on junk are looked at again in noise where the contrast is high, unless only one look is asked for.
+    """
     logits, scale = mean_of_looks(
         micrograph.pixels, model.logits_at, diameter_px=diameter_px, nominal_px=NOMINAL_PARTICLE_PX, looks=looks
     )
@@ -197,11 +201,32 @@ def picks_at_scale(
     xy_px, index_yx = centres_from_maps(maps, stride_px=STRIDE_PX)
     row, column = index_yx.T
     height = maps[0, row, column]
+    score = model.calibration(height)
+    is_doubted = doubted(junk[row, column], score)
+    if len(looks) > 1 and is_doubted.any() and stands_out(model.planes(_working(micrograph, diameter_px))[0]):
+        noisy, _ = mean_of_looks(
+            micrograph.pixels,
+            lambda working, look: model.logits_at(in_noise(working, particle_px=NOMINAL_PARTICLE_PX), look),
+            diameter_px=diameter_px,
+            nominal_px=NOMINAL_PARTICLE_PX,
+            looks=looks,
+        )
+        junk = without_doubted_junk(
+            junk,
+            index_yx[is_doubted],
+            noisy_centre=sigmoid(noisy[0]),
+            noisy_junk=sigmoid(noisy[4]),
+            particle_px=NOMINAL_PARTICLE_PX / STRIDE_PX,
+        )
     return Picks.of_candidates(
         micrograph,
         scale.to_stored_xy(xy_px),
-        model.calibration(height),
+        score,
         diameter_px * np.exp(maps[3, row, column]),
         rank=height,
         maps={"centre probability": maps[0], JUNK_MAP: junk},
     )
+
+
+def _working(micrograph: Micrograph, diameter_px: float) -> NDArray[np.float32]:
+    return resample(micrograph.pixels, factor=NOMINAL_PARTICLE_PX / diameter_px)[0]
