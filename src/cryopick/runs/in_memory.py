@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cryopick.geometry.selection import SelectionSettings
@@ -57,6 +57,7 @@ def pick_all(
         pick_micrograph(micrograph, plan, exclusion_mask=mask)
         for micrograph, mask in zip(micrographs, masks, strict=True)
     ]
+    candidates = [replace(one, warnings=(*one.warnings, *plan.seen.doubts)) for one in candidates]
     threshold, _ = choose_threshold(plan, candidates)
     picks = [at_threshold(one, threshold) for one in candidates]
     return PickedInMemory(survey or NOTHING_SEEN, candidates, picks, threshold)

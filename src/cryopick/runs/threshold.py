@@ -41,6 +41,23 @@ def choose_threshold(plan: PickPlan, candidates: Sequence[Picks]) -> tuple[float
     return min(max(float(chosen), -limit), limit), "chosen by the picker from all scores"
 
 
+def best_score(candidates: Sequence[Picks]) -> float | None:
+    """The highest score that no rule but a threshold rejects; None where there is none that is finite."""
+    is_open = [(one.reason == "") | (one.reason == BELOW_THRESHOLD) for one in candidates]
+    scores = np.concatenate([np.empty(0, np.float32), *[c.score[o] for c, o in zip(candidates, is_open, strict=True)]])
+    scores = scores[np.isfinite(scores)]
+    return float(scores.max()) if len(scores) else None
+
+
+def what_would_keep_some(best: float, score_meaning: str) -> str:
+    """What a user can do where every score is below the threshold."""
+    step = 10.0 ** (np.floor(np.log10(abs(best))) - 1) if best else 0.01
+    return (
+        f"the best of them has a score of {best:.4g} ({score_meaning}), so --threshold "
+        f"{np.floor(best / step * (1 + 1e-6)) * step:.3g} keeps some"
+    )
+
+
 def at_threshold(candidates: Picks, threshold: float) -> Picks:
     """Candidates with the reason filled in for those that only their score rules out.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import TypeGuard
 
 from cryopick.errors import SettingsError
 
@@ -11,6 +12,16 @@ LARGEST_ANGSTROM = 20.0
 """Outside this range (super-resolution at the highest magnification, atlas-like binning) a pixel size is doubted."""
 
 _DISAGREEMENT = 0.01  # relative; magnification calibrations differ by less
+_DISAGREEMENT_WITH_GIVEN = 0.05
+"""Relative; a calibrated pixel size that is given for a nominal one differs by less."""
+_SLIP_FITS = 0.1
+"""Relative; how near to a slip's ratio a given pixel size must be for the slip to be named."""
+_SLIPS = (
+    (10.0, "ten times as much, as by a slip of the decimal point"),
+    (0.1, "a tenth, as by a slip of the decimal point, or nm for Å"),
+    (2.0, "twice as much, as of micrographs binned by 2"),
+    (0.5, "half as much, as of super-resolution"),
+)
 
 
 def doubt_about(pixel_size_angstrom: float) -> str | None:
@@ -38,15 +49,16 @@ def choose_pixel_size(
     if given_angstrom is not None:
         if not _is_positive(given_angstrom):
             raise SettingsError(f"pixel size is {given_angstrom!r}, expected a positive number of Å per pixel")
-        return given_angstrom, _doubts(given_angstrom, "the pixel size given")
+        return given_angstrom, (
+            *_doubts(given_angstrom, "the pixel size given"),
+            *_doubts_beside(given_angstrom, optics_angstrom, "the optics table"),
+            *_doubts_beside(given_angstrom, header_angstrom, "the header"),
+        )
     warnings: tuple[str, ...] = ()
     if optics_angstrom is not None:
         if _is_positive(optics_angstrom):
             warnings = _doubts(optics_angstrom, "the optics table's pixel size")
-            is_header_sound = (
-                header_angstrom is not None and _is_positive(header_angstrom) and doubt_about(header_angstrom) is None
-            )
-            if is_header_sound and abs(header_angstrom - optics_angstrom) > _DISAGREEMENT * optics_angstrom:  # type: ignore[operator]  # sound means not None
+            if _is_sound(header_angstrom) and abs(header_angstrom - optics_angstrom) > _DISAGREEMENT * optics_angstrom:
                 warnings += (
                     f"the optics table says {optics_angstrom:g} Å per pixel, the header {header_angstrom:g} Å; "
                     "the optics table is used; give --pixel-size to decide",
@@ -58,6 +70,26 @@ def choose_pixel_size(
             return header_angstrom, warnings + _doubts(header_angstrom, "the header's pixel size")
         warnings += (f"the header's pixel size is {header_angstrom:g}, so it is unknown; give --pixel-size",)
     return None, warnings
+
+
+def _is_sound(pixel_size_angstrom: float | None) -> TypeGuard[float]:
+    """Whether a table or header says a pixel size that is worth comparing with."""
+    if pixel_size_angstrom is None or not _is_positive(pixel_size_angstrom):
+        return False
+    return doubt_about(pixel_size_angstrom) is None
+
+
+def _doubts_beside(given_angstrom: float, told_angstrom: float | None, whose: str) -> tuple[str, ...]:
+    """That a table or header says something else than the user, and which slip that may be."""
+    if not _is_sound(told_angstrom) or abs(given_angstrom / told_angstrom - 1) <= _DISAGREEMENT_WITH_GIVEN:
+        return ()
+    ratio = given_angstrom / told_angstrom
+    slips = [text for factor, text in _SLIPS if abs(ratio / factor - 1) <= _SLIP_FITS]
+    slip = "".join(f" (the given one is {text})" for text in slips)
+    return (
+        f"--pixel-size says {given_angstrom:g} Å per pixel, {whose} {told_angstrom:.4g} Å{slip}; the given one is "
+        "used; leave it out if it is wrong",
+    )
 
 
 def _is_positive(value: float) -> bool:
