@@ -30,6 +30,8 @@ LOOK_WORKING_PX = 384
 SCALE_STEP = 2.0
 """Ratio of neighbouring sizes: the network sees particles, and reads their size off, at sizes half and twice theirs."""
 SMALLEST_LOOK_PX = 10.0
+LEAST_OVERSAMPLING = 2.0
+"""Pixels per pixel of the network down to which large images are averaged before they are resampled, to save time."""
 LIKELY = 0.5
 """Probability from which a candidate counts as seen."""
 SEEN_SHARE = 0.05
@@ -152,6 +154,8 @@ def _sizes_seen(model: HeatmapModel, micrograph: Micrograph, *, diameter_px: flo
     from cryopick.processing.scale import NOMINAL_PARTICLE_PX
 
     piece = middle_piece(micrograph, side_px=round(LOOK_WORKING_PX * diameter_px / NOMINAL_PARTICLE_PX))
+    by = max(1, int(diameter_px / (LEAST_OVERSAMPLING * NOMINAL_PARTICLE_PX)))
+    piece, diameter_px = _block_means(piece, by), diameter_px / by
     found = picks_at_scale(model, piece, diameter_px=diameter_px, looks=ONE_LOOK)
     alike = replace(found, diameter_px=np.full(len(found), diameter_px, np.float32))
     is_apart = select(alike, SelectionSettings(), threshold=-np.inf).is_kept
@@ -160,6 +164,15 @@ def _sizes_seen(model: HeatmapModel, micrograph: Micrograph, *, diameter_px: flo
         read=found.diameter_px[is_apart].astype(np.float64) / diameter_px,
         slots=piece.pixels.size / diameter_px**2,
     )
+
+
+def _block_means(micrograph: Micrograph, by: int) -> Micrograph:
+    """Means of blocks of `by` x `by` pixels, without the rest at the right and below; for looks, not for picks."""
+    if by == 1:
+        return micrograph
+    height, width = (side // by for side in micrograph.shape_yx)
+    blocks = micrograph.pixels[: height * by, : width * by].reshape(height, by, width, by)
+    return replace(micrograph, pixels=blocks.mean(axis=(1, 3), dtype=np.float32))
 
 
 def _seen_at(size: float, pieces: Sequence[_Piece]) -> _SeenAt:
@@ -248,6 +261,6 @@ def _size_doubt(
     )
     return (
         f"the diameter {given.as_typed} does not fit what is seen: particles look about {size:g} {seen.unit_symbol} "
-        f"wide{as_px}, {size / given.middle:.2g} times as much; {meant}look at the picks, and if that is so pick again with "
-        f"--diameter {size:g}{given.unit}; the pixel size too may be wrong"
+        f"wide{as_px}, {size / given.middle:.2g} times as much; {meant}look at the picks, and if that is so "
+        f"pick again with --diameter {size:g}{given.unit}; the pixel size too may be wrong"
     ), seen

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import TypeGuard
 
 from cryopick.errors import SettingsError
@@ -51,8 +52,7 @@ def choose_pixel_size(
             raise SettingsError(f"pixel size is {given_angstrom!r}, expected a positive number of Å per pixel")
         return given_angstrom, (
             *_doubts(given_angstrom, "the pixel size given"),
-            *_doubts_beside(given_angstrom, optics_angstrom, "the optics table"),
-            *_doubts_beside(given_angstrom, header_angstrom, "the header"),
+            *_doubts_beside(given_angstrom, {"the optics table": optics_angstrom, "the header": header_angstrom}),
         )
     warnings: tuple[str, ...] = ()
     if optics_angstrom is not None:
@@ -79,16 +79,17 @@ def _is_sound(pixel_size_angstrom: float | None) -> TypeGuard[float]:
     return doubt_about(pixel_size_angstrom) is None
 
 
-def _doubts_beside(given_angstrom: float, told_angstrom: float | None, whose: str) -> tuple[str, ...]:
-    """That a table or header says something else than the user, and which slip that may be."""
-    if not _is_sound(told_angstrom) or abs(given_angstrom / told_angstrom - 1) <= _DISAGREEMENT_WITH_GIVEN:
+def _doubts_beside(given_angstrom: float, told_angstrom: Mapping[str, float | None]) -> tuple[str, ...]:
+    """What table and header say, by their names, where neither says what the user does; and which slip that may be."""
+    ratios = {whose: given_angstrom / told for whose, told in told_angstrom.items() if _is_sound(told)}
+    if not ratios or min(abs(ratio - 1) for ratio in ratios.values()) <= _DISAGREEMENT_WITH_GIVEN:
         return ()
-    ratio = given_angstrom / told_angstrom
-    slips = [text for factor, text in _SLIPS if abs(ratio / factor - 1) <= _SLIP_FITS]
-    slip = "".join(f" (the given one is {text})" for text in slips)
+    told = " and ".join(f"{whose} {told_angstrom[whose]:.4g} Å" for whose in ratios)
+    slips = [text for factor, text in _SLIPS if any(abs(r / factor - 1) <= _SLIP_FITS for r in ratios.values())]
+    slip = f" (the given one is {' or '.join(slips)})" if slips else ""
     return (
-        f"--pixel-size says {given_angstrom:g} Å per pixel, {whose} {told_angstrom:.4g} Å{slip}; the given one is "
-        "used; leave it out if it is wrong",
+        f"--pixel-size says {given_angstrom:g} Å per pixel, {told}{slip}; the given one is used; leave it out if it "
+        "is wrong",
     )
 
 
