@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryopick.geometry.selection import SelectionSettings, select
-from cryopick.geometry.units import Length, meant_by_slip
+from cryopick.geometry.units import Length, meant_by_slip, share_text
 from cryopick.heatmap.diameter import LARGEST_SHARE, WORKING_FACTOR, middle_piece
 from cryopick.inference.looks import ONE_LOOK
 from cryopick.processing.probability import expected_scores, threshold_for_f1
@@ -213,10 +213,11 @@ def _doubt(sure: float) -> float:
 
 
 def _contrast_sentence(sure: float, sure_opposite: float) -> str:
-    as_they_are = f"on the images as they are of {sure:.2f}" if sure else "nothing on the images as they are"
+    as_they_are = f"reach {share_text(sure)}" if sure else "are no surer than noise"
     return (
-        "particles look as if they had the opposite contrast: on the negatives of some micrographs they are seen with "
-        f"an expected F1 of {sure_opposite:.2f}, {as_they_are}. If they are brighter than their surroundings, as in "
+        "particles look as if they had the opposite contrast: picks on the negatives of a few micrographs would reach "
+        f"an expected F1 of {share_text(sure_opposite)}, those on the images as they are {as_they_are}. If they are "
+        "brighter than their surroundings, as in "
         "negative stain, pick again with --contrast bright; if that is what was given, leave it out"
     )
 

@@ -73,9 +73,7 @@ def test_optics_table_and_sound_header_that_disagree_are_reported():
     ],
 )
 @pytest.mark.parametrize("source", ["optics", "header"])
-def test_a_given_pixel_size_that_neither_table_nor_header_has_is_used_and_the_slip_is_named(
-    given, header, slip, source
-):
+def test_a_given_pixel_size_that_neither_table_nor_header_has_is_used_and_slips_named(given, header, slip, source):
     angstrom, warnings = _choose(given=given, **{source: header})
     assert angstrom == given
     assert f"--pixel-size says {given:g} Å per pixel" in warnings[-1]
