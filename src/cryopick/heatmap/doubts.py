@@ -21,8 +21,8 @@ from cryopick.types import Micrograph
 if TYPE_CHECKING:
     from cryopick.heatmap.model import HeatmapModel
 
-# Chosen on 48 simulated sets of 8 families, hollow and dense ones among them, at SNR 6 to 60, and on 6 without
-# particles (`benchmarks/doubts.py --choose`); the real sets were only measured.
+# Chosen on 64 simulated sets of 8 families, hollow and packed ones among them, at SNR 6 to 60, and on 6 without
+# particles, of the kinds of `benchmarks/doubts.py`, which judges others; the real sets were only measured.
 LOOKED_AT = 3
 """Micrographs, spread over the sample; the median of what is seen on them counts."""
 LOOK_WORKING_PX = 384
