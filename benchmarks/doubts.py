@@ -4,7 +4,7 @@
 
 Simulated sets of 8 families at other sizes than the suite's, loose and packed, SNR 6 to 60, and micrographs without
 particles. The constants of `cryopick.heatmap.doubts` were chosen on such sets of seeds 501, 602, 777 and 888; the seed
-that is judged where none is given is another. `--real` names a folder of labelled sets (images and set.json), which were
+that is judged where none is given is another. `--real` names a folder of labelled sets (images, set.json), which were
 only measured. Prints a line for each wrong or missing sentence, and a table; writes nothing.
 """
 

@@ -34,9 +34,11 @@ LEAST_OVERSAMPLING = 2.0
 """Pixels per pixel of the network down to which large images are averaged before they are resampled, to save time."""
 LIKELY = 0.5
 """Probability from which a candidate counts as seen."""
-SEEN_SHARE = 0.05
-"""Share of the area that seen particles must cover. Right ones cover 0.06 to 0.8; noise and ice where the size fits
-0.034 at most, and sizes that fit nothing 0.1."""
+SEEN_SHARE = 0.03
+"""Share of the area that seen particles must cover for the sureness of a scale to count."""
+SIZED_SHARE = 0.05
+"""The same for the size read off. Right ones cover 0.06 to 0.8, faint ones less; noise and ice where the size fits 0.034
+at most, and sizes that fit nothing 0.1."""
 SEEN_COUNT = 8
 """Particles that must be seen, on all pieces together, for the sureness of a scale to count."""
 READ_COUNT = 3
@@ -235,7 +237,7 @@ def _size_that_fits(looks: Sequence[_SeenAt]) -> tuple[float, float] | None:
         covered = max(small.covered, large.covered)
         count = max(small.count, large.count)
         sure = max(small.sure, large.sure)
-        if covered < SEEN_SHARE or count < SEEN_COUNT or sure < LEAST_SURE or (best and covered <= best[0]):
+        if covered < SIZED_SHARE or count < SEEN_COUNT or sure < LEAST_SURE or (best and covered <= best[0]):
             continue
         share = small.log_read / (small.log_read - large.log_read)
         best = covered, float(small.size * (large.size / small.size) ** share) / READ_OFF, sure
