@@ -37,8 +37,8 @@ LIKELY = 0.5
 SEEN_SHARE = 0.03
 """Share of the area that seen particles must cover for the sureness of a scale to count."""
 SIZED_SHARE = 0.05
-"""The same for the size read off. Right ones cover 0.06 to 0.8, faint ones less; noise and ice where the size fits 0.034
-at most, and sizes that fit nothing 0.1."""
+"""The same for the size read off. Right ones cover 0.06 to 0.8, faint ones less; noise and ice where the size fits
+0.034 at most, and sizes that fit nothing 0.1."""
 SEEN_COUNT = 8
 """Particles that must be seen, on all pieces together, for the sureness of a scale to count."""
 READ_COUNT = 3
