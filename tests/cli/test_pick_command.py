@@ -22,6 +22,7 @@ from cryopick.cli.main import COMMANDS, main
 from cryopick.io.images.micrographs import write_micrograph
 from cryopick.pickers.registry import list_pickers, picker_class
 from cryopick.settings import settings_of
+from cryopick.simulation.sample import make_sample
 from cryopick.types import Micrograph
 
 
@@ -137,6 +138,45 @@ def test_a_run_that_keeps_nothing_says_what_became_of_its_candidates(micrographs
     assert why in done.stdout
     assert "below threshold" in done.stdout
     assert why in (tmp_path / "run" / "report.html").read_text()
+    best = json.loads((tmp_path / "run" / "summary.json").read_text())["best_score"]
+    advised = done.stdout.split("so --threshold ")[1].split()[0]
+    assert 0.9 * best < float(advised) <= best
+    again = cryopick("rethreshold", "run", "--threshold", advised, cwd=tmp_path)
+    assert again.returncode == 0
+    assert not again.stdout.startswith("0 particles")
+
+
+def test_a_radius_for_the_diameter_and_a_tenfold_pixel_size_are_told_once_and_beside_the_box(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for micrograph, _ in make_sample(2, shape_yx=(512, 512)):  # 140 Å, 2 Å per pixel
+        write_micrograph(tmp_path / "in" / micrograph.name, micrograph)
+    done = cryopick("pick", "in", "-o", "run", "-d", "700A", "--pixel-size", "20", cwd=tmp_path)
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    (doubt,) = [text for text in summary["warnings"] if "does not fit what is seen" in text]
+    assert "the radius was given" in doubt
+    (size,) = [text for text in summary["warnings"] if text.startswith("--pixel-size says 20 Å per pixel")]
+    assert "ten times as much" in size
+    report = (tmp_path / "run" / "report.html").read_text()
+    for told in (doubt, size):
+        assert summary["warnings"][told] == 2
+        assert done.stderr.count(told) == 1
+        assert told in report
+    assert summary["box_doubt"].startswith("the box is for the given diameter; particles look about 1")
+    lines = done.stdout.splitlines()
+    box = next(number for number, line in enumerate(lines) if "suggested box" in line)
+    assert lines[box + 1] == f"doubtful: {summary['box_doubt']}"
+    assert "does not fit" not in (tmp_path / "run" / "micrographs.star").read_text()  # of the run, not of one of them
+
+
+def test_nothing_is_doubted_where_diameter_pixel_size_and_contrast_are_right(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    micrograph, _ = make_sample(1, shape_yx=(512, 512))[0]
+    write_micrograph(tmp_path / "in" / "m.mrc", micrograph)
+    cryopick("pick", "in", "-o", "run", "-d", "140A", "--pixel-size", "2", cwd=tmp_path)
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["warnings"] == {}
+    assert summary["box_doubt"] == ""
+    assert summary["particles"] > 5
 
 
 def test_a_run_without_candidates_says_that_nothing_looks_like_a_particle(tmp_path: Path) -> None:

@@ -12,9 +12,11 @@ from cryopick.geometry.units import (
     Length,
     as_length,
     check_diameter,
+    meant_by_slip,
     parse_length,
     share_decimal,
     share_percent,
+    share_text,
     too_wide,
 )
 
@@ -149,6 +151,53 @@ def test_a_diameter_of_most_of_the_micrograph_is_doubted_with_the_slip_that_expl
 )
 def test_only_everything_is_100_percent_and_only_nothing_is_0(share: float, text: str) -> None:
     assert share_percent(share) == text
+
+
+@given(st.floats(0, 1))
+def test_an_expected_share_is_never_everything_nor_nothing(share: float) -> None:
+    text = share_text(share)
+    assert text.startswith((">", "<")) or 1 <= int(text.split()[0]) <= 99
+
+
+@pytest.mark.parametrize(
+    ("share", "text"),
+    [
+        (0.0, "<1 %"),
+        (0.009, "<1 %"),
+        (0.835, "84 %"),
+        (0.99, "99 %"),
+        (0.9901, ">99 %"),
+        (0.995, ">99 %"),
+        (1, ">99 %"),
+    ],
+)
+def test_an_expected_share_has_the_digits_of_an_expectation(share: float, text: str) -> None:
+    assert share_text(share) == text
+
+
+@pytest.mark.parametrize(
+    ("typed", "seen", "meant"),
+    [
+        ("13A", 131, "130A was meant"),
+        ("13A", 131, "13nm was meant"),
+        ("1300A", 125, "130A was meant"),
+        ("13nm", 13.5, "13A was meant"),
+        ("65A", 131, "the radius was given"),
+        ("262A", 131, "twice the diameter was given"),
+        ("74A", 131, "74px was meant"),
+        ("131px", 74, "131A was meant"),
+    ],
+)
+def test_a_slip_is_recognised_by_the_size_that_is_seen(typed: str, seen: float, meant: str) -> None:
+    given = parse_length(typed)
+    assert meant in meant_by_slip(given, Length(seen, seen, given.unit), pixel_size_angstrom=1.77)
+
+
+def test_no_slip_is_named_where_none_fits_or_the_pixel_size_that_it_needs_is_unknown() -> None:
+    assert meant_by_slip(parse_length("100A"), Length(150, 150, "A"), pixel_size_angstrom=None) == ""
+    assert meant_by_slip(parse_length("131px"), Length(74, 74, "px"), pixel_size_angstrom=None) == (
+        "perhaps twice the diameter was given; "
+    )
 
 
 @given(st.floats(0, 1), st.integers(1, 6))

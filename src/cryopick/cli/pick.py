@@ -11,7 +11,7 @@ import typer
 from cryopick.cli.console import command_line, print_json, print_warnings, progress_listener
 from cryopick.cli.options import option_value, with_options
 from cryopick.geometry.selection import BELOW_THRESHOLD, SelectionSettings
-from cryopick.geometry.units import share_percent
+from cryopick.geometry.units import share_text
 from cryopick.pickers.registry import list_pickers, picker_class
 from cryopick.runs.folder import LOG
 from cryopick.runs.place import output_folder
@@ -109,7 +109,7 @@ def print_summary(summary: RunSummary, output: Path) -> None:
     micrographs = f"{done:,} micrograph{'' if done == 1 else 's'}{failed}"
     typer.echo(f"{summary.particles:,} particles in {micrographs}, score {summary.threshold:.4g} or better")
     if summary.expected_precision is not None and summary.expected_recall is not None:
-        right, found = share_percent(summary.expected_precision), share_percent(summary.expected_recall)
+        right, found = share_text(summary.expected_precision), share_text(summary.expected_recall)
         typer.echo(f"expected: {right} of the picks are right, {found} of the particles are picked")
     elif summary.particles and not summary.score_is_probability:
         typer.echo(f"score: {summary.score_meaning}; no probability, so how many picks are right is not told")
@@ -125,6 +125,8 @@ def print_summary(summary: RunSummary, output: Path) -> None:
             at = f"{pixel_size_text(one)}: " if len(summary.sizes) > 1 else ""
             if size_line(one):
                 typer.echo(f"{at}{size_line(one)}")
+        if summary.box_doubt:
+            typer.echo(f"doubtful: {summary.box_doubt}")
     typer.echo(f"look:      {output / 'report.html'}")
     typer.echo(f"RELION:    {output / 'autopick.star'}")
     typer.echo(f"cryoSPARC: {output / 'particles.star'}")

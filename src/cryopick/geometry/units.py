@@ -224,6 +224,36 @@ def _meant_instead(diameter: Length, shape_yx: tuple[int, int], pixel_size_angst
     return f"was {' or '.join(meant)} meant? " if meant else ""
 
 
+SLIP_FITS = 1.3
+"""Ratio of a size that was read off and a slip's up to which the slip may be what happened."""
+
+
+def meant_by_slip(given: Length, seen: Length, *, pixel_size_angstrom: float | None) -> str:
+    """Which slip would make `given` of a diameter of about `seen`: "perhaps ...; ", the likeliest first; else "".
+
+    Slips of ten, Å for nm, px for Å, and the radius for the diameter or twice the diameter.
+
+    Parameters
+    ----------
+    given, seen : in the same unit, of which the geometric middle counts
+    pixel_size_angstrom : without it pixels and Å cannot be mixed up
+    """
+    number, unit = _typed_number(given)
+    of_slip = {"the radius was given": 2 * given.middle, "twice the diameter was given": 0.5 * given.middle}
+    written = [f"{number * factor:g}{unit}" for factor in (10, 0.1)]
+    written += [f"{number:g}{other}" for other in ("A", "nm", "px") if other != unit]
+    for text in written:
+        other = parse_length(text)
+        if other.unit == given.unit:
+            of_slip[f"{text} was meant"] = other.middle
+        elif pixel_size_angstrom is not None:
+            px_or_angstrom = pixel_size_angstrom if given.unit == "A" else 1 / pixel_size_angstrom
+            of_slip[f"{text} was meant"] = other.middle * px_or_angstrom
+    distance = {text: abs(math.log(size / seen.middle)) for text, size in of_slip.items()}
+    likely = [text for text in sorted(distance, key=distance.__getitem__) if distance[text] <= math.log(SLIP_FITS)]
+    return f"perhaps {', or '.join(likely)}; " if likely else ""
+
+
 def _typed_number(diameter: Length) -> tuple[float, str]:
     """The (smaller) number that the user wrote, and its unit: A, nm, um or px."""
     match = re.search(r"nm|um|μm", unicodedata.normalize("NFKC", diameter.typed))
@@ -243,6 +273,13 @@ def share_percent(share: float) -> str:
         if (float(text) < 100 or share >= 1) and (float(text) > 0 or share <= 0):
             return f"{text} %"
     return "more than 99.9 %" if share > 0.5 else "less than 0.1 %"
+
+
+def share_text(share: float) -> str:
+    """An expected share, 0 to 1, in percent and in no more digits than an expectation has: `>99 %`, never `100 %`."""
+    if share > 0.99:
+        return ">99 %"
+    return "<1 %" if share < 0.01 else f"{100 * share:.0f} %"
 
 
 def share_decimal(share: float, digits: int = 3) -> str:

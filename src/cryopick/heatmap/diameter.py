@@ -58,11 +58,6 @@ FIT_LIMIT = 1.3
 WORKING_FACTOR = 0.8
 """Size that the network takes particles for, over their diameter: shown a quarter larger than nominal, neighbours come
 apart better; on the simulated suite this is as good as the nominal size or better at every noise level."""
-CERTAIN_FILLED_SHARE = 0.05
-"""Share of the area that likely particles cover from which on the negative is not looked at."""
-OPPOSITE_FILLED_SHARE, OPPOSITE_FACTOR = 0.03, 2.0
-"""Share of the negative that likely particles must cover, and how many times that of the image, to "
-"doubt the contrast."""
 
 
 @dataclass(frozen=True)
@@ -200,34 +195,6 @@ def _filled_share_of(model: HeatmapModel, micrograph: Micrograph, working: Lengt
     if working not in known:
         known[working] = filled_share(look_at_pieces(model, [micrograph], working))
     return known[working]
-
-
-def contrast_doubt(
-    model: HeatmapModel, micrographs: Sequence[Micrograph], given: Length | None, *, filled: float
-) -> str | None:
-    """A sentence where particles are seen in the negatives of micrographs that seem to hold few; else None.
-
-    Nothing is turned round on its account. Where many are seen as it is, the negatives are not looked at.
-
-    Parameters
-    ----------
-    given : the diameter that the user gave, if any
-    filled : share of the area that likely particles cover in the contrast that the user says
-    """
-    if filled >= CERTAIN_FILLED_SHARE:
-        return None
-    negatives = [micrograph.inverted() for micrograph in evenly_taken(micrographs, FIT_MICROGRAPHS)]
-    sizes = find_sizes(model, negatives, given)
-    if sizes.working is None:
-        return None
-    opposite = filled_share(look_at_pieces(model, negatives, sizes.working))
-    if opposite < max(OPPOSITE_FILLED_SHARE, OPPOSITE_FACTOR * filled):
-        return None
-    return (
-        f"particles look as if they had the opposite contrast: they cover {opposite:.0%} of the negatives and "
-        f"{filled:.0%} of the images as they are. If they are brighter than their surroundings, as in negative "
-        "stain, pick again with --contrast bright; if that is what was given, leave it out"
-    )
 
 
 def empty_run(likeliest: Length) -> str:

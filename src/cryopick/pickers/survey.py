@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +12,7 @@ from cryopick.settings import as_plain, convert_settings
 from cryopick.types import Micrograph
 
 if TYPE_CHECKING:
+    from cryopick.heatmap.doubts import Doubts
     from cryopick.heatmap.model import HeatmapModel
 
 SURVEYED_MICROGRAPHS = 6
@@ -37,8 +38,19 @@ class Survey:
     radial_profile: Annotated[str | None, "radial profile that the particles match best"] = None
     trained_model: Annotated[Path | None, "weights that were trained on the run's own micrographs"] = None
     contrast_doubt: Annotated[str | None, "why particles may be bright where they should be dark"] = None
+    size_doubt: Annotated[str | None, "why the given diameter may not be that of the particles"] = None
+    size_seen: Annotated[Length | None, "diameter read off the micrographs, where the given one is doubted"] = None
     prepared_settings: Annotated[str | None, "settings that a picker of version 0.1 filled in, as JSON"] = None
     sentence: Annotated[str, "what was found, for the user"] = ""
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """What does not fit between what the user says and what is seen: warnings about the whole run."""
+        return tuple(doubt for doubt in (self.contrast_doubt, self.size_doubt) if doubt)
+
+    def with_doubts(self, doubts: Doubts) -> Survey:
+        """The same with what `doubts_about_sample` says."""
+        return replace(self, contrast_doubt=doubts.contrast, size_doubt=doubts.size, size_seen=doubts.size_seen)
 
     def to_plain(self) -> dict[str, Any]:
         """Numbers and texts for a TOML section; what was not measured is left out."""
@@ -70,17 +82,18 @@ def survey_with_general(model: HeatmapModel, micrographs: Sequence[Micrograph], 
     Where nothing looks like a particle at any size, the sentence alone.
     """
     from cryopick.heatmap.diameter import (
-        contrast_doubt,
         empty_run,
         filled_share,
         find_sizes,
         look_at_pieces,
         looks_empty,
     )
+    from cryopick.heatmap.doubts import doubts_about_sample
 
     found = find_sizes(model, micrographs, diameter)
+    doubts = doubts_about_sample(model, micrographs, given=diameter, measured=found.diameter)
     if found.diameter is None or found.working is None:
-        return Survey(contrast_doubt=contrast_doubt(model, micrographs, diameter, filled=0.0), sentence=found.sentence)
+        return Survey(sentence=found.sentence).with_doubts(doubts)
     pieces = look_at_pieces(model, micrographs, found.working)
     filled = filled_share(pieces)
     is_empty = looks_empty(pieces, filled=filled, calibrated_share=model.calibration.share)
@@ -90,9 +103,8 @@ def survey_with_general(model: HeatmapModel, micrographs: Sequence[Micrograph], 
         working_size=found.working,
         filled_share=filled,
         is_empty=is_empty,
-        contrast_doubt=contrast_doubt(model, micrographs, diameter, filled=filled),
         sentence=empty_run(found.diameter) if is_empty and diameter is None else found.sentence,
-    )
+    ).with_doubts(doubts)
 
 
 def survey_of_size(model: HeatmapModel, micrographs: Sequence[Micrograph]) -> Survey:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +69,7 @@ def pick_all(
         pick_micrograph(micrograph, plan, exclusion_mask=mask)
         for micrograph, mask in zip(micrographs, masks, strict=True)
     ]
+    candidates = [replace(one, warnings=(*one.warnings, *plan.seen.doubts)) for one in candidates]
     cut = choose_cut(plan, {str(number): one for number, one in enumerate(candidates)})
     belief = [cut.belief_in(str(number)) for number in range(len(candidates))]
     picks = [at_threshold(one, cut.threshold, belief=each) for one, each in zip(candidates, belief, strict=True)]

@@ -130,8 +130,6 @@ def pick_micrograph(micrograph: Micrograph, plan: PickPlan, *, exclusion_mask: P
         doubts = doubts_about_mask(mask, micrograph.shape_yx)
     elif settings.run.exclusion_masks is not None:
         doubts = ("no exclusion mask belongs to it, so nothing is excluded",)
-    if plan.seen.contrast_doubt:
-        doubts = (*doubts, plan.seen.contrast_doubt)
     found: Picks = settings.picker.pick(micrograph, survey)
     if not np.isfinite(found.xy_px).all():
         raise ValueError(f"{micrograph.name}: a centre is not finite")

@@ -29,8 +29,8 @@ from cryopick.runs.folder import AUTOPICK, MICROGRAPHS, PARTICLES, RECORDS, SUMM
 from cryopick.runs.place import settle_place
 from cryopick.runs.record import Record
 from cryopick.runs.settings import PickPlan
-from cryopick.runs.sizes import SizesAtPixelSize, doubt_of_sizes, run_diameter, sizes_of_run
-from cryopick.runs.threshold import Cut, at_threshold, cut_of
+from cryopick.runs.sizes import SizesAtPixelSize, box_doubt, doubt_of_sizes, run_diameter, sizes_of_run
+from cryopick.runs.threshold import Cut, at_threshold, best_score, cut_of, what_would_keep_some
 from cryopick.runs.verdicts import GOOD, Verdict, verdict_of
 from cryopick.types import Picks
 
@@ -95,6 +95,10 @@ class RunSummary:
     """What is told of each finished micrograph, by name."""
     score_is_probability: bool = False
     """Whether the scores are calibrated probabilities; all else is no base for expected shares or calibration."""
+    best_score: float | None = None
+    """Of the candidates that are kept or below the threshold; None where there is none."""
+    box_doubt: str = ""
+    """Why the suggested box may be wrong, where the given diameter does not fit what is seen."""
 
 
 def write_picks(
@@ -263,9 +267,9 @@ def _summarize(records: list[Record], results: list[MicrographResult], plan: Pic
     expected = _expected(results, picker, plan.seen, cut) if gives_probabilities(picker) else None
     reasons = Counter(reason for result in results for reason in result.candidates.reason.tolist() if reason)
     warnings = Counter(warning for result in results for warning in result.record.warnings)
-    doubt = doubt_of_sizes(sizes, diameter)
-    if doubt:
-        warnings[doubt] = len(results)
+    for doubt in (doubt_of_sizes(sizes, diameter), *plan.seen.doubts):
+        if doubt:
+            warnings[doubt] = len(results)
     return RunSummary(
         cryopick_version=__version__,
         picker=picker.name,
@@ -291,6 +295,8 @@ def _summarize(records: list[Record], results: list[MicrographResult], plan: Pic
         sizes=sizes if results else (),
         score_is_probability=gives_probabilities(picker),
         verdicts={result.record.name: result.verdict for result in results if result.verdict is not None},
+        best_score=best_score([result.candidates for result in results]),
+        box_doubt=box_doubt(sizes, plan.seen),
     )
 
 
@@ -300,7 +306,8 @@ def why_nothing_is_kept(summary: RunSummary) -> str:
         return "no particle is kept: the picker found nothing that looks like one"
     reasons = sorted(summary.rejected.items(), key=lambda item: (-item[1], item[0]))
     told = ", ".join(f"{count:,} {reason}" for reason, count in reasons)
-    return f"no particle is kept at a threshold of {summary.threshold:.4g}: of {summary.candidates:,} candidates {told}"
+    text = f"no particle is kept at a threshold of {summary.threshold:.4g}: of {summary.candidates:,} candidates {told}"
+    return f"{text}; {what_would_keep_some(summary.best_score, summary.score_meaning)}" if summary.best_score else text
 
 
 def _expected(

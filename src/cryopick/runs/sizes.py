@@ -81,6 +81,20 @@ def doubt_of_sizes(sizes: Sequence[SizesAtPixelSize], diameter: Length | None) -
     return text
 
 
+def box_doubt(sizes: Sequence[SizesAtPixelSize], survey: Survey) -> str:
+    """What is said beside a box that was suggested for a diameter that does not fit what is seen; "" where it does."""
+    seen = survey.size_seen
+    if seen is None:
+        return ""
+    fitting = []
+    for one in sizes:
+        if seen.unit == "px" or one.pixel_size_angstrom is not None:
+            boxes = suggest_boxes(seen.middle_px(one.pixel_size_angstrom), one.pixel_size_angstrom)
+            fitting.append(f"{boxes.box_px} px" + (f" at {pixel_size_text(one)}" if len(sizes) > 1 else ""))
+    box = f", which need a box of {', '.join(fitting)}" if fitting else ""
+    return f"the box is for the given diameter; particles look about {seen.middle:g} {seen.unit_symbol} wide{box}"
+
+
 def size_line(one: SizesAtPixelSize) -> str:
     """Diameter and suggested boxes in one line; "" where no diameter is known."""
     if one.diameter_px is None or one.box_px is None:

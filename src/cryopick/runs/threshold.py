@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -69,6 +69,23 @@ def choose_cut(plan: PickPlan, candidates: Mapping[str, Picks]) -> Cut:
     limit = float(np.finfo(np.float32).max)  # JSON has no infinity; no score lies beyond
     threshold = min(max(float(chosen), -limit), limit)
     return Cut(threshold=threshold, source="chosen by the picker from all scores", belief=belief)
+
+
+def best_score(candidates: Sequence[Picks]) -> float | None:
+    """The highest score that no rule but a threshold rejects; None where there is none that is finite."""
+    is_open = [np.isin(one.reason, ("", BELOW_THRESHOLD, NOT_BELIEVED)) for one in candidates]
+    scores = np.concatenate([np.empty(0, np.float32), *[c.score[o] for c, o in zip(candidates, is_open, strict=True)]])
+    scores = scores[np.isfinite(scores)]
+    return float(scores.max()) if len(scores) else None
+
+
+def what_would_keep_some(best: float, score_meaning: str) -> str:
+    """What a user can do where every score is below the threshold."""
+    step = 10.0 ** (np.floor(np.log10(abs(best))) - 1) if best else 0.01
+    return (
+        f"the best of them has a score of {best:.4g} ({score_meaning}), so --threshold "
+        f"{np.floor(best / step * (1 + 1e-6)) * step:.3g} keeps some"
+    )
 
 
 def at_threshold(candidates: Picks, threshold: float, *, belief: float = 1.0) -> Picks:

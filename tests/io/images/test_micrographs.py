@@ -87,8 +87,8 @@ def test_pixel_size_order_of_trust_and_doubts_reach_the_micrograph(tmp_path):
     assert header.pixel_size_angstrom == 1.0
     assert "exactly 1" in header.warnings[0]
     assert read_micrograph(tmp_path / "m.mrc", optics_pixel_size_angstrom=1.4).pixel_size_angstrom == 1.4
-    both = read_micrograph(tmp_path / "m.mrc", pixel_size_angstrom=1.6, optics_pixel_size_angstrom=1.4)
-    assert (both.pixel_size_angstrom, both.warnings) == (1.6, ())
+    both = read_micrograph(tmp_path / "m.mrc", pixel_size_angstrom=1.42, optics_pixel_size_angstrom=1.4)
+    assert (both.pixel_size_angstrom, both.warnings) == (1.42, ())
     write_mrc(tmp_path / "zero.mrc", np.zeros((3, 4), "f4"))
     zero = read_micrograph(tmp_path / "zero.mrc")
     assert zero.pixel_size_angstrom is None

@@ -14,7 +14,14 @@ def _choose(given=None, optics=None, header=None):
 
 @pytest.mark.parametrize(
     ("given", "optics", "header", "expected"),
-    [(1.1, 1.2, 1.3, 1.1), (None, 1.2, 1.201, 1.2), (None, None, 1.3, 1.3), (None, None, None, None)],
+    [
+        (1.1, 1.12, 1.13, 1.1),
+        (1.1, 1.1, 2.2, 1.1),
+        (1.1, None, 1.0, 1.1),
+        (None, 1.2, 1.201, 1.2),
+        (None, None, 1.3, 1.3),
+        (None, None, None, None),
+    ],
 )
 def test_given_beats_optics_table_beats_header(given, optics, header, expected):
     assert _choose(given, optics, header) == (expected, ())
@@ -53,6 +60,24 @@ def test_optics_table_and_sound_header_that_disagree_are_reported():
     assert angstrom == 1.3
     assert "header 0.65" in warnings[0]
     assert _choose(optics=1.3, header=1.0) == (1.3, ())  # a header that is doubtful itself contradicts nobody
+
+
+@pytest.mark.parametrize(
+    ("given", "header", "slip"),
+    [
+        (18.0, 1.8, "ten times as much, as by a slip of the decimal point"),
+        (0.106, 1.06, "a tenth, as by a slip of the decimal point, or nm for Å"),
+        (2.12, 1.06, "twice as much, as of micrographs binned by 2"),
+        (0.53, 1.06, "half as much, as of super-resolution"),
+        (1.4, 1.06, ""),
+    ],
+)
+@pytest.mark.parametrize("source", ["optics", "header"])
+def test_a_given_pixel_size_that_neither_table_nor_header_has_is_used_and_slips_named(given, header, slip, source):
+    angstrom, warnings = _choose(given=given, **{source: header})
+    assert angstrom == given
+    assert f"--pixel-size says {given:g} Å per pixel" in warnings[-1]
+    assert f"{header:g} Å{f' (the given one is {slip})' if slip else ''}; the given one is used" in warnings[-1]
 
 
 @pytest.mark.parametrize("given", [0.0, -1.5, math.nan, math.inf])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import TypeGuard
 
 from cryopick.errors import SettingsError
 
@@ -11,6 +13,16 @@ LARGEST_ANGSTROM = 20.0
 """Outside this range (super-resolution at the highest magnification, atlas-like binning) a pixel size is doubted."""
 
 _DISAGREEMENT = 0.01  # relative; magnification calibrations differ by less
+_DISAGREEMENT_WITH_GIVEN = 0.05
+"""Relative; a calibrated pixel size that is given for a nominal one differs by less."""
+_SLIP_FITS = 0.1
+"""Relative; how near to a slip's ratio a given pixel size must be for the slip to be named."""
+_SLIPS = (
+    (10.0, "ten times as much, as by a slip of the decimal point"),
+    (0.1, "a tenth, as by a slip of the decimal point, or nm for Å"),
+    (2.0, "twice as much, as of micrographs binned by 2"),
+    (0.5, "half as much, as of super-resolution"),
+)
 
 
 def doubt_about(pixel_size_angstrom: float) -> str | None:
@@ -38,15 +50,15 @@ def choose_pixel_size(
     if given_angstrom is not None:
         if not _is_positive(given_angstrom):
             raise SettingsError(f"pixel size is {given_angstrom!r}, expected a positive number of Å per pixel")
-        return given_angstrom, _doubts(given_angstrom, "the pixel size given")
+        return given_angstrom, (
+            *_doubts(given_angstrom, "the pixel size given"),
+            *_doubts_beside(given_angstrom, {"the optics table": optics_angstrom, "the header": header_angstrom}),
+        )
     warnings: tuple[str, ...] = ()
     if optics_angstrom is not None:
         if _is_positive(optics_angstrom):
             warnings = _doubts(optics_angstrom, "the optics table's pixel size")
-            is_header_sound = (
-                header_angstrom is not None and _is_positive(header_angstrom) and doubt_about(header_angstrom) is None
-            )
-            if is_header_sound and abs(header_angstrom - optics_angstrom) > _DISAGREEMENT * optics_angstrom:  # type: ignore[operator]  # sound means not None
+            if _is_sound(header_angstrom) and abs(header_angstrom - optics_angstrom) > _DISAGREEMENT * optics_angstrom:
                 warnings += (
                     f"the optics table says {optics_angstrom:g} Å per pixel, the header {header_angstrom:g} Å; "
                     "the optics table is used; give --pixel-size to decide",
@@ -58,6 +70,27 @@ def choose_pixel_size(
             return header_angstrom, warnings + _doubts(header_angstrom, "the header's pixel size")
         warnings += (f"the header's pixel size is {header_angstrom:g}, so it is unknown; give --pixel-size",)
     return None, warnings
+
+
+def _is_sound(pixel_size_angstrom: float | None) -> TypeGuard[float]:
+    """Whether a table or header says a pixel size that is worth comparing with."""
+    if pixel_size_angstrom is None or not _is_positive(pixel_size_angstrom):
+        return False
+    return doubt_about(pixel_size_angstrom) is None
+
+
+def _doubts_beside(given_angstrom: float, told_angstrom: Mapping[str, float | None]) -> tuple[str, ...]:
+    """What table and header say, by their names, where neither says what the user does; and which slip that may be."""
+    ratios = {whose: given_angstrom / told for whose, told in told_angstrom.items() if _is_sound(told)}
+    if not ratios or min(abs(ratio - 1) for ratio in ratios.values()) <= _DISAGREEMENT_WITH_GIVEN:
+        return ()
+    told = " and ".join(f"{whose} {told_angstrom[whose]:.4g} Å" for whose in ratios)
+    slips = [text for factor, text in _SLIPS if any(abs(r / factor - 1) <= _SLIP_FITS for r in ratios.values())]
+    slip = f" (the given one is {' or '.join(slips)})" if slips else ""
+    return (
+        f"--pixel-size says {given_angstrom:g} Å per pixel, {told}{slip}; the given one is used; leave it out if it "
+        "is wrong",
+    )
 
 
 def _is_positive(value: float) -> bool:

@@ -14,13 +14,13 @@ from cryopick.geometry.selection import merged_best_first, stand_apart
 from cryopick.geometry.units import Length
 from cryopick.heatmap.diameter import (
     Sizes,
-    contrast_doubt,
     empty_run,
     filled_share,
     find_sizes,
     look_at_pieces,
     looks_empty,
 )
+from cryopick.heatmap.doubts import doubts_about_sample
 from cryopick.heatmap.model import GENERAL_PRECISIONS, HeatmapModel, kept_model, picks_at_scale
 from cryopick.inference.models import HoldsModels
 from cryopick.pickers.expected_f1 import ChoosesByExpectedF1
@@ -71,22 +71,18 @@ class GeneralPicker(HoldsModels, ChoosesByExpectedF1):
             size_uncertainty=sizes.uncertainty,
             working_size=sizes.working,
             sentence=sizes.sentence,
-        )
+        ).with_doubts(doubts_about_sample(self._model(), micrographs, given=self.diameter, measured=sizes.diameter))
         looked_at = sizes.working or sizes.diameter
         if looked_at is None:
-            return replace(seen, contrast_doubt=self._contrast_doubt(micrographs, filled=0.0))
+            return seen
         pieces = look_at_pieces(self._model(), micrographs, looked_at)
         filled, sentence = filled_share(pieces), sizes.sentence
-        seen = replace(seen, contrast_doubt=self._contrast_doubt(micrographs, filled=filled))
         if sizes.working is None or sizes.working.is_range:
             return seen
         is_empty = looks_empty(pieces, filled=filled, calibrated_share=self.calibration.share)
         if sentence and sizes.diameter is not None and is_empty:
             sentence = empty_run(sizes.diameter)
         return replace(seen, filled_share=filled, sentence=sentence)
-
-    def _contrast_doubt(self, micrographs: Sequence[Micrograph], *, filled: float) -> str | None:
-        return contrast_doubt(self._model(), micrographs, self.diameter, filled=filled)
 
     def _sizes(self, micrographs: Sequence[Micrograph]) -> Sizes:
         if self.diameter is not None and (self.working_diameter is not None or self.diameter.is_range):

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from cryopick.geometry.selection import BELOW_THRESHOLD
-from cryopick.geometry.units import share_percent
+from cryopick.geometry.units import share_text
 from cryopick.pages.parts import Card, Histogram, Table, histogram_of
 from cryopick.pickers.exhibits import Exhibits, read_exhibits
 from cryopick.processing.spread import evenly_taken
@@ -103,8 +103,8 @@ def _cards(summary: RunSummary, results: Sequence[MicrographResult]) -> list[Car
         (f"{summary.threshold:.4g}", f"score threshold ({summary.threshold_source})"),
     ]
     if summary.expected_precision is not None and summary.expected_recall is not None:
-        cards.append((share_percent(summary.expected_precision), "of the picks are expected to be right"))
-        cards.append((share_percent(summary.expected_recall), "of the particles are expected to be picked"))
+        cards.append((share_text(summary.expected_precision), "of the picks are expected to be right"))
+        cards.append((share_text(summary.expected_recall), "of the particles are expected to be picked"))
     for one in summary.sizes if summary.particles else ():
         at = f" at {pixel_size_text(one)}" if len(summary.sizes) > 1 else ""
         if one.diameter_px is not None:
@@ -115,6 +115,8 @@ def _cards(summary: RunSummary, results: Sequence[MicrographResult]) -> list[Car
         if one.binned_box_px is not None:
             text = f"suggested binned box, {one.binned_pixel_size_angstrom:.3g} Å/px{at and f', binned from {at[4:]}'}"
             cards.append((f"{one.binned_box_px} px", text))
+    if summary.box_doubt and summary.particles:
+        cards.append(("doubtful", summary.box_doubt))
     return [Card(value=value, text=text) for value, text in cards]
 
 
