@@ -15,10 +15,9 @@ from cryopick.heatmap.diameter import (
     looks_empty,
 )
 from cryopick.heatmap.model import load_model
-from cryopick.pickers.cryotransformer.picker import CryoTransformerPicker
 from cryopick.pickers.general.picker import GeneralPicker
 from cryopick.pickers.registry import make_picker
-from cryopick.pickers.survey import NOTHING_SEEN, Survey
+from cryopick.pickers.survey import Survey
 from cryopick.simulation.suite import suite_sets
 from cryopick.types import Micrograph
 
@@ -74,14 +73,6 @@ def test_a_run_looks_empty_where_general_would_keep_nothing_at_its_size():
     micrographs = [next(iter(few.micrographs())).micrograph]
     assert not is_empty(micrographs, size, filled=0.0)  # few, and clear
     assert not is_empty(noise, Length(30, 30, "px"), filled=0.1)
-
-
-def test_nothing_of_an_empty_run_is_kept_and_every_score_stays():
-    scores = np.array([0.2, 0.9, 0.97], np.float32)
-    picker, empty = CryoTransformerPicker(), Survey(is_empty=True)
-    assert picker.run_probabilities(scores, empty).sum() == 0
-    assert (scores < picker.choose_threshold(scores, empty)).all()
-    assert picker.run_probabilities(scores, NOTHING_SEEN).sum() > 0
 
 
 @pytest.mark.parametrize("name", ["general", "cryotransformer", "cryosegnet", "segmentation-crf", "cryoemmae"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -19,6 +20,7 @@ from cryopick.runs.results import RunSummary, why_nothing_is_kept
 from cryopick.runs.run import summary_as_dict
 from cryopick.runs.settings import DEFAULT_PICKER, RunSettings, make_settings, read_config
 from cryopick.runs.sizes import pixel_size_text, size_line
+from cryopick.runs.verdicts import GOOD
 from cryopick.workflows.pick import pick_to_folder
 
 
@@ -108,6 +110,10 @@ def print_summary(summary: RunSummary, output: Path) -> None:
     failed = f" ({len(summary.failed):,} more failed, see {output / 'run.log'})" if summary.failed else ""
     micrographs = f"{done:,} micrograph{'' if done == 1 else 's'}{failed}"
     typer.echo(f"{summary.particles:,} particles in {micrographs}, score {summary.threshold:.4g} or better")
+    bad = Counter(one.verdict for one in summary.verdicts.values() if one.verdict != GOOD)
+    if bad:
+        told = ", ".join(f"{count:,} {verdict}" for verdict, count in bad.most_common())
+        typer.echo(f"verdicts: {done - bad.total():,} good, {told}; the reasons are in {output / 'micrographs.star'}")
     if summary.expected_precision is not None and summary.expected_recall is not None:
         right, found = share_text(summary.expected_precision), share_text(summary.expected_recall)
         typer.echo(f"expected: {right} of the picks are right, {found} of the particles are picked")

@@ -32,7 +32,7 @@ class Survey:
     working_size: Annotated[Length | None, "size at which the network looks"] = None
     filled_share: Annotated[float | None, "share of the area that likely particles cover, 0 to 1"] = None
     is_empty: Annotated[bool, "whether `general` would keep nothing at that size"] = False
-    decoy_share: Annotated[float | None, "likely picks on the micrographs' negatives, over those on them"] = None
+    decoy_share: Annotated[float | None, "likely picks on negatives over those on micrographs, of runs of 0.1"] = None
     noise_level: Annotated[float | None, "white noise to add, in units of the micrographs' own"] = None
     dark_part: Annotated[float | None, "diameter of the dark part over that of the particle"] = None
     radial_profile: Annotated[str | None, "radial profile that the particles match best"] = None

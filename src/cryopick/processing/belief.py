@@ -30,14 +30,14 @@ _SHARE_SPREAD = 0.7
 _JUNK = np.array([0.0, 0.02, 0.06, 0.15])
 """Share of things among the wrong candidates that score as particles do, such as round ice."""
 _JUNK_USUAL = 0.02
-_TILTS = np.array([-0.7, -0.5, -0.3, -0.15, 0.0, 0.2, 0.45])
+_TILTS = np.array([-0.7, -0.5, -0.3, -0.15, 0.0, 0.2])
 """How much likelier or less likely wrong candidates look than where the scores were calibrated: see `_Scores`."""
 _TILT_OF_EMPTY, _TILT_OF_FILLED = (-0.35, 0.15), (-0.1, 0.2)
 """Mean and spread. Pure noise looks less likely than what is wrong beside particles; it never looks likelier."""
 _SHIFTS = np.array([-0.12, -0.06, 0.0, 0.06, 0.12])
 _SHIFT_SPREAD = 0.06
 """Of the logarithm of the size that particles of one micrograph are read as: it varies with defocus."""
-_NARROWEST, _WIDEST = 0.05, 0.09
+_NARROWEST, _WIDEST = 0.07, 0.09
 """Spread of the logarithm of particles' sizes; noise is read as sizes that differ more than that."""
 _STRAY_SHARE, _STRAY_SPREAD = 0.15, 0.2
 """Particles, such as unusual views, whose sizes are spread widely."""
@@ -242,6 +242,8 @@ def _judge(one: _Candidates, scores: _Scores, run: _Run) -> tuple[NDArray[np.flo
     with np.errstate(divide="ignore"):
         wrong = np.exp(np.logaddexp(np.log1p(-_JUNK)[:, None, None] + noise, np.log(_JUNK)[:, None, None] + junk))
     of_junk = _weights(-np.log1p((_JUNK / _JUNK_USUAL) ** 2))
+    # without sizes nothing tells junk from particles where there are any, so all counts as particles there
+    of_junk_beside = of_junk if one.size is not None else np.where(_JUNK > 0, 0.0, 1.0)
     of_empty = _weights(np.where(_TILTS > 0, -np.inf, _gaussian(_TILTS, *_TILT_OF_EMPTY)))
     of_filled = _weights(_gaussian(_TILTS, *_TILT_OF_FILLED))
     of_share = _weights(_gaussian(np.log(_SHARES), float(np.log(run.share)), _SHARE_SPREAD))
@@ -250,7 +252,8 @@ def _judge(one: _Candidates, scores: _Scores, run: _Run) -> tuple[NDArray[np.flo
 
     with np.errstate(divide="ignore"):
         empty = np.log(wrong).sum(-1) + np.log(of_junk)[:, None] + np.log(of_empty) + np.log1p(-run.filled)
-    prior = np.log(of_share)[:, None, None] + np.log(of_junk)[:, None] + np.log(of_filled) + np.log(run.filled)
+        beside = np.log(of_junk_beside)[:, None] + np.log(of_filled)
+    prior = np.log(of_share)[:, None, None] + beside + np.log(run.filled)
     evidence: list[NDArray[np.float64]] = []
     ratios: list[NDArray[np.float64]] = []
     for shift, weight in zip(shifts, of_shift, strict=True):

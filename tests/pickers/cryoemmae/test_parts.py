@@ -29,8 +29,6 @@ from cryopick.pickers.cryoemmae.clusters import (
     smooth_map,
 )
 from cryopick.pickers.cryoemmae.latent import Encoder, prepare_image
-from cryopick.pickers.cryoemmae.picker import CryoEmmaePicker
-from cryopick.pickers.survey import NOTHING_SEEN
 
 
 class PatchMeans(torch.nn.Module):
@@ -322,14 +320,3 @@ def test_flat_evidence_has_no_candidate():
     responses = disc_responses(np.full((50, 60), 0.7, np.float32), diameter=10)
     assert responses == pytest.approx(0, abs=1e-5)
     assert len(find_centres(responses, diameter=10)) == 0
-
-
-# --------------------------------------------------------------------------------------------------------- threshold
-
-
-def test_a_run_with_few_particles_keeps_only_what_is_more_likely_right_than_wrong(monkeypatch):
-    monkeypatch.setattr(CryoEmmaePicker, "calibrated_share", 0.3)
-    full = np.repeat([0.9, 0.4, 0.1], (50, 50, 20)).astype(np.float32)  # half are right
-    nearly_empty = np.repeat([0.99, 0.6, 0.1], (10, 5, 200)).astype(np.float32)
-    cut = [CryoEmmaePicker().cut_at(scores, NOTHING_SEEN, factor=0.3, smallest=0.15) for scores in (full, nearly_empty)]
-    assert cut == pytest.approx([0.4, 0.99])

@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 
 from cryopick.errors import SettingsError
-from cryopick.geometry.selection import SelectionSettings, select
 from cryopick.geometry.units import Length
 from cryopick.heatmap.emptiness import EMPTY_FILLED_SHARE
 from cryopick.heatmap.model import heatmap_model, load_model
 from cryopick.io.weights import load_checkpoint, weights_folders
 from cryopick.metrics.detection import match_picks, pooled
 from cryopick.pickers.general.picker import GeneralPicker
-from cryopick.pickers.survey import NOTHING_SEEN, Survey
 from cryopick.processing.probability import Calibration
-from cryopick.runs.one import junk_mask
+from cryopick.runs.one import pick_micrograph
+from cryopick.runs.settings import PickPlan, PickSettings
+from cryopick.runs.threshold import Cut, at_threshold, choose_cut
 from cryopick.simulation.suite import suite_sets
 from cryopick.types import Micrograph
 
@@ -32,11 +32,11 @@ def rings():
 
 
 def picks_of(picker, micrograph, *, survey=None, threshold=None):
-    candidates = picker.pick(micrograph, survey)
-    junk = junk_mask(candidates)
-    chosen = select(candidates, SelectionSettings(), threshold=-np.inf, junk_mask=junk)
-    cut = picker.choose_threshold(chosen.kept().score, survey or NOTHING_SEEN) if threshold is None else threshold
-    return select(candidates, SelectionSettings(), threshold=cut, junk_mask=junk).kept()
+    """As a run of this micrograph alone keeps them."""
+    plan = PickPlan(settings=PickSettings(picker=picker), survey=survey)
+    candidates = pick_micrograph(micrograph, plan)
+    cut = choose_cut(plan, {"it": candidates}) if threshold is None else Cut(threshold=threshold)
+    return at_threshold(candidates, cut.threshold, belief=cut.belief_in("it")).kept()
 
 
 def test_simulated_rings_are_found_and_centred(rings):
@@ -92,25 +92,6 @@ def test_faint_particles_are_not_taken_for_noise_even_if_hollow(family):
     size = faint.protein.diameter_angstrom
     seen = GeneralPicker(diameter=Length(size, size, "A")).survey(simulated)
     assert seen.filled_share > EMPTY_FILLED_SHARE
-
-
-def test_a_run_with_few_particles_is_believed_where_they_fill_enough_of_it():
-    scores = np.linspace(0.02, 0.6, 200).astype(np.float32)
-    held = GeneralPicker().run_probabilities(scores, Survey(filled_share=0.03))
-    assert np.allclose(held, scores)
-    assert GeneralPicker().run_probabilities(scores, Survey(filled_share=0.01)).sum() < 0.5 * scores.sum()
-
-
-def test_where_a_run_may_be_empty_a_pick_must_be_likelier_right_than_wrong(monkeypatch):
-    scores = np.concatenate([np.linspace(0.02, 0.3, 200), np.linspace(0.6, 0.99, 60)]).astype(np.float32)
-    picker, seen = GeneralPicker(), Survey(filled_share=0.01)
-
-    def kept():
-        return picker.run_probabilities(scores, seen)[scores >= picker.choose_threshold(scores, seen)]
-
-    assert kept().min() >= 0.5
-    monkeypatch.setattr(GeneralPicker, "minimum_where_unfilled", GeneralPicker.minimum_threshold)
-    assert kept().min() < 0.5  # the cut with the highest expected F1 lies lower here
 
 
 def test_picks_do_not_depend_on_the_tiling(rings, monkeypatch):

@@ -37,7 +37,7 @@ from cryopick.types import JUNK_MAP, Micrograph
 DIAMETER_PX = 36.0
 GIVEN = Length(DIAMETER_PX, DIAMETER_PX, "px")
 ON_DRAWINGS = {"diameter": GIVEN, "views": 1, "added_noise": 0.0, "recentre": False}
-SEEN_ON_DRAWINGS = Survey(particle_size=GIVEN, decoy_share=0.0)
+SEEN_ON_DRAWINGS = Survey(particle_size=GIVEN)
 """For networks that do not look: what depends on the micrograph is left out."""
 
 
@@ -282,18 +282,12 @@ def test_particles_of_very_high_contrast_are_found_with_noise_that_the_picker_ad
     assert len(kept) <= 1.2 * len(one.xy_px)
 
 
-def test_ordinary_particles_need_no_noise_and_are_told_from_noise_by_its_negative(shipped):
+def test_ordinary_particles_need_no_noise(shipped):
     one = recipe_micrograph(0.004)
     assert 10 < np.median(one.snr) < 30
     picker = SegmentationCrfPicker(diameter=RECIPE_DIAMETER)
     seen = picker.survey([one.micrograph])
     assert seen.noise_level == 0
-    assert seen.decoy_share < 0.3
     pixels = np.random.default_rng(1).normal(size=(1024, 1024)).astype(np.float32)
     empty = picker.survey([replace(one.micrograph, pixels=pixels)])
     assert empty.noise_level == 0
-    assert empty.decoy_share > 0.5
-    # few and doubtful candidates among many bad ones are kept only where the run is known to hold particles
-    scores = np.concatenate([np.full(40, 0.45), np.full(2000, 0.02)]).astype(np.float32)
-    assert picker.choose_threshold(scores, seen) < 0.5
-    assert picker.choose_threshold(scores, empty) == 1

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from cryopick.errors import SettingsError
 from cryopick.geometry.selection import merged_best_first, stand_apart
 from cryopick.geometry.units import Length
-from cryopick.heatmap.emptiness import measured_decoy_share, thinned_scores
 from cryopick.inference.models import HoldsModels
 from cryopick.io.weights import files_of_weights, open_checkpoint
 from cryopick.pickers.cryoemmae.centres import AREA_SHARE, FRAME_PX, disc_responses, find_centres, published_centres
@@ -30,10 +29,6 @@ FIRST_COUNT = 3
 """The refinement starts with so many clusters."""
 CUT_FACTOR = 0.5
 """Of the cut with the highest expected F1; this and `minimum_threshold` suit the simulated suite best."""
-PROBED_MICROGRAPHS, PROBED_DIAMETERS = 3, 38
-"""Decoys are measured on the middles of so many micrographs, so many diameters wide."""
-EMPTIER_RUN_THRESHOLD, MISSING_SHARE = 0.5, 0.5
-"""Smallest probability kept of a run in which so large a share of the particles that its scores promise is missing."""
 SAME_PARTICLE_DIAMETERS = 0.4
 """Picks of two species closer than this part of the larger diameter are one particle; the likelier one stays."""
 
@@ -216,15 +211,8 @@ class CryoEmmaePicker(HoldsModels, ChoosesByExpectedF1):
         return self.cut_at(scores, survey, factor=CUT_FACTOR, smallest=self.minimum_threshold)
 
     def cut_at(self, scores: NDArray[np.float32], survey: Survey, *, factor: float, smallest: float) -> float:
-        """The score at `factor` times the cut with the highest expected F1, a probability of at least `smallest`.
-
-        The fewer particles a run has among its candidates than simulation has, the surer a pick must be, up to more
-        likely right than wrong: dirt as large as a particle is rare, but in an empty run it is most of what looks like
-        one.
-        """
+        """The score at `factor` times the cut with the highest expected F1, a probability of at least `smallest`."""
         probability = self.run_probabilities(scores, survey)
-        missing = 1 - float(probability.sum()) / max(float(scores.sum()), 1e-9)
-        smallest += max(EMPTIER_RUN_THRESHOLD - smallest, 0.0) * min(max(missing / MISSING_SHARE, 0.0), 1.0)
         kept = scores[probability >= max(factor * threshold_for_f1(probability), smallest)]
         return float(kept.min()) if len(kept) else 1.0
 
@@ -237,20 +225,8 @@ class CryoEmmaePicker(HoldsModels, ChoosesByExpectedF1):
         )
 
     def survey(self, micrographs: Sequence[Micrograph]) -> Survey:
-        """Measure on a few micrographs of the run what is not given: diameter, with `general`, and share of decoys."""
-        from cryopick.heatmap.diameter import middle_pieces
-
-        if not micrographs:
-            return NOTHING_SEEN
-        seen = self._sized(micrographs)
-        largest = (self.species or (seen.particle_size,))[-1]
-        if largest is None:
-            return seen
-        probes = middle_pieces(micrographs, largest, count=PROBED_MICROGRAPHS, diameters=PROBED_DIAMETERS)
-        share = measured_decoy_share(
-            lambda one: thinned_scores(self.pick(one, seen)), probes, least=self.default_threshold
-        )
-        return replace(seen, decoy_share=share)
+        """Measure the diameter on a few micrographs of the run, with `general`, if it is not given."""
+        return self._sized(micrographs) if micrographs else NOTHING_SEEN
 
     def _sized(self, micrographs: Sequence[Micrograph]) -> Survey:
         if self.diameter is not None or self.species:

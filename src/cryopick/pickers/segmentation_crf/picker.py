@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from cryopick.errors import SettingsError, WeightsError
 from cryopick.geometry.units import Length
-from cryopick.heatmap.emptiness import measured_decoy_share, thinned_scores
+from cryopick.heatmap.emptiness import thinned_scores
 from cryopick.inference.device import PRECISIONS
 from cryopick.inference.models import HoldsModels
 from cryopick.io.weights import files_of_weights
@@ -135,7 +135,7 @@ class SegmentationCrfPicker(HoldsModels, ChoosesByExpectedF1):
         )
 
     def survey(self, micrographs: Sequence[Micrograph]) -> Survey:
-        """Measure on a few micrographs what is not given: diameter, noise to be added, share of decoys."""
+        """Measure on a few micrographs what is not given: diameter, noise to be added."""
         from cryopick.heatmap.diameter import middle_pieces
 
         if not micrographs:
@@ -145,8 +145,7 @@ class SegmentationCrfPicker(HoldsModels, ChoosesByExpectedF1):
             return sized
         probes = middle_pieces(micrographs, sized.particle_size, count=PROBED_MICROGRAPHS, diameters=PROBED_DIAMETERS)
         noise = self._fitting_noise(probes, sized) if self.added_noise is None else self.added_noise
-        seen = replace(sized, noise_level=noise)
-        return replace(seen, decoy_share=measured_decoy_share(lambda one: self._quick_scores([one], seen)[0], probes))
+        return replace(sized, noise_level=noise)
 
     def _sized(self, micrographs: Sequence[Micrograph]) -> Survey:
         if self.diameter is not None:

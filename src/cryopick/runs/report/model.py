@@ -144,11 +144,12 @@ def _micrograph_view(folder: RunFolder, result: MicrographResult) -> MicrographV
     record, candidates = result.record, result.candidates
     height, width = record.shape_yx or (1, 1)
     mean = f", mean score {result.mean_score:.3g}" if result.count else ""
+    verdict = "" if result.verdict is None else f"; {result.verdict.verdict}"
     size = "" if record.pixel_size_angstrom is None else f", {record.pixel_size_angstrom:g} Å/px"
     is_low = candidates.reason == BELOW_THRESHOLD
     return MicrographView(
         name=record.name,
-        caption=f"{result.count} particles{mean}; {width} × {height} px{size}",
+        caption=f"{result.count} particles{mean}; {width} × {height} px{size}{verdict}",
         shape_yx=(height, width),
         image=folder.image_path(record.key),
         maps={name: folder.map_path(record.key, name) for name in record.maps},
@@ -165,11 +166,12 @@ def _every_micrograph(results: Sequence[MicrographResult]) -> Table:
             str(result.count),
             str(len(result.candidates)),
             f"{result.mean_score:.3g}" if result.count else "",
+            "" if result.verdict is None else ": ".join(filter(None, (result.verdict.verdict, result.verdict.reason))),
             "; ".join(result.record.warnings),
         )
         for result in results
     )
-    columns = ("micrograph", "particles", "candidates", "mean score", "warnings")
+    columns = ("micrograph", "particles", "candidates", "mean score", "verdict", "warnings")
     return Table(title=f"All {len(results)} micrographs", columns=columns, rows=rows)
 
 
