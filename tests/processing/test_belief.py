@@ -47,7 +47,7 @@ def test_full_micrographs_are_believed_and_empty_ones_of_the_same_run_are_not(wi
     rng = np.random.default_rng(1)
     run = [micrograph(rng, particles=80) for _ in range(3)] + [micrograph(rng) for _ in range(6)]
     belief = belief_of(run, with_sizes=with_sizes)
-    assert belief[:3] == pytest.approx(1)
+    assert (belief[:3] > 0.8).all()
     assert belief[3:] == pytest.approx(0)
 
 

@@ -479,3 +479,30 @@ def test_an_unknown_setting_lists_the_known_ones() -> None:
 def test_a_stack_is_no_image() -> None:
     with pytest.raises(InputError, match="one image"):
         pick(np.zeros((2, 9, 9)), "blob", **SETTINGS)
+
+
+# -------------------------------------------------------------------------------------------------------- verdicts
+
+
+def test_empty_micrographs_are_named_and_left_out_only_on_demand(folder_of_discs: Path, tmp_path: Path) -> None:
+    write_micrograph(folder_of_discs / "flat.mrc", Micrograph(np.zeros((120, 160), np.float32), pixel_size_angstrom=2))
+    summary, _ = run(folder_of_discs, tmp_path / "all")
+    assert {name: one.verdict for name, one in summary.verdicts.items()} == {
+        "flat.mrc": "empty",
+        "grid two/m3 é.mrc": "good",
+        "m1.mrc": "good",
+        "m2.mrc": "good",
+    }
+    table = read_star(tmp_path / "all" / "micrographs.star")["micrographs"]
+    rows = dict(zip(table.columns["rlnMicrographName"], table.columns["cryopickVerdict"], strict=True))
+    assert [verdict for name, verdict in rows.items() if name.endswith("flat.mrc")] == ["empty"]
+    assert json.loads((tmp_path / "all" / "summary.json").read_text())["verdicts"]["flat.mrc"]["reason"]
+
+    settings = make_settings("blob", **SETTINGS, drop_bad=True)
+    run(folder_of_discs, tmp_path / "good", settings=settings)
+    every, good = (
+        read_star(tmp_path / name / "autopick.star")["coordinate_files"].columns["rlnMicrographName"]
+        for name in ("all", "good")
+    )
+    assert len(every) == 4
+    assert sorted(good) == sorted(name for name in every if not name.endswith("flat.mrc"))
