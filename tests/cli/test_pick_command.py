@@ -117,10 +117,11 @@ def test_of_noise_nothing_is_promised(tmp_path: Path) -> None:
         noise = np.random.default_rng(seed).normal(size=(600, 600)).astype(np.float32)
         write_micrograph(tmp_path / "in" / f"m{seed}.mrc", Micrograph(noise))
     done = cryopick("pick", "in", "-o", "run", cwd=tmp_path)
-    first, second, third, *_ = done.stdout.splitlines()
+    first, verdicts, second, third, *_ = done.stdout.splitlines()
     assert first.startswith("0 particles in 3 micrographs")
-    assert "nothing stands out from noise and ice" in second
-    assert "cryopick rethreshold run --threshold" in third
+    assert verdicts.startswith("verdicts: 0 good, 3 empty")
+    assert second.startswith("nothing looks like a particle at any size; --diameter searches for one")
+    assert "the picker found nothing that looks like one" in third
     assert "expected" not in done.stdout  # no pick, no precision
     assert "box" not in done.stdout
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())

@@ -75,7 +75,9 @@ def resample(pixels: NDArray[np.float32], *, factor: float) -> tuple[NDArray[np.
 def fill_non_finite(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
     """NaN and inf replaced by the median of the finite pixels (0 where none is finite); unchanged when all are."""
     # one pass decides: a sum is finite unless a pixel is not (or the sum itself overflows, which the mask sorts out)
-    if np.isfinite(np.sum(pixels, dtype=np.float64)):
+    with np.errstate(invalid="ignore"):  # of infinities of both signs
+        total = np.sum(pixels, dtype=np.float64)
+    if np.isfinite(total):
         return pixels
     is_finite = np.isfinite(pixels)
     fill = np.median(pixels[is_finite]) if is_finite.any() else 0.0

@@ -13,6 +13,7 @@ from cryopick.metrics.detection import match_picks, pooled
 from cryopick.pickers.cryotransformer.picker import CryoTransformerPicker
 from cryopick.pickers.cryotransformer.published import above_percentile
 from cryopick.pickers.survey import NOTHING_SEEN
+from cryopick.runs.in_memory import pick_in_memory
 from cryopick.runs.one import junk_mask
 from cryopick.simulation.suite import suite_sets
 from cryopick.types import Micrograph
@@ -59,7 +60,7 @@ def test_noise_holds_no_particle():
     rng = np.random.default_rng(0)
     picker = CryoTransformerPicker(diameter=Length(60, 60, "px"))
     noise = [Micrograph(rng.normal(size=(700, 900)).astype(np.float32)) for _ in range(2)]
-    assert [len(kept_of(picker, each)) for each in noise] == [0, 0]
+    assert [len(each.kept()) for each in pick_in_memory(picker, noise).picks] == [0, 0]
 
 
 @needs_weights
