@@ -56,7 +56,7 @@ def main() -> None:
         rows.append({"set": "the empty ones alone", "picker": picker, "diameter": "given", **nothing(picker, empty)})
         print(rows[-1], flush=True)
     given.output.mkdir(parents=True, exist_ok=True)
-    found = {"rows": rows, "machine": describe_machine()}
+    found = {"rows": rows, "machine": str(describe_machine())}
     (given.output / "mixed_real.json").write_text(json.dumps(found, indent=1) + "\n")
     (given.output / "mixed_real.md").write_text(as_markdown(rows))
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cryopick.errors import RunFolderError
+from cryopick.errors import RunFolderError, SettingsError
 from cryopick.io.coordinates.candidates import as_written
 from cryopick.runs.boxes import next_fast_even_size, suggest_boxes
 from cryopick.runs.folder import Record, RunFolder, assign_keys
@@ -182,3 +182,8 @@ def test_box_sizes_are_even_fast_and_the_smallest_such(size_px: float) -> None:
     assert box >= size_px
     assert is_fast(box)
     assert not any(is_fast(number) for number in range(int(np.ceil(size_px)), box))
+
+
+def test_a_box_wider_than_any_micrograph_is_refused_at_once() -> None:
+    with pytest.raises(SettingsError, match="wider than any micrograph"):
+        next_fast_even_size(1e11)

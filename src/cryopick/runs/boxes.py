@@ -5,11 +5,16 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from scipy.fft import next_fast_len
+
+from cryopick.errors import SettingsError
+
 BOX_PER_DIAMETER = 1.5
 """Box over particle diameter; leaves room for the ring that the CTF spreads around a particle, and for the mask."""
 BINNED_PIXEL_ANGSTROM = 4.0
 """Pixel size aimed at for a first 2D classification; resolves secondary structure's 10 Å comfortably."""
 MIN_BINNED_BOX = 32
+_WIDEST_BOX_PX = 2.0**31
 
 
 @dataclass(frozen=True)
@@ -35,14 +40,6 @@ def suggest_boxes(diameter_px: float, pixel_size_angstrom: float | None) -> Sugg
 
 def next_fast_even_size(size_px: float) -> int:
     """The smallest even whole number of at least `size_px` whose only prime factors are 2, 3 and 5."""
-    candidate = max(2, 2 * math.ceil(size_px / 2))
-    while not _has_only_small_factors(candidate):
-        candidate += 2
-    return candidate
-
-
-def _has_only_small_factors(number: int) -> bool:
-    for prime in (2, 3, 5):
-        while number % prime == 0:
-            number //= prime
-    return number == 1
+    if size_px > _WIDEST_BOX_PX:
+        raise SettingsError(f"a box of {size_px:.4g} px is wider than any micrograph; check the particle diameter")
+    return 2 * int(next_fast_len(max(1, math.ceil(size_px / 2)), real=True))

@@ -149,6 +149,8 @@ def volume_from_map(path: str | os.PathLike[str], *, voxel_size_angstrom: float 
     smooth = gaussian_filter(density, _SMOOTHING_ANGSTROM / volume.voxel_size_angstrom)
     is_particle = smooth > 0.5 * _mean_above_half(smooth, volume.name)
     density *= ENVELOPE_CONTRAST_V / float(density[is_particle].mean())
+    if not np.isfinite(density).all():
+        raise InputError(f"{volume.name}: densities reach beyond what a number holds; check the map")
     return replace(volume, density=density)
 
 
