@@ -67,3 +67,7 @@ def test_what_is_not_believed_has_a_reason_of_its_own_and_what_is_low_keeps_its(
     chosen = at_threshold(candidates([0.9, 0.4]), 0.5, belief=0.1)
     assert chosen.reason.tolist() == [NOT_BELIEVED, "below threshold"]
     assert at_threshold(candidates([0.9, 0.4]), 0.5).reason.tolist() == ["", "below threshold"]
+
+
+def test_the_belief_is_told_in_full_so_that_evaluating_a_run_keeps_what_it_kept():
+    assert judged([0.9], belief=0.55555555).belief == 0.55555555

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from cryopick.errors import RunFolderError
-from cryopick.geometry.selection import BELOW_THRESHOLD, NOT_BELIEVED
 from cryopick.geometry.units import share_decimal
 from cryopick.io.coordinates.relion import (
     NO_SCORE,
@@ -30,7 +29,7 @@ from cryopick.runs.place import settle_place
 from cryopick.runs.record import Record
 from cryopick.runs.settings import PickPlan
 from cryopick.runs.sizes import SizesAtPixelSize, box_doubt, doubt_of_sizes, run_diameter, sizes_of_run
-from cryopick.runs.threshold import Cut, at_threshold, best_score, cut_of, what_would_keep_some
+from cryopick.runs.threshold import Cut, at_threshold, best_score, cut_of, is_open, what_would_keep_some
 from cryopick.runs.verdicts import GOOD, Verdict, verdict_of
 from cryopick.types import Picks
 
@@ -315,8 +314,7 @@ def _expected(
 ) -> tuple[float, float] | None:
     """Expected precision and recall of a run whose scores are probabilities; None where nothing is kept."""
     believed = [
-        result.candidates.score[np.isin(result.candidates.reason, ("", BELOW_THRESHOLD, NOT_BELIEVED))]
-        * np.float32(cut.belief_in(result.record.name))
+        result.candidates.score[is_open(result.candidates)] * np.float32(cut.belief_in(result.record.name))
         for result in results
     ]
     scores = np.concatenate(believed) if believed else np.empty(0, np.float32)

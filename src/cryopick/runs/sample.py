@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from cryopick.errors import SettingsError, UnknownPixelSizeError
+from cryopick.heatmap.size_votes import MEASURING
 from cryopick.inference.progress import tell
 from cryopick.pickers.protocol import ChoosesSample
 from cryopick.processing.spread import evenly_taken
@@ -15,7 +16,6 @@ ENOUGH_HOLDING = 3
 """Where fewer of the first few hold something, more are read."""
 MOST_READ = 24
 """Micrographs read in search of some that hold something: each large one costs a second and more to read."""
-MEASURING = "measuring the particle diameter"
 LOOKING = "looking for micrographs that hold something"
 
 

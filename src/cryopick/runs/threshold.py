@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cryopick.geometry.selection import BELOW_THRESHOLD, NOT_BELIEVED
 from cryopick.pickers.protocol import ChoosesThreshold, JudgesMicrographs, gives_probabilities
@@ -71,10 +72,14 @@ def choose_cut(plan: PickPlan, candidates: Mapping[str, Picks]) -> Cut:
     return Cut(threshold=threshold, source="chosen by the picker from all scores", belief=belief)
 
 
+def is_open(candidates: Picks) -> NDArray[np.bool_]:
+    """(n,) True for candidates that no rule rejects but the threshold, or the belief in their micrograph."""
+    return np.isin(candidates.reason, ("", BELOW_THRESHOLD, NOT_BELIEVED))
+
+
 def best_score(candidates: Sequence[Picks]) -> float | None:
     """The highest score that no rule but a threshold rejects; None where there is none that is finite."""
-    is_open = [np.isin(one.reason, ("", BELOW_THRESHOLD, NOT_BELIEVED)) for one in candidates]
-    scores = np.concatenate([np.empty(0, np.float32), *[c.score[o] for c, o in zip(candidates, is_open, strict=True)]])
+    scores = np.concatenate([np.empty(0, np.float32), *[one.score[is_open(one)] for one in candidates]])
     scores = scores[np.isfinite(scores)]
     return float(scores.max()) if len(scores) else None
 

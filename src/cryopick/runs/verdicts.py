@@ -7,10 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cryopick.geometry.selection import BELOW_THRESHOLD, NOT_BELIEVED
 from cryopick.geometry.units import share_percent
 from cryopick.processing.belief import LIKELY
-from cryopick.runs.threshold import Cut
+from cryopick.runs.threshold import Cut, is_open
 from cryopick.types import Picks
 
 GOOD, EMPTY, MOSTLY_JUNK = "good", "empty", "mostly junk"
@@ -69,8 +68,7 @@ def verdict_of(
     contrast_doubt : the sentence of a run whose particles seem to have the opposite contrast
     """
     belief = cut.belief_in(name)
-    is_open = np.isin(candidates.reason, ("", BELOW_THRESHOLD, NOT_BELIEVED))
-    is_likely = is_open & (candidates.score >= LIKELY)
+    is_likely = is_open(candidates) & (candidates.score >= LIKELY)
     looks_filled = _covered_share(candidates, is_likely) if has_probabilities else None
     kept = candidates.score[candidates.is_kept]
     right = round(float(kept.mean(dtype=np.float64)) * belief, 4) if has_probabilities and len(kept) else None
@@ -96,7 +94,7 @@ def verdict_of(
         filled_share=None if looks_filled is None else round(looks_filled * belief, 4),
         junk_share=None if junk_share is None else round(junk_share, 4),
         expected_right=right,
-        belief=round(belief, 4),
+        belief=belief,  # not rounded: evaluating the run keeps by it what the run kept
     )
 
 
