@@ -158,6 +158,7 @@ def test_no_module_keeps_models():
         "cryopick.inference.device: _automatic_device",  # a word
         "cryopick.inference.device: _why_unusable",  # a sentence
         "cryopick.pickers.families: _families",
+        "cryopick.pickers.published_weights: _readers",
         "cryopick.pickers.registry: _broken",
         "cryopick.pickers.registry: _registered",
     }

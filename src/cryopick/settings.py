@@ -37,8 +37,9 @@ class Setting:
 
     @property
     def flag(self) -> str:
-        """`min_distance` gives `--min-distance`; the unit Å, which every bare length has, is left out of flags."""
-        return "--" + self.name.removesuffix("_angstrom").replace("_", "-")
+        """`min_distance` gives `--min-distance`; the unit Å, which every bare length has, is left out of flags, and so
+        is the `_` behind a word of Python."""
+        return "--" + self.name.removesuffix("_angstrom").removesuffix("_").replace("_", "-")
 
     @property
     def is_switch(self) -> bool:

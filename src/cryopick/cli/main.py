@@ -27,6 +27,7 @@ COMMANDS = {
     "simulate": "Simulate micrographs with full truth.",
     "label": "Make training labels from simulations or coordinates.",
     "train": "Train a picker.",
+    "import-weights": "Take over weights that the authors of a system published.",
     "finetune": "Adapt a trained picker to your own micrographs.",
     "benchmark": "Compare pickers on labelled sets.",
 }
@@ -65,7 +66,7 @@ def build_app(called: str | None, arguments: Sequence[str] = ()) -> typer.Typer:
 
 def command_of(name: str, arguments: Sequence[str] = ()) -> Callable[..., None]:
     """The typer function of a command, with the options that these words ask for."""
-    module = import_module(f"{__package__}.{name}")
+    module = import_module(f"{__package__}.{name.replace('-', '_')}")
     command: Callable[..., None] = module.command_for(arguments) if hasattr(module, "command_for") else module.command
     return command
 

@@ -7,6 +7,8 @@ from typing import Annotated
 import typer
 
 from cryopick.pickers.catalogue import picker_rows, settings_rows
+from cryopick.pickers.configurations import configurations_of
+from cryopick.pickers.registry import picker_class
 
 
 def command(name: Annotated[str | None, typer.Argument(help="Show the settings of this picker.")] = None) -> None:
@@ -25,3 +27,7 @@ def command(name: Annotated[str | None, typer.Argument(help="Show the settings o
     width = max(len(f"{s.flag} {s.type_name}") for s in settings) + 2
     for setting in settings:
         typer.echo(f"{f'{setting.flag} {setting.type_name}':<{width}}{setting.help} [{setting.default_text}]")
+    for word, configuration in configurations_of(picker_class(name)).items():
+        typer.echo(f"\n--as {word}: {configuration.about}")
+        for line in configuration.lines():
+            typer.echo(f"  {line}")

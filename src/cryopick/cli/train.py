@@ -11,6 +11,7 @@ from cryopick.cli.console import command_line
 from cryopick.cli.options import with_options
 from cryopick.cli.training_monitor import ConsoleMonitor
 from cryopick.errors import SettingsError
+from cryopick.pickers.configurations import CONFIGURATION_NAMES
 from cryopick.settings import settings_of
 from cryopick.training.folder import CONFIG
 from cryopick.training.loop import TrainResult
@@ -28,7 +29,13 @@ def train(
     micrographs: Annotated[
         list[str] | None, typer.Option(help="Images of the data set, where they lie elsewhere.")
     ] = None,
-    preset: Annotated[str | None, typer.Option(help="small, paper, …", show_default="small")] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="A named set of settings: small, article, program, …", show_default="small")
+    ] = None,
+    as_: Annotated[
+        str | None,
+        typer.Option("--as", metavar="article|program", help="Train a published system; the preset of this name."),
+    ] = None,
     start: Annotated[
         str | None, typer.Option(help="Weights to start from: a file, or a picker's name for the shipped ones.")
     ] = None,
@@ -45,10 +52,18 @@ def train(
 
     cryopick train general --data simulation -o trained/ --preset small
 
+    cryopick train cryosegnet --as article --data cryoppp/ -o trained/
+
     A killed or stopped run goes on with: cryopick train -o trained/ --resume
 
     Where a preset sets something, its value replaces the default shown here.
     """
+    if as_ is not None:
+        if preset is not None:
+            raise SettingsError("--as and --preset both name the settings to start from; give one of them")
+        if as_ not in CONFIGURATION_NAMES:
+            raise SettingsError(f"--as {as_}: expected {' or '.join(CONFIGURATION_NAMES)}")
+        preset = as_
     of_data = {setting.name for setting in settings_of(DataSettings)}
     given = given or {}
     changes: dict[str, Any] = {

@@ -56,6 +56,9 @@ class SelectionSettings:
     max_count: Annotated[int | None, "keep at most so many picks per micrograph, the best ones; where not set, all"] = (
         None
     )
+    as_found: Annotated[
+        bool, "keep what the picker gives as it is: no threshold, spacing, edge or junk rule but those given here"
+    ] = False
 
     def __post_init__(self) -> None:
         if self.threshold is not None and np.isnan(self.threshold):
@@ -138,7 +141,7 @@ def _shape_yx(picks: Picks, purpose: str) -> tuple[int, int]:
 
 
 def _is_at_edge(picks: Picks, settings: SelectionSettings) -> NDArray[np.bool_]:
-    if settings.edge_margin is None and picks.shape_yx is None:
+    if settings.edge_margin is None and (settings.as_found or picks.shape_yx is None):
         return np.zeros(len(picks), dtype=bool)
     height, width = _shape_yx(picks, "an edge margin")
     margin_px = 0.0 if settings.edge_margin is None else _length_px(settings.edge_margin, picks)
@@ -176,9 +179,12 @@ def _distance_px(is_excluded: NDArray[np.bool_], step_yx: tuple[float, float]) -
 
 
 def _min_distances_px(picks: Picks, settings: SelectionSettings) -> NDArray[np.float64]:
-    """(n,) distance that each pick keeps from others of its own size; 0 where neither setting nor diameter says."""
+    """(n,) distance that each pick keeps from others of its own size; 0 where neither setting nor diameter says, or
+    picks are kept as they are found."""
     if settings.min_distance is not None:
         return np.full(len(picks), _length_px(settings.min_distance, picks))
+    if settings.as_found:
+        return np.zeros(len(picks))
     return MIN_DISTANCE_FRACTION * np.nan_to_num(picks.diameter_px.astype(np.float64), nan=0.0)
 
 

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 CARD_FORMAT = 1
 """Version of the card's layout; raised when a field changes its meaning."""
+PUBLISHED_SUFFIXES = (".pth", ".pt", ".tar", ".ckpt")
+"""Files of torch; read for the systems whose authors published such, by `pickers.published_weights`."""
 LARGEST_CARD_BYTES = 2**26
 DEEPEST_CARD = 32
 """Levels of lists and objects inside one another."""
@@ -249,9 +251,20 @@ def _explain_card(path: Path | None, errors: tuple[type[Exception], ...]) -> Ite
         ) from error
 
 
+def is_published_file(path: Path) -> bool:
+    """Whether a weights file is torch's own kind, as authors publish them, and has no card."""
+    return path.suffix in PUBLISHED_SUFFIXES
+
+
 @contextmanager
-def open_checkpoint(name_or_path: str | Path, *, picker: str) -> Iterator[Checkpoint]:
+def open_checkpoint(
+    name_or_path: str | Path, *, picker: str, published: Callable[[Path], Checkpoint] | None = None
+) -> Iterator[Checkpoint]:
     """The weights meant by a path or a name; card values that the block cannot use become a `WeightsError`.
+
+    Parameters
+    ----------
+    published : reads a file that others published for this picker, which has no card; None where nobody did
 
     Raises
     ------
@@ -260,7 +273,8 @@ def open_checkpoint(name_or_path: str | Path, *, picker: str) -> Iterator[Checkp
     """
     path = find_weights(name_or_path)
     with _explain_card(path, _CARD_ERRORS):
-        yield load_checkpoint(path, picker=picker)
+        is_foreign = published is not None and is_published_file(path)
+        yield published(path) if published is not None and is_foreign else load_checkpoint(path, picker=picker)
 
 
 def load_checkpoint(
@@ -277,7 +291,8 @@ def load_checkpoint(
     if path.suffix != ".safetensors":
         raise WeightsError(
             f"{path}: weights are .safetensors files with a JSON card, got {path.suffix or 'no extension'!r}; "
-            "pickled checkpoints (.pt, .pth, .ckpt) can run code when opened and are not read"
+            "of files of torch (.pt, .pth, .ckpt) only those are read that the authors of a system published "
+            "(`cryopick import-weights --help`)"
         )
     card = read_card(path)
     if picker is not None and card.picker != picker:
@@ -381,13 +396,14 @@ def find_weights(name_or_path: str | Path) -> Path:
         If there is none; the message lists what is known and where it was looked for.
     """
     path = Path(name_or_path)
-    if path.suffix == ".safetensors" or len(path.parts) > 1:
+    if path.suffix in (".safetensors", *PUBLISHED_SUFFIXES) or len(path.parts) > 1:
         if path.is_dir() and (path / "weights.safetensors").is_file():
             return path / "weights.safetensors"  # a folder written by `cryopick train`
         if path.is_file():
             return path
         raise WeightsError(
-            f"{path}: no such weights file; expected a .safetensors file or a folder of `cryopick train`"
+            f"{path}: no such weights file; expected a .safetensors file, a folder of `cryopick train`, or a file that "
+            "the authors of a system published"
         )
     folders = weights_folders()
     for folder in folders:

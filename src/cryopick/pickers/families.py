@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from cryopick.data.datasets import Dataset
     from cryopick.io.weights import Checkpoint
 
+OLDER_NAME_OF_ARTICLE = "paper"
+"""What version 0.1 called the preset `article`."""
+
 _families: dict[str, Callable[[], Family]] = {}
 
 
@@ -68,6 +71,8 @@ def _module_named_by(picker: str) -> str:
 def find_preset(picker: str, name: str) -> Preset:
     """A preset of a picker by name; unknown names are listed against the known ones."""
     presets = family_of(picker).presets
+    if name == OLDER_NAME_OF_ARTICLE and name not in presets:
+        name = "article"
     if name not in presets:
         raise SettingsError(f"picker {picker!r} has no preset {name!r}; it has: {', '.join(presets)}")
     return presets[name]

@@ -140,7 +140,7 @@ def pick_micrograph(micrograph: Micrograph, plan: PickPlan, *, exclusion_mask: P
         pixel_size_angstrom=micrograph.pixel_size_angstrom,
         warnings=tuple(dict.fromkeys((*micrograph.warnings, *found.warnings, *doubts))),
     )
-    junk = None if settings.run.keep_junk else junk_mask(picks)
+    junk = None if settings.run.keep_junk or settings.selection.as_found else junk_mask(picks)
     if junk is not None and (share := float(junk.mean())) > MOST_JUNK_SHARE:
         told = (
             f"carbon, ice or contamination is thought to cover {share:.0%} of the image, and nothing is picked there; "

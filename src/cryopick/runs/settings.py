@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import tomllib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -12,9 +12,10 @@ from typing import Annotated, Any, Literal
 from cryopick.errors import InputError, SettingsError
 from cryopick.geometry.selection import SelectionSettings
 from cryopick.io.images.info import MAX_PIXELS
+from cryopick.pickers.configurations import CONFIGURATION_NAMES, ConfigurationName, find_configuration
 from cryopick.pickers.registry import make_picker, picker_class
 from cryopick.pickers.survey import NOTHING_SEEN, Survey
-from cryopick.settings import as_plain, convert_settings, settings_of
+from cryopick.settings import as_plain, as_text, convert_settings, settings_of
 
 DEFAULT_PICKER = "general"
 
@@ -28,6 +29,11 @@ _log = logging.getLogger(__name__)
 class RunSettings:
     """What holds for every picker: how micrographs are read and which candidates are kept."""
 
+    as_: Annotated[
+        ConfigurationName | None,
+        "run a published system as its article describes it, or as its program does, faults included; `cryopick "
+        "pickers NAME` shows what that sets. Ours where not set",
+    ] = None
     pixel_size_angstrom: Annotated[
         float | None, "Å per pixel, for all micrographs; wins over optics tables and image headers"
     ] = None
@@ -94,7 +100,8 @@ class PickPlan:
 def make_settings(picker: str | Any = DEFAULT_PICKER, **given: Any) -> PickSettings:
     """Settings of a run from one flat set of names: those of the picker, of the selection, and of the run.
 
-    Texts are converted (`diameter="180A"`); an unknown name is listed against the known ones.
+    Texts are converted (`diameter="180A"`); an unknown name is listed against the known ones. A published configuration
+    (`as_="article"`) sets its settings first; what is given besides wins, and is named in a warning.
     """
     cls = picker_class(picker) if isinstance(picker, str) else type(picker)
     parts: dict[type[Any], dict[str, Any]] = {cls: {}, SelectionSettings: {}, RunSettings: {}}
@@ -102,16 +109,44 @@ def make_settings(picker: str | Any = DEFAULT_PICKER, **given: Any) -> PickSetti
     unknown = sorted(set(given) - set(owner))
     if unknown:
         raise SettingsError(f"no setting {', '.join(unknown)}; picker {cls.name!r} has: {', '.join(sorted(owner))}")
-    for name, value in given.items():
+    for name, value in _with_configuration(cls, given).items():
         parts[owner[name]][name] = value
     own = convert_settings(cls, parts[cls], section=f"picker {cls.name}")
-    return PickSettings(
+    chosen = PickSettings(
         picker=make_picker(picker, **own) if isinstance(picker, str) else replace(picker, **own),
         run=RunSettings(**convert_settings(RunSettings, parts[RunSettings], section="run")),
         selection=SelectionSettings(
             **convert_settings(SelectionSettings, parts[SelectionSettings], section="selection")
         ),
     )
+    if chosen.selection.as_found and chosen.run.target_precision is not None:
+        raise SettingsError(
+            "target precision chooses a threshold, and with --as-found (which --as article and --as program set) all "
+            "that the picker gives is kept; leave one of them out"
+        )
+    return chosen
+
+
+def _with_configuration(cls: type[Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """`given` behind what the published configuration sets that it names."""
+    name = given.get("as_")
+    if name in (None, "", "none"):
+        return dict(given)
+    if name not in CONFIGURATION_NAMES:
+        raise SettingsError(f"--as {name}: expected {' or '.join(CONFIGURATION_NAMES)}")
+    of_configuration = find_configuration(cls, name).settings
+    changed = {
+        one: given[one]
+        for one, value in of_configuration.items()
+        if one in given and as_text(given[one]) != as_text(value)
+    }
+    unset = [one for one, value in changed.items() if value in (None, "", "none")]
+    if unset:  # a config file holds no settings that are not set, so that it could not be told from the configuration
+        raise SettingsError(f"--as {name} sets {', '.join(unset)}; give another value, or leave --as out")
+    if changed:
+        told = ", ".join(f"{one} = {as_text(value)}" for one, value in changed.items())
+        _log.warning("%s as %s, but with %s as given", cls.name, name, told)
+    return {**of_configuration, **given}
 
 
 def settings_sections(settings: PickSettings) -> dict[str, dict[str, Any]]:

@@ -57,6 +57,9 @@ def choose_cut(plan: PickPlan, candidates: Mapping[str, Picks]) -> Cut:
     given = plan.settings.selection.threshold
     if given is not None:
         return Cut(threshold=given, source="given")
+    limit = float(np.finfo(np.float32).max)  # JSON has no infinity; no score lies beyond
+    if plan.settings.selection.as_found:
+        return Cut(threshold=-limit, source="all that the picker gives")
     if not isinstance(plan.picker, ChoosesThreshold):
         return Cut(threshold=float(plan.picker.default_threshold), source="the picker's default")
     open_candidates = {name: one.kept() for name, one in candidates.items()}
@@ -67,7 +70,6 @@ def choose_cut(plan: PickPlan, candidates: Mapping[str, Picks]) -> Cut:
     done = [one.score * np.float32(belief.get(name, 1.0)) for name, one in open_candidates.items()]
     scores = np.concatenate(done) if done else np.empty(0, np.float32)
     chosen = plan.picker.choose_threshold(scores, plan.seen, target_precision=plan.settings.run.target_precision)
-    limit = float(np.finfo(np.float32).max)  # JSON has no infinity; no score lies beyond
     threshold = min(max(float(chosen), -limit), limit)
     return Cut(threshold=threshold, source="chosen by the picker from all scores", belief=belief)
 

@@ -16,8 +16,9 @@ from cryopick.errors import InputError, RunFolderError, SettingsError
 from cryopick.geometry.units import Length
 from cryopick.inference.device import require_accelerator
 from cryopick.io.files.atomic import write_text_atomic
-from cryopick.io.weights import Checkpoint, check_architecture, find_weights, load_checkpoint
+from cryopick.io.weights import Checkpoint, check_architecture
 from cryopick.pickers.families import family_of, find_preset, make_finetunable, make_trainable
+from cryopick.pickers.published_weights import load_weights
 from cryopick.runs.picks import labels_of_run_at
 from cryopick.settings import as_plain, convert_settings, to_toml
 from cryopick.training.finetuning import Before, MixedTrainable
@@ -106,7 +107,7 @@ def finetune(
     output, monitor = Path(output), monitor or LoggingMonitor()
     require_training_packages()
     refuse_other_folders(output, resume=resume)
-    start = load_checkpoint(find_weights(weights or picker), picker=picker)
+    start = load_weights(picker, weights or picker)
     preset = finetuning_preset(picker, start, task or {}, training or {})
     dataset = open_dataset(
         picks,

@@ -14,7 +14,8 @@ from cryopick.errors import InputError, SettingsError, WorkerError
 from cryopick.inference.device import require_device
 from cryopick.inference.models import HoldsModels
 from cryopick.io.inputs.sources import MicrographSource, find_micrographs, search_warnings
-from cryopick.io.weights import find_weights, read_card
+from cryopick.io.weights import find_weights, is_published_file, read_card
+from cryopick.pickers.published_weights import read_published
 from cryopick.runs.exclusion_masks import match_masks
 from cryopick.runs.files import record_files, require_same_files
 from cryopick.runs.folder import COMMAND, CONFIG, LOG, OWN_FOLDERS, RunFolder
@@ -183,8 +184,13 @@ def pick_to_folder(
 def _require_weights(settings: PickSettings) -> None:
     """Raise `WeightsError` for weights that are not there or have no card, before a run folder is begun with them."""
     weights = getattr(settings.picker, "weights", None)
-    if weights is not None and type(settings.picker).__module__.startswith("cryopick."):
-        read_card(find_weights(weights))
+    if weights is None or not type(settings.picker).__module__.startswith("cryopick."):
+        return
+    path = find_weights(weights)
+    if is_published_file(path):
+        read_published(path, picker=settings.picker.name)
+    else:
+        read_card(path)
 
 
 def _begin(

@@ -15,8 +15,8 @@ from cryopick.errors import FormatError, InputError, SettingsError
 from cryopick.geometry.units import Length
 from cryopick.inference.device import require_accelerator
 from cryopick.io.files.atomic import write_text_atomic
-from cryopick.io.weights import find_weights, load_checkpoint
 from cryopick.pickers.families import family_of, find_preset, make_trainable
+from cryopick.pickers.published_weights import load_weights
 from cryopick.settings import as_plain, convert_settings, to_toml
 from cryopick.training.folder import COMMAND, CONFIG, SPLIT, refuse_other_folders, training_folder
 from cryopick.training.logs import Monitor
@@ -166,7 +166,7 @@ def train_picker(
         record[LABELS_DIGEST] = training_set.labels_digest()
     if validation_set is not None:
         record["validation_data"] = validation_set.card_entry()
-    start_from = load_checkpoint(find_weights(plan.start), picker=plan.picker) if plan.start else None
+    start_from = load_weights(plan.picker, plan.start) if plan.start else None
     if start_from is not None:
         record["start"] = {"weights": Path(plan.start).name, "sha256": start_from.card.sha256}
     with training_folder(output, resume=resume):
