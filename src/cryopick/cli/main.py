@@ -30,9 +30,12 @@ COMMANDS = {
     "import-weights": "Take over weights that the authors of a system published.",
     "finetune": "Adapt a trained picker to your own micrographs.",
     "benchmark": "Compare pickers on labelled sets.",
+    "reproduce": "Make the tables and figures of a published system's paper.",
 }
 _RESUMING = {
-    **dict.fromkeys(("pick", "simulate", "benchmark"), "what was finished is kept, and the same command resumes"),
+    **dict.fromkeys(
+        ("pick", "simulate", "benchmark", "reproduce"), "what was finished is kept, and the same command resumes"
+    ),
     **dict.fromkeys(("train", "finetune"), "the same command with --resume goes on from the last checkpoint"),
 }
 
