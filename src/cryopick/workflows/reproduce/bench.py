@@ -206,30 +206,20 @@ class Bench:
         """
         self.tell(f"training {name}")
         try:
-            return self._trained(name, picker, sets, preset, task or {}, training or {}, data_settings or {})
+            plan = plan_training(
+                picker,
+                data=str(self.together(sets)),
+                preset=preset,
+                task=task,
+                training=training,
+                data_settings=data_settings,
+            )
+            return self._trained(plan, self.output / "trained" / slug(name))
         except CryopickError as error:
             self.note(f"training {name}: {error}")
             return None
 
-    def _trained(
-        self,
-        name: str,
-        picker: str,
-        sets: Sequence[str],
-        preset: str,
-        task: Mapping[str, Any],
-        training: Mapping[str, Any],
-        data_settings: Mapping[str, Any],
-    ) -> Trained:
-        folder = self.output / "trained" / slug(name)
-        plan = plan_training(
-            picker,
-            data=str(self.together(sets)),
-            preset=preset,
-            task=task,
-            training=training,
-            data_settings=data_settings,
-        )
+    def _trained(self, plan: TrainPlan, folder: Path) -> Trained:
         is_begun = (folder / CONFIG).exists()
         if is_begun:
             _require_same(resumed_plan(folder, plan), plan, folder)

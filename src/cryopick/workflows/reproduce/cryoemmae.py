@@ -1,4 +1,4 @@
-"""Cryo-EMMAE: Tables 1 and S1, the number of micrographs and of clusters (Fig. 2), the latent space (Fig. 3, Table S3)."""
+"""Cryo-EMMAE: Tables 1 and S1, numbers of micrographs and clusters (Fig. 2), latent space (Fig. 3, Table S3)."""
 
 from __future__ import annotations
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
+
 from cryopick.workflows.reproduce.bench import Bench, Method, Trained
 from cryopick.workflows.reproduce.figures import bars_picture, picks_picture
 from cryopick.workflows.reproduce.pixel_tables import NUMBERS, PIXEL_NOTE, pixel_rows
@@ -146,7 +148,7 @@ def table_1(bench: Bench) -> Iterator[PaperTable | PaperFigure]:
     yield PaperFigure(
         name="figure-5",
         title="Fig. 5: picking time per micrograph",
-        png=bars_picture({label: one for label, one in seconds.items() if one == one}, x_label="seconds"),
+        png=bars_picture({label: one for label, one in seconds.items() if np.isfinite(one)}, x_label="seconds"),
         caption=f"on {first.name}, one process; the article's figures are of a GPU",
     )
 

@@ -19,7 +19,7 @@ SHOWN_PX = 512
 
 
 def picks_picture(bench: Bench, data: BenchmarkSet, methods: Sequence[Method]) -> bytes:
-    """PNG: one micrograph of a set with its labels, and the picks of every method that has a run folder, side by side."""
+    """PNG: one micrograph of a set, with its labels and with the picks of every picker, side by side."""
     from matplotlib.figure import Figure
 
     path = data.images[0]

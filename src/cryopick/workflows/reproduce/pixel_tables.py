@@ -1,4 +1,4 @@
-"""The table that CryoTransformer and CryoSegNet share: precision, recall, F1 and Dice of discs, per set and on average."""
+"""The table that CryoTransformer and CryoSegNet share: precision, recall, F1, Dice of discs, per set and on average."""
 
 from __future__ import annotations
 

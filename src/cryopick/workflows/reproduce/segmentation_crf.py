@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from cryopick.workflows.reproduce.bench import Bench, Method, Trained
-from cryopick.workflows.reproduce.figures import picks_picture
-from cryopick.workflows.reproduce.results import Cell, PaperFigure, PaperTable
+from cryopick.workflows.reproduce.bench import Bench
+from cryopick.workflows.reproduce.results import PaperFigure, PaperTable
 from cryopick.workflows.reproduce.stand_in import StandIn
 
 STAND_INS_TRAINING = (StandIn(name="train", seed=51, count=4, recipe="segmentation-crf"),)

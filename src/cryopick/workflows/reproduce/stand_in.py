@@ -1,4 +1,4 @@
-"""Simulated sets in the place of a paper's data, small enough for any machine: the shape of its tables, not its figures.
+"""Simulated sets in the place of a paper's data, small enough for any machine: its tables' shape, not their figures.
 
 Every set shows one procedural protein at one magnification, as each EMPIAR entry does; the proteins that are tested on
 are none of those that are trained on.
@@ -41,14 +41,14 @@ class StandIn:
 
     def settings(self) -> SimulationSettings:
         """For `cryopick.workflows.simulate`."""
-        recipe = named_recipe(self.recipe)
-        changes = {"shape_yx": (self.side_px, self.side_px), "pixel_size_angstrom": self.pixel_size_angstrom}
+        shape_yx = (self.side_px, self.side_px)
+        recipe = replace(named_recipe(self.recipe), shape_yx=shape_yx, pixel_size_angstrom=self.pixel_size_angstrom)
         return SimulationSettings(
             structures=(self.structure,),
             proteins=1,
             diameter_angstrom=self.diameter_angstrom,
             seed=self.seed,
-            recipe=replace(recipe, **changes),
+            recipe=recipe,
             snr=None if self.recipe == "segmentation-crf" else self.snr,
         )
 
