@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from cryopick.errors import SettingsError
 from cryopick.metrics.detection import RankedOutcomes
 from cryopick.simulation.crops import Crop, CropGenerator
 from cryopick.training.crop_bank import SimulatedCrops
@@ -56,6 +58,10 @@ class FromSimulation:
             else:
                 yield whole
 
+    def steps_per_epoch(self) -> int:
+        """None: simulated crops have no end."""
+        raise SettingsError("training: simulated crops have no end, so there are no epochs; give steps")
+
     def scores(self, outcomes: Sequence[RankedOutcomes]) -> dict[str, float]:
         """Average precision and best F1."""
         return detection_scores(outcomes)
@@ -98,6 +104,10 @@ class FromLabels:
         """Of micrographs in turn."""
         for position in range(index * self.batch_size, (index + 1) * self.batch_size):
             yield self.example_of(self.sampler.crop(position, rng))
+
+    def steps_per_epoch(self) -> int:
+        """Batches that hold a crop of every micrograph once."""
+        return math.ceil(len(self.sampler.items) / self.batch_size)
 
     def scores(self, outcomes: Sequence[RankedOutcomes]) -> dict[str, float]:
         """Average precision, or what stands for it where labels are sparse."""
@@ -159,6 +169,10 @@ class LearnsFromCrops:
     def make_batch(self, index: int, rng: np.random.Generator) -> dict[str, Tensor]:
         """The source's examples of that number, stacked."""
         return stacked(self.source.examples(index, rng))
+
+    def steps_per_epoch(self) -> int:
+        """Batches that hold a crop of every labelled micrograph once."""
+        return self.source.steps_per_epoch()
 
     def card_data(self) -> dict[str, Any]:
         """What was learnt from."""

@@ -22,7 +22,7 @@ from cryopick.training.folder import COMMAND, CONFIG, SPLIT, refuse_other_folder
 from cryopick.training.logs import Monitor
 from cryopick.training.loop import TrainResult, require_training_packages, train
 from cryopick.training.state import LABELS_DIGEST, STATE_FILE
-from cryopick.training.trainable import Preset, TrainSettings
+from cryopick.training.trainable import Preset, TrainSettings, later_wins
 
 SIMULATION = "simulation"
 _SECTIONS = ("train", "data", "task", "training")
@@ -59,7 +59,7 @@ class TrainPlan:
             "train": {"picker": self.picker, "preset": self.preset_name, "data": self.data, "start": self.start},
             "data": as_plain(self.data_settings),
             "task": as_plain(self.preset.task),
-            "training": as_plain(self.preset.training),
+            "training": self.preset.training.as_asked(),
         }
 
 
@@ -98,7 +98,7 @@ def plan_training(
     preset_name = preset or head.get("preset") or "small"
     found = find_preset(chosen, preset_name)
     given_task = {**sections.get("task", {}), **(task or {})}
-    given_training = {**sections.get("training", {}), **(training or {})}
+    given_training = later_wins(sections.get("training", {}), training or {})
     given_data = {**sections.get("data", {}), **(data_settings or {})}
     changed = found.changed(
         task=convert_settings(type(found.task), given_task, section="[task]"),
