@@ -17,7 +17,7 @@ from cryopick.simulation.crops import Crop, CropGenerator
 from cryopick.training.crop_bank import SimulatedCrops
 from cryopick.training.judging import detection_scores, labelled_score
 from cryopick.training.quarters import Example, QuarterTask, keep_crops, quarter, some_quarters
-from cryopick.training.sampling import CropSampler, MicrographSampler
+from cryopick.training.sampling import CropSampler, MicrographSampler, prepare_all
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -71,6 +71,21 @@ class FromSimulation:
         return {"kind": "simulation", "seed": self.task.simulation_seed}
 
 
+@dataclass(frozen=True)
+class Wholes(Sequence[Any]):
+    """Every micrograph of a sampler, whole, made when it is asked for."""
+
+    sampler: MicrographSampler[Any]
+
+    def __len__(self) -> int:
+        return len(self.sampler.items)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self.sampler.whole(number) for number in range(len(self))[index]]
+        return self.sampler.whole(range(len(self))[index])
+
+
 @dataclass
 class FromLabels:
     """Augmented crops of labelled micrographs, which are judged whole.
@@ -95,10 +110,14 @@ class FromLabels:
         return self.sampler_of(self.train)
 
     @cached_property
-    def held_out(self) -> list[Any]:
-        """The micrographs that validate, at working scale."""
-        sampler = self.sampler_of(self.validation)
-        return [sampler.whole(index) for index in range(len(sampler.items))]
+    def judge(self) -> MicrographSampler[Any]:
+        """The micrographs that validate."""
+        return self.sampler_of(self.validation)
+
+    @property
+    def held_out(self) -> Sequence[Any]:
+        """The micrographs that validate, at working scale; as many stay in memory as the sampler keeps there."""
+        return Wholes(self.judge)
 
     def examples(self, index: int, rng: np.random.Generator) -> Iterator[Example]:
         """Of micrographs in turn."""
@@ -111,7 +130,7 @@ class FromLabels:
 
     def scores(self, outcomes: Sequence[RankedOutcomes]) -> dict[str, float]:
         """Average precision, or what stands for it where labels are sparse."""
-        is_complete = all(crop.is_complete for crop in self.held_out)
+        is_complete = all(item.is_complete for item in self.judge.items)
         return {"score": labelled_score(outcomes, is_complete=is_complete)}
 
     def card_data(self) -> dict[str, Any]:
@@ -162,9 +181,12 @@ class LearnsFromCrops:
         return CropSampler(dataset, crop_px=self.task.example_px)
 
     def prepare(self, batches: int, tell: Callable[[int, int], None]) -> None:
-        """Makes the simulated crops of so many batches, unless they are on disk or are not to be kept there."""
+        """Makes the simulated crops of so many batches, or prepares the micrographs, unless they are on disk or are not
+        to be kept there."""
         if isinstance(self.source, FromSimulation):
             keep_crops(self.source.crops, batches * self.task.crops_per_batch, tell)
+        else:
+            prepare_all([self.source.sampler, self.source.judge], tell)
 
     def make_batch(self, index: int, rng: np.random.Generator) -> dict[str, Tensor]:
         """The source's examples of that number, stacked."""
