@@ -1,4 +1,4 @@
-"""Files of `torch.save`: what was saved comes back; nothing runs, and nothing takes more memory or time than the file."""
+"""Files of `torch.save`: what was saved comes back; nothing is run, and no file takes much time or memory."""
 
 import argparse
 import io
