@@ -179,6 +179,7 @@ class _Made:
 class _Container:
     """A list or dictionary, with its items or keys."""
 
+    is_dict: bool
     items: list[Any] = field(default_factory=list)
 
 
@@ -209,7 +210,7 @@ class _Program:
         elif name in _CONSTANTS:
             self.stack.append(_CONSTANTS[name])
         elif name in ("EMPTY_LIST", "EMPTY_DICT"):
-            self.stack.append(_Container())
+            self.stack.append(_Container(is_dict=name == "EMPTY_DICT"))
         elif name in ("BINPUT", "LONG_BINPUT"):
             self.memo[argument] = self.stack[-1]
         elif name in ("BINGET", "LONG_BINGET"):
@@ -257,8 +258,12 @@ class _Program:
             self.stack.append(tuple(items))
             return
         target = self.stack[-1]
-        keys_or_items = items[::2] if name == "SETITEMS" else items
-        if name == "SETITEMS" and not all(map(_is_constant, keys_or_items)):
+        is_dict = name == "SETITEMS"
+        is_ordered = isinstance(target, _Made) and target.by == "collections.OrderedDict"
+        if not (is_ordered and is_dict) and not (isinstance(target, _Container) and target.is_dict == is_dict):
+            raise _damaged("puts items into what is no list or dictionary")
+        keys_or_items = items[::2] if is_dict else items
+        if is_dict and not all(map(_is_constant, keys_or_items)):
             raise _RefusedError(f"holds a dictionary with keys that are no texts or numbers; {_WEIGHTS_ALONE}")
         if isinstance(target, _Container):
             target.items += keys_or_items
@@ -316,7 +321,11 @@ def _call(called: Any, arguments: Any) -> _Made:
         if arguments[:2] != (_Global("numpy.ndarray"), (0,)):
             raise _damaged("holds a NumPy array that is not made as NumPy makes it")
     elif name == "builtins.set":
-        if not isinstance(arguments[0], _Container) or not all(map(_is_constant, arguments[0].items)):
+        if (
+            not isinstance(arguments[0], _Container)
+            or arguments[0].is_dict
+            or not all(map(_is_constant, arguments[0].items))
+        ):
             raise _RefusedError(f"holds a set of what is no text or number; {_WEIGHTS_ALONE}")
     elif name in ("argparse.Namespace", "collections.OrderedDict", "builtins.bytes") and arguments:
         raise _damaged(f"makes a {name} of unexpected arguments")
@@ -360,8 +369,8 @@ def _check_state(made: Any, state: Any) -> None:
         is_right = version == 1 and _are_sizes(shape)
         is_right = is_right and math.prod(shape) * _item_bytes(dtype, data) == len((*data.arguments, "")[0])
     elif by == "collections.OrderedDict":  # more would hide its methods
-        is_right = isinstance(state, _Container) and set(state.items) <= {"_metadata"}
+        is_right = isinstance(state, _Container) and state.is_dict and set(state.items) <= {"_metadata"}
     else:
-        is_right = by == "argparse.Namespace" and isinstance(state, _Container)
+        is_right = by == "argparse.Namespace" and isinstance(state, _Container) and state.is_dict
     if not is_right:
         raise _damaged(f"sets what {by or 'an object'} does not have")
