@@ -16,7 +16,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -70,7 +69,6 @@ def register_denoiser(make: Callable[[], Denoiser]) -> Callable[[], Denoiser]:
     return make
 
 
-@cache
 def denoisers() -> dict[str, Denoiser]:
     """Every denoiser by name.
 
