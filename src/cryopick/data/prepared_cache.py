@@ -221,9 +221,7 @@ class Prepared:
     cache: PreparedCache | None = None
     memory_bytes: int | None = None
 
-    def of(
-        self, item: OnDisk, settings: Mapping[str, Any], make: Callable[[], NDArray[Any]]
-    ) -> NDArray[Any]:
+    def of(self, item: OnDisk, settings: Mapping[str, Any], make: Callable[[], NDArray[Any]]) -> NDArray[Any]:
         """What `make()` gives for a micrograph, from the disk where it was made before; read-only.
 
         Parameters
