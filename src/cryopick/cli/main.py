@@ -26,6 +26,7 @@ COMMANDS = {
     "doctor": "Check this installation.",
     "simulate": "Simulate micrographs with full truth.",
     "label": "Make training labels from simulations or coordinates.",
+    "denoise": "Write denoised micrographs.",
     "train": "Train a picker.",
     "import-weights": "Take over weights that the authors of a system published.",
     "finetune": "Adapt a trained picker to your own micrographs.",
@@ -34,7 +35,8 @@ COMMANDS = {
 }
 _RESUMING = {
     **dict.fromkeys(
-        ("pick", "simulate", "benchmark", "reproduce"), "what was finished is kept, and the same command resumes"
+        ("pick", "simulate", "denoise", "benchmark", "reproduce"),
+        "what was finished is kept, and the same command resumes",
     ),
     **dict.fromkeys(("train", "finetune"), "the same command with --resume goes on from the last checkpoint"),
 }

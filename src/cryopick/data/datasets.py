@@ -1,9 +1,9 @@
 """Labelled micrographs on disk, whatever the layout: what there is, and which image goes with which labels.
 
 Layouts, told apart by what a folder holds: CryoPPP as published (one set, or a folder of sets); a simulation; a run of
-`cryopick pick` or a RELION project (`micrographs.star` with `particles.star` or `autopick.star`); a folder of images
-with label files beside them. A coordinate file (STAR, .cs, .cbox, COCO, …) is a data set too, with the micrographs that
-it names or those given.
+`cryopick pick` or a RELION project (`micrographs.star` with `particles.star` or `autopick.star`); a part of a data set
+with COCO labels (`train/` beside `annotations/instances_train.json`); a folder of images with label files beside them.
+A coordinate file (STAR, .cs, .cbox, COCO, …) is a data set too, with the micrographs that it names or those given.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from typing import Any
 
 import numpy as np
 
+from cryopick.data.id_lists import choose_sets
 from cryopick.data.labels import Labels, read_labels
+from cryopick.data.parts import Part, annotations_of, parts_of
 from cryopick.data.prepared_cache import Prepared
 from cryopick.errors import FormatError, InputError, SettingsError
 from cryopick.geometry.transforms import TRANSFORMS
@@ -115,7 +117,7 @@ class Dataset:
 
     Parameters
     ----------
-    layout : "cryoppp", "simulation", "run or project", "folder" or "coordinates"
+    layout : "cryoppp", "simulation", "run or project", "coco", "folder" or "coordinates"
     orientation : what was measured on the images, or None where it could not be
     warnings : sentences for the user; the data can still be used
     diameter : of the particles as the user gave it, for micrographs without labels
@@ -188,6 +190,8 @@ def open_dataset(
     completeness: str | None = None,
     flip_y: str | None = None,
     labels: Mapping[str, Labels] | None = None,
+    part: Part | None = None,
+    ids: Sequence[str] = (),
 ) -> Dataset:
     """Find the micrographs and labels of a data set and check that they belong together; no pixels are kept.
 
@@ -200,11 +204,14 @@ def open_dataset(
     labels : by micrograph, where more is known than the files in `path` say (of a run, from its candidates)
     flip_y : whether y must be counted from the other end than the format says. None checks the orientation on the
         images and raises when it is clearly another; "auto" takes the measured one and raises when that is unclear
+    part : which part of a data set whose authors keep parts apart; see `cryopick.data.parts`
+    ids : of a folder of sets, only these EMPIAR numbers or lists of them; see `cryopick.data.id_lists`
 
     Raises
     ------
     InputError
-        If there are no micrographs or no labels, labels without images, or coordinates in another frame.
+        If there are no micrographs or no labels, labels without images, coordinates in another frame, or parts that
+        are kept apart and none is named.
     FormatError, SettingsError
         If a file is malformed, or something needed is missing.
     """
@@ -215,7 +222,23 @@ def open_dataset(
         raise SettingsError(f"flip_y is {flip_y!r}, expected one of: {', '.join(FLIPS)}")
     if not path.exists():
         raise InputError(f"{path}: no such file or folder; expected a data set")
+    folders = _folders_of_part(path, part, ids)
+    if folders:
+        opened = {
+            name: open_dataset(
+                folder,
+                micrographs=micrographs,
+                diameter=diameter,
+                pixel_size_angstrom=pixel_size_angstrom,
+                completeness=completeness,
+                flip_y=flip_y,
+                labels=labels,
+            )
+            for name, folder in folders.items()
+        }
+        return join_datasets(path, opened)
     layout, sets = _layout(path, micrographs)
+    sets = _chosen(sets, ids, path)
     items: list[LabelledMicrograph] = []
     warnings: list[str] = []
     for one in sets:
@@ -232,12 +255,59 @@ def open_dataset(
     return Dataset(path, layout, tuple(items), fit, tuple(warnings))
 
 
+def _folders_of_part(path: Path, part: Part | None, ids: Sequence[str]) -> dict[str, Path]:
+    """The folders of a part, by the name of the set; none where the data set keeps no parts apart."""
+    parts = parts_of(path)
+    if not parts:
+        if part is not None:
+            raise InputError(f"{path}: keeps no {part} part apart; expected folders train, val or test")
+        return {}
+    if part is None:
+        shown = ", ".join(str(folder) for folders in parts.values() for folder in list(folders.values())[:1])
+        raise InputError(
+            f"{path}: its authors keep {' and '.join(parts)} apart, and they are not read together; give one of them "
+            f"({shown}), or train with --data {path.name}, which learns from one and validates on the other"
+        )
+    if part not in parts:
+        raise InputError(f"{path}: has no {part} part, only {' and '.join(parts)}")
+    folders = parts[part]
+    chosen = choose_sets(folders, ids, where=path) if ids else list(folders)
+    return {name: folders[name] for name in chosen}
+
+
+def _chosen(sets: list[_Set], ids: Sequence[str], path: Path) -> list[_Set]:
+    if not ids:
+        return sets
+    by_name = {one.group: one for one in sets}
+    return [by_name[name] for name in choose_sets(by_name, ids, where=path)]
+
+
+def join_datasets(path: Path, opened: Mapping[str, Dataset]) -> Dataset:
+    """Several data sets as one, by the names of their sets, which stand before the names of their micrographs."""
+    items: list[LabelledMicrograph] = []
+    for name, one in opened.items():
+        for item in one.items:
+            named = replace(item.source, name=f"{name}/{item.name}") if len(opened) > 1 else item.source
+            items.append(replace(item, source=named, group=name))
+    fits = [one.orientation for one in opened.values() if one.orientation is not None]
+    return Dataset(
+        path,
+        next(iter(opened.values())).layout,
+        tuple(items),
+        fits[0] if len(opened) == 1 and fits else None,
+        tuple(text for one in opened.values() for text in one.warnings),
+        next(iter(opened.values())).diameter,
+    )
+
+
 def open_micrographs(
     path: Path | str,
     *,
     micrographs: Sequence[Path | str] = (),
     diameter: Length | None = None,
     pixel_size_angstrom: float | None = None,
+    part: Part | None = None,
+    ids: Sequence[str] = (),
 ) -> Dataset:
     """Find the micrographs of a folder, a list or a data set for training without labels; labels there are not read.
 
@@ -249,10 +319,20 @@ def open_micrographs(
     Raises
     ------
     InputError
-        If there are no micrographs.
+        If there are no micrographs, or parts that are kept apart and none is named.
     """
     path = Path(path)
+    folders = _folders_of_part(path, part, ids)
+    if folders:
+        opened = {
+            name: open_micrographs(
+                folder, micrographs=micrographs, diameter=diameter, pixel_size_angstrom=pixel_size_angstrom
+            )
+            for name, folder in folders.items()
+        }
+        return join_datasets(path, opened)
     sets = _layout(path, micrographs)[1] if path.is_dir() else [_Set(path.stem, micrographs or [path], path)]
+    sets = _chosen(sets, ids, path)
     items = []
     for one in sets:
         for source in find_micrographs(one.images):
@@ -293,6 +373,9 @@ def _layout(path: Path, micrographs: Sequence[Path | str]) -> tuple[str, list[_S
     folder = path / SIMULATED_IMAGES  # its CSV files tell hidden particles from plain ones, particles.star does not
     if (path / SIMULATED_TRUTH).is_dir() and folder.is_dir():
         return "simulation", [_Set(path.name, micrographs or [folder], folder, simulation=path)]
+    annotations = annotations_of(path)
+    if annotations is not None:
+        return "coco", [_Set(path.name, micrographs or [path], annotations)]
     star = next((path / name for name in LABEL_STARS if (path / name).is_file()), None)
     if star is not None:
         listed = path / MICROGRAPHS_STAR

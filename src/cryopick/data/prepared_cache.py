@@ -18,17 +18,15 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cryopick.errors import OutputError, SettingsError
 from cryopick.io.files.atomic import TEMPORARY_PREFIX, atomic_path
+from cryopick.io.inputs.sources import MicrographSource
 from cryopick.version import __version__
-
-if TYPE_CHECKING:
-    from cryopick.data.datasets import LabelledMicrograph
 
 GIGABYTE = 10**9
 DEFAULT_CACHE_GB = 100.0
@@ -39,6 +37,19 @@ _MARK = b"crc\n"
 _ABANDONED_SECONDS = 24 * 3600
 _LOCK = ".lock"
 _logger = logging.getLogger(__name__)
+
+
+class OnDisk(Protocol):
+    """A micrograph of a data set, or a part of one; see `cryopick.data.datasets.LabelledMicrograph`."""
+
+    @property
+    def source(self) -> MicrographSource: ...
+
+    @property
+    def region_px(self) -> tuple[int, int, int, int] | None: ...
+
+    @property
+    def pixel_size_angstrom(self) -> float | None: ...
 
 
 @dataclass
@@ -210,9 +221,7 @@ class Prepared:
     cache: PreparedCache | None = None
     memory_bytes: int | None = None
 
-    def of(
-        self, item: LabelledMicrograph, settings: Mapping[str, Any], make: Callable[[], NDArray[Any]]
-    ) -> NDArray[Any]:
+    def of(self, item: OnDisk, settings: Mapping[str, Any], make: Callable[[], NDArray[Any]]) -> NDArray[Any]:
         """What `make()` gives for a micrograph, from the disk where it was made before; read-only.
 
         Parameters
@@ -225,7 +234,7 @@ class Prepared:
         return self.cache.get(prepared_key(item, settings), make)
 
 
-def prepared_key(item: LabelledMicrograph, settings: Mapping[str, Any]) -> str:
+def prepared_key(item: OnDisk, settings: Mapping[str, Any]) -> str:
     """A name for a micrograph's file as it is now, the part of it, and the settings of its preparation.
 
     The file is known by its path, size and time of change; reading all of it would cost as much as it saves.

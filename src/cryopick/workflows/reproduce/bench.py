@@ -34,6 +34,10 @@ from cryopick.workflows.evaluate import evaluate
 from cryopick.workflows.pick import pick_to_folder
 from cryopick.workflows.train import TrainPlan, plan_training, resumed_plan, train_picker
 
+IN_STEPS: Mapping[str, None] = {
+    **dict.fromkeys(("epochs", "warmup_epochs", "validate_every_epochs", "checkpoint_every_epochs")),
+}
+"""A training told in steps where its preset tells it in passes over the data."""
 TOPAZ_THRESHOLD = 0.0
 """A logit: above it, Topaz takes a pick for a particle rather than not."""
 

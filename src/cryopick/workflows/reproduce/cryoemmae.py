@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from cryopick.evaluation.scores import Evaluation
-from cryopick.workflows.reproduce.bench import Bench, Method, Trained
+from cryopick.workflows.reproduce.bench import IN_STEPS, Bench, Method, Trained
 from cryopick.workflows.reproduce.figures import curves_picture, picks_picture
 from cryopick.workflows.reproduce.results import Cell, PaperFigure, PaperTable
 
@@ -18,7 +18,7 @@ SMALL_TASK: Mapping[str, Any] = {
     **{"windows_per_crop": 32, "batch_size": 32},
 }
 SMALL_TRAINING: Mapping[str, Any] = {
-    **{"epochs": None, "warmup_epochs": None, "steps": 60, "warmup_steps": 6, "learning_rate": 2e-3},
+    **{**IN_STEPS, "steps": 60, "warmup_steps": 6, "learning_rate": 2e-3},
     **{"validate_every": 60, "checkpoint_every": 60, "workers": 0, "log_every": 5},
 }
 CLUSTERS = (3, 4, 5, 6)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from cryopick.workflows.reproduce.bench import Bench, Method, Trained
+from cryopick.workflows.reproduce.bench import IN_STEPS, Bench, Method, Trained
 from cryopick.workflows.reproduce.figures import bars_picture, picks_picture
 from cryopick.workflows.reproduce.pixel_tables import NUMBERS, PIXEL_NOTE, pixel_rows
 from cryopick.workflows.reproduce.results import Cell, PaperFigure, PaperTable
@@ -15,14 +15,15 @@ from cryopick.workflows.reproduce.results import Cell, PaperFigure, PaperTable
 SMALL_WIDTHS = (8, 12, 16, 24, 32)
 SMALL_TASK: Mapping[str, Any] = {"widths": SMALL_WIDTHS, "side_px": 256, "batch_size": 2}
 SMALL_TRAINING: Mapping[str, Any] = {
-    **{"epochs": None, "steps": 150, "learning_rate": 2e-3, "validate_every": 150, "checkpoint_every": 150},
+    **{**IN_STEPS, "steps": 150, "learning_rate": 2e-3, "validate_every": 150, "checkpoint_every": 150},
     **{"workers": 0, "log_every": 5},
 }
 ABLATION_STEPS = 40
 MODULES: Mapping[str, Mapping[str, Any]] = {
-    "U-Net": {"segmenter": "none"},
-    "U-Net + SAM": {"postprocessing": "none"},
-    "U-Net + SAM + post-processing": {},
+    "U-Net": {"modules": "unet"},
+    "U-Net + SAM": {"modules": "unet+sam"},
+    "U-Net + SAM + post-processing": {"modules": "all"},
+    "SAM alone": {"modules": "sam"},
 }
 METHODS = ("template", "Deep Picker", "crYOLO", "Topaz", "CASSPER", "CryoTransformer", "CryoSegNet")
 # Table 1: per set, precision, recall, F1 and Dice of each of METHODS
@@ -215,7 +216,7 @@ def _modules(bench: Bench, published: Method) -> PaperTable:
         columns=("module", *NUMBERS),
         rows=tuple((row[2], *row[3:]) for row in rows),
         paper=tuple((label, *four) for label, four in PAPER_MODULES.items()),
-        notes=("without Segment Anything the picks are the maxima of the U-Net's map", PIXEL_NOTE),
+        notes=("without Segment Anything the picks are the regions of the U-Net's map", PIXEL_NOTE),
     )
 
 
@@ -238,9 +239,9 @@ def ablations(bench: Bench) -> Iterator[PaperTable | PaperFigure]:
             f"{len(widths) - 1} levels (as in the other rows)": {},
             f"{len(more) - 1} levels": {"widths": more},
         },
-        "gates": {"with attention gates": {}, "without": {"gates": False}},
+        "gates": {"with attention gates": {}, "without": {"gates": "no"}},
         "loss": {"cross-entropy + Dice": {}, "cross-entropy": {"dice_share": 0.0}, "Dice": {"dice_share": 1.0}},
-        "denoising": {"denoised": {}, "raw": {"view": "raw"}},
+        "denoising": {"denoised": {}, "raw": {"denoising": "none"}},
     }
     for name, variants in changes.items():
         rows = []
@@ -255,7 +256,7 @@ def ablations(bench: Bench) -> Iterator[PaperTable | PaperFigure]:
             columns=("variant", *NUMBERS, "validation Dice"),
             rows=tuple(rows),
             notes=(
-                "maxima of the U-Net's map, average over the test sets",
+                "regions of the U-Net's map, average over the test sets",
                 f"{ABLATION_STEPS} steps of a reduced network each: the numbers differ, and nothing follows from them"
                 if bench.is_small
                 else "the supplement's figures are not in the article's text",

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from cryopick.workflows.reproduce.bench import Bench, Method, Trained
+from cryopick.workflows.reproduce.bench import IN_STEPS, Bench, Method, Trained
 from cryopick.workflows.reproduce.figures import picks_picture
 from cryopick.workflows.reproduce.pixel_tables import NUMBERS, PIXEL_NOTE, pixel_rows
 from cryopick.workflows.reproduce.results import PaperFigure, PaperTable
@@ -18,7 +18,7 @@ SMALL_TASK: Mapping[str, Any] = {
     **{"short_px": 160, "longest_px": 256, "augment": False, "batch_size": 4, "validation_images": 4},
 }
 SMALL_TRAINING: Mapping[str, Any] = {
-    **{"epochs": None, "steps": 120, "learning_rate": 3e-4, "validate_every": 120, "checkpoint_every": 120},
+    **{**IN_STEPS, "steps": 120, "learning_rate": 3e-4, "validate_every": 120, "checkpoint_every": 120},
     **{"workers": 0, "log_every": 5},
 }
 ABLATION_STEPS = 12

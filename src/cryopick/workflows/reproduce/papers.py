@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cryopick.data.id_lists import id_lists
 from cryopick.errors import InputError, SettingsError
 from cryopick.evaluation.benchmark_rows import BenchmarkSet
 from cryopick.evaluation.machine import describe_machine
@@ -49,6 +50,10 @@ def _some(prefix: str, seeds: Iterable[int], *, count: int = 2, side_px: int = 5
     )
 
 
+def _ids(name: str) -> tuple[str, ...]:
+    return id_lists()[name].ids
+
+
 PAPERS: Mapping[str, Paper] = {
     paper.name: paper
     for paper in (
@@ -56,8 +61,8 @@ PAPERS: Mapping[str, Paper] = {
             name="cryotransformer",
             title="CryoTransformer",
             reference="A. Dhakal, R. Gyawali, L. Wang, J. Cheng, Bioinformatics 40(3), 2024, btae109",
-            training=(),
-            test=(),
+            training=_ids("cryotransformer-train"),
+            test=_ids("cryotransformer-test"),
             stand_in_training=_some("train", (11, 12), count=4),
             stand_in_test=_some("test", (13, 14)),
             parts=cryotransformer.PARTS,
@@ -67,8 +72,8 @@ PAPERS: Mapping[str, Paper] = {
             name="cryosegnet",
             title="CryoSegNet",
             reference="R. Gyawali, A. Dhakal, L. Wang, J. Cheng, Briefings in Bioinformatics 25(4), 2024, bbae282",
-            training=(),
-            test=tuple(cryosegnet.PAPER_TABLE),
+            training=_ids("cryosegnet-train"),
+            test=_ids("cryosegnet-test"),
             stand_in_training=_some("train", (21, 22), count=4),
             stand_in_test=_some("test", (23, 24)),
             parts=cryosegnet.PARTS,
@@ -78,8 +83,8 @@ PAPERS: Mapping[str, Paper] = {
             name="cryoemmae",
             title="Cryo-EMMAE",
             reference="A. Zamanos, P. Koromilas, G. Bouritsas, P. L. Kastritis, Y. Panagakis, Patterns 6, 2025",
-            training=("10291", "10077", "10590", "10816"),
-            test=(),
+            training=_ids("cryoemmae-single"),
+            test=_ids("cryoemmae-test"),
             stand_in_training=_some("train", (31, 32, 33, 34), count=5),
             stand_in_test=_some("test", (35, 36, 37), count=1),
             parts=cryoemmae.PARTS,
@@ -90,7 +95,7 @@ PAPERS: Mapping[str, Paper] = {
             title="DeepCryoPicker",
             reference="A. Al-Azzawi et al., BMC Bioinformatics 21, 2020, 509",
             training=(),
-            test=("klh", "apoferritin"),
+            test=("klh", "apoferritin", "ribosome", "galactosidase", *_ids("deepcryopicker-external")),
             stand_in_training=(),
             stand_in_test=deepcryopicker.STAND_INS,
             parts=deepcryopicker.PARTS,
