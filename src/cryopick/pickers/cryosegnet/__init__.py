@@ -2,6 +2,7 @@
 
 from cryopick.pickers.cryosegnet.picker import CryoSegNetPicker
 from cryopick.pickers.families import register_family
+from cryopick.pickers.published_weights import PublishedWeights, register_published_weights
 from cryopick.training.trainable import Family
 
 __all__ = ["CryoSegNetPicker"]
@@ -13,3 +14,11 @@ def family() -> Family:
     from cryopick.pickers.cryosegnet.training import FAMILY
 
     return FAMILY
+
+
+@register_published_weights("cryosegnet")
+def published_weights() -> PublishedWeights:
+    """How the authors' U-Net is read."""
+    from cryopick.pickers.cryosegnet.published_weights import PUBLISHED_WEIGHTS
+
+    return PUBLISHED_WEIGHTS
