@@ -2,7 +2,8 @@
 
 Layouts, told apart by what a folder holds: CryoPPP as published (one set, or a folder of sets); a simulation; a run of
 `cryopick pick` or a RELION project (`micrographs.star` with `particles.star` or `autopick.star`); a part of a data set
-with COCO labels (`train/` beside `annotations/instances_train.json`); a folder of images with label files beside them.
+with COCO labels (`train/` beside `annotations/instances_train.json`); a folder of images with label files beside them;
+a folder that holds nothing but folders, each a set in any of these layouts.
 A coordinate file (STAR, .cs, .cbox, COCO, …) is a data set too, with the micrographs that it names or those given.
 """
 
@@ -222,7 +223,7 @@ def open_dataset(
         raise SettingsError(f"flip_y is {flip_y!r}, expected one of: {', '.join(FLIPS)}")
     if not path.exists():
         raise InputError(f"{path}: no such file or folder; expected a data set")
-    folders = _folders_of_part(path, part, ids)
+    folders = _folders_of_part(path, part, ids) or _folders_of_sets(path, ids)
     if folders:
         opened = {
             name: open_dataset(
@@ -275,6 +276,17 @@ def _folders_of_part(path: Path, part: Part | None, ids: Sequence[str]) -> dict[
     return {name: folders[name] for name in chosen}
 
 
+def _folders_of_sets(path: Path, ids: Sequence[str]) -> dict[str, Path]:
+    """The folders in a folder that holds nothing else, each a data set of its own; none where `path` is a set."""
+    if not path.is_dir() or _layout(path, ())[0] != "folder":
+        return {}
+    inside = [child for child in sorted(path.iterdir()) if not child.name.startswith((".", "README"))]
+    if not all(child.is_dir() for child in inside):
+        return {}
+    folders = {child.name: child for child in inside}
+    return {name: folders[name] for name in choose_sets(folders, ids, where=path)} if ids else folders
+
+
 def _chosen(sets: list[_Set], ids: Sequence[str], path: Path) -> list[_Set]:
     if not ids:
         return sets
@@ -322,7 +334,7 @@ def open_micrographs(
         If there are no micrographs, or parts that are kept apart and none is named.
     """
     path = Path(path)
-    folders = _folders_of_part(path, part, ids)
+    folders = _folders_of_part(path, part, ids) or _folders_of_sets(path, ids)
     if folders:
         opened = {
             name: open_micrographs(

@@ -13,19 +13,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from cryopick.errors import CryopickError, RunFolderError
+from cryopick.errors import CryopickError, InputError, RunFolderError
 from cryopick.evaluation.benchmark_rows import BenchmarkSet
 from cryopick.evaluation.peers import (
     CRYOLO,
     TOPAZ,
     PeerRun,
     convert_to_mrc,
+    diameter_of,
     find_program,
     run_cryolo,
     run_topaz,
 )
 from cryopick.evaluation.scores import Evaluation
+from cryopick.io.coordinates.names import match_micrograph_names
+from cryopick.io.images.micrographs import read_micrograph
+from cryopick.io.images.mrc import write_mrc
 from cryopick.runs.folder import RunFolder
 from cryopick.runs.settings import make_settings
 from cryopick.training.folder import CONFIG
@@ -63,6 +68,10 @@ class Method:
     def is_published(self) -> bool:
         """Whether it runs as a paper or program does; such a picker is not told the diameter."""
         return "as_" in self.settings
+
+
+TEMPLATE = Method(label="template", picker="template")
+"""Gets its reference from the labels of each set."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +125,8 @@ class Bench:
         """Scores of a method on a set; None where it failed, and `problems` says why."""
         self.tell(f"{method.label} on {data.name}")
         try:
+            if method == TEMPLATE:
+                method = self.template(data)
             return self._program(method, data) if method.program else self._picker(method, data)
         except CryopickError as error:
             self.note(f"{method.label} on {data.name}: {error}")
@@ -160,6 +171,21 @@ class Bench:
         run = run_topaz(program, data, project, shapes_yx=shapes_yx)
         kept = {name: one.take(one.score > TOPAZ_THRESHOLD) for name, one in run.picks.items()}
         return PeerRun(kept, run.usages, run.options)
+
+    def template(self, data: BenchmarkSet) -> Method:
+        """The `template` picker with one reference: the mean image of the labelled particles of the first micrograph.
+
+        Raises
+        ------
+        InputError
+            If that micrograph has none.
+        """
+        path = self.output / "references" / f"{slug(data.name)}.mrcs"
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            image = mean_particle(data)
+            write_mrc(path, image[None], pixel_size_angstrom=data.pixel_size_angstrom)
+        return Method(label="template", picker="template", settings={"references": str(path)})
 
     def peers(self) -> list[Method]:
         """The other programs that can be run here; the others are named in `problems`."""
@@ -261,6 +287,27 @@ class Bench:
             if not link.is_symlink():
                 link.symlink_to(self.folders[name].absolute(), target_is_directory=True)
         return folder
+
+
+def mean_particle(data: BenchmarkSet) -> NDArray[np.float32]:
+    """(n, n) mean of the labelled particles of the first micrograph that has some, 1.5 diameters wide.
+
+    Raises
+    ------
+    InputError
+        If no micrograph has a labelled particle that lies wholly inside.
+    """
+    half = max(2, round(0.75 * diameter_of(data)))
+    names = match_micrograph_names([path.stem for path in data.images], data.labels)
+    for path in data.images:
+        pixels = read_micrograph(path).pixels
+        boxes = []
+        for x, y in np.rint(data.labels[names[path.stem]].xy_px).astype(int) if path.stem in names else ():
+            if half <= x < pixels.shape[1] - half and half <= y < pixels.shape[0] - half:
+                boxes.append(pixels[y - half : y + half, x - half : x + half])
+        if boxes:
+            return np.mean(boxes, axis=0, dtype=np.float32)
+    raise InputError(f"{data.name}: no labelled particle lies wholly inside, so there is no reference for templates")
 
 
 def _require_same(there: TrainPlan, wanted: TrainPlan, folder: Path) -> None:

@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from cryopick.errors import CryopickError
+from cryopick.evaluation.benchmark_rows import BenchmarkSet
+from cryopick.evaluation.peers import diameter_of
 from cryopick.evaluation.scores import Evaluation
+from cryopick.io.coordinates.names import match_micrograph_names
+from cryopick.io.images.micrographs import read_micrograph
+from cryopick.pickers.cryoemmae import (
+    LatentModel,
+    LatentSample,
+    load_model,
+    mean_distances,
+    sample_latent_space,
+    scatter_png,
+)
 from cryopick.workflows.reproduce.bench import IN_STEPS, Bench, Method, Trained
 from cryopick.workflows.reproduce.figures import curves_picture, picks_picture
 from cryopick.workflows.reproduce.results import Cell, PaperFigure, PaperTable
@@ -172,7 +186,51 @@ def _lines(rows: Sequence[tuple[Cell, ...]], x_label: str) -> bytes:
 
 def latent_space(bench: Bench) -> Iterator[PaperTable | PaperFigure]:
     """Latent vectors of particles and background in two principal components, and their distances."""
-    raise NotImplementedError
+    methods = _methods(bench)[:1]
+    if not methods:
+        return
+    model = load_model(methods[0][1].settings["weights"])
+    samples = []
+    for name, data in bench.test.items():
+        try:
+            samples.append(_sample(model, data))
+        except CryopickError as error:
+            bench.note(f"latent vectors of {name}: {error}")
+    if not samples:
+        return
+    yield PaperFigure(
+        name="figure-3",
+        title="Fig. 3: latent vectors of particles and background along their principal components",
+        png=scatter_png(samples),
+        caption="separation: how often a particle's vector lies farther along the line from background to particles",
+    )
+    yield PaperTable(
+        name="separation",
+        title="How well the latent space tells particles from background",
+        columns=("micrograph", "separation"),
+        rows=tuple((sample.name, sample.separation) for sample in samples),
+        notes=("0.5 is chance, 1 is apart; the article shows pictures only",),
+    )
+    kinds = [f"{kind}, {letter}" for letter in "AB" for kind in ("particles", "background")]
+    distances = mean_distances(samples[0], samples[min(1, len(samples) - 1)])
+    yield PaperTable(
+        name="table-s3",
+        title="Table S3: mean Euclidean distance between latent vectors of two micrographs, A and B",
+        columns=("", *kinds),
+        rows=tuple((kind, *row.tolist()) for kind, row in zip(kinds, distances, strict=True)),
+        notes=(
+            f"A is {samples[0].name}, B is {samples[min(1, len(samples) - 1)].name}",
+            "the supplement's figures are not in the article's text",
+        ),
+    )
+
+
+def _sample(model: LatentModel, data: BenchmarkSet) -> LatentSample:
+    path = data.images[0]
+    micrograph = read_micrograph(path, pixel_size_angstrom=data.pixel_size_angstrom)
+    labels = data.labels[match_micrograph_names([path.stem], data.labels)[path.stem]]
+    found = sample_latent_space(model, micrograph, labels.xy_px, diameter_px=diameter_of(data))
+    return replace(found, name=f"{data.name}, {path.stem}")
 
 
 PARTS = {"table-1": table_1, "clusters": clusters, "micrographs": micrographs, "latent-space": latent_space}

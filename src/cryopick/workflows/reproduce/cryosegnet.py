@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from cryopick.workflows.reproduce.bench import IN_STEPS, Bench, Method, Trained
+from cryopick.workflows.reproduce.bench import IN_STEPS, TEMPLATE, Bench, Method, Trained
 from cryopick.workflows.reproduce.figures import bars_picture, picks_picture
 from cryopick.workflows.reproduce.pixel_tables import NUMBERS, PIXEL_NOTE, pixel_rows
 from cryopick.workflows.reproduce.results import Cell, PaperFigure, PaperTable
@@ -184,7 +184,7 @@ def _methods(bench: Bench, published: Method | None) -> list[Method]:
         *([Method(label="CryoTransformer", picker="cryotransformer", settings=as_article)] if transformer else []),
         Method(label="ours (cryosegnet)", picker="cryosegnet"),
         Method(label="ours (general)", picker="general"),
-        Method(label="blob", picker="blob"),
+        TEMPLATE,
         *bench.peers(),
     ]
 
