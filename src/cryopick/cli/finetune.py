@@ -70,7 +70,7 @@ def finetune(
 
     cryopick finetune general --picks good.star --micrographs mics/ -o tuned/ --diameter 180A
 
-    cryopick finetune cryosegnet --as program --weights model.pth --picks run/ -o tuned/
+    cryopick finetune cryosegnet --picks run/ -o tuned/
 
     cryopick finetune general --self-train --micrographs mics/ -o tuned/
 
