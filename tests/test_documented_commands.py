@@ -8,6 +8,7 @@ the working folder has nothing fails.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -55,6 +56,7 @@ COMPLETED = {
 """Commands in a sentence that says the rest in words."""
 
 ONE_STEP = "--steps 1 --warmup-steps 0 --validate-every 1 --workers 0 --precision 32-true --accelerator cpu"
+ONE_EPOCH = f"--epochs 1 {ONE_STEP.replace('--steps 1', '').replace('--validate-every 1', '')}"
 JUDGED = "--set validation_crops=2 --set calibration_crops=4"
 CROPS = f"--set crop_px=128 --set batch_size=2 {JUDGED} --set distinct_crops=0 --set micrograph_share=0"
 SMALLER: tuple[tuple[str, str], ...] = (
@@ -66,7 +68,8 @@ SMALLER: tuple[tuple[str, str], ...] = (
         f"{ONE_STEP} --set backbone=resnet18 --set width=32 --set heads=4 --set layers=2 --set feed_width=32 "
         "--set short_px=64 --set longest_px=96 --set batch_size=1 --set validation_images=1 --set norm_images=1",
     ),
-    (r"train cryosegnet .*small", f"{ONE_STEP} {CROPS}"),
+    (r"train cryosegnet .*--epochs", f"{ONE_EPOCH} {CROPS}"),
+    (r"train cryosegnet (.*small|(?!.*--(preset|as)))", f"{ONE_STEP} {CROPS}"),
     (r"train cryosegnet .*sam", f"{ONE_STEP} {CROPS} --set mapped_crops=2"),
     (r"train cryosegnet .*paper", f"{ONE_STEP} {CROPS} --set side_px=128 --set widths=4,4,4,4,4,4"),
     (r"train segmentation-crf .*paper", f"{ONE_STEP} {CROPS} --set crf_crops=1 --set backbone=small"),
@@ -201,6 +204,9 @@ def filled_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         copy_all(labels, Path("truth"))
         for place in ("labelled", "real"):
             copy_all([*images, *labels, images[0].with_name("set.json")], Path(place))
+        for number in ("10017", "10028"):
+            make_cryoppp_set(Path("cryoppp") / number, images)
+        make_released_coco(Path("train_val_test_data"), images)
         for name in ("x.mrc", "image.mrc"):
             shutil.copy(images[0], name)
         shutil.copy("sim/particles.star", "particles.star")
@@ -223,6 +229,35 @@ def copy_all(paths: list[Path], folder: Path) -> None:
     folder.mkdir()
     for path in paths:
         shutil.copy(path, folder)
+
+
+def make_cryoppp_set(folder: Path, images: list[Path]) -> None:
+    """The layout of CryoPPP, whose tables count y from below."""
+    (folder / "ground_truth").mkdir(parents=True)
+    copy_all(images, folder / "micrographs")
+    tables = folder / "ground_truth" / "particle_coordinates"
+    tables.mkdir()
+    for path in images:
+        (labels,) = cryopick.read_picks(path.with_suffix(".csv")).values()
+        height = cryopick.read_micrograph(path).shape_yx[0]
+        rows = "".join(f"{x},{height - y},36\n" for x, y in labels.xy_px)
+        (tables / f"{path.stem}.csv").write_text(f"X-Coordinate,Y-Coordinate,Diameter\n{rows}")
+
+
+def make_released_coco(folder: Path, images: list[Path]) -> None:
+    """The layout that CryoTransformer's authors released: a folder and a COCO file for each part."""
+    (folder / "annotations").mkdir(parents=True)
+    for part, path in zip(("train", "val"), images, strict=True):
+        copy_all([path], folder / part)
+        height, width = cryopick.read_micrograph(path).shape_yx
+        (labels,) = cryopick.read_picks(path.with_suffix(".csv")).values()
+        boxes = [{"image_id": 1, "category_id": 1, "bbox": [x - 18, y - 18, 36, 36]} for x, y in labels.xy_px.tolist()]
+        content = {
+            "images": [{"id": 1, "file_name": path.name, "height": height, "width": width}],
+            "annotations": [{"id": number, **box} for number, box in enumerate(boxes)],
+            "categories": [{"id": 1, "name": "particle"}],
+        }
+        (folder / "annotations" / f"instances_{part}.json").write_text(json.dumps(content))
 
 
 def globular_pdb() -> str:

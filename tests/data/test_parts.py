@@ -1,6 +1,7 @@
 """Parts that authors keep apart stay apart; sets are chosen by EMPIAR number; divisions are made and read."""
 
 import json
+from pathlib import Path
 
 import pytest
 from data_layouts import write_cryoppp, write_cryoppp_set, write_released_coco
@@ -143,3 +144,9 @@ def test_what_teaches_and_validates_is_refused(tmp_path):
     dataset = open_dataset(write_cryoppp(tmp_path, {"10005": 2}))
     with pytest.raises(InputError, match=r"2 of its micrographs are learnt from too, such as m0\.mrc"):
         refuse_shared(dataset, dataset)
+
+
+def test_the_page_on_training_data_lists_every_list():
+    page = (Path(__file__).parents[2] / "docs" / "training-data.md").read_text(encoding="utf-8")
+    for one in id_lists().values():
+        assert f"| `{one.name}` | {', '.join(one.ids)} |\n" in page

@@ -12,7 +12,11 @@ def command(
     picks: Annotated[Path, typer.Argument(help="A run folder, a coordinate file, or a folder of coordinate files.")],
     *,
     truth: Annotated[
-        Path, typer.Option(help="Labels: a file or folder; CSV with x,y,kind or any format that `convert` reads.")
+        Path,
+        typer.Option(
+            help="Labels: a file or folder; CSV with x,y,kind or any format that `convert` reads; or a data set: a "
+            "simulation, a set of CryoPPP or a folder of them."
+        ),
     ],
     diameter: Annotated[
         str | None, typer.Option(help="Particle diameter (180A, 108px); else what the labels' set.json says.")
@@ -29,6 +33,9 @@ def command(
     skip_unpicked: Annotated[
         bool, typer.Option("--skip-unpicked", help="Leave out labelled micrographs without picks, not count as missed.")
     ] = False,
+    flip_y: Annotated[
+        str | None, typer.Option(help="auto, yes or no: count y of the labels from the other end.", show_default="no")
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder for table, JSON, per-micrograph scores and curve.")
     ] = None,
@@ -50,6 +57,7 @@ def command(
         pixel_size_angstrom=pixel_size,
         is_probability=probabilities,
         skip_unpicked=skip_unpicked,
+        flip_y=flip_y,
         seed=seed,
     )
     if json:

@@ -46,6 +46,7 @@ SIMULATED_IMAGES, SIMULATED_TRUTH, SIMULATED_MASKS = "micrographs", "truth", "ma
 PARTICLE_WORDS = ("particle", "protein", "molecule")
 """A class of a COCO file with several classes must be called something like this to count as particles."""
 FLIPS = ("auto", "yes", "no")
+CONTRASTS = ("dark", "bright")
 _MAX_MEASURED = 4  # micrographs read to check the orientation
 
 
@@ -65,6 +66,7 @@ class LabelledMicrograph:
         i + 1 particle i; 8-bit PNG with 255 junk
     region_px : (left, top, right, bottom), the part of the image that belongs to this item; None for all. `labels` and
         `shape_yx` are those of the part
+    is_bright : particles are brighter than the background in the file; what is read is inverted
     """
 
     source: MicrographSource
@@ -76,6 +78,7 @@ class LabelledMicrograph:
     instances_path: Path | None = None
     junk_path: Path | None = None
     region_px: tuple[int, int, int, int] | None = None
+    is_bright: bool = False
 
     @property
     def name(self) -> str:
@@ -91,8 +94,10 @@ class LabelledMicrograph:
         return None if self.labels is None else self.labels.diameter_px
 
     def read(self) -> Micrograph:
-        """The pixels of the item."""
+        """The pixels of the item, particles dark."""
         micrograph = read_source(self.source, pixel_size_angstrom=self.pixel_size_angstrom)
+        if self.is_bright:
+            micrograph = micrograph.inverted()
         if self.region_px is None:
             return micrograph
         left, top, right, bottom = self.region_px
@@ -159,6 +164,12 @@ class Dataset:
         if missing:
             raise InputError(f"{self.path}: no micrograph {missing[0]!r}; the split was made for other data")
         return replace(self, items=tuple(by_name[name] for name in names))
+
+    def with_contrast(self, contrast: str) -> Dataset:
+        """The same micrographs, whose particles are "dark" or "bright" in their files."""
+        if contrast not in CONTRASTS:
+            raise SettingsError(f"contrast is {contrast!r}, expected dark or bright")
+        return replace(self, items=tuple(replace(item, is_bright=contrast == "bright") for item in self.items))
 
     def labels_digest(self) -> str:
         """SHA-256 of what is to be learnt: names, centres, doubts and sizes of every micrograph."""

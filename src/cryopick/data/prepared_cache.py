@@ -51,6 +51,9 @@ class OnDisk(Protocol):
     @property
     def pixel_size_angstrom(self) -> float | None: ...
 
+    @property
+    def is_bright(self) -> bool: ...
+
 
 @dataclass
 class PreparedCache:
@@ -243,7 +246,7 @@ def prepared_key(item: OnDisk, settings: Mapping[str, Any]) -> str:
     status = path.stat()
     facts = [
         *(str(path), status.st_size, status.st_mtime_ns),
-        *(item.region_px, item.pixel_size_angstrom, __version__, dict(settings)),
+        *(item.region_px, item.pixel_size_angstrom, item.is_bright, __version__, dict(settings)),
     ]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode("utf-8", "surrogateescape")).hexdigest()[:40]
 

@@ -36,6 +36,7 @@ def evaluate(
     pixel_size_angstrom: float | None = None,
     is_probability: bool | None = None,
     skip_unpicked: bool = False,
+    flip_y: str | None = None,
     seed: int = 0,
 ) -> Evaluation:
     """Score picks against labels.
@@ -48,11 +49,13 @@ def evaluate(
     picks : a run folder (its kept picks give the headline, all its candidates the curve), any coordinate file or folder
         of them, or picks in memory
     truth : label files (CSV with `x,y,kind`, or any coordinate format), a data set with its images in `micrographs`
-        (a simulation, CryoPPP), or labels in memory
+        (a simulation, CryoPPP), a folder of CryoPPP sets, or labels in memory
     diameter : particle diameter, with its unit or in Å; None takes it from the labels (`set.json`, a diameter column)
     tolerance : in diameters; scores at 0.25 and 0.5 are always given as well
     pixel_size_angstrom : Å per px, where picks and labels do not say
     is_probability : whether scores are probabilities, so that calibration makes sense; None asks the run folder
+    flip_y : whether y of the labels is counted from the other end: "yes", "no", "auto" (measured on the images), or
+        None, which is "no" and an error where images say otherwise
     skip_unpicked : leave out labelled micrographs that have no picks at all, instead of counting them as missed
     seed : of the bootstrap
 
@@ -66,7 +69,13 @@ def evaluate(
     if not 0 < tolerance <= 1:
         raise SettingsError(f"tolerance is {tolerance:g} diameters, expected more than 0 and at most 1")
     picked = read_picked_set(picks)
-    labels = truth if isinstance(truth, Mapping) else read_truth(Path(truth))
+    if isinstance(truth, Mapping):
+        if flip_y is not None:
+            raise SettingsError("flip_y is for labels that are read; labels in memory are in our frame")
+        labels = truth
+    else:
+        shapes_yx = {name: one.shape_yx for name, one in picked.candidates.items() if one.shape_yx is not None}
+        labels = read_truth(Path(truth), flip_y=flip_y, shapes_yx=shapes_yx)
     length = None if diameter is None else as_length(diameter)
     if pixel_size_angstrom is not None:
         pixel_size_angstrom = plain_number(pixel_size_angstrom, "pixel size")

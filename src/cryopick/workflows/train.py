@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ from cryopick.inference.device import require_accelerator
 from cryopick.io.files.atomic import write_text_atomic
 from cryopick.pickers.families import family_of, find_preset, make_trainable
 from cryopick.pickers.published_weights import load_weights
+from cryopick.runs.as_data import RunAsData, run_as_data
 from cryopick.settings import as_plain, convert_settings, to_toml
 from cryopick.training.folder import COMMAND, CONFIG, SPLIT, TEST_LIST, refuse_other_folders, training_folder
 from cryopick.training.logs import Monitor
@@ -26,6 +28,7 @@ from cryopick.training.loop import TrainResult, require_training_packages, train
 from cryopick.training.state import LABELS_DIGEST, STATE_FILE
 from cryopick.training.trainable import Preset, TrainSettings, later_wins
 
+_logger = logging.getLogger(__name__)
 SIMULATION = "simulation"
 _SECTIONS = ("train", "data", "task", "training")
 
@@ -40,6 +43,9 @@ class DataSettings:
         Literal["complete", "sparse"] | None, "whether unlabelled places are background, or may hold particles"
     ] = None
     flip_y: Annotated[Literal["auto", "yes", "no"] | None, "count y of the labels from the other end"] = None
+    contrast: Annotated[
+        Literal["dark", "bright"] | None, "how particles look in the files; not set: dark, or as a run says"
+    ] = None
     ids: Annotated[
         tuple[str, ...], "of a folder of sets, only these EMPIAR numbers, or a paper's (cryosegnet-train, …)"
     ] = ()
@@ -329,17 +335,33 @@ def _open_labelled(
     part: Part | None = None,
     ids: Sequence[str] = (),
 ) -> Dataset:
-    settings = plan.data_settings
-    return open_dataset(
+    settings, run = plan.data_settings, run_as_data(path)
+    if run is not None and settings.labels is None:
+        _logger.warning(
+            "%s: the picks of the run teach as complete labels: what it did not pick is taken for background; give "
+            "--labels sparse where it missed particles",
+            path,
+        )
+    diameter = settings.diameter
+    if diameter is None and run is not None and run.labels is None:
+        diameter = run.diameter
+    dataset = open_dataset(
         path,
         micrographs=micrographs,
-        diameter=settings.diameter,
-        pixel_size_angstrom=settings.pixel_size_angstrom,
+        diameter=diameter,
+        pixel_size_angstrom=settings.pixel_size_angstrom or (run.pixel_size_angstrom if run is not None else None),
         completeness=settings.labels,
         flip_y=settings.flip_y,
+        labels=None if run is None else run.labels,
         part=part,
         ids=ids,
-    ).labelled()
+    )
+    return dataset.labelled().with_contrast(_contrast(settings, run))
+
+
+def _contrast(settings: DataSettings, run: RunAsData | None) -> str:
+    """As given, else as a run was told, else dark."""
+    return settings.contrast or (run.contrast if run is not None else "dark")
 
 
 def _open_unlabelled(plan: TrainPlan, micrographs: Sequence[Path | str]) -> _Data:
@@ -349,14 +371,15 @@ def _open_unlabelled(plan: TrainPlan, micrographs: Sequence[Path | str]) -> _Dat
         raise SettingsError(
             f"{plan.picker!r} learns from micrographs alone and validates on none; leave --validation out"
         )
+    run = run_as_data(plan.data)
     dataset = open_micrographs(
         plan.data,
         micrographs=micrographs,
-        diameter=settings.diameter,
-        pixel_size_angstrom=settings.pixel_size_angstrom,
+        diameter=settings.diameter or (run.diameter if run is not None else None),
+        pixel_size_angstrom=settings.pixel_size_angstrom or (run.pixel_size_angstrom if run is not None else None),
         part="train" if parts_of(Path(plan.data)) else None,
         ids=settings.ids,
-    )
+    ).with_contrast(_contrast(settings, run))
     if settings.split is not None:
         split = read_split(settings.split, dataset, needs_validation=False)
     elif settings.test_fraction:
