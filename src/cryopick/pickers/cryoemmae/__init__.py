@@ -2,6 +2,7 @@
 
 from cryopick.pickers.cryoemmae.picker import CryoEmmaePicker
 from cryopick.pickers.families import register_family
+from cryopick.pickers.published_weights import PublishedWeights, register_published_weights
 from cryopick.training.trainable import Family
 
 __all__ = ["CryoEmmaePicker"]
@@ -13,3 +14,11 @@ def family() -> Family:
     from cryopick.pickers.cryoemmae.training import FAMILY
 
     return FAMILY
+
+
+@register_published_weights("cryoemmae")
+def published_weights() -> PublishedWeights:
+    """How the authors' files are read."""
+    from cryopick.pickers.cryoemmae.published_weights import PUBLISHED_WEIGHTS
+
+    return PUBLISHED_WEIGHTS

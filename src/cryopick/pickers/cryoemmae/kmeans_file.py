@@ -107,7 +107,9 @@ def _pickled(data: bytes) -> NDArray[Any]:
     steps.follow()
     found = [one for one in steps.noted if one.by.endswith(".KMeans") and isinstance(one.state, _Container)]
     if not found:
-        raise _RefusedError(f"holds no KMeans but {', '.join(sorted({one.by for one in steps.noted})[:3]) or 'nothing'}")
+        raise _RefusedError(
+            f"holds no KMeans but {', '.join(sorted({one.by for one in steps.noted})[:3]) or 'nothing'}"
+        )
     return _array_of(found[0].state[CENTRES])
 
 
