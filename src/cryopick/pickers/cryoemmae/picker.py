@@ -33,8 +33,7 @@ from cryopick.pickers.cryoemmae.published_chain import (
     PublishedAnalysis,
     Rules,
     analyse_as_published,
-    particle_by_reference,
-    picture_in_unit,
+    particle_of_files,
 )
 from cryopick.pickers.expected_f1 import ChoosesByExpectedF1
 from cryopick.pickers.published_weights import published_files, read_published
@@ -339,19 +338,20 @@ class CryoEmmaePicker(HoldsModels, ChoosesByExpectedF1):
         seen = self._sized([micrograph]) if survey is None else survey
         sizes = self.species or (() if seen.particle_size is None else (seen.particle_size,))
         found = [
-            self._pick_size(micrograph, size.middle_px(micrograph.pixel_size_angstrom), number)
+            self._pick_size(micrograph, size, number)
             for number, size in enumerate(sizes, start=1 if self.species else 0)
         ]
         if not found:  # nothing particle-like at any size
             return Picks.none_on(micrograph)
         return found[0] if len(found) == 1 else _likelier(found)
 
-    def _pick_size(self, micrograph: Micrograph, diameter_px: float, class_id: int) -> Picks:
+    def _pick_size(self, micrograph: Micrograph, diameter: Length, class_id: int) -> Picks:
         model = self._model()
+        diameter_px = diameter.middle_px(micrograph.pixel_size_angstrom)
         prepared = prepare_image(micrograph.pixels, diameter_px=diameter_px, preprocessing=self._preprocessing(model))
         if prepared is None:
             return Picks.none_on(micrograph)
-        clusters = self._start(diameter_px)
+        clusters = self._start(diameter)
         if self.rules is not None:
             published = analyse_as_published(
                 model.encoder,
@@ -379,7 +379,7 @@ class CryoEmmaePicker(HoldsModels, ChoosesByExpectedF1):
             )
         return chosen
 
-    def _start(self, diameter_px: float) -> Clusters:
+    def _start(self, diameter: Length) -> Clusters:
         """The training set's clusters, the particle's among them chosen by the reference where there is one."""
         model = self._model()
         if self.reference is None or self.reference_mask is None:
@@ -390,16 +390,13 @@ class CryoEmmaePicker(HoldsModels, ChoosesByExpectedF1):
                 )
             return Clusters(model.centres, model.particle)
         files = (self.reference, self.reference_mask)
-        preprocessing = None if self.reference_prepared else self._preprocessing(model)
-        particle = self._models.get(
-            _particle_of_reference,
-            files,
-            model,
-            *files,
-            diameter_px=diameter_px,
-            preprocessing=preprocessing,
-            is_published=self.rules is not None,
-        )
+        if self.rules is None:
+            particle = self._models.get(_commonest_in_mask, files, model, *files, diameter=diameter)
+        else:
+            preprocessing = None if self.reference_prepared else self._preprocessing(model)
+            particle = self._models.get(
+                _particle_of_files, files, model, *files, diameter=diameter, preprocessing=preprocessing
+            )
         return Clusters(model.centres, particle)
 
     def _probe(self) -> Probe:
@@ -465,40 +462,28 @@ def published_maps(found: PublishedAnalysis) -> dict[str, NDArray[np.float32]]:
     )
 
 
-def _particle_of_reference(
-    model: LatentModel,
-    reference: Path,
-    mask: Path,
-    *,
-    diameter_px: float,
-    preprocessing: Preprocessing | None,
-    is_published: bool,
-) -> int:
-    """The training set's cluster that is commonest inside the mask.
+def _particle_of_files(model: LatentModel, reference: Path, mask: Path, **settings: Any) -> int:
+    return particle_of_files(model.encoder, model.centres, reference, mask, **settings)
 
-    Parameters
-    ----------
-    preprocessing : of the reference; None where it is a picture that is pre-processed already
-    """
+
+def _commonest_in_mask(model: LatentModel, reference: Path, mask: Path, *, diameter: Length) -> int:
+    """The training set's cluster that is commonest inside the mask, in our maps of a micrograph."""
     import cv2
 
     from cryopick.io.images.micrographs import read_micrograph
 
-    pixels, inside = read_micrograph(reference).pixels, read_micrograph(mask).pixels != 0
-    if not inside.any():
-        raise SettingsError(f"{mask}: marks nothing; expected an image that is not 0 on particles")
-    if preprocessing is None:
-        picture = picture_in_unit(pixels, name=str(reference))
-        return particle_by_reference(model.encoder, model.centres, picture, inside)
-    prepared = prepare_image(pixels, diameter_px=diameter_px, preprocessing=preprocessing)
+    micrograph = read_micrograph(reference)
+    diameter_px = diameter.middle_px(micrograph.pixel_size_angstrom)
+    prepared = prepare_image(micrograph.pixels, diameter_px=diameter_px, preprocessing=model.preprocessing)
     if prepared is None:
         raise SettingsError(f"{reference}: is blank or smaller than a particle of {diameter_px:.0f} px")
-    if is_published:
-        inside = inside[::-1] if prepared.is_upside_down else inside
-        return particle_by_reference(model.encoder, model.centres, prepared.image, inside)
     latent = model.encoder.dense(prepared.image)
     height, width = latent.vectors.shape[:2]
+    inside = read_micrograph(mask).pixels != 0
+    inside = inside[::-1] if prepared.is_upside_down else inside
     inside = cv2.resize(inside.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST).astype(bool)
+    if not inside.any():
+        raise SettingsError(f"{mask}: marks nothing; expected an image that is not 0 on particles")
     labels = Clusters(model.centres, 0).labels(smooth_map(latent.vectors)[inside])
     return int(np.bincount(labels).argmax())
 

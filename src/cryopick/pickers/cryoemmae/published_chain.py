@@ -4,12 +4,14 @@ included."""
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cryopick.errors import SettingsError
+from cryopick.geometry.units import Length
 from cryopick.pickers.cryoemmae.centres import FRAME_PX, PublishedCentres, published_centres
 from cryopick.pickers.cryoemmae.clusters import (
     Clusters,
@@ -19,7 +21,7 @@ from cryopick.pickers.cryoemmae.clusters import (
     smooth_as_published,
 )
 from cryopick.pickers.cryoemmae.denoise import PICTURE_PX
-from cryopick.pickers.cryoemmae.latent import Encoder, LatentMap, Prepared
+from cryopick.pickers.cryoemmae.latent import Encoder, LatentMap, Prepared, Preprocessing, prepare_image
 
 Rules = Literal["article", "program"]
 FIRST_COUNT = 3
@@ -125,6 +127,42 @@ def particle_by_reference(
     if not inside.any():
         raise SettingsError("the mask of the reference marks nothing; expected an image that is not 0 on particles")
     return int(np.bincount(Clusters(centres, 0).labels(latent.vectors[inside])).argmax())
+
+
+def particle_of_files(
+    encoder: Encoder,
+    centres: NDArray[np.float32],
+    reference: Path,
+    mask: Path,
+    *,
+    diameter: Length | None,
+    preprocessing: Preprocessing | None,
+) -> int:
+    """As `particle_by_reference`, of a reference and its mask on disk.
+
+    Parameters
+    ----------
+    diameter : of a particle of the reference; needed with `preprocessing`
+    preprocessing : of the reference; None where it is a picture that is pre-processed already
+
+    Raises
+    ------
+    SettingsError
+        If the reference is blank, too small or no such picture, or the mask marks nothing.
+    """
+    from cryopick.io.images.micrographs import read_micrograph
+
+    micrograph, inside = read_micrograph(reference), read_micrograph(mask).pixels != 0
+    if preprocessing is None:
+        return particle_by_reference(encoder, centres, picture_in_unit(micrograph.pixels, name=str(reference)), inside)
+    if diameter is None:
+        raise SettingsError(f"{reference}: to pre-process it the particle diameter is needed; give --diameter")
+    diameter_px = diameter.middle_px(micrograph.pixel_size_angstrom)
+    prepared = prepare_image(micrograph.pixels, diameter_px=diameter_px, preprocessing=preprocessing)
+    if prepared is None:
+        raise SettingsError(f"{reference}: is blank or smaller than a particle of {diameter_px:.0f} px")
+    inside = inside[::-1] if prepared.is_upside_down else inside
+    return particle_by_reference(encoder, centres, prepared.image, inside)
 
 
 def picture_in_unit(pixels: NDArray[np.float32], *, name: str) -> NDArray[np.float32]:
