@@ -186,7 +186,8 @@ def _normalize_under_mask(image: NDArray[np.floating], mask: NDArray[np.bool_]) 
     from scipy.fft import fftshift, irfft2, rfft2
 
     height, width = image.shape
-    top, left = (height - mask.shape[0]) // 2, (width - mask.shape[1]) // 2
+    # the middle of the mask, of an even one the first pixel after it, comes to where `fftshift` expects it
+    top, left = height // 2 - mask.shape[0] // 2, width // 2 - mask.shape[1] // 2
     padded = np.zeros((height, width))
     padded[top : top + mask.shape[0], left : left + mask.shape[1]] = mask
     conjugate = np.conj(rfft2(padded)) / np.count_nonzero(mask)

@@ -150,8 +150,8 @@ def _dtype_of(noted: Any) -> np.dtype[Any]:
     code = noted.arguments[0]
     if code not in _NUMBERS:
         raise _RefusedError(f"has an array of {str(code)[:20]}, expected numbers")
-    byte_order = noted.state[1] if isinstance(noted.state, tuple) and len(noted.state) > 1 else "<"
-    return np.dtype((byte_order if byte_order in ("<", ">") else "<") + code)
+    is_big_endian = isinstance(noted.state, tuple) and noted.state[1:2] == (">",)
+    return np.dtype(f"{'>' if is_big_endian else '<'}{code}")
 
 
 class _Steps:

@@ -153,8 +153,8 @@ def load_model(weights: Path | None, *, device: str = "auto", precision: str = "
         return LatentModel(encoder, centres, particle, probe, preprocessing_named(card.preprocessing["mode"]))
 
 
-CONFIGURATIONS: Mapping[ConfigurationName, Configuration] = {
-    rules: Configuration(
+def _configuration(rules: Rules, about: str, departs: tuple[str, ...]) -> Configuration:
+    return Configuration(
         about=f"{about} Needs --diameter, and weights of the published kind: the authors' file (cryopick "
         f"import-weights), or those of cryopick train cryoemmae --as {rules}.",
         settings={
@@ -167,37 +167,36 @@ CONFIGURATIONS: Mapping[ConfigurationName, Configuration] = {
         },
         departs=departs,
     )
-    for rules, about, departs in (
+
+
+CONFIGURATIONS: Mapping[ConfigurationName, Configuration] = {
+    "article": _configuration(
+        "article",
+        "As the article words it: local mean and deviation under the particle's disc (eq. 1 and 2), Wiener filter, "
+        "CLAHE as the guide of the guided filter, 1024 x 1024; k-means with 3, 4 and 5 clusters on all vectors of the "
+        "micrograph, each handed on by the greatest overlap (Algorithm 2); 4 % of the area.",
         (
-            "article",
-            "As the article words it: local mean and deviation under the particle's disc (eq. 1 and 2), Wiener filter, "
-            "CLAHE as the guide of the guided filter, 1024 x 1024; k-means with 3, 4 and 5 clusters on all vectors of "
-            "the micrograph, each handed on by the greatest overlap (Algorithm 2); 4 % of the area.",
-            (
-                "numbers that the article does not give are the program's: Wiener kernel and regulariser, the guided "
-                "filter's window (one pixel wider, so that it has a middle) and 0.1, 30 thresholds, neighbours within "
-                "half a diameter, the border of two thirds of one",
-                f"components count as too wide from {LARGEST_RADIUS:g} radii on; the article gives no number",
-                "the authors' weights saw the program's pictures, which are blurred and shifted; the article's are "
-                "sharper",
-                "where no cell is the particle's any more, clusters stay as they were; the article does not say",
-            ),
+            "numbers that the article does not give are the program's: Wiener kernel and regulariser, the guided "
+            "filter's window (one pixel wider, so that it has a middle) and 0.1, 30 thresholds, neighbours within half "
+            "a diameter, the border of two thirds of one",
+            f"components count as too wide from {LARGEST_RADIUS:g} radii on; the article gives no number",
+            "the authors' weights saw the program's pictures, which are blurred and shifted; the article's are sharper",
+            "where no cell is the particle's any more, clusters stay as they were; the article does not say",
         ),
+    ),
+    "program": _configuration(
+        "program",
+        "As the authors' program runs, faults included: statistics in the corners outside the particle's disc, a blur "
+        "4 px off, two boxes of 20 px, rows in reverse; means over an even window; k-means with 3, 4 and 5 clusters on "
+        "all vectors, handed on in the middle of the map and by purity; 4 % of the area; whole pixels of 512 x 512, "
+        "which stay off by the shift of its filters.",
         (
-            "program",
-            "As the authors' program runs, faults included: statistics in the corners outside the particle's disc, a "
-            "blur 4 px off, two boxes of 20 px, rows in reverse; means over an even window; k-means with 3, 4 and 5 "
-            "clusters on all vectors, handed on in the middle of the map and by purity; 4 % of the area; whole pixels "
-            "of 512 x 512, which stay off by the shift of its filters.",
-            (
-                "the program does not filter by radius, though the article does, so this does not",
-                "every micrograph is treated as an MRC file; the program neither stretches nor reverses pictures",
-                "micrographs of odd sizes, of other MRC modes, and with places of no variance work, where the program "
-                "fails",
-                "a particle diameter is asked for; the program takes 200 px where none is given",
-            ),
+            "every micrograph is treated as an MRC file; the program neither stretches nor reverses pictures",
+            "micrographs of odd sizes, of other MRC modes, and with places of no variance work, where the program "
+            "fails",
+            "a particle diameter is asked for; the program takes 200 px where none is given",
         ),
-    )
+    ),
 }
 
 
@@ -270,7 +269,9 @@ class CryoEmmaePicker(HoldsModels, ChoosesByExpectedF1):
     @property
     def rules(self) -> Rules | None:
         """The published rules that are in force; None where they are ours."""
-        return None if self.postprocessing in ("corrected", "published") else self.postprocessing
+        if self.postprocessing == "corrected":
+            return None
+        return "article" if self.postprocessing == "article" else "program"
 
     @property
     def has_calibrated_scores(self) -> bool:
@@ -363,8 +364,9 @@ class CryoEmmaePicker(HoldsModels, ChoosesByExpectedF1):
             )
             maps = published_maps(published)
             return Picks.of_candidates(micrograph, published.stored_xy(), published.score, diameter_px, maps=maps)
+        probe = self._probe()
         found = analyse(model.encoder, clusters, prepared, cluster_count=self.clusters)
-        score = self._probe().adapted(found.features)
+        score = probe.adapted(found.features)
         maps = latent_maps(found)
         return Picks.of_candidates(micrograph, found.stored_xy(), score, diameter_px, class_id=class_id, maps=maps)
 

@@ -98,9 +98,9 @@ def simulated_references(*, preprocessing: Preprocessing, seed: int, count: int,
         crops = (inner_part(source.crop(index), INNER_PX) for index in range(count))
         return list(references(crops, nominal_px=NOMINAL_PARTICLE_PX, preprocessing=preprocessing))
     found: list[Reference] = []
-    source = simulated_micrographs(seed)
+    micrographs = simulated_micrographs(seed)
     for index in range(max(2, count // 8)):
-        crop = source.crop(index)
+        crop = micrographs.crop(index)
         nominal_px = typical_diameter_px(crop.diameter_px, nominal_px=MICROGRAPH_PARTICLE_PX[0])
         found += references(iter([crop]), nominal_px=nominal_px, preprocessing=preprocessing)
     return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -109,8 +109,8 @@ class CryoEmmaeTask:
             object.__setattr__(self, "preprocessing", "program")
         if self.probe_crops == 0 and self.preprocessing == "corrected":
             raise SettingsError(
-                "[task] probe_crops is 0, and candidates of corrected pre-processing are worth nothing without a probe; "
-                "give 16 or more, or preprocessing = article or program"
+                "[task] probe_crops is 0, and candidates of corrected pre-processing are worth nothing without a "
+                "probe; give 16 or more, or preprocessing = article or program"
             )
         if self.windows == "resized" and self.preprocessing == "corrected":
             raise SettingsError("[task] windows resized are of pictures of 1024 x 1024; give preprocessing = program")
@@ -245,9 +245,7 @@ class CryoEmmaeTrainable:
         for item in dataset:
             diameter = diameters[item.name]
             settings = {"of": "cryoemmae picture", "version": 1, "mode": self.task.mode, "diameter": str(diameter)}
-            image = dataset.prepared.of(
-                item, settings, lambda item=item, diameter=diameter: self._image(item, diameter)
-            )
+            image = dataset.prepared.of(item, settings, partial(self._image, item, diameter))
             if image.size:
                 images.append(image)
         if not images:
