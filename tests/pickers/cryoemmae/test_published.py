@@ -32,6 +32,7 @@ from cryopick.pickers.published_weights import read_published
 from cryopick.runs.settings import make_settings
 from cryopick.types import Micrograph
 from cryopick.workflows.import_weights import import_weights
+from cryopick.workflows.train import plan_training, train_picker
 
 WIDTH, DEPTH, DECODER_WIDTH = 8, 2, 16
 MEAN, STD = 0.53, 0.12
@@ -439,6 +440,31 @@ def test_a_reference_that_is_prepared_already_is_taken_as_it_is(authors: Path, t
     picker = make_settings("cryoemmae", **given, **raw).picker
     with pytest.raises(SettingsError, match="--no-reference-prepared"):
         picker._start(picker.diameter)
+
+
+def test_the_authors_weights_are_a_start_for_fine_tuning_with_new_clusters(authors: Path, tmp_path: Path) -> None:
+    for number, pixels in enumerate(micrographs()):
+        write_micrograph(tmp_path / "micrographs" / f"{number}.mrc", Micrograph(pixels))
+    shape = {"width": WIDTH, "depth": DEPTH, "decoder_width": DECODER_WIDTH, "decoder_depth": 1}
+    reference = {"reference": authors / "input_example.png", "reference_mask": authors / "target_example.png"}
+    plan = plan_training(
+        "cryoemmae",
+        data=str(tmp_path / "micrographs"),
+        preset="finetune-program",
+        start=str(authors / "MAE_epoch_400.pth.tar"),
+        data_settings={"diameter": f"{DIAMETER}px"},
+        task={**shape, **reference, "clustered_micrographs": 1},
+        training={"epochs": 1, "warmup_epochs": 0, "learning_rate": 1e-9},
+    )
+    result = train_picker(plan, tmp_path / "out")
+    assert result.steps == 2 * 256 // 128
+    before, after = load_model(authors / "MAE_epoch_400.pth.tar"), load_model(result.weights)
+    weights = after.encoder.network.state_dict()
+    assert all(torch.allclose(weights[k], v, atol=1e-6) for k, v in before.encoder.network.state_dict().items())
+    assert after.encoder.mean != before.encoder.mean  # of its own training pixels, as the program does
+    assert after.centres.shape == (4, WIDTH)
+    given = {"weights": result.weights, "diameter": f"{DIAMETER}px", "device": "cpu"}
+    assert len(pick(micrographs()[0], "cryoemmae", as_="program", **given)) > 5
 
 
 # ------------------------------------------------------------------------------------------------------------ parts
