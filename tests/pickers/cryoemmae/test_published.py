@@ -11,6 +11,7 @@ import joblib
 import numpy as np
 import pytest
 import torch
+from authors_emmae import DECODER_WIDTH, DEPTH, MEAN, STD, WIDTH, authors_tensors, write_authors_files
 from blobs import draw_blobs, lattice_of_centres, mean_shift
 from PIL import Image
 from scipy import ndimage
@@ -34,42 +35,7 @@ from cryopick.types import Micrograph
 from cryopick.workflows.import_weights import import_weights
 from cryopick.workflows.train import plan_training, train_picker
 
-WIDTH, DEPTH, DECODER_WIDTH = 8, 2, 16
-MEAN, STD = 0.53, 0.12
 DIAMETER = 50  # px, of discs
-
-
-def authors_tensors(seed: int = 0) -> dict[str, torch.Tensor]:
-    """Random weights under the authors' names, position codes included, of a narrower and shallower network."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def of(*shape: int, scale: float = 0.25) -> torch.Tensor:
-        return scale * torch.randn(*shape, generator=generator)
-
-    found = {
-        "cls_token": of(1, 1, WIDTH),
-        "pos_embed": of(1, 257, WIDTH, scale=1.0),
-        "mask_token": of(1, 1, DECODER_WIDTH),
-        "decoder_pos_embed": of(1, 257, DECODER_WIDTH, scale=1.0),
-        "patch_embed.proj.weight": of(WIDTH, 1, 4, 4),
-        "patch_embed.proj.bias": of(WIDTH),
-        "norm.weight": 1 + of(WIDTH),
-        "norm.bias": of(WIDTH),
-        "decoder_embed.weight": of(DECODER_WIDTH, WIDTH),
-        "decoder_embed.bias": of(DECODER_WIDTH),
-        "decoder_norm.weight": 1 + of(DECODER_WIDTH),
-        "decoder_norm.bias": of(DECODER_WIDTH),
-        "decoder_pred.weight": of(16, DECODER_WIDTH),
-        "decoder_pred.bias": of(16),
-    }
-    for blocks, count, width in (("blocks", DEPTH, WIDTH), ("decoder_blocks", 1, DECODER_WIDTH)):
-        for block in (f"{blocks}.{number}" for number in range(count)):
-            for name, rows in (("attn.qkv", 3 * width), ("attn.proj", width), ("mlp.fc1", 2 * width)):
-                found |= {f"{block}.{name}.weight": of(rows, width), f"{block}.{name}.bias": of(rows)}
-            found |= {f"{block}.mlp.fc2.weight": of(width, 2 * width), f"{block}.mlp.fc2.bias": of(width)}
-            for norm in ("norm1", "norm2"):
-                found |= {f"{block}.{norm}.weight": 1 + of(width), f"{block}.{norm}.bias": of(width)}
-    return found
 
 
 def block_of(x: torch.Tensor, tensors: dict[str, torch.Tensor], name: str, heads: int) -> torch.Tensor:
@@ -117,26 +83,8 @@ def map_of(picture: np.ndarray, tensors: dict[str, torch.Tensor]) -> np.ndarray:
 def authors(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The files of the authors: weights, standardisation, k-means of joblib, reference picture and mask."""
     folder = tmp_path_factory.mktemp("authors")
-    tensors = authors_tensors()
-    torch.save(
-        {
-            "model": {**tensors, "cls_token_classifier.weight": torch.zeros(1, WIDTH)},
-            "optimizer": {"state": {}, "param_groups": [{"lr": 5e-4, "betas": (0.9, 0.999), "params": [0]}]},
-            "epoch": 400,
-            "scaler": {"scale": 65536.0},
-        },
-        folder / "MAE_epoch_400.pth.tar",
-    )
-    np.save(folder / "standarization_82.npy", np.array([MEAN, STD, 1.0, 2.0, 3.0, 4.0]))
-    micrograph = micrographs()[0]
-    picture = prepare_cryoemmae(micrograph[::-1], diameter_px=DIAMETER).picture
-    vectors = map_of(picture, tensors)
-    joblib.dump(
-        KMeans(4, random_state=0, n_init="auto").fit(vectors.reshape(-1, WIDTH)), folder / "kmeans_4_82_400.pkl"
-    )
-    Image.fromarray(picture).save(folder / "input_example.png")
-    mask = np.asarray(Image.fromarray(picture).resize((256, 256))) < np.quantile(picture, 0.03)
-    Image.fromarray(255 * mask.astype(np.uint8)).save(folder / "target_example.png")
+    picture = prepare_cryoemmae(micrographs()[0][::-1], diameter_px=DIAMETER).picture
+    write_authors_files(folder, picture=picture, vectors=map_of(picture, authors_tensors()).reshape(-1, WIDTH))
     return folder
 
 
