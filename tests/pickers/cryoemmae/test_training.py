@@ -176,7 +176,6 @@ def test_published_presets_are_the_published_network_and_schedule(name, mode):
     assert training.warmup_steps == training.steps * 5 / 400
     assert training.learning_rate == 1e-3 * preset.task.batch_size / 256
     assert training.learning_rate * training.final_lr_fraction == pytest.approx(1e-6)
-    assert training.validate_every > training.steps  # at the end alone, so that the last weights are kept
 
 
 def test_the_length_of_a_published_training_follows_the_number_of_micrographs():

@@ -97,7 +97,8 @@ class CryoEmmaeTask:
             raise SettingsError(f"[task] mask_ratio is {self.mask_ratio}, expected more than 0 and less than 1")
         if self.clusters < 2:
             raise SettingsError(f"[task] clusters is {self.clusters}, expected 2 or more")
-        if self.windows_per_crop < 1 or self.batch_size % self.windows_per_crop:
+        is_divided = self.windows != "random" or self.batch_size % max(1, self.windows_per_crop) == 0
+        if self.windows_per_crop < 1 or not is_divided:
             raise SettingsError(
                 f"[task] batch_size is {self.batch_size}, expected a multiple of windows_per_crop, "
                 f"{self.windows_per_crop}"
@@ -127,8 +128,6 @@ class CryoEmmaeTask:
         return preprocessing_named(self.preprocessing)
 
 
-LAST_ALONE = 1e6
-"""Epochs between validations: there is one at the end alone, so that the last weights are kept, as published."""
 PUBLISHED: tuple[tuple[str, Preprocessing, Literal["grid", "resized"], int, float, float, str], ...] = (
     ("article", "article", "grid", 0, 400, 5, "the network and schedule of the article, on its pictures; 5.1 M"),
     ("program", "program", "grid", 0, 400, 5, "the same on the pictures of the released program: one set, as model 82"),
@@ -187,7 +186,6 @@ PRESETS: Mapping[str, Preset] = {
                 stores_positions=True,
                 preprocessing=mode,
                 windows=windows,
-                windows_per_crop=128,
                 batch_size=128,
                 probe_crops=0,
                 clustered_micrographs=clustered,
@@ -200,7 +198,7 @@ PRESETS: Mapping[str, Preset] = {
                 final_lr_fraction=0.002,
                 gradient_clip=0.0,
                 ema_decay=0.0,
-                validate_every_epochs=LAST_ALONE,
+                validate_every_epochs=50,
                 checkpoint_every_epochs=50,
             ),
             about=about,
@@ -507,7 +505,8 @@ class CryoEmmaeTrainable:
     def validate(self, network: nn.Module) -> dict[str, float]:
         """Share of the variance of hidden patches that the decoder draws.
 
-        On windows of the given micrographs, or on simulated crops of another seed.
+        On windows of the given micrographs, or on simulated crops of another seed. Weights of the published kind have
+        no score (NaN) to choose them by: the last are kept, as published.
         """
         import torch
 
@@ -522,7 +521,8 @@ class CryoEmmaeTrainable:
         error = float(self.loss(network, {"images": images, "order": order})["loss"])
         hidden = order[:, self._visible :, None].expand(-1, -1, PATCH_PX**2)
         variance = float(to_patches(images, patch_px=PATCH_PX).gather(1, hidden).var())
-        return {"score": 1 - error / variance, "masked_mse": error}
+        drawn = 1 - error / variance
+        return {"score": float("nan") if self.task.probe_crops == 0 else drawn, "drawn": drawn, "masked_mse": error}
 
     def card_entries(self, network: nn.Module) -> dict[str, Any]:
         """Clusters, the particle's among them, and the calibrated score, from simulation encoded by this network."""
