@@ -59,9 +59,9 @@ PARTS = (
 SCORES = ("clusters alone", "+ probe", "+ discriminant")
 """What ranks the same candidates: evidence of the clusters, the probe trained on labelled simulation, and the order
 that a discriminant fitted on each micrograph gives the probe's probabilities."""
-REDUCED = {"width": 64, "depth": 4, "decoder_width": 64, "decoder_depth": 2}
+REDUCED = {"width": 48, "depth": 3, "decoder_width": 32, "decoder_depth": 1}
 """Of the published network, to train it on a CPU; all else of its presets is as published."""
-REDUCED_EPOCHS = 20
+REDUCED_EPOCHS = 8
 STABILITY_PROTEINS = ("globular", "ring", "barrel", "membrane")
 """Families of the suite that one network each is trained on; other molecules of the family than the suite's."""
 STARTS: dict[str, tuple[str, dict[str, int]]] = {
