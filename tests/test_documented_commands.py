@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import authors_emmae
 import numpy as np
 import pytest
 
@@ -47,7 +48,7 @@ FOR_PLACEHOLDER = {
 """Words in capitals that stand for anything of their kind."""
 
 COMPLETED = {
-    "cryopick train cryoemmae --set preprocessing=published": "--data micrographs/ --diameter 180A -o trained/",
+    "cryopick train cryoemmae --set preprocessing=program": "--data micrographs/ --diameter 180A -o trained/",
     "cryopick train general --preset small": "-o trained/",
     "cryopick train segmentation-crf --preset paper": "--data labelled/ -o trained/",
     "cryopick label PARTICLES.star -o maps/ --map mask.mrc": "--micrographs mics/",
@@ -75,6 +76,12 @@ SMALLER: tuple[tuple[str, str], ...] = (
     (r"train segmentation-crf .*paper", f"{ONE_STEP} {CROPS} --set crf_crops=1 --set backbone=small"),
     (r"(train|finetune) segmentation-crf", f"{ONE_STEP} {CROPS} --set crf_crops=1"),
     (
+        r"train cryoemmae .*(--as|finetune)",
+        f"{ONE_STEP} --set batch_size=8 --set windows_per_crop=8 --set clustered_micrographs=1 "
+        f"--set width={authors_emmae.WIDTH} --set depth={authors_emmae.DEPTH} "
+        f"--set decoder_width={authors_emmae.DECODER_WIDTH} --set decoder_depth={authors_emmae.DECODER_DEPTH}",
+    ),
+    (
         r"train cryoemmae",
         f"{ONE_STEP} --set batch_size=8 --set simulated_micrographs=1 --set probe_crops=16 --set calibration_crops=16",
     ),
@@ -94,7 +101,7 @@ BEFORE = {
 """Commands that go on with something, and what has begun it."""
 
 
-ONLY_PLANNED = ("cryopick train cryoemmae --set preprocessing=published",)
+ONLY_PLANNED = ("cryopick train cryoemmae --set preprocessing=program",)
 """Trainings that are planned by their command and not begun: published pictures are of whole micrographs, and after a
 step the network tells no particle in them from the rest, so that nothing can be calibrated."""
 
@@ -221,6 +228,9 @@ def filled_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
         for run in ("run1", "run"):
             assert run_command(f"cryopick pick micrographs/ -o {run} --diameter 180A --picker blob") == 0
+        rng = np.random.default_rng(0)
+        picture, vectors = rng.integers(0, 255, (1024, 1024)), rng.normal(size=(500, authors_emmae.WIDTH))
+        authors_emmae.write_authors_files(folder, picture=picture.astype(np.uint8), vectors=vectors.astype(np.float32))
         assert run_command("cryopick convert run1 J9_particles_selected.cs --cs-rows relion") == 0
     return folder
 
@@ -276,6 +286,8 @@ def put_trained_weights(folder: Path, line: str) -> None:
     shipped = Path(cryopick.__file__).parent / "weights"
     named = re.search(r"--picker ([a-z-]+)", line)
     picker = named.group(1) if named else "general"
+    if "--weights published/" in line:
+        run_command(f"cryopick import-weights {authors_emmae.WEIGHTS} -o published/")
     for place, name in (("trained", picker), ("tuned", "general"), ("runs/unet", "cryosegnet")):
         if (shipped / f"{name}.safetensors").is_file():
             (folder / place).mkdir(parents=True)

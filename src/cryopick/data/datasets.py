@@ -67,6 +67,7 @@ class LabelledMicrograph:
     region_px : (left, top, right, bottom), the part of the image that belongs to this item; None for all. `labels` and
         `shape_yx` are those of the part
     is_bright : particles are brighter than the background in the file; what is read is inverted
+    stated_diameter_px : what the files of its set say of the particle diameter, where labels are not read
     """
 
     source: MicrographSource
@@ -79,6 +80,7 @@ class LabelledMicrograph:
     junk_path: Path | None = None
     region_px: tuple[int, int, int, int] | None = None
     is_bright: bool = False
+    stated_diameter_px: float | None = None
 
     @property
     def name(self) -> str:
@@ -90,8 +92,8 @@ class LabelledMicrograph:
 
     @property
     def diameter_px(self) -> float | None:
-        """Particle diameter, or None when the labels do not say."""
-        return None if self.labels is None else self.labels.diameter_px
+        """Particle diameter, or None when the labels, or the files of the set, do not say."""
+        return self.stated_diameter_px if self.labels is None else self.labels.diameter_px
 
     def read(self) -> Micrograph:
         """The pixels of the item, particles dark."""
@@ -332,7 +334,10 @@ def open_micrographs(
     part: Part | None = None,
     ids: Sequence[str] = (),
 ) -> Dataset:
-    """Find the micrographs of a folder, a list or a data set for training without labels; labels there are not read.
+    """Find the micrographs of a folder, a list or a data set for training without labels; labels there are not kept.
+
+    Of labels in the layout of CryoPPP or a simulation, and beside a `set.json`, the particle diameter is read, and
+    nothing else: sets of different particles that are learnt from together have one each.
 
     Parameters
     ----------
@@ -356,17 +361,44 @@ def open_micrographs(
         return join_datasets(path, opened)
     sets = _layout(path, micrographs)[1] if path.is_dir() else [_Set(path.stem, micrographs or [path], path)]
     sets = _chosen(sets, ids, path)
-    items = []
+    items, warnings = [], []
     for one in sets:
-        for source in find_micrographs(one.images):
+        infos = {}
+        sources = find_micrographs(one.images)
+        for source in sources:
             if not source.path.exists():
                 reason = dangling_link(source.path) or "no such file"
                 raise InputError(f"{source.path}: {reason}; from {one.images[0]}")
-            info = probe_image(source.path)
+            infos[source.name] = probe_image(source.path)
+        stated, problem = _stated_diameters(one, {name: info.shape_yx for name, info in infos.items()})
+        warnings += [problem] if problem and diameter is None else []
+        for source in sources:
+            info = infos[source.name]
             size = pixel_size_angstrom or source.pixel_size_angstrom or info.pixel_size_angstrom or None
             named = replace(source, name=f"{one.group}/{source.name}") if len(sets) > 1 else source
-            items.append(LabelledMicrograph(named, None, "sparse", one.group, info.shape_yx, size))
-    return Dataset(path, "micrographs", tuple(items), diameter=diameter)
+            item = LabelledMicrograph(named, None, "sparse", one.group, info.shape_yx, size)
+            items.append(_of_possible_size(replace(item, stated_diameter_px=stated.get(source.name))))
+    return Dataset(path, "micrographs", tuple(items), warnings=tuple(warnings), diameter=diameter)
+
+
+def _stated_diameters(one: _Set, shapes_yx: Mapping[str, tuple[int, int]]) -> tuple[dict[str, float], str]:
+    """The particle diameter of each micrograph that the labels of a set know, pixels; and what is wrong with them."""
+    is_plain_folder = (
+        one.labels.is_dir() and one.simulation is None and not one.labels.as_posix().endswith(CRYOPPP_LABELS)
+    )
+    if not one.labels.is_dir() or (is_plain_folder and not (one.labels / SETTINGS_FILE).is_file()):
+        return {}, ""
+    try:
+        labels = read_labels(one.labels, shapes_yx=dict(shapes_yx))
+        matched = match_micrograph_names(labels, list(shapes_yx))
+    except (InputError, FormatError, SettingsError) as error:
+        return {}, f"{one.labels}: the particle diameter of the set cannot be read ({error})"
+    found = {matched[name]: each.diameter_px for name, each in labels.items() if name in matched}
+    known = {name: diameter_px for name, diameter_px in found.items() if diameter_px}
+    if known:  # a micrograph without labels is of the same particles
+        usual = float(np.median(list(known.values())))
+        known = {name: known.get(name, usual) for name in shapes_yx}
+    return known, ""
 
 
 def looks_like_dataset(path: Path) -> bool:

@@ -1,11 +1,21 @@
 """`cryoemmae`: clustering in the latent space of a masked autoencoder (Zamanos et al., 2025)."""
 
-from cryopick.pickers.cryoemmae.picker import CryoEmmaePicker
+from cryopick.pickers.cryoemmae.latent_space import LatentSample, mean_distances, sample_latent_space, scatter_png
+from cryopick.pickers.cryoemmae.picker import CryoEmmaePicker, LatentModel, load_model
 from cryopick.pickers.denoisers import Denoiser, register_denoiser
 from cryopick.pickers.families import register_family
+from cryopick.pickers.published_weights import PublishedWeights, register_published_weights
 from cryopick.training.trainable import Family
 
-__all__ = ["CryoEmmaePicker"]
+__all__ = [
+    "CryoEmmaePicker",
+    "LatentModel",
+    "LatentSample",
+    "load_model",
+    "mean_distances",
+    "sample_latent_space",
+    "scatter_png",
+]
 
 
 @register_family("cryoemmae")
@@ -28,3 +38,11 @@ def denoiser() -> Denoiser:
         needs_diameter=True,
         shift_xy_px=SHIFT_XY_PX,
     )
+
+
+@register_published_weights("cryoemmae")
+def published_weights() -> PublishedWeights:
+    """How the authors' files are read."""
+    from cryopick.pickers.cryoemmae.published_weights import PUBLISHED_WEIGHTS
+
+    return PUBLISHED_WEIGHTS
