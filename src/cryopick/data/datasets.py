@@ -2,7 +2,7 @@
 
 Layouts, told apart by what a folder holds: CryoPPP as published (one set, or a folder of sets); a simulation; a run of
 `cryopick pick` or a RELION project (`micrographs.star` with `particles.star` or `autopick.star`); a folder of images
-with label files beside them. A coordinate file (STAR, .cs, .cbox, COCO, …) is a data set too, with the micrographs that
+with label files beside them; folders of `cryopick label` and images beside masks (`data.mask_folders`). A coordinate file (STAR, .cs, .cbox, COCO, …) is a data set too, with the micrographs that
 it names or those given.
 """
 
@@ -17,6 +17,14 @@ from typing import Any
 import numpy as np
 
 from cryopick.data.labels import Labels, read_labels
+from cryopick.data.mask_folders import (
+    PARTICLE_WORDS,
+    SPLIT_SETS,
+    Drawing,
+    DrawnMicrograph,
+    is_mask_folder,
+    open_mask_folder,
+)
 from cryopick.errors import FormatError, InputError, SettingsError
 from cryopick.geometry.transforms import TRANSFORMS
 from cryopick.geometry.units import Length
@@ -39,8 +47,6 @@ SMALLEST_DIAMETER_PX = 4.0
 CRYOPPP_IMAGES, CRYOPPP_LABELS = "micrographs", "ground_truth/particle_coordinates"
 MICROGRAPHS_STAR, LABEL_STARS = "micrographs.star", ("autopick.star", "particles.star")
 SIMULATED_IMAGES, SIMULATED_TRUTH, SIMULATED_MASKS = "micrographs", "truth", "masks"
-PARTICLE_WORDS = ("particle", "protein", "molecule")
-"""A class of a COCO file with several classes must be called something like this to count as particles."""
 FLIPS = ("auto", "yes", "no")
 _MAX_MEASURED = 4  # micrographs read to check the orientation
 
@@ -61,6 +67,7 @@ class LabelledMicrograph:
         i + 1 particle i; 8-bit PNG with 255 junk
     region_px : (left, top, right, bottom), the part of the image that belongs to this item; None for all. `labels` and
         `shape_yx` are those of the part
+    drawing : its mask, of the whole image, where particles are drawn; see `data.mask_folders`
     """
 
     source: MicrographSource
@@ -72,6 +79,7 @@ class LabelledMicrograph:
     instances_path: Path | None = None
     junk_path: Path | None = None
     region_px: tuple[int, int, int, int] | None = None
+    drawing: Drawing | None = None
 
     @property
     def name(self) -> str:
@@ -212,6 +220,17 @@ def open_dataset(
         raise SettingsError(f"flip_y is {flip_y!r}, expected one of: {', '.join(FLIPS)}")
     if not path.exists():
         raise InputError(f"{path}: no such file or folder; expected a data set")
+    drawn = _mask_folders(path)
+    if drawn:
+        return _open_drawn(
+            path,
+            drawn,
+            micrographs,
+            diameter=diameter,
+            pixel_size_angstrom=pixel_size_angstrom,
+            completeness=completeness,
+            flip_y=flip_y,
+        )
     layout, sets = _layout(path, micrographs)
     items: list[LabelledMicrograph] = []
     warnings: list[str] = []
@@ -227,6 +246,66 @@ def open_dataset(
     if fit is not None and not fit.is_clear:
         warnings.append(f"orientation not checked: {fit.describe()}")
     return Dataset(path, layout, tuple(items), fit, tuple(warnings))
+
+
+def _mask_folders(path: Path) -> list[Path]:
+    """The folders of masks that a path means: itself, or those inside it; none for other layouts."""
+    if not path.is_dir():
+        return []
+    if is_mask_folder(path):
+        return [path]
+    inside = [one for one in sorted(path.iterdir()) if one.is_dir()]
+    deeper = [below for one in inside if not is_mask_folder(one) for below in sorted(one.iterdir()) if below.is_dir()]
+    found = [one for one in (*inside, *deeper) if is_mask_folder(one)]
+    kept_apart = sorted({one.name for one in found} & set(SPLIT_SETS))
+    if len(kept_apart) > 1:
+        raise InputError(
+            f"{path}: holds {' and '.join(kept_apart)}, which the authors keep apart; give one of them, and the other to "
+            "validate"
+        )
+    return found
+
+
+def _open_drawn(
+    path: Path,
+    folders: Sequence[Path],
+    micrographs: Sequence[Path | str],
+    *,
+    diameter: Length | None,
+    pixel_size_angstrom: float | None,
+    completeness: str | None,
+    flip_y: str | None,
+) -> Dataset:
+    """A data set of folders of masks; masks lie on their images as they are."""
+    if flip_y not in (None, "no"):
+        raise SettingsError(f"{path}: masks lie on their images as they are; leave flip_y out")
+    items: list[LabelledMicrograph] = []
+    warnings: list[str] = []
+    for folder in folders:
+        found = open_mask_folder(folder, micrographs=micrographs, diameter=diameter)
+        warnings += found.warnings
+        group = path.name if folder == path else folder.relative_to(path).as_posix()
+        for one in found.items:
+            item = _of_drawn(one, group, pixel_size_angstrom=pixel_size_angstrom, completeness=completeness)
+            if len(folders) > 1:
+                item = replace(item, source=replace(item.source, name=f"{group}/{item.name}"))
+            items.append(_of_possible_size(_with_diameter(item, diameter)))
+    return Dataset(path, found.layout, tuple(items), None, tuple(warnings))
+
+
+def _of_drawn(
+    one: DrawnMicrograph, group: str, *, pixel_size_angstrom: float | None, completeness: str | None
+) -> LabelledMicrograph:
+    return LabelledMicrograph(
+        source=one.source,
+        labels=one.labels,
+        completeness=completeness or one.completeness,
+        group=group,
+        shape_yx=one.shape_yx,
+        pixel_size_angstrom=pixel_size_angstrom or one.pixel_size_angstrom,
+        instances_path=one.instances_path,
+        drawing=one.drawing,
+    )
 
 
 def open_micrographs(
@@ -264,9 +343,11 @@ def open_micrographs(
 
 
 def looks_like_dataset(path: Path) -> bool:
-    """True for a folder in the layout of CryoPPP or a simulation, or with `set.json` beside images or labels."""
+    """True for a folder in the layout of CryoPPP, a simulation or masks, or with `set.json` beside images or labels."""
     inside = [path, *(one for one in path.iterdir() if one.is_dir())] if path.is_dir() else []
-    return any((one / CRYOPPP_LABELS).is_dir() or (one / SETTINGS_FILE).is_file() for one in inside)
+    return any(
+        (one / CRYOPPP_LABELS).is_dir() or (one / SETTINGS_FILE).is_file() or is_mask_folder(one) for one in inside
+    )
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,11 @@ class RunSettings:
 
     keep_junk: Annotated[bool, "keep picks on what the picker maps as carbon, ice or contamination"] = False
 
+    full_maps: Annotated[
+        bool,
+        "keep the picker's maps at the size of the micrograph, for `cryopick evaluate --masks`; pictures of them else",
+    ] = False
+
     max_pixels: Annotated[
         int | None, "largest image that is read, pixels; 268,435,456 (16,384 x 16,384) where not set"
     ] = None
