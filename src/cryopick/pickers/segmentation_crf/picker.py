@@ -42,7 +42,7 @@ from cryopick.pickers.survey import NOTHING_SEEN, Survey, holding_with_general, 
 from cryopick.processing.normalize import robust_spread
 from cryopick.processing.probability import Calibration
 from cryopick.processing.scale import NOMINAL_PARTICLE_PX, ScaleMap, gaussian_blur, network_planes, resample
-from cryopick.types import JUNK_MAP, Micrograph, Picks
+from cryopick.types import JUNK_MAP, PARTICLE_MAP, UNREFINED, Micrograph, Picks
 
 Backbone = Literal[
     "small", "deeplabv3-small", "fcn-resnet50", "fcn-resnet101", "deeplabv3-resnet50", "deeplabv3-resnet101"
@@ -197,8 +197,14 @@ class SegmentationCrfPicker(HoldsModels, ChoosesByExpectedF1):
         diameter_px = seen.particle_size.middle_px(micrograph.pixel_size_angstrom)
         noise = seen.noise_level if self.added_noise is None else self.added_noise
         working, scale = self.working_image(micrograph, diameter_px=diameter_px, added_noise=noise or 0.0)
-        maps = self.model().probabilities(working, crf=self.crf, dense_crf=self.dense_crf, views=self.views)
-        return self.read_particles(maps, micrograph, scale, diameter_px=diameter_px)
+        before, maps = self.model().before_and_after(
+            working, crf=self.crf, dense_crf=self.dense_crf, views=self.views
+        )
+        picks = self.read_particles(maps, micrograph, scale, diameter_px=diameter_px)
+        if self.crf == "none":
+            return picks
+        unrefined = self._spanning(particle_map(before), micrograph, scale)
+        return replace(picks, maps={**picks.maps, PARTICLE_MAP + UNREFINED: unrefined})
 
     def working_image(
         self, micrograph: Micrograph, *, diameter_px: float, added_noise: float = 0.0
@@ -238,8 +244,27 @@ class SegmentationCrfPicker(HoldsModels, ChoosesByExpectedF1):
             xy_px = _recentred(micrograph, xy_px, score, diameter_px=diameter_px)
         area = regions.area_px / (np.pi / 4 * CELLS_PER_DIAMETER**2)
         is_valid = (area >= self.min_area) & (area <= self.max_area)
-        pictures = {"particle probability": particle, JUNK_MAP: maps[JUNK]}
+        pictures = {
+            PARTICLE_MAP: self._spanning(particle, micrograph, scale),
+            JUNK_MAP: self._spanning(maps[JUNK], micrograph, scale),
+        }
         return Picks.of_candidates(micrograph, xy_px[is_valid], score[is_valid], diameter_px, maps=pictures)
+
+    def _spanning(
+        self, values: NDArray[np.float32], micrograph: Micrograph, scale: ScaleMap
+    ) -> NDArray[np.float32]:
+        """A map cut to the micrograph: its last cells may reach over the border."""
+        height, width = (
+            side * factor / self.model().stride_px for side, factor in zip(micrograph.shape_yx, scale.factor_yx, strict=True)
+        )
+        if (height, width) == values.shape:
+            return values
+        import cv2
+
+        ratio_y, ratio_x = height / values.shape[0], width / values.shape[1]
+        matrix = np.array([[ratio_x, 0, 0.5 * ratio_x - 0.5], [0, ratio_y, 0.5 * ratio_y - 0.5]])
+        size, flags = (values.shape[1], values.shape[0]), cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        return np.asarray(cv2.warpAffine(values, matrix, size, flags=flags, borderMode=cv2.BORDER_REPLICATE), np.float32)
 
     def model(self) -> SegmentationModel:
         """The network that the settings ask for."""
