@@ -1,4 +1,4 @@
-"""Files of `torch.save`: what was saved comes back; nothing runs, and nothing takes more memory or time than the file."""
+"""Files of `torch.save`: what was saved comes back; nothing is run, and no file takes much time or memory."""
 
 import argparse
 import io
@@ -173,6 +173,9 @@ _PROGRAMS = {
     "a class with a long name": b"c" + _LONG + b"\nx\n",
     "a call of a long text": _text(_LONG) + b")R",
     "a call of nested lists": b"]q\1" + b"](h\1h\1eq\1" * 40 + b")R",
+    "items of a tensor": _tensor(_storage(_FOUR), _FOUR + b"\x85", b"K\1\x85") + b"K\1K\1s",
+    "items of a list": b"]K\1K\1s",
+    "an item of a dictionary without key": b"}K\1a",
     "a dictionary's key of nested tuples": b"}" + b"K\1" + b"q\1h\1\x86" * 40 + b"K\1s",
     "a set of nested tuples": b"c__builtin__\nset\n]" + b"K\1" + b"q\1h\1\x86" * 40 + b"a\x85R",
     "methods hidden": b"ccollections\nOrderedDict\n)R}" + _text(b"items") + b"K\1sb",

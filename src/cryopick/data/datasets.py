@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from cryopick.data.mask_folders import (
     is_mask_folder,
     open_mask_folder,
 )
+from cryopick.data.prepared_cache import Prepared
 from cryopick.errors import FormatError, InputError, SettingsError
 from cryopick.geometry.transforms import TRANSFORMS
 from cryopick.geometry.units import Length
@@ -126,6 +127,7 @@ class Dataset:
     orientation : what was measured on the images, or None where it could not be
     warnings : sentences for the user; the data can still be used
     diameter : of the particles as the user gave it, for micrographs without labels
+    prepared : where what is costly to make of the micrographs is kept
     """
 
     path: Path
@@ -134,6 +136,7 @@ class Dataset:
     orientation: OrientationFit | None = None
     warnings: tuple[str, ...] = ()
     diameter: Length | None = None
+    prepared: Prepared = field(default_factory=Prepared)
 
     def __len__(self) -> int:
         return len(self.items)

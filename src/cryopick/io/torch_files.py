@@ -55,6 +55,7 @@ _CALLABLE = {
 _NUMPY_CODES = (*("i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8"), *("f2", "f4", "f8", "c8", "c16", "b1"))
 """Numbers and truth values of NumPy; objects, texts and records are not read."""
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
+_GATHERING = {"MARK", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "APPEND", "APPENDS", "SETITEM", "SETITEMS"}
 _VALUES = {"BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE", "SHORT_BINSTRING"}
 
 
@@ -178,6 +179,7 @@ class _Made:
 class _Container:
     """A list or dictionary, with its items or keys."""
 
+    is_dict: bool
     items: list[Any] = field(default_factory=list)
 
 
@@ -195,9 +197,7 @@ class _Program:
         try:
             for number, (opcode, argument, _) in enumerate(pickletools.genops(program)):
                 if number >= MOST_STEPS:
-                    raise _RefusedError(
-                        f"holds more objects than are read (more than {MOST_STEPS} steps); {_WEIGHTS_ALONE}"
-                    )
+                    raise _RefusedError(f"makes objects in more than {MOST_STEPS} steps; {_WEIGHTS_ALONE}")
                 self._step(opcode.name, argument)
         except _RefusedError:
             raise
@@ -205,33 +205,44 @@ class _Program:
             raise _damaged(f"holds no list of objects that can be followed ({type(error).__name__})") from error
 
     def _step(self, name: str, argument: Any) -> None:
-        stack = self.stack
         if name in _VALUES:
-            stack.append(argument)
+            self.stack.append(argument)
         elif name in _CONSTANTS:
-            stack.append(_CONSTANTS[name])
+            self.stack.append(_CONSTANTS[name])
         elif name in ("EMPTY_LIST", "EMPTY_DICT"):
-            stack.append(_Container())
+            self.stack.append(_Container(is_dict=name == "EMPTY_DICT"))
         elif name in ("BINPUT", "LONG_BINPUT"):
-            self.memo[argument] = stack[-1]
+            self.memo[argument] = self.stack[-1]
         elif name in ("BINGET", "LONG_BINGET"):
-            stack.append(self.memo[argument])
-        elif name == "MARK":
+            self.stack.append(self.memo[argument])
+        elif name == "GLOBAL":
+            self.stack.append(_known_global(*argument.split(" ", 1)))
+        elif name in _GATHERING:
+            self._gather(name)
+        else:
+            self._make(name, argument)
+
+    def _gather(self, name: str) -> None:
+        """A step that takes items off the stack, and puts them into a container."""
+        stack = self.stack
+        if name == "MARK":
             self.below.append(stack)
             self.stack = []
         elif name in ("TUPLE", "APPENDS", "SETITEMS"):
             self.stack = self.below.pop()
-            self._gather(name, stack)
+            self._put(name, stack)
         elif name in ("TUPLE1", "TUPLE2", "TUPLE3"):
             count = int(name[-1])
             stack[-count:] = [tuple(stack[-count:])] if len(stack) >= count else [stack[count]]
         elif name in ("APPEND", "SETITEM"):
             count = ("APPEND", "SETITEM").index(name) + 1
             items, stack[-count:] = stack[-count:], []
-            self._gather(f"{name}S", items)
-        elif name == "GLOBAL":
-            stack.append(_known_global(*argument.split(" ", 1)))
-        elif name in ("REDUCE", "NEWOBJ"):
+            self._put(f"{name}S", items)
+
+    def _make(self, name: str, argument: Any) -> None:
+        """A step that makes an object, or begins or ends the program."""
+        stack = self.stack
+        if name in ("REDUCE", "NEWOBJ"):
             arguments, called = stack.pop(), stack.pop()
             stack.append(_call(called, arguments))
         elif name == "BUILD":
@@ -242,13 +253,17 @@ class _Program:
         elif not (name == "STOP" or (name == "PROTO" and argument == 2)):
             raise _RefusedError(f"holds a step that torch.save does not write by default ({name}); {_SAVE_AGAIN}")
 
-    def _gather(self, name: str, items: list[Any]) -> None:
+    def _put(self, name: str, items: list[Any]) -> None:
         if name == "TUPLE":
             self.stack.append(tuple(items))
             return
         target = self.stack[-1]
-        keys_or_items = items[::2] if name == "SETITEMS" else items
-        if name == "SETITEMS" and not all(map(_is_constant, keys_or_items)):
+        is_dict = name == "SETITEMS"
+        is_ordered = isinstance(target, _Made) and target.by == "collections.OrderedDict"
+        if not (is_ordered and is_dict) and not (isinstance(target, _Container) and target.is_dict == is_dict):
+            raise _damaged("puts items into what is no list or dictionary")
+        keys_or_items = items[::2] if is_dict else items
+        if is_dict and not all(map(_is_constant, keys_or_items)):
             raise _RefusedError(f"holds a dictionary with keys that are no texts or numbers; {_WEIGHTS_ALONE}")
         if isinstance(target, _Container):
             target.items += keys_or_items
@@ -306,7 +321,11 @@ def _call(called: Any, arguments: Any) -> _Made:
         if arguments[:2] != (_Global("numpy.ndarray"), (0,)):
             raise _damaged("holds a NumPy array that is not made as NumPy makes it")
     elif name == "builtins.set":
-        if not isinstance(arguments[0], _Container) or not all(map(_is_constant, arguments[0].items)):
+        if (
+            not isinstance(arguments[0], _Container)
+            or arguments[0].is_dict
+            or not all(map(_is_constant, arguments[0].items))
+        ):
             raise _RefusedError(f"holds a set of what is no text or number; {_WEIGHTS_ALONE}")
     elif name in ("argparse.Namespace", "collections.OrderedDict", "builtins.bytes") and arguments:
         raise _damaged(f"makes a {name} of unexpected arguments")
@@ -350,8 +369,8 @@ def _check_state(made: Any, state: Any) -> None:
         is_right = version == 1 and _are_sizes(shape)
         is_right = is_right and math.prod(shape) * _item_bytes(dtype, data) == len((*data.arguments, "")[0])
     elif by == "collections.OrderedDict":  # more would hide its methods
-        is_right = isinstance(state, _Container) and set(state.items) <= {"_metadata"}
+        is_right = isinstance(state, _Container) and state.is_dict and set(state.items) <= {"_metadata"}
     else:
-        is_right = by == "argparse.Namespace" and isinstance(state, _Container)
+        is_right = by == "argparse.Namespace" and isinstance(state, _Container) and state.is_dict
     if not is_right:
         raise _damaged(f"sets what {by or 'an object'} does not have")
