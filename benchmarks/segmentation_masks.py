@@ -124,14 +124,17 @@ def as_markdown(found: dict[str, Any]) -> str:
         "picks: precision", "picks: recall", "picks: F1",
     ]  # fmt: skip
     taught, judged = (len(found["micrographs"][name]) for name in ("teach", "judge"))
-    return "\n\n".join(
-        [
-            "# Maps of real micrographs",
-            f"By `benchmarks/segmentation_masks.py` on {found['machine']}: {taught} micrographs teach ({found['steps']} "
-            f"steps), {judged} others judge. Recall, precision, IoU and F1 are of the particles' pixels.",
-            markdown_table(list(header), rows),
-        ]
-    ) + "\n"
+    return (
+        "\n\n".join(
+            [
+                "# Maps of real micrographs",
+                f"By `benchmarks/segmentation_masks.py` on {found['machine']}: {taught} micrographs teach ({found['steps']} "
+                f"steps), {judged} others judge. Recall, precision, IoU and F1 are of the particles' pixels.",
+                markdown_table(list(header), rows),
+            ]
+        )
+        + "\n"
+    )
 
 
 if __name__ == "__main__":

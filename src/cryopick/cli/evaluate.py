@@ -17,7 +17,9 @@ def command(
     ] = None,
     masks: Annotated[
         Path | None,
-        typer.Option(help="Masks to score a run's maps against, pixel by pixel: a folder of `cryopick label`, or of masks."),
+        typer.Option(
+            help="Masks to score a run's maps against, pixel by pixel: a folder of `cryopick label`, or of masks."
+        ),
     ] = None,
     diameter: Annotated[
         str | None, typer.Option(help="Particle diameter (180A, 108px); else what the labels' set.json says.")

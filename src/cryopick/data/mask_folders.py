@@ -123,9 +123,7 @@ def is_mask_folder(path: Path) -> bool:
     return (path / SUMMARY).is_file() or any((path / name).is_dir() for name in IMAGES)
 
 
-def open_mask_folder(
-    path: Path, *, micrographs: Sequence[Path | str] = (), diameter: Length | None = None
-) -> DrawnSet:
+def open_mask_folder(path: Path, *, micrographs: Sequence[Path | str] = (), diameter: Length | None = None) -> DrawnSet:
     """The micrographs of a folder of masks.
 
     Parameters
@@ -256,7 +254,9 @@ def _from_images(path: Path, micrographs: Sequence[Path | str], diameter: Length
     if bare:
         warnings.append(f"{path}: no masks for {len(bare)} of {len(sources)} micrographs, such as {bare[0]}; left out")
     if levels not in ((0, 1), (0, 255)):
-        warnings.append(f"{path}: {len(levels)} classes, grey values {', '.join(map(str, levels))}; {particle} is the particle")
+        warnings.append(
+            f"{path}: {len(levels)} classes, grey values {', '.join(map(str, levels))}; {particle} is the particle"
+        )
     items = []
     for source in sources:
         if source.name not in pairs:
@@ -304,7 +304,9 @@ def _require_mask(mask: Path, shape_yx: tuple[int, int], image: Path) -> None:
         raise InputError(f"{mask}: no such file; expected the mask of {image}")
     found = probe_image(mask).shape_yx
     if tuple(found) != tuple(shape_yx):
-        raise FormatError(f"{mask}: is {found[1]} x {found[0]}, its micrograph {image.name} {shape_yx[1]} x {shape_yx[0]}")
+        raise FormatError(
+            f"{mask}: is {found[1]} x {found[0]}, its micrograph {image.name} {shape_yx[1]} x {shape_yx[0]}"
+        )
 
 
 def levels_of(masks: Sequence[Path]) -> tuple[int, ...]:
@@ -348,7 +350,9 @@ def particle_class(count: int, names: Sequence[str], *, where: str, given: int |
     SettingsError
         Naming the choices, where there are more and nobody says which, or the given one does not exist.
     """
-    choices = ", ".join(f"{number} ({names[number]})" if number < len(names) else str(number) for number in range(count))
+    choices = ", ".join(
+        f"{number} ({names[number]})" if number < len(names) else str(number) for number in range(count)
+    )
     if names and len(names) != count:
         raise SettingsError(f"{where}: {CLASS_NAMES} names {len(names)} classes, but there are {count}")
     if given is not None:
@@ -446,7 +450,9 @@ def drawings_in(path: Path) -> Iterator[tuple[str, Drawing]]:
         raise InputError(f"{path}: no such folder; expected masks, as `cryopick label` writes them")
     masks = masks_by_stem(folder)
     if (path / "truth").is_dir():
-        instances = {stem.removesuffix("_instances"): mask for stem, mask in masks.items() if stem.endswith("_instances")}
+        instances = {
+            stem.removesuffix("_instances"): mask for stem, mask in masks.items() if stem.endswith("_instances")
+        }
         yield from ((stem, _Silhouettes(path=mask, levels=(0, 1))) for stem, mask in instances.items())
         return
     if not masks:
@@ -456,7 +462,16 @@ def drawings_in(path: Path) -> Iterator[tuple[str, Drawing]]:
     for stem, mask in masks.items():
         name = next((stem.removesuffix(suffix) for suffix in MASK_SUFFIXES[1:] if stem.endswith(suffix)), stem)
         ignored = path / IGNORED / f"{stem}.png"
-        yield name, Drawing(path=mask, levels=levels, particle=particle, names=names, ignored_path=ignored if ignored.is_file() else None)
+        yield (
+            name,
+            Drawing(
+                path=mask,
+                levels=levels,
+                particle=particle,
+                names=names,
+                ignored_path=ignored if ignored.is_file() else None,
+            ),
+        )
 
 
 class _Silhouettes(Drawing):
@@ -469,4 +484,3 @@ class _Silhouettes(Drawing):
 def silhouettes(path: Path) -> Drawing:
     """The masks of a simulated micrograph, 16-bit numbers of particles, as one of two classes."""
     return _Silhouettes(path=path, levels=(0, 1))
-

@@ -61,7 +61,11 @@ def as_mask_table(evaluation: MaskEvaluation) -> str:
         matrix = scores.pooled
         for number, name in enumerate(evaluation.classes):
             per_class = (matrix.recall, matrix.precision, matrix.iou, matrix.f1)
-            cells = [f"{matrix.accuracy:.4f}", *(f"{values[number]:.4f}" for values in per_class), f"{matrix.mean_iou:.4f}"]
+            cells = [
+                f"{matrix.accuracy:.4f}",
+                *(f"{values[number]:.4f}" for values in per_class),
+                f"{matrix.mean_iou:.4f}",
+            ]
             rows.append([scores.title, name, *(cell.replace("nan", "-") for cell in cells)])
     header = ["map", "class", "accuracy", "recall", "precision", "IoU", "F1", "mean IoU"]
     parts = [

@@ -183,7 +183,9 @@ def evaluate_masks(run: Path | str, masks: Path | str) -> MaskEvaluation:
                 "pick with one that maps particles: segmentation-crf, cryosegnet"
             )
     if enlarged:
-        notes.append(f"maps of {', '.join(sorted(enlarged)[:3])} pixels were enlarged; pick with --full-maps to keep them whole")
+        notes.append(
+            f"maps of {', '.join(sorted(enlarged)[:3])} pixels were enlarged; pick with --full-maps to keep them whole"
+        )
     if BEFORE in found:
         found = {BEFORE: found[BEFORE], "with CRF": found[AFTER]}
     scores = tuple(MaskScores(title=title, matrices=matrices) for title, matrices in found.items())

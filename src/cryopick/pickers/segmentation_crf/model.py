@@ -212,6 +212,11 @@ def load_segmentation(
 
     with open_checkpoint(weights, picker="segmentation-crf") as checkpoint:
         architecture = checkpoint.card.architecture
+        if "backbone" not in architecture:
+            raise WeightsError(
+                f"{checkpoint.path}: weights of torchvision's network, which the published pipeline runs; give --as "
+                "article or --as program with them"
+            )
         if architecture.get("backbone") != backbone:
             raise WeightsError(
                 f"{checkpoint.path}: weights of backbone {architecture.get('backbone')!r}, expected {backbone!r}; "
