@@ -24,6 +24,7 @@ def command(
     diameter: Annotated[
         str | None, typer.Option(help="Particle diameter (180A, 108px); else what the labels' set.json says.")
     ] = None,
+    rim: Annotated[int, typer.Option(help="Pixels at every border of masks that do not count.")] = 0,
     tolerance: Annotated[float, typer.Option(help="Largest distance of pick and particle, in diameters.")] = 0.25,
     pixel_size: Annotated[float | None, typer.Option(help="Å per pixel, where neither picks nor labels say.")] = None,
     probabilities: Annotated[
@@ -55,6 +56,8 @@ def command(
     from cryopick.evaluation.report import as_json_object, as_table, write_evaluation
     from cryopick.workflows.evaluate import evaluate, evaluate_masks
 
+    if rim and masks is None:
+        raise SettingsError("--rim is of masks; give --masks, or leave it out")
     if truth is None and masks is None:
         raise SettingsError("nothing to score against: give labels (--truth), masks (--masks), or both")
     objects: dict[str, Any] = {}
@@ -74,7 +77,7 @@ def command(
         texts.append(as_table(evaluation))
         written += write_evaluation(evaluation, output) if output is not None else []
     if masks is not None:
-        of_masks = evaluate_masks(picks, masks)
+        of_masks = evaluate_masks(picks, masks, rim_px=rim)
         objects["masks"] = as_mask_object(of_masks)
         texts.append(as_mask_table(of_masks))
         written += write_mask_evaluation(of_masks, output) if output is not None else []

@@ -2,8 +2,8 @@
 
 Layouts, told apart by what a folder holds: CryoPPP as published (one set, or a folder of sets); a simulation; a run of
 `cryopick pick` or a RELION project (`micrographs.star` with `particles.star` or `autopick.star`); a folder of images
-with label files beside them; folders of `cryopick label` and images beside masks (`data.mask_folders`). A coordinate file (STAR, .cs, .cbox, COCO, …) is a data set too, with the micrographs that
-it names or those given.
+with label files beside them; folders of `cryopick label` and images beside masks (`data.mask_folders`). A coordinate
+file (STAR, .cs, .cbox, COCO, …) is a data set too, with the micrographs that it names or those given.
 """
 
 from __future__ import annotations
@@ -263,8 +263,8 @@ def _mask_folders(path: Path) -> list[Path]:
     kept_apart = sorted({one.name for one in found} & set(SPLIT_SETS))
     if len(kept_apart) > 1:
         raise InputError(
-            f"{path}: holds {' and '.join(kept_apart)}, which the authors keep apart; give one of them, and the other to "
-            "validate"
+            f"{path}: holds {' and '.join(kept_apart)}, which the authors keep apart; give one of them, and the other "
+            "to validate"
         )
     return found
 

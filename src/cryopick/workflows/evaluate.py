@@ -118,7 +118,7 @@ def evaluate(
 AFTER, BEFORE = "run", "without CRF"
 
 
-def evaluate_masks(run: Path | str, masks: Path | str) -> MaskEvaluation:
+def evaluate_masks(run: Path | str, masks: Path | str, *, rim_px: int = 0) -> MaskEvaluation:
     """Score the maps that a run keeps against masks: accuracy, recall, precision, IoU and F1 of every class of pixel.
 
     A pixel is of the class that is likeliest, of two classes a particle where its probability is above one half. Where
@@ -130,6 +130,7 @@ def evaluate_masks(run: Path | str, masks: Path | str) -> MaskEvaluation:
     ----------
     run : folder of a run whose picker maps particles
     masks : a folder of `cryopick label`, of images and masks, of a simulation, or of masks alone
+    rim_px : pixels at every border that do not count; the published figures leave out 128
 
     Raises
     ------
@@ -138,6 +139,8 @@ def evaluate_masks(run: Path | str, masks: Path | str) -> MaskEvaluation:
     SettingsError
         If the masks have several classes and nobody says which is the particle.
     """
+    if rim_px < 0:
+        raise SettingsError(f"rim is {rim_px} px, expected 0 or more")
     folder = RunFolder(Path(run))
     if not folder.is_run:
         raise InputError(f"{run}: is no run folder; masks are scored against the maps that a run keeps")
@@ -146,8 +149,8 @@ def evaluate_masks(run: Path | str, masks: Path | str) -> MaskEvaluation:
     matched = match_micrograph_names(truth, records)
     if not matched:
         raise InputError(
-            f"none of {len(truth)} masks ({_some_names(truth)}) is of a micrograph of the run ({_some_names(records)}); "
-            "names must agree, folder and extension aside"
+            f"none of {len(truth)} masks ({_some_names(truth)}) is of a micrograph of the run "
+            f"({_some_names(records)}); names must agree, folder and extension aside"
         )
     classes = _class_names(next(iter(truth.values())))
     notes: list[str] = []
@@ -163,7 +166,10 @@ def evaluate_masks(run: Path | str, masks: Path | str) -> MaskEvaluation:
         record, drawing = records[matched[name]], truth[name]
         true = drawing.classes()
         ignored = drawing.is_ignored()
-        is_counted = np.ones(true.shape, np.bool_) if ignored is None else ~ignored
+        is_counted = np.zeros(true.shape, np.bool_)
+        is_counted[rim_px : true.shape[0] - rim_px, rim_px : true.shape[1] - rim_px] = True
+        if ignored is not None:
+            is_counted &= ~ignored
 
         def read(one: str, key: str = record.key, shape: tuple[int, ...] = true.shape) -> NDArray[np.float32]:
             stored = np.asarray(read_raster_image(folder.map_path(key, one)).pixels, np.float32) / 255
@@ -179,8 +185,8 @@ def evaluate_masks(run: Path | str, masks: Path | str) -> MaskEvaluation:
                 found.setdefault(title, {})[name] = matrix
         if name not in found.get(AFTER, {}):
             raise InputError(
-                f"{run}: keeps no map called {PARTICLE_MAP!r} of {record.name} (it has: {', '.join(record.maps) or 'none'}); "
-                "pick with one that maps particles: segmentation-crf, cryosegnet"
+                f"{run}: keeps no map called {PARTICLE_MAP!r} of {record.name} (it has: "
+                f"{', '.join(record.maps) or 'none'}); pick with one that maps particles: segmentation-crf, cryosegnet"
             )
     if enlarged:
         notes.append(

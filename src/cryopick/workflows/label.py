@@ -80,8 +80,8 @@ def label(
     """Write training labels of every labelled micrograph of a data set.
 
     Files, under the micrographs' names: `masks/*.png` (255 on particles), `instances/*.png` (16-bit, i + 1 particle i),
-    `centres/*.csv` (of the same particles, in their order, then the uncertain labels) and, where labels are uncertain or
-    particles are cut by the border, `ignore/*.png` (255); or `boxes/*.box`; or `annotations.json` (COCO); or
+    `centres/*.csv` (of the same particles, in their order, then the uncertain labels) and, where labels are uncertain
+    or particles are cut by the border, `ignore/*.png` (255); or `boxes/*.box`; or `annotations.json` (COCO); or
     `heatmaps/*.npz` (`heat`, `offset_xy`, `diameter_px`, `stride_px`). Uncertain labels are left out of all others.
     A folder of masks is itself a data set: `labels.json` names the micrographs, so that `cryopick train --data FOLDER`
     needs nothing more.

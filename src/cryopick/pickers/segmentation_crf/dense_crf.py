@@ -35,7 +35,8 @@ class DenseCrf:
     smoothness_sigma : (rows, columns) of the smoothness kernel
     iterations : of mean field
     compatible : pairs of labels that do not repel each other; all other pairs do (Potts' model)
-    counts_itself : a pixel sends a message to itself as well, as in the program pydensecrf; the paper's sum leaves it out
+    counts_itself : a pixel sends a message to itself as well, as in the program pydensecrf; the paper's sum leaves it
+        out
     """
 
     appearance_sigma: tuple[float, float] = (0.3, 0.3)

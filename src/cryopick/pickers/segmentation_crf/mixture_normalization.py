@@ -1,8 +1,8 @@
-"""A micrograph's grey values in units of its ice: the normalisation of the Topaz program, which the published pipeline uses.
+"""A micrograph's grey values in units of its ice, as topaz normalises them, which the published pipeline uses.
 
 The values are taken for a mixture of two Gaussians of one width, fitted by expectation maximisation from eleven starts,
-with a Beta(900, 1) prior that most pixels belong to the brighter one; a single Gaussian competes. The best fit's brighter
-component becomes mean 0 and standard deviation 1.
+with a Beta(900, 1) prior that most pixels belong to the brighter one; a single Gaussian competes. The best fit's
+brighter component becomes mean 0 and standard deviation 1.
 
 References
 ----------

@@ -67,8 +67,8 @@ Backbone = Literal[
     "deeplabv3-resnet101",
     "of-weights",
 ]
-"""`small` and `deeplabv3-small` are the FCN and the DeepLabv3 head of one light network, which is shipped; `of-weights`,
-of the published pipeline alone, is what the weights hold."""
+"""`small` and `deeplabv3-small` are the FCN and the DeepLabv3 head of one light network, which is shipped;
+`of-weights`, of the published pipeline alone, is what the weights hold."""
 BACKBONES: tuple[Backbone, ...] = tuple(one for one in get_args(Backbone) if one != OF_WEIGHTS)
 OUR_CRFS, PUBLISHED_CRFS = ("none", "dense", "conv", "learned"), ("none", "dense", TUNED, UNTUNED)
 
@@ -101,7 +101,7 @@ class SegmentationCrfPicker(HoldsModels, ChoosesByExpectedF1):
     A network gives for every place the probability of a particle, of its core, of junk and of background; a conditional
     random field may refine the map; each connected region, split where particles touch, gives one particle at the
     centroid of its core. The score is the calibrated probability that the pick is right. The published pipeline, on
-    torchvision's FCN or DeepLabv3 at full resolution, runs by `--as article` or `--as program` with weights of your own.
+    torchvision's FCN or DeepLabv3 at full resolution, runs by `--as article` or `--as program` with your own weights.
     """
 
     score_meaning: ClassVar[Any] = _ScoreMeaning()
@@ -113,7 +113,7 @@ class SegmentationCrfPicker(HoldsModels, ChoosesByExpectedF1):
 
     diameter: Annotated[
         Length | None,
-        "particle diameter, for example 180A or 108px; measured when not given, and not needed by the published pipeline",
+        "particle diameter, for example 180A or 108px; measured when not given; the published pipeline needs none",
     ] = None
     pipeline: Annotated[
         Literal["ours", "article", "program"],

@@ -25,7 +25,7 @@ from cryopick.types import CLASS_MAP, PARTICLE_MAP, UNREFINED, Micrograph
 CLIPPED = 1e-5
 """Smallest probability that the random field is given."""
 TUNED, UNTUNED = "conv-published", "conv-published-untuned"
-"""The published convolutional CRF behind raw logits, for networks that were trained with it, and behind probabilities."""
+"""The published convolutional CRF behind logits, for networks that were trained with it, and behind probabilities."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,9 +161,9 @@ def load_published(weights: Path | str, *, device: str = "auto", precision: str 
         architecture, after = checkpoint.card.architecture, checkpoint.card.postprocessing
         if architecture.get("network") != NETWORK:
             raise WeightsError(
-                f"{checkpoint.path}: weights of our own network ({architecture.get('backbone')}); the published pipeline "
-                "takes torchvision's FCN or DeepLabv3: a .pth file, or what `cryopick train segmentation-crf --as article` "
-                "made; leave --as out to pick with these"
+                f"{checkpoint.path}: weights of our own network ({architecture.get('backbone')}); the published "
+                "pipeline takes torchvision's FCN or DeepLabv3: a .pth file, or what `cryopick train segmentation-crf --as "
+                "article` made; leave --as out to pick with these"
             )
         network = checkpoint.build(build_published)
         device = chosen_device(device)

@@ -19,7 +19,7 @@ FIRST, LAST = "backbone.conv1.weight", "classifier.4.weight"
 CONTAINERS = ("state_dict", "model_state_dict", "model", "net")
 """Under which programs put the tensors of a network in what they save."""
 PREFIXES = ("module.", "model.", "backbone.", "net.")
-"""Before the names where the network is part of another, such as the notebooks' network with a random field behind it."""
+"""Before the names where the network is part of another, such as that of the notebooks with a random field behind."""
 UNUSED = ("aux_classifier.", "gausscrf.")
 """Tensors that answer nothing: the auxiliary head, and the constants of the published random field."""
 BLOCKS = {50: 5, 101: 22}
