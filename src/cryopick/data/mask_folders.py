@@ -43,8 +43,8 @@ LEAST_AREA = 0.08
 """Of the disc of a particle's diameter; smaller spots are no particles."""
 SPLIT_REACH, SPLIT_SMOOTHING = 0.45, 0.1
 """Touching particles are parted where the distance to the background, smoothed by a Gaussian, has maxima so many
-diameters apart; chosen on the silhouettes of three simulated micrographs (`simulate --recipe noise-light --seed 3`), where
-a diameter 10 % too small still gives F1 0.998."""
+diameters apart; chosen on the silhouettes of three simulated micrographs (`simulate --recipe noise-light --seed 3`),
+where a diameter 10 % too small still gives F1 0.998."""
 SPLIT_SETS = ("train", "val", "valid", "validation")
 
 

@@ -161,9 +161,9 @@ def load_published(weights: Path | str, *, device: str = "auto", precision: str 
         architecture, after = checkpoint.card.architecture, checkpoint.card.postprocessing
         if architecture.get("network") != NETWORK:
             raise WeightsError(
-                f"{checkpoint.path}: weights of our own network ({architecture.get('backbone')}); the published "
-                "pipeline takes torchvision's FCN or DeepLabv3: a .pth file, or what `cryopick train segmentation-crf --as "
-                "article` made; leave --as out to pick with these"
+                f"{checkpoint.path}: weights of our own network ({architecture.get('backbone')}); the "
+                "published pipeline takes torchvision's FCN or DeepLabv3: a .pth file, or what `cryopick train "
+                "segmentation-crf --as article` made; leave --as out to pick with these"
             )
         network = checkpoint.build(build_published)
         device = chosen_device(device)
