@@ -3,8 +3,9 @@
 Layouts, told apart by what a folder holds: CryoPPP as published (one set, or a folder of sets); a simulation; a run of
 `cryopick pick` or a RELION project (`micrographs.star` with `particles.star` or `autopick.star`); a part of a data set
 with COCO labels (`train/` beside `annotations/instances_train.json`); a folder of images with label files beside them;
-a folder that holds nothing but folders, each a set in any of these layouts.
-A coordinate file (STAR, .cs, .cbox, COCO, …) is a data set too, with the micrographs that it names or those given.
+folders of `cryopick label` and images beside masks (`data.mask_folders`); a folder that holds nothing but folders, each
+a set in any of these layouts. A coordinate file (STAR, .cs, .cbox, COCO, …) is a data set too, with the micrographs
+that it names or those given.
 """
 
 from __future__ import annotations
@@ -19,6 +20,14 @@ import numpy as np
 
 from cryopick.data.id_lists import choose_sets
 from cryopick.data.labels import Labels, read_labels
+from cryopick.data.mask_folders import (
+    PARTICLE_WORDS,
+    SPLIT_SETS,
+    Drawing,
+    DrawnMicrograph,
+    is_mask_folder,
+    open_mask_folder,
+)
 from cryopick.data.parts import Part, annotations_of, parts_of
 from cryopick.data.prepared_cache import Prepared
 from cryopick.errors import FormatError, InputError, SettingsError
@@ -43,8 +52,6 @@ SMALLEST_DIAMETER_PX = 4.0
 CRYOPPP_IMAGES, CRYOPPP_LABELS = "micrographs", "ground_truth/particle_coordinates"
 MICROGRAPHS_STAR, LABEL_STARS = "micrographs.star", ("autopick.star", "particles.star")
 SIMULATED_IMAGES, SIMULATED_TRUTH, SIMULATED_MASKS = "micrographs", "truth", "masks"
-PARTICLE_WORDS = ("particle", "protein", "molecule")
-"""A class of a COCO file with several classes must be called something like this to count as particles."""
 FLIPS = ("auto", "yes", "no")
 CONTRASTS = ("dark", "bright")
 _MAX_MEASURED = 4  # micrographs read to check the orientation
@@ -68,6 +75,7 @@ class LabelledMicrograph:
         `shape_yx` are those of the part
     is_bright : particles are brighter than the background in the file; what is read is inverted
     stated_diameter_px : what the files of its set say of the particle diameter, where labels are not read
+    drawing : its mask, of the whole image, where particles are drawn; see `data.mask_folders`
     """
 
     source: MicrographSource
@@ -81,6 +89,7 @@ class LabelledMicrograph:
     region_px: tuple[int, int, int, int] | None = None
     is_bright: bool = False
     stated_diameter_px: float | None = None
+    drawing: Drawing | None = None
 
     @property
     def name(self) -> str:
@@ -236,7 +245,9 @@ def open_dataset(
         raise SettingsError(f"flip_y is {flip_y!r}, expected one of: {', '.join(FLIPS)}")
     if not path.exists():
         raise InputError(f"{path}: no such file or folder; expected a data set")
-    folders = _folders_of_part(path, part, ids) or _folders_of_sets(path, ids)
+    folders = _folders_of_part(path, part, ids)
+    drawn = [] if folders else _mask_folders(path)
+    folders = folders or ({} if drawn else _folders_of_sets(path, ids))
     if folders:
         opened = {
             name: open_dataset(
@@ -251,6 +262,16 @@ def open_dataset(
             for name, folder in folders.items()
         }
         return join_datasets(path, opened)
+    if drawn:
+        return _open_drawn(
+            path,
+            drawn,
+            micrographs,
+            diameter=diameter,
+            pixel_size_angstrom=pixel_size_angstrom,
+            completeness=completeness,
+            flip_y=flip_y,
+        )
     layout, sets = _layout(path, micrographs)
     sets = _chosen(sets, ids, path)
     items: list[LabelledMicrograph] = []
@@ -322,6 +343,66 @@ def join_datasets(path: Path, opened: Mapping[str, Dataset]) -> Dataset:
         fits[0] if len(opened) == 1 and fits else None,
         tuple(text for one in opened.values() for text in one.warnings),
         next(iter(opened.values())).diameter,
+    )
+
+
+def _mask_folders(path: Path) -> list[Path]:
+    """The folders of masks that a path means: itself, or those inside it; none for other layouts."""
+    if not path.is_dir():
+        return []
+    if is_mask_folder(path):
+        return [path]
+    inside = [one for one in sorted(path.iterdir()) if one.is_dir()]
+    deeper = [below for one in inside if not is_mask_folder(one) for below in sorted(one.iterdir()) if below.is_dir()]
+    found = [one for one in (*inside, *deeper) if is_mask_folder(one)]
+    kept_apart = sorted({one.name for one in found} & set(SPLIT_SETS))
+    if len(kept_apart) > 1:
+        raise InputError(
+            f"{path}: holds {' and '.join(kept_apart)}, which the authors keep apart; give one of them, and the other "
+            "to validate"
+        )
+    return found
+
+
+def _open_drawn(
+    path: Path,
+    folders: Sequence[Path],
+    micrographs: Sequence[Path | str],
+    *,
+    diameter: Length | None,
+    pixel_size_angstrom: float | None,
+    completeness: str | None,
+    flip_y: str | None,
+) -> Dataset:
+    """A data set of folders of masks; masks lie on their images as they are."""
+    if flip_y not in (None, "no"):
+        raise SettingsError(f"{path}: masks lie on their images as they are; leave flip_y out")
+    items: list[LabelledMicrograph] = []
+    warnings: list[str] = []
+    for folder in folders:
+        found = open_mask_folder(folder, micrographs=micrographs, diameter=diameter)
+        warnings += found.warnings
+        group = path.name if folder == path else folder.relative_to(path).as_posix()
+        for one in found.items:
+            item = _of_drawn(one, group, pixel_size_angstrom=pixel_size_angstrom, completeness=completeness)
+            if len(folders) > 1:
+                item = replace(item, source=replace(item.source, name=f"{group}/{item.name}"))
+            items.append(_of_possible_size(_with_diameter(item, diameter)))
+    return Dataset(path, found.layout, tuple(items), None, tuple(warnings))
+
+
+def _of_drawn(
+    one: DrawnMicrograph, group: str, *, pixel_size_angstrom: float | None, completeness: str | None
+) -> LabelledMicrograph:
+    return LabelledMicrograph(
+        source=one.source,
+        labels=one.labels,
+        completeness=completeness or one.completeness,
+        group=group,
+        shape_yx=one.shape_yx,
+        pixel_size_angstrom=pixel_size_angstrom or one.pixel_size_angstrom,
+        instances_path=one.instances_path,
+        drawing=one.drawing,
     )
 
 
@@ -402,9 +483,11 @@ def _stated_diameters(one: _Set, shapes_yx: Mapping[str, tuple[int, int]]) -> tu
 
 
 def looks_like_dataset(path: Path) -> bool:
-    """True for a folder in the layout of CryoPPP or a simulation, or with `set.json` beside images or labels."""
+    """True for a folder in the layout of CryoPPP, a simulation or masks, or with `set.json` beside images or labels."""
     inside = [path, *(one for one in path.iterdir() if one.is_dir())] if path.is_dir() else []
-    return any((one / CRYOPPP_LABELS).is_dir() or (one / SETTINGS_FILE).is_file() for one in inside)
+    return any(
+        (one / CRYOPPP_LABELS).is_dir() or (one / SETTINGS_FILE).is_file() or is_mask_folder(one) for one in inside
+    )
 
 
 @dataclass(frozen=True)

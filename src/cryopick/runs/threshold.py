@@ -14,7 +14,6 @@ from cryopick.runs.folder import RunFolder
 from cryopick.runs.settings import PickPlan
 from cryopick.types import Picks
 
-
 ALL_KEPT = "all that the picker gives"
 """Where the threshold comes from in a run as found: there is none."""
 
