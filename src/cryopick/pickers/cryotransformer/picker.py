@@ -214,10 +214,13 @@ class CryoTransformerPicker(HoldsModels, ChoosesByExpectedF1):
         """
         calibration = self._model().calibration
         if calibration is None:
-            raise SettingsError(
-                f"{self.weights}: the scores of these weights are not calibrated; leave out keep = calibrated"
-            )
+            raise self._lack_of_calibration()
         return calibration
+
+    def _lack_of_calibration(self) -> SettingsError:
+        return SettingsError(
+            f"{self.weights}: the scores of these weights are not calibrated; leave out keep = calibrated"
+        )
 
     @property
     def has_calibrated_scores(self) -> bool:
@@ -240,6 +243,8 @@ class CryoTransformerPicker(HoldsModels, ChoosesByExpectedF1):
     ) -> float:
         """The cut with the highest expected F1; none where percentiles or the published program select."""
         if not self._keeps_percentile:
+            if not self.has_calibrated_scores:
+                raise self._lack_of_calibration()
             return super().choose_threshold(scores, survey, target_precision=target_precision)
         if target_precision is not None:
             raise SettingsError(
