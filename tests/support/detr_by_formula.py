@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
-from torch.nn import functional as F
+from torch.nn import functional
 
 SIZES = {"queries": 12, "width": 32, "heads": 4, "layers": 2, "feed": 48}
 STEM = 8
@@ -102,25 +102,27 @@ def answers_by_formula(tensors, images, *, heads=SIZES["heads"]):
     body = "backbone.0.body"
 
     def norm(x, name):
-        return F.batch_norm(
+        return functional.batch_norm(
             x, *(t[f"{name}.{part}"] for part in ("running_mean", "running_var", "weight", "bias")), eps=1e-5
         )
 
     def layers_of(prefix):
         return sorted({int(name.removeprefix(prefix).split(".")[0]) for name in t if name.startswith(prefix)})
 
-    x = F.relu(norm(F.conv2d(images, t[f"{body}.conv1.weight"], stride=2, padding=3), f"{body}.bn1"))
-    x = F.max_pool2d(x, kernel_size=3, stride=2, padding=1)
+    x = functional.relu(norm(functional.conv2d(images, t[f"{body}.conv1.weight"], stride=2, padding=3), f"{body}.bn1"))
+    x = functional.max_pool2d(x, kernel_size=3, stride=2, padding=1)
     for stage in (1, 2, 3, 4):
         for block in layers_of(f"{body}.layer{stage}."):
             at = f"{body}.layer{stage}.{block}"
             stride = 2 if stage > 1 and block == 0 else 1
-            y = F.relu(norm(F.conv2d(x, t[f"{at}.conv1.weight"], stride=stride, padding=1), f"{at}.bn1"))
-            y = norm(F.conv2d(y, t[f"{at}.conv2.weight"], padding=1), f"{at}.bn2")
+            y = functional.relu(
+                norm(functional.conv2d(x, t[f"{at}.conv1.weight"], stride=stride, padding=1), f"{at}.bn1")
+            )
+            y = norm(functional.conv2d(y, t[f"{at}.conv2.weight"], padding=1), f"{at}.bn2")
             if f"{at}.downsample.0.weight" in t:
-                x = norm(F.conv2d(x, t[f"{at}.downsample.0.weight"], stride=stride), f"{at}.downsample.1")
-            x = F.relu(x + y)
-    x = F.conv2d(x, t["input_proj.weight"], t["input_proj.bias"])
+                x = norm(functional.conv2d(x, t[f"{at}.downsample.0.weight"], stride=stride), f"{at}.downsample.1")
+            x = functional.relu(x + y)
+    x = functional.conv2d(x, t["input_proj.weight"], t["input_proj.bias"])
     count, width, rows, columns = x.shape
     place = torch.tensor(
         [[position(width, r, c, rows, columns) for c in range(columns)] for r in range(rows)], dtype=images.dtype
@@ -128,7 +130,7 @@ def answers_by_formula(tensors, images, *, heads=SIZES["heads"]):
     memory = x.flatten(2).permute(2, 0, 1)  # tokens, images, channels
 
     def attend(at, query, key, value):
-        return F.multi_head_attention_forward(
+        return functional.multi_head_attention_forward(
             query,
             key,
             value,
@@ -147,15 +149,17 @@ def answers_by_formula(tensors, images, *, heads=SIZES["heads"]):
         )[0]
 
     def normed(x, name):
-        return F.layer_norm(x, (width,), t[f"{name}.weight"], t[f"{name}.bias"])
+        return functional.layer_norm(x, (width,), t[f"{name}.weight"], t[f"{name}.bias"])
 
     def linear(x, name):
-        return F.linear(x, t[f"{name}.weight"], t[f"{name}.bias"])
+        return functional.linear(x, t[f"{name}.weight"], t[f"{name}.bias"])
 
     for layer in layers_of("transformer.encoder.layers."):
         at = f"transformer.encoder.layers.{layer}"
         memory = normed(memory + attend(f"{at}.self_attn", memory + place, memory + place, memory), f"{at}.norm1")
-        memory = normed(memory + linear(F.relu(linear(memory, f"{at}.linear1")), f"{at}.linear2"), f"{at}.norm2")
+        memory = normed(
+            memory + linear(functional.relu(linear(memory, f"{at}.linear1")), f"{at}.linear2"), f"{at}.norm2"
+        )
     queries = t["query_embed.weight"][:, None].expand(-1, count, -1)
     state = torch.zeros_like(queries)
     for layer in layers_of("transformer.decoder.layers."):
@@ -163,10 +167,11 @@ def answers_by_formula(tensors, images, *, heads=SIZES["heads"]):
         state = normed(state + attend(f"{at}.self_attn", state + queries, state + queries, state), f"{at}.norm1")
         seen = attend(f"{at}.multihead_attn", state + queries, memory + place, memory)
         state = normed(state + seen, f"{at}.norm2")
-        state = normed(state + linear(F.relu(linear(state, f"{at}.linear1")), f"{at}.linear2"), f"{at}.norm3")
+        state = normed(state + linear(functional.relu(linear(state, f"{at}.linear1")), f"{at}.linear2"), f"{at}.norm3")
     state = normed(state, "transformer.decoder.norm")
     boxes = linear(
-        F.relu(linear(F.relu(linear(state, "bbox_embed.layers.0")), "bbox_embed.layers.1")), "bbox_embed.layers.2"
+        functional.relu(linear(functional.relu(linear(state, "bbox_embed.layers.0")), "bbox_embed.layers.1")),
+        "bbox_embed.layers.2",
     )
     return linear(state, "class_embed").transpose(0, 1), boxes.sigmoid().transpose(0, 1)
 

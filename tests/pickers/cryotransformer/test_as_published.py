@@ -98,17 +98,15 @@ def by_program(micrograph):
         if all(overlap(row, other) < 0.7 for other in kept):
             kept.append(row)
     found = []
-    for left, top, right, bottom, score in kept:
-        left, top, right, bottom = (int(value) for value in (left, top, right, bottom))
+    for *corners, score in kept:
+        left, top, right, bottom = (int(value) for value in corners)
         found.append([(left + right) / 2, height - (top + bottom) / 2, score])
     return np.array(found)
 
 
 def overlap(first, second):
     """Intersection over union with sides of one pixel more."""
-    sides = [
-        min(first[2 + axis], second[2 + axis]) - max(first[axis], second[axis]) + 1 for axis in (0, 1)
-    ]
+    sides = [min(first[2 + axis], second[2 + axis]) - max(first[axis], second[axis]) + 1 for axis in (0, 1)]
     both = max(sides[0], 0) * max(sides[1], 0)
     areas = [(box[2] - box[0] + 1) * (box[3] - box[1] + 1) for box in (first, second)]
     return both / (sum(areas) - both)
@@ -145,7 +143,7 @@ def test_no_diameter_is_asked_for_and_no_rule_of_ours_applies(checkpoint):
 def test_denoised_pictures_are_taken_as_they_are_and_raw_ones_refused(checkpoint):
     picker = CryoTransformerPicker(weights=checkpoint, behaviour="article", denoising="as_is", precision="float32")
     micrograph = disc_micrograph("disc0.mrc", shape_yx=(96, 128))
-    with pytest.raises(SettingsError, match="disc0.mrc: denoising as_is takes 8-bit pictures"):
+    with pytest.raises(SettingsError, match=r"disc0\.mrc: denoising as_is takes 8-bit pictures"):
         picker.pick(micrograph)
     picture = denoise_published(micrograph.pixels).image
     picks = picker.pick(Micrograph(picture.astype(np.float32), name="disc0.jpg"))
@@ -198,7 +196,10 @@ def test_imported_weights_pick_as_the_file_does_and_their_card_says_what_they_ar
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (lambda t: t.update({"backbone.1.row_embed.weight": torch.zeros(50, 16)}), "unknown backbone.1.row_embed.weight"),
+        (
+            lambda t: t.update({"backbone.1.row_embed.weight": torch.zeros(50, 16)}),
+            "unknown backbone.1.row_embed.weight",
+        ),
         (lambda t: t.pop("transformer.decoder.norm.bias"), "lacks transformer.decoder.norm.bias"),
         (lambda t: t.update({"input_proj.bias": torch.zeros(5)}), r"input_proj.bias is \(5,\), expected \(32,\)"),
     ],
@@ -218,7 +219,7 @@ def test_networks_that_compute_something_else_from_equal_tensors_are_refused(tmp
 
 def test_a_detr_of_coco_is_no_picker_but_a_start(tmp_path):
     path = save_as_authors(tmp_path / "coco.pth", authors_tensors(classes=92))
-    with pytest.raises(WeightsError, match="92 classes.*coco_weights"):
+    with pytest.raises(WeightsError, match=r"92 classes.*coco_weights"):
         read_published(path, picker="cryotransformer")
 
 
@@ -252,7 +253,7 @@ def test_training_starts_from_a_resnet_of_imagenet_whose_classifier_is_left_out(
     for name, tensor in network.backbone.state_dict().items():
         assert torch.equal(tensor, tensors[name]), name
     torch.save({**imagenet, "layer5.0.conv1.weight": torch.zeros(1)}, tmp_path / "other.pth")
-    with pytest.raises(WeightsError, match="unknown layer5.0.conv1.weight"):
+    with pytest.raises(WeightsError, match=r"unknown layer5\.0\.conv1\.weight"):
         start_backbone(network, tmp_path / "other.pth")
 
 
