@@ -112,7 +112,7 @@ def test_the_articles_percentile_is_that_of_each_micrographs_own_answers(rings):
 @needs_weights
 def test_published_behaviour_needs_the_published_network(rings):
     diameter, simulated = rings
-    with pytest.raises(SettingsError, match="preset paper"):
+    with pytest.raises(SettingsError, match="train cryotransformer --as article"):
         CryoTransformerPicker(diameter=diameter, behaviour="published").pick(simulated[0].micrograph)
 
 

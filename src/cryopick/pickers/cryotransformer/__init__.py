@@ -2,6 +2,7 @@
 
 from cryopick.pickers.cryotransformer.picker import CryoTransformerPicker
 from cryopick.pickers.families import register_family
+from cryopick.pickers.published_weights import PublishedWeights, register_published_weights
 from cryopick.training.trainable import Family
 
 __all__ = ["CryoTransformerPicker"]
@@ -13,3 +14,11 @@ def family() -> Family:
     from cryopick.pickers.cryotransformer.training import FAMILY
 
     return FAMILY
+
+
+@register_published_weights("cryotransformer")
+def published_weights() -> PublishedWeights:
+    """How the authors' weights are read."""
+    from cryopick.pickers.cryotransformer.published_weights import PUBLISHED_WEIGHTS
+
+    return PUBLISHED_WEIGHTS

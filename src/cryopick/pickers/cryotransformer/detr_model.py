@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from cryopick.errors import SettingsError
 from cryopick.inference.device import chosen_bfloat16, chosen_device
+from cryopick.pickers.cryotransformer.matching import NOTHING, PARTICLE
 from cryopick.pickers.cryotransformer.published import Answers
 from cryopick.pickers.cryotransformer.tiles import OVERLAP_DIAMETERS, SAME_DIAMETERS, lay_tiles, owned, tile_side_px
 from cryopick.processing.denoise.corrected import CorrectedSettings, denoise_corrected
@@ -22,12 +24,40 @@ if TYPE_CHECKING:
     from cryopick.pickers.cryotransformer.detr_network import DetectionTransformer
 
 NETWORK = "detection_transformer"
-Denoising = Literal["corrected", "published", "none"]
-Behaviour = Literal["corrected", "published"]
+Denoising = Literal["corrected", "article", "published", "none", "as_is"]
+AT_FULL_SIZE: tuple[Denoising, ...] = ("article", "published", "as_is")
+"""These give 8-bit pictures as large as the micrograph, and need no diameter."""
+Behaviour = Literal["corrected", "article", "published"]
+"""What a network is shown and taught. corrected: tiles in which the queries suffice, two classes, whole boxes; article:
+whole micrographs, two classes; published: whole micrographs upside down, particles of the class of nothing, boxes cut
+at the border and content left where the denoiser moved it, as the released program has them."""
 SHORT_SIDE_PX, LONGEST_SIDE_PX = 800, 1333
+LARGEST_GREY = 255
+Grey = NDArray[np.uint8] | NDArray[np.float32]
+"""(h, w) grey values: 8 bits, or in [0, 1]."""
 GREY_SIGMA = 4.0
 """Without denoising, black and white lie this many standard deviations from the middle."""
 _SETTINGS = CorrectedSettings(normalizes_locally=False)
+
+
+def sees_wholes(behaviour: Behaviour) -> bool:
+    """Whether a network sees micrographs whole, as one image each."""
+    return behaviour != "corrected"
+
+
+def is_upside_down(behaviour: Behaviour, denoising: Denoising) -> bool:
+    """Whether micrographs are turned upside down first, as the program turns them before it denoises them."""
+    return behaviour == "published" and denoising != "as_is"
+
+
+def particle_class(behaviour: Behaviour) -> int:
+    """Number of the class of particles; in the program it is that of nothing."""
+    return NOTHING if behaviour == "published" else PARTICLE
+
+
+def needs_diameter(behaviour: Behaviour, denoising: Denoising) -> bool:
+    """Whether images can be made only where the particles' diameter is known."""
+    return not sees_wholes(behaviour) or denoising == "corrected"
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,12 +66,12 @@ class PreparedImage:
 
     Parameters
     ----------
-    grey : (h, w) float32 in [0, 1]
+    grey : (h, w) uint8, or float32 in [0, 1]
     scale : maps coordinates of `grey` and of the micrograph
     shift_xy_px : by how much the preparation moved the content, in pixels of the micrograph
     """
 
-    grey: NDArray[np.float32]
+    grey: Grey
     scale: ScaleMap
     shift_xy_px: tuple[float, float] = (0.0, 0.0)
 
@@ -52,27 +82,53 @@ class PreparedImage:
         return self.scale.to_working_xy(np.asarray(xy_px, np.float64) + np.array(self.shift_xy_px))
 
 
-def prepare_image(pixels: NDArray[np.float32], *, diameter_px: float, denoising: Denoising) -> PreparedImage:
+def prepare_image(
+    pixels: NDArray[np.float32], *, diameter_px: float | None, denoising: Denoising, name: str = ""
+) -> PreparedImage:
     """Denoise a micrograph, or only stretch it.
 
     Parameters
     ----------
     pixels : (h, w), particles dark
-    diameter_px : of a particle
-    denoising : `corrected` works at the scale of the particle and moves nothing; `published` is the program's chain at
-        full size, whose shift is undone here; `none` shrinks as `corrected` does and stretches the grey values
+    diameter_px : of a particle; `corrected` needs it
+    denoising : `corrected` works at the scale of the particle and moves nothing; `article` and `published` are the
+        chains of the article and of its program at full size, whose shift is undone here; `none` stretches the grey
+        values, and shrinks as `corrected` does where a diameter is given; `as_is` takes 8-bit pictures that are
+        denoised already
+    name : of the micrograph, for errors
+
+    Raises
+    ------
+    SettingsError
+        If a diameter is needed and not given, or `as_is` meets anything but grey values from 0 to 255.
     """
-    if denoising == "published":
-        grey = (denoise_published(pixels).image / np.float32(255)).astype(np.float32)
-        return PreparedImage(grey, ScaleMap((1.0, 1.0)), SHIFT_XY_PX)
+    if denoising in AT_FULL_SIZE:
+        shift = (0.0, 0.0) if denoising == "as_is" else SHIFT_XY_PX
+        return PreparedImage(full_size_picture(pixels, denoising, name=name), ScaleMap((1.0, 1.0)), shift)
     if denoising == "corrected":
+        if diameter_px is None:
+            raise SettingsError(f"{name}: denoising corrected works at the scale of the particle; give its diameter")
         return PreparedImage(*denoise_corrected(pixels, diameter_px=diameter_px, settings=_SETTINGS))
-    working, scale = resample(fill_non_finite(pixels), factor=min(1.0, _SETTINGS.particle_px / diameter_px))
+    factor = 1.0 if diameter_px is None else min(1.0, _SETTINGS.particle_px / diameter_px)
+    working, scale = resample(fill_non_finite(pixels), factor=factor)
     middle, spread = robust_spread(working)
     if not spread > 1e-6 * max(abs(middle), 1e-30):
         return PreparedImage(np.full_like(working, 0.5), scale)
     grey = np.clip(0.5 + (working - middle) / (2 * GREY_SIGMA * spread), 0, 1).astype(np.float32)
     return PreparedImage(grey, scale)
+
+
+def full_size_picture(pixels: NDArray[np.float32], denoising: Denoising, *, name: str = "") -> NDArray[np.uint8]:
+    """The 8-bit picture of one of the preparations `AT_FULL_SIZE`; see `prepare_image`."""
+    if denoising == "as_is":
+        low, high = float(pixels.min()), float(pixels.max())
+        if not (low >= 0 and high <= LARGEST_GREY):
+            raise SettingsError(
+                f"{name}: denoising as_is takes 8-bit pictures that are denoised already, and grey values reach from "
+                f"{low:g} to {high:g}; expected 0 to 255; give --denoising article or published for raw micrographs"
+            )
+        return np.rint(pixels).astype(np.uint8)
+    return denoise_published(pixels, guide="equalized" if denoising == "article" else "wiener").image
 
 
 def network_size(
@@ -86,14 +142,26 @@ def network_size(
     return (side, other) if shape_yx[0] <= shape_yx[1] else (other, side)
 
 
-def resized(grey: NDArray[np.float32], *, short_px: int, longest_px: int) -> NDArray[np.float32]:
-    """Bilinear with a footprint as wide as the shrinkage, as Pillow does."""
+def resized(grey: Grey, *, short_px: int, longest_px: int | None) -> Grey:
+    """As `resized_to`, to the `network_size`; without `longest_px` the longer side has no limit."""
+    shape = (grey.shape[0], grey.shape[1])
+    limit = 2**30 if longest_px is None else longest_px
+    return resized_to(grey, network_size(shape, short_px=short_px, longest_px=limit))
+
+
+def resized_to(grey: Grey, shape_yx: tuple[int, int]) -> Grey:
+    """Bilinear with a footprint as wide as the shrinkage, as Pillow does; 8-bit pictures stay such, as published."""
     from PIL import Image
 
-    height, width = network_size((grey.shape[0], grey.shape[1]), short_px=short_px, longest_px=longest_px)
-    picture = Image.fromarray(np.ascontiguousarray(grey, np.float32))
+    kind = grey.dtype.type
+    picture = Image.fromarray(np.ascontiguousarray(grey))
     # a copy, because what Pillow gives must not be written
-    return np.array(picture.resize((width, height), Image.Resampling.BILINEAR), np.float32)
+    return np.array(picture.resize(shape_yx[::-1], Image.Resampling.BILINEAR), kind)
+
+
+def as_shares(grey: Grey) -> NDArray[np.float32]:
+    """Grey values in [0, 1]."""
+    return (grey / np.float32(LARGEST_GREY)).astype(np.float32) if grey.dtype == np.uint8 else grey.astype(np.float32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +172,7 @@ class DetrModel:
     ----------
     network : on `device`
     denoising, behaviour, short_px, longest_px : as in training
-    calibration : of the class particle's probability
+    calibration : of the class particle's probability; None where nobody measured what it is worth
     """
 
     network: DetectionTransformer
@@ -115,19 +183,21 @@ class DetrModel:
     short_px: int
     longest_px: int
     queries: int
-    calibration: Calibration
+    calibration: Calibration | None
 
-    def answers(self, grey: NDArray[np.float32]) -> Answers:
-        """All answers for one (h, w) image in [0, 1]."""
+    def answers(self, grey: Grey) -> Answers:
+        """All answers for one image."""
         import torch
 
         from cryopick.pickers.cryotransformer.detr_network import normalized
 
-        image = torch.from_numpy(resized(grey, short_px=self.short_px, longest_px=self.longest_px))
+        image = torch.from_numpy(as_shares(resized(grey, short_px=self.short_px, longest_px=self.longest_px)))
         kind = torch.device(self.device).type
         with torch.inference_mode(), torch.autocast(kind, torch.bfloat16, enabled=self.is_bfloat16):
             logits, boxes = self.network(normalized(image[None].to(self.device)))[-1]
-        return Answers(logits[0].double().cpu().numpy(), boxes[0].double().cpu().numpy())
+        return Answers(
+            logits[0].double().cpu().numpy(), boxes[0].double().cpu().numpy(), particle_class(self.behaviour)
+        )
 
     def whole(
         self, prepared: PreparedImage, *, floor: float
@@ -193,7 +263,7 @@ def build_detr(architecture: Mapping[str, Any]) -> DetectionTransformer:
 def detr_model(
     network: DetectionTransformer,
     preprocessing: Mapping[str, Any],
-    calibration: Calibration,
+    calibration: Calibration | None,
     *,
     device: str = "auto",
     precision: str = "auto",
@@ -208,6 +278,6 @@ def detr_model(
         behaviour=preprocessing["behaviour"],
         short_px=preprocessing["short_px"],
         longest_px=preprocessing["longest_px"],
-        queries=int(network.detr.config.num_queries),
+        queries=network.queries,
         calibration=calibration,
     )

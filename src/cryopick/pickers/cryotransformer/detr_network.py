@@ -1,39 +1,36 @@
-"""The detection transformer of the CryoTransformer article: DETR with a ResNet backbone, from `transformers`.
+"""The detection transformer of the CryoTransformer article: DETR with a ResNet backbone.
 
-Some things differ from `DetrForObjectDetection` as it stands (transformers 5.23), because the published model has them
-otherwise. The outputs of all decoder layers are taken before the final layer norm and each is normalised on its own;
-there, with auxiliary losses, the normalised output feeds the next layer. Stages 2 to 4 of the backbone learn; there,
-the whole of it is frozen. Initial weights are Xavier-random, as the article says, with the frozen norms of the backbone
-set from a first batch: with mean 0 and variance 1 a random ResNet-152 multiplies its signal by millions. The queries,
-which are no weights of a layer, start standard normal, as in DETR: Xavier's rule would make them almost equal (standard
-deviation 0.05), and equal queries all answer for the same particles.
+Its parameters have the names of the authors' checkpoints but for the prefix of the backbone, and belong to this package
+alone: saved weights depend on no library. The outputs of all decoder layers are taken before the final layer norm and
+each is normalised on its own, as in DETR.
+
+Initial weights are Xavier-random, as the article says, with the frozen norms of the backbone set from a first batch:
+with mean 0 and variance 1 a random ResNet-152 multiplies its signal by millions. The queries, which are no weights of a
+layer, start standard normal, as in DETR: Xavier's rule would make them almost equal (standard deviation 0.05), and
+equal queries all answer for the same particles.
+
+References
+----------
+A. Dhakal et al., Bioinformatics 40(3), 2024, btae109; N. Carion et al., ECCV 2020 (DETR).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+import math
+from collections.abc import Collection
 
+import torch
 from torch import Tensor, nn
+from torch.nn.functional import interpolate, relu
 
-from cryopick.errors import MissingExtraError
-from cryopick.extras import missing_extra
+from cryopick.pickers.cryotransformer.resnet import BACKBONE_DEPTHS, STEM_CHANNELS, STRIDE_PX, ResNet
 
-if TYPE_CHECKING:
-    import torch
+__all__ = ["BACKBONE_DEPTHS", "CLASSES", "STRIDE_PX", "DetectionTransformer", "normalized", "sine_position"]
 
-BACKBONE_DEPTHS: Mapping[str, tuple[int, int, int, int]] = {
-    "resnet18": (2, 2, 2, 2),
-    "resnet34": (3, 4, 6, 3),
-    "resnet50": (3, 4, 6, 3),
-    "resnet101": (3, 4, 23, 3),
-    "resnet152": (3, 8, 36, 3),
-}
-BASIC_BACKBONES = ("resnet18", "resnet34")
-"""Two 3 x 3 convolutions per block and a quarter of the channels; the others have bottlenecks."""
-STRIDE_PX = 32
 CLASSES = 2
 """Particle, and nothing; the article's network has both whichever way they are numbered."""
+TEMPERATURE = 10000.0
+"""Longest wave of the position code over the shortest."""
 
 
 class DetectionTransformer(nn.Module):
@@ -41,7 +38,7 @@ class DetectionTransformer(nn.Module):
 
     Parameters
     ----------
-    backbone : one of `BACKBONE_DEPTHS`
+    backbone, backbone_width : one of `BACKBONE_DEPTHS`, and the channels that leave its stem
     queries : answers per image
     width, heads, layers, feed_width, dropout : of encoder and decoder, which have `layers` layers each
     """
@@ -50,6 +47,7 @@ class DetectionTransformer(nn.Module):
         self,
         *,
         backbone: str = "resnet152",
+        backbone_width: int = STEM_CHANNELS,
         queries: int = 600,
         width: int = 256,
         heads: int = 8,
@@ -58,46 +56,21 @@ class DetectionTransformer(nn.Module):
         dropout: float = 0.1,
     ) -> None:
         super().__init__()
-        try:
-            from transformers import DetrConfig, DetrForObjectDetection, ResNetConfig
-        except ImportError as error:
-            raise MissingExtraError(missing_extra("sam", "the published CryoTransformer")) from error
-        if backbone not in BACKBONE_DEPTHS:
-            raise ValueError(f"backbone is {backbone!r}, expected one of: {', '.join(BACKBONE_DEPTHS)}")
-        is_basic = backbone in BASIC_BACKBONES
-        make_backbone_config: Any = ResNetConfig  # its signature does not show what its base class takes
-        make_config: Any = DetrConfig
-        backbone_config = make_backbone_config(
-            depths=list(BACKBONE_DEPTHS[backbone]),
-            hidden_sizes=[64, 128, 256, 512] if is_basic else [256, 512, 1024, 2048],
-            layer_type="basic" if is_basic else "bottleneck",
-            out_features=["stage4"],
-        )
-        config = make_config(
-            use_timm_backbone=False,
-            use_pretrained_backbone=False,
-            backbone_config=backbone_config,
-            num_queries=queries,
-            d_model=width,
-            encoder_layers=layers,
-            decoder_layers=layers,
-            encoder_attention_heads=heads,
-            decoder_attention_heads=heads,
-            encoder_ffn_dim=feed_width,
-            decoder_ffn_dim=feed_width,
-            dropout=dropout,
-            attention_dropout=dropout,
-            activation_dropout=dropout,
-            num_labels=CLASSES - 1,
-            auxiliary_loss=False,
-        )
-        self.detr = DetrForObjectDetection(config)
-        for stage in self.backbone.model.encoder.stages[1:]:
-            stage.requires_grad_(True)
-        for parameter in self.detr.parameters():
+        self.backbone = ResNet(backbone, width=backbone_width)
+        self.input_proj = nn.Conv2d(self.backbone.channels, width, 1)
+        self.query_embed = nn.Embedding(queries, width)
+        self.transformer = Transformer(width=width, heads=heads, layers=layers, feed_width=feed_width, dropout=dropout)
+        self.class_embed = nn.Linear(width, CLASSES)
+        self.bbox_embed = BoxHead(width)
+        for parameter in self.parameters():
             if parameter.dim() > 1:
                 nn.init.xavier_uniform_(parameter)
-        nn.init.normal_(self.detr.model.query_position_embeddings.weight)
+        nn.init.normal_(self.query_embed.weight)
+
+    @property
+    def queries(self) -> int:
+        """Answers per image."""
+        return self.query_embed.num_embeddings
 
     def forward(self, images: Tensor, mask: Tensor | None = None) -> list[tuple[Tensor, Tensor]]:
         """Logits (b, q, 2) and boxes (b, q, 4) of every decoder layer, the last one last.
@@ -111,41 +84,114 @@ class DetectionTransformer(nn.Module):
         -------
         answers : boxes are centre and size in 0..1 of the padded image
         """
-        outputs: list[Tensor] = []
-        decoder = self.detr.model.decoder
-        hooks = [layer.register_forward_hook(lambda _m, _i, out: outputs.append(out)) for layer in decoder.layers]
-        try:
-            self.detr.model(pixel_values=images, pixel_mask=mask)
-        finally:
-            for hook in hooks:
-                hook.remove()
-        return [self._answer(decoder.layernorm(one)) for one in outputs]
+        features = self.input_proj(self.backbone(images.contiguous(memory_format=torch.channels_last)))
+        if mask is None:
+            mask = torch.ones_like(images[:, 0])
+        is_image = interpolate(mask[:, None].float(), size=features.shape[-2:])[:, 0] > 0.5  # (b, h / 32, w / 32)
+        place = sine_position(is_image, channels=features.shape[1]).to(features.dtype)
+        states = self.transformer(
+            features.flatten(2).transpose(1, 2),  # (b, tokens, width)
+            place.flatten(2).transpose(1, 2),
+            self.query_embed.weight.expand(len(images), -1, -1),
+            # without padding no mask, which takes attention's quicker way
+            None if bool(is_image.all()) else ~is_image.flatten(1),
+        )
+        return [(self.class_embed(state), self.bbox_embed(state).sigmoid()) for state in states]
 
-    def _answer(self, state: Tensor) -> tuple[Tensor, Tensor]:
-        return self.detr.class_labels_classifier(state), self.detr.bbox_predictor(state).sigmoid()
+    def set_norms(self, images: Tensor, *, but: Collection[str] = ()) -> None:
+        """Give the frozen norms of the backbone the mean and variance that these images have there (b, 3, h, w); but
+        those of these names."""
+        self.backbone.set_norms(images.contiguous(memory_format=torch.channels_last), but=but)
 
-    @property
-    def backbone(self) -> Any:
-        """The ResNet; its stem and first stage never learn."""
-        return self.detr.model.backbone
 
-    def set_norms(self, images: Tensor) -> None:
-        """Give the frozen norms of the backbone the mean and variance that these images have there (b, 3, h, w)."""
-        import torch
+class BoxHead(nn.Module):
+    """Three layers from a state to four numbers, logits of centre and size."""
 
-        def measure(module: Any, inputs: tuple[Tensor, ...]) -> None:
-            variance, mean = torch.var_mean(inputs[0].float(), dim=(0, 2, 3))
-            module.running_mean.copy_(mean)
-            module.running_var.copy_(variance)
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Linear(width, width), nn.Linear(width, width), nn.Linear(width, 4)])
 
-        frozen = [module for module in self.backbone.modules() if hasattr(module, "running_mean")]
-        hooks = [module.register_forward_pre_hook(measure) for module in frozen]
-        try:
-            with torch.no_grad():
-                self.backbone(images, torch.ones_like(images[:, 0]))
-        finally:
-            for hook in hooks:
-                hook.remove()
+    def forward(self, state: Tensor) -> Tensor:
+        for layer in self.layers[:-1]:
+            state = relu(layer(state))
+        logits: Tensor = self.layers[-1](state)
+        return logits
+
+
+class Transformer(nn.Module):
+    """Encoder and decoder, norms after each sum, places added to what is compared and not to what is passed on."""
+
+    def __init__(self, *, width: int, heads: int, layers: int, feed_width: int, dropout: float) -> None:
+        super().__init__()
+        settings = {"width": width, "heads": heads, "feed_width": feed_width, "dropout": dropout}
+        self.encoder, self.decoder = nn.Module(), nn.Module()
+        self.encoder.layers = nn.ModuleList(EncoderLayer(**settings) for _ in range(layers))
+        self.decoder.layers = nn.ModuleList(DecoderLayer(**settings) for _ in range(layers))
+        self.decoder.norm = nn.LayerNorm(width)
+
+    def forward(self, tokens: Tensor, place: Tensor, queries: Tensor, padding: Tensor | None) -> list[Tensor]:
+        """(b, q, width) states of the queries after every decoder layer, each through the final norm.
+
+        Parameters
+        ----------
+        tokens, place : (b, t, width)
+        queries : (b, q, width)
+        padding : (b, t) True where a token is none, or None
+        """
+        for layer in self.encoder.layers:
+            tokens = layer(tokens, place, padding)
+        state, states = torch.zeros_like(queries), []
+        for layer in self.decoder.layers:
+            state = layer(state, queries, tokens, place, padding)
+            states.append(self.decoder.norm(state))
+        return states
+
+
+class EncoderLayer(nn.Module):
+    """Tokens look at each other."""
+
+    def __init__(self, *, width: int, heads: int, feed_width: int, dropout: float) -> None:
+        super().__init__()
+        self.self_attn = nn.MultiheadAttention(width, heads, dropout=dropout, batch_first=True)
+        self.linear1, self.linear2 = nn.Linear(width, feed_width), nn.Linear(feed_width, width)
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, tokens: Tensor, place: Tensor, padding: Tensor | None) -> Tensor:
+        placed = tokens + place
+        seen = _attend(self.self_attn, placed, placed, tokens, padding)
+        tokens = self.norm1(tokens + self.dropout(seen))
+        fed = self.linear2(self.dropout(relu(self.linear1(tokens))))
+        normed: Tensor = self.norm2(tokens + self.dropout(fed))
+        return normed
+
+
+class DecoderLayer(nn.Module):
+    """Queries look at each other, then at the tokens."""
+
+    def __init__(self, *, width: int, heads: int, feed_width: int, dropout: float) -> None:
+        super().__init__()
+        self.self_attn = nn.MultiheadAttention(width, heads, dropout=dropout, batch_first=True)
+        self.multihead_attn = nn.MultiheadAttention(width, heads, dropout=dropout, batch_first=True)
+        self.linear1, self.linear2 = nn.Linear(width, feed_width), nn.Linear(feed_width, width)
+        self.norm1, self.norm2, self.norm3 = nn.LayerNorm(width), nn.LayerNorm(width), nn.LayerNorm(width)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, state: Tensor, queries: Tensor, tokens: Tensor, place: Tensor, padding: Tensor | None) -> Tensor:
+        asked = state + queries
+        state = self.norm1(state + self.dropout(_attend(self.self_attn, asked, asked, state, None)))
+        seen = _attend(self.multihead_attn, state + queries, tokens + place, tokens, padding)
+        state = self.norm2(state + self.dropout(seen))
+        fed = self.linear2(self.dropout(relu(self.linear1(state))))
+        normed: Tensor = self.norm3(state + self.dropout(fed))
+        return normed
+
+
+def _attend(
+    attention: nn.MultiheadAttention, query: Tensor, key: Tensor, value: Tensor, padding: Tensor | None
+) -> Tensor:
+    seen: Tensor = attention(query, key, value, key_padding_mask=padding, need_weights=False)[0]
+    return seen
 
 
 def normalized(grey: Tensor) -> Tensor:
@@ -155,23 +201,23 @@ def normalized(grey: Tensor) -> Tensor:
     return (grey[:, None] - mean) / deviation
 
 
-def sine_position(height: int, width: int, *, channels: int = 256) -> torch.Tensor:
-    """(channels, height, width) The fixed position code of the encoder, for an image without padding.
+def sine_position(is_image: Tensor, *, channels: int = 256) -> Tensor:
+    """(b, channels, h, w) The fixed position code of the encoder.
 
     The first half of the channels codes y, the second x: sine on even, cosine on odd channels, of
     `(place from 1 on / (size + 1e-6)) * 2 pi / 10000^(2 floor(i / 2) / (channels / 2))`.
+
+    Parameters
+    ----------
+    is_image : (b, h, w) False on padding, which counts for no place
     """
-    import math
-
-    import torch
-
     half = channels // 2
-    exponent = 2 * torch.div(torch.arange(half), 2, rounding_mode="floor") / half
-    planes = []
-    for size, axis in ((height, 0), (width, 1)):
-        place = torch.arange(1, size + 1) / (size + 1e-6) * 2 * math.pi
-        phase = place[:, None] / 10000.0**exponent
-        code = torch.where(torch.arange(half) % 2 == 0, phase.sin(), phase.cos())  # (size, half)
-        shape = (half, size, 1) if axis == 0 else (half, 1, size)
-        planes.append(code.T.reshape(shape).expand(half, height, width))
-    return torch.cat(planes)
+    steps = torch.arange(half, device=is_image.device)
+    wave = TEMPERATURE ** (2 * torch.div(steps, 2, rounding_mode="floor") / half)
+    halves = []
+    for axis in (1, 2):
+        place = is_image.float().cumsum(axis)
+        place = place / (place.select(axis, -1).unsqueeze(axis) + 1e-6) * (2 * math.pi)
+        phase = place[..., None] / wave  # (b, h, w, half)
+        halves.append(torch.where(steps % 2 == 0, phase.sin(), phase.cos()))
+    return torch.cat(halves, dim=3).permute(0, 3, 1, 2)

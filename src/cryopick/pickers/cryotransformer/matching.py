@@ -55,12 +55,13 @@ def matching_cost(
     Parameters
     ----------
     probability : (n,) that prediction i is a particle
-    boxes, target_boxes : (n, 4) and (m, 4)
+    boxes, target_boxes : (n, 4) and (m, 4); of all, an axis of images may go before
     class_cost : weight of the probability
     """
-    l1 = (boxes[:, None] - target_boxes).abs().sum(-1)
-    giou = generalized_iou(boxes[:, None], target_boxes)
-    return -class_cost * probability[:, None] + L1_COST * l1 - GIOU_COST * giou
+    first, second = boxes.unsqueeze(-2), target_boxes.unsqueeze(-3)
+    l1 = (first - second).abs().sum(-1)
+    giou = generalized_iou(first, second)
+    return -class_cost * probability.unsqueeze(-1) + L1_COST * l1 - GIOU_COST * giou
 
 
 def assign(cost: NDArray[np.floating]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
@@ -95,7 +96,7 @@ def detr_losses(
 
     Parameters
     ----------
-    answers : of every layer, logits (b, q, 2) and boxes (b, q, 4)
+    answers : of every layer, logits (b, q, 2) and boxes (b, q, 4), in float32
     targets : (m, 4) boxes of each image, in the unit of the answers
     particle_class : index of the class of particles. `NOTHING` too reproduces the published program, in which it is
         that of no object: the class loss then does not depend on what is matched, and nothing can be learnt from it.
@@ -114,17 +115,40 @@ def detr_losses(
     for logits, boxes in answers:
         weights = logits.new_ones(logits.shape[-1])
         weights[NOTHING] = nothing_weight
-        wanted = torch.full(logits.shape[:2], NOTHING, dtype=torch.long, device=logits.device)
-        l1, giou = logits.new_zeros(()), logits.new_zeros(())
-        for image, target in enumerate(targets):
-            with torch.no_grad():
-                probability = logits[image].softmax(-1)[:, particle_class]
-                cost = matching_cost(probability, boxes[image], target).cpu().numpy()
-            row, column = (torch.from_numpy(index).to(boxes.device) for index in assign(cost))
-            wanted[image, row] = particle_class
-            one_l1, one_giou = box_losses(boxes[image, row], target[column])
-            l1, giou = l1 + one_l1, giou + one_giou
+        image, query, target_boxes = matched(logits.softmax(-1)[..., particle_class], boxes, targets)
+        wanted = logits.new_full(logits.shape[:2], NOTHING, dtype=torch.long)
+        wanted[image, query] = particle_class
+        l1, giou = box_losses(boxes[image, query], target_boxes)
         classes = cross_entropy(logits.flatten(0, 1), wanted.flatten(), weights)
         parts = {"class": classes, "l1": l1 / count, "giou": giou / count}
         total = total + CLASS_COST * classes + L1_COST * parts["l1"] + GIOU_COST * parts["giou"]
     return {"loss": total, **parts}
+
+
+def matched(probability: Tensor, boxes: Tensor, targets: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """The pairs of a batch: numbers (k,) of image and query, and the (k, 4) boxes of their targets.
+
+    Costs of all images are computed at once, every image's against all targets of the largest.
+
+    Parameters
+    ----------
+    probability : (b, q) of the class that particles have
+    boxes : (b, q, 4)
+    targets : (m, 4) of each image
+    """
+    import torch
+
+    most = max((len(one) for one in targets), default=0)
+    with torch.no_grad():
+        padded = boxes.new_full((len(targets), most, 4), 0.5)
+        for number, one in enumerate(targets):
+            padded[number, : len(one)] = one
+        costs = matching_cost(probability, boxes, padded).cpu().numpy()  # (b, q, most)
+    pairs = [assign(cost[:, : len(one)]) for cost, one in zip(costs, targets, strict=True)]
+    lengths = [len(query) for query, _ in pairs]
+    image = torch.from_numpy(np.repeat(np.arange(len(targets)), lengths)).to(boxes.device)
+    query, target = (
+        torch.from_numpy(np.concatenate([pair[side] for pair in pairs]).astype(np.int64)).to(boxes.device)
+        for side in (0, 1)
+    )
+    return image, query, padded[image, target]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
@@ -14,9 +15,19 @@ from cryopick.errors import SettingsError
 from cryopick.geometry.units import Length
 from cryopick.inference.device import PRECISIONS
 from cryopick.inference.models import HoldsModels
-from cryopick.io.weights import files_of_weights, open_checkpoint
+from cryopick.io.weights import files_of_weights, find_weights, is_published_file, open_checkpoint, read_card
+from cryopick.pickers.configurations import Configuration, ConfigurationName
 from cryopick.pickers.cryotransformer.detr_model import NETWORK as DETR_NETWORK
-from cryopick.pickers.cryotransformer.detr_model import DetrModel, build_detr, detr_model, prepare_image
+from cryopick.pickers.cryotransformer.detr_model import (
+    Behaviour,
+    Denoising,
+    DetrModel,
+    build_detr,
+    detr_model,
+    is_upside_down,
+    prepare_image,
+    sees_wholes,
+)
 from cryopick.pickers.cryotransformer.model import (
     CANDIDATE_FLOOR,
     LocalSetModel,
@@ -25,11 +36,45 @@ from cryopick.pickers.cryotransformer.model import (
 )
 from cryopick.pickers.cryotransformer.published import above_percentile, published_picks
 from cryopick.pickers.expected_f1 import ChoosesByExpectedF1
+from cryopick.pickers.published_weights import published_files, read_published
 from cryopick.pickers.registry import register_picker
 from cryopick.pickers.survey import NOTHING_SEEN, Survey, holding_with_general, survey_with_general
 from cryopick.processing.probability import Calibration
 from cryopick.processing.scale import NOMINAL_PARTICLE_PX, resample
 from cryopick.types import JUNK_MAP, Micrograph, Picks
+
+NAME = "cryotransformer"
+CONFIGURATIONS: Mapping[ConfigurationName, Configuration] = {
+    "article": Configuration(
+        about=(
+            "CryoTransformer as the article describes it: every micrograph whole, two classes, the 25th to 100th "
+            "percentile of each micrograph's own confidences, nothing suppressed; needs weights of `cryopick train "
+            "cryotransformer --as article`, or the authors'"
+        ),
+        settings={"behaviour": "article", "keep": "percentile", "percentile": 25.0, "as_found": True},
+        departs=(
+            "the article has a class for nothing, its program trains particles as that one: the authors' weights give "
+            "boxes, but confidences that tell nothing, whichever class is read",
+            "the article does not say that its Wiener filter moves the content; centres are moved back",
+            "boxes that reach over the border stay whole and their centres are not rounded; the article says neither",
+        ),
+    ),
+    "program": Configuration(
+        about=(
+            "CryoTransformer as its released program does it, faults included: micrographs upside down, the boxes of "
+            "the first three quarters of the queries whatever they say, with the scores of others, and non-maximum "
+            "suppression at 0.7; needs the authors' weights (--weights FILE.pth), or those of `cryopick train "
+            "cryotransformer --as program`"
+        ),
+        settings={"behaviour": "published", "percentile": 25.0, "as_found": True},
+        departs=(
+            "centres are the numbers of the program's .star, half a pixel to one off as there; the few beyond the last "
+            "row are left out",
+            "a run mends uneven illumination and dead pixels before any picker sees a micrograph; the program does not",
+            "the option of the program that doubles picks at random places is left out",
+        ),
+    ),
+}
 
 
 def load_set_model(weights: Path | None, *, device: str = "auto", precision: str = "auto") -> LocalSetModel | DetrModel:
@@ -40,14 +85,16 @@ def load_set_model(weights: Path | None, *, device: str = "auto", precision: str
     WeightsError
         If the file is missing, damaged, or of another architecture.
     """
-    with open_checkpoint(weights or "cryotransformer", picker="cryotransformer") as checkpoint:
+    published = partial(read_published, picker=NAME)
+    with open_checkpoint(weights or NAME, picker=NAME, published=published) as checkpoint:
         card = checkpoint.card
-        calibration = Calibration.from_list(card.postprocessing["calibration"])
+        knots = card.postprocessing.get("calibration")
         if card.architecture.get("network") == DETR_NETWORK:
-            published = checkpoint.build(build_detr)
-            return detr_model(published, card.preprocessing, calibration, device=device, precision=precision)
-        network = checkpoint.build(build_local)
-        return local_model(network, calibration, device=device, precision=precision)
+            calibration = None if knots is None else Calibration.from_list(knots)
+            network = checkpoint.build(build_detr)
+            return detr_model(network, card.preprocessing, calibration, device=device, precision=precision)
+        calibration = Calibration.from_list(card.postprocessing["calibration"])
+        return local_model(checkpoint.build(build_local), calibration, device=device, precision=precision)
 
 
 @register_picker("cryotransformer")
@@ -61,6 +108,7 @@ class CryoTransformerPicker(HoldsModels, ChoosesByExpectedF1):
     """
 
     score_meaning: ClassVar[str] = "probability that the pick is right, 0 to 1, calibrated on simulation"
+    configurations: ClassVar[Mapping[ConfigurationName, Configuration]] = CONFIGURATIONS
     fills_machine: ClassVar[bool] = True
     """One process uses all cores; a second one would hold the network and its buffers again."""
 
@@ -69,14 +117,21 @@ class CryoTransformerPicker(HoldsModels, ChoosesByExpectedF1):
         Length | None, "size at which the network looks; where not set, fitted near the diameter on the micrographs"
     ] = None
     keep: Annotated[
-        Literal["calibrated", "percentile"],
-        "calibrated: a threshold from the probabilities of the run; percentile: the article's share of each micrograph",
-    ] = "calibrated"
+        Literal["calibrated", "percentile"] | None,
+        "calibrated: a threshold from the probabilities of the run; percentile: the article's share of each "
+        "micrograph; where not set, calibrated where the scores of the weights are",
+    ] = None
     percentile: Annotated[float, "with keep = percentile: the lowest part of the answers that is dropped, in %"] = 25.0
     behaviour: Annotated[
-        Literal["corrected", "published"],
-        "published: answers of whole micrographs as the program selects and writes them, faults included",
+        Behaviour,
+        "article: answers of whole micrographs, chosen by the article's rule; published: as the program selects and "
+        "writes them, faults included; corrected: as the weights were trained",
     ] = "corrected"
+    denoising: Annotated[
+        Denoising | None,
+        "of what the published network sees: as its weights were trained where not set; as_is for 8-bit pictures that "
+        "are denoised already",
+    ] = None
     weights: Annotated[Path | None, "checkpoint to use instead of the shipped one"] = None
     device: Annotated[str, "auto, cpu, cuda or cuda:N"] = "auto"
     precision: Annotated[str, "auto, float32 or bfloat16; auto takes bfloat16 where the hardware has it"] = "auto"
@@ -86,25 +141,61 @@ class CryoTransformerPicker(HoldsModels, ChoosesByExpectedF1):
             raise SettingsError(f"precision is {self.precision!r}, expected {', '.join(PRECISIONS)}")
         if not 0 <= self.percentile < 100:
             raise SettingsError(f"percentile is {self.percentile:g}, expected 0 to less than 100")
+        if self.keep == "calibrated" and self.behaviour != "corrected":
+            raise SettingsError(
+                f"behaviour = {self.behaviour} keeps a percentile of each micrograph, and keep is calibrated; leave "
+                "one of them out"
+            )
 
     def holding_particles(self, micrographs: Sequence[Micrograph]) -> list[int]:
-        """On which of them the `general` network sees particles, of the given diameter or of any."""
+        """On which of them the `general` network sees particles, of the given diameter or of any; on all where
+        nothing is to be measured."""
         from cryopick.heatmap.model import kept_model
 
+        if not self._needs_diameter():
+            return list(range(len(micrographs)))
         return holding_with_general(
             kept_model(self._models, device=self.device, precision=self.precision), micrographs, diameter=self.diameter
         )
 
     def survey(self, micrographs: Sequence[Micrograph]) -> Survey:
-        """Measure on a few micrographs what is not given: diameter, working scale, share of the area filled."""
+        """Measure on a few micrographs what is not given: diameter, working scale, share of the area filled.
+
+        Networks that see micrographs whole and at full size need nothing of it.
+        """
         from cryopick.heatmap.model import kept_model
 
+        if not self._needs_diameter():
+            return Survey(particle_size=self.diameter)
         if not micrographs:
             return NOTHING_SEEN
         if self.diameter is not None and (self.working_diameter is not None or self.diameter.is_range):
             return Survey(particle_size=self.diameter, working_size=self.working_diameter)
         general = kept_model(self._models, device=self.device, precision=self.precision)
         return survey_with_general(general, micrographs, diameter=self.diameter)
+
+    def _needs_diameter(self) -> bool:
+        """Whether the network can look only where the diameter is known.
+
+        Raises
+        ------
+        SettingsError
+            If a published behaviour is asked of weights of the small network.
+        """
+        if self.weights is None and self.behaviour == "corrected" and self.denoising is None:
+            return True  # the shipped network; nothing is loaded to find that out
+        model = self._model()
+        if not isinstance(model, DetrModel):
+            asked = "behaviour" if self.behaviour != "corrected" else "denoising"
+            if self.behaviour != "corrected" or self.denoising is not None:
+                raise SettingsError(
+                    f"{asked} is {getattr(self, asked)}, but these weights are not of the published network; give the "
+                    "authors' file or weights of `cryopick train cryotransformer --as article` (or program) with "
+                    "--weights"
+                )
+            return True
+        is_whole = self.behaviour != "corrected" or sees_wholes(model.behaviour)
+        return not is_whole or (self.denoising or model.denoising) == "corrected"
 
     def _alone(self, micrograph: Micrograph) -> Survey:
         """What is gone by where no run was surveyed: the sizes as given, else those of this micrograph."""
@@ -114,29 +205,58 @@ class CryoTransformerPicker(HoldsModels, ChoosesByExpectedF1):
 
     @property
     def calibration(self) -> Calibration:
-        """Of the scores, on simulation."""
-        return self._model().calibration
+        """Of the scores, on simulation.
+
+        Raises
+        ------
+        SettingsError
+            If nobody has calibrated the weights.
+        """
+        calibration = self._model().calibration
+        if calibration is None:
+            raise self._lack_of_calibration()
+        return calibration
+
+    def _lack_of_calibration(self) -> SettingsError:
+        return SettingsError(
+            f"{self.weights}: the scores of these weights are not calibrated; leave out keep = calibrated"
+        )
 
     @property
     def has_calibrated_scores(self) -> bool:
-        """Whether scores are probabilities; the published program's are its network's own numbers."""
-        return self.behaviour == "corrected"
+        """Whether scores are probabilities; under a published behaviour they are its network's own numbers."""
+        if self.behaviour != "corrected":
+            return False
+        if self.weights is None:
+            return True
+        path = find_weights(self.weights)
+        return not is_published_file(path) and "calibration" in read_card(path).postprocessing
+
+    @property
+    def _keeps_percentile(self) -> bool:
+        if self.behaviour != "corrected" or self.keep is not None:
+            return self.behaviour != "corrected" or self.keep == "percentile"
+        return not self.has_calibrated_scores
 
     def choose_threshold(
         self, scores: NDArray[np.float32], survey: Survey, *, target_precision: float | None = None
     ) -> float:
         """The cut with the highest expected F1; none where percentiles or the published program select."""
-        if self.keep == "calibrated" and self.behaviour == "corrected":
+        if not self._keeps_percentile:
+            if not self.has_calibrated_scores:
+                raise self._lack_of_calibration()
             return super().choose_threshold(scores, survey, target_precision=target_precision)
         if target_precision is not None:
             raise SettingsError(
-                "a target precision needs calibrated probabilities; leave out keep = percentile and behaviour = "
-                "published"
+                "a target precision needs calibrated probabilities; leave out keep = percentile and a behaviour other "
+                "than corrected, and use weights with a calibration"
             )
         return 0.0
 
     def pick(self, micrograph: Micrograph, survey: Survey | None = None) -> Picks:
         """All answers of the network, best first; `maps` holds the centre heat and the junk probability."""
+        if not self._needs_diameter():
+            return self._detr_picks(micrograph, diameter_px=None)
         seen = self._alone(micrograph) if survey is None else survey
         working = seen.working_size or seen.particle_size
         if working is None:  # nothing particle-like at any size
@@ -145,47 +265,51 @@ class CryoTransformerPicker(HoldsModels, ChoosesByExpectedF1):
         diameter_px = float(np.sqrt(low_px * high_px))
         model = self._model()
         if isinstance(model, DetrModel):
-            return self._detr_picks(model, micrograph, diameter_px=diameter_px)
-        if self.behaviour == "published":
-            raise SettingsError(
-                "behaviour is published, but these weights are not of the published network; give weights of "
-                "`cryopick train cryotransformer --preset paper`"
-            )
+            return self._detr_picks(micrograph, diameter_px=diameter_px)
         picks = local_picks(model, micrograph, diameter_px=diameter_px)
-        return self._of_percentile(picks)
+        if not self._keeps_percentile:
+            return picks
+        return picks.take(above_percentile(picks.score.astype(np.float64), quantile=self.percentile / 100))
 
-    def _detr_picks(self, model: DetrModel, micrograph: Micrograph, *, diameter_px: float) -> Picks:
-        is_upside_down = model.behaviour == "published"
-        pixels = np.ascontiguousarray(micrograph.pixels[::-1]) if is_upside_down else micrograph.pixels
-        prepared = prepare_image(pixels, diameter_px=diameter_px, denoising=model.denoising)
+    def _detr_picks(self, micrograph: Micrograph, *, diameter_px: float | None) -> Picks:
+        model = self._model()
+        if not isinstance(model, DetrModel):
+            raise TypeError("expected the published network")
+        denoising = self.denoising or model.denoising
+        is_turned = is_upside_down(model.behaviour, denoising)
+        pixels = np.ascontiguousarray(micrograph.pixels[::-1]) if is_turned else micrograph.pixels
+        prepared = prepare_image(pixels, diameter_px=diameter_px, denoising=denoising, name=micrograph.name)
+        if model.behaviour == "published":  # it has learnt to say where particles were before the denoiser moved them
+            prepared = replace(prepared, shift_xy_px=(0.0, 0.0))
         height = micrograph.shape_yx[0]
         if self.behaviour == "published":
             answers = model.answers(prepared.grey)
             xy_px, side_px, score = published_picks(
                 answers, shape_yx=micrograph.shape_yx, quantile=self.percentile / 100
             )
-            if not is_upside_down:  # the rule counts y from the other end
+            if not is_turned:  # the rule counts y from the other end
                 xy_px[:, 1] = height - xy_px[:, 1]
-            value = score.astype(np.float32)
+            return Picks.of_candidates(micrograph, xy_px, score.astype(np.float32), side_px, rank=score)
+        floor = 0.0 if self._keeps_percentile else CANDIDATE_FLOOR
+        if self.behaviour == "article" or sees_wholes(model.behaviour):
+            xy_px, side_px, score = model.whole(prepared, floor=floor)
         else:
-            floor = CANDIDATE_FLOOR if self.keep == "calibrated" else 0.0
-            if is_upside_down:
-                xy_px, side_px, score = model.whole(prepared, floor=floor)
-                xy_px[:, 1] = height - 1 - xy_px[:, 1]
-            else:
-                xy_px, side_px, score = model.in_tiles(prepared, diameter_px=diameter_px, floor=floor)
-            value = model.calibration(score)
-        picks = Picks.of_candidates(micrograph, xy_px, value, np.maximum(side_px, 1e-3), rank=score)
-        return picks if self.behaviour == "published" else self._of_percentile(picks)
-
-    def _of_percentile(self, picks: Picks) -> Picks:
-        """With the article's rule only what lies above its percentile; else all."""
-        if self.keep == "calibrated":
-            return picks
-        return picks.take(above_percentile(picks.score.astype(np.float64), quantile=self.percentile / 100))
+            if diameter_px is None:
+                raise TypeError("tiles need the diameter")
+            xy_px, side_px, score = model.in_tiles(prepared, diameter_px=diameter_px, floor=floor)
+        if is_turned:
+            xy_px[:, 1] = height - 1 - xy_px[:, 1]
+        if self._keeps_percentile:  # of all answers, those that the shift of the denoiser moves outside among them
+            is_kept = above_percentile(score, quantile=self.percentile / 100)
+            xy_px, side_px, score = xy_px[is_kept], side_px[is_kept], score[is_kept]
+        is_calibrated = self.behaviour == "corrected" and model.calibration is not None
+        value = self.calibration(score) if is_calibrated else score.astype(np.float32)
+        return Picks.of_candidates(micrograph, xy_px, value, np.maximum(side_px, 1e-3), rank=score)
 
     def _model(self) -> LocalSetModel | DetrModel:
-        files = files_of_weights(self.weights or "cryotransformer")
+        weights = self.weights or NAME
+        path = find_weights(weights)
+        files = published_files(path, picker=NAME) if is_published_file(path) else files_of_weights(weights)
         return self._models.get(load_set_model, files, self.weights, device=self.device, precision=self.precision)
 
 

@@ -23,17 +23,21 @@ class Answers:
 
     Parameters
     ----------
-    logits : (q, 2) of the classes particle and nothing
+    logits : (q, 2) of the two classes
     boxes : (q, 4) centre and size, in 0..1 of the image
+    particle_class : number of the class that particles had in training; 1 with the published program, where that is
+        the class of nothing as well
     """
 
     logits: NDArray[np.float64]
     boxes: NDArray[np.float64]
+    particle_class: int = 0
 
     @property
     def probability(self) -> NDArray[np.float64]:
-        """(q,) of the class particle."""
-        return np.asarray(1 / (1 + np.exp(np.clip(self.logits[:, 1] - self.logits[:, 0], -60, 60))))
+        """(q,) of the class particle, by softmax."""
+        other, own = self.logits[:, 1 - self.particle_class], self.logits[:, self.particle_class]
+        return np.asarray(1 / (1 + np.exp(np.clip(other - own, -60, 60))))
 
 
 def above_percentile(score: NDArray[np.float64], *, quantile: float = QUANTILE) -> NDArray[np.bool_]:
