@@ -303,7 +303,7 @@ def test_the_share_of_the_dice_loss_counts_in_every_published_preset():
             trainable.task = replace(task, dice_share=share)
             torch.manual_seed(1)
             found[share] = {
-                part: float(value) for part, value in trainable.loss(trainable.build_network(), batch).items()
+                part: float(value.detach()) for part, value in trainable.loss(trainable.build_network(), batch).items()
             }
         assert found[0.0]["loss"] == pytest.approx(found[0.5]["bce"])
         assert found[1.0]["loss"] == pytest.approx(found[0.5]["dice"])
