@@ -72,7 +72,7 @@ SMALLER: tuple[tuple[str, str], ...] = (
     (r"train cryosegnet .*--epochs", f"{ONE_EPOCH} {CROPS}"),
     (r"train cryosegnet (.*small|(?!.*--(preset|as)))", f"{ONE_STEP} {CROPS}"),
     (r"train cryosegnet .*sam", f"{ONE_STEP} {CROPS} --set mapped_crops=2"),
-    (r"train cryosegnet .*paper", f"{ONE_STEP} {CROPS} --set side_px=128 --set widths=4,4,4,4,4,4"),
+    (r"train cryosegnet .*--as", f"{ONE_STEP} {CROPS} --set side_px=128 --set widths=4,4,4,4,4,4"),
     (r"train segmentation-crf .*paper", f"{ONE_STEP} {CROPS} --set crf_crops=1 --set backbone=small"),
     (r"(train|finetune) segmentation-crf", f"{ONE_STEP} {CROPS} --set crf_crops=1"),
     (
@@ -88,6 +88,7 @@ SMALLER: tuple[tuple[str, str], ...] = (
     (r"train deepcryopicker", f"{ONE_STEP} --set batch_size=4 --set validation_windows=8"),
     (r"finetune", f"{ONE_STEP} {CROPS}"),
     (r"pick .*--picker deepcryopicker", "--steps 20"),
+    (r"pick .*--picker cryosegnet --as", "--points-per-side 2 --crop-layers 0"),
     (r"simulate .*--recipe segmentation-crf", "--count 1 --size 1024x1024 --pixel-size 7 --workers 1"),
     (r"simulate (?!.*--suite)", "--count 1 --size 320x320 --workers 1"),
 )
@@ -293,6 +294,13 @@ def put_trained_weights(folder: Path, line: str) -> None:
             (folder / place).mkdir(parents=True)
             for suffix in (".safetensors", ".json"):
                 shutil.copy(shipped / f"{name}{suffix}", folder / place / f"weights{suffix}")
+    if "cryosegnet.pth" in line:
+        import torch
+        from authors_unet import authors_unet
+        from meta_checkpoint import meta_tensors
+
+        torch.save(authors_unet(), folder / "cryosegnet.pth")
+        torch.save(meta_tensors(), folder / "sam_vit_h_4b8939.pth")
 
 
 class within:  # noqa: N801  # reads as what it does

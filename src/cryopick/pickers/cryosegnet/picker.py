@@ -158,10 +158,10 @@ class CryoSegNetPicker(HoldsModels, ChoosesByExpectedF1):
         if self.segmenter == "none":
             idle = [one.name for one in fields(self) if one.name in OF_SAM and getattr(self, one.name) != one.default]
             if idle:
+                told = f"{', '.join(idle)} {'say' if len(idle) > 1 else 'says'} how Segment Anything is used"
                 raise SettingsError(
-                    f"cryosegnet: {', '.join(idle)} say how Segment Anything is used, and segmenter is none, which "
-                    "leaves it out; give --segmenter sam, or leave them out (the U-Net of a published system alone: "
-                    "--segmenter sam --modules unet)"
+                    f"cryosegnet: {told}, and segmenter is none, which leaves it out; give --segmenter sam, or leave "
+                    "them out (the U-Net of a published system alone: --segmenter sam --modules unet)"
                 )
         if self.postprocessing != "published":
             idle = [

@@ -81,7 +81,8 @@ def published_picks(
     reason[standing[~is_usual]] = WRONG_SIZE
     index = standing[is_usual]
     xy_px = box_centres(masks.take(index), factor_xy=(factor_x, factor_y))
-    disc_px = float(np.median(disc_diameters(masks.area_px[index], factor_xy=(factor_x, factor_y))))
+    discs_px = disc_diameters(masks.area_px[index], factor_xy=(factor_x, factor_y))
+    disc_px = float(np.median(discs_px)) if len(index) else 0.0  # the commonest width and height may be of two masks
     if duplicates is not None:
         again = np.flatnonzero(masks.predicted_iou[index] > PUBLISHED_DUPLICATE_IOU)
         reach = int(radius / 10)

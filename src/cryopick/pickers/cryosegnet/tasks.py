@@ -131,7 +131,7 @@ PUBLISHED_TASK: Mapping[str, Any] = {
     "batch_size": 6,
 }
 PUBLISHED_TRAINING = TrainSettings(
-    steps=165_000,  # 200 epochs of 4,948 micrographs in batches of 6
+    epochs=200,  # 165,000 steps of the authors' 4,948 micrographs in batches of 6
     learning_rate=1e-4,
     optimizer="adam",
     weight_decay=0.0,
@@ -139,8 +139,8 @@ PUBLISHED_TRAINING = TrainSettings(
     warmup_steps=0,
     gradient_clip=0.0,
     ema_decay=0.0,
-    validate_every=825,
-    checkpoint_every=825,
+    validate_every_epochs=1,
+    checkpoint_every_epochs=1,
     workers=8,
 )
 
