@@ -14,7 +14,16 @@ from cryopick.workflows.reproduce.results import PaperFigure, PaperTable
 
 BACKBONES = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 SMALL_TASK: Mapping[str, Any] = {
-    **{"backbone": "resnet18", "queries": 60, "width": 64, "heads": 4, "layers": 2, "feed_width": 128, "dropout": 0.0},
+    **{
+        "backbone": "resnet18",
+        "backbone_width": 16,
+        "queries": 60,
+        "width": 64,
+        "heads": 4,
+        "layers": 2,
+        "feed_width": 128,
+        "dropout": 0.0,
+    },
     **{"short_px": 160, "longest_px": 256, "augment": False, "batch_size": 4, "validation_images": 4},
 }
 SMALL_TRAINING: Mapping[str, Any] = {
