@@ -192,7 +192,5 @@ def test_a_folder_of_pickled_weights_is_refused_with_what_was_expected(tmp_path)
     model.save_pretrained(tmp_path / "folder")
     (tmp_path / "folder" / "model.safetensors").unlink()
     torch.save(model.state_dict(), tmp_path / "folder" / "pytorch_model.bin")
-    with pytest.raises(
-        WeightsError, match=r"folder: cannot be loaded .* and model\.safetensors"
-    ):
+    with pytest.raises(WeightsError, match=r"folder: cannot be loaded .* and model\.safetensors"):
         load_sam(str(tmp_path / "folder"))
