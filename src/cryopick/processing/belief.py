@@ -63,11 +63,15 @@ class Beliefs:
     confirmed : (m,) 0 and more, particles expected from scores and sizes together, over those that its scores alone
         promise, both among the likely candidates; 0 where none is likely
     filled : (m,) 0 to 1, probability that the micrograph holds particles at all
+    right : for each micrograph (n,), 0 to 1, how likely each candidate is right by what the run itself shows: how its
+        particles score and what sizes they have, and what share of each micrograph's candidates they are. The
+        probabilities given, in contrast, rest on where the scores were calibrated
     """
 
     belief: NDArray[np.float64]
     confirmed: NDArray[np.float64]
     filled: NDArray[np.float64]
+    right: tuple[NDArray[np.float64], ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,13 +176,16 @@ def beliefs(
     ]
     run = _learnt([one for one in evenly_taken(candidates, LEARNT_FROM) if len(one.odds)], scores, has_sizes=has_sizes)
     confirmed, filled = np.zeros(len(candidates)), np.zeros(len(candidates))
+    right = [np.zeros(len(one.odds)) for one in candidates]
     for number, one in enumerate(candidates):
+        if not len(one.odds):
+            continue
+        right[number], filled[number], _ = _judge(one, scores, run)
         is_likely = one.probability >= LIKELY
         if is_likely.any():
-            right, filled[number], _ = _judge(one, scores, run)
-            confirmed[number] = right[is_likely].sum() / one.probability[is_likely].sum()
+            confirmed[number] = right[number][is_likely].sum() / one.probability[is_likely].sum()
     belief = np.clip((confirmed - BELIEVED_FROM) / (BELIEVED_WHOLLY - BELIEVED_FROM), 0, 1)
-    return Beliefs(belief=belief, confirmed=confirmed, filled=filled)
+    return Beliefs(belief=belief, confirmed=confirmed, filled=filled, right=tuple(right))
 
 
 def _differ(diameters: Sequence[NDArray[np.floating]]) -> bool:

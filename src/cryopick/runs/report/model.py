@@ -104,7 +104,8 @@ def _cards(summary: RunSummary, results: Sequence[MicrographResult]) -> list[Car
         (f"{summary.threshold:.4g}", f"score threshold ({summary.threshold_source})"),
     ]
     if summary.expected_precision is not None and summary.expected_recall is not None:
-        cards.append((share_text(summary.expected_precision), "of the picks are expected to be right"))
+        unsure = f" (unsure: {summary.expected_doubt})" if summary.expected_doubt else ""
+        cards.append((summary.expected_right, f"of the picks are expected to be right{unsure}"))
         cards.append((share_text(summary.expected_recall), "of the particles are expected to be picked"))
     for one in summary.sizes if summary.particles else ():
         at = f" at {pixel_size_text(one)}" if len(summary.sizes) > 1 else ""
