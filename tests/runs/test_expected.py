@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 import pytest
 
+from cryopick.geometry.units import Length
+from cryopick.io.images.micrographs import write_micrograph
 from cryopick.pickers.expected_f1 import ChoosesByExpectedF1
 from cryopick.pickers.survey import NOTHING_SEEN
+from cryopick.processing.belief import Beliefs
 from cryopick.processing.probability import Calibration
 from cryopick.runs.expected import expected_of
+from cryopick.runs.settings import PickSettings
 from cryopick.runs.threshold import Cut, at_threshold
-from cryopick.types import Picks
+from cryopick.types import Micrograph, Picks
+from cryopick.workflows.pick import pick_to_folder
 
 
 @dataclass
@@ -85,3 +92,42 @@ def test_nothing_is_expected_without_picks_or_probabilities():
     assert expected({"a": [0.2]}, right={"a": [0.2]}) is None
     assert expected({}, right={}) is None
     assert expected({"a": [0.9]}, picker=NoProbabilities()) is None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unsure(ChoosesByExpectedF1):
+    """Its scores say that four of five picks are right; what the run shows, that nearly all are."""
+
+    name: ClassVar[str] = "unsure"
+    score_meaning: ClassVar[str] = "probability"
+    calibration: ClassVar[Calibration] = Calibration.none()
+    diameter: Length | None = None
+
+    def pick(self, micrograph, survey=None):
+        xy_px = np.stack(np.meshgrid(np.arange(40, 360, 20), np.arange(40, 360, 20)), axis=-1).reshape(-1, 2)
+        return Picks.of_candidates(micrograph, xy_px, np.full(len(xy_px), 0.8), 12.0)
+
+    def beliefs(self, candidates):
+        right = tuple(np.full(len(one), 0.999) for one in candidates)
+        ones = np.ones(len(candidates))
+        return Beliefs(belief=ones, confirmed=ones, filled=ones, right=right)
+
+
+def test_the_range_and_what_is_unsure_stand_in_summary_report_and_on_the_terminal(tmp_path, capsys):
+    from cryopick.cli.pick import print_summary
+
+    pixels = np.random.default_rng(0).normal(size=(400, 400)).astype(np.float32)
+    write_micrograph(tmp_path / "m.mrc", Micrograph(pixels))
+    settings = PickSettings(picker=Unsure(diameter=Length(12, 12, "px")))
+    summary = pick_to_folder([tmp_path / "m.mrc"], tmp_path / "run", settings, workers=1)
+    stored = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert stored["expected_precision"] == pytest.approx(0.8)
+    assert 0.7 < stored["expected_precision_low"] < 0.76
+    assert stored["expected_precision_high"] > 0.999
+    print_summary(summary, tmp_path / "run")
+    low = f"{100 * summary.expected_precision_low:.0f}"
+    printed = capsys.readouterr().out
+    assert f"expected: {low} to >99 % of the picks are right" in printed
+    for text in (printed, (tmp_path / "run" / "report.html").read_text()):
+        assert "by the scores alone 80 % of the picks are right" in text
+    assert replace(summary, expected_precision=None).expected_right == ""
