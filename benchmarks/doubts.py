@@ -1,7 +1,7 @@
 """How reliably slips in diameter and contrast are told, and that nothing is said of what is right.
 
     .venv/bin/python benchmarks/doubts.py [--seed N] [--real FOLDER]
-    .venv/bin/python benchmarks/doubts.py --inverted [--seed N]
+    .venv/bin/python benchmarks/doubts.py --inverted [--seed N] [--families ring rod]
 
 Simulated sets of 8 families at other sizes than the suite's, loose and packed, SNR 6 to 60, and micrographs without
 particles. The constants of `cryopick.heatmap.doubts` were chosen on such sets of seeds 501, 602, 777 and 888; the seed
@@ -51,9 +51,13 @@ SMALLEST_PX = 4.0
 """Smaller diameters are refused before anything is looked at."""
 
 
-def simulated(seed: int) -> Iterator[tuple[str, list[SimulatedMicrograph], Length | None]]:
-    """Name, micrographs and diameter of each set; None where there are no particles."""
+def simulated(
+    seed: int, families: Sequence[str] = ()
+) -> Iterator[tuple[str, list[SimulatedMicrograph], Length | None]]:
+    """Name, micrographs and diameter of each set, or of some families' sets; None where there are no particles."""
     for number, of_suite in enumerate(SUITE_PROTEINS):
+        if families and of_suite.family not in families:
+            continue
         rng = np.random.default_rng([seed, number])
         larger = float(np.exp(rng.uniform(np.log(0.7), np.log(1.5))))
         diameter, pixel_size = round(of_suite.diameter_angstrom * larger), of_suite.pixel_size_angstrom * larger**0.5
@@ -122,12 +126,12 @@ def judge(
             count(what, bool(doubts_about_sample(model, micrographs, given=given).size), is_wanted=True)
 
 
-def inverted(seed: int) -> None:
+def inverted(seed: int, families: Sequence[str]) -> None:
     """Print what `general` expects of its picks on negatives, what is right of them, and whether it warns."""
     picker = GeneralPicker()
     print("| set | picks | expected | range | observed | warned |\n|---|---|---|---|---|---|")
     rows: list[tuple[float, float, int, bool, bool]] = []
-    for name, micrographs, diameter in simulated(seed):
+    for name, micrographs, diameter in simulated(seed, families):
         if diameter is None:
             continue
         negatives = [one.micrograph.inverted() for one in micrographs]
@@ -160,14 +164,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=JUDGED_SEED, help="of the simulated sets")
     parser.add_argument("--real", type=Path, help="folder of labelled sets, instead of simulated ones")
+    parser.add_argument("--families", nargs="+", default=(), help="of simulated proteins; all where none is given")
     parser.add_argument("--inverted", action="store_true", help="what is expected of picks on negatives")
     arguments = parser.parse_args()
     if arguments.inverted:
-        inverted(arguments.seed)
+        inverted(arguments.seed, arguments.families)
         return
     model, told = load_model(None), Counter[str]()
     start = time.process_time()
-    sets = real(arguments.real) if arguments.real is not None else _only_images(simulated(arguments.seed))
+    sets = (
+        real(arguments.real)
+        if arguments.real is not None
+        else _only_images(simulated(arguments.seed, arguments.families))
+    )
     for name, micrographs, diameter in sets:
         judge(model, name, micrographs, diameter, told)
     print("\n| given | sets | a sentence |\n|---|---|---|")

@@ -213,6 +213,12 @@ def modes(votes: Sequence[Votes]) -> list[float]:
     return []
 
 
+def largest_share(votes: Votes) -> float:
+    """The largest area share that the votes of one micrograph surely explain near any size; `NOISE_SHARE` cuts it."""
+    _, each = _shares([votes])
+    return float(each.max(initial=0.0))
+
+
 def likeliest(votes: Sequence[Votes]) -> float | None:
     """The diameter that most is seen of, noise and all, on micrographs that hold something."""
     grid, each = _shares(votes, certainty=0.0)
