@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cryopick.geometry.selection import BELOW_THRESHOLD, NOT_BELIEVED
-from cryopick.pickers.protocol import ChoosesThreshold, JudgesMicrographs, Picker, gives_probabilities
+from cryopick.pickers.protocol import ChoosesThreshold, JudgesMicrographs, gives_probabilities
 from cryopick.processing.belief import Beliefs
 from cryopick.runs.folder import RunFolder
 from cryopick.runs.settings import PickPlan
@@ -78,14 +79,15 @@ def choose_cut(plan: PickPlan, candidates: Mapping[str, Picks]) -> Cut:
     return Cut(threshold=threshold, source="chosen by the picker from all scores", belief=belief, right=right)
 
 
-def beliefs_of(picker: Picker, candidates: Sequence[Picks]) -> Beliefs | None:
+def beliefs_of(picker: Any, candidates: Sequence[Picks]) -> Beliefs | None:
     """What the picker makes of all micrographs of a run together; None where its scores are no probabilities.
 
     `candidates` of each micrograph are those that are open, see `is_open`.
     """
     if not (isinstance(picker, JudgesMicrographs) and gives_probabilities(picker)):
         return None
-    return picker.beliefs(candidates)
+    found: Beliefs = picker.beliefs(candidates)
+    return found
 
 
 def is_open(candidates: Picks) -> NDArray[np.bool_]:
