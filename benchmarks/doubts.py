@@ -8,8 +8,8 @@ particles. The constants of `cryopick.heatmap.doubts` were chosen on such sets o
 that is judged where none is given is another. `--real` names a folder of labelled sets (images, set.json), which were
 only measured. Prints a line for each wrong or missing sentence, and a table; writes nothing.
 
-`--inverted` picks the negatives of the simulated sets with `general`, the diameter given, as if their contrast were
-right: the precision that is expected, its range, the one that is observed, and whether the run warns.
+`--inverted` picks the negatives of the simulated sets with `general`, the diameter given and measured, as if their
+contrast were right: the precision that is expected, its range, the one that is observed, and whether the run warns.
 """
 
 from __future__ import annotations
@@ -126,37 +126,36 @@ def judge(
             count(what, bool(doubts_about_sample(model, micrographs, given=given).size), is_wanted=True)
 
 
-def inverted(seed: int, families: Sequence[str]) -> None:
+def inverted(seed: int, families: Sequence[str], hows: Sequence[str]) -> None:
     """Print what `general` expects of its picks on negatives, what is right of them, and whether it warns."""
-    picker = GeneralPicker()
-    print("| set | picks | expected | range | observed | warned |\n|---|---|---|---|---|---|")
+    print("| set | diameter | picks | expected | range | observed | warned |\n|---|---|---|---|---|---|---|")
     rows: list[tuple[float, float, int, bool, bool]] = []
+    warned: list[bool] = []
     for name, micrographs, diameter in simulated(seed, families):
-        if diameter is None:
-            continue
-        negatives = [one.micrograph.inverted() for one in micrographs]
-        found = pick_in_memory(replace(picker, diameter=diameter), negatives)
-        labels = {one.micrograph.name: simulated_labels(one) for one in micrographs}
-        counts = evaluate(found.picks, labels, diameter=diameter).main.counts
-        judged = counts.true_positive + counts.false_positive
-        is_warned = found.survey.contrast_doubt is not None
-        if found.expected is None or not judged:
-            print(f"| {name} | 0 |  |  |  | {'yes' if is_warned else 'no'} |", flush=True)
-            continue
-        told, observed = found.expected, counts.true_positive / judged
-        rows.append((told.precision, observed, judged, told.low <= observed <= told.high, is_warned))
+        for how in hows if diameter is not None else ():
+            found = pick_in_memory(
+                GeneralPicker(diameter=diameter if how == "given" else None),
+                [one.micrograph.inverted() for one in micrographs],
+            )
+            labels = {one.micrograph.name: simulated_labels(one) for one in micrographs}
+            counts = evaluate(found.picks, labels, diameter=diameter).main.counts
+            judged = counts.true_positive + counts.false_positive
+            warned.append(found.survey.contrast_doubt is not None)
+            columns = [name, how, str(judged), "", "", "", "yes" if warned[-1] else "no"]
+            if found.expected is not None and judged:
+                told, observed = found.expected, counts.true_positive / judged
+                rows.append((told.precision, observed, judged, told.low <= observed <= told.high, warned[-1]))
+                columns[3:6] = f"{told.precision:.3f}", f"{told.low:.3f} to {told.high:.3f}", f"{observed:.3f}"
+            print(f"| {' | '.join(columns)} |", flush=True)
+    print(f"\n{sum(warned)} of {len(warned)} runs warn; {len(rows)} have picks")
+    if rows:
+        expected, observed, judged, within, is_warned = (np.array(column) for column in zip(*rows, strict=True))
+        gap = expected - observed
         print(
-            f"| {name} | {judged} | {told.precision:.3f} | {told.low:.3f} to {told.high:.3f} | {observed:.3f} | "
-            f"{'yes' if is_warned else 'no'} |",
-            flush=True,
+            f"of these {within.sum()} with what is observed in the range; expected less observed: pooled "
+            f"{(gap * judged).sum() / judged.sum():+.3f}, largest {gap[np.abs(gap).argmax()]:+.3f}, "
+            f"largest without a warning {max(np.abs(gap[~is_warned]), default=0.0):.3f}"
         )
-    expected, observed, judged, within, warned = (np.array(column) for column in zip(*rows, strict=True))
-    gap = expected - observed
-    print(
-        f"\n{len(rows)} sets with picks: warned {warned.sum()}, observed within the range {within.sum()}; expected "
-        f"less observed: pooled {(gap * judged).sum() / judged.sum():+.3f}, largest {gap[np.abs(gap).argmax()]:+.3f}, "
-        f"largest of sets without a warning {max([abs(one) for one in gap[~warned]], default=0.0):.3f}"
-    )
 
 
 def main() -> None:
@@ -165,10 +164,11 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=JUDGED_SEED, help="of the simulated sets")
     parser.add_argument("--real", type=Path, help="folder of labelled sets, instead of simulated ones")
     parser.add_argument("--families", nargs="+", default=(), help="of simulated proteins; all where none is given")
+    parser.add_argument("--diameter", nargs="+", default=["given", "measured"], help="of picks on negatives")
     parser.add_argument("--inverted", action="store_true", help="what is expected of picks on negatives")
     arguments = parser.parse_args()
     if arguments.inverted:
-        inverted(arguments.seed, arguments.families)
+        inverted(arguments.seed, arguments.families, arguments.diameter)
         return
     model, told = load_model(None), Counter[str]()
     start = time.process_time()
