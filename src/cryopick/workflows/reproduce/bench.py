@@ -65,9 +65,9 @@ class Method:
     program: str = ""
 
     @property
-    def is_published(self) -> bool:
-        """Whether it runs as a paper or program does; such a picker is not told the diameter."""
-        return "as_" in self.settings
+    def is_told_diameter(self) -> bool:
+        """Whether the picker is given the particle diameter of the set: of the published systems one takes it."""
+        return "as_" not in self.settings or self.picker == "cryoemmae"
 
 
 TEMPLATE = Method(label="template", picker="template")
@@ -141,7 +141,7 @@ class Bench:
         given = dict(method.settings)
         if data.pixel_size_angstrom is not None:
             given.setdefault("pixel_size_angstrom", data.pixel_size_angstrom)
-        if not method.is_published and data.diameter_px is not None:
+        if method.is_told_diameter and data.diameter_px is not None:
             low, high = data.diameter_px
             given.setdefault("diameter", f"{low:g}px" if low == high else f"{low:g}-{high:g}px")
         settings, folder = make_settings(method.picker, **given), self.run_folder(method, data)
