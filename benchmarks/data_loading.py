@@ -13,7 +13,7 @@ import argparse
 import json
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -38,6 +38,7 @@ PRESETS = (
     "segmentation-crf article",
     "cryosegnet small",
 )
+STATES = ("anew", "disk", "memory")
 DIAMETER_PX, SPACING_PX, ANGSTROM = 100, 160, 1.77
 BATCH_SIZE = 2
 CACHE_BYTES = MEMORY_BYTES = 8 * 10**9
@@ -84,27 +85,27 @@ def write_data(folder: Path, *, count: int, size: int) -> Path:
     return folder
 
 
-def measure(preset: str, folder: Path, cache: Path) -> Row:
+def measure(preset: str, folder: Path, cache: Path, *, states: Sequence[str] = STATES) -> Row:
     picker, name = preset.split()
     try:
         task = find_preset(picker, name).task
         with suppress(CryopickError):  # of a task whose batches cannot be so small
             if "batch_size" in {one.name for one in fields(task)}:
                 task = replace(task, batch_size=BATCH_SIZE)
-        rates = dict(measured(picker, task, folder, cache))
+        rates = dict(measured(picker, task, folder, cache, states))
     except (CryopickError, TypeError) as error:
         return Row(preset=preset, problem=str(error))
     return Row(preset=preset, **rates)
 
 
-def measured(picker: str, task: Any, folder: Path, cache: Path) -> Iterator[tuple[str, float]]:
+def measured(picker: str, task: Any, folder: Path, cache: Path, asked: Sequence[str]) -> Iterator[tuple[str, float]]:
     """The state of what is prepared, and samples per second."""
     states = {
         "anew": Prepared(memory_bytes=1),
         "disk": Prepared(PreparedCache(cache, CACHE_BYTES), memory_bytes=1),
         "memory": Prepared(memory_bytes=MEMORY_BYTES),
     }
-    for state, prepared in states.items():
+    for state, prepared in [(state, states[state]) for state in asked]:
         train, validation = (replace(one, prepared=prepared) for one in opened(picker, folder))
         needs_labels = family_of(picker).needs_labels
         trainable = make_trainable(picker, task, train=train, validation=validation if needs_labels else None)
@@ -158,13 +159,15 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=4096, help="side of a micrograph")
     parser.add_argument("--micrographs", type=int, default=4)
     parser.add_argument("--presets", nargs="*", default=PRESETS, metavar="'PICKER PRESET'")
+    parser.add_argument("--states", nargs="*", default=STATES, choices=STATES, help="of what is prepared")
     parser.add_argument("-o", "--output", type=Path, help="folder for data_loading.md and data_loading.json")
     arguments = parser.parse_args()
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as scratch:
         folder = write_data(Path(scratch) / "10017", count=arguments.micrographs, size=arguments.size)
-        rows = [measure(preset, folder, Path(scratch) / "cache") for preset in arguments.presets]
+        cache = Path(scratch) / "cache"
+        rows = [measure(preset, folder, cache, states=arguments.states) for preset in arguments.presets]
     table = as_markdown(rows, size=arguments.size, count=arguments.micrographs)
     print(table, end="")
     if arguments.output is not None:

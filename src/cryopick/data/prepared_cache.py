@@ -259,7 +259,7 @@ def _is_whole(path: Path) -> bool:
     with path.open("rb") as stream:
         stream.seek(size)
         mark, checksum = _TRAILER.unpack(stream.read(_TRAILER.size))
-    return mark == _MARK and checksum == _checksum(path, size)
+    return bool(mark == _MARK) and bool(checksum == _checksum(path, size))
 
 
 def _checksum(path: Path, size: int) -> int:

@@ -166,7 +166,7 @@ def _as_written(result: NDArray[Any], kind: ImageKind) -> NDArray[np.float32]:
     """Floating values as they are into MRC files, and as 0 to 255 into the others."""
     if result.dtype == np.uint8 or kind == "mrc":
         return np.asarray(result, np.float32)
-    return np.rint(255 * np.clip(result, 0.0, 1.0)).astype(np.float32)
+    return np.asarray(np.rint(255 * np.clip(result, 0.0, 1.0)), np.float32)
 
 
 def _note(future: Future[str | None], name: str, failed: dict[str, str], warnings: dict[str, None]) -> None:
