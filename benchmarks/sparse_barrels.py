@@ -102,7 +102,9 @@ def draw_sparse_barrels(look: Look, *, seed: int, side_px: int = 2048, count: in
         if place is not None:
             _add(density, place, rng.uniform(0.5, 3.0) * _lump(rng, diameter_px * np.exp(rng.uniform(-1.5, 0.5))))
     for _ in range(int(rng.poisson(look.small))):
-        _add(density, rng.uniform(0, side_px, 2), rng.uniform(0.1, 0.5) * _lump(rng, diameter_px * rng.uniform(0.1, 0.3)))
+        _add(
+            density, rng.uniform(0, side_px, 2), rng.uniform(0.1, 0.5) * _lump(rng, diameter_px * rng.uniform(0.1, 0.3))
+        )
     image = _through_microscope(density, look)
     image += look.uneven * smooth_field(rng, image.shape, cells=int(rng.integers(2, 7)))
     noise = look.noise * diameter_px / 150.0

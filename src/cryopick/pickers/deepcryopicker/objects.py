@@ -49,6 +49,9 @@ MASS_STEPS = 4
 SIDE_SIZE = (0.55, 1.5)
 """Feret diameters of side views, in diameters of the dark body."""
 
+SAME_PARTICLE = 0.4
+"""Objects closer than this many diameters are one particle."""
+
 TOP, SIDE, IRREGULAR = 1, 2, 3
 VIEWS = {TOP: "top view", SIDE: "side view", IRREGULAR: "irregular"}
 
@@ -84,6 +87,14 @@ def known_size(micrographs: Sequence[Micrograph], diameter: Length | None, body:
     if diameter is not None and body is not None:
         return ParticleSize(diameter, body, is_hollow=body == 1.0, evidence=np.nan)
     return measure_size(micrographs, diameter=diameter)
+
+
+def nothing_seen(micrographs: int) -> str:
+    """The finding where no diameter was given and none can be measured."""
+    return (
+        f"saw no consistent particles in {micrographs} micrograph(s): at no size do dark discs or rings stand out in "
+        "numbers"
+    )
 
 
 def working_image(micrograph: Micrograph, *, diameter_px: float, preprocessing: Preprocessing) -> WorkingImage | None:
@@ -177,8 +188,8 @@ def find_square(mask: NDArray[np.bool_], size: ParticleSize) -> Found:
     """Side views: objects of about the particle's size that are not round but fill their rectangle.
 
     The score is the part of the rectangle that is filled. An object is replaced by its rectangle's centre; those that
-    reach the border of the image are incomplete and left out. Components cannot share pixels, so the published removal
-    of overlapping masks has nothing left to do here; it is applied to the rectangles among training examples.
+    reach the border of the image are incomplete and left out. Components cannot share pixels, but the rectangles that
+    replace them can; among training examples those that do are left out (`without_overlap`).
     """
     objects = find_objects(fill_holes(mask))
     body = 2 * body_radius_px(size)
@@ -253,6 +264,26 @@ def joined(first: Found, second: Found) -> Found:
         np.concatenate([first.radius_px, second.radius_px]),
         np.concatenate([first.view, second.view]).astype(np.int32),
     )
+
+
+def distinct_objects(stages: Sequence[Found]) -> Found:
+    """All objects, those of later stages left out where an earlier stage, or a better one of the same, has one."""
+    from scipy.spatial import cKDTree
+
+    order = [np.argsort(-found.score, kind="stable") for found in stages]
+    parts = [
+        (found.xy_px[i], found.score[i], found.radius_px[i], found.view[i])
+        for found, i in zip(stages, order, strict=True)
+    ]
+    xy, score, radius, view = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+    is_kept = np.ones(len(xy), bool)
+    if len(xy):
+        pairs = cKDTree(xy).query_pairs(SAME_PARTICLE * NOMINAL_PARTICLE_PX, output_type="ndarray")
+        pairs = np.sort(pairs, axis=1)
+        for better, worse in pairs[np.argsort(pairs[:, 0], kind="stable")]:
+            if is_kept[better]:
+                is_kept[worse] = False
+    return Found(xy[is_kept], score[is_kept], radius[is_kept], view[is_kept].astype(np.int32))
 
 
 def to_picks(

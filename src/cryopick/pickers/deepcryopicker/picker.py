@@ -34,6 +34,7 @@ from cryopick.pickers.deepcryopicker.objects import (
     Preprocessing,
     WorkingImage,
     known_size,
+    nothing_seen,
     to_picks,
     working_image,
 )
@@ -135,9 +136,10 @@ class DeepCryoPicker(HoldsModels):
         size = known_size(micrographs, self.diameter, self.body)
         if size is None:
             raise TrainingError(
-                f"{self.name} saw no consistent particles in {len(micrographs)} micrograph(s): no size of dark disc or "
-                "ring is commoner than its bright counterpart; check the contrast, give --diameter, or use `general`"
+                f"{self.name} {nothing_seen(len(micrographs))}; check the contrast, give --diameter, or use `general`"
             )
+        if size.doubt:
+            raise TrainingError(f"{self.name} would learn from pieces or clumps of particles: {size.doubt}")
         labelled = label_run(micrographs, size, preprocessing=self.preprocessing)
         why = why_inconsistent(labelled.images) if labelled.images else "saw no micrograph larger than a particle"
         if why:

@@ -61,11 +61,11 @@ MINIMUM_SHARE = 0.15
 SIGMAS = 3.0
 """The same in standard deviations of the difference of two counts."""
 HOLLOW_SHARE = 0.1
-"""Particles are hollow where so many of those that stand out fit a ring best: in views across their axis they do not."""
+"""Particles are hollow where so many of those that stand out fit a ring best; views across their axis never do."""
 GIVEN_RANGE = {True: (0.8, 1.25), False: (0.35, 1.2)}
 """Dark diameters, over a given diameter, that agree with it, by whether the particles are hollow."""
 GIVEN_EVIDENCE = 0.5
-"""A population of a size that agrees with the given one is believed if it has this part of the largest one's evidence."""
+"""A population that agrees with the given diameter is believed if it has this part of the largest one's evidence."""
 LARGEST_SOLID_BODY = 0.95
 """So that 1.0, in what is kept of a run, means hollow."""
 
@@ -151,21 +151,21 @@ def _at_given(
     micrographs: Sequence[Micrograph], populations: Sequence[Population], diameter: Length, *, given: float, unit: str
 ) -> ParticleSize:
     """The dark part of particles of a given diameter, and a doubt where other ones stand out and these do not."""
-    most = max((one.evidence for one in populations), default=0.0)
+    if not populations:
+        outer, inner = _body_at(micrographs, diameter)
+        return ParticleSize(diameter, outer, inner > 0, np.nan)
+    best = max(populations, key=lambda one: one.evidence)
+    low, high = GIVEN_RANGE[best.is_hollow]
     agreeing = [
         one
         for one in populations
-        if GIVEN_RANGE[one.is_hollow][0] <= one.dark_diameter / given <= GIVEN_RANGE[one.is_hollow][1]
-        and one.evidence >= GIVEN_EVIDENCE * most
+        if low <= one.dark_diameter / given <= high and one.evidence >= GIVEN_EVIDENCE * best.evidence
     ]
     if agreeing:
-        best = max(agreeing, key=lambda one: one.evidence)
-        body = 1.0 if best.is_hollow else min(best.dark_diameter / given, LARGEST_SOLID_BODY)
-        return ParticleSize(diameter, body, best.is_hollow, best.share)
+        nearest = max(agreeing, key=lambda one: one.evidence)
+        body = 1.0 if best.is_hollow else min(nearest.dark_diameter / given, LARGEST_SOLID_BODY)
+        return ParticleSize(diameter, body, best.is_hollow, nearest.share)
     outer, inner = _body_at(micrographs, diameter)
-    if not populations:
-        return ParticleSize(diameter, outer, inner > 0, np.nan)
-    best = max(populations, key=lambda one: one.evidence)
     seen = Length(best.diameter, best.diameter, unit)
     what = "rings" if best.is_hollow else "dark bodies"
     doubt = (
@@ -303,5 +303,5 @@ def _body_at(micrographs: Sequence[Micrograph], diameter: Length) -> tuple[float
         for index, correlation in enumerate(correlations):
             for sign in (1.0, -1.0):
                 _, score = find_peaks(np.float32(sign) * correlation, min_score=EVIDENCE_FLOOR, radius_px=0.8 * size)
-                total[index] -= sign * float(np.log1p(-np.minimum(score, 0.98).astype(np.float64) ** 2).sum())
+                total[index] -= sign * float(np.log1p(-(np.minimum(score, 0.98).astype(np.float64) ** 2)).sum())
     return BODIES[int(np.argmax(total))]
