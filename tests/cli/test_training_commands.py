@@ -64,5 +64,5 @@ def test_without_a_terminal_the_making_of_crops_is_told_about_twenty_times(capsy
     for made in range(0, 1001, 10):
         monitor.prepared(made, 1000)
     lines = capsys.readouterr().err.splitlines()
-    assert (lines[0], lines[-1]) == ("0 of 1000 simulated crops", "1000 of 1000 simulated crops")
+    assert (lines[0], lines[-1]) == ("0 of 1000 images prepared", "1000 of 1000 images prepared")
     assert len(lines) == 21

@@ -716,6 +716,28 @@ def load_meta_sam(path: Path, random: Random) -> None:
     load_segmenter(str(_fresh(path.parent, path.name)), device="cpu")
 
 
+def _torch_files(folder: Path) -> None:
+    """Checkpoints as other programs make them: weights alone, and a training's whole state."""
+    from argparse import Namespace
+
+    import torch
+
+    network, _, optimizer = _toy_networks()
+    torch.save(network.state_dict(), folder / "weights.pt")
+    state = {
+        "model": network.state_dict(), "optimizer": optimizer.state_dict(), "args": Namespace(lr=0.1, names={"a"}),
+        "best": np.float64(0.5), "losses": np.arange(6.0).reshape(2, 3), "scale": torch.nn.Parameter(torch.ones(2)),
+    }  # fmt: skip
+    torch.save(state, folder / "state.pth")
+    torch.save(state, folder / "old.pth", _use_new_zipfile_serialization=False)
+
+
+def read_torch(path: Path, random: Random) -> None:
+    from cryopick.io.torch_files import read_torch_file
+
+    read_torch_file(_fresh(path.parent, path.name))
+
+
 def _sam_folder(folder: Path) -> None:
     from meta_checkpoint import meta_tensors
     from safetensors.torch import save_file
@@ -866,6 +888,8 @@ _ROWS = (
            {"state.safetensors": "safetensors", "loss.csv": "text", "config.toml": "toml"},
            (resume_training, read_loss_table, plan_from_config),
            (WeightsError, RunFolderError, InputError, SettingsError, TrainingError), count=60),
+    Target("torch files", "weights", _torch_files, {"weights.pt": "zip", "state.pth": "zip", "old.pth": "bytes"},
+           (read_torch,), (WeightsError,), is_one_file=True, count=120),
     Target("sam/files", "sam", _meta_sam, {"*.safetensors": "safetensors", "sam.pth": "zip", "old.pt": "bytes"},
            (load_meta_sam,), (WeightsError,), is_one_file=True, count=24, needs="transformers"),
     Target("sam/folder", "sam", _sam_folder, {"sam/config.json": "json", "sam/*.safetensors": "safetensors"},

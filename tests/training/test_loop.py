@@ -1,23 +1,31 @@
 """The training loop: kills, stops, broken losses and full disks never change or lose weights."""
 
 import csv
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from toy_picker import train_toy
+from toy_picker import PRESETS, ToyTask, ToyTrainable, train_toy
 
-from cryopick.errors import RunFolderError, TrainingError, WeightsError
+from cryopick.errors import RunFolderError, SettingsError, TrainingError, WeightsError
 from cryopick.io.files.atomic import TEMPORARY_PREFIX
-from cryopick.io.weights import file_sha256, load_checkpoint, read_card, read_tensors
-from cryopick.training.loop import WEIGHTS_FILE
+from cryopick.io.weights import (
+    file_sha256,
+    load_checkpoint,
+    read_card,
+    read_tensors,
+    read_tensors_and_metadata,
+)
+from cryopick.training.loop import WEIGHTS_FILE, train
 from cryopick.training.state import STATE_FILE, WeightAverage, read_progress
-from cryopick.training.trainable import TrainSettings
+from cryopick.training.trainable import Preset, TrainSettings
 
 SUPPORT = Path(__file__).parents[1] / "support"
 SEARCH_PATH = os.pathsep.join([str(SUPPORT), *filter(None, [os.environ.get("PYTHONPATH")])])
@@ -238,6 +246,81 @@ def test_learning_rate_rises_linearly_then_falls_as_a_cosine():
     assert settings.learning_rate_at(10) == pytest.approx(1.0)
     assert settings.learning_rate_at(60) == pytest.approx(0.55)  # half way: the mean of 1 and 0.1
     assert settings.learning_rate_at(110) == pytest.approx(0.1)
+
+
+def test_epochs_become_steps_by_the_length_of_the_data():
+    # 4,000 micrographs in batches of 8 on 2 devices: 250 steps an epoch
+    asked = TrainSettings(epochs=300, warmup_epochs=0.5, validate_every_epochs=1, drop_at=200 / 300, devices=2,
+                          schedule="drop", learning_rate=1e-4)  # fmt: skip
+    settings = asked.in_steps(500)
+    assert (settings.steps, settings.warmup_steps, settings.validate_every) == (75_000, 125, 250)
+    assert settings.checkpoint_every == TrainSettings().checkpoint_every  # asked in steps, stays
+    assert settings.learning_rate_at(49_999) == pytest.approx(1e-4)
+    assert settings.learning_rate_at(50_000) == pytest.approx(1e-5)
+    assert settings.in_steps(500) == settings
+
+
+def test_a_plateau_lowers_the_rate_each_time_and_the_rest_of_the_schedule_does_not():
+    settings = TrainSettings(schedule="plateau", plateau_factor=0.5, learning_rate=1.0, warmup_steps=0, steps=10)
+    assert [settings.learning_rate_at(step, plateaus=p) for step, p in ((0, 0), (9, 0), (3, 1), (3, 2))] == [
+        1.0, 1.0, 0.5, 0.25,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("given", "steps", "epochs"), [({"steps": 7}, 7, None), ({"epochs": 2.0}, 100, 2.0), ({}, 100, 5.0)]
+)
+def test_steps_that_are_given_replace_the_epochs_of_a_preset(given, steps, epochs):
+    preset = Preset(task=ToyTask(), training=TrainSettings(steps=100, epochs=5.0)).changed(task={}, training=given)
+    assert (preset.training.steps, preset.training.epochs) == (steps, epochs)
+
+
+def test_steps_and_epochs_together_are_refused_and_so_are_epochs_of_data_without_end(tmp_path):
+    with pytest.raises(SettingsError, match="steps and epochs are both given"):
+        train_toy(tmp_path, steps=3, epochs=2)
+    with pytest.raises(SettingsError, match=r"epochs is given, and 'toy' cannot tell.*give steps"):
+        train_toy(tmp_path, epochs=2)
+
+
+def counting_toy(folder: Path, *, resume: bool = False, **training: object):
+    """A training on data with an end: 4 batches an epoch; the score never gains on that of the first validation."""
+
+    class Counting(ToyTrainable):
+        def steps_per_epoch(self) -> int:
+            return 4
+
+        def validate(self, network):
+            return {"score": 0.5}
+
+    settings = replace(PRESETS["small"].training, **training)
+    return train(Counting(ToyTask()), settings, folder, resume=resume)
+
+
+def test_a_run_in_epochs_on_a_plateau_resumes_to_the_weights_of_an_undisturbed_one(tmp_path):
+    asked = {"epochs": 3.0, "validate_every_epochs": 0.5, "warmup_epochs": 0.25, "schedule": "plateau",
+             "plateau_patience": 2, "log_every": 1}  # fmt: skip
+    whole = counting_toy(tmp_path / "whole", **asked)
+    with (tmp_path / "whole" / "loss.csv").open() as stream:
+        rates = [float(row["learning_rate"]) for row in csv.DictReader(stream)]
+    # validations after steps 2 (the best), 4, 6 (two without gain), 8, 10 (two again), 12
+    assert rates == pytest.approx([3e-3] * 6 + [3e-4] * 4 + [3e-5] * 2)
+    assert whole.steps == 12
+    for _ in range(12):  # stopped after every step
+        counting_toy(tmp_path / "parts", resume=True, max_minutes=1e-9, **asked)
+    states = [read_tensors(tmp_path / name / STATE_FILE) for name in ("whole", "parts")]
+    assert states[0].keys() == states[1].keys()
+    assert all(bool((states[0][name] == states[1][name]).all()) for name in states[0])
+
+
+def test_a_run_of_settings_that_came_later_goes_on_from_a_state_without_them(tmp_path):
+    train_toy(tmp_path, max_minutes=1e-9)
+    assert not {"drop_at", "plateau_factor", "plateau_patience"} & set(stored_fingerprint(tmp_path))
+    with pytest.raises(RunFolderError, match=r"drop_at was None, is 0.5"):
+        train_toy(tmp_path, resume=True, drop_at=0.5)
+
+
+def stored_fingerprint(folder: Path) -> dict[str, object]:
+    return json.loads(read_tensors_and_metadata(folder / STATE_FILE)[1]["fingerprint"])
 
 
 def test_average_of_weights_follows_its_formula():

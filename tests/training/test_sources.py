@@ -2,13 +2,15 @@
 
 import json
 import pickle
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 from discs import DIAMETER_PX, disc_centres, disc_micrograph
 
-from cryopick.data.datasets import open_dataset
+from cryopick.data.datasets import LabelledMicrograph, open_dataset
+from cryopick.data.prepared_cache import Prepared, PreparedCache
+from cryopick.errors import SettingsError
 from cryopick.io.images.micrographs import write_micrograph
 from cryopick.training.finetuning import estimate_prior
 from cryopick.training.quarters import QuarterTask, quarter, some_quarters
@@ -90,3 +92,36 @@ def test_the_prior_is_what_the_network_sees_but_no_less_than_the_labels_and_no_m
         largest=0.4,
     )
     assert found == pytest.approx(prior)
+
+
+def test_batches_are_the_same_with_prepared_micrographs_on_disk_which_are_read_once(dataset, tmp_path, monkeypatch):
+    plain = Learner(TASK, dataset, dataset)
+    wanted = [plain.make_batch(index, np.random.default_rng(index)) for index in range(3)]
+    shapes = [crop.image.shape for crop in plain.source.held_out]
+    kept = replace(dataset, prepared=Prepared(PreparedCache(tmp_path / "cache", 10**8)))
+    told: list[tuple[int, int]] = []
+    Learner(TASK, kept, kept).prepare(3, lambda done, count: told.append((done, count)))
+    assert told == [(0, 4), (1, 4), (2, 4), (3, 4), (4, 4)]  # two micrographs, asked by both parts
+    monkeypatch.setattr(LabelledMicrograph, "read", lambda _: pytest.fail("read again"))
+    learner = Learner(TASK, kept, kept)
+    found = [learner.make_batch(index, np.random.default_rng(index)) for index in range(3)]
+    for one, other in zip(wanted, found, strict=True):
+        assert all(bool((one[name] == other[name]).all()) for name in one)
+    assert [crop.image.shape for crop in learner.source.held_out] == shapes
+
+
+def test_an_epoch_of_labelled_micrographs_has_an_end_and_one_of_simulation_has_none(dataset):
+    assert Learner(TASK, dataset, dataset).steps_per_epoch() == 1  # two micrographs, four a batch
+    assert Learner(replace(TASK, batch_size=2), dataset, dataset).steps_per_epoch() == 1
+    with pytest.raises(SettingsError, match="no end"):
+        Learner(TASK).steps_per_epoch()
+
+
+def test_micrographs_beyond_the_memory_for_them_are_made_again_with_a_warning(dataset, caplog):
+    bound = replace(dataset, prepared=Prepared(memory_bytes=1000))
+    sampler = Learner(TASK, bound, bound).source.sampler
+    first = [sampler.whole(0), sampler.whole(1)]
+    assert len(sampler._cache) == 1
+    assert caplog.text.count("--cache-dir") == 1
+    assert np.array_equal(sampler.whole(0).image, first[0].image)
+    assert sampler.whole(0) is not first[0]

@@ -29,14 +29,14 @@ class ConsoleMonitor:
             if self._bar is None:
                 self._bar = _make_bar()
                 self._bar.start()
-                self._task = self._bar.add_task("simulated crops", total=crops, loss="")
+                self._task = self._bar.add_task("images prepared", total=crops, loss="")
             self._bar.update(self._task, completed=made)
             if made == crops:
                 self._bar.stop()
                 self._bar = None  # that of the training follows, perhaps in another process
         elif made >= self._next_line or made == crops:
             self._next_line = made + max(1, crops // 20)
-            typer.echo(f"{made} of {crops} simulated crops", err=True)
+            typer.echo(f"{made} of {crops} images prepared", err=True)
 
     def started(self, *, step: int, steps: int) -> None:
         self._steps, self._next_line = steps, step

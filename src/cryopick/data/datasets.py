@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from cryopick.data.labels import Labels, read_labels
+from cryopick.data.prepared_cache import Prepared
 from cryopick.errors import FormatError, InputError, SettingsError
 from cryopick.geometry.transforms import TRANSFORMS
 from cryopick.geometry.units import Length
@@ -118,6 +119,7 @@ class Dataset:
     orientation : what was measured on the images, or None where it could not be
     warnings : sentences for the user; the data can still be used
     diameter : of the particles as the user gave it, for micrographs without labels
+    prepared : where what is costly to make of the micrographs is kept
     """
 
     path: Path
@@ -126,6 +128,7 @@ class Dataset:
     orientation: OrientationFit | None = None
     warnings: tuple[str, ...] = ()
     diameter: Length | None = None
+    prepared: Prepared = field(default_factory=Prepared)
 
     def __len__(self) -> int:
         return len(self.items)

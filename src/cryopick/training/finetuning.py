@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cryopick.errors import SettingsError
 from cryopick.training.augment import LabelledCrop
 from cryopick.training.sampling import CropSampler
-from cryopick.training.trainable import GroupsParameters, TellsData, Trainable
+from cryopick.training.trainable import CountsEpochs, GroupsParameters, TellsData, Trainable
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -117,6 +118,18 @@ class MixedTrainable:
         is_new = index % 2 == 0
         batch = (self.new if is_new else self.old).make_batch(index // 2, rng)
         return {**batch, NEW_MARK: torch.tensor(int(is_new))}
+
+    def steps_per_epoch(self) -> int:
+        """Batches until the new data were seen once; every second one is of old data.
+
+        Raises
+        ------
+        SettingsError
+            If the trainable of the new data cannot count them.
+        """
+        if not isinstance(self.new, CountsEpochs):
+            raise SettingsError(f"training: {self.picker!r} cannot tell the length of an epoch; give steps")
+        return 2 * self.new.steps_per_epoch()
 
     def loss(self, network: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         keep_statistics(network)

@@ -29,19 +29,29 @@ from cryopick.io.weights import (
     save_checkpoint,
     write_tensors,
 )
+from cryopick.settings import settings_of
 from cryopick.training.folder import BEST_FILE, WEIGHTS_FILE
 from cryopick.training.logs import LoggingMonitor, Monitor, RunLogs, tell_doing
 from cryopick.training.state import STATE_FILE, Progress, WeightAverage, load_state, read_progress, save_state
-from cryopick.training.trainable import GroupsParameters, PreparesData, Trainable, TrainSettings
+from cryopick.training.trainable import GroupsParameters, PreparesData, Trainable, TrainSettings, resolve_epochs
 from cryopick.training.workers import WORKER_START, prepare_worker
 
 if TYPE_CHECKING:
     from torch import Tensor, nn, optim
 
 _FREE_ON_RESUME = frozenset(
-    ("checkpoint_every", "checkpoint_minutes", "max_minutes", "workers", "log_every", "accelerator", "patience")
+    (
+        *("checkpoint_every", "checkpoint_every_epochs", "checkpoint_minutes", "max_minutes", "workers"),
+        *("log_every", "accelerator", "patience"),
+    )
 )
 """Settings that do not change the weights and may differ when a run is resumed."""
+_LATER = {
+    setting.name: setting.default
+    for setting in settings_of(TrainSettings)
+    if setting.name in ("drop_at", "plateau_factor", "plateau_patience")
+}
+"""Settings that version 0.1 did not have, with what it did; at that they are left out, so that its runs can go on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +81,11 @@ class _Job:
     monitor: Monitor
 
     def fingerprint(self) -> dict[str, Any]:
-        shared = {name: value for name, value in asdict(self.settings).items() if name not in _FREE_ON_RESUME}
+        shared = {
+            name: value
+            for name, value in asdict(self.settings).items()
+            if name not in _FREE_ON_RESUME and not (name in _LATER and value == _LATER[name])
+        }
         return {**shared, **dict(self.record), "picker": self.trainable.picker, **self.trainable.architecture()}
 
 
@@ -99,11 +113,14 @@ def train(
     ------
     RunFolderError
         If the folder holds another run, or cannot be written (disk full); the last good state is kept.
+    SettingsError
+        If the settings are in epochs and the trainable's data have no end.
     TrainingError
         If the loss is not a finite number; the last good state is kept.
     WeightsError
         If `start_from` does not fit.
     """
+    settings = resolve_epochs(settings, trainable)
     state = folder / STATE_FILE
     if state.exists() and not resume:
         raise RunFolderError(f"{folder}: holds a training run; pass --resume to go on with it, or use another folder")
@@ -250,7 +267,7 @@ class _Run:
         settings, step = self.settings, self.progress.step
         self.network.train()
         for group in self.optimizer.param_groups:
-            group["lr"] = settings.learning_rate_at(step) * group.get("lr_factor", 1.0)
+            group["lr"] = self._rate_at(step) * group.get("lr_factor", 1.0)
         # dropout and the like: a new known seed for every step, instead of a random state to save
         torch.manual_seed(_torch_seed(settings.seed, stream=1 + self.fabric.global_rank, step=step))
         for part in range(settings.accumulate):
@@ -292,6 +309,9 @@ class _Run:
             multiprocessing_context=WORKER_START if settings.workers else None,
         )
 
+    def _rate_at(self, step: int) -> float:
+        return self.settings.learning_rate_at(step, plateaus=self.progress.plateaus)
+
     # --------------------------------------------------------------------------------- looking, keeping, ending
 
     def _mean_losses(self) -> dict[str, float]:
@@ -309,7 +329,7 @@ class _Run:
 
     def _log(self) -> None:
         means = self._mean_losses()
-        rate = self.settings.learning_rate_at(self.progress.step - 1)
+        rate = self._rate_at(self.progress.step - 1)
         if self.logs is not None:
             self.logs.losses(self.progress.step, means, learning_rate=rate, seconds=self.progress.seconds)
         self._tell("stepped", step=self.progress.step, losses=means)
@@ -330,6 +350,9 @@ class _Run:
         progress, best = self.progress, self.progress.best_score
         is_best = math.isfinite(scores["score"]) and (best is None or scores["score"] > best)
         progress.validations_without_gain = 0 if is_best else progress.validations_without_gain + 1
+        progress.validations_on_plateau = 0 if is_best else progress.validations_on_plateau + 1
+        if progress.validations_on_plateau >= self.settings.plateau_patience:
+            progress.validations_on_plateau, progress.plateaus = 0, progress.plateaus + 1
         if is_best:
             progress.best_score, progress.best_step = scores["score"], progress.step
         if self.logs is not None:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cryopick.data.datasets import Dataset, LabelledMicrograph
+from cryopick.data.prepared_cache import GIGABYTE
 from cryopick.errors import SettingsError
-from cryopick.processing.scale import NOMINAL_PARTICLE_PX, resample
+from cryopick.processing.scale import NOMINAL_PARTICLE_PX, ScaleMap, resample
 from cryopick.training.augment import LabelledCrop, dihedral, jitter_intensity
+from cryopick.training.workers import WORKER_START, prepare_worker
+
+_logger = logging.getLogger(__name__)
 
 
 class WithImage(Protocol):
@@ -39,11 +45,15 @@ class MicrographSampler(Generic[W]):
     """The micrographs of a data set at working scale; those used longest ago are read again when they are needed."""
 
     cache_bytes = 2**30
-    """Memory for their images."""
+    """Memory for their images, where the data set sets no limit (`Dataset.prepared`)."""
 
     def __init__(self, dataset: Dataset, *, seed: int = 0) -> None:
         self.items, self.seed = dataset.labelled().items, seed
+        self.prepared = dataset.prepared
+        if self.prepared.memory_bytes is not None:
+            self.cache_bytes = self.prepared.memory_bytes
         self._cache: OrderedDict[int, W] = OrderedDict()
+        self._has_said_it = False
 
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_cache": OrderedDict()}  # worker processes read their own micrographs
@@ -62,12 +72,77 @@ class MicrographSampler(Generic[W]):
             self._cache[index] = self.at_working_scale(self.items[index])
             while len(self._cache) > 1 and sum(one.image.nbytes for one in self._cache.values()) > self.cache_bytes:
                 self._cache.popitem(last=False)
+                self._say_that_it_makes_again()
         self._cache.move_to_end(index)
         return self._cache[index]
+
+    def _say_that_it_makes_again(self) -> None:
+        """Once, in one process of several: what follows takes longer than it need."""
+        from torch.utils.data import get_worker_info
+
+        worker = get_worker_info()
+        if not self._has_said_it and self.prepared.cache is None and (worker is None or worker.id == 0):
+            _logger.warning(
+                "%d micrographs do not fit into the %.3g GB of memory for them in each process, and are prepared anew "
+                "whenever they are needed; give more with --memory, or --cache-dir FOLDER to keep them on disk",
+                *(len(self.items), self.cache_bytes / GIGABYTE),
+            )
+        self._has_said_it = True
 
     def index_at(self, position: int) -> int:
         """The micrograph that crop `position` is of."""
         return epoch_index(position, len(self.items), seed=self.seed)
+
+
+def prepare_all(samplers: Sequence[MicrographSampler[Any]], tell: Callable[[int, int], None]) -> None:
+    """Prepare the micrographs of several samplers side by side, on all cores, for the cache on disk.
+
+    Without such a cache nothing is done: what worker processes hold in memory is their own.
+
+    Parameters
+    ----------
+    tell : gets how many of how many are done
+    """
+    import torch
+    from torch.utils.data import DataLoader
+
+    asked = [
+        (sampler, number)
+        for sampler in samplers
+        if sampler.prepared.cache is not None
+        for number in range(len(sampler.items))
+    ]
+    if not asked:
+        return
+    processes = min(torch.get_num_threads(), len(asked))
+    items: Any = _Preparations([sampler for sampler, _ in asked], [number for _, number in asked])
+    loader = DataLoader(
+        items,
+        sampler=range(len(asked)),
+        batch_size=None,
+        num_workers=processes if processes > 1 else 0,
+        worker_init_fn=prepare_worker,
+        multiprocessing_context=WORKER_START if processes > 1 else None,
+    )
+    tell(0, len(asked))
+    for done, has_room in enumerate(loader, start=1):
+        tell(done if has_room else len(asked), len(asked))
+        if not has_room:
+            break
+
+
+@dataclass(frozen=True)
+class _Preparations:
+    """Micrographs that are prepared when they are asked for; what comes back is whether the cache has room for more."""
+
+    samplers: Sequence[MicrographSampler[Any]]
+    numbers: Sequence[int]
+
+    def __getitem__(self, index: int) -> bool:
+        sampler, number = self.samplers[index], self.numbers[index]
+        sampler.at_working_scale(sampler.items[number])
+        cache = sampler.prepared.cache
+        return cache is None or not cache.is_full
 
 
 class CropSampler(MicrographSampler[LabelledCrop]):
@@ -119,7 +194,10 @@ class CropSampler(MicrographSampler[LabelledCrop]):
         """All of a micrograph; particles have the nominal size."""
         if item.labels is None or item.diameter_px is None:
             raise ValueError(f"{item.name}: has no labels with a diameter")
-        image, scale = resample(item.read().pixels, factor=self.particle_px / item.diameter_px)
+        factor = self.particle_px / item.diameter_px
+        settings = {"of": "resampled", "version": 1, "factor": factor}
+        image = self.prepared.of(item, settings, lambda: resample(item.read().pixels, factor=factor)[0])
+        scale = ScaleMap((image.shape[0] / item.shape_yx[0], image.shape[1] / item.shape_yx[1]))
         return LabelledCrop(
             image=image,
             xy_px=scale.to_working_xy(item.labels.xy_px),

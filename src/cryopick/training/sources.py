@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,12 +11,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from cryopick.errors import SettingsError
 from cryopick.metrics.detection import RankedOutcomes
 from cryopick.simulation.crops import Crop, CropGenerator
 from cryopick.training.crop_bank import SimulatedCrops
 from cryopick.training.judging import detection_scores, labelled_score
 from cryopick.training.quarters import Example, QuarterTask, keep_crops, quarter, some_quarters
-from cryopick.training.sampling import CropSampler, MicrographSampler
+from cryopick.training.sampling import CropSampler, MicrographSampler, prepare_all
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -56,6 +58,10 @@ class FromSimulation:
             else:
                 yield whole
 
+    def steps_per_epoch(self) -> int:
+        """None: simulated crops have no end."""
+        raise SettingsError("training: simulated crops have no end, so there are no epochs; give steps")
+
     def scores(self, outcomes: Sequence[RankedOutcomes]) -> dict[str, float]:
         """Average precision and best F1."""
         return detection_scores(outcomes)
@@ -63,6 +69,21 @@ class FromSimulation:
     def card_data(self) -> dict[str, Any]:
         """Seed of the crops."""
         return {"kind": "simulation", "seed": self.task.simulation_seed}
+
+
+@dataclass(frozen=True)
+class Wholes(Sequence[Any]):
+    """Every micrograph of a sampler, whole, made when it is asked for."""
+
+    sampler: MicrographSampler[Any]
+
+    def __len__(self) -> int:
+        return len(self.sampler.items)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self.sampler.whole(number) for number in range(len(self))[index]]
+        return self.sampler.whole(range(len(self))[index])
 
 
 @dataclass
@@ -89,19 +110,27 @@ class FromLabels:
         return self.sampler_of(self.train)
 
     @cached_property
-    def held_out(self) -> list[Any]:
-        """The micrographs that validate, at working scale."""
-        sampler = self.sampler_of(self.validation)
-        return [sampler.whole(index) for index in range(len(sampler.items))]
+    def judge(self) -> MicrographSampler[Any]:
+        """The micrographs that validate."""
+        return self.sampler_of(self.validation)
+
+    @property
+    def held_out(self) -> Sequence[Any]:
+        """The micrographs that validate, at working scale; as many stay in memory as the sampler keeps there."""
+        return Wholes(self.judge)
 
     def examples(self, index: int, rng: np.random.Generator) -> Iterator[Example]:
         """Of micrographs in turn."""
         for position in range(index * self.batch_size, (index + 1) * self.batch_size):
             yield self.example_of(self.sampler.crop(position, rng))
 
+    def steps_per_epoch(self) -> int:
+        """Batches that hold a crop of every micrograph once."""
+        return math.ceil(len(self.sampler.items) / self.batch_size)
+
     def scores(self, outcomes: Sequence[RankedOutcomes]) -> dict[str, float]:
         """Average precision, or what stands for it where labels are sparse."""
-        is_complete = all(crop.is_complete for crop in self.held_out)
+        is_complete = all(item.is_complete for item in self.judge.items)
         return {"score": labelled_score(outcomes, is_complete=is_complete)}
 
     def card_data(self) -> dict[str, Any]:
@@ -152,13 +181,20 @@ class LearnsFromCrops:
         return CropSampler(dataset, crop_px=self.task.example_px)
 
     def prepare(self, batches: int, tell: Callable[[int, int], None]) -> None:
-        """Makes the simulated crops of so many batches, unless they are on disk or are not to be kept there."""
+        """Makes the simulated crops of so many batches, or prepares the micrographs, unless they are on disk or are not
+        to be kept there."""
         if isinstance(self.source, FromSimulation):
             keep_crops(self.source.crops, batches * self.task.crops_per_batch, tell)
+        else:
+            prepare_all([self.source.sampler, self.source.judge], tell)
 
     def make_batch(self, index: int, rng: np.random.Generator) -> dict[str, Tensor]:
         """The source's examples of that number, stacked."""
         return stacked(self.source.examples(index, rng))
+
+    def steps_per_epoch(self) -> int:
+        """Batches that hold a crop of every labelled micrograph once."""
+        return self.source.steps_per_epoch()
 
     def card_data(self) -> dict[str, Any]:
         """What was learnt from."""

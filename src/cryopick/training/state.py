@@ -30,6 +30,10 @@ class Progress:
     best_score: float | None = None
     best_step: int = 0
     validations_without_gain: int = 0
+    validations_on_plateau: int = 0
+    """Without gain, since the learning rate last fell."""
+    plateaus: int = 0
+    """How often the learning rate has fallen, where the schedule is `plateau`."""
     is_finished: bool = False
     scaler: dict[str, float] = field(default_factory=dict)
     """State of the loss scaler of 16-bit training."""

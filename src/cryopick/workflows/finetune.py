@@ -26,7 +26,7 @@ from cryopick.training.folder import BEFORE, COMMAND, CONFIG, SPLIT, refuse_othe
 from cryopick.training.logs import LoggingMonitor, Monitor, tell_doing
 from cryopick.training.loop import TrainResult, require_training_packages, train
 from cryopick.training.state import LABELS_DIGEST, STATE_FILE
-from cryopick.training.trainable import Preset, Trainable, TrainSettings
+from cryopick.training.trainable import Preset, Trainable, TrainSettings, later_wins
 
 DEFAULT_CHANGES: Mapping[str, Any] = {
     "steps": 240,
@@ -185,12 +185,11 @@ def finetuning_preset(picker: str, start: Checkpoint, task: Mapping[str, Any], t
         stored = {**{name: value for name, value in start.card.architecture.items() if name in own}, **stored}
         task_then = convert_settings(kind, stored, section=f"{start.path}: task")
         base = replace(base, task=kind()).changed(task=task_then, training={})
-    changes = {
-        **DEFAULT_CHANGES,
-        "learning_rate": base.training.learning_rate * LEARNING_RATE_FRACTION,
-        **family.finetune_training,
-        **convert_settings(TrainSettings, training, section="[training]"),
-    }
+    changes = later_wins(
+        {**DEFAULT_CHANGES, "learning_rate": base.training.learning_rate * LEARNING_RATE_FRACTION},
+        family.finetune_training,
+        convert_settings(TrainSettings, training, section="[training]"),
+    )
     if changes["accumulate"] % 2:
         raise SettingsError(
             f"accumulate is {changes['accumulate']}; fine-tuning needs an even number: new and old data"
@@ -257,7 +256,7 @@ def _write_settings(output: Path, head: dict[str, Any], preset: Preset, split: S
     sections = {
         "finetune": head,
         "task": as_plain(preset.task),
-        "training": as_plain(preset.training),
+        "training": preset.training.as_asked(),
     }
     write_text_atomic(output / CONFIG, to_toml(sections))
     write_text_atomic(output / SPLIT, json.dumps(split.as_json(), indent=1) + "\n")

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from cryopick.data.datasets import Dataset, open_dataset, open_micrographs
+from cryopick.data.prepared_cache import DEFAULT_CACHE_GB, GIGABYTE, Prepared, PreparedCache
 from cryopick.data.splits import Split, split_by_micrograph
 from cryopick.errors import FormatError, InputError, SettingsError
 from cryopick.geometry.units import Length
@@ -22,7 +23,7 @@ from cryopick.training.folder import COMMAND, CONFIG, SPLIT, refuse_other_folder
 from cryopick.training.logs import Monitor
 from cryopick.training.loop import TrainResult, require_training_packages, train
 from cryopick.training.state import LABELS_DIGEST, STATE_FILE
-from cryopick.training.trainable import Preset, TrainSettings
+from cryopick.training.trainable import Preset, TrainSettings, later_wins
 
 SIMULATION = "simulation"
 _SECTIONS = ("train", "data", "task", "training")
@@ -39,6 +40,26 @@ class DataSettings:
     ] = None
     flip_y: Annotated[Literal["auto", "yes", "no"] | None, "count y of the labels from the other end"] = None
     validation_fraction: Annotated[float, "share of the micrographs kept for validation"] = 0.2
+    cache_dir: Annotated[
+        Path | None, "keep prepared (denoised, resampled) micrographs in this folder; trainings share it"
+    ] = None
+    cache_size: Annotated[float, "most GB in the cache folder; what was used longest ago makes room"] = DEFAULT_CACHE_GB
+    memory: Annotated[
+        float | None, "most GB of prepared micrographs in memory, over all processes; not set: 1 to 4 in each"
+    ] = None
+
+    def __post_init__(self) -> None:
+        for name in ("cache_size", "memory"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise SettingsError(f"data: {name} is {value:g} GB, expected more than 0")
+
+    def prepared(self, *, processes: int) -> Prepared:
+        """Where prepared micrographs are kept, in a training with so many processes that make batches."""
+        cache = None
+        if self.cache_dir is not None:
+            cache = PreparedCache(self.cache_dir.expanduser().absolute(), int(self.cache_size * GIGABYTE))
+        return Prepared(cache, None if self.memory is None else int(self.memory * GIGABYTE / processes))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +80,7 @@ class TrainPlan:
             "train": {"picker": self.picker, "preset": self.preset_name, "data": self.data, "start": self.start},
             "data": as_plain(self.data_settings),
             "task": as_plain(self.preset.task),
-            "training": as_plain(self.preset.training),
+            "training": self.preset.training.as_asked(),
         }
 
 
@@ -98,7 +119,7 @@ def plan_training(
     preset_name = preset or head.get("preset") or "small"
     found = find_preset(chosen, preset_name)
     given_task = {**sections.get("task", {}), **(task or {})}
-    given_training = {**sections.get("training", {}), **(training or {})}
+    given_training = later_wins(sections.get("training", {}), training or {})
     given_data = {**sections.get("data", {}), **(data_settings or {})}
     changed = found.changed(
         task=convert_settings(type(found.task), given_task, section="[task]"),
@@ -159,6 +180,10 @@ def train_picker(
     require_training_packages()
     refuse_other_folders(output, resume=resume)
     training_set, validation_set, split = _open_data(plan, micrographs)
+    prepared = plan.data_settings.prepared(processes=_processes_with_data(plan.preset.training))
+    training_set, validation_set = (
+        None if one is None else replace(one, prepared=prepared) for one in (training_set, validation_set)
+    )
     trainable = make_trainable(plan.picker, plan.preset.task, train=training_set, validation=validation_set)
     record: dict[str, Any] = {"preset": plan.preset_name, "task": as_plain(plan.preset.task), "data": plan.data}
     if training_set is not None:
@@ -187,6 +212,11 @@ def train_picker(
             record=record,
             monitor=monitor,
         )
+
+
+def _processes_with_data(settings: TrainSettings) -> int:
+    """How many hold prepared micrographs: workers make batches, and the training process validates."""
+    return settings.devices * (settings.workers + 1)
 
 
 def resumed_plan(output: Path | str, given: TrainPlan | None, **changes: Any) -> TrainPlan:

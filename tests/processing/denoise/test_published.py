@@ -66,6 +66,20 @@ def test_the_guided_filter_is_two_box_blurs_in_disguise(stages):
     assert np.abs(to_8bit(twice).astype(int) - stages.image).max() <= 1
 
 
+def test_as_the_articles_say_the_equalised_image_guides_the_filter_of_the_other():
+    from scipy.ndimage import uniform_filter
+
+    def mean(values):
+        return uniform_filter(values, 20, mode="mirror")  # from 10 pixels before to 9 after, as OpenCV's
+
+    stages = denoise_published(reference_image(), guide="equalized")
+    image, guide = stages.wiener / 255, stages.equalized / 255
+    slope = (mean(image * guide) - mean(image) * mean(guide)) / (mean(guide**2) - mean(guide) ** 2 + 0.1)
+    offset = mean(image) - slope * mean(guide)
+    np.testing.assert_allclose(stages.guided, mean(slope) * guide + mean(offset), atol=2e-6)
+    assert np.abs(stages.image.astype(int) - denoise_published(reference_image()).image).max() > 20
+
+
 def test_the_wiener_filter_divides_by_31():
     assert corner_wiener(np.full((40, 50), 62.0)) == pytest.approx(np.full((40, 50), 2.0))
 

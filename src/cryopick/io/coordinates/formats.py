@@ -342,8 +342,8 @@ def read_picks(
     shapes_yx = shapes_yx or {}
     if (path / UNFINISHED).is_file():
         raise InputError(
-            f"{path}: a conversion into this folder was stopped in the middle ({UNFINISHED} is there), so files are "
-            "missing; run it again, or delete that file to read what there is"
+            f"{path}: a conversion into this folder was stopped in the middle ({UNFINISHED} is there), so files "
+            "are missing or of the former one; run it again, or delete that file to read what there is"
         )
     if path.is_dir() and (path / LIST_FILE).is_file() and format in (None, "star"):
         path, format = path / LIST_FILE, "star"

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cryopick.errors import WeightsError
+from cryopick.io.torch_files import read_torch_file
+from cryopick.io.weights import read_tensors
 from cryopick.pickers.cryosegnet.sam_network import _first_line, import_transformers
 
 if TYPE_CHECKING:
@@ -177,17 +179,8 @@ def _from_meta_file(path: Path) -> nn.Module:
 
 def _read_meta_file(path: Path) -> dict[str, Tensor]:
     import torch
-    from safetensors.torch import load_file
 
-    try:
-        # `weights_only`: tensors and plain containers; nothing in the file can run
-        is_plain = path.suffix == ".safetensors"
-        found: Any = load_file(path) if is_plain else torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # both document none: SafetensorError, EOFError, IndexError, KeyError, struct.error, …
-        raise WeightsError(
-            f"{path}: cannot be read as a checkpoint of Segment Anything ({_first_line(error)}); it is damaged or "
-            "holds something else; expected Meta's sam_vit_*.pth, download it again"
-        ) from error
+    found: Any = read_tensors(path) if path.suffix == ".safetensors" else read_torch_file(path)
     if not isinstance(found, Mapping) or not all(
         isinstance(name, str) and isinstance(one, torch.Tensor) for name, one in found.items()
     ):

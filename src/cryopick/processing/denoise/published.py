@@ -8,6 +8,7 @@ contrast, and takes ten seconds for a 4096 x 4096 micrograph.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,7 +55,9 @@ class PublishedStages:
     image: NDArray[np.uint8]
 
 
-def denoise_published(pixels: NDArray[np.generic]) -> PublishedStages:
+def denoise_published(
+    pixels: NDArray[np.generic], *, guide: Literal["wiener", "equalized"] = "wiener"
+) -> PublishedStages:
     """Gaussian, standardisation, non-local means, "Wiener", CLAHE and guided filter, with the programs' parameters.
 
     Parameters
@@ -62,6 +65,8 @@ def denoise_published(pixels: NDArray[np.generic]) -> PublishedStages:
     pixels : (h, w) real. The programs reverse the rows of an MRC first: pass `pixels[::-1]` for their picture. uint8,
         uint16, int16, float32 and float64 are blurred in their own type, as CryoTransformer does; CryoSegNet converts
         to float32 first, so convert first for that. The programs stop at other types, which become float32 here.
+    guide : of the guided filter, which filters the other of the two images: "wiener" as the programs have it,
+        "equalized" as the articles describe it
 
     Returns
     -------
@@ -82,14 +87,11 @@ def denoise_published(pixels: NDArray[np.generic]) -> PublishedStages:
     )
     wiener = corner_wiener(non_local_means)
     equalized = equalize_8bit(to_8bit(wiener))
+    filtered, guiding = (equalized / 255).astype(np.float32), (wiener / 255).astype(np.float32)
+    if guide == "equalized":
+        filtered, guiding = guiding, filtered
     guided = np.asarray(
-        guided_filter(
-            (equalized / 255).astype(np.float32),
-            (wiener / 255).astype(np.float32),
-            window_px=GUIDED_WINDOW_PX,
-            epsilon=GUIDED_EPSILON,
-        ),
-        np.float32,
+        guided_filter(filtered, guiding, window_px=GUIDED_WINDOW_PX, epsilon=GUIDED_EPSILON), np.float32
     )
     return PublishedStages(standardized, non_local_means, wiener, equalized, guided, to_8bit(guided))
 
