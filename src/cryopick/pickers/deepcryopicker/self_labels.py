@@ -13,6 +13,7 @@ from cryopick.pickers.deepcryopicker.objects import (
     SAME_PARTICLE,
     SIDE,
     TOP,
+    Clustering,
     Found,
     WorkingImage,
     body_radius_px,
@@ -102,7 +103,9 @@ class LabelledImage:
         return np.asarray(self.reason == "")
 
 
-def label_images(images: Sequence[WorkingImage], size: ParticleSize) -> list[LabelledImage]:
+def label_images(
+    images: Sequence[WorkingImage], size: ParticleSize, *, clustering: Clustering = "lloyd"
+) -> list[LabelledImage]:
     """Cluster every micrograph, choose good particles, and drop those unlike the others.
 
     Each micrograph is judged by its own averages, as the paper's algorithms 1 and 2 say. The checks that follow are
@@ -110,10 +113,10 @@ def label_images(images: Sequence[WorkingImage], size: ParticleSize) -> list[Lab
     like the others', no more contrast than the others, and more than bright objects have, which are there by chance.
     Those bright objects, as far as they lie apart from the chosen ones, are the decoys: noise that looks right.
     """
-    measured = [_measured(image, size) for image in images]
+    measured = [_measured(image, size, clustering) for image in images]
     is_round = _is_round(measured)
     dark = _drop_outliers([_label(one, is_round=is_round) for one in measured])
-    inverted = [_measured(WorkingImage(-image.pixels, image.scale), size) for image in images]
+    inverted = [_measured(WorkingImage(-image.pixels, image.scale), size, clustering) for image in images]
     bright = _drop_outliers([_label(one, is_round=is_round) for one in inverted])
     by_chance = np.concatenate([_contrast(image, size)[image.is_good] for image in bright])
     limit = float(np.percentile(by_chance, CHANCE_PERCENTILE)) if len(by_chance) else 0.0
@@ -192,13 +195,13 @@ class _Measured:
     is_alone: NDArray[np.bool_]
 
 
-def _measured(image: WorkingImage, size: ParticleSize) -> _Measured:
+def _measured(image: WorkingImage, size: ParticleSize, clustering: Clustering) -> _Measured:
     radius = body_radius_px(size)
-    mask = clean_mask(intensity_mask(image, clustering="lloyd", clusters=1), size)
+    mask = clean_mask(intensity_mask(image, clustering=clustering, clusters=1), size)
     darkest, nearness = super_pixel_mask(image, size, clusters=2 if size.is_hollow else 1)
     super_mask = clean_mask(darkest, size)
     # side views let the beam through where top views stand on edge, so they may be in the second darkest cluster only
-    wider = clean_mask(intensity_mask(image, clustering="lloyd", clusters=2), size)
+    wider = clean_mask(intensity_mask(image, clustering=clustering, clusters=2), size)
     squares = joined(find_square(mask, size), find_square(wider, size))
     stages = [
         squares,

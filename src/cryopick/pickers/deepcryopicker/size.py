@@ -270,7 +270,9 @@ def _populations(dark: NDArray[np.float64], bright: NDArray[np.float64], *, smal
         if excess < least:
             continue
         weight = strong[:, _CORRELATION] ** 2
-        diameter = 2 * float(np.exp(np.average(np.log(strong[:, _RADIUS]), weights=weight)))
+        # weighted with the area that they explain, so that the circle is around the larger views too
+        area = weight * strong[:, _RADIUS] ** 2
+        diameter = 2 * float(np.exp(np.average(np.log(strong[:, _RADIUS]), weights=area)))
         is_ring = IS_RING[strong[:, _TEMPLATE].astype(int)]
         density = float((weight / strong[:, _LOOKED_AT]).sum()) * excess / len(strong)
         found.append(
