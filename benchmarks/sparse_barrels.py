@@ -116,7 +116,7 @@ def draw_sparse_barrels(look: Look, *, seed: int, side_px: int = 2048, count: in
 
 def without_particles(look: Look, *, seed: int, side_px: int = 2048) -> Micrograph:
     """Ice of the same session with its dirt and nothing else."""
-    return draw_sparse_barrels(replace(look, fragments=0.0), seed=seed, side_px=side_px, count=0).micrograph
+    return draw_sparse_barrels(replace(look, fragments=0.0, small=0.0), seed=seed, side_px=side_px, count=0).micrograph
 
 
 # ------------------------------------------------------------------------------------------------------------ drawing
@@ -224,7 +224,7 @@ def _through_microscope(density: NDArray[np.float64], look: Look) -> NDArray[np.
     pixel_size = DIAMETER_ANGSTROM / look.ring_px
     transfer = ctf_2d((density.shape[0], density.shape[1]), pixel_size, optics)
     # at a quarter of the diameter, the width of a wall, the contrast is that of the density itself
-    wall = int(round(density.shape[0] / (look.ring_px / 4)))
+    wall = round(density.shape[0] / (look.ring_px / 4))
     band = np.abs(transfer[0, max(1, wall // 3) : wall + 1]).mean()
     image = np.fft.irfft2(np.fft.rfft2(density) * transfer, density.shape) / max(float(band), 0.05)
     return np.asarray(image - image.mean())

@@ -80,7 +80,7 @@ def test_noise_gives_no_examples_and_the_error_names_the_set(tmp_path):
     noise = [(Micrograph(np.random.default_rng(seed).normal(size=(400, 400))), np.zeros((0, 2))) for seed in (0, 1)]
     dataset = write_set(tmp_path / "set", noise, diameter_px=20)
     trainable = make_trainable(DeepCryoPickerTask(), train=dataset, validation=None)
-    with pytest.raises(TrainingError, match="set set .*: deepcryopicker saw no consistent particles"):
+    with pytest.raises(TrainingError, match=r"set set .*: deepcryopicker saw no consistent particles"):
         trainable.examples  # noqa: B018  # the property does the work
 
 

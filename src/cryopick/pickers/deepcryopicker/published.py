@@ -1,7 +1,8 @@
 """What the papers describe and ours does otherwise: balanced training set, augmentation, score map, suppression.
 
-No program of the network was released: the repository of DeepCryoPicker holds AutoCryoPicker's demonstration. So these parts follow the paper (A. Al-Azzawi et al., BMC Bioinformatics 21, 2020, 509), and where it gives no number the
-constant says so.
+No program of the network was released: the repository of DeepCryoPicker holds AutoCryoPicker's demonstration. So these
+parts follow the paper (A. Al-Azzawi et al., BMC Bioinformatics 21, 2020, 509); where it gives no number, the constant
+says so.
 """
 
 from __future__ import annotations
@@ -90,8 +91,8 @@ class BalancedSet:
         most = 4 * len(examples.by_class[rarest])
         if most < per_class:
             _logger.warning(
-                "training set: %d samples of each class in the place of %d: class %r has %d examples, and turned by 90, "
-                "180 and 270 degrees they make no more; more micrographs help",
+                "training set: %d samples of each class in the place of %d: class %r has %d examples, and turned by "
+                "90, 180 and 270 degrees they make no more; more micrographs help",
                 most, per_class, CLASS_NAMES[rarest], most // 4,
             )  # fmt: skip
             per_class = most
@@ -275,7 +276,7 @@ AUTOCRYOPICKER: Mapping[ConfigurationName, Configuration] = {
             _MEASURED,
             _OPERATORS,
             "side views are looked for as the paper describes; the program has no such code",
-            "each particle has its own centre and the run's diameter; the program's box is the largest circle's for all",
+            "each particle has its own centre and the run's diameter; the program has the largest circle's box for all",
         ),
     ),
 }
@@ -320,7 +321,7 @@ _NETWORK: dict[str, Any] = {
 }
 _NO_WEIGHTS = "no weights of the authors exist; the network is trained on the run, or by `cryopick train --as article`"
 _NOT_TOLD = (
-    "batch, epochs, momentum, weight of L2, the window's step, the thresholds of the score map and the IoU limit are not "
+    "batch, epochs, momentum, weight of L2, the window's step, thresholds of the score map and the IoU limit are not "
     "told; ours are 16, 300 steps, 0.9, 1e-4, 0.1 boxes, 0.5, 0.1 and 0.3"
 )
 _LEARNS = "with sigmoids and weights from [0, 1] every unit is saturated and nothing is learnt; it is what is written"
