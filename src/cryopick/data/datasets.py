@@ -124,7 +124,8 @@ class LabelledMicrograph:
             x, y = labels.xy_px[:, 0], labels.xy_px[:, 1]
             is_in = (x >= left - 0.5) & (x < right - 0.5) & (y >= top - 0.5) & (y < bottom - 0.5)
             xy_px = labels.xy_px[is_in] - [left, top]
-            labels = replace(labels, xy_px=xy_px, is_uncertain=labels.is_uncertain[is_in])
+            class_id = None if labels.class_id is None else labels.class_id[is_in]
+            labels = replace(labels, xy_px=xy_px, is_uncertain=labels.is_uncertain[is_in], class_id=class_id)
         return replace(self, labels=labels, shape_yx=(bottom - top, right - left), region_px=region_px)
 
 

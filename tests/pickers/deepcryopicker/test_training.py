@@ -80,7 +80,7 @@ def test_noise_gives_no_examples_and_the_error_names_the_set(tmp_path):
     noise = [(Micrograph(np.random.default_rng(seed).normal(size=(400, 400))), np.zeros((0, 2))) for seed in (0, 1)]
     dataset = write_set(tmp_path / "set", noise, diameter_px=20)
     trainable = make_trainable(DeepCryoPickerTask(), train=dataset, validation=None)
-    with pytest.raises(TrainingError, match="set: deepcryopicker saw no consistent particles"):
+    with pytest.raises(TrainingError, match=r"set set .*: deepcryopicker saw no consistent particles"):
         trainable.examples  # noqa: B018  # the property does the work
 
 
@@ -115,8 +115,15 @@ def test_five_classes_have_an_output_for_bad_objects(barrel_set):
 
 @pytest.mark.slow
 def test_the_published_network_takes_its_published_steps_and_picks(large_discs, tmp_path):
-    preset = PRESETS["paper"]
-    task = replace(preset.task, labels="given", batch_size=4, validation_windows=8)
+    preset = PRESETS["program"]
+    task = replace(
+        preset.task,
+        labels="given",
+        training_set="drawn",
+        preprocessing="corrected",
+        batch_size=4,
+        validation_windows=8,
+    )
     trainable = make_trainable(task, train=large_discs, validation=None)
     batch = trainable.make_batch(0, np.random.default_rng(0))
     assert batch["windows"].shape == (4, 1, 227, 227)
