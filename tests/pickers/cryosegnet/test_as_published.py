@@ -1,5 +1,6 @@
 """`--as program` and `--as article` on the authors' kinds of files: the outputs of their formulas, end to end."""
 
+import re
 from itertools import product
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from cryopick.errors import InputError, SettingsError, WeightsError  # noqa: E40
 from cryopick.io.images.micrographs import read_micrograph, write_micrograph  # noqa: E402
 from cryopick.io.weights import read_card  # noqa: E402
 from cryopick.pickers.cryosegnet import picker  # noqa: E402
+from cryopick.pickers.cryosegnet.configurations import CONFIGURATIONS  # noqa: E402
 from cryopick.pickers.cryosegnet.model import View, load_mapper  # noqa: E402
 from cryopick.pickers.cryosegnet.picker import CryoSegNetPicker  # noqa: E402
 from cryopick.pickers.cryosegnet.segmenter import LoadedSam  # noqa: E402
@@ -31,6 +33,7 @@ from cryopick.pickers.published_weights import read_published  # noqa: E402
 from cryopick.pickers.survey import NOTHING_SEEN  # noqa: E402
 from cryopick.processing.denoise.published import denoise_published  # noqa: E402
 from cryopick.runs.settings import make_settings  # noqa: E402
+from cryopick.settings import as_text  # noqa: E402
 from cryopick.types import Micrograph  # noqa: E402
 from cryopick.workflows.import_weights import import_weights  # noqa: E402
 from cryopick.workflows.pick import pick_to_folder  # noqa: E402
@@ -446,3 +449,14 @@ def test_every_denoising_is_what_it_says(denoising):
     if denoising == "done":
         with pytest.raises(InputError, match="expected a denoised picture"):
             View("published", 64, denoising="done").show(pixels - 1, diameter_px=None)
+
+
+def test_the_page_lists_what_each_configuration_sets():
+    page = (Path(__file__).parents[3] / "docs" / "cryosegnet.md").read_text(encoding="utf-8")
+    article, program = (CONFIGURATIONS[name].settings for name in ("article", "program"))
+    told = re.findall(r"^\| `(\w+)` \| ([^|]*) \| ([^|]*) \|", page, flags=re.MULTILINE)
+    words = [
+        (name, *(as_text(one[name]) if name in one else "" for one in (article, program)))
+        for name in {**article, **program}
+    ]
+    assert sorted((name, first.strip(), second.strip()) for name, first, second in told) == sorted(words)
