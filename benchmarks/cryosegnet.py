@@ -55,7 +55,7 @@ OVERFIT_SIDE_PX = 128
 SEED, SNR, LOOSE = 28, 12.0, 0.5
 DENOISED = ("denoising", "program")
 U_NET_ALONE: Mapping[str, Any] = {"postprocessing": "published", **MODULES["U-Net"]}
-ABLATION_SIDE_PX = 256
+ABLATION_SIDE_PX = 128
 ABLATION_WIDTHS = (6, 8, 12, 16, 24, 32)
 """Of the published five levels and bottleneck, so that a row takes minutes on two cores."""
 ABLATION_TASK: Mapping[str, Any] = {"widths": ABLATION_WIDTHS, "side_px": ABLATION_SIDE_PX, "batch_size": 3}

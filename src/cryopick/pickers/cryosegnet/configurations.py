@@ -43,7 +43,13 @@ _PIXELS = (
 CONFIGURATIONS: Mapping[ConfigurationName, Configuration] = {
     "article": Configuration(
         about="the system of the article; wants its U-Net (--weights FILE.pth) and Meta's ViT-H (--sam FILE.pth)",
-        settings={**_BOTH, "crop_layers": 2, "smallest_region_px": 100.0},
+        settings={
+            **_BOTH,
+            "crop_layers": 2,
+            "smallest_region_px": 100.0,
+            "box_diameter": False,
+            "jittered_duplicates": False,
+        },
         departs=(
             "the article names zoomed crops and the removal of small regions without numbers: those of Segment "
             "Anything's own article are taken, 2 x 2 crops with 16 x 16 points and 4 x 4 with 8 x 8, and 100 pixels",
