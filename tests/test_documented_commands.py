@@ -287,8 +287,10 @@ def put_trained_weights(folder: Path, line: str) -> None:
     shipped = Path(cryopick.__file__).parent / "weights"
     named = re.search(r"--picker ([a-z-]+)", line)
     picker = named.group(1) if named else "general"
-    if "--weights published/" in line:
-        run_command(f"cryopick import-weights {authors_emmae.WEIGHTS} -o published/")
+    published = re.search(r"pick .*--picker cryoemmae --as .*--weights (\w+)/", line)
+    if published:
+        assert run_command(f"cryopick import-weights {authors_emmae.WEIGHTS} -o {published.group(1)}/") == 0
+        return
     for place, name in (("trained", picker), ("tuned", "general"), ("runs/unet", "cryosegnet")):
         if (shipped / f"{name}.safetensors").is_file():
             (folder / place).mkdir(parents=True)

@@ -70,5 +70,6 @@ def write_authors_files(folder: Path, *, picture: NDArray[np.uint8], vectors: ND
     np.save(folder / STANDARDIZATION, np.array([MEAN, STD, 1.0, 2.0, 3.0, 4.0]))
     joblib.dump(KMeans(4, random_state=0, n_init="auto").fit(vectors), folder / KMEANS)
     Image.fromarray(picture).save(folder / REFERENCE)
-    mask = np.asarray(Image.fromarray(picture).resize((256, 256))) < np.quantile(picture, 0.03)
+    small = np.asarray(Image.fromarray(picture).resize((256, 256)))
+    mask = small < np.quantile(small, 0.03)
     Image.fromarray(255 * mask.astype(np.uint8)).save(folder / MASK)

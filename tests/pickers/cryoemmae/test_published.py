@@ -31,6 +31,7 @@ from cryopick.pickers.cryoemmae.picker import CryoEmmaePicker, load_model
 from cryopick.pickers.protocol import gives_probabilities
 from cryopick.pickers.published_weights import read_published
 from cryopick.runs.settings import make_settings
+from cryopick.settings import as_text
 from cryopick.types import Micrograph
 from cryopick.workflows.import_weights import import_weights
 from cryopick.workflows.train import plan_training, train_picker
@@ -357,6 +358,20 @@ def test_scores_of_configurations_are_no_probabilities_and_nothing_is_looked_at_
         with pytest.raises(SettingsError, match="--diameter"):
             make_settings("cryoemmae", as_=name).picker.survey([Micrograph(np.zeros((9, 9)))])
     assert gives_probabilities(make_settings("cryoemmae").picker)
+
+
+def test_the_page_lists_what_each_configuration_sets() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "cryoemmae.md").read_text(encoding="utf-8")
+    found = configurations_of(CryoEmmaePicker)
+    ours = make_settings("cryoemmae")
+    names = found["article"].settings
+    assert list(names) == list(found["program"].settings)
+    rows = []
+    for name in names:
+        owner = ours.picker if hasattr(ours.picker, name) else ours.selection
+        values = [found["article"].settings[name], found["program"].settings[name], getattr(owner, name)]
+        rows.append(f"| {name} | {' | '.join(as_text(value) for value in values)} |")
+    assert "\n".join(["| setting | article | program | ours |", "| --- | --- | --- | --- |", *rows, ""]) in page
 
 
 def test_weights_of_another_kind_are_refused(authors: Path) -> None:
