@@ -82,7 +82,7 @@ def main() -> None:
 
 def run(line: str, made: Path, found: dict[str, Any]) -> None:
     """One command, unless what it makes is there."""
-    found["commands"].append(line)
+    found["commands"].append(line.replace(str(made.parents[1]), "WORK"))
     if made.exists():
         return
     print("$", line, flush=True)
@@ -95,7 +95,7 @@ def run(line: str, made: Path, found: dict[str, Any]) -> None:
             raise
     finally:
         sys.argv = before
-    found["seconds"][line] = round(time.perf_counter() - start, 1)
+    found["seconds"][line.replace(str(made.parents[1]), "WORK")] = round(time.perf_counter() - start, 1)
 
 
 def row_of(folder: Path) -> dict[str, Any]:
