@@ -3,7 +3,9 @@
     python benchmarks/cryotransformer.py --real path/to/sets --output benchmarks/results
     python benchmarks/cryotransformer.py --parts overfit
     python benchmarks/cryotransformer.py --parts ingredients --ingredients "all" "no competition" --steps 100
-    python benchmarks/cryotransformer.py --parts backbones denoising --steps 100
+    python benchmarks/cryotransformer.py --parts article
+    python benchmarks/cryotransformer.py --parts backbones denoising --steps 400
+    python benchmarks/cryotransformer.py --parts published_costs
 
 `--real` names a folder of labelled sets (images, one CSV each, set.json). Parts that are not asked for keep what was
 measured before, and so do rows of ablations. Writes cryotransformer.json and cryotransformer.md; the part `attention`
@@ -51,7 +53,10 @@ from score_summary import simulated_labels
 NAME = "cryotransformer"
 NO_SPACING = SelectionSettings(min_distance=Length(1e-3, 1e-3, "px"))
 """Nothing is rejected for being near a better pick: what the network itself leaves of duplicates shows."""
-PARTS = ("real", "crowding", "alone", "suite", "cost", "attention", "overfit", "ingredients", "backbones", "denoising")
+PARTS = (
+    *("real", "crowding", "alone", "suite", "cost", "attention"),
+    *("overfit", "ingredients", "article", "backbones", "denoising", "published_costs"),
+)
 ADDED_TO = ("ingredients", "backbones", "denoising")
 """Parts whose rows are trainings; those measured before are kept."""
 
@@ -63,6 +68,8 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, help="checkpoint instead of the shipped one")
     parser.add_argument("--parts", nargs="*", default=PARTS[:6], choices=PARTS)
     parser.add_argument("--folder", type=Path, default=Path("runs/cryotransformer-overfit"), help="of the part overfit")
+    parser.add_argument("--article-folder", type=Path, default=Path("runs/cryotransformer-article"))
+    parser.add_argument("--minutes", type=float, help="of the part article; the same command goes on")
     parser.add_argument("--steps", type=int, default=100, help="of each training of the ablations")
     parser.add_argument("--ingredients", nargs="*", default=list(INGREDIENTS), choices=INGREDIENTS)
     parser.add_argument("--backbones", nargs="*", default=list(BACKBONES), choices=BACKBONES)
@@ -81,8 +88,10 @@ def main() -> None:
         "attention": lambda: attention(picker, Path("docs/images/cryotransformer_attention.png")),
         "overfit": lambda: overfit(args.folder),
         "ingredients": lambda: ingredients(args.steps, args.ingredients),
-        "backbones": lambda: backbones(args.steps, args.backbones),
-        "denoising": lambda: denoising(args.steps),
+        "article": lambda: article(args.article_folder, minutes=args.minutes),
+        "backbones": lambda: backbones(args.article_folder, args.steps, args.backbones),
+        "denoising": lambda: denoising(args.article_folder, args.steps),
+        "published_costs": published_costs,
     }
     for part in args.parts:
         if part == "real" and args.real is None:
@@ -452,54 +461,144 @@ def ingredients(steps: int, names: list[str]) -> Iterator[dict[str, dict[str, fl
 
 
 BACKBONES = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
-REDUCED = {
-    "queries": 100,
-    "width": 64,
-    "heads": 4,
-    "layers": 2,
-    "feed_width": 256,
-    "short_px": 224,
-    "longest_px": 448,
-    "batch_size": 4,
-    "validation_images": 16,
-    "augment": False,
-}
-"""The published network at a size that trains on a CPU; the backbone is the full one."""
+CONFIG = Path(__file__).with_name("cryotransformer_article.toml")
+ARTICLE_SETS = {"train": (11, 450), "held-out": (12, 60)}
+"""Seed and micrographs."""
+ARTICLE_DIAMETER = Length(220.0, 220.0, "A")
 
 
-def reduced(steps: int, **changes: Any) -> dict[str, float]:
-    """Losses of the reduced network on held-out images after training, as the article compares them."""
-    import torch
-
-    from cryopick.pickers.cryotransformer.detr_trainable import DetrTask, DetrTrainable, padded
-
-    trainable = DetrTrainable(DetrTask(**{**REDUCED, **changes}))
-    network = trained(trainable, steps, rate=2e-4)
-    losses: list[dict[str, float]] = []
-    for start in range(0, len(trainable.held_out), 4):
-        views = trainable.held_out[start : start + 4]
-        grey, mask = padded([view.grey for view in views])
-        rows = [np.column_stack([np.full(len(view.boxes), i), view.boxes]) for i, view in enumerate(views)]
-        boxes = torch.from_numpy(np.concatenate(rows).astype(np.float32))
-        batch = {"grey": torch.from_numpy(grey), "mask": torch.from_numpy(mask), "boxes": boxes}
-        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-            losses.append({name: float(value) for name, value in trainable.loss(network, batch).items()})
-    mean = {name: float(np.mean([one[name] for one in losses])) for name in losses[0]}
-    return {**mean, "average_precision": trainable.validate(network)["score"], "steps": steps}
+def article_sets(folder: Path) -> None:
+    """Simulated micrographs of 170 x 170 px with about three particles of 55 px each, without dirt, in low noise."""
+    recipe = recipe_with("clean", size="170x170", pixel_size_angstrom=4.0, dose="60")
+    layout = replace(
+        recipe.layout, coverage=(0.3, 0.3), empty_probability=0.0, clumped_probability=0.0, packed_probability=0.0
+    )
+    diameter = (ARTICLE_DIAMETER.low, ARTICLE_DIAMETER.high)
+    for name, (seed, micrographs) in ARTICLE_SETS.items():
+        settings = SimulationSettings(diameter_angstrom=diameter, seed=seed, recipe=replace(recipe, layout=layout))
+        simulate(folder / name, settings, count=micrographs)
 
 
-def backbones(steps: int, names: list[str]) -> Iterator[dict[str, dict[str, float]]]:
+def article_training(folder: Path, name: str, *, task: dict[str, Any], training: dict[str, Any]) -> Path:
+    """The configuration of `CONFIG` with some changes, trained into a folder of that name; goes on where it stopped."""
+    from cryopick.workflows.train import plan_training, train_picker
+
+    plan = plan_training(
+        config=CONFIG,
+        data=str(folder / "train"),
+        data_settings={"cache_dir": folder / "prepared"},
+        task=task,
+        training=training,
+    )
+    train_picker(plan, folder / name, resume=True)
+    return folder / name
+
+
+def article(folder: Path, *, minutes: float | None) -> dict[str, dict[str, float]]:
+    """The network of the article, reduced, from random weights: its curve, and what it picks on held-out micrographs.
+
+    `folder` keeps micrographs, denoised pictures and training; a training that was interrupted, or whose `minutes` are
+    over, goes on.
+    """
+    article_sets(folder)
+    trained_to = article_training(folder, "trained", task={}, training={"max_minutes": minutes} if minutes else {})
+    losses = read_table(trained_to / LOSS_TABLE)
+    rows = read_table(trained_to / VALIDATION_TABLE)
+    found = {
+        f"step {row['step']:.0f}": {name: row[name] for name in ("train_loss", "validation_loss", "best_f1")}
+        for row in rows[:: max(1, len(rows) // 12)]
+    }
+    found["whole training"] = {"steps": losses[-1]["step"], "minutes": losses[-1]["seconds"] / 60}
+    return found | article_picks(folder, trained_to)
+
+
+def article_picks(folder: Path, trained_to: Path) -> dict[str, dict[str, float]]:
+    """Scores on the held-out micrographs, picked as the article says and by the calibrated threshold."""
+    from cryopick.runs.in_memory import pick_all
+    from cryopick.runs.settings import make_settings
+
+    dataset = open_dataset(folder / "held-out").labelled()
+    micrographs = [item.read() for item in dataset]
+    labels = {item.name: item.labels for item in dataset if item.labels is not None}
+    weights = {"weights": trained_to / "weights.safetensors", "precision": "float32"}
+    ways = {
+        "picked, calibrated threshold": make_settings(NAME, **weights),
+        "picked as article (25th percentile)": make_settings(NAME, as_="article", **weights),
+        "picked as article, 65th percentile": make_settings(NAME, as_="article", percentile=65, **weights),
+    }
+    found = {}
+    for name, settings in ways.items():
+        picks = pick_all(micrographs, settings, masks=[None] * len(micrographs)).picks
+        scores = evaluate(picks, labels, diameter=ARTICLE_DIAMETER).main
+        found[name] = {
+            "f1": scores.counts.f1,
+            "precision": scores.counts.precision,
+            "recall": scores.counts.recall,
+            "picks_per_micrograph": float(np.mean([one.is_kept.sum() for one in picks])),
+            "particles_per_micrograph": float(np.mean([len(one.xy_px) for one in labels.values()])),
+        }
+    return found
+
+
+def ablated(folder: Path, name: str, steps: int, **task: Any) -> dict[str, float]:
+    """Losses and best F1 on the micrographs that validate after so many steps of the reduced network."""
+    article_sets(folder)
+    training = {"steps": steps, "validate_every": steps, "warmup_steps": min(200, steps // 4)}
+    trained_to = article_training(folder, f"{name}-{steps}", task=task, training=training)
+    row = read_table(trained_to / VALIDATION_TABLE)[-1]
+    names = ("train_loss", "validation_loss", "validation_class", "validation_l1", "validation_giou", "best_f1")
+    return {**{one: row[one] for one in names}, "steps": steps}
+
+
+def backbones(folder: Path, steps: int, names: list[str]) -> Iterator[dict[str, dict[str, float]]]:
     found: dict[str, dict[str, float]] = {}
     for name in names:
-        found[name] = reduced(steps, backbone=name)
+        found[name] = ablated(folder, name, steps, backbone=name)
         yield dict(found)
 
 
-def denoising(steps: int) -> Iterator[dict[str, dict[str, float]]]:
+def denoising(folder: Path, steps: int) -> Iterator[dict[str, dict[str, float]]]:
     found: dict[str, dict[str, float]] = {}
-    for title, kind in (("denoised", "corrected"), ("raw", "none")):
-        found[title] = reduced(steps, backbone="resnet18", denoising=kind)
+    for title, kind in (("denoised", "article"), ("raw", "none")):
+        found[title] = ablated(folder, title, steps, denoising=kind)
         yield dict(found)
+
+
+def published_costs() -> dict[str, float]:
+    """Core seconds of what training at full size consists of, one thread: a training step of one image, a forward
+    pass, the denoising of a micrograph; and the memory that a step of one image takes at its peak."""
+    import torch
+
+    from cryopick.pickers.cryotransformer.detr_model import full_size_picture, resized
+    from cryopick.pickers.cryotransformer.detr_network import DetectionTransformer, normalized
+    from cryopick.pickers.cryotransformer.matching import detr_losses
+
+    torch.set_num_threads(1)
+    rng = np.random.default_rng(0)
+    pixels = rng.normal(size=(4096, 4096)).astype(np.float32)
+    start = time.process_time()
+    picture = full_size_picture(pixels, "article")
+    found = {"core seconds to denoise 4096 x 4096": time.process_time() - start}
+    start = time.process_time()
+    resized(picture, short_px=800, longest_px=1333)
+    found["core seconds to resize it"] = time.process_time() - start
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    network = DetectionTransformer()
+    images = normalized(torch.rand(1, 800, 800))
+    network.set_norms(images)
+    found["trained parameters, millions"] = sum(p.numel() for p in network.parameters() if p.requires_grad) / 1e6
+    for name in ("float32", "bfloat16"):
+        with torch.autocast("cpu", torch.bfloat16, enabled=name == "bfloat16"):
+            start = time.process_time()
+            answers = network(images)
+            forward = time.process_time()
+        losses = detr_losses([(a.float(), b.float()) for a, b in answers], [torch.rand(300, 4) * 0.5 + 0.2])
+        losses["loss"].backward()
+        found[f"core seconds of a forward pass, {name}"] = forward - start
+        found[f"core seconds of a step of one image, {name}"] = time.process_time() - start
+        network.zero_grad()
+    found["peak MiB of a step of one image"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before
+    return found
 
 
 OVERFIT_TASK = {
@@ -514,15 +613,18 @@ OVERFIT_TASK = {
     "longest_px": 96,
     "batch_size": 2,
     "validation_images": 2,
-    "augment": False,
+    "augment": "none",
+    "behaviour": "corrected",
+    "denoising": "corrected",
 }
-OVERFIT_TRAINING = {"steps": 200, "learning_rate": 3e-4, "validate_every": 50, "checkpoint_every": 100}
-"""Changes of the preset `paper`; everything else, matching and losses among it, is as there."""
+OVERFIT_TRAINING = {"epochs": None, "steps": 200, "learning_rate": 3e-4, "validate_every": 50, "checkpoint_every": 100}
+OVERFIT_TRAINING |= {"validate_every_epochs": None, "checkpoint_every_epochs": None}
+"""Changes of the preset `article`; everything else, matching and losses among it, is as there."""
 
 
 def overfit(folder: Path) -> dict[str, dict[str, float]]:
-    """The `paper` preset at reduced size learns two simulated micrographs by heart: its scores on them as it learns,
-    and at last the picks of `cryotransformer` with the trained weights on the two.
+    """The preset `article` at reduced size, on tiles, learns two simulated micrographs by heart: its scores on them as
+    it learns, and at last the picks of `cryotransformer` with the trained weights on the two.
 
     `folder` keeps micrographs and training; a training that was interrupted goes on.
     """
@@ -533,7 +635,7 @@ def overfit(folder: Path) -> dict[str, dict[str, float]]:
         recipe.layout, coverage=(0.4, 0.4), empty_probability=0.0, clumped_probability=0.0, packed_probability=0.0
     )
     settings = SimulationSettings(diameter_angstrom=(240.0, 240.0), seed=3, recipe=replace(recipe, layout=layout))
-    preset = find_preset(NAME, "paper").changed(task=OVERFIT_TASK, training=OVERFIT_TRAINING)
+    preset = find_preset(NAME, "article").changed(task=OVERFIT_TASK, training=OVERFIT_TRAINING)
     simulate(folder / "set", settings, count=2)
     dataset = open_dataset(folder / "set").labelled()
     trainable = make_trainable(NAME, preset.task, train=dataset, validation=dataset)
@@ -572,10 +674,12 @@ TITLES = {
     "crowding": "Simulated micrographs of 2048 x 2048 px with few and many particles of 30 px",
     "alone": "The same particles (signal-to-noise ratio 9) in their crowd and cut out of it; probability at least 0.7",
     "suite": "Simulated suite",
-    "overfit": "The preset `paper`, reduced, learns two simulated micrographs by heart",
+    "overfit": "The preset `article`, reduced, learns two simulated micrographs by heart",
     "ingredients": "The small network without one ingredient at a time, after short trainings; held-out crops",
-    "backbones": "The published network reduced: backbones, losses on held-out simulated images",
-    "denoising": "The published network reduced: denoised against raw images",
+    "article": "The network of the article, reduced, from random weights on simulated micrographs",
+    "backbones": "The same after fewer steps: backbones, losses on the micrographs that validate",
+    "denoising": "The same after fewer steps: denoised against raw micrographs",
+    "published_costs": "What training at full size consists of, one thread",
     "cost": "Cost of a 4096 x 4096 micrograph",
     "attention": "Share of a query's attention",
 }

@@ -6,6 +6,7 @@ import math
 
 import torch
 from torch.nn import functional
+from torch.nn.functional import relu
 
 SIZES = {"queries": 12, "width": 32, "heads": 4, "layers": 2, "feed": 48}
 STEM = 8
@@ -109,19 +110,17 @@ def answers_by_formula(tensors, images, *, heads=SIZES["heads"]):
     def layers_of(prefix):
         return sorted({int(name.removeprefix(prefix).split(".")[0]) for name in t if name.startswith(prefix)})
 
-    x = functional.relu(norm(functional.conv2d(images, t[f"{body}.conv1.weight"], stride=2, padding=3), f"{body}.bn1"))
+    x = relu(norm(functional.conv2d(images, t[f"{body}.conv1.weight"], stride=2, padding=3), f"{body}.bn1"))
     x = functional.max_pool2d(x, kernel_size=3, stride=2, padding=1)
     for stage in (1, 2, 3, 4):
         for block in layers_of(f"{body}.layer{stage}."):
             at = f"{body}.layer{stage}.{block}"
             stride = 2 if stage > 1 and block == 0 else 1
-            y = functional.relu(
-                norm(functional.conv2d(x, t[f"{at}.conv1.weight"], stride=stride, padding=1), f"{at}.bn1")
-            )
+            y = relu(norm(functional.conv2d(x, t[f"{at}.conv1.weight"], stride=stride, padding=1), f"{at}.bn1"))
             y = norm(functional.conv2d(y, t[f"{at}.conv2.weight"], padding=1), f"{at}.bn2")
             if f"{at}.downsample.0.weight" in t:
                 x = norm(functional.conv2d(x, t[f"{at}.downsample.0.weight"], stride=stride), f"{at}.downsample.1")
-            x = functional.relu(x + y)
+            x = relu(x + y)
     x = functional.conv2d(x, t["input_proj.weight"], t["input_proj.bias"])
     count, width, rows, columns = x.shape
     place = torch.tensor(
@@ -157,9 +156,7 @@ def answers_by_formula(tensors, images, *, heads=SIZES["heads"]):
     for layer in layers_of("transformer.encoder.layers."):
         at = f"transformer.encoder.layers.{layer}"
         memory = normed(memory + attend(f"{at}.self_attn", memory + place, memory + place, memory), f"{at}.norm1")
-        memory = normed(
-            memory + linear(functional.relu(linear(memory, f"{at}.linear1")), f"{at}.linear2"), f"{at}.norm2"
-        )
+        memory = normed(memory + linear(relu(linear(memory, f"{at}.linear1")), f"{at}.linear2"), f"{at}.norm2")
     queries = t["query_embed.weight"][:, None].expand(-1, count, -1)
     state = torch.zeros_like(queries)
     for layer in layers_of("transformer.decoder.layers."):
@@ -167,10 +164,10 @@ def answers_by_formula(tensors, images, *, heads=SIZES["heads"]):
         state = normed(state + attend(f"{at}.self_attn", state + queries, state + queries, state), f"{at}.norm1")
         seen = attend(f"{at}.multihead_attn", state + queries, memory + place, memory)
         state = normed(state + seen, f"{at}.norm2")
-        state = normed(state + linear(functional.relu(linear(state, f"{at}.linear1")), f"{at}.linear2"), f"{at}.norm3")
+        state = normed(state + linear(relu(linear(state, f"{at}.linear1")), f"{at}.linear2"), f"{at}.norm3")
     state = normed(state, "transformer.decoder.norm")
     boxes = linear(
-        functional.relu(linear(functional.relu(linear(state, "bbox_embed.layers.0")), "bbox_embed.layers.1")),
+        relu(linear(relu(linear(state, "bbox_embed.layers.0")), "bbox_embed.layers.1")),
         "bbox_embed.layers.2",
     )
     return linear(state, "class_embed").transpose(0, 1), boxes.sigmoid().transpose(0, 1)

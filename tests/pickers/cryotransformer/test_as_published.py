@@ -3,6 +3,7 @@
 import logging
 from argparse import Namespace
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from PIL import Image  # noqa: E402
 
 from cryopick.errors import SettingsError, WeightsError  # noqa: E402
 from cryopick.io.weights import read_card  # noqa: E402
+from cryopick.pickers.configurations import configurations_of  # noqa: E402
 from cryopick.pickers.cryotransformer.detr_model import build_detr  # noqa: E402
 from cryopick.pickers.cryotransformer.detr_trainable import DetrTask, DetrTrainable  # noqa: E402
 from cryopick.pickers.cryotransformer.picker import CryoTransformerPicker  # noqa: E402
@@ -23,6 +25,7 @@ from cryopick.pickers.published_weights import read_published  # noqa: E402
 from cryopick.processing.denoise.published import denoise_published  # noqa: E402
 from cryopick.runs.in_memory import pick_all  # noqa: E402
 from cryopick.runs.settings import make_settings  # noqa: E402
+from cryopick.settings import as_text  # noqa: E402
 from cryopick.types import Micrograph  # noqa: E402
 from cryopick.workflows.import_weights import import_weights  # noqa: E402
 
@@ -280,3 +283,17 @@ def test_a_training_uses_the_weights_that_it_is_given_to_start_from(tmp_path, ca
     tensors = authors_tensors(classes=92, seed=6)
     assert torch.equal(network.input_proj.weight, tensors["input_proj.weight"])
     assert torch.equal(network.backbone.bn1.running_mean, tensors["backbone.0.body.bn1.running_mean"])
+
+
+def test_the_docs_list_what_each_configuration_sets():
+    lines = (Path(__file__).parents[3] / "docs" / "cryotransformer.md").read_text(encoding="utf-8").splitlines()
+    start = lines.index("| setting | `--as article` | `--as program` |")
+    table = {}
+    for line in lines[start + 2 :]:
+        if not line.startswith("|"):
+            break
+        name, article, program = (cell.strip().strip("`") for cell in line.strip("|").split("|"))
+        table[name] = {"article": article, "program": program}
+    for word, configuration in configurations_of(CryoTransformerPicker).items():
+        told = {name: row[word] for name, row in table.items() if row[word]}
+        assert told == {name: as_text(value) for name, value in configuration.settings.items()}

@@ -126,7 +126,7 @@ def test_tiles_are_small_enough_for_the_queries(coco_set):
 
 def test_published_images_are_upside_down_and_their_boxes_with_them(coco_set):
     dataset = open_set(coco_set)
-    task = DetrTask(**TINY, behaviour="published", denoising="none", augment=False)
+    task = DetrTask(**TINY, behaviour="published", denoising="none", augment="none")
     view = DetrTrainable(task, dataset, dataset).source.sampler.crop(0, np.random.default_rng(0))
     view = sized(view, task)
     expected = [(disc_centres(seed) * [1, -1] + [0.5, 119.5]) / [160, 120] for seed in range(2)]
@@ -316,7 +316,7 @@ def test_the_published_network_reduced_overfits_two_simulated_micrographs():
     """The same code as the paper preset at a small fraction of its size: ResNet-18, 2 + 2 layers, 64 px, 12 queries."""
     torch.manual_seed(0)
     torch.set_num_threads(1)
-    task = DetrTask(**TILES | {"width": 64, "feed_width": 128, "dropout": 0.0, "augment": False})
+    task = DetrTask(**TILES | {"width": 64, "feed_width": 128, "dropout": 0.0, "augment": "none"})
     trainable = DetrTrainable(task)
 
     def whole(number):

@@ -93,8 +93,10 @@ class DetrTask:
     short_px: Annotated[int, "shorter side at which the network sees an image"] = SHORT_SIDE_PX
     longest_px: Annotated[int, "largest longer side"] = LONGEST_SIDE_PX
     augment: Annotated[
-        bool, "flip and always resize the training images, half of them cut, as published (corrected: flip, turn, cut)"
-    ] = True
+        Literal["published", "turns", "none"],
+        "of the training images; published: flip left to right, always resize, cut half of them, as the program (tiles "
+        "are turned too); turns: flips and quarter turns alone",
+    ] = "published"
     backbone_rate: Annotated[float, "learning rate of the backbone over that of the rest"] = 0.1
     backbone_weights: Annotated[
         Path | None, "file of torch with weights of an ImageNet ResNet, named as torchvision does, to start from"
@@ -252,8 +254,7 @@ class DetrTrainable(LearnsFromCrops):
 
     def make_batch(self, index: int, rng: np.random.Generator) -> dict[str, Tensor]:
         """Images in turn; see `batch_of`."""
-        shown = augmented if self.task.augment else unchanged
-        return batch_of([shown(image, self.task, rng) for image in self._images(index, rng)])
+        return batch_of([augmented(image, self.task, rng) for image in self._images(index, rng)])
 
     def loss(self, network: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         from cryopick.pickers.cryotransformer.detr_network import normalized
@@ -421,11 +422,6 @@ def sized(image: BoxedImage, task: DetrTask) -> BoxedImage:
     return BoxedImage(resized(image.grey, short_px=task.short_px, longest_px=task.longest_px), image.boxes)
 
 
-def unchanged(image: BoxedImage, task: DetrTask, rng: np.random.Generator) -> BoxedImage:  # noqa: ARG001  # as `augmented`
-    """An image that is only sized."""
-    return sized(image, task)
-
-
 def clipped(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
     """Boxes cut at the border of the image, as published: the centres of those at the border move inwards."""
     low = np.clip(boxes[:, :2] - boxes[:, 2:] / 2, 0, 1)
@@ -446,22 +442,31 @@ def augmented(image: BoxedImage, task: DetrTask, rng: np.random.Generator) -> Bo
     As published: a flip from left to right for half of the images; then each is resized, so that the shorter side is
     one of 480, 512, ... 800 px, and before that half of them are resized to 400, 500 or 600 px and cut to a piece whose
     sides are 384 to 600 px. For another `short_px` than 800 all of this is in proportion. The article tells of no
-    augmentation, so it gets the program's. Ours flips and turns, and cuts and resizes half of the images.
+    augmentation, so it gets the program's. Ours, of tiles, flips and turns, and cuts and resizes half of them.
     """
+    if task.augment == "none":
+        return sized(image, task)
+    if task.augment == "turns":
+        return _turned(sized(image, task), rng)
     if sees_wholes(task.behaviour):
         return _augmented_as_published(image, task, rng)
-    image = sized(image, task)
-    image = _flipped(image) if rng.random() < 0.5 else image
-    if rng.random() < 0.5:
-        grey, boxes = image.grey[::-1], image.boxes
-        image = BoxedImage(grey, np.column_stack([boxes[:, 0], 1 - boxes[:, 1], boxes[:, 2:]]))
-    if rng.random() < 0.5:
-        image = BoxedImage(image.grey.T, image.boxes[:, [1, 0, 3, 2]])
+    image = _turned(sized(image, task), rng)
     if rng.random() < 0.5:
         unit = task.short_px / SHORT_SIDE_PX
         image = _piece(image, unit, rng, is_clipped=False) if rng.random() < 0.5 else image
         side = round(int(rng.choice(SHORTER_SIDES)) * unit)
         image = BoxedImage(resized(image.grey, short_px=side, longest_px=task.longest_px), image.boxes)
+    return image
+
+
+def _turned(image: BoxedImage, rng: np.random.Generator) -> BoxedImage:
+    """One of the eight flips and quarter turns."""
+    image = _flipped(image) if rng.random() < 0.5 else image
+    if rng.random() < 0.5:
+        boxes = image.boxes
+        image = BoxedImage(image.grey[::-1], np.column_stack([boxes[:, 0], 1 - boxes[:, 1], boxes[:, 2:]]))
+    if rng.random() < 0.5:
+        image = BoxedImage(image.grey.T, image.boxes[:, [1, 0, 3, 2]])
     return BoxedImage(np.ascontiguousarray(image.grey), image.boxes)
 
 
