@@ -22,7 +22,6 @@ from typing import Any
 
 import numpy as np
 
-from barrels import SIDE_VIEW, TOP_VIEW, draw_barrels
 from cryopick.data.datasets import open_dataset
 from cryopick.data.labels import Labels
 from cryopick.errors import TrainingError
@@ -35,6 +34,7 @@ from cryopick.pickers.deepcryopicker.objects import VIEWS
 from cryopick.pickers.deepcryopicker.picker import LABELS_FILE, DeepCryoPicker
 from cryopick.pickers.registry import make_picker
 from cryopick.processing.scale import ScaleMap
+from cryopick.simulation.specimens.barrels import SIDE_VIEW, TOP_VIEW, draw_barrels
 from cryopick.types import Micrograph, Picks
 from cryopick.workflows.evaluate import evaluate
 from sparse_barrels import Look, draw_look, draw_sparse_barrels, without_particles

@@ -1,6 +1,6 @@
 """Sparse micrographs like KLH's: rings and squares far apart, with defocus, uneven ice, dirt, fragments and noise.
 
-Unlike `barrels.py`, which draws crowded micrographs in white noise, nothing here is the same from one seed to the next:
+Unlike `simulation.specimens.barrels`, which draws crowded micrographs in white noise, nothing here is the same from one seed to the next:
 sizes, walls, tiers, contrast, defocus, noise and dirt are all drawn. `count = 0` gives the same without particles.
 """
 
@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from barrels import SIDE_VIEW, TOP_VIEW, BarrelMicrograph
 from cryopick.processing.ctf import CtfParameters, ctf_2d
 from cryopick.simulation.scene.ice import smooth_field
+from cryopick.simulation.specimens.barrels import SIDE_VIEW, TOP_VIEW, BarrelMicrograph
 from cryopick.types import Micrograph
 
 DIAMETER_ANGSTROM = 350.0

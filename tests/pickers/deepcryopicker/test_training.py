@@ -8,7 +8,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from barrels import draw_barrels
 from cryopick.data.datasets import open_dataset
 from cryopick.errors import SettingsError, TrainingError
 from cryopick.geometry.units import Length
@@ -17,6 +16,7 @@ from cryopick.io.weights import read_card
 from cryopick.pickers.deepcryopicker.classifier import load_classifier
 from cryopick.pickers.deepcryopicker.picker import DeepCryoPicker
 from cryopick.pickers.deepcryopicker.training import PRESETS, DeepCryoPickerTask, make_trainable
+from cryopick.simulation.specimens.barrels import draw_barrels
 from cryopick.training.loop import train
 from cryopick.types import Micrograph
 

@@ -15,7 +15,7 @@ from cryopick.workflows.benchmark import open_sets
 from cryopick.workflows.reproduce import cryoemmae, cryosegnet, cryotransformer, deepcryopicker, segmentation_crf
 from cryopick.workflows.reproduce.bench import Bench
 from cryopick.workflows.reproduce.results import PaperFigure, PaperTable, Reproduction, write_reproduction
-from cryopick.workflows.reproduce.stand_in import StandIn, make_stand_ins
+from cryopick.workflows.reproduce.stand_in import Barrels, StandIn, make_stand_ins
 
 RESOLUTION = "tables of map resolution: by `cryopick validate3d`, which is not part of this version"
 
@@ -37,8 +37,8 @@ class Paper:
     reference: str
     training: tuple[str, ...]
     test: tuple[str, ...]
-    stand_in_training: tuple[StandIn, ...]
-    stand_in_test: tuple[StandIn, ...]
+    stand_in_training: tuple[StandIn | Barrels, ...]
+    stand_in_test: tuple[StandIn | Barrels, ...]
     parts: Mapping[str, Callable[[Bench], Iterator[PaperTable | PaperFigure]]]
     elsewhere: tuple[str, ...] = ()
 
