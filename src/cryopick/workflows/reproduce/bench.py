@@ -44,6 +44,7 @@ IN_STEPS: Mapping[str, None] = {
     **dict.fromkeys(("epochs", "warmup_epochs", "validate_every_epochs", "checkpoint_every_epochs")),
 }
 """A training told in steps where its preset tells it in passes over the data."""
+MOST_NAMED = 3
 TOPAZ_THRESHOLD = 0.0
 """A logit: above it, Topaz takes a pick for a particle rather than not."""
 
@@ -103,7 +104,7 @@ class Bench:
     is_small : reduced networks and short trainings, as the stand-in needs; else the papers' own
     weights : of pickers as published, by picker
     cryolo_model : for crYOLO
-    problems : sentences on what failed; grows
+    problems : sentences on what is not there, with what each holds of where it is the same for several; grows
     """
 
     output: Path
@@ -114,7 +115,7 @@ class Bench:
     weights: Mapping[str, Path]
     cryolo_model: Path | None
     tell: Callable[[str], None]
-    problems: list[str] = field(default_factory=list)
+    problems: dict[str, list[str]] = field(default_factory=dict)
 
     # ---------------------------------------------------------------------------------------------------- picking
 
@@ -130,13 +131,18 @@ class Bench:
                 method = self.template(data)
             return self._program(method, data) if method.program else self._picker(method, data)
         except CryopickError as error:
-            self.note(f"{method.label} on {data.name}: {error}")
+            self.note(str(error), of=f"{method.label} on {data.name}")
             return None
 
-    def note(self, problem: str) -> None:
-        """Keep a sentence on what is missing, once."""
-        if problem not in self.problems:
-            self.problems.append(problem)
+    def note(self, problem: str, *, of: str = "") -> None:
+        """Keep a sentence on what is missing, once, with all that it is true of."""
+        known = self.problems.setdefault(problem, [])
+        if of and of not in known:
+            known.append(of)
+
+    def told(self) -> list[str]:
+        """The problems as sentences."""
+        return [f"{_shortened(of)}: {problem}" if of else problem for problem, of in self.problems.items()]
 
     def _picker(self, method: Method, data: BenchmarkSet) -> Evaluation:
         given = dict(method.settings)
@@ -251,7 +257,7 @@ class Bench:
             )
             return self._trained(plan, self.output / "trained" / slug(name))
         except CryopickError as error:
-            self.note(f"training {name}: {error}")
+            self.note(str(error), of=f"training {name}")
             return None
 
     def _trained(self, plan: TrainPlan, folder: Path) -> Trained:
@@ -318,6 +324,11 @@ def mean_particle(data: BenchmarkSet) -> NDArray[np.float32]:
 def _require_same(there: TrainPlan, wanted: TrainPlan, folder: Path) -> None:
     if there.sections() != wanted.sections():
         raise RunFolderError(f"{folder}: holds a training with other settings; remove it, or use another --output")
+
+
+def _shortened(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:MOST_NAMED])
+    return shown if len(names) <= MOST_NAMED else f"{shown} and {len(names) - MOST_NAMED} more"
 
 
 def slug(text: str) -> str:

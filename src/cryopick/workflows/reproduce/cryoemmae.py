@@ -195,7 +195,7 @@ def latent_space(bench: Bench) -> Iterator[PaperTable | PaperFigure]:
         try:
             samples.append(_sample(model, data))
         except CryopickError as error:
-            bench.note(f"latent vectors of {name}: {error}")
+            bench.note(str(error), of=f"latent vectors of {name}")
     if not samples:
         return
     yield PaperFigure(

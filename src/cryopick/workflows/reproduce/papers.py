@@ -195,7 +195,7 @@ def reproduce(
         title=f"{wanted.title}: its tables, made here",
         reference=wanted.reference,
         data=tuple(told),
-        missing=tuple(one for one in (*missing, *bench.problems) if one),
+        missing=tuple(one for one in (*missing, *bench.told()) if one),
         tables=tuple(one for one in made if isinstance(one, PaperTable)),
         figures=tuple(one for one in made if isinstance(one, PaperFigure)),
         seconds=time.monotonic() - started,

@@ -120,7 +120,7 @@ def _pixel_numbers(bench: Bench, method: Method, name: str) -> tuple[float, ...]
     try:
         found = evaluate_masks(bench.run_folder(method, bench.test[name]), bench.folders[name])
     except CryopickError as error:
-        bench.note(f"maps of {method.label} on {name}: {error}")
+        bench.note(str(error), of=f"maps of {method.label} on {name}")
         return (float("nan"),) * 6
     matrix = found.scores[-1].pooled
     particle = next(number for number, one in enumerate(found.classes) if "particle" in one)
