@@ -5,9 +5,9 @@
 `--real` names a folder of labelled sets (images, one CSV each, set.json); without it only simulated barrels are
 measured. No picker is given a diameter or a label; one setting serves all sets. Writes deepcryopicker.json and .md.
 
-The part `klh` draws sparse sessions like KLH's (`sparse_barrels.py`): 17 barrels a micrograph, three micrographs to label
-and train, two others to judge, half of KLH's size to spare time; other seeds than anything was chosen on. It also gives
-the right diameter to all pickers, wrong ones to `deepcryopicker`, and micrographs without particles to all.
+The part `klh` draws sparse sessions like KLH's (`sparse_barrels.py`): 17 barrels a micrograph, three micrographs to
+label and train, two others to judge, half of KLH's size to spare time; other seeds than anything was chosen on. It also
+gives the right diameter to all pickers, wrong ones to `deepcryopicker`, and micrographs without particles to all.
 """
 
 from __future__ import annotations
@@ -40,7 +40,6 @@ from cryopick.workflows.evaluate import evaluate
 from sparse_barrels import Look, draw_look, draw_sparse_barrels, without_particles
 
 PICKERS = ("autocryopicker", "supercryopicker", "deepcryopicker")
-SESSIONS = 4
 KLH_SEED, KLH_SCALE = 40, 0.5
 """First session's seed; size over that of a KLH micrograph of 2048 pixels."""
 RECALLS = (0.5, 0.7, 0.8, 0.9, 0.95)
@@ -53,9 +52,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", help="names of sets, or barrels; what is left out keeps its last figures")
     parser.add_argument("--sessions", type=int, default=4, help="sparse sessions of the part klh")
     args = parser.parse_args()
-    global SESSIONS
-    SESSIONS = args.sessions
-    parts: dict[str, Callable[[], dict[str, Any]]] = {"barrels": barrels, "klh": klh}
+    parts: dict[str, Callable[[], dict[str, Any]]] = {"barrels": barrels, "klh": lambda: klh(args.sessions)}
     if args.real is not None:
         for path in sorted(child for child in args.real.iterdir() if child.is_dir()):
             parts[path.name] = lambda path=path: real_set(path)
@@ -214,10 +211,10 @@ def barrels() -> dict[str, Any]:
     return entry
 
 
-def klh() -> dict[str, Any]:
+def klh(count: int) -> dict[str, Any]:
     """Sparse sessions: every picker without a diameter and with the right one, wrong diameters, empty micrographs."""
     sessions = []
-    for seed in range(KLH_SEED, KLH_SEED + SESSIONS):
+    for seed in range(KLH_SEED, KLH_SEED + count):
         look = draw_look(seed, scale=KLH_SCALE)
         side_px = round(2048 * KLH_SCALE)
 
@@ -237,7 +234,7 @@ def klh() -> dict[str, Any]:
         for factor in (0.75, 1.5):
             wrong = Length(factor * look.ring_px, factor * look.ring_px, "px")
             found = views_of(make_picker("deepcryopicker", diameter=wrong), train, test)
-            entry["wrong"][f"{factor:g}"] = found.get("stopped", f"F1 {found.get('f1', float('nan')):.3f}")
+            entry["wrong"][f"{factor:g}"] = "stops" if "stopped" in found else f"F1 {found['f1']:.3f}"
         print(entry, flush=True)
         sessions.append(entry)
     return {"sessions": sessions}
@@ -361,7 +358,7 @@ def klh_lines(sessions: Sequence[dict[str, Any]]) -> list[str]:
         "",
         "## Sparse sessions like KLH's",
         "",
-        "17 barrels a micrograph; three micrographs to label and train, two others to judge. F1 (view right of right picks).",
+        "17 barrels a micrograph; three micrographs to label and train, two others to judge. F1 (views right).",
         "",
         "| picker | " + " | ".join(f"{s['ring_px']:.0f} px, noise {s['noise']:.2f}" for s in sessions) + " |",
         "| --- |" + " --- |" * len(sessions),
@@ -377,7 +374,7 @@ def klh_lines(sessions: Sequence[dict[str, Any]]) -> list[str]:
         cells = [str(session["empty"][name]) for session in sessions]
         lines.append(f"| {name}, picks on empty ones | " + " | ".join(cells) + " |")
     for factor in sessions[0]["wrong"]:
-        cells = ["stops" if "stand" in s["wrong"][factor] else s["wrong"][factor][:60] for s in sessions]
+        cells = [session["wrong"][factor] for session in sessions]
         lines.append(f"| deepcryopicker, {factor} times the diameter given | " + " | ".join(cells) + " |")
     return lines
 

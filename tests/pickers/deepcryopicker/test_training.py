@@ -141,3 +141,23 @@ def test_the_published_network_takes_its_published_steps_and_picks(large_discs, 
     assert np.isfinite(picks.score).all()
     # 400 px at 0.875 are 350, and a step is a tenth of the box of 234 px at that scale
     assert picks.maps["particle score"].shape == (18, 18)
+
+
+def test_several_sets_are_each_learnt_from_at_their_own_size(tmp_path):
+    small, large = (
+        write_set(
+            tmp_path / name,
+            [(one.micrograph, one.xy_px)],
+            diameter_px=diameter,
+        )
+        for name, diameter, one in (
+            ("small", 30, draw_barrels(seed=1, side_px=300, diameter_px=30.0, count=9)),
+            ("large", 60, draw_barrels(seed=2, side_px=600, diameter_px=60.0, count=9)),
+        )
+    )
+    both = replace(small, items=(*small.items, *large.items))
+    trainable = make_trainable(DeepCryoPickerTask(labels="given"), train=both, validation=None)
+    first, second = trainable._images(both)
+    assert first.pixels.shape == second.pixels.shape == (200, 200)  # 20 px per diameter in both
+    assert {size.diameter.middle_px(None) for size in trainable.sizes.values()} == {30, 60}
+    assert trainable._size_entry() == {}  # a model of several sizes has none of its own

@@ -38,9 +38,10 @@ PIECE_DIAMETERS = 32.0
 MICROGRAPHS = 6
 EDGE_WIDTH_RADII = 2 / WORKING_DIAMETER_PX
 
-SOLID_BODY = 0.7
-"""Dark part of solid particles over the circle around them, which people mean by a diameter: most are long or domed."""
-TEMPLATES: tuple[tuple[float, float], ...] = ((SOLID_BODY, 0.0), (1.0, 0.60), (1.0, 0.80))
+SOLID_BODY = 0.6
+"""Dark part of solid particles over the circle around them, which people mean by a diameter: the disc that fits the
+projection of a ball best is 0.8 of it wide, and that of a body 1.6 times as long as wide 0.8 of its length."""
+TEMPLATES: tuple[tuple[float, float], ...] = ((0.7, 0.0), (1.0, 0.60), (1.0, 0.80))
 """Outer and inner radius of the dark part, in particle radii: a solid body, a shell, a thin shell."""
 IS_RING = np.array([inner > 0 for _, inner in TEMPLATES])
 BODIES: tuple[tuple[float, float], ...] = ((0.40, 0.0), *TEMPLATES)
