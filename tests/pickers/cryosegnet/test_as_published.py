@@ -309,7 +309,14 @@ def test_each_module_of_the_published_system_can_be_had_alone(files, as_publishe
     expected = np.floor((boxes[:, :2] + boxes[:, 2:]) / 2 * 640 / SIDE_PX)
     assert len(masks) > len(rows_by_formula(masks, (640, 640)))
     np.testing.assert_array_equal(np.sort(unfiltered.xy_px, axis=0), np.sort(expected, axis=0))
-    alone = as_published(path, "article", modules="sam", postprocessing="none", crop_layers=0, smallest_region_px=0)
+    alone = CryoSegNetPicker(
+        segmenter="sam",
+        modules="sam",
+        weights=files / "cryosegnet.pth",  # for their view of micrographs
+        prompts="grid",
+        points_per_side=POINTS,
+        postprocessing="none",
+    ).pick(read_micrograph(path))
     assert "particle map" not in alone.maps
     denoised = cv2.resize(denoise_published(read_micrograph(path).pixels[::-1]).image, (SIDE_PX, SIDE_PX))[::-1]
     boxes = np.array([box for _, box, _ in masks_by_formula(denoised, layers=0, points=POINTS, smallest_px=0)])
