@@ -321,11 +321,13 @@ class CryoEmmaePicker(HoldsModels, ChoosesByExpectedF1):
     def survey(self, micrographs: Sequence[Micrograph]) -> Survey:
         """Measure the diameter on a few micrographs of the run, with `general`, or see whether the given one fits.
 
-        Of several species no size is measured or doubted.
-        """
-        from cryopick.heatmap.doubts import doubts_about_sample
-        from cryopick.heatmap.model import kept_model
+        Of several species no size is measured or doubted, and as published nothing is looked at before.
 
+        Raises
+        ------
+        SettingsError
+            If the particle diameter is not given as published.
+        """
         if self.rules is not None:
             if self.diameter is None:
                 raise SettingsError(
@@ -333,6 +335,9 @@ class CryoEmmaePicker(HoldsModels, ChoosesByExpectedF1):
                     "--diameter 180A or 108px"
                 )
             return Survey(particle_size=self.diameter)
+        from cryopick.heatmap.doubts import doubts_about_sample
+        from cryopick.heatmap.model import kept_model
+
         if not micrographs:
             return NOTHING_SEEN
         general = kept_model(self._models, device=self.device)
