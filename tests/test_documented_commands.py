@@ -50,8 +50,8 @@ FOR_PLACEHOLDER = {
 COMPLETED = {
     "cryopick train cryoemmae --set preprocessing=program": "--data micrographs/ --diameter 180A -o trained/",
     "cryopick train general --preset small": "-o trained/",
-    "cryopick train segmentation-crf --preset paper": "--data labelled/ -o trained/",
-    "cryopick label PARTICLES.star -o maps/ --map mask.mrc": "--micrographs mics/",
+    "cryopick train segmentation-crf --preset large": "--data labelled/ -o trained/",
+    "cryopick train segmentation-crf --as article --data SET": "-o trained/",
     "cryopick convert picks.star out.star --flip-y auto --micrographs micrographs/ --diameter 180A": "",
 }
 """Commands in a sentence that says the rest in words."""
@@ -73,7 +73,11 @@ SMALLER: tuple[tuple[str, str], ...] = (
     (r"train cryosegnet (.*small|(?!.*--(preset|as)))", f"{ONE_STEP} {CROPS}"),
     (r"train cryosegnet .*sam", f"{ONE_STEP} {CROPS} --set mapped_crops=2"),
     (r"train cryosegnet .*--as", f"{ONE_STEP} {CROPS} --set side_px=128 --set widths=4,4,4,4,4,4"),
-    (r"train segmentation-crf .*paper", f"{ONE_STEP} {CROPS} --set crf_crops=1 --set backbone=small"),
+    (
+        r"train segmentation-crf .*--as",
+        f"{ONE_STEP} --set backbone=fcn-resnet50 --set crop_px=64 --set batch_size=2",
+    ),
+    (r"train segmentation-crf .*large", f"{ONE_STEP} {CROPS} --set crf_crops=1 --set backbone=small"),
     (r"(train|finetune) segmentation-crf", f"{ONE_STEP} {CROPS} --set crf_crops=1"),
     (
         r"train cryoemmae .*(--as|finetune)",
@@ -89,6 +93,7 @@ SMALLER: tuple[tuple[str, str], ...] = (
     (r"finetune", f"{ONE_STEP} {CROPS}"),
     (r"pick .*--picker deepcryopicker", "--steps 20"),
     (r"pick .*--picker cryosegnet --as", "--points-per-side 2 --crop-layers 0"),
+    (r"pick .*--picker segmentation-crf --as", "--tile-px 128 --rim-px 8"),
     (r"simulate .*--recipe segmentation-crf", "--count 1 --size 1024x1024 --pixel-size 7 --workers 1"),
     (r"simulate (?!.*--suite)", "--count 1 --size 320x320 --workers 1"),
 )
@@ -215,6 +220,9 @@ def filled_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for number in ("10017", "10028"):
             make_cryoppp_set(Path("cryoppp") / number, images)
         make_released_coco(Path("train_val_test_data"), images)
+        assert run_command("cryopick label labelled -o lab") == 0
+        copy_all(images, Path("own/images"))
+        copy_all(sorted(Path("lab/masks").glob("*.png")), Path("own/masks"))
         for name in ("x.mrc", "image.mrc"):
             shutil.copy(images[0], name)
         shutil.copy("sim/particles.star", "particles.star")
@@ -237,7 +245,7 @@ def filled_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def copy_all(paths: list[Path], folder: Path) -> None:
-    folder.mkdir()
+    folder.mkdir(parents=True)
     for path in paths:
         shutil.copy(path, folder)
 
@@ -305,6 +313,28 @@ def put_trained_weights(folder: Path, line: str) -> None:
         torch.save(meta_tensors(), folder / "sam_vit_h_4b8939.pth")
 
 
+def put_published_weights(line: str) -> None:
+    """A file of torchvision's, and what is imported of it; only where a command names them, because they are large."""
+    is_picked = "--picker segmentation-crf" in line and "--weights published/" in line
+    if not is_picked and "network.pth" not in line:
+        return
+    import torch
+    from torchvision.models.segmentation import fcn_resnet50
+
+    network = fcn_resnet50(weights=None, weights_backbone=None, num_classes=2, aux_loss=False)
+    network.backbone.conv1 = torch.nn.Conv2d(1, 64, 7, stride=2, padding=3, bias=False)
+    torch.save(network.state_dict(), "network.pth")
+    if is_picked:
+        assert run_command("cryopick import-weights network.pth -o published") == 0
+
+
+def put_maps(line: str) -> None:
+    """A run with maps, where masks are to be compared with one."""
+    if "evaluate maps1" in line:
+        pick = "cryopick pick micrographs/ -o maps1 --picker segmentation-crf --diameter 180A --full-maps --views 1"
+        assert run_command(pick) == 0
+
+
 class within:  # noqa: N801  # reads as what it does
     """The current folder, for a while."""
 
@@ -353,6 +383,8 @@ def test_a_documented_command_works_as_printed(
     line = as_run(shown.line)
     words = shlex.split(line)
     put_trained_weights(working_folder, line)
+    put_published_weights(line)
+    put_maps(line)
     output = place_of_output(words)
     if output is not None and Path(output).exists():
         shutil.rmtree(output) if Path(output).is_dir() else Path(output).unlink()

@@ -53,7 +53,7 @@ def command(
 
     Example: cryopick evaluate run1 --truth labels/ --diameter 108px -o scores/
 
-    Example: cryopick evaluate run1 --masks lab/
+    Example: cryopick evaluate maps1 --masks lab/
     """
     from json import dumps
 

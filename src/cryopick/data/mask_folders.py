@@ -72,12 +72,12 @@ class Drawing:
         grey = _cut(read_grey(self.path), region_px)
         if self.path.suffix.lower() in LOSSY:
             middles = (np.array(self.levels[1:]) + np.array(self.levels[:-1])) / 2
-            return np.searchsorted(middles, grey).astype(np.uint8)
-        return np.searchsorted(np.array(self.levels), grey).astype(np.uint8)
+            return np.asarray(np.searchsorted(middles, grey), np.uint8)
+        return np.asarray(np.searchsorted(np.array(self.levels), grey), np.uint8)
 
     def is_ignored(self, region_px: tuple[int, int, int, int] | None = None) -> NDArray[np.bool_] | None:
         """(h, w) True where neither answer is wrong; None where that is nowhere."""
-        return None if self.ignored_path is None else _cut(read_grey(self.ignored_path), region_px) > 0
+        return None if self.ignored_path is None else np.asarray(_cut(read_grey(self.ignored_path), region_px) > 0)
 
 
 def _cut(pixels: NDArray[Any], region_px: tuple[int, int, int, int] | None) -> NDArray[Any]:
@@ -92,7 +92,7 @@ def read_grey(path: Path) -> NDArray[np.int64]:
     pixels = read_raster_image(path).pixels
     if not (np.asarray(pixels) == np.rint(pixels)).all():
         raise FormatError(f"{path}: grey values are no whole numbers; expected a mask of 8 or 16 bit")
-    return np.rint(pixels).astype(np.int64)
+    return np.asarray(np.rint(pixels), np.int64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -479,7 +479,7 @@ class _Silhouettes(Drawing):
     """Numbered silhouettes: every number is a particle."""
 
     def classes(self, region_px: tuple[int, int, int, int] | None = None) -> NDArray[np.uint8]:
-        return (_cut(read_grey(self.path), region_px) > 0).astype(np.uint8)
+        return np.asarray(_cut(read_grey(self.path), region_px) > 0, np.uint8)
 
 
 def silhouettes(path: Path) -> Drawing:

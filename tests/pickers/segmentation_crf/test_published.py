@@ -33,6 +33,7 @@ from cryopick.pickers.segmentation_crf.published_weights import PUBLISHED_WEIGHT
 from cryopick.pickers.segmentation_crf.regions import connected_regions
 from cryopick.processing.targets import disc_mask
 from cryopick.runs.settings import make_settings
+from cryopick.settings import as_text
 from cryopick.types import CLASS_MAP, PARTICLE_MAP, UNREFINED, Micrograph
 from cryopick.workflows.import_weights import import_weights
 
@@ -66,7 +67,7 @@ def settings_as(name, **given):
 
 
 def pieced(network, image, answer):
-    """What `answer` makes of a network and a piece, put together of 2 x 2 pieces by hand: 40 x 56 in steps of 20, 28."""
+    """What `answer` makes of a network and a piece, put together of 2 x 2 pieces by hand: 40 x 56 by 20 and 28."""
     found = []
     for top in (0, 20):
         row = []
@@ -352,3 +353,11 @@ def test_the_card_of_trained_weights_is_of_the_published_network(fcn, tmp_path):
     card = load_checkpoint(tmp_path / "w" / "weights.safetensors").card
     assert card.architecture["network"] == "torchvision"
     assert "calibrations" not in card.postprocessing
+
+
+def test_the_documentation_lists_what_each_configuration_sets():
+    page = (Path(__file__).parents[3] / "docs" / "segmentation-crf.md").read_text(encoding="utf-8")
+    article, program = (SegmentationCrfPicker.configurations[name].settings for name in ("article", "program"))
+    for name in {**article, **program}:
+        values = [as_text(one[name]) if name in one else "-" for one in (article, program)]
+        assert f"| `{name}` | {' | '.join(values)} |" in page

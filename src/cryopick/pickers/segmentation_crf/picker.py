@@ -237,10 +237,10 @@ class SegmentationCrfPicker(HoldsModels, ChoosesByExpectedF1):
 
     def survey(self, micrographs: Sequence[Micrograph]) -> Survey:
         """Measure diameter and noise to be added on a few micrographs, unless given; see whether what is given fits."""
-        from cryopick.heatmap.model import kept_model
-
         if not self.needs_survey:
             return NOTHING_SEEN if self.diameter is None else Survey(particle_size=self.diameter)
+        from cryopick.heatmap.model import kept_model
+
         if not micrographs:
             return NOTHING_SEEN
         general = kept_model(self._models, device=self.device, precision=self.precision)
