@@ -153,10 +153,9 @@ def resized_to(grey: Grey, shape_yx: tuple[int, int]) -> Grey:
     """Bilinear with a footprint as wide as the shrinkage, as Pillow does; 8-bit pictures stay such, as published."""
     from PIL import Image
 
-    kind = grey.dtype.type
-    picture = Image.fromarray(np.ascontiguousarray(grey))
-    # a copy, because what Pillow gives must not be written
-    return np.array(picture.resize(shape_yx[::-1], Image.Resampling.BILINEAR), kind)
+    picture = Image.fromarray(np.ascontiguousarray(grey)).resize(shape_yx[::-1], Image.Resampling.BILINEAR)
+    # copies, because what Pillow gives must not be written
+    return np.array(picture, np.uint8) if grey.dtype == np.uint8 else np.array(picture, np.float32)
 
 
 def as_shares(grey: Grey) -> NDArray[np.float32]:

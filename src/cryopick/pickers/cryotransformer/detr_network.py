@@ -17,7 +17,7 @@ A. Dhakal et al., Bioinformatics 40(3), 2024, btae109; N. Carion et al., ECCV 20
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 import torch
 from torch import Tensor, nn
@@ -123,11 +123,13 @@ class Transformer(nn.Module):
 
     def __init__(self, *, width: int, heads: int, layers: int, feed_width: int, dropout: float) -> None:
         super().__init__()
-        settings = {"width": width, "heads": heads, "feed_width": feed_width, "dropout": dropout}
-        self.encoder, self.decoder = nn.Module(), nn.Module()
-        self.encoder.layers = nn.ModuleList(EncoderLayer(**settings) for _ in range(layers))
-        self.decoder.layers = nn.ModuleList(DecoderLayer(**settings) for _ in range(layers))
-        self.decoder.norm = nn.LayerNorm(width)
+        self.encoder = Encoder(
+            EncoderLayer(width=width, heads=heads, feed_width=feed_width, dropout=dropout) for _ in range(layers)
+        )
+        self.decoder = Decoder(
+            (DecoderLayer(width=width, heads=heads, feed_width=feed_width, dropout=dropout) for _ in range(layers)),
+            width=width,
+        )
 
     def forward(self, tokens: Tensor, place: Tensor, queries: Tensor, padding: Tensor | None) -> list[Tensor]:
         """(b, q, width) states of the queries after every decoder layer, each through the final norm.
@@ -145,6 +147,23 @@ class Transformer(nn.Module):
             state = layer(state, queries, tokens, place, padding)
             states.append(self.decoder.norm(state))
         return states
+
+
+class Encoder(nn.Module):
+    """Layers of tokens."""
+
+    def __init__(self, layers: Iterable[EncoderLayer]) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+
+
+class Decoder(nn.Module):
+    """Layers of queries, and the norm of every layer's output."""
+
+    def __init__(self, layers: Iterable[DecoderLayer], *, width: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+        self.norm = nn.LayerNorm(width)
 
 
 class EncoderLayer(nn.Module):

@@ -467,7 +467,7 @@ def _turned(image: BoxedImage, rng: np.random.Generator) -> BoxedImage:
         image = BoxedImage(image.grey[::-1], np.column_stack([boxes[:, 0], 1 - boxes[:, 1], boxes[:, 2:]]))
     if rng.random() < 0.5:
         image = BoxedImage(image.grey.T, image.boxes[:, [1, 0, 3, 2]])
-    return BoxedImage(np.ascontiguousarray(image.grey), image.boxes)
+    return image
 
 
 def _augmented_as_published(image: BoxedImage, task: DetrTask, rng: np.random.Generator) -> BoxedImage:

@@ -119,7 +119,7 @@ class ResNet(nn.Module):
         block: type[BasicBlock] | type[Bottleneck] = BasicBlock if name in BASIC_BACKBONES else Bottleneck
         widening = 1 if block is BasicBlock else _WIDENING
         self.conv1, self.bn1 = _convolution(3, width, size=7, stride=2), FrozenNorm(width)
-        before = width
+        before, stages = width, []
         for number, depth in enumerate(BACKBONE_DEPTHS[name]):
             inside = width << number
             blocks = []
@@ -127,7 +127,8 @@ class ResNet(nn.Module):
                 stride = 2 if number > 0 and place == 0 else 1
                 blocks.append(block(before, inside, stride=stride))
                 before = inside * widening
-            setattr(self, f"layer{number + 1}", nn.Sequential(*blocks))
+            stages.append(nn.Sequential(*blocks))
+        self.layer1, self.layer2, self.layer3, self.layer4 = stages
         self.channels = before
         for part in (self.conv1, self.layer1):
             part.requires_grad_(False)
