@@ -181,7 +181,7 @@ def evaluate_masks(run: Path | str, masks: Path | str, *, rim_px: int = 0) -> Ma
             is_counted &= ~ignored
 
         def read(one: str, key: str = record.key, shape: tuple[int, ...] = true.shape) -> NDArray[np.float32]:
-            stored = np.asarray(read_raster_image(folder.map_path(key, one)).pixels, np.float32) / 255
+            stored = np.asarray(read_raster_image(folder.map_path(key, one)).pixels, np.float32) / np.float32(255)
             if stored.shape != shape:
                 enlarged.add(f"{stored.shape[1]} x {stored.shape[0]}")
                 return _resized(stored, shape)
@@ -223,7 +223,7 @@ def _classes_of_maps(
     count = len(drawing.levels)
     by_class = [CLASS_MAP.format(number) + ending for number in range(count)]
     if count > 2 and set(by_class) <= set(names):
-        return np.argmax(np.stack([read(one) for one in by_class]), axis=0).astype(np.uint8)
+        return np.asarray(np.argmax(np.stack([read(one) for one in by_class]), axis=0), np.uint8)
     if PARTICLE_MAP + ending not in names:
         return None
     if count > 2:
@@ -231,7 +231,7 @@ def _classes_of_maps(
             f"{drawing.path}: is a mask of {count} classes, but the run maps particles only; give masks of two classes"
         )
     is_particle = read(PARTICLE_MAP + ending) > 0.5
-    return np.where(is_particle, drawing.particle, 1 - drawing.particle).astype(np.uint8)
+    return np.asarray(np.where(is_particle, drawing.particle, 1 - drawing.particle), np.uint8)
 
 
 def _resized(values: NDArray[np.float32], shape_yx: tuple[int, ...]) -> NDArray[np.float32]:

@@ -404,7 +404,11 @@ class SegmentationCrfPicker(HoldsModels, ChoosesByExpectedF1):
         area = np.ones(len(sizes)) if in_px is None else regions.area_px / (np.pi / 4 * in_px**2)
         is_valid = (area >= self.min_area) & (area <= self.max_area)
         return Picks.of_candidates(
-            micrograph, regions.xy_px[is_valid], regions.score[is_valid], sizes[is_valid], maps=seen.pictures()
+            micrograph,
+            regions.xy_px[is_valid],
+            regions.score[is_valid].astype(np.float32),
+            sizes[is_valid],
+            maps=seen.pictures(),
         )
 
     def published_model(self) -> PublishedModel:

@@ -127,7 +127,7 @@ def class_map(item: LabelledMicrograph) -> NDArray[np.uint8]:
     drawn = density_instances(item.read().pixels, item.labels.xy_px[certain], item.diameter_px).mask
     classes = drawn.astype(np.uint8)
     if (~certain).any():
-        discs = disc_mask(item.labels.xy_px[~certain], item.diameter_px, shape_yx=tuple(item.shape_yx))
+        discs = disc_mask(item.labels.xy_px[~certain], item.diameter_px, shape_yx=item.shape_yx)
         classes[discs & ~drawn] = LEFT_OUT
     return classes
 
