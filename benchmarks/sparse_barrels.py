@@ -1,7 +1,8 @@
 """Sparse micrographs like KLH's: rings and squares far apart, with defocus, uneven ice, dirt, fragments and noise.
 
-Unlike `simulation.specimens.barrels`, which draws crowded micrographs in white noise, nothing here is the same from one seed to the next:
-sizes, walls, tiers, contrast, defocus, noise and dirt are all drawn. `count = 0` gives the same without particles.
+Unlike `simulation.specimens.barrels`, which draws crowded micrographs in white noise, nothing here is the same from
+one seed to the next: sizes, walls, tiers, contrast, defocus, noise and dirt are all drawn. `count = 0` gives the same
+without particles.
 """
 
 from __future__ import annotations

@@ -67,7 +67,8 @@ def test_topaz_is_given_its_working_scale_and_its_table_is_read(discs: Benchmark
     require_all_found(run, discs)
     preprocess, extract = (project / "called.txt").read_text().splitlines()
     assert preprocess.startswith(f"preprocess -s {run.options['-s']}")
-    assert extract.startswith("extract -m resnet16") and f"-x {run.options['-s']}" in extract
+    assert extract.startswith("extract -m resnet16")
+    assert f"-x {run.options['-s']}" in extract
 
 
 def test_cryolo_is_given_its_model_and_its_boxes_are_read(discs: BenchmarkSet, tmp_path: Path) -> None:

@@ -1,11 +1,13 @@
 """`cryosegnet`: attention-gated U-Net and Segment Anything (Gyawali et al., 2024)."""
 
+from cryopick.pickers.cryosegnet.ablations import MODULES, ablations
+from cryopick.pickers.cryosegnet.network import PAPER_WIDTHS
 from cryopick.pickers.cryosegnet.picker import CryoSegNetPicker
 from cryopick.pickers.families import register_family
 from cryopick.pickers.published_weights import PublishedWeights, register_published_weights
 from cryopick.training.trainable import Family
 
-__all__ = ["CryoSegNetPicker"]
+__all__ = ["MODULES", "PAPER_WIDTHS", "CryoSegNetPicker", "ablations"]
 
 
 @register_family("cryosegnet")

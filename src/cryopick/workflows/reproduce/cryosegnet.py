@@ -7,6 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from cryopick.io.weights import find_weights
+from cryopick.pickers.cryosegnet import MODULES, PAPER_WIDTHS
+from cryopick.pickers.cryosegnet import ablations as ablations_of
 from cryopick.workflows.reproduce.bench import IN_STEPS, TEMPLATE, Bench, Method, Trained
 from cryopick.workflows.reproduce.figures import bars_picture, picks_picture
 from cryopick.workflows.reproduce.pixel_tables import NUMBERS, PIXEL_NOTE, pixel_rows
@@ -20,14 +23,8 @@ SMALL_TRAINING: Mapping[str, Any] = {
     **{"workers": 0, "log_every": 5},
 }
 ABLATION_STEPS = 100
-COMPACT: Mapping[str, Any] = {"crop_layers": 0, "predicted_iou": 0.3, "stability": 0.5, "kept_iou": 0.3}
+COMPACT: Mapping[str, Any] = {"crop_layers": 0, "predicted_iou": 0.05, "stability": 0.2, "kept_iou": 0.05}
 """What the compact Segment Anything of the package needs: it predicts lower IoUs than Meta's, and sees no crops."""
-MODULES: Mapping[str, Mapping[str, Any]] = {
-    "U-Net": {"modules": "unet"},
-    "U-Net + SAM": {"modules": "unet+sam"},
-    "U-Net + SAM + post-processing": {"modules": "all"},
-    "SAM alone": {"modules": "sam"},
-}
 METHODS = ("template", "Deep Picker", "crYOLO", "Topaz", "CASSPER", "CryoTransformer", "CryoSegNet")
 # Table 1: per set, precision, recall, F1 and Dice of each of METHODS
 PAPER_TABLE: Mapping[str, tuple[int, tuple[tuple[float, float, float, float], ...]]] = {
@@ -172,7 +169,8 @@ def _with_sam(bench: Bench, method: Method) -> Method:
             "Meta's Segment Anything: give its file with --weights sam=sam_vit_h_4b8939.pth; the compact one of this "
             "package stands in, which was trained on maps of another U-Net, with lower thresholds and without crops"
         )
-        return Method(label=method.label, picker=method.picker, settings={**method.settings, **COMPACT})
+        compact = {**COMPACT, "sam": str(find_weights("cryosegnet_sam"))}
+        return Method(label=method.label, picker=method.picker, settings={**method.settings, **compact})
     return Method(label=method.label, picker=method.picker, settings={**method.settings, "sam": str(sam)})
 
 
@@ -237,19 +235,8 @@ def _train(bench: Bench, name: str, sets: list[str], *, steps: int | None = None
 def ablations(bench: Bench) -> Iterator[PaperTable | PaperFigure]:
     """Levels, gates, loss and denoising of the U-Net."""
     sets = list(bench.training)
-    widths = SMALL_WIDTHS if bench.is_small else (64, 128, 256, 512, 1024, 2048)
-    fewer, more = widths[:-1], (*widths, widths[-1] * 2 if not bench.is_small else 48)
-    changes: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
-        "levels": {
-            f"{len(fewer) - 1} levels": {"widths": fewer},
-            f"{len(widths) - 1} levels (as in the other rows)": {},
-            f"{len(more) - 1} levels": {"widths": more},
-        },
-        "gates": {"with attention gates": {}, "without": {"gates": "no"}},
-        "loss": {"cross-entropy + Dice": {}, "cross-entropy": {"dice_share": 0.0}, "Dice": {"dice_share": 1.0}},
-        "denoising": {"denoised": {}, "raw": {"denoising": "none"}},
-    }
-    for name, variants in changes.items():
+    widths = SMALL_WIDTHS if bench.is_small else PAPER_WIDTHS
+    for name, variants in ablations_of(widths).items():
         rows = []
         for label, task in variants.items():
             # the unchanged network is one and the same in every table
@@ -273,7 +260,9 @@ def ablations(bench: Bench) -> Iterator[PaperTable | PaperFigure]:
 def _u_net_numbers(bench: Bench, words: str, trained: Trained | None) -> tuple[Cell, ...]:
     if trained is None:
         return (None,) * 5
-    settings = {"as_": "article", "weights": str(trained.weights), **MODULES["U-Net"]}
+    method = Method(label=words, picker="cryosegnet", settings={"as_": "article", "weights": str(trained.weights)})
+    method = _with_sam(bench, method)
+    settings = {**method.settings, **MODULES["U-Net"]}
     rows = pixel_rows(bench, [Method(label=words, picker="cryosegnet", settings=settings)])
     return (*rows[-1][3:], trained.scores.get("dice", trained.scores.get("score")))
 

@@ -24,7 +24,7 @@ SMALL_TASK: Mapping[str, Any] = {
         "feed_width": 128,
         "dropout": 0.0,
     },
-    **{"short_px": 160, "longest_px": 256, "augment": False, "batch_size": 4, "validation_images": 4},
+    **{"short_px": 160, "longest_px": 256, "augment": "none", "batch_size": 4, "validation_images": 4},
 }
 SMALL_TRAINING: Mapping[str, Any] = {
     **{**IN_STEPS, "steps": 120, "learning_rate": 3e-4, "validate_every": 120, "checkpoint_every": 120},
