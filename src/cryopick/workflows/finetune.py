@@ -376,7 +376,10 @@ def _before(output: Path, new: Trainable, old: Trainable | None, start: Checkpoi
     path = output / BEFORE
     if resume and path.exists() and (output / STATE_FILE).exists():
         try:
-            return Before(**{name: float(value) for name, value in json.loads(path.read_text("utf-8")).items()})
+            stored = {name: float(value) for name, value in json.loads(path.read_text("utf-8")).items()}
+            if stored.keys() != ({"new"} if old is None else {"new", "old"}):
+                raise ValueError(f"it has {', '.join(stored) or 'none'}")
+            return Before(**stored)
         except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
             raise RunFolderError(
                 f"{path}: expected the scores of the start, new and old ({error}); delete it and run the same command "
