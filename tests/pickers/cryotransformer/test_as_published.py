@@ -141,6 +141,9 @@ def test_no_diameter_is_asked_for_and_no_rule_of_ours_applies(checkpoint):
         assert settings.picker.diameter is None
         assert settings.selection.as_found
         assert not settings.picker.has_calibrated_scores
+        assert "not calibrated" in settings.picker.score_meaning
+    assert "calibrated on simulation" in CryoTransformerPicker.score_meaning
+    assert CryoTransformerPicker().score_meaning == CryoTransformerPicker.score_meaning
 
 
 def test_denoised_pictures_are_taken_as_they_are_and_raw_ones_refused(checkpoint):

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -97,6 +97,17 @@ def load_set_model(weights: Path | None, *, device: str = "auto", precision: str
         return local_model(checkpoint.build(build_local), calibration, device=device, precision=precision)
 
 
+class _ScoreMeaning:
+    """What the score is: of the class, that of the shipped weights; of a picker, that of its weights and behaviour."""
+
+    def __get__(self, picker: CryoTransformerPicker | None, owner: type[Any]) -> str:
+        if picker is None or picker.has_calibrated_scores:
+            return "probability that the pick is right, 0 to 1, calibrated on simulation"
+        if picker.behaviour == "published":
+            return "logistic values of all answers by rank, 0 to 1, as the program writes them; not calibrated"
+        return "the network's own confidence, 0 to 1; not calibrated"
+
+
 @register_picker("cryotransformer")
 @dataclass(frozen=True, kw_only=True)
 class CryoTransformerPicker(HoldsModels, ChoosesByExpectedF1):
@@ -107,7 +118,7 @@ class CryoTransformerPicker(HoldsModels, ChoosesByExpectedF1):
     the threshold of a run maximises the expected F1.
     """
 
-    score_meaning: ClassVar[str] = "probability that the pick is right, 0 to 1, calibrated on simulation"
+    score_meaning: ClassVar[_ScoreMeaning] = _ScoreMeaning()
     configurations: ClassVar[Mapping[ConfigurationName, Configuration]] = CONFIGURATIONS
     fills_machine: ClassVar[bool] = True
     """One process uses all cores; a second one would hold the network and its buffers again."""
