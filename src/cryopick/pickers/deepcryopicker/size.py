@@ -303,8 +303,9 @@ def _circle_around(
 ) -> tuple[float, float]:
     """Diameter and dark part of crowded particles: the circle that explains the largest area.
 
-    Rings of both widths answer at neighbouring sizes, and the ring lies between them. Of solid particles the dark disc alone does not tell how far a particle reaches: arms and domes are faint, and crowded neighbours keep
-    a distance. So dark cores and bodies within circles of several sizes are compared by the area that they explain.
+    Rings of both widths answer at neighbouring sizes, and the ring lies between them. The dark disc of solid particles
+    alone does not tell how far they reach: arms and domes are faint, and crowded neighbours keep a distance. So dark
+    cores and bodies within circles of several sizes are compared by the area that they explain.
     """
     low, high = CIRCLES[population.is_hollow]
     steps = int(np.ceil(np.log(high / low) / np.log(SCALE_STEP)))
