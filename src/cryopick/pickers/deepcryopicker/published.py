@@ -104,8 +104,8 @@ class BalancedSet:
             rows = examples.by_class[kind]
             order = np.concatenate([rng.permutation(len(rows)) + turn * len(rows) for turn in range(4)])[:per_class]
             chosen[kind] = [
-                _Reference(int(rows[i % len(rows), 0]), *rows[i % len(rows), 1:4].tolist(), int(i // len(rows)))
-                for i in order
+                _Reference(int(number), float(x), float(y), float(sign), turns)
+                for (number, x, y, sign), turns in ((rows[i % len(rows)], i // len(rows)) for i in order.tolist())
             ]
         if has_background:
             places = [examples.background_place(rng) for _ in range(per_class)]
@@ -170,6 +170,7 @@ def as_preprocessed(window: NDArray[np.float32], rng: np.random.Generator) -> ND
     if not np.ptp(window) > 0:
         return window
     unit = min_max(window.astype(np.float64))
+    changed: NDArray[Any]
     kind = rng.integers(6)
     if kind == 0:
         size, deviation = (3, 5)[rng.integers(2)], rng.uniform(0.01, 1)
@@ -184,7 +185,7 @@ def as_preprocessed(window: NDArray[np.float32], rng: np.random.Generator) -> ND
         changed = equalize_adaptively(unit, clip_limit=0.02, rayleigh_alpha=RAYLEIGH_ALPHA)
     else:
         changed = cv2.morphologyEx(unit, cv2.MORPH_OPEN, cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3)))
-    changed = np.asarray(changed, np.float64)
+    changed = changed.astype(np.float64)
     spread = float(changed.std())
     if not spread > 0:
         return window
@@ -220,10 +221,10 @@ def find_published(
     if not parts:
         return Found(np.zeros((0, 2)), np.zeros(0, np.float32), np.zeros(0), np.zeros(0, np.int32))
     xy = np.concatenate([part[0] for part in parts])
-    score = np.concatenate([part[1] for part in parts]).astype(np.float32)
-    view = np.concatenate([np.full(len(part[0]), part[2], np.int32) for part in parts])
-    order = np.argsort(-score, kind="stable")
-    return Found(xy[order], score[order], np.full(len(xy), box / 2), view[order])
+    scores = np.concatenate([part[1] for part in parts]).astype(np.float32)
+    views = np.concatenate([np.full(len(part[0]), part[2], np.int32) for part in parts])
+    order = np.argsort(-scores, kind="stable")
+    return Found(xy[order], scores[order], np.full(len(xy), box / 2), views[order])
 
 
 def without_large_regions(

@@ -17,12 +17,13 @@ from numpy.typing import NDArray
 
 from cryopick.geometry.units import Length
 from cryopick.processing.normalize import normalize_locally
-from cryopick.processing.peaks import find_peaks
+from cryopick.processing.peaks import find_peaks, vertex_offset
 from cryopick.processing.profiles import (
     EVIDENCE_FLOOR,
     SCALE_STEP,
     WINDOW_RADII,
     WORKING_DIAMETER_PX,
+    dark_and_bright_matches,
     middle_piece,
     profile_correlations,
 )
@@ -38,10 +39,17 @@ PIECE_DIAMETERS = 32.0
 MICROGRAPHS = 6
 EDGE_WIDTH_RADII = 2 / WORKING_DIAMETER_PX
 
-SOLID_BODY = 0.6
-"""Dark part of solid particles over the circle around them, which people mean by a diameter: the disc that fits the
-projection of a ball best is 0.8 of it wide, and that of a body 1.6 times as long as wide 0.8 of its length."""
-TEMPLATES: tuple[tuple[float, float], ...] = ((0.7, 0.0), (1.0, 0.60), (1.0, 0.80))
+SOLID_BODY = 0.7
+"""Dark part of solid particles over the circle around them, which people mean by a diameter: most are long or domed."""
+TEMPLATES: tuple[tuple[float, float], ...] = ((SOLID_BODY, 0.0), (1.0, 0.60), (1.0, 0.80))
+CORES: tuple[tuple[float, float], ...] = ((0.40, 0.0), (SOLID_BODY, 0.0))
+"""Dark parts of solid particles; which of them, in a circle of which size, explains most tells what is around them."""
+RINGS = TEMPLATES[1:]
+CIRCLES = {True: (1 / SCALE_STEP**2, SCALE_STEP**2), False: (0.9, 2.5)}
+"""Circles around hollow and around solid particles that are tried, in dark diameters."""
+CROWDED = 0.02
+"""Share of the area that such circles explain beyond bright ones. Where it is less, particles are too few to tell, and
+the circle is that of `SOLID_BODY`."""
 """Outer and inner radius of the dark part, in particle radii: a solid body, a shell, a thin shell."""
 IS_RING = np.array([inner > 0 for _, inner in TEMPLATES])
 BODIES: tuple[tuple[float, float], ...] = ((0.40, 0.0), *TEMPLATES)
@@ -142,8 +150,8 @@ def measure_size(micrographs: Sequence[Micrograph], *, diameter: Length | None) 
         if not populations:
             return None
         best = max(populations, key=lambda one: one.evidence)
-        size = Length(best.diameter, best.diameter, unit)
-        return ParticleSize(size, 1.0 if best.is_hollow else SOLID_BODY, best.is_hollow, best.share)
+        around, body = _circle_around(chosen, per_px, best)
+        return ParticleSize(Length(around, around, unit), body, best.is_hollow, best.share)
     given = float(np.mean([diameter.middle_px(m.pixel_size_angstrom) * p for m, p in zip(chosen, per_px, strict=True)]))
     return _at_given(chosen, populations, diameter, given=given, unit=unit)
 
@@ -193,7 +201,8 @@ def find_populations(micrographs: Sequence[Micrograph], per_px: Sequence[float])
         return []
     steps = int(np.log(LARGEST_SHARE * shortest / smallest) / np.log(SCALE_STEP))
     sizes = [smallest * SCALE_STEP**step for step in range(steps + 1)]
-    dark, bright = [], []
+    dark: list[NDArray[np.float64]] = []
+    bright: list[NDArray[np.float64]] = []
     for micrograph, scale in zip(micrographs, per_px, strict=True):
         for sign, found in ((1.0, dark), (-1.0, bright)):
             things = _things(micrograph.pixels, [size / scale for size in sizes], sign=sign)
@@ -287,6 +296,43 @@ def _populations(dark: NDArray[np.float64], bright: NDArray[np.float64], *, smal
             )
         )
     return found
+
+
+def _circle_around(
+    micrographs: Sequence[Micrograph], per_px: Sequence[float], population: Population
+) -> tuple[float, float]:
+    """Diameter and dark part of crowded particles: the circle that explains the largest area.
+
+    Rings of both widths answer at neighbouring sizes, and the ring lies between them. The dark disc of solid particles
+    alone does not tell how far they reach: arms and domes are faint, and crowded neighbours keep a distance. So dark
+    cores and bodies within circles of several sizes are compared by the area that they explain.
+    """
+    low, high = CIRCLES[population.is_hollow]
+    steps = int(np.ceil(np.log(high / low) / np.log(SCALE_STEP)))
+    sizes = population.dark_diameter * low * SCALE_STEP ** np.arange(steps + 1)
+    bodies = RINGS if population.is_hollow else CORES
+    explained = np.zeros((len(sizes), len(bodies)))
+    for row, size in enumerate(sizes):
+        for micrograph, scale in zip(micrographs, per_px, strict=True):
+            piece = middle_piece(micrograph.pixels, max(1, round(PIECE_DIAMETERS * size / scale)))
+            working, factor = resample(piece, factor=min(1.0, WORKING_DIAMETER_PX * scale / size))
+            own = size / scale * factor.factor
+            if min(working.shape) < own:
+                continue
+            image = normalize_locally(working, diameter_px=own)
+            matches = dark_and_bright_matches(image, bodies, diameter_px=own, edge_width=EDGE_WIDTH_RADII)
+            for column, (dark, bright) in enumerate(matches):
+                excess = float((dark**2).sum() - (bright**2).sum())
+                explained[row, column] += excess * own**2 / image.size / len(micrographs)
+    row, column = np.unravel_index(int(np.argmax(explained)), explained.shape)
+    if explained[row, column] < CROWDED:
+        return population.diameter, 1.0 if population.is_hollow else SOLID_BODY
+    if population.is_hollow:
+        return float(np.exp(np.average(np.log(sizes), weights=explained.clip(0).sum(axis=1)))), 1.0
+    offset = 0.0
+    if 0 < row < len(sizes) - 1:
+        offset = float(vertex_offset(*explained[row - 1 : row + 2, column]))
+    return float(sizes[row] * SCALE_STEP**offset), CORES[int(column)][0]
 
 
 def _body_at(micrographs: Sequence[Micrograph], diameter: Length) -> tuple[float, float]:
