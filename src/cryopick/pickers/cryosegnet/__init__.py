@@ -1,13 +1,14 @@
 """`cryosegnet`: attention-gated U-Net and Segment Anything (Gyawali et al., 2024)."""
 
-from cryopick.pickers.cryosegnet.ablations import MODULES, ablations
-from cryopick.pickers.cryosegnet.network import PAPER_WIDTHS
+from cryopick.pickers.cryosegnet.ablations import MODULES
+from cryopick.pickers.cryosegnet.ablations import ablations as u_net_ablations
+from cryopick.pickers.cryosegnet.model import PAPER_WIDTHS
 from cryopick.pickers.cryosegnet.picker import CryoSegNetPicker
 from cryopick.pickers.families import register_family
 from cryopick.pickers.published_weights import PublishedWeights, register_published_weights
 from cryopick.training.trainable import Family
 
-__all__ = ["MODULES", "PAPER_WIDTHS", "CryoSegNetPicker", "ablations"]
+__all__ = ["MODULES", "PAPER_WIDTHS", "CryoSegNetPicker", "u_net_ablations"]
 
 
 @register_family("cryosegnet")

@@ -10,8 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-PAPER_WIDTHS = (64, 128, 256, 512, 1024, 2048)
-"""Channels at strides 1 to 32; the last is the bottleneck."""
+from cryopick.pickers.cryosegnet.model import PAPER_WIDTHS
 
 
 class ConvBlock(nn.Module):

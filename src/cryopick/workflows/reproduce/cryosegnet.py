@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 from cryopick.io.weights import find_weights
-from cryopick.pickers.cryosegnet import MODULES, PAPER_WIDTHS
-from cryopick.pickers.cryosegnet import ablations as ablations_of
+from cryopick.pickers.cryosegnet import MODULES, PAPER_WIDTHS, u_net_ablations
 from cryopick.workflows.reproduce.bench import IN_STEPS, TEMPLATE, Bench, Method, Trained
 from cryopick.workflows.reproduce.figures import bars_picture, picks_picture
 from cryopick.workflows.reproduce.pixel_tables import NUMBERS, PIXEL_NOTE, pixel_rows
@@ -236,7 +235,7 @@ def ablations(bench: Bench) -> Iterator[PaperTable | PaperFigure]:
     """Levels, gates, loss and denoising of the U-Net."""
     sets = list(bench.training)
     widths = SMALL_WIDTHS if bench.is_small else PAPER_WIDTHS
-    for name, variants in ablations_of(widths).items():
+    for name, variants in u_net_ablations(widths).items():
         rows = []
         for label, task in variants.items():
             # the unchanged network is one and the same in every table
