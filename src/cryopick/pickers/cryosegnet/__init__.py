@@ -2,7 +2,7 @@
 
 from cryopick.pickers.cryosegnet.ablations import MODULES
 from cryopick.pickers.cryosegnet.ablations import ablations as u_net_ablations
-from cryopick.pickers.cryosegnet.model import PAPER_WIDTHS
+from cryopick.pickers.cryosegnet.configurations import PAPER_WIDTHS
 from cryopick.pickers.cryosegnet.picker import CryoSegNetPicker
 from cryopick.pickers.families import register_family
 from cryopick.pickers.published_weights import PublishedWeights, register_published_weights

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from cryopick.pickers.cryosegnet.model import PAPER_WIDTHS
+from cryopick.pickers.cryosegnet.configurations import PAPER_WIDTHS
 
 MODULES: Mapping[str, Mapping[str, Any]] = {
     "U-Net": {"modules": "unet"},

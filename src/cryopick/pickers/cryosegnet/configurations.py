@@ -6,6 +6,8 @@ from collections.abc import Mapping
 
 from cryopick.pickers.configurations import Configuration, ConfigurationName
 
+PAPER_WIDTHS = (64, 128, 256, 512, 1024, 2048)
+"""Channels of the published U-Net: five levels, then the bottleneck."""
 OF_PROGRAM = ("kept_iou", "box_diameter", "jittered_duplicates")
 """Settings of the published post-processing."""
 OF_SAM = (

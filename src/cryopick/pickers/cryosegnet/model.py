@@ -35,8 +35,6 @@ from cryopick.processing.scale import (
 if TYPE_CHECKING:
     from torch import nn
 
-PAPER_WIDTHS = (64, 128, 256, 512, 1024, 2048)
-"""Channels of the published U-Net: five levels, then the bottleneck."""
 PAPER_SIDE_PX = 1024
 """Side of the square that the published program squeezes every micrograph into."""
 LAST_ROW_FIRST = "last first"

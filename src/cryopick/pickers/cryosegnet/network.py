@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cryopick.pickers.cryosegnet.model import PAPER_WIDTHS
+from cryopick.pickers.cryosegnet.configurations import PAPER_WIDTHS
 
 
 class ConvBlock(nn.Module):

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from cryopick.errors import SettingsError
-from cryopick.pickers.cryosegnet.model import PAPER_SIDE_PX, PAPER_WIDTHS, Denoising, View
+from cryopick.pickers.cryosegnet.configurations import PAPER_WIDTHS
+from cryopick.pickers.cryosegnet.model import PAPER_SIDE_PX, Denoising, View
 from cryopick.pickers.cryosegnet.network import architecture_of
 from cryopick.pickers.cryosegnet.sam_network import CompactSamSize, compact_architecture
 from cryopick.training.quarters import CropTask, QuarterTask
