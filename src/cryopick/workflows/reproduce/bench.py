@@ -317,7 +317,7 @@ def mean_particle(data: BenchmarkSet) -> NDArray[np.float32]:
             if half <= x < pixels.shape[1] - half and half <= y < pixels.shape[0] - half:
                 boxes.append(pixels[y - half : y + half, x - half : x + half])
         if boxes:
-            return np.mean(boxes, axis=0, dtype=np.float32)
+            return np.asarray(np.mean(boxes, axis=0), np.float32)
     raise InputError(f"{data.name}: no labelled particle lies wholly inside, so there is no reference for templates")
 
 
