@@ -32,7 +32,6 @@ from cryopick.geometry.units import Length
 from cryopick.metrics.detection import pooled
 from cryopick.pickers.protocol import gives_probabilities
 from cryopick.pickers.registry import list_pickers, make_picker
-from cryopick.processing.probability import expected_scores
 from cryopick.runs.in_memory import PickedInMemory, pick_in_memory
 from cryopick.simulation.micrograph import SimulatedMicrograph
 from cryopick.simulation.session import KINDS
@@ -138,7 +137,7 @@ def summary(
     f1_by_kind : of each kind with particles
     f1_filled : of all micrographs with particles, pooled
     precision : of all kept picks of the session
-    expected_precision : as the picker tells; None where it tells none
+    expected_precision, expected_low, expected_high : as the picker tells, with its range; None where it tells none
     measured_over_true_diameter : None where it was given, or nothing was measured
     """
     picks = {one.micrograph_name: one for one in found.picks}
@@ -163,7 +162,7 @@ def summary(
         "right": counts.true_positive,
         "judged": judged,
         "precision": counts.true_positive / judged if judged else None,
-        "expected_precision": expected_precision(picker, found),
+        **expected_precision(picker, found),
         "measured_over_true_diameter": None if picker.diameter is not None else ratio,
     }
 
@@ -175,19 +174,17 @@ def f1_of(picks: Sequence[Picks], simulated: Sequence[SimulatedMicrograph], *, d
     return pooled(one.counts for one in evaluate(chosen, labels, diameter=diameter).main.micrographs).f1
 
 
-def expected_precision(picker: Any, found: PickedInMemory) -> float | None:
-    """What the picker expects of its kept picks, as `benchmarks/general.py` asks it; 1 where it keeps nothing.
+def expected_precision(picker: Any, found: PickedInMemory) -> dict[str, float | None]:
+    """What the picker expects of its kept picks, and its range; 1 where it keeps nothing.
 
     None where it gives no probabilities.
     """
+    names = ("expected_precision", "expected_low", "expected_high")
     if not gives_probabilities(picker):
-        return None
-    scores = found.believed_scores()
-    if not len(scores):
-        return 1.0
-    probability = picker.run_probabilities(scores, found.survey)
-    kept = probability[scores >= np.float32(found.threshold)]
-    return expected_scores(probability, float(kept.min()) if len(kept) else 2.0)[0]
+        return dict.fromkeys(names)
+    if found.expected is None:
+        return dict.fromkeys(names, 1.0)
+    return dict(zip(names, (found.expected.precision, found.expected.low, found.expected.high), strict=True))
 
 
 # --------------------------------------------------------------------------------------------------------- writing
@@ -239,8 +236,9 @@ def _tables(sessions: Mapping[str, Any], arrangement: str) -> list[str]:
         f"### {arrangement}",
         "",
         "| picker | diameter | sessions | false picks per empty, mean | worst session | F1 filled | filled alone | "
-        "largest loss | smallest share kept | precision | expected | pooled gap | worst gap | core s per session |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        "largest loss | smallest share kept | precision | expected | pooled gap | worst gap | in the range | "
+        "core s per session |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for picker in pickers:
         for how in HOWS:
@@ -252,19 +250,39 @@ def _tables(sessions: Mapping[str, Any], arrangement: str) -> list[str]:
         lines += [
             f"{picker}, {arrangement}:",
             "",
-            "| session | diameter | false picks per empty | F1 filled | filled alone | precision | expected | "
+            "| session | diameter | false picks per empty | F1 filled | filled alone | precision | expected | range | "
             "measured / true diameter |",
-            "| --- | --- | --- | --- | --- | --- | --- | --- |",
+            "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
         ]
         for name, entry in chosen.items():
             for how in HOWS if picker in entry else ():
                 one = entry[picker][how]
                 columns = [name, how, f"{false_per_empty(one):.1f}", _number(one["f1_filled"])]
                 columns += [_number(one["f1_filled_alone"]), _number(one["precision"])]
-                columns += [_number(one["expected_precision"]), _number(one["measured_over_true_diameter"])]
+                columns += [
+                    _number(one["expected_precision"]),
+                    _range(one),
+                    _number(one["measured_over_true_diameter"]),
+                ]
                 lines.append("| " + " | ".join(columns) + " |")
         lines.append("")
     return lines
+
+
+def _within(entries: Sequence[Mapping[str, Any]]) -> str:
+    """In how many sessions the precision that was observed lies in the expected range, and how wide that is."""
+    known = [one for one in entries if one.get("expected_low") is not None]
+    if not known:
+        return ""
+    within = sum(one["expected_low"] <= one["precision"] <= one["expected_high"] for one in known)
+    width = np.mean([one["expected_high"] - one["expected_low"] for one in known])
+    return f"{within} of {len(known)}, width {width:.3f}"
+
+
+def _range(entry: Mapping[str, Any]) -> str:
+    if entry.get("expected_low") is None:
+        return ""
+    return f"{_number(entry['expected_low'])} to {_number(entry['expected_high'])}"
 
 
 def _row(picker: str, how: str, entries: Sequence[Mapping[str, Any]]) -> str:
@@ -283,6 +301,7 @@ def _row(picker: str, how: str, entries: Sequence[Mapping[str, Any]]) -> str:
     columns += [_number(min(shares, default=None))]
     columns += [_number(observed), _number(expected), _number(expected - observed)]
     columns += [_number(max(gaps, default=float("nan")))]
+    columns += [_within([one for one in told if one["precision"] is not None])]
     columns += [f"{np.mean([one['core_seconds'] for one in entries]):.0f}"]
     return "| " + " | ".join(columns) + " |"
 

@@ -4,8 +4,9 @@
     python benchmarks/size_measurement.py suite --seed 77123 the same with other proteins, for choosing
     python benchmarks/size_measurement.py speed              core seconds of six micrographs of 4096 x 4096
     python benchmarks/size_measurement.py mixed              one filled micrograph among 5 and among 20 empty ones
+    python benchmarks/size_measurement.py noise --seed 77123 what noise and dirt explain at some size, and particles
 
-Run in two checkouts, it compares them: only names that version 0.2 has are needed, but for `mixed`.
+Run in two checkouts, it compares them: only names that version 0.2 has are needed, but for `mixed` and `noise`.
 """
 
 from __future__ import annotations
@@ -161,9 +162,33 @@ def mixed(seed: int, levels: tuple[str, ...]) -> None:
         print(f"{one.name}: alone {alone / one.protein.diameter_angstrom:.2f}, {', '.join(text)}", flush=True)
 
 
+def noise(seed: int, levels: tuple[str, ...]) -> None:
+    """The tally for `NOISE_SHARE`: the largest share that one size explains, without particles and with them."""
+    from cryopick.heatmap.size_votes import NOISE_SHARE, largest_share, votes_of
+
+    shares: dict[str, list[float]] = {"empty": [], "filled": []}
+    for one in sets_of(seed, levels):
+        imager = imager_of(one, seed)
+        kinds = {
+            "empty": micrographs_of(one, imager, seed + 1, count=1, coverage=(0.0, 0.0)),
+            "filled": micrographs_of(one, imager, seed, count=4),
+        }
+        for kind, micrographs in kinds.items():
+            each = [largest_share(votes_of(MODEL, micrograph)) for micrograph in micrographs]
+            shares[kind] += each
+            print(f"{one.name}: {kind}: {', '.join(f'{share:.3f}' for share in each)}", flush=True)
+    rng = np.random.default_rng(seed)
+    white = [Micrograph(rng.normal(size=(1024, 1024)).astype(np.float32)) for _ in range(2)]
+    shares["empty"] += [largest_share(votes_of(MODEL, micrograph)) for micrograph in white]
+    above = sum(share > NOISE_SHARE for share in shares["empty"])
+    below = sum(share <= NOISE_SHARE for share in shares["filled"])
+    print(f"above {NOISE_SHARE}: {above} of {len(shares['empty'])} without particles (two of them white noise)")
+    print(f"not above it: {below} of {len(shares['filled'])} with particles")
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=("suite", "speed", "mixed"))
+    parser.add_argument("part", choices=("suite", "speed", "mixed", "noise"))
     parser.add_argument("--seed", type=int, default=SUITE_SEED)
     parser.add_argument("--levels", nargs="+", default=list(SNR_OF_LEVEL))
     given = parser.parse_args()
@@ -172,5 +197,7 @@ if __name__ == "__main__":
         suite(given.seed, tuple(given.levels))
     elif given.part == "speed":
         speed()
-    else:
+    elif given.part == "mixed":
         mixed(given.seed, tuple(given.levels))
+    else:
+        noise(given.seed, tuple(given.levels))

@@ -20,6 +20,8 @@ def entry(**changes: object) -> dict[str, object]:
         "judged": 40,
         "precision": 0.75,
         "expected_precision": 0.85,
+        "expected_low": 0.7,
+        "expected_high": 0.9,
         "measured_over_true_diameter": None,
         "core_seconds": 5.0,
         **changes,
@@ -45,13 +47,17 @@ def test_the_table_tells_mean_and_worst_session_and_what_was_lost():
     assert columns[2:7] == ["2", "2.00", "3.0", "0.855", "0.900"]
     assert columns[7:12] == ["0.090", "0.900", "0.825", "0.850", "0.025"]  # loss, share kept, precision, expected, gap
     assert columns[12] == "0.100"
+    assert columns[13] == "2 of 2, width 0.200"
 
 
 def test_a_picker_without_picks_or_probabilities_leaves_its_columns_empty():
-    none = entry(precision=None, expected_precision=None, kept=0, right=0, judged=0, f1_filled=0.0, f1_filled_alone=0.0)
+    none = {
+        **entry(precision=None, expected_precision=None, expected_low=None, expected_high=None),
+        **{"kept": 0, "right": 0, "judged": 0, "f1_filled": 0.0, "f1_filled_alone": 0.0},
+    }
     sessions = {"judge-rod-easy-mostly-empty": {"blob": {"given": none, "measured": none}}}
     row = next(line for line in as_markdown({"judge": sessions}).splitlines() if line.startswith("| blob | given"))
-    assert [column.strip() for column in row.split("|")[9:14]] == [""] * 5
+    assert [column.strip() for column in row.split("|")[9:15]] == [""] * 6
 
 
 def test_the_full_benchmark_is_24_sessions_and_8_of_each_special_arrangement():

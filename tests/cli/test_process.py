@@ -27,6 +27,17 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.fixture(autouse=True)
+def signals_as_in_a_terminal() -> Iterator[None]:
+    """Programs started by the test take signals, even where the tests were started by `nohup` or with `&`."""
+    ignored = [one for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if signal.getsignal(one) == signal.SIG_IGN]
+    for one in ignored:
+        signal.signal(one, signal.SIG_DFL)
+    yield
+    for one in ignored:
+        signal.signal(one, signal.SIG_IGN)
+
+
 def many(folder: Path, count: int = 300) -> None:
     for number in range(1, count):
         os.link(folder / "in" / "m000.mrc", folder / "in" / f"m{number:03d}.mrc")

@@ -16,6 +16,7 @@ from cryopick.geometry.units import (
     parse_length,
     share_decimal,
     share_percent,
+    share_range_text,
     share_text,
     too_wide,
 )
@@ -173,6 +174,20 @@ def test_an_expected_share_is_never_everything_nor_nothing(share: float) -> None
 )
 def test_an_expected_share_has_the_digits_of_an_expectation(share: float, text: str) -> None:
     assert share_text(share) == text
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "text"),
+    [
+        (0.85, 0.93, "85 to 93 %"),
+        (0.968, 0.999, "97 to >99 %"),
+        (0.0, 0.7, "<1 to 70 %"),
+        (0.951, 0.949, "95 %"),
+        (0.995, 1.0, ">99 %"),
+    ],
+)
+def test_a_range_of_expected_shares_has_both_ends_unless_they_read_alike(low: float, high: float, text: str) -> None:
+    assert share_range_text(low, high) == text
 
 
 @pytest.mark.parametrize(

@@ -59,3 +59,14 @@ def test_damaged_cards_are_weights_errors(tmp_path: Path, picker: str) -> None:
             messages.append(str(error))
     assert len(messages) >= 8
     assert all("mine." in message for message in messages)
+
+
+@pytest.mark.parametrize("name", ["window", "neighbours", "heads", "layers"])
+@pytest.mark.parametrize("value", [True, -1, 1.5])
+def test_numbers_that_the_weights_do_not_tell_are_checked(tmp_path: Path, name: str, value: object) -> None:
+    shipped = find_weights("cryotransformer")
+    (tmp_path / "mine.safetensors").write_bytes(shipped.read_bytes())
+    card = json.loads(card_path(shipped).read_text())
+    (tmp_path / "mine.json").write_text(json.dumps(changed(card, ("architecture", name), value)))
+    with pytest.raises(WeightsError, match=f"{name} is {value}, expected a whole number"):
+        cryotransformer.load_set_model(tmp_path / "mine.safetensors")

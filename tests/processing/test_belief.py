@@ -98,3 +98,28 @@ def test_a_run_without_candidates_and_one_of_nothing_likely_are_not_believed():
     nothing = (np.zeros(0), np.zeros(0))
     assert belief_of([nothing, nothing]) == pytest.approx(0)
     assert belief_of([(np.array([0.1, 0.2]), np.array([90.0, 110.0])), nothing]) == pytest.approx(0)
+
+
+def test_what_the_run_shows_is_nearer_the_truth_where_candidates_are_rarely_wrong():
+    """Scores of 0.8 where half of the candidates are particles are worth more where nearly all of them are."""
+    rng = np.random.default_rng(8)
+    run = [micrograph(rng, particles=count, noise=noise, mean=1.0) for count, noise in ((150, 8), (150, 8), (0, 100))]
+    scores, sizes = zip(*run, strict=True)
+    found = beliefs(scores, sizes, calibration=calibration())
+    assert [len(one) for one in found.right] == [158, 158, 100]
+    for score, right in zip(scores[:2], found.right[:2], strict=True):
+        is_likely = score > 0.5
+        truth = (np.arange(158) < 150)[is_likely].mean()
+        assert score[is_likely].mean() < truth - 0.08
+        assert right[is_likely].mean() == pytest.approx(truth, abs=0.05)
+    assert found.right[2].max() < 0.2
+
+
+def test_faint_particles_of_a_wide_spread_of_sizes_are_learnt_until_nothing_moves():
+    """What is found does not depend on how many rounds beyond the last are allowed."""
+    rng = np.random.default_rng(9)
+    run = [micrograph(rng, particles=40, noise=60, mean=0.4, spread=0.1) for _ in range(3)]
+    settled = belief_of(run)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cryopick.processing.belief.MOST_ROUNDS", 60)
+        assert belief_of(run) == pytest.approx(settled, abs=0.05)

@@ -7,6 +7,7 @@ from cryopick.processing.probability import (
     adapted_to_emptier_run,
     chance_to_be_marked,
     expected_scores,
+    precision_range,
     threshold_for_f1,
     threshold_for_precision,
 )
@@ -105,3 +106,22 @@ def test_the_less_clear_the_typical_particle_the_less_people_choose():
     typical = (10 * 0.81 + 6 * 0.09) / (10 * 0.9 + 6 * 0.3)
     assert typical == pytest.approx(0.8)
     assert chance_to_be_marked(p, power=3.0)[-1] == pytest.approx((0.3 / 0.8) ** 1.5)
+
+
+def test_the_range_of_one_estimate_is_that_of_counting_and_of_the_calibration():
+    """A binomial of 100 at 0.8 has a deviation of 0.04, and the calibration adds 0.2 x 0.8 x 0.2 in squares."""
+    low, high = precision_range(np.full(100, 0.8))
+    half = 1.64 * np.hypot(0.04, 0.032)
+    assert (low, high) == (pytest.approx(0.8 - half), pytest.approx(0.8 + half))
+
+
+def test_estimates_that_contradict_each_other_widen_the_range_over_both():
+    low, high = precision_range(np.full(100, 0.8), np.full(100, 0.1))
+    assert low < 0.1
+    assert high > 0.8
+    assert low >= 0
+
+
+def test_few_picks_are_less_sure_than_many_and_sure_ones_surer():
+    widths = [np.diff(precision_range(np.full(count, p)))[0] for count, p in ((5, 0.9), (500, 0.9), (500, 0.99))]
+    assert widths[0] > 2 * widths[1] > 4 * widths[2]

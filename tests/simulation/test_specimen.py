@@ -119,6 +119,13 @@ def test_unknown_element_is_named() -> None:
         volume_from_atoms(atoms("C X", [(0, 0, 0), (5, 0, 0)]), 2.0)
 
 
+def test_what_is_wrong_with_the_atoms_of_a_file_is_told_with_the_file(tmp_path: Path) -> None:
+    line = "ATOM      1  CA  GLY A   1       1.000   2.000   3.000  1.00 20.00           X"
+    (tmp_path / "tiny.pdb").write_text(f"{line}\nEND\n")
+    with pytest.raises(InputError, match=r"/tiny\.pdb: no electron scattering factors for element 'X'"):
+        volume_from_structure(tmp_path / "tiny.pdb", 2.0)
+
+
 @pytest.mark.parametrize("voxel", [0.0, -1.0, float("nan")])
 def test_voxel_size_must_be_positive(voxel: float) -> None:
     with pytest.raises(SettingsError, match="voxel_size_angstrom"):

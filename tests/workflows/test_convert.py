@@ -279,3 +279,11 @@ def test_a_box_in_angstrom_is_told_for_each_pixel_size(tmp_path: Path) -> None:
     convert(tmp_path / "in.star", tmp_path / "boxes", to="box", box="30A", micrographs=[tmp_path / "mics"])
     sides = {path.stem: path.read_text().split()[2] for path in (tmp_path / "boxes").glob("*.box")}
     assert sides == {"a": "30", "b": "15"}
+
+
+@pytest.mark.parametrize("name", ["folders/" * 600 + "m.mrc", "m" * 300 + ".mrc"], ids=["path", "file"])
+def test_names_longer_than_file_systems_take_are_refused_before_anything_is_written(tmp_path: Path, name: str) -> None:
+    (tmp_path / "all.csv").write_text(f"x,y,micrograph\n1,2,short.mrc\n1,2,{name}\n")
+    with pytest.raises(InputError, match=r"^micrograph name \w{7}.*bytes long, .* rename the micrograph"):
+        convert(tmp_path / "all.csv", tmp_path / "out", to="box", box="10px")
+    assert not (tmp_path / "out").exists()

@@ -115,8 +115,10 @@ def print_summary(summary: RunSummary, output: Path) -> None:
         told = ", ".join(f"{count:,} {verdict}" for verdict, count in bad.most_common())
         typer.echo(f"verdicts: {done - bad.total():,} good, {told}; the reasons are in {output / 'micrographs.star'}")
     if summary.expected_precision is not None and summary.expected_recall is not None:
-        right, found = share_text(summary.expected_precision), share_text(summary.expected_recall)
-        typer.echo(f"expected: {right} of the picks are right, {found} of the particles are picked")
+        found = share_text(summary.expected_recall)
+        typer.echo(f"expected: {summary.expected_right} of the picks are right, {found} of the particles are picked")
+        if summary.expected_doubt:
+            typer.echo(f"unsure: {summary.expected_doubt}")
     elif summary.particles and not summary.score_is_probability:
         typer.echo(f"score: {summary.score_meaning}; no probability, so how many picks are right is not told")
     if summary.prepared:

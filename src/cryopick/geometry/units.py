@@ -282,6 +282,12 @@ def share_text(share: float) -> str:
     return "<1 %" if share < 0.01 else f"{100 * share:.0f} %"
 
 
+def share_range_text(low: float, high: float) -> str:
+    """A range of an expected share, its ends worded as in `share_text`: `85 to 93 %`; one of them where they agree."""
+    ends = share_text(low), share_text(high)
+    return ends[0] if ends[0] == ends[1] else f"{ends[0].removesuffix(' %')} to {ends[1]}"
+
+
 def share_decimal(share: float, digits: int = 3) -> str:
     """A share, 0 to 1, as a decimal number; as in `share_percent`, only everything is `1.000` and nothing `0.000`."""
     least = 10.0**-digits

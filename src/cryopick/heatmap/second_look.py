@@ -10,9 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryopick.processing.scale import THINNED, gaussian_blur
+from cryopick.types import JUNK_PROBABILITY
 
-DOUBTED_JUNK = 0.3
-"""Probability of junk from which on a candidate is doubted: what a run rejects."""
 LIKELY_SCORE = 0.35
 """Least calibrated probability of a candidate whose rejection is worth a second look, and least centre probability that
 it keeps in noise. Only the latter was varied, at noise 2 up to SNR 30: 0.2 was no different."""
@@ -45,7 +44,7 @@ def stands_out(detail: NDArray[np.float32]) -> bool:
 
 def doubted(junk_at: NDArray[np.float32], score: NDArray[np.float32]) -> NDArray[np.bool_]:
     """(n,) True for likely candidates on what is taken for junk."""
-    return np.asarray((junk_at > DOUBTED_JUNK) & (score >= LIKELY_SCORE))
+    return np.asarray((junk_at > JUNK_PROBABILITY) & (score >= LIKELY_SCORE))
 
 
 def without_doubted_junk(
@@ -72,7 +71,7 @@ def without_doubted_junk(
 
     near = cv2.dilate(noisy_centre, np.ones((3, 3), np.uint8))  # noise moves the peak by a pixel
     row, column = index_yx.T
-    stands = (noisy_junk[row, column] <= DOUBTED_JUNK) & (near[row, column] >= LIKELY_SCORE)
+    stands = (noisy_junk[row, column] <= JUNK_PROBABILITY) & (near[row, column] >= LIKELY_SCORE)
     if not stands.any():
         return junk
     cleared = np.zeros(junk.shape, np.uint8)

@@ -46,8 +46,9 @@ CERTAINTY = 1.5
 """Standard deviations of counting that are taken off every share: one or two votes are none, however large they are."""
 NOISE_SHARE = 0.03
 """Area share that noise and dirt explain at some size. Chosen on 18 simulated micrographs without particles (two of
-them white noise; `benchmarks/size_measurement.py` measures others): above it lie 3; of 64 filled ones of other
-proteins at the suite's easy and hard level below it 3, all of a flexible protein at the hard level."""
+them white noise): above it lie 3; of 64 filled ones of other proteins at the suite's easy and hard level below it 3,
+all of a flexible protein at the hard level. `benchmarks/size_measurement.py noise --seed 77123 --levels easy hard`
+counts anew on as many of that kind."""
 LONE_WEIGHT = 0.25
 """What the micrograph with most votes for a size counts beside the others: a size that is seen on several goes before
 round ice on one, and the only filled micrograph before nothing."""
@@ -211,6 +212,12 @@ def modes(votes: Sequence[Votes]) -> list[float]:
         if agreed.size and agreed.max() > 0:
             return _peaks(grid, agreed)
     return []
+
+
+def largest_share(votes: Votes) -> float:
+    """The largest area share that the votes of one micrograph surely explain near any size; `NOISE_SHARE` cuts it."""
+    _, each = _shares([votes])
+    return float(each.max(initial=0.0))
 
 
 def likeliest(votes: Sequence[Votes]) -> float | None:

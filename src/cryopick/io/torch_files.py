@@ -293,7 +293,7 @@ def _known_global(module: str, name: str) -> _Global:
     # pickles of the protocol that torch.save writes have Python 2's names
     module, name = _compat_pickle.NAME_MAPPING.get((module, name), (module, name))
     name = f"{_compat_pickle.IMPORT_MAPPING.get(module, module)}.{name}"
-    is_dtype = name.startswith("torch.") and isinstance(getattr(torch, name[6:], None), torch.dtype)
+    is_dtype = name.startswith("torch.") and isinstance(vars(torch).get(name[6:]), torch.dtype)
     if not (is_dtype or name in _CALLABLE or name in _STORAGE_ITEM_BYTES or name == "numpy.ndarray"):
         raise _RefusedError(
             f"holds an object of {name[:100]!r}; read are tensors, NumPy numbers and arrays, plain containers and "
@@ -321,11 +321,9 @@ def _call(called: Any, arguments: Any) -> _Made:
         if arguments[:2] != (_Global("numpy.ndarray"), (0,)):
             raise _damaged("holds a NumPy array that is not made as NumPy makes it")
     elif name == "builtins.set":
-        if (
-            not isinstance(arguments[0], _Container)
-            or arguments[0].is_dict
-            or not all(map(_is_constant, arguments[0].items))
-        ):
+        listed = arguments[0]
+        is_list = isinstance(listed, _Container) and not listed.is_dict
+        if not is_list or not all(map(_is_constant, listed.items)):
             raise _RefusedError(f"holds a set of what is no text or number; {_WEIGHTS_ALONE}")
     elif name in ("argparse.Namespace", "collections.OrderedDict", "builtins.bytes") and arguments:
         raise _damaged(f"makes a {name} of unexpected arguments")

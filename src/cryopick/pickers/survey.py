@@ -107,9 +107,14 @@ def survey_with_general(model: HeatmapModel, micrographs: Sequence[Micrograph], 
     ).with_doubts(doubts)
 
 
-def survey_of_size(model: HeatmapModel, micrographs: Sequence[Micrograph]) -> Survey:
-    """The diameter alone, measured with the `general` network, and a sentence about it."""
+def survey_of_size(model: HeatmapModel, micrographs: Sequence[Micrograph], *, diameter: Length | None) -> Survey:
+    """The diameter, measured with the `general` network unless it is given, and whether what is given fits."""
     from cryopick.heatmap.diameter import measured_size
+    from cryopick.heatmap.doubts import doubts_about_sample
 
-    found = measured_size(model, micrographs)
-    return Survey(particle_size=found.diameter, size_uncertainty=found.uncertainty, sentence=found.sentence)
+    if diameter is None:
+        found = measured_size(model, micrographs)
+        seen = Survey(particle_size=found.diameter, size_uncertainty=found.uncertainty, sentence=found.sentence)
+    else:
+        seen = Survey(particle_size=diameter)
+    return seen.with_doubts(doubts_about_sample(model, micrographs, given=diameter, measured=seen.particle_size))

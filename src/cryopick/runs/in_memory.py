@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from cryopick.geometry.selection import SelectionSettings
 from cryopick.pickers.protocol import ChoosesSample, Picker, surveys
 from cryopick.pickers.survey import NOTHING_SEEN, SURVEYED_MICROGRAPHS, Survey
+from cryopick.runs.expected import Expected, expected_of
 from cryopick.runs.one import pick_micrograph
 from cryopick.runs.sample import chosen_sample, sample_order
 from cryopick.runs.settings import PickPlan, PickSettings
@@ -30,6 +31,7 @@ class PickedInMemory:
     picks : the same at the threshold, those below it with that as their reason
     threshold : one for all micrographs
     belief : of each micrograph, see `cryopick.runs.threshold.Cut`
+    expected : of the picks; None where the scores are no probabilities, and where nothing is kept
     """
 
     survey: Survey
@@ -37,6 +39,7 @@ class PickedInMemory:
     picks: list[Picks]
     threshold: float
     belief: list[float]
+    expected: Expected | None = None
 
     def believed_scores(self) -> NDArray[np.float32]:
         """(n,) scores of all candidates that no other rule rejects, each times its micrograph's belief."""
@@ -70,10 +73,12 @@ def pick_all(
         for micrograph, mask in zip(micrographs, masks, strict=True)
     ]
     candidates = [replace(one, warnings=(*one.warnings, *plan.seen.doubts)) for one in candidates]
-    cut = choose_cut(plan, {str(number): one for number, one in enumerate(candidates)})
+    numbered = {str(number): one for number, one in enumerate(candidates)}
+    cut = choose_cut(plan, numbered)
     belief = [cut.belief_in(str(number)) for number in range(len(candidates))]
     picks = [at_threshold(one, cut.threshold, belief=each) for one, each in zip(candidates, belief, strict=True)]
-    return PickedInMemory(survey or NOTHING_SEEN, candidates, picks, cut.threshold, belief)
+    expected = expected_of(settings.picker, numbered, cut, plan.seen)
+    return PickedInMemory(survey or NOTHING_SEEN, candidates, picks, cut.threshold, belief, expected)
 
 
 def _sample(picker: Picker, micrographs: Sequence[Micrograph]) -> Sequence[Micrograph]:

@@ -25,14 +25,10 @@ from cryopick.runs.exclusion_masks import doubts_about_mask, read_mask
 from cryopick.runs.report.pictures import map_png, overview_jpeg
 from cryopick.runs.settings import PickPlan, RunSettings
 from cryopick.runs.verdicts import MOST_JUNK_SHARE
-from cryopick.types import JUNK_MAP, Micrograph, Picks
+from cryopick.types import JUNK_MAP, JUNK_PROBABILITY, Micrograph, Picks
 
 NO_FILE = (-1, -1)
 """The stamp of a file that is not there."""
-
-JUNK_PROBABILITY = 0.3
-"""From this probability of junk on nothing is picked. On simulated crops with much carbon and ice the masks overlap
-with the truth better than at 0.5 and no particle beside them is lost; lower ones cost particles near real carbon."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from cryopick.errors import RunFolderError
-from cryopick.geometry.units import share_decimal
+from cryopick.geometry.units import share_decimal, share_range_text
 from cryopick.io.coordinates.relion import (
     NO_SCORE,
     VERSION,
@@ -21,15 +21,14 @@ from cryopick.io.coordinates.relion import (
     relion_particles_text,
 )
 from cryopick.io.star import make_table, star_text
-from cryopick.pickers.protocol import GivesProbabilities, gives_probabilities
-from cryopick.pickers.survey import Survey
-from cryopick.processing.probability import expected_scores
+from cryopick.pickers.protocol import gives_probabilities
+from cryopick.runs.expected import expected_of
 from cryopick.runs.folder import AUTOPICK, MICROGRAPHS, PARTICLES, RECORDS, SUMMARY, DamagedError, RunFolder
 from cryopick.runs.place import settle_place
 from cryopick.runs.record import Record
 from cryopick.runs.settings import PickPlan
 from cryopick.runs.sizes import SizesAtPixelSize, box_doubt, doubt_of_sizes, run_diameter, sizes_of_run
-from cryopick.runs.threshold import Cut, at_threshold, best_score, cut_of, is_open, what_would_keep_some
+from cryopick.runs.threshold import Cut, at_threshold, best_score, cut_of, what_would_keep_some
 from cryopick.runs.verdicts import GOOD, Verdict, verdict_of
 from cryopick.types import Picks
 
@@ -96,8 +95,23 @@ class RunSummary:
     """Whether the scores are calibrated probabilities; all else is no base for expected shares or calibration."""
     best_score: float | None = None
     """Of the candidates that are kept or below the threshold; None where there is none."""
+    expected_precision_low: float | None = None
+    expected_precision_high: float | None = None
+    """Range of `expected_precision` for about nine runs of ten, over what the scores say and what the run itself shows,
+    with the errors of both."""
+    expected_doubt: str = ""
+    """Where the scores and the run itself say different things of how many picks are right: what each says."""
     box_doubt: str = ""
     """Why the suggested box may be wrong, where the given diameter does not fit what is seen."""
+
+    @property
+    def expected_right(self) -> str:
+        """`expected_precision` as it is told, a range such as `85 to 93 %`; "" where it is not known."""
+        if self.expected_precision is None:
+            return ""
+        known = (self.expected_precision_low, self.expected_precision_high)
+        low, high = (self.expected_precision if end is None else end for end in known)
+        return share_range_text(low, high)
 
 
 def write_picks(
@@ -263,7 +277,7 @@ def _summarize(records: list[Record], results: list[MicrographResult], plan: Pic
     diameter = run_diameter(picker, plan.survey)
     sizes = sizes_of_run(kept, diameter)
     commonest = max(sizes, key=lambda size: (size.pixel_size_angstrom is not None, size.micrographs))
-    expected = _expected(results, picker, plan.seen, cut) if gives_probabilities(picker) else None
+    expected = expected_of(picker, {one.record.name: one.candidates for one in results}, cut, plan.seen)
     reasons = Counter(reason for result in results for reason in result.candidates.reason.tolist() if reason)
     warnings = Counter(warning for result in results for warning in result.record.warnings)
     for doubt in (doubt_of_sizes(sizes, diameter), *plan.seen.doubts):
@@ -280,8 +294,10 @@ def _summarize(records: list[Record], results: list[MicrographResult], plan: Pic
         threshold=cut.threshold,
         threshold_source=cut.source,
         score_meaning=picker.score_meaning,
-        expected_precision=None if expected is None else float(share_decimal(expected[0], 4)),
-        expected_recall=None if expected is None else float(share_decimal(expected[1], 4)),
+        expected_precision=None if expected is None else float(share_decimal(expected.precision, 4)),
+        expected_precision_low=None if expected is None else float(share_decimal(expected.low, 4)),
+        expected_precision_high=None if expected is None else float(share_decimal(expected.high, 4)),
+        expected_recall=None if expected is None else float(share_decimal(expected.recall, 4)),
         prepared=plan.seen.sentence,
         diameter_px=commonest.diameter_px,
         diameter_angstrom=commonest.diameter_angstrom,
@@ -295,6 +311,7 @@ def _summarize(records: list[Record], results: list[MicrographResult], plan: Pic
         score_is_probability=gives_probabilities(picker),
         verdicts={result.record.name: result.verdict for result in results if result.verdict is not None},
         best_score=best_score([result.candidates for result in results]),
+        expected_doubt="" if expected is None else expected.doubt,
         box_doubt=box_doubt(sizes, plan.seen),
     )
 
@@ -307,23 +324,6 @@ def why_nothing_is_kept(summary: RunSummary) -> str:
     told = ", ".join(f"{count:,} {reason}" for reason, count in reasons)
     text = f"no particle is kept at a threshold of {summary.threshold:.4g}: of {summary.candidates:,} candidates {told}"
     return f"{text}; {what_would_keep_some(summary.best_score, summary.score_meaning)}" if summary.best_score else text
-
-
-def _expected(
-    results: list[MicrographResult], picker: GivesProbabilities, survey: Survey, cut: Cut
-) -> tuple[float, float] | None:
-    """Expected precision and recall of a run whose scores are probabilities; None where nothing is kept."""
-    believed = [
-        result.candidates.score[is_open(result.candidates)] * np.float32(cut.belief_in(result.record.name))
-        for result in results
-    ]
-    scores = np.concatenate(believed) if believed else np.empty(0, np.float32)
-    is_kept = scores >= np.float32(cut.threshold)
-    if not is_kept.any():
-        return None
-    probability = picker.run_probabilities(scores, survey)
-    precision, recall, _ = expected_scores(probability, float(probability[is_kept].min()))
-    return precision, recall
 
 
 def read_summary(path: Path) -> dict[str, Any]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cryopick.geometry.selection import BELOW_THRESHOLD, NOT_BELIEVED
 from cryopick.pickers.protocol import ChoosesThreshold, JudgesMicrographs, gives_probabilities
+from cryopick.processing.belief import Beliefs
 from cryopick.runs.folder import RunFolder
 from cryopick.runs.settings import PickPlan
 from cryopick.types import Picks
@@ -24,11 +26,14 @@ class Cut:
     threshold : smallest score that is kept, after it is multiplied by the micrograph's belief
     source : where the threshold comes from
     belief : 0 to 1, by micrograph; 1 for those that are not in it, and for all where the user gave the threshold
+    right : by micrograph (n,), how likely each open candidate is right by what the run itself shows, see `Beliefs`;
+        empty where the picker was not asked
     """
 
     threshold: float
     source: str = ""
     belief: Mapping[str, float] = field(default_factory=dict)
+    right: Mapping[str, NDArray[np.float64]] = field(default_factory=dict, repr=False, compare=False)
 
     def belief_in(self, name: str) -> float:
         """Of one micrograph."""
@@ -64,14 +69,27 @@ def choose_cut(plan: PickPlan, candidates: Mapping[str, Picks]) -> Cut:
         return Cut(threshold=float(plan.picker.default_threshold), source="the picker's default")
     open_candidates = {name: one.kept() for name, one in candidates.items()}
     belief: dict[str, float] = {}
-    if isinstance(plan.picker, JudgesMicrographs) and gives_probabilities(plan.picker):
-        found = plan.picker.beliefs(list(open_candidates.values()))
+    right: Mapping[str, NDArray[np.float64]] = {}
+    found = beliefs_of(plan.picker, list(open_candidates.values()))
+    if found is not None:
         belief = dict(zip(open_candidates, found.belief.tolist(), strict=True))
+        right = dict(zip(open_candidates, found.right, strict=True))
     done = [one.score * np.float32(belief.get(name, 1.0)) for name, one in open_candidates.items()]
     scores = np.concatenate(done) if done else np.empty(0, np.float32)
     chosen = plan.picker.choose_threshold(scores, plan.seen, target_precision=plan.settings.run.target_precision)
     threshold = min(max(float(chosen), -limit), limit)
-    return Cut(threshold=threshold, source="chosen by the picker from all scores", belief=belief)
+    return Cut(threshold=threshold, source="chosen by the picker from all scores", belief=belief, right=right)
+
+
+def beliefs_of(picker: Any, candidates: Sequence[Picks]) -> Beliefs | None:
+    """What the picker makes of all micrographs of a run together; None where its scores are no probabilities.
+
+    `candidates` of each micrograph are those that are open, see `is_open`.
+    """
+    if not (isinstance(picker, JudgesMicrographs) and gives_probabilities(picker)):
+        return None
+    found: Beliefs = picker.beliefs(candidates)
+    return found
 
 
 def is_open(candidates: Picks) -> NDArray[np.bool_]:

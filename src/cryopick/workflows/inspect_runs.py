@@ -96,6 +96,8 @@ def _facts_of_summary(summary: Mapping[str, Any]) -> dict[str, Any]:
     }
     if summary.get("expected_precision") is not None:
         facts["expected_precision"] = summary["expected_precision"]
+        if summary.get("expected_precision_low") is not None:
+            facts["expected_precision_range"] = [summary[f"expected_precision_{end}"] for end in ("low", "high")]
         facts["expected_recall"] = summary["expected_recall"]
     names = ("pixel_size_angstrom", "diameter_px", "diameter_angstrom", "box_px")
     groups = summary.get("sizes") or [summary]

@@ -184,3 +184,13 @@ def test_a_folder_whose_weights_do_not_fill_the_model_is_refused(tmp_path):
     weights.write_bytes(weights.read_bytes()[:100])
     with pytest.raises(WeightsError, match="folder"):
         load_sam(str(tmp_path / "folder"))
+
+
+def test_a_folder_of_pickled_weights_is_refused_with_what_was_expected(tmp_path):
+    torch.save(meta_tensors(), tmp_path / "meta.pth")
+    model = load_sam(str(tmp_path / "meta.pth"))
+    model.save_pretrained(tmp_path / "folder")
+    (tmp_path / "folder" / "model.safetensors").unlink()
+    torch.save(model.state_dict(), tmp_path / "folder" / "pytorch_model.bin")
+    with pytest.raises(WeightsError, match=r"folder: cannot be loaded .* and model\.safetensors"):
+        load_sam(str(tmp_path / "folder"))

@@ -61,6 +61,7 @@ _BOOKKEEPING = ("job.star", "*pipeline.star", "coords_suffix_*.star", "RELION_*.
 UNFINISHED = "UNFINISHED.txt"
 """Lies in a folder while coordinate files are written into it; left behind by a process that was killed."""
 _MAX_FILE_NAME_BYTES = 255  # what file systems allow
+_MAX_PATH_BYTES = 4096 - 64  # what Linux allows, less the temporary name that a file has at first
 
 
 @dataclass(frozen=True)
@@ -580,4 +581,10 @@ def _file_in(folder: Path, micrograph_name: str, chosen: CoordinateFormat) -> Pa
             f"micrograph name {micrograph_name[:60]}...: {too_long[:20]}... is {len(os.fsencode(too_long))} bytes "
             f"long, file systems allow {_MAX_FILE_NAME_BYTES}; rename the micrograph"
         )
-    return folder.joinpath(*parts[:-1], file_name)
+    file = folder.joinpath(*parts[:-1], file_name)
+    if len(os.fsencode(file.absolute())) > _MAX_PATH_BYTES:
+        raise InputError(
+            f"micrograph name {micrograph_name[:60]}...: with its folders it is {len(os.fsencode(micrograph_name))} "
+            f"bytes long, a path may have {_MAX_PATH_BYTES}; rename the micrograph"
+        )
+    return file

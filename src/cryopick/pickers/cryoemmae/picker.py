@@ -225,19 +225,27 @@ class CryoEmmaePicker(HoldsModels, ChoosesByExpectedF1):
         )
 
     def survey(self, micrographs: Sequence[Micrograph]) -> Survey:
-        """Measure the diameter on a few micrographs of the run, with `general`, if it is not given."""
-        return self._sized(micrographs) if micrographs else NOTHING_SEEN
+        """Measure the diameter on a few micrographs of the run, with `general`, or see whether the given one fits.
 
-    def _sized(self, micrographs: Sequence[Micrograph]) -> Survey:
-        if self.diameter is not None or self.species:
-            return Survey(particle_size=self.diameter)
+        Of several species no size is measured or doubted.
+        """
+        from cryopick.heatmap.doubts import doubts_about_sample
         from cryopick.heatmap.model import kept_model
 
-        return survey_of_size(kept_model(self._models, device=self.device), micrographs)
+        if not micrographs:
+            return NOTHING_SEEN
+        general = kept_model(self._models, device=self.device)
+        if self.species:
+            doubts = doubts_about_sample(general, micrographs, given=None, measured=self.species[0])
+            return NOTHING_SEEN.with_doubts(doubts)
+        return survey_of_size(general, micrographs, diameter=self.diameter)
 
     def pick(self, micrograph: Micrograph, survey: Survey | None = None) -> Picks:
         """All candidates, best first; `maps` holds evidence, clusters and the first two components of the vectors."""
-        seen = self._sized([micrograph]) if survey is None else survey
+        if survey is None:  # where there is no run to warn, what is given is not doubted
+            is_given = self.diameter is not None or bool(self.species)
+            survey = Survey(particle_size=self.diameter) if is_given else self.survey([micrograph])
+        seen = survey
         sizes = self.species or (() if seen.particle_size is None else (seen.particle_size,))
         found = [
             self._pick_size(micrograph, size.middle_px(micrograph.pixel_size_angstrom), number)

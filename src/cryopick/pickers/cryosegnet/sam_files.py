@@ -94,7 +94,8 @@ def load_sam(path_or_name: str) -> nn.Module:
         raise WeightsError(f"{path}: no such file or folder; expected a checkpoint of Segment Anything")
     try:
         model: nn.Module
-        model, found = sam.SamModel.from_pretrained(path_or_name, output_loading_info=True)
+        # safetensors alone: the library would read pickles (pytorch_model.bin) without the checks of `read_torch_file`
+        model, found = sam.SamModel.from_pretrained(path_or_name, output_loading_info=True, use_safetensors=True)
     except Exception as error:  # of two libraries that document none: OSError, SafetensorError, KeyError, TypeError, …
         raise WeightsError(
             f"{path_or_name}: cannot be loaded as Segment Anything ({_first_line(error)}); expected Meta's "

@@ -96,6 +96,10 @@ class LocalDetectionTransformer(nn.Module):
         competes: bool = True,
     ) -> None:
         super().__init__()
+        # what the shapes of the weights do not tell; in a damaged card a number may have become `true`
+        for name, number in (("window", window), ("neighbours", neighbours), ("heads", heads), ("layers", layers)):
+            if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+                raise ValueError(f"{name} is {number!r}, expected a whole number from 1 on")
         if window % 2 == 0:
             raise ValueError(f"window is {window}, expected an odd number of tokens")
         tokens = trunk_widths[0]

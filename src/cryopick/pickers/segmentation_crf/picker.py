@@ -135,24 +135,22 @@ class SegmentationCrfPicker(HoldsModels, ChoosesByExpectedF1):
         )
 
     def survey(self, micrographs: Sequence[Micrograph]) -> Survey:
-        """Measure on a few micrographs what is not given: diameter, noise to be added."""
-        from cryopick.heatmap.diameter import middle_pieces
+        """Measure diameter and noise to be added on a few micrographs, unless given; see whether what is given fits."""
+        from cryopick.heatmap.model import kept_model
 
         if not micrographs:
             return NOTHING_SEEN
-        sized = self._sized(micrographs)
+        general = kept_model(self._models, device=self.device, precision=self.precision)
+        return self._with_noise(survey_of_size(general, micrographs, diameter=self.diameter), micrographs)
+
+    def _with_noise(self, sized: Survey, micrographs: Sequence[Micrograph]) -> Survey:
+        from cryopick.heatmap.diameter import middle_pieces
+
         if sized.particle_size is None:
             return sized
         probes = middle_pieces(micrographs, sized.particle_size, count=PROBED_MICROGRAPHS, diameters=PROBED_DIAMETERS)
         noise = self._fitting_noise(probes, sized) if self.added_noise is None else self.added_noise
         return replace(sized, noise_level=noise)
-
-    def _sized(self, micrographs: Sequence[Micrograph]) -> Survey:
-        if self.diameter is not None:
-            return Survey(particle_size=self.diameter)
-        from cryopick.heatmap.model import kept_model
-
-        return survey_of_size(kept_model(self._models, device=self.device, precision=self.precision), micrographs)
 
     def _fitting_noise(self, probes: Sequence[Micrograph], sized: Survey) -> float:
         """The least noise with which the picks that would be kept are worth most, if that is far more than without.
@@ -191,7 +189,7 @@ class SegmentationCrfPicker(HoldsModels, ChoosesByExpectedF1):
 
     def pick(self, micrograph: Micrograph, survey: Survey | None = None) -> Picks:
         """All candidates of one micrograph, best first; `maps` holds the particle and the junk probability."""
-        seen = self.survey([micrograph]) if survey is None else survey
+        seen = self._seen_on(micrograph) if survey is None else survey
         if seen.particle_size is None:  # nothing particle-like at any size
             return Picks.none_on(micrograph)
         diameter_px = seen.particle_size.middle_px(micrograph.pixel_size_angstrom)
@@ -199,6 +197,12 @@ class SegmentationCrfPicker(HoldsModels, ChoosesByExpectedF1):
         working, scale = self.working_image(micrograph, diameter_px=diameter_px, added_noise=noise or 0.0)
         maps = self.model().probabilities(working, crf=self.crf, dense_crf=self.dense_crf, views=self.views)
         return self.read_particles(maps, micrograph, scale, diameter_px=diameter_px)
+
+    def _seen_on(self, micrograph: Micrograph) -> Survey:
+        """What one micrograph says for itself; a given diameter is not doubted where there is no run to warn."""
+        if self.diameter is None:
+            return self.survey([micrograph])
+        return self._with_noise(Survey(particle_size=self.diameter), [micrograph])
 
     def working_image(
         self, micrograph: Micrograph, *, diameter_px: float, added_noise: float = 0.0

@@ -18,6 +18,7 @@ from cryopick.runs.folder import MODEL, RunFolder
 from cryopick.runs.report.close_ups import CloseUpRow, close_up_rows
 from cryopick.runs.results import MicrographResult, RunSummary, why_nothing_is_kept
 from cryopick.runs.sizes import pixel_size_text
+from cryopick.runs.threshold import is_open
 from cryopick.settings import as_text
 from cryopick.types import Picks
 
@@ -78,7 +79,7 @@ def run_report(
         cards=tuple(_cards(summary, results)),
         nothing_kept="" if summary.particles else why_nothing_is_kept(summary),
         warnings=tuple(sorted(summary.warnings.items(), key=lambda item: (-item[1], item[0]))),
-        histograms=(_score_histogram(summary, results), _count_histogram(results)),
+        histograms=(score_histogram(summary, results), _count_histogram(results)),
         outcomes=_outcomes(summary),
         exhibits=read_exhibits(folder.path / MODEL),
         micrographs=tuple(_micrograph_view(folder, result) for result in shown),
@@ -103,7 +104,8 @@ def _cards(summary: RunSummary, results: Sequence[MicrographResult]) -> list[Car
         (f"{summary.threshold:.4g}", f"score threshold ({summary.threshold_source})"),
     ]
     if summary.expected_precision is not None and summary.expected_recall is not None:
-        cards.append((share_text(summary.expected_precision), "of the picks are expected to be right"))
+        unsure = f" (unsure: {summary.expected_doubt})" if summary.expected_doubt else ""
+        cards.append((summary.expected_right, f"of the picks are expected to be right{unsure}"))
         cards.append((share_text(summary.expected_recall), "of the particles are expected to be picked"))
     for one in summary.sizes if summary.particles else ():
         at = f" at {pixel_size_text(one)}" if len(summary.sizes) > 1 else ""
@@ -120,11 +122,17 @@ def _cards(summary: RunSummary, results: Sequence[MicrographResult]) -> list[Car
     return [Card(value=value, text=text) for value, text in cards]
 
 
-def _score_histogram(summary: RunSummary, results: Sequence[MicrographResult]) -> Histogram:
-    candidates = [result.candidates for result in results]
-    scores = [one.score[(one.reason == "") | (one.reason == BELOW_THRESHOLD)] for one in candidates]
+def score_histogram(summary: RunSummary, results: Sequence[MicrographResult]) -> Histogram:
+    """What the threshold decides on: scores, and where micrographs are believed in part or not at all, times that."""
+    belief = [1.0 if result.verdict is None else result.verdict.belief for result in results]
+    scores = [
+        result.candidates.score[is_open(result.candidates)] * np.float32(by)
+        for result, by in zip(results, belief, strict=True)
+    ]
     score = np.concatenate([np.empty(0, np.float32), *scores])
     title = "Scores of all candidates that no other rule rejects"
+    if any(by < 1 for by in belief):
+        title += ", times how far their micrographs are believed"
     mark_text = f"threshold {summary.threshold:.4g}"
     return histogram_of(title, score[np.isfinite(score)], mark=summary.threshold, mark_text=mark_text)
 

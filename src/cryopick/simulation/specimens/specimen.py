@@ -53,10 +53,11 @@ def volume_from_structure(
     InputError
         No file, no atoms, an element without scattering factors.
     """
+    model = read_structure(path, assembly=assembly)
     try:
-        return volume_from_atoms(read_structure(path, assembly=assembly), voxel_size_angstrom)
-    except SettingsError as error:
-        raise SettingsError(f"{path}: {error}") from error
+        return volume_from_atoms(model, voxel_size_angstrom)
+    except (InputError, SettingsError) as error:
+        raise type(error)(f"{path}: {str(error).removeprefix(f'{model.name}: ')}") from error
 
 
 def volume_from_atoms(model: AtomicModel, voxel_size_angstrom: float) -> Volume:
