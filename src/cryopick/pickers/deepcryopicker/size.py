@@ -324,7 +324,7 @@ def _circle_around(
             for column, (dark, bright) in enumerate(matches):
                 excess = float((dark**2).sum() - (bright**2).sum())
                 explained[row, column] += excess * own**2 / image.size / len(micrographs)
-    row, column = np.unravel_index(int(np.argmax(explained)), explained.shape)
+    row, column = divmod(int(np.argmax(explained)), explained.shape[1])
     if explained[row, column] < CROWDED:
         return population.diameter, 1.0 if population.is_hollow else SOLID_BODY
     if population.is_hollow:
@@ -332,7 +332,7 @@ def _circle_around(
     offset = 0.0
     if 0 < row < len(sizes) - 1:
         offset = float(vertex_offset(*explained[row - 1 : row + 2, column]))
-    return float(sizes[row] * SCALE_STEP**offset), CORES[int(column)][0]
+    return float(sizes[row] * SCALE_STEP**offset), CORES[column][0]
 
 
 def _body_at(micrographs: Sequence[Micrograph], diameter: Length) -> tuple[float, float]:
