@@ -92,6 +92,8 @@ SMALLER: tuple[tuple[str, str], ...] = (
     (r"train deepcryopicker", f"{ONE_STEP} --set batch_size=4 --set validation_windows=8"),
     (r"finetune", f"{ONE_STEP} {CROPS}"),
     (r"pick .*--picker deepcryopicker", "--steps 20"),
+    (r"reproduce deepcryopicker", "--only views"),
+    (r"reproduce cryosegnet --data", "--only modules"),
     (r"pick .*--picker cryosegnet --as", "--points-per-side 2 --crop-layers 0"),
     (r"pick .*--picker segmentation-crf --as", "--tile-px 128 --rim-px 8"),
     (r"simulate .*--recipe segmentation-crf", "--count 1 --size 1024x1024 --pixel-size 7 --workers 1"),

@@ -332,7 +332,7 @@ def _circle_around(
     offset = 0.0
     if 0 < row < len(sizes) - 1:
         offset = float(vertex_offset(*explained[row - 1 : row + 2, column]))
-    return float(sizes[row] * SCALE_STEP**offset), CORES[int(column)][0]
+    return float(sizes[row] * SCALE_STEP**offset), CORES[column][0]
 
 
 def _body_at(micrographs: Sequence[Micrograph], diameter: Length) -> tuple[float, float]:

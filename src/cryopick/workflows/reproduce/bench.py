@@ -245,6 +245,9 @@ class Bench:
         name : of its folder
         task, training : changes to the preset; a full reproduction should have none but those of an ablation
         """
+        if not sets:
+            self.note("none of the training sets is there, so nothing is trained", of=f"training {name}")
+            return None
         self.tell(f"training {name}")
         try:
             plan = plan_training(
