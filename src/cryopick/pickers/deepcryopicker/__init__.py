@@ -1,20 +1,13 @@
 """`deepcryopicker`, and with it `autocryopicker` and `supercryopicker` (Al-Azzawi et al., 2019 and 2020)."""
 
 from cryopick.pickers.deepcryopicker.autocryopicker import AutoCryoPicker
-<<<<<<< HEAD
-from cryopick.pickers.deepcryopicker.measures import ViewsResult, accuracy, score_views
-=======
 from cryopick.pickers.deepcryopicker.measures import ViewScores, ViewsResult, accuracy, score_views
->>>>>>> dc
 from cryopick.pickers.deepcryopicker.picker import DeepCryoPicker
 from cryopick.pickers.deepcryopicker.supercryopicker import SuperCryoPicker
 from cryopick.pickers.denoisers import Denoiser, register_denoiser
 from cryopick.pickers.families import register_family
 from cryopick.training.trainable import Family
 
-<<<<<<< HEAD
-__all__ = ["AutoCryoPicker", "DeepCryoPicker", "SuperCryoPicker", "ViewsResult", "accuracy", "score_views"]
-=======
 __all__ = [
     "AutoCryoPicker",
     "DeepCryoPicker",
@@ -24,7 +17,6 @@ __all__ = [
     "accuracy",
     "score_views",
 ]
->>>>>>> dc
 
 
 @register_family("deepcryopicker")
