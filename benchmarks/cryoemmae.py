@@ -12,29 +12,56 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from cryopick.data.datasets import open_dataset
+from cryopick.data.labels import Labels
 from cryopick.evaluation.machine import describe_machine
 from cryopick.geometry.selection import SelectionSettings, select
 from cryopick.geometry.units import Length
 from cryopick.io.images.micrographs import write_micrograph
-from cryopick.pickers.cryoemmae.picker import CryoEmmaePicker
+from cryopick.pickers.cryoemmae.clusters import Clusters, greatest_overlap, refine_as_published
+from cryopick.pickers.cryoemmae.latent import Encoder, prepare_image
+from cryopick.pickers.cryoemmae.latent_space import sample_latent_space
+from cryopick.pickers.cryoemmae.picker import CryoEmmaePicker, analyse, load_model
+from cryopick.pickers.cryoemmae.training import PRESETS, CryoEmmaeTrainable
 from cryopick.pickers.survey import NOTHING_SEEN
-from cryopick.runs.in_memory import pick_in_memory
+from cryopick.runs.in_memory import pick_all, pick_in_memory
+from cryopick.runs.settings import make_settings
 from cryopick.simulation.micrograph import simulate_micrograph
 from cryopick.simulation.specimens.imaging import Specimen, SpecimenImager
 from cryopick.simulation.specimens.proteins import random_protein
 from cryopick.simulation.suite import SUITE_PROTEINS, SuiteSet, suite_sets
 from cryopick.types import Micrograph, Picks
+from cryopick.workflows.evaluate import evaluate
 from cryopick.workflows.train import plan_training, train_picker
 from score_summary import listed_diameter, score_summary, simulated_labels
 
-PARTS = ("real", "self", "stability", "clusters", "cut", "curve", "species", "cost")
+PARTS = (
+    "real",
+    "ablation",
+    "self",
+    "published",
+    "stability",
+    "clusters",
+    "cut",
+    "curve",
+    "species",
+    "cost",
+    "unit-costs",
+)
+SCORES = ("clusters alone", "+ probe", "+ discriminant")
+"""What ranks the same candidates: evidence of the clusters, the probe trained on labelled simulation, and the order
+that a discriminant fitted on each micrograph gives the probe's probabilities."""
+REDUCED = {"width": 48, "depth": 3, "decoder_width": 32, "decoder_depth": 1}
+"""Of the published network, to train it on a CPU; all else of its presets is as published."""
+REDUCED_EPOCHS = 8
 STABILITY_PROTEINS = ("globular", "ring", "barrel", "membrane")
 """Families of the suite that one network each is trained on; other molecules of the family than the suite's."""
 STARTS: dict[str, tuple[str, dict[str, int]]] = {
@@ -63,6 +90,9 @@ def main() -> None:
     picker = CryoEmmaePicker(weights=args.weights)
     measures = {
         "real": lambda: real_sets(picker, args.real),
+        "ablation": lambda: ablation(picker, args.real, args.level),
+        "published": lambda: published(args.real, args.runs),
+        "unit-costs": unit_costs,
         "self": lambda: trained_on_real(
             args.real, args.runs, args.starts, earlier(path).get("self"), is_measured=not args.train_only
         ),
@@ -76,7 +106,7 @@ def main() -> None:
         "cost": lambda: cost(picker),
     }
     for name in args.parts:
-        if args.real is None and name in ("real", "self"):
+        if args.real is None and name in ("real", "self", "published"):
             continue
         result = measures[name]()
         if not args.train_only:
@@ -117,6 +147,147 @@ def real_sets(picker: CryoEmmaePicker, folder: Path) -> dict[str, dict[str, floa
     for path in sorted(child for child in folder.iterdir() if child.is_dir()):
         found[path.name] = real_set(picker, path)
         print(path.name, found[path.name], flush=True)
+    return found
+
+
+def ablation(picker: CryoEmmaePicker, real: Path | None, level: str) -> dict[str, dict[str, float]]:
+    """Best F1 of the same candidates by three scores, on real sets and on one micrograph of each protein of the suite.
+
+    The clusters alone are the article's idea; the rest is ours, and the probe knows labelled simulation.
+    """
+    found: dict[str, dict[str, float]] = {name: {} for name in SCORES}
+
+    def measure(name: str, micrographs: Sequence[Micrograph], labels: dict[str, Labels], diameter: Length) -> None:
+        picks: dict[str, list[Picks]] = {score: [] for score in SCORES}
+        for micrograph in micrographs:
+            for score, one in candidates_by_score(picker, micrograph, diameter).items():
+                picks[score].append(select(one, SelectionSettings(), threshold=-np.inf))
+        for score in SCORES:
+            found[score][name] = score_summary(picks[score], labels, diameter=diameter)["best_f1"]
+        print(name, {score: round(found[score][name], 3) for score in SCORES}, flush=True)
+
+    for path in sorted(child for child in real.iterdir() if child.is_dir()) if real is not None else []:
+        dataset = open_dataset(path).labelled()
+        labels = {item.name: item.labels for item in dataset if item.labels is not None}
+        if any(len(one) for one in labels.values()):
+            measure(path.name, [item.read() for item in dataset], labels, listed_diameter(labels))
+    for one in suite_sets(levels=(level,)):
+        simulated = next(iter(one.micrographs(workers=1)))
+        diameter = Length(one.protein.diameter_angstrom, one.protein.diameter_angstrom, "A")
+        truth = {simulated.micrograph.name: simulated_labels(simulated)}
+        measure(one.protein.family, [simulated.micrograph], truth, diameter)
+    return found
+
+
+def candidates_by_score(picker: CryoEmmaePicker, micrograph: Micrograph, diameter: Length) -> dict[str, Picks]:
+    """The candidates of a micrograph, scored in the ways of `SCORES`."""
+    model = load_model(picker.weights)
+    diameter_px = diameter.middle_px(micrograph.pixel_size_angstrom)
+    prepared = prepare_image(micrograph.pixels, diameter_px=diameter_px, preprocessing=model.preprocessing)
+    if prepared is None or model.probe is None or model.particle is None:
+        raise SystemExit(f"{micrograph.name}: nothing to look at, or weights without a probe")
+    analysed = analyse(model.encoder, Clusters(model.centres, model.particle), prepared, cluster_count=picker.clusters)
+    features = analysed.features
+    column, row = np.rint(analysed.xy).astype(int).T
+    height, width = analysed.evidence.shape
+    evidence = analysed.responses[:, np.clip(row, 0, height - 1), np.clip(column, 0, width - 1)].max(axis=0)
+    scores = (evidence, model.probe(features), model.probe.adapted(features))
+    xy_px = analysed.stored_xy()
+    return {
+        name: Picks.of_candidates(micrograph, xy_px, score.astype(np.float32), diameter_px)
+        for name, score in zip(SCORES, scores, strict=True)
+    }
+
+
+def published(real: Path, runs: Path) -> dict[str, dict[str, dict[str, float]]]:
+    """The published chains from end to end, with a network reduced in width and depth, trained on five unlabelled
+    micrographs of a set and run on all of it; simulation tells the particle's cluster.
+    """
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for rules in ("article", "program"):
+        found[rules] = {}
+        for name in ("apoferritin", "bgal10017"):
+            folder, path = runs / f"published-{rules}-{name}", real / name
+            if not (folder / "weights.safetensors").exists():
+                plan = plan_training(
+                    "cryoemmae",
+                    data=str(path),
+                    preset=rules,
+                    data_settings={"diameter": diameter_of(path)},
+                    task=REDUCED,
+                    training={"epochs": REDUCED_EPOCHS, "learning_rate": 1e-3},
+                )
+                train_picker(plan, folder, micrographs=images_of(path)[:5], resume=True)
+            dataset = open_dataset(path).labelled()
+            labels = {item.name: item.labels for item in dataset if item.labels is not None}
+            diameter = diameter_of(path)
+            settings = make_settings("cryoemmae", as_=rules, weights=folder, diameter=diameter)
+            micrographs = [item.read() for item in dataset]
+            picks = pick_all(micrographs, settings, masks=[None] * len(micrographs)).picks
+            box = evaluate(picks, labels, diameter=diameter).box_as_released
+            model = load_model(folder)
+            samples = [
+                sample_latent_space(model, one, labels[one.name].xy_px, diameter_px=float(diameter.middle_px(None)))
+                for one in micrographs
+            ]
+            found[rules][name] = {
+                **score_summary(picks, labels, diameter=diameter),
+                **{"box_iou": box.mean_iou, "box_recall": box.recall, "box_precision": box.precision},
+                **{"box_f1": box.f1, "box_f3": box.f3},
+                "separation": float(np.mean([one.separation for one in samples])),
+            }
+            print(rules, name, found[rules][name], flush=True)
+    return found
+
+
+def unit_costs(*, steps: int = 3) -> dict[str, float]:
+    """What one unit of the published work costs: CPU seconds of all threads together, and memory.
+
+    A training step of 128 crops of the published network; preparing a micrograph of 4096 x 4096; encoding it;
+    clustering it three times.
+    """
+    import resource
+
+    import torch
+
+    torch.set_num_threads(1)
+    rng = np.random.default_rng(0)
+    pixels = rng.normal(size=(4096, 4096)).astype(np.float32)
+    found: dict[str, float] = {}
+
+    def timed(name: str, work: Callable[[], Any], repeats: int = 1) -> Any:
+        began = time.process_time()
+        for _ in range(repeats):
+            result = work()
+        found[f"{name}_cpu_seconds"] = (time.process_time() - began) / repeats
+        return result
+
+    for rules in ("article", "program"):
+        prepared = timed(f"prepare_{rules}", partial(prepare_image, pixels, diameter_px=180, preprocessing=rules))
+    trainable = CryoEmmaeTrainable(PRESETS["program"].task)
+    trainable.__dict__["images"] = [np.rint(255 * prepared.image).astype(np.uint8)]
+    network = trainable.build_network()
+    optimizer = torch.optim.AdamW(trainable.parameter_groups(network), lr=5e-4)
+
+    def step() -> None:
+        trainable.loss(network, trainable.make_batch(0, rng))["loss"].backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    step()
+    timed("step", step, steps)
+    found["training_peak_gb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    encoder = Encoder.loaded(network, mean=0.5, std=0.1, device="cpu", precision="float32")
+    latent = timed("encode", partial(encoder.tokens, prepared.image))
+    start = Clusters(np.asarray(latent.flat[[0, 9_000, 30_000, 60_000]]), 0)
+    timed(
+        "cluster",
+        partial(refine_as_published, latent.vectors, start, counts=(3, 4, 5), rule=greatest_overlap),
+    )
+    found["steps_of_180_micrographs"] = 400 * 180 * 256 / 128
+    found["days_on_8_cores"] = found["step_cpu_seconds"] * found["steps_of_180_micrographs"] / 8 / 86_400
+    found["steps_of_model_45"] = 500 * 1950 * 256 / 128
+    found["days_on_8_cores_model_45"] = found["step_cpu_seconds"] * found["steps_of_model_45"] / 8 / 86_400
     return found
 
 
@@ -384,6 +555,7 @@ def as_markdown(found: dict[str, object]) -> str:
         }
         for start, rows in part.items():
             lines += _real_table(titles[start], rows)
+    lines += _ablation_and_published(found)
     part = found.get("stability")
     if isinstance(part, dict):
         lines += [f"Suite, level {part['level']}; F1 by protein of the five training micrographs:", ""]
@@ -404,11 +576,32 @@ def as_markdown(found: dict[str, object]) -> str:
         for name, curve in part.items():
             points = ", ".join(f"{count}: {f1:.3f}" for count, f1 in curve.items())
             lines += [f"F1 by number of training micrographs, {name}: {points}", ""]
-    for key in ("species", "cost"):
+    for key in ("species", "cost", "unit-costs"):
         part = found.get(key)
         if isinstance(part, dict):
             lines += [f"{key}: " + ", ".join(f"{name} {_plain(value)}" for name, value in part.items()), ""]
     return "\n".join(lines) + "\n"
+
+
+def _ablation_and_published(found: dict[str, object]) -> list[str]:
+    lines: list[str] = []
+    part = found.get("ablation")
+    if isinstance(part, dict):
+        lines += [
+            "Best F1 of the same candidates by what ranks them; real sets, then one micrograph of each protein of"
+        ]
+        lines += ["the suite, level easy:", "", *_table("score", part), ""]
+    part = found.get("published")
+    if isinstance(part, dict):
+        reduced = ", ".join(f"{name} {value}" for name, value in REDUCED.items())
+        lines += [
+            f"The published chains with a network reduced to {reduced}, {REDUCED_EPOCHS} epochs on five unlabelled",
+            "micrographs of the set; box measures as the program counts; separation of latent vectors, 0.5 is chance:",
+            "",
+        ]
+        rows = {f"{rules}, {name}": one for rules, sets in part.items() for name, one in sets.items()}
+        lines += [*_table("rules, set", rows), ""]
+    return lines
 
 
 def _plain(value: object) -> str:

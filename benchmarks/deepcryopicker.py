@@ -4,6 +4,10 @@
 
 `--real` names a folder of labelled sets (images, one CSV each, set.json); without it only simulated barrels are
 measured. No picker is given a diameter or a label; one setting serves all sets. Writes deepcryopicker.json and .md.
+
+The part `klh` draws sparse sessions like KLH's (`sparse_barrels.py`): 17 barrels a micrograph, three micrographs to
+label and train, two others to judge, half of KLH's size to spare time; other seeds than anything was chosen on. It also
+gives the right diameter to all pickers, wrong ones to `deepcryopicker`, and micrographs without particles to all.
 """
 
 from __future__ import annotations
@@ -18,7 +22,6 @@ from typing import Any
 
 import numpy as np
 
-from barrels import SIDE_VIEW, TOP_VIEW, draw_barrels
 from cryopick.data.datasets import open_dataset
 from cryopick.data.labels import Labels
 from cryopick.errors import TrainingError
@@ -26,14 +29,19 @@ from cryopick.evaluation.machine import describe_machine
 from cryopick.geometry.selection import SelectionSettings, select
 from cryopick.geometry.units import Length
 from cryopick.metrics.detection import match_picks
+from cryopick.pickers.deepcryopicker.measures import score_views
 from cryopick.pickers.deepcryopicker.objects import VIEWS
 from cryopick.pickers.deepcryopicker.picker import LABELS_FILE, DeepCryoPicker
 from cryopick.pickers.registry import make_picker
 from cryopick.processing.scale import ScaleMap
+from cryopick.simulation.specimens.barrels import SIDE_VIEW, TOP_VIEW, draw_barrels
 from cryopick.types import Micrograph, Picks
 from cryopick.workflows.evaluate import evaluate
+from sparse_barrels import Look, draw_look, draw_sparse_barrels, without_particles
 
 PICKERS = ("autocryopicker", "supercryopicker", "deepcryopicker")
+KLH_SEED, KLH_SCALE = 40, 0.5
+"""First session's seed; size over that of a KLH micrograph of 2048 pixels."""
 RECALLS = (0.5, 0.7, 0.8, 0.9, 0.95)
 
 
@@ -42,8 +50,9 @@ def main() -> None:
     parser.add_argument("--real", type=Path, help="folder of labelled sets")
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results"))
     parser.add_argument("--only", nargs="*", help="names of sets, or barrels; what is left out keeps its last figures")
+    parser.add_argument("--sessions", type=int, default=4, help="sparse sessions of the part klh")
     args = parser.parse_args()
-    parts: dict[str, Callable[[], dict[str, Any]]] = {"barrels": barrels}
+    parts: dict[str, Callable[[], dict[str, Any]]] = {"barrels": barrels, "klh": lambda: klh(args.sessions)}
     if args.real is not None:
         for path in sorted(child for child in args.real.iterdir() if child.is_dir()):
             parts[path.name] = lambda path=path: real_set(path)
@@ -202,6 +211,80 @@ def barrels() -> dict[str, Any]:
     return entry
 
 
+def klh(count: int) -> dict[str, Any]:
+    """Sparse sessions: every picker without a diameter and with the right one, wrong diameters, empty micrographs."""
+    sessions = []
+    for seed in range(KLH_SEED, KLH_SEED + count):
+        look = draw_look(seed, scale=KLH_SCALE)
+        side_px = round(2048 * KLH_SCALE)
+
+        def drawn(first: int, count: int, look: Look = look, side_px: int = side_px, seed: int = seed) -> list[Any]:
+            return [draw_sparse_barrels(look, seed=1000 * seed + first + i, side_px=side_px) for i in range(count)]
+
+        train, test = drawn(0, 3), drawn(700, 2)
+        empty = [without_particles(look, seed=1000 * seed + 500 + i, side_px=side_px) for i in range(2)]
+        right = Length(look.ring_px, look.ring_px, "px")
+        entry: dict[str, Any] = {"seed": seed, "ring_px": look.ring_px, "noise": look.noise, "pickers": {}, "empty": {}}
+        for name in PICKERS:
+            entry["pickers"][name] = views_of(make_picker(name), train, test)
+            entry["empty"][name] = picks_on_empty(make_picker(name), empty)
+        for name in ("autocryopicker", "supercryopicker", "deepcryopicker", "blob"):
+            entry["pickers"][f"{name}, diameter given"] = views_of(make_picker(name, diameter=right), train, test)
+        entry["wrong"] = {}
+        for factor in (0.75, 1.5):
+            wrong = Length(factor * look.ring_px, factor * look.ring_px, "px")
+            found = views_of(make_picker("deepcryopicker", diameter=wrong), train, test)
+            entry["wrong"][f"{factor:g}"] = "stops" if "stopped" in found else f"F1 {found['f1']:.3f}"
+        print(entry, flush=True)
+        sessions.append(entry)
+    return {"sessions": sessions}
+
+
+def views_of(picker: Any, train: Sequence[Any], test: Sequence[Any]) -> dict[str, Any]:
+    """F1 and views of one picker; its finding where it stops."""
+    with tempfile.TemporaryDirectory() as scratch:
+        micrographs = [one.micrograph for one in train]
+        try:
+            if isinstance(picker, DeepCryoPicker):
+                survey = picker.survey_in(Path(scratch), micrographs)
+            else:
+                survey = picker.survey(micrographs)
+        except TrainingError as error:
+            return {"stopped": str(error)}
+        candidates = [picker.pick(one.micrograph, survey) for one in test]
+    kept = [picks.kept() for picks in kept_of(candidates, picker.default_threshold)]
+    thinned = [picks.kept() for picks in kept_of(candidates, 0.0)]
+    result = score_views(
+        thinned,
+        kept,
+        [one.xy_px for one in test],
+        [one.view for one in test],
+        max_distance_px=0.25 * test[0].diameter_px,
+    )
+    counts = result.all_views.counts
+    return {
+        "f1": counts.f1,
+        "precision": counts.precision,
+        "recall": counts.recall,
+        "accuracy": result.all_views.accuracy,
+        "view_right": result.view_right,
+        "pairs": result.pairs,
+        "by_view": {name: scores.curve.average_precision for name, scores in result.by_view.items()},
+        "diameter_px": None if survey.particle_size is None else survey.particle_size.middle_px(None),
+        "dark_part": survey.dark_part,
+    }
+
+
+def picks_on_empty(picker: Any, micrographs: Sequence[Micrograph]) -> Any:
+    """Picks per micrograph that holds nothing, or "stops"."""
+    try:
+        survey = picker.survey(list(micrographs))
+    except TrainingError:
+        return "stops"
+    kept = kept_of([picker.pick(one, survey) for one in micrographs], picker.default_threshold)
+    return float(np.mean([one.is_kept.sum() for one in kept]))
+
+
 def as_labels(micrograph: Micrograph, xy_px: np.ndarray, diameter_px: float) -> Labels:
     return Labels(xy_px, np.zeros(len(xy_px), bool), diameter_px, micrograph.name)
 
@@ -264,7 +347,36 @@ def as_markdown(found: dict[str, Any]) -> str:
             cells = " | ".join(precision_at(curve, recall) for recall in RECALLS)
             lines.append(f"| {view} | {curve['f1']:.3f} | {curve['average_precision']:.3f} | {cells} |")
         lines += ["", "All points of both curves are in deepcryopicker.json."]
+    if "klh" in found:
+        lines += klh_lines(found["klh"]["sessions"])
     return "\n".join(lines) + "\n"
+
+
+def klh_lines(sessions: Sequence[dict[str, Any]]) -> list[str]:
+    """The table of sparse sessions."""
+    lines = [
+        "",
+        "## Sparse sessions like KLH's",
+        "",
+        "17 barrels a micrograph; three micrographs to label and train, two others to judge. F1 (views right).",
+        "",
+        "| picker | " + " | ".join(f"{s['ring_px']:.0f} px, noise {s['noise']:.2f}" for s in sessions) + " |",
+        "| --- |" + " --- |" * len(sessions),
+    ]
+    for name in sessions[0]["pickers"]:
+        cells = []
+        for session in sessions:
+            own = session["pickers"][name]
+            views = f" ({own['view_right']}/{own['pairs']})" if "pairs" in own else ""
+            cells.append("stops" if "stopped" in own else f"{own['f1']:.3f}{views}")
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    for name in PICKERS:
+        cells = [str(session["empty"][name]) for session in sessions]
+        lines.append(f"| {name}, picks on empty ones | " + " | ".join(cells) + " |")
+    for factor in sessions[0]["wrong"]:
+        cells = [session["wrong"][factor] for session in sessions]
+        lines.append(f"| deepcryopicker, {factor} times the diameter given | " + " | ".join(cells) + " |")
+    return lines
 
 
 def precision_at(curve: dict[str, Any], recall: float) -> str:

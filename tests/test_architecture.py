@@ -157,6 +157,7 @@ def test_no_module_keeps_models():
     assert kept == {
         "cryopick.inference.device: _automatic_device",  # a word
         "cryopick.inference.device: _why_unusable",  # a sentence
+        "cryopick.pickers.denoisers: _makers",
         "cryopick.pickers.families: _families",
         "cryopick.pickers.published_weights: _readers",
         "cryopick.pickers.registry: _broken",

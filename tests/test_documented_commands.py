@@ -8,6 +8,7 @@ the working folder has nothing fails.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -19,6 +20,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import authors_emmae
 import numpy as np
 import pytest
 
@@ -47,15 +49,16 @@ FOR_PLACEHOLDER = {
 """Words in capitals that stand for anything of their kind."""
 
 COMPLETED = {
-    "cryopick train cryoemmae --set preprocessing=published": "--data micrographs/ --diameter 180A -o trained/",
+    "cryopick train cryoemmae --set preprocessing=program": "--data micrographs/ --diameter 180A -o trained/",
     "cryopick train general --preset small": "-o trained/",
-    "cryopick train segmentation-crf --preset paper": "--data labelled/ -o trained/",
-    "cryopick label PARTICLES.star -o maps/ --map mask.mrc": "--micrographs mics/",
+    "cryopick train segmentation-crf --preset large": "--data labelled/ -o trained/",
+    "cryopick train segmentation-crf --as article --data SET": "-o trained/",
     "cryopick convert picks.star out.star --flip-y auto --micrographs micrographs/ --diameter 180A": "",
 }
 """Commands in a sentence that says the rest in words."""
 
 ONE_STEP = "--steps 1 --warmup-steps 0 --validate-every 1 --workers 0 --precision 32-true --accelerator cpu"
+ONE_EPOCH = f"--epochs 1 {ONE_STEP.replace('--steps 1', '').replace('--validate-every 1', '')}"
 JUDGED = "--set validation_crops=2 --set calibration_crops=4"
 CROPS = f"--set crop_px=128 --set batch_size=2 {JUDGED} --set distinct_crops=0 --set micrograph_share=0"
 SMALLER: tuple[tuple[str, str], ...] = (
@@ -67,11 +70,22 @@ SMALLER: tuple[tuple[str, str], ...] = (
         f"{ONE_STEP} --set backbone=resnet18 --set width=32 --set heads=4 --set layers=2 --set feed_width=32 "
         "--set short_px=64 --set longest_px=96 --set batch_size=1 --set validation_images=1 --set norm_images=1",
     ),
-    (r"train cryosegnet .*small", f"{ONE_STEP} {CROPS}"),
+    (r"train cryosegnet .*--epochs", f"{ONE_EPOCH} {CROPS}"),
+    (r"train cryosegnet (.*small|(?!.*--(preset|as)))", f"{ONE_STEP} {CROPS}"),
     (r"train cryosegnet .*sam", f"{ONE_STEP} {CROPS} --set mapped_crops=2"),
-    (r"train cryosegnet .*paper", f"{ONE_STEP} {CROPS} --set side_px=128 --set widths=4,4,4,4,4,4"),
-    (r"train segmentation-crf .*paper", f"{ONE_STEP} {CROPS} --set crf_crops=1 --set backbone=small"),
+    (r"train cryosegnet .*--as", f"{ONE_STEP} {CROPS} --set side_px=128 --set widths=4,4,4,4,4,4"),
+    (
+        r"train segmentation-crf .*--as",
+        f"{ONE_STEP} --set backbone=fcn-resnet50 --set crop_px=64 --set batch_size=2",
+    ),
+    (r"train segmentation-crf .*large", f"{ONE_STEP} {CROPS} --set crf_crops=1 --set backbone=small"),
     (r"(train|finetune) segmentation-crf", f"{ONE_STEP} {CROPS} --set crf_crops=1"),
+    (
+        r"train cryoemmae .*(--as|finetune)",
+        f"{ONE_STEP} --set batch_size=8 --set windows_per_crop=8 --set clustered_micrographs=1 "
+        f"--set width={authors_emmae.WIDTH} --set depth={authors_emmae.DEPTH} "
+        f"--set decoder_width={authors_emmae.DECODER_WIDTH} --set decoder_depth={authors_emmae.DECODER_DEPTH}",
+    ),
     (
         r"train cryoemmae",
         f"{ONE_STEP} --set batch_size=8 --set simulated_micrographs=1 --set probe_crops=16 --set calibration_crops=16",
@@ -79,6 +93,10 @@ SMALLER: tuple[tuple[str, str], ...] = (
     (r"train deepcryopicker", f"{ONE_STEP} --set batch_size=4 --set validation_windows=8"),
     (r"finetune", f"{ONE_STEP} {CROPS}"),
     (r"pick .*--picker deepcryopicker", "--steps 20"),
+    (r"reproduce deepcryopicker", "--only views"),
+    (r"reproduce cryosegnet --data", "--only modules"),
+    (r"pick .*--picker cryosegnet --as", "--points-per-side 2 --crop-layers 0"),
+    (r"pick .*--picker segmentation-crf --as", "--tile-px 128 --rim-px 8"),
     (r"simulate .*--recipe segmentation-crf", "--count 1 --size 1024x1024 --pixel-size 7 --workers 1"),
     (r"simulate (?!.*--suite)", "--count 1 --size 320x320 --workers 1"),
 )
@@ -92,7 +110,7 @@ BEFORE = {
 """Commands that go on with something, and what has begun it."""
 
 
-ONLY_PLANNED = ("cryopick train cryoemmae --set preprocessing=published",)
+ONLY_PLANNED = ("cryopick train cryoemmae --set preprocessing=program",)
 """Trainings that are planned by their command and not begun: published pictures are of whole micrographs, and after a
 step the network tells no particle in them from the rest, so that nothing can be calibrated."""
 
@@ -202,6 +220,12 @@ def filled_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         copy_all(labels, Path("truth"))
         for place in ("labelled", "real"):
             copy_all([*images, *labels, images[0].with_name("set.json")], Path(place))
+        for number in ("10017", "10028"):
+            make_cryoppp_set(Path("cryoppp") / number, images)
+        make_released_coco(Path("train_val_test_data"), images)
+        assert run_command("cryopick label labelled -o lab") == 0
+        copy_all(images, Path("own/images"))
+        copy_all(sorted(Path("lab/masks").glob("*.png")), Path("own/masks"))
         for name in ("x.mrc", "image.mrc"):
             shutil.copy(images[0], name)
         shutil.copy("sim/particles.star", "particles.star")
@@ -216,6 +240,9 @@ def filled_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
         for run in ("run1", "run"):
             assert run_command(f"cryopick pick micrographs/ -o {run} --diameter 180A --picker blob") == 0
+        rng = np.random.default_rng(0)
+        picture, vectors = rng.integers(0, 255, (1024, 1024)), rng.normal(size=(500, authors_emmae.WIDTH))
+        authors_emmae.write_authors_files(folder, picture=picture.astype(np.uint8), vectors=vectors.astype(np.float32))
         assert run_command("cryopick convert run1 J9_particles_selected.cs --cs-rows relion") == 0
         save_as_authors_of_cryotransformer(Path("CryoTransformer.pth"))
         assert run_command("cryopick import-weights CryoTransformer.pth -o article") == 0
@@ -231,9 +258,38 @@ def save_as_authors_of_cryotransformer(path: Path) -> None:
 
 
 def copy_all(paths: list[Path], folder: Path) -> None:
-    folder.mkdir()
+    folder.mkdir(parents=True)
     for path in paths:
         shutil.copy(path, folder)
+
+
+def make_cryoppp_set(folder: Path, images: list[Path]) -> None:
+    """The layout of CryoPPP, whose tables count y from below."""
+    (folder / "ground_truth").mkdir(parents=True)
+    copy_all(images, folder / "micrographs")
+    tables = folder / "ground_truth" / "particle_coordinates"
+    tables.mkdir()
+    for path in images:
+        (labels,) = cryopick.read_picks(path.with_suffix(".csv")).values()
+        height = cryopick.read_micrograph(path).shape_yx[0]
+        rows = "".join(f"{x},{height - y},36\n" for x, y in labels.xy_px)
+        (tables / f"{path.stem}.csv").write_text(f"X-Coordinate,Y-Coordinate,Diameter\n{rows}")
+
+
+def make_released_coco(folder: Path, images: list[Path]) -> None:
+    """The layout that CryoTransformer's authors released: a folder and a COCO file for each part."""
+    (folder / "annotations").mkdir(parents=True)
+    for part, path in zip(("train", "val"), images, strict=True):
+        copy_all([path], folder / part)
+        height, width = cryopick.read_micrograph(path).shape_yx
+        (labels,) = cryopick.read_picks(path.with_suffix(".csv")).values()
+        boxes = [{"image_id": 1, "category_id": 1, "bbox": [x - 18, y - 18, 36, 36]} for x, y in labels.xy_px.tolist()]
+        content = {
+            "images": [{"id": 1, "file_name": path.name, "height": height, "width": width}],
+            "annotations": [{"id": number, **box} for number, box in enumerate(boxes)],
+            "categories": [{"id": 1, "name": "particle"}],
+        }
+        (folder / "annotations" / f"instances_{part}.json").write_text(json.dumps(content))
 
 
 def globular_pdb() -> str:
@@ -252,11 +308,44 @@ def put_trained_weights(folder: Path, line: str) -> None:
     shipped = Path(cryopick.__file__).parent / "weights"
     named = re.search(r"--picker ([a-z-]+)", line)
     picker = named.group(1) if named else "general"
+    published = re.search(r"pick .*--picker cryoemmae --as .*--weights (\w+)/", line)
+    if published:
+        assert run_command(f"cryopick import-weights {authors_emmae.WEIGHTS} -o {published.group(1)}/") == 0
+        return
     for place, name in (("trained", picker), ("tuned", "general"), ("runs/unet", "cryosegnet")):
         if (shipped / f"{name}.safetensors").is_file():
             (folder / place).mkdir(parents=True)
             for suffix in (".safetensors", ".json"):
                 shutil.copy(shipped / f"{name}{suffix}", folder / place / f"weights{suffix}")
+    if "cryosegnet.pth" in line:
+        import torch
+        from authors_unet import authors_unet
+        from meta_checkpoint import meta_tensors
+
+        torch.save(authors_unet(), folder / "cryosegnet.pth")
+        torch.save(meta_tensors(), folder / "sam_vit_h_4b8939.pth")
+
+
+def put_published_weights(line: str) -> None:
+    """A file of torchvision's, and what is imported of it; only where a command names them, because they are large."""
+    is_picked = "--picker segmentation-crf" in line and "--weights published/" in line
+    if not is_picked and "network.pth" not in line:
+        return
+    import torch
+    from torchvision.models.segmentation import fcn_resnet50
+
+    network = fcn_resnet50(weights=None, weights_backbone=None, num_classes=2, aux_loss=False)
+    network.backbone.conv1 = torch.nn.Conv2d(1, 64, 7, stride=2, padding=3, bias=False)
+    torch.save(network.state_dict(), "network.pth")
+    if is_picked:
+        assert run_command("cryopick import-weights network.pth -o published") == 0
+
+
+def put_maps(line: str) -> None:
+    """A run with maps, where masks are to be compared with one."""
+    if "evaluate maps1" in line:
+        pick = "cryopick pick micrographs/ -o maps1 --picker segmentation-crf --diameter 180A --full-maps --views 1"
+        assert run_command(pick) == 0
 
 
 class within:  # noqa: N801  # reads as what it does
@@ -307,6 +396,8 @@ def test_a_documented_command_works_as_printed(
     line = as_run(shown.line)
     words = shlex.split(line)
     put_trained_weights(working_folder, line)
+    put_published_weights(line)
+    put_maps(line)
     output = place_of_output(words)
     if output is not None and Path(output).exists():
         shutil.rmtree(output) if Path(output).is_dir() else Path(output).unlink()

@@ -29,6 +29,12 @@ _ALL_MISSING: Any = None
 
 JUNK_MAP = "junk"
 """Name of the map in `Picks.maps` that holds the probability of carbon, ice or contamination, 0 to 1."""
+PARTICLE_MAP = "particle probability"
+"""Name of the map that holds the probability of a particle's silhouette, 0 to 1, which `evaluate --masks` scores."""
+UNREFINED = " before the random field"
+"""Behind the name of such a map: what it was before a conditional random field refined it."""
+CLASS_MAP = "class {} probability"
+"""Names of the maps of all classes, by number, where there are more than background and particle."""
 
 JUNK_PROBABILITY = 0.3
 """From this probability of junk on nothing is picked. On simulated crops with much carbon and ice the masks overlap

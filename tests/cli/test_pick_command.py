@@ -83,7 +83,7 @@ def test_a_new_command_is_one_file_and_one_row(monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_importing_a_command_reads_no_arguments(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(sys, "argv")
-    module = importlib.reload(importlib.import_module(f"cryopick.cli.{name}"))
+    module = importlib.reload(importlib.import_module(f"cryopick.cli.{name.replace('-', '_')}"))
     assert hasattr(module, "command") != hasattr(module, "command_for")
 
 

@@ -13,6 +13,7 @@ from cryopick.metrics.published import (
     box_counts,
     box_scores,
     draw_discs,
+    mean_over_sets,
     pixel_counts,
     pixel_mask_scores,
     square_iou,
@@ -139,3 +140,24 @@ def test_one_pick_between_two_labels_serves_one_of_them_but_both_in_the_released
 def test_box_measures_count_micrographs_without_picks() -> None:
     ours, released = box_scores([BoxCounts(1, 1, 1, 1, 1.0), box_counts(NONE, np.zeros((1, 2)), side_px=9)])
     assert (ours.recall, released.recall, ours.mean_iou) == (0.5, 0.5, 0.5)
+
+
+def test_f3_counts_recall_nine_times_and_rounds_first() -> None:
+    _, released = box_scores([BoxCounts(picks=3000, labels=1000, paired=0, nearest_hits=500)])
+    precision, recall = 0.167, 0.5  # 1 / 6 to three decimals
+    assert released.f3 == pytest.approx(10 * precision * recall / (9 * precision + recall))
+    assert box_scores([BoxCounts(picks=0, labels=4)])[1].f3 == 0.0
+    assert np.isnan(box_scores([BoxCounts()])[1].f3)
+
+
+def test_the_mean_over_sets_gives_each_set_the_same_weight() -> None:
+    small, large = (
+        box_scores([counts])[1] for counts in (BoxCounts(2, 2, 2, 2, 1.8), BoxCounts(1000, 1000, 400, 400, 500.0))
+    )
+    mean = mean_over_sets([small, large])
+    assert (mean.precision, mean.recall, mean.f1) == pytest.approx((0.7, 0.7, 0.7))
+    assert mean.mean_iou == pytest.approx(0.7)
+    without_labels = box_scores([BoxCounts(picks=5)])[1]
+    assert mean_over_sets([small, without_labels]).recall == 1.0
+    with pytest.raises(ValueError, match="one kind"):
+        mean_over_sets([small, box_scores([BoxCounts(1, 1)])[0]])

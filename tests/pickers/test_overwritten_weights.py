@@ -27,7 +27,7 @@ LOADED: dict[str, tuple[str, Callable[[Path], Any]]] = {
     "cryotransformer": ("cryotransformer", lambda path: CryoTransformerPicker(weights=path)._model),
     "cryoemmae": ("cryoemmae", lambda path: CryoEmmaePicker(weights=path)._model),
     "cryosegnet": ("cryosegnet", lambda path: CryoSegNetPicker(weights=path)._mapper),
-    "masks of cryosegnet": (EMBEDDED, lambda path: CryoSegNetPicker(sam=str(path))._sam),
+    "masks of cryosegnet": (EMBEDDED, lambda path: CryoSegNetPicker(segmenter="sam", sam=str(path))._sam),
     "segmentation-crf": ("segmentation-crf", lambda path: SegmentationCrfPicker(weights=path).model),
 }
 """By name, the shipped weights, and from a path what the picker's networks are asked for with."""

@@ -1,13 +1,15 @@
 """Fine-tuning: learns the new data, does not forget the old, never ends worse than it began."""
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import toy_picker
 from discs import DIAMETER_PX, disc_centres, disc_micrograph
-from toy_picker import train_toy
+from toy_picker import ToyTask, ToyTrainable, train_toy
 
 from cryopick.errors import SettingsError, WeightsError
 from cryopick.geometry.units import parse_length
@@ -22,8 +24,13 @@ from cryopick.io.weights import (
     read_tensors,
 )
 from cryopick.pickers.families import make_trainable
+from cryopick.runs.settings import make_settings
 from cryopick.training.finetuning import Before, MixedTrainable
-from cryopick.workflows.finetune import calibrated_shortly, finetune, finetuning_preset
+from cryopick.training.loop import TrainResult
+from cryopick.training.trainable import Preset, TrainSettings
+from cryopick.workflows.finetune import base_preset, calibrated_shortly, finetune, finetuning_preset
+from cryopick.workflows.pick import pick_to_folder
+from cryopick.workflows.train import plan_training, train_picker
 
 
 @pytest.fixture(scope="module")
@@ -181,3 +188,111 @@ def test_few_steps_are_calibrated_on_few_crops_unless_the_user_says_how_many(ste
     shipped = load_checkpoint(find_weights("general"), picker="general")
     preset = finetuning_preset("general", shipped, given, {"steps": steps})
     assert calibrated_shortly(preset, given).calibration_crops == crops
+
+
+@pytest.fixture
+def bright_run(tmp_path: Path) -> Path:
+    """A run on micrographs whose particles are bright, which was told the diameter, the pixel size and the contrast."""
+    folder = tmp_path / "bright"
+    for seed in range(3):
+        write_micrograph(folder / f"m{seed}.mrc", disc_micrograph(f"m{seed}", seed=seed).inverted())
+    settings = make_settings("blob", diameter=f"{1.5 * DIAMETER_PX}A", pixel_size_angstrom=1.5, contrast="bright")
+    pick_to_folder([folder], tmp_path / "run", settings)
+    return tmp_path / "run"
+
+
+def trained_on(monkeypatch, module: str) -> list:
+    """What reaches the training loop, instead of a training."""
+    seen: list = []
+
+    def note(trainable, settings, folder, **options):
+        seen.append((trainable, settings, options))
+        return TrainResult(weights=folder / "weights.safetensors", steps=1, is_finished=True, reason="finished",
+                           scores={"score": 0.7, "new": 0.7, "old": 0.8}, best_step=1)  # fmt: skip
+
+    monkeypatch.setattr(f"cryopick.workflows.{module}.train", note)
+    return seen
+
+
+def test_a_run_folder_says_all_that_fine_tuning_needs(bright_run, start, tmp_path, monkeypatch):
+    seen = trained_on(monkeypatch, "finetune")
+    finetune("toy", bright_run, tmp_path / "tuned", weights=start)
+    ((mixed, _, _),) = seen
+    items = [item for part in mixed.new.data for item in part]
+    assert {item.name for item in items} == {"m0.mrc", "m1.mrc", "m2.mrc"}
+    for item in items:
+        assert item.diameter_px == pytest.approx(DIAMETER_PX)
+        assert item.pixel_size_angstrom == 1.5
+        dark = disc_micrograph("m", seed=int(item.name[1])).pixels
+        np.testing.assert_allclose(item.read().pixels, dark, rtol=1e-6)
+    finetune("toy", bright_run, tmp_path / "other", weights=start, contrast="dark", diameter=parse_length("24px"))
+    changed = next(iter(seen[1][0].new.data[0]))
+    assert changed.diameter_px == 24
+    assert changed.read().pixels.max() > dark.max()  # as stored: particles bright
+
+
+def test_a_run_folder_is_a_data_set_to_train_on_with_its_diameter_and_contrast(
+    bright_run, tmp_path, monkeypatch, caplog
+):
+    seen = trained_on(monkeypatch, "train")
+    train_picker(plan_training("toy", data=str(bright_run)), tmp_path / "t")
+    ((trainable, _, _),) = seen
+    assert [item.diameter_px for item in trainable.data[0]] == pytest.approx([DIAMETER_PX] * 2)
+    assert all(item.is_bright for part in trainable.data for item in part)
+    assert "teach as complete labels" in caplog.text
+
+
+def test_a_network_that_cannot_learn_from_simulation_learns_from_the_new_data_alone_and_says_so(
+    picks, start, monkeypatch
+):
+    def whole_only(task, *, train, validation):
+        if train is None:
+            raise SettingsError("the toy learns from whole micrographs: give --data")
+        return ToyTrainable(task, data=(train, validation))
+
+    monkeypatch.setattr(toy_picker, "make_trainable", whole_only)
+    result = tune(picks, start, accumulate=1)  # no old data, so one batch a step is enough
+    assert any("from the new data alone" in text and "whole micrographs" in text for text in result.warnings)
+    assert np.isnan(result.before["old"])
+    assert "old" not in result.after
+    assert result.is_better
+    assert result.after["new"] > result.before["new"]
+    again = finetune("toy", picks, picks.parent / "tuned", weights=start, diameter=parse_length(f"{DIAMETER_PX}px"),
+                     labels="complete", training={"steps": 12, "validate_every": 4, "learning_rate": 3e-3,
+                                                  "accumulate": 1}, resume=True)  # fmt: skip
+    assert again.before["new"] == result.before["new"]
+
+
+def card(**entries: object) -> Checkpoint:
+    return Checkpoint({}, ModelCard(picker="toy", architecture={"network": "toy", "channels": 7}, **entries), None)
+
+
+def published_toy(monkeypatch) -> None:
+    published = Preset(
+        task=ToyTask(batch_size=6), training=TrainSettings(optimizer="adam", learning_rate=1e-4, epochs=200.0)
+    )
+    in_steps = replace(published, training=replace(published.training, epochs=None, steps=10**6))
+    monkeypatch.setattr(toy_picker, "PRESETS", {**toy_picker.PRESETS, "article": published, "program": in_steps})
+
+
+def test_the_base_of_fine_tuning_is_the_preset_that_the_card_names(monkeypatch):
+    published_toy(monkeypatch)
+    assert base_preset("toy", card(settings={"preset": "article"}), None) == "article"
+    assert base_preset("toy", card(settings={"preset": "finetune", "base_preset": "program"}), None) == "program"
+    assert base_preset("toy", card(settings={"preset": "paper"}), None) == "article"
+    assert base_preset("toy", card(data={"imported_from": {}}), None) == "program"
+    assert base_preset("toy", card(), None) == "small"
+    assert base_preset("toy", card(), "article") == "article"
+    with pytest.raises(SettingsError, match="expected article or program"):
+        base_preset("toy", card(), "small")
+
+
+def test_published_networks_are_trained_on_as_published_and_only_as_long_as_is_asked(monkeypatch):
+    published_toy(monkeypatch)
+    start = card(settings={"preset": "article"})
+    tuned = finetuning_preset("toy", start, {}, {}, is_mixed=False)
+    assert tuned.task == ToyTask(batch_size=6, channels=7)  # the network is that of the weights
+    assert tuned.training == TrainSettings(optimizer="adam", learning_rate=1e-4, epochs=200.0)
+    assert finetuning_preset("toy", start, {}, {"epochs": 3}).training.epochs == 3
+    shorter = finetuning_preset("toy", start, {}, {}, base="program", is_mixed=False).training
+    assert (shorter.steps, shorter.epochs, shorter.learning_rate) == (240, None, 1e-4)

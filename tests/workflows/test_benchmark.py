@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from data_layouts import write_cryoppp, write_released_coco
 from discs import DIAMETER_PX, disc_centres, disc_micrograph
 from typer.testing import CliRunner
 
@@ -51,6 +52,23 @@ def test_a_folder_of_sets_stands_for_its_sets(sets: Path) -> None:
     assert both[0].diameter_px == (DIAMETER_PX, DIAMETER_PX)
     assert both[0].pixel_size_angstrom == 2.0
     assert [one.name for one in open_sets([sets / "discs", sets / "discs"])] == ["discs", "discs-2"]
+
+
+def test_sets_are_chosen_by_empiar_number_and_labels_in_the_other_frame_are_turned(tmp_path: Path) -> None:
+    folder = write_cryoppp(tmp_path / "cryoppp", {"10017": 1, "10081": 4, "10345": 1})
+    (one,) = open_sets([folder], ids=["10081"])
+    assert one.name == "10081"
+    np.testing.assert_allclose(one.labels["m1.mrc"].xy_px, disc_centres(1), atol=0.01)
+    for table in (folder / "10081").glob("ground_truth/*/*.csv"):  # as if y grew downwards
+        table.write_text(table.read_text().replace("X-Coordinate,Y-Coordinate", "x,y"))
+    with pytest.raises(InputError, match="flip_y auto"):
+        open_sets([folder / "10081"])
+    (turned,) = open_sets([folder], ids=["10081"], flip_y="auto")
+    np.testing.assert_allclose(turned.labels["m1.mrc"].xy_px, disc_centres(1), atol=1.01)
+    with pytest.raises(InputError, match="has no set 10028"):
+        open_sets([folder], ids=["cryosegnet-test"])
+    with pytest.raises(InputError, match="keep train and validation apart"):
+        open_sets([write_released_coco(tmp_path / "released", {"train": 1, "val": 1})])
 
 
 @pytest.mark.slow

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from data_layouts import SHAPE_YX as DISCS_SHAPE_YX
+from data_layouts import write_cryoppp_set
 from discs import disc_centres
 from typer.testing import CliRunner
 
@@ -14,6 +16,7 @@ from cryopick.cli.main import build_app
 from cryopick.data.labels import Labels
 from cryopick.errors import InputError, SettingsError
 from cryopick.evaluation.report import as_json_object, as_table, draw_curves, write_evaluation
+from cryopick.geometry.transforms import flip_y
 from cryopick.pickers.registry import picker_class
 from cryopick.runs.settings import make_settings, settings_sections
 from cryopick.settings import to_toml
@@ -294,3 +297,40 @@ def test_curve_picture_is_a_png_and_the_curve_file_ends_at_the_headline(tmp_path
     last = list(csv.DictReader(files["curve.csv"].read_text().splitlines()))[-1]
     assert float(last["precision"]) == pytest.approx(evaluation.main.counts.precision, rel=1e-4)
     assert float(last["recall"]) == pytest.approx(evaluation.main.counts.recall)
+
+
+def test_a_folder_of_cryoppp_sets_is_truth_also_where_their_micrographs_share_names(tmp_path: Path) -> None:
+    for number, first in (("10017", 0), ("10081", 1)):
+        write_cryoppp_set(tmp_path / "sets" / number, range(first, first + 1), name="same")
+    truth = {f"{number}/micrographs/same": disc_centres(seed) for number, seed in (("10017", 0), ("10081", 1))}
+    run_of_both = [Picks(xy_px=xy, micrograph_name=f"{name}.mrc") for name, xy in truth.items()]
+    counts = evaluate(run_of_both, tmp_path / "sets").main.counts
+    assert (counts.false_positive, counts.false_negative) == (0, 0)
+    assert counts.true_positive == sum(len(xy) for xy in truth.values())
+    swapped = [
+        replace(one, micrograph_name=other.micrograph_name)
+        for one, other in zip(run_of_both, run_of_both[::-1], strict=True)
+    ]
+    assert evaluate(swapped, tmp_path / "sets").main.counts.recall < 0.5
+
+
+def test_labels_in_the_other_frame_are_turned_on_the_images_or_by_the_height_that_the_picks_tell(
+    tmp_path: Path,
+) -> None:
+    folder = write_cryoppp_set(tmp_path / "10017", range(2))
+    upside_down = [
+        Picks(xy_px=flip_y(disc_centres(seed), DISCS_SHAPE_YX), micrograph_name=f"m{seed}", shape_yx=DISCS_SHAPE_YX)
+        for seed in (0, 1)
+    ]
+    assert evaluate(upside_down, folder, flip_y="yes").main.counts.f1 == 1
+    tables = folder / "ground_truth" / "particle_coordinates"
+    assert evaluate(upside_down, tables, flip_y="no").main.counts.recall < 0.5
+    assert evaluate(upside_down, tables, flip_y="yes").main.counts.recall == 1
+    with pytest.raises(InputError, match="are labels without images"):
+        evaluate(upside_down, tables, flip_y="auto")
+    (tmp_path / "plain").mkdir()
+    write_csv(tmp_path / "plain" / "m0.csv", disc_centres(0).tolist(), "x,y")
+    with pytest.raises(InputError, match="the height of"):
+        evaluate([replace(upside_down[0], shape_yx=None)], tmp_path / "plain", flip_y="yes")
+    with pytest.raises(SettingsError, match="labels in memory"):
+        evaluate(upside_down, labels(), flip_y="yes")

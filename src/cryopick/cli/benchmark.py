@@ -24,6 +24,13 @@ def command(
         typer.Option("--set", metavar="PICKER.SETTING=VALUE", help="A setting beyond the defaults; may be repeated."),
     ] = None,
     tolerance: Annotated[float, typer.Option(help="Largest distance of pick and particle, in diameters.")] = 0.25,
+    ids: Annotated[
+        str | None,
+        typer.Option(help="Of folders of sets, only these EMPIAR numbers, or a paper's: cryosegnet-test, 10017,10028."),
+    ] = None,
+    flip_y: Annotated[
+        str | None, typer.Option(help="auto, yes or no: count y of the labels from the other end.", show_default="no")
+    ] = None,
     workers: Annotated[int, typer.Option("--workers", "-j", help="Processes per run.")] = 1,
     seed: Annotated[int, typer.Option(help="Of the bootstrap intervals.")] = 0,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of the table.")] = False,
@@ -42,6 +49,8 @@ def command(
         settings=_parse_settings(set_ or []),
         tolerance=tolerance,
         workers=workers,
+        flip_y=flip_y,
+        ids=[word for word in (ids or "").split(",") if word.strip()],
         seed=seed,
         on_progress=lambda line: typer.echo(line, err=True),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,7 +23,11 @@ def finetune(
     picker: Annotated[str, typer.Argument(help="The picker to adapt.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for weights, card, logs and curves.")],
     picks: Annotated[
-        Path | None, typer.Option(help="Coordinates of particles (any format), or a labelled data set.")
+        Path | None,
+        typer.Option(
+            help="Coordinates of particles (any format), a labelled data set, or a run folder, whose micrographs, "
+            "diameter, pixel size and contrast are then used."
+        ),
     ] = None,
     micrographs: Annotated[list[str] | None, typer.Option(help="The images that the picks are from.")] = None,
     self_train: Annotated[
@@ -31,14 +36,27 @@ def finetune(
     confidence: Annotated[
         float, typer.Option(help="With --self-train: expected precision of the picks that teach.")
     ] = 0.95,
+    min_score: Annotated[
+        float | None,
+        typer.Option(help="With --self-train: least score of the picks that teach, where scores are no probabilities."),
+    ] = None,
     weights: Annotated[
         str | None, typer.Option(help="Weights to start from: name, file or training folder.", show_default="shipped")
+    ] = None,
+    as_: Annotated[
+        str | None,
+        typer.Option(
+            "--as", metavar="article|program", help="Train the published network on as published.", show_default="card"
+        ),
     ] = None,
     labels: Annotated[
         str, typer.Option(help="sparse when not every particle is picked, complete when every one is.")
     ] = "sparse",
     diameter: Annotated[str | None, typer.Option("--diameter", "-d", help="Particle diameter (180A, 108px).")] = None,
     pixel_size: Annotated[float | None, typer.Option(help="Å per pixel, above what files say.")] = None,
+    contrast: Annotated[
+        str | None, typer.Option(help="dark or bright: how particles look in the files.", show_default="dark")
+    ] = None,
     flip_y: Annotated[
         str | None, typer.Option(help="auto, yes or no: count y of the picks from the other end.")
     ] = None,
@@ -52,6 +70,8 @@ def finetune(
 
     cryopick finetune general --picks good.star --micrographs mics/ -o tuned/ --diameter 180A
 
+    cryopick finetune cryosegnet --picks run/ -o tuned/
+
     cryopick finetune general --self-train --micrographs mics/ -o tuned/
 
     Fine-tuning is short; its values replace the defaults shown here.
@@ -59,6 +79,8 @@ def finetune(
     if self_train:
         if picks is not None or not micrographs:
             raise SettingsError("--self-train takes --micrographs and no --picks: the picker's own picks teach it")
+        if contrast is not None:
+            raise SettingsError("--self-train does not look at --contrast; invert the micrographs first")
         _self_train(
             picker,
             micrographs,
@@ -67,11 +89,15 @@ def finetune(
             diameter=None if diameter is None else parse_length(diameter),
             pixel_size_angstrom=pixel_size,
             confidence=confidence,
+            min_score=min_score,
+            as_=as_,
             task=parse_assignments(set_ or []),
             training=given or {},
             resume=resume,
         )
         return
+    if min_score is not None:
+        raise SettingsError("--min-score belongs to --self-train; all picks that are given teach")
     if picks is None:
         raise SettingsError("no picks to learn from: give --picks, or --self-train to learn without any")
     result = run_finetune(
@@ -82,8 +108,10 @@ def finetune(
         weights=weights,
         diameter=None if diameter is None else parse_length(diameter),
         pixel_size_angstrom=pixel_size,
+        contrast=contrast,
         labels=labels,
         flip_y=flip_y,
+        as_=as_,
         task=parse_assignments(set_ or []),
         training=given or {},
         resume=resume,
@@ -94,6 +122,8 @@ def finetune(
         typer.echo(f"warning: {text}", err=True)
     typer.echo("              before   after")
     for name, title in (("new", "your data"), ("old", "old data")):
+        if name == "old" and name not in result.after:
+            continue
         after = result.after.get(name, float("nan"))
         typer.echo(f"{title:<12}{result.before[name]:>8.4f}{after:>8.4f}")
     typer.echo(f"kept the weights of step {result.training.best_step} of {result.training.steps}")
@@ -109,9 +139,12 @@ def _self_train(picker: str, micrographs: list[str], output: Path, **settings: A
 
     result = self_train(picker, micrographs, output, monitor=ConsoleMonitor(), **settings)
     typer.echo(f"{result.teachers:,} confident picks taught")
-    typer.echo(f"expected F1 of the run: {result.before:.3f} before, {result.after:.3f} after")
-    old = result.finetuning
-    typer.echo(f"old data: {old.before['old']:.4f} before, {old.after.get('old', float('nan')):.4f} after")
+    if isfinite(result.before):
+        typer.echo(f"expected F1 of the run: {result.before:.3f} before, {result.after:.3f} after")
+    tuned = result.finetuning
+    for name, title in (("new", "held-out picks"), ("old", "old data")):
+        if isfinite(tuned.before[name]):
+            typer.echo(f"{title}: {tuned.before[name]:.4f} before, {tuned.after.get(name, float('nan')):.4f} after")
     kept = "the new weights are kept" if result.is_better else "no improvement: the old weights are kept"
     typer.echo(f"{kept}: {result.weights}")
     if result.is_better:

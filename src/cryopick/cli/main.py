@@ -26,13 +26,18 @@ COMMANDS = {
     "doctor": "Check this installation.",
     "simulate": "Simulate micrographs with full truth.",
     "label": "Make training labels from simulations or coordinates.",
+    "denoise": "Write denoised micrographs.",
     "train": "Train a picker.",
     "import-weights": "Take over weights that the authors of a system published.",
     "finetune": "Adapt a trained picker to your own micrographs.",
     "benchmark": "Compare pickers on labelled sets.",
+    "reproduce": "Make the tables and figures of a published system's paper.",
 }
 _RESUMING = {
-    **dict.fromkeys(("pick", "simulate", "benchmark"), "what was finished is kept, and the same command resumes"),
+    **dict.fromkeys(
+        ("pick", "simulate", "denoise", "benchmark", "reproduce"),
+        "what was finished is kept, and the same command resumes",
+    ),
     **dict.fromkeys(("train", "finetune"), "the same command with --resume goes on from the last checkpoint"),
 }
 

@@ -20,6 +20,7 @@ from cryopick.runs.results import RunSummary, why_nothing_is_kept
 from cryopick.runs.run import summary_as_dict
 from cryopick.runs.settings import DEFAULT_PICKER, RunSettings, make_settings, read_config
 from cryopick.runs.sizes import pixel_size_text, size_line
+from cryopick.runs.threshold import ALL_KEPT
 from cryopick.runs.verdicts import GOOD
 from cryopick.workflows.pick import pick_to_folder
 
@@ -109,7 +110,9 @@ def print_summary(summary: RunSummary, output: Path) -> None:
     done = summary.micrographs - len(summary.failed)
     failed = f" ({len(summary.failed):,} more failed, see {output / 'run.log'})" if summary.failed else ""
     micrographs = f"{done:,} micrograph{'' if done == 1 else 's'}{failed}"
-    typer.echo(f"{summary.particles:,} particles in {micrographs}, score {summary.threshold:.4g} or better")
+    is_cut = summary.threshold_source != ALL_KEPT
+    cut = f"score {summary.threshold:.4g} or better" if is_cut else ALL_KEPT
+    typer.echo(f"{summary.particles:,} particles in {micrographs}, {cut}")
     bad = Counter(one.verdict for one in summary.verdicts.values() if one.verdict != GOOD)
     if bad:
         told = ", ".join(f"{count:,} {verdict}" for verdict, count in bad.most_common())

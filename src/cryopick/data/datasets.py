@@ -1,9 +1,11 @@
 """Labelled micrographs on disk, whatever the layout: what there is, and which image goes with which labels.
 
 Layouts, told apart by what a folder holds: CryoPPP as published (one set, or a folder of sets); a simulation; a run of
-`cryopick pick` or a RELION project (`micrographs.star` with `particles.star` or `autopick.star`); a folder of images
-with label files beside them. A coordinate file (STAR, .cs, .cbox, COCO, …) is a data set too, with the micrographs that
-it names or those given.
+`cryopick pick` or a RELION project (`micrographs.star` with `particles.star` or `autopick.star`); a part of a data set
+with COCO labels (`train/` beside `annotations/instances_train.json`); a folder of images with label files beside them;
+folders of `cryopick label` and images beside masks (`data.mask_folders`); a folder that holds nothing but folders, each
+a set in any of these layouts. A coordinate file (STAR, .cs, .cbox, COCO, …) is a data set too, with the micrographs
+that it names or those given.
 """
 
 from __future__ import annotations
@@ -16,7 +18,17 @@ from typing import Any
 
 import numpy as np
 
+from cryopick.data.id_lists import choose_sets
 from cryopick.data.labels import Labels, read_labels
+from cryopick.data.mask_folders import (
+    PARTICLE_WORDS,
+    SPLIT_SETS,
+    Drawing,
+    DrawnMicrograph,
+    is_mask_folder,
+    open_mask_folder,
+)
+from cryopick.data.parts import Part, annotations_of, parts_of
 from cryopick.data.prepared_cache import Prepared
 from cryopick.errors import FormatError, InputError, SettingsError
 from cryopick.geometry.transforms import TRANSFORMS
@@ -40,9 +52,8 @@ SMALLEST_DIAMETER_PX = 4.0
 CRYOPPP_IMAGES, CRYOPPP_LABELS = "micrographs", "ground_truth/particle_coordinates"
 MICROGRAPHS_STAR, LABEL_STARS = "micrographs.star", ("autopick.star", "particles.star")
 SIMULATED_IMAGES, SIMULATED_TRUTH, SIMULATED_MASKS = "micrographs", "truth", "masks"
-PARTICLE_WORDS = ("particle", "protein", "molecule")
-"""A class of a COCO file with several classes must be called something like this to count as particles."""
 FLIPS = ("auto", "yes", "no")
+CONTRASTS = ("dark", "bright")
 _MAX_MEASURED = 4  # micrographs read to check the orientation
 
 
@@ -62,6 +73,9 @@ class LabelledMicrograph:
         i + 1 particle i; 8-bit PNG with 255 junk
     region_px : (left, top, right, bottom), the part of the image that belongs to this item; None for all. `labels` and
         `shape_yx` are those of the part
+    is_bright : particles are brighter than the background in the file; what is read is inverted
+    stated_diameter_px : what the files of its set say of the particle diameter, where labels are not read
+    drawing : its mask, of the whole image, where particles are drawn; see `data.mask_folders`
     """
 
     source: MicrographSource
@@ -73,6 +87,9 @@ class LabelledMicrograph:
     instances_path: Path | None = None
     junk_path: Path | None = None
     region_px: tuple[int, int, int, int] | None = None
+    is_bright: bool = False
+    stated_diameter_px: float | None = None
+    drawing: Drawing | None = None
 
     @property
     def name(self) -> str:
@@ -84,12 +101,14 @@ class LabelledMicrograph:
 
     @property
     def diameter_px(self) -> float | None:
-        """Particle diameter, or None when the labels do not say."""
-        return None if self.labels is None else self.labels.diameter_px
+        """Particle diameter, or None when the labels, or the files of the set, do not say."""
+        return self.stated_diameter_px if self.labels is None else self.labels.diameter_px
 
     def read(self) -> Micrograph:
-        """The pixels of the item."""
+        """The pixels of the item, particles dark."""
         micrograph = read_source(self.source, pixel_size_angstrom=self.pixel_size_angstrom)
+        if self.is_bright:
+            micrograph = micrograph.inverted()
         if self.region_px is None:
             return micrograph
         left, top, right, bottom = self.region_px
@@ -105,7 +124,8 @@ class LabelledMicrograph:
             x, y = labels.xy_px[:, 0], labels.xy_px[:, 1]
             is_in = (x >= left - 0.5) & (x < right - 0.5) & (y >= top - 0.5) & (y < bottom - 0.5)
             xy_px = labels.xy_px[is_in] - [left, top]
-            labels = replace(labels, xy_px=xy_px, is_uncertain=labels.is_uncertain[is_in])
+            class_id = None if labels.class_id is None else labels.class_id[is_in]
+            labels = replace(labels, xy_px=xy_px, is_uncertain=labels.is_uncertain[is_in], class_id=class_id)
         return replace(self, labels=labels, shape_yx=(bottom - top, right - left), region_px=region_px)
 
 
@@ -115,7 +135,7 @@ class Dataset:
 
     Parameters
     ----------
-    layout : "cryoppp", "simulation", "run or project", "folder" or "coordinates"
+    layout : "cryoppp", "simulation", "run or project", "coco", "folder" or "coordinates"
     orientation : what was measured on the images, or None where it could not be
     warnings : sentences for the user; the data can still be used
     diameter : of the particles as the user gave it, for micrographs without labels
@@ -157,6 +177,12 @@ class Dataset:
             raise InputError(f"{self.path}: no micrograph {missing[0]!r}; the split was made for other data")
         return replace(self, items=tuple(by_name[name] for name in names))
 
+    def with_contrast(self, contrast: str) -> Dataset:
+        """The same micrographs, whose particles are "dark" or "bright" in their files."""
+        if contrast not in CONTRASTS:
+            raise SettingsError(f"contrast is {contrast!r}, expected dark or bright")
+        return replace(self, items=tuple(replace(item, is_bright=contrast == "bright") for item in self.items))
+
     def labels_digest(self) -> str:
         """SHA-256 of what is to be learnt: names, centres, doubts and sizes of every micrograph."""
         digest = hashlib.sha256()
@@ -188,6 +214,8 @@ def open_dataset(
     completeness: str | None = None,
     flip_y: str | None = None,
     labels: Mapping[str, Labels] | None = None,
+    part: Part | None = None,
+    ids: Sequence[str] = (),
 ) -> Dataset:
     """Find the micrographs and labels of a data set and check that they belong together; no pixels are kept.
 
@@ -200,11 +228,14 @@ def open_dataset(
     labels : by micrograph, where more is known than the files in `path` say (of a run, from its candidates)
     flip_y : whether y must be counted from the other end than the format says. None checks the orientation on the
         images and raises when it is clearly another; "auto" takes the measured one and raises when that is unclear
+    part : which part of a data set whose authors keep parts apart; see `cryopick.data.parts`
+    ids : of a folder of sets, only these EMPIAR numbers or lists of them; see `cryopick.data.id_lists`
 
     Raises
     ------
     InputError
-        If there are no micrographs or no labels, labels without images, or coordinates in another frame.
+        If there are no micrographs or no labels, labels without images, coordinates in another frame, or parts that
+        are kept apart and none is named.
     FormatError, SettingsError
         If a file is malformed, or something needed is missing.
     """
@@ -215,7 +246,35 @@ def open_dataset(
         raise SettingsError(f"flip_y is {flip_y!r}, expected one of: {', '.join(FLIPS)}")
     if not path.exists():
         raise InputError(f"{path}: no such file or folder; expected a data set")
+    folders = _folders_of_part(path, part, ids)
+    drawn = [] if folders else _mask_folders(path)
+    folders = folders or ({} if drawn else _folders_of_sets(path, ids))
+    if folders:
+        opened = {
+            name: open_dataset(
+                folder,
+                micrographs=micrographs,
+                diameter=diameter,
+                pixel_size_angstrom=pixel_size_angstrom,
+                completeness=completeness,
+                flip_y=flip_y,
+                labels=labels,
+            )
+            for name, folder in folders.items()
+        }
+        return join_datasets(path, opened)
+    if drawn:
+        return _open_drawn(
+            path,
+            drawn,
+            micrographs,
+            diameter=diameter,
+            pixel_size_angstrom=pixel_size_angstrom,
+            completeness=completeness,
+            flip_y=flip_y,
+        )
     layout, sets = _layout(path, micrographs)
+    sets = _chosen(sets, ids, path)
     items: list[LabelledMicrograph] = []
     warnings: list[str] = []
     for one in sets:
@@ -232,14 +291,135 @@ def open_dataset(
     return Dataset(path, layout, tuple(items), fit, tuple(warnings))
 
 
+def _folders_of_part(path: Path, part: Part | None, ids: Sequence[str]) -> dict[str, Path]:
+    """The folders of a part, by the name of the set; none where the data set keeps no parts apart."""
+    parts = parts_of(path)
+    if not parts:
+        if part is not None:
+            raise InputError(f"{path}: keeps no {part} part apart; expected folders train, val or test")
+        return {}
+    if part is None:
+        shown = ", ".join(str(folder) for folders in parts.values() for folder in list(folders.values())[:1])
+        raise InputError(
+            f"{path}: its authors keep {' and '.join(parts)} apart, and they are not read together; give one of them "
+            f"({shown}), or train with --data {path.name}, which learns from one and validates on the other"
+        )
+    if part not in parts:
+        raise InputError(f"{path}: has no {part} part, only {' and '.join(parts)}")
+    folders = parts[part]
+    chosen = choose_sets(folders, ids, where=path) if ids else list(folders)
+    return {name: folders[name] for name in chosen}
+
+
+def _folders_of_sets(path: Path, ids: Sequence[str]) -> dict[str, Path]:
+    """The folders in a folder that holds nothing else, each a data set of its own; none where `path` is a set."""
+    if not path.is_dir() or _layout(path, ())[0] != "folder":
+        return {}
+    inside = [child for child in sorted(path.iterdir()) if not child.name.startswith((".", "README"))]
+    if not all(child.is_dir() for child in inside):
+        return {}
+    folders = {child.name: child for child in inside}
+    return {name: folders[name] for name in choose_sets(folders, ids, where=path)} if ids else folders
+
+
+def _chosen(sets: list[_Set], ids: Sequence[str], path: Path) -> list[_Set]:
+    if not ids:
+        return sets
+    by_name = {one.group: one for one in sets}
+    return [by_name[name] for name in choose_sets(by_name, ids, where=path)]
+
+
+def join_datasets(path: Path, opened: Mapping[str, Dataset]) -> Dataset:
+    """Several data sets as one, by the names of their sets, which stand before the names of their micrographs."""
+    items: list[LabelledMicrograph] = []
+    for name, one in opened.items():
+        for item in one.items:
+            named = replace(item.source, name=f"{name}/{item.name}") if len(opened) > 1 else item.source
+            items.append(replace(item, source=named, group=name))
+    fits = [one.orientation for one in opened.values() if one.orientation is not None]
+    return Dataset(
+        path,
+        next(iter(opened.values())).layout,
+        tuple(items),
+        fits[0] if len(opened) == 1 and fits else None,
+        tuple(text for one in opened.values() for text in one.warnings),
+        next(iter(opened.values())).diameter,
+    )
+
+
+def _mask_folders(path: Path) -> list[Path]:
+    """The folders of masks that a path means: itself, or those inside it; none for other layouts."""
+    if not path.is_dir():
+        return []
+    if is_mask_folder(path):
+        return [path]
+    inside = [one for one in sorted(path.iterdir()) if one.is_dir()]
+    deeper = [below for one in inside if not is_mask_folder(one) for below in sorted(one.iterdir()) if below.is_dir()]
+    found = [one for one in (*inside, *deeper) if is_mask_folder(one)]
+    kept_apart = sorted({one.name for one in found} & set(SPLIT_SETS))
+    if len(kept_apart) > 1:
+        raise InputError(
+            f"{path}: holds {' and '.join(kept_apart)}, which the authors keep apart; give one of them, and the other "
+            "to validate"
+        )
+    return found
+
+
+def _open_drawn(
+    path: Path,
+    folders: Sequence[Path],
+    micrographs: Sequence[Path | str],
+    *,
+    diameter: Length | None,
+    pixel_size_angstrom: float | None,
+    completeness: str | None,
+    flip_y: str | None,
+) -> Dataset:
+    """A data set of folders of masks; masks lie on their images as they are."""
+    if flip_y not in (None, "no"):
+        raise SettingsError(f"{path}: masks lie on their images as they are; leave flip_y out")
+    items: list[LabelledMicrograph] = []
+    warnings: list[str] = []
+    for folder in folders:
+        found = open_mask_folder(folder, micrographs=micrographs, diameter=diameter)
+        warnings += found.warnings
+        group = path.name if folder == path else folder.relative_to(path).as_posix()
+        for one in found.items:
+            item = _of_drawn(one, group, pixel_size_angstrom=pixel_size_angstrom, completeness=completeness)
+            if len(folders) > 1:
+                item = replace(item, source=replace(item.source, name=f"{group}/{item.name}"))
+            items.append(_of_possible_size(_with_diameter(item, diameter)))
+    return Dataset(path, found.layout, tuple(items), None, tuple(warnings))
+
+
+def _of_drawn(
+    one: DrawnMicrograph, group: str, *, pixel_size_angstrom: float | None, completeness: str | None
+) -> LabelledMicrograph:
+    return LabelledMicrograph(
+        source=one.source,
+        labels=one.labels,
+        completeness=completeness or one.completeness,
+        group=group,
+        shape_yx=one.shape_yx,
+        pixel_size_angstrom=pixel_size_angstrom or one.pixel_size_angstrom,
+        instances_path=one.instances_path,
+        drawing=one.drawing,
+    )
+
+
 def open_micrographs(
     path: Path | str,
     *,
     micrographs: Sequence[Path | str] = (),
     diameter: Length | None = None,
     pixel_size_angstrom: float | None = None,
+    part: Part | None = None,
+    ids: Sequence[str] = (),
 ) -> Dataset:
-    """Find the micrographs of a folder, a list or a data set for training without labels; labels there are not read.
+    """Find the micrographs of a folder, a list or a data set for training without labels; labels there are not kept.
+
+    Of labels in the layout of CryoPPP or a simulation, and beside a `set.json`, the particle diameter is read, and
+    nothing else: sets of different particles that are learnt from together have one each.
 
     Parameters
     ----------
@@ -249,27 +429,66 @@ def open_micrographs(
     Raises
     ------
     InputError
-        If there are no micrographs.
+        If there are no micrographs, or parts that are kept apart and none is named.
     """
     path = Path(path)
+    folders = _folders_of_part(path, part, ids) or _folders_of_sets(path, ids)
+    if folders:
+        opened = {
+            name: open_micrographs(
+                folder, micrographs=micrographs, diameter=diameter, pixel_size_angstrom=pixel_size_angstrom
+            )
+            for name, folder in folders.items()
+        }
+        return join_datasets(path, opened)
     sets = _layout(path, micrographs)[1] if path.is_dir() else [_Set(path.stem, micrographs or [path], path)]
-    items = []
+    sets = _chosen(sets, ids, path)
+    items, warnings = [], []
     for one in sets:
-        for source in find_micrographs(one.images):
+        infos = {}
+        sources = find_micrographs(one.images)
+        for source in sources:
             if not source.path.exists():
                 reason = dangling_link(source.path) or "no such file"
                 raise InputError(f"{source.path}: {reason}; from {one.images[0]}")
-            info = probe_image(source.path)
+            infos[source.name] = probe_image(source.path)
+        stated, problem = _stated_diameters(one, {name: info.shape_yx for name, info in infos.items()})
+        warnings += [problem] if problem and diameter is None else []
+        for source in sources:
+            info = infos[source.name]
             size = pixel_size_angstrom or source.pixel_size_angstrom or info.pixel_size_angstrom or None
             named = replace(source, name=f"{one.group}/{source.name}") if len(sets) > 1 else source
-            items.append(LabelledMicrograph(named, None, "sparse", one.group, info.shape_yx, size))
-    return Dataset(path, "micrographs", tuple(items), diameter=diameter)
+            item = LabelledMicrograph(named, None, "sparse", one.group, info.shape_yx, size)
+            items.append(_of_possible_size(replace(item, stated_diameter_px=stated.get(source.name))))
+    return Dataset(path, "micrographs", tuple(items), warnings=tuple(warnings), diameter=diameter)
+
+
+def _stated_diameters(one: _Set, shapes_yx: Mapping[str, tuple[int, int]]) -> tuple[dict[str, float], str]:
+    """The particle diameter of each micrograph that the labels of a set know, pixels; and what is wrong with them."""
+    is_plain_folder = (
+        one.labels.is_dir() and one.simulation is None and not one.labels.as_posix().endswith(CRYOPPP_LABELS)
+    )
+    if not one.labels.is_dir() or (is_plain_folder and not (one.labels / SETTINGS_FILE).is_file()):
+        return {}, ""
+    try:
+        labels = read_labels(one.labels, shapes_yx=dict(shapes_yx))
+        matched = match_micrograph_names(labels, list(shapes_yx))
+    except (InputError, FormatError, SettingsError) as error:
+        return {}, f"{one.labels}: the particle diameter of the set cannot be read ({error})"
+    found = {matched[name]: each.diameter_px for name, each in labels.items() if name in matched}
+    known = {name: diameter_px for name, diameter_px in found.items() if diameter_px}
+    if known:  # a micrograph without labels is of the same particles
+        usual = float(np.median(list(known.values())))
+        known = {name: known.get(name, usual) for name in shapes_yx}
+    return known, ""
 
 
 def looks_like_dataset(path: Path) -> bool:
-    """True for a folder in the layout of CryoPPP or a simulation, or with `set.json` beside images or labels."""
+    """True for a folder in the layout of CryoPPP, a simulation or masks, or with `set.json` beside images or labels."""
     inside = [path, *(one for one in path.iterdir() if one.is_dir())] if path.is_dir() else []
-    return any((one / CRYOPPP_LABELS).is_dir() or (one / SETTINGS_FILE).is_file() for one in inside)
+    return any(
+        (one / CRYOPPP_LABELS).is_dir() or (one / SETTINGS_FILE).is_file() or is_mask_folder(one) for one in inside
+    )
 
 
 @dataclass(frozen=True)
@@ -293,6 +512,9 @@ def _layout(path: Path, micrographs: Sequence[Path | str]) -> tuple[str, list[_S
     folder = path / SIMULATED_IMAGES  # its CSV files tell hidden particles from plain ones, particles.star does not
     if (path / SIMULATED_TRUTH).is_dir() and folder.is_dir():
         return "simulation", [_Set(path.name, micrographs or [folder], folder, simulation=path)]
+    annotations = annotations_of(path)
+    if annotations is not None:
+        return "coco", [_Set(path.name, micrographs or [path], annotations)]
     star = next((path / name for name in LABEL_STARS if (path / name).is_file()), None)
     if star is not None:
         listed = path / MICROGRAPHS_STAR

@@ -28,6 +28,7 @@ class Labels:
     diameter_px : particle diameter in px, or None when the files do not say
     micrograph_name : as the label files name it; see `cryopick.io.coordinates.names.match_micrograph_names`
     pixel_size_angstrom : Å per px, or None when the files do not say
+    class_id : (n,) int of each particle, such as its view; None where the files have no classes
     """
 
     xy_px: NDArray[np.float64]
@@ -35,6 +36,7 @@ class Labels:
     diameter_px: float | None
     micrograph_name: str
     pixel_size_angstrom: float | None = None
+    class_id: NDArray[np.int32] | None = None
 
     def __post_init__(self) -> None:
         if self.xy_px.shape != (len(self.is_uncertain), 2):
@@ -82,6 +84,7 @@ def read_labels(
             diameter_px=diameter_px if diameter_px is not None else _median_diameter(picks),
             micrograph_name=name,
             pixel_size_angstrom=pixel_size_angstrom or picks.pixel_size_angstrom,
+            class_id=picks.class_id[is_label],
         )
     return labels
 

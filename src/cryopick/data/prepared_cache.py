@@ -18,17 +18,15 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cryopick.errors import OutputError, SettingsError
 from cryopick.io.files.atomic import TEMPORARY_PREFIX, atomic_path
+from cryopick.io.inputs.sources import MicrographSource
 from cryopick.version import __version__
-
-if TYPE_CHECKING:
-    from cryopick.data.datasets import LabelledMicrograph
 
 GIGABYTE = 10**9
 DEFAULT_CACHE_GB = 100.0
@@ -39,6 +37,22 @@ _MARK = b"crc\n"
 _ABANDONED_SECONDS = 24 * 3600
 _LOCK = ".lock"
 _logger = logging.getLogger(__name__)
+
+
+class OnDisk(Protocol):
+    """A micrograph of a data set, or a part of one; see `cryopick.data.datasets.LabelledMicrograph`."""
+
+    @property
+    def source(self) -> MicrographSource: ...
+
+    @property
+    def region_px(self) -> tuple[int, int, int, int] | None: ...
+
+    @property
+    def pixel_size_angstrom(self) -> float | None: ...
+
+    @property
+    def is_bright(self) -> bool: ...
 
 
 @dataclass
@@ -210,9 +224,7 @@ class Prepared:
     cache: PreparedCache | None = None
     memory_bytes: int | None = None
 
-    def of(
-        self, item: LabelledMicrograph, settings: Mapping[str, Any], make: Callable[[], NDArray[Any]]
-    ) -> NDArray[Any]:
+    def of(self, item: OnDisk, settings: Mapping[str, Any], make: Callable[[], NDArray[Any]]) -> NDArray[Any]:
         """What `make()` gives for a micrograph, from the disk where it was made before; read-only.
 
         Parameters
@@ -225,7 +237,7 @@ class Prepared:
         return self.cache.get(prepared_key(item, settings), make)
 
 
-def prepared_key(item: LabelledMicrograph, settings: Mapping[str, Any]) -> str:
+def prepared_key(item: OnDisk, settings: Mapping[str, Any]) -> str:
     """A name for a micrograph's file as it is now, the part of it, and the settings of its preparation.
 
     The file is known by its path, size and time of change; reading all of it would cost as much as it saves.
@@ -234,7 +246,7 @@ def prepared_key(item: LabelledMicrograph, settings: Mapping[str, Any]) -> str:
     status = path.stat()
     facts = [
         *(str(path), status.st_size, status.st_mtime_ns),
-        *(item.region_px, item.pixel_size_angstrom, __version__, dict(settings)),
+        *(item.region_px, item.pixel_size_angstrom, item.is_bright, __version__, dict(settings)),
     ]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode("utf-8", "surrogateescape")).hexdigest()[:40]
 
@@ -247,7 +259,7 @@ def _is_whole(path: Path) -> bool:
     with path.open("rb") as stream:
         stream.seek(size)
         mark, checksum = _TRAILER.unpack(stream.read(_TRAILER.size))
-    return mark == _MARK and checksum == _checksum(path, size)
+    return bool(mark == _MARK) and bool(checksum == _checksum(path, size))
 
 
 def _checksum(path: Path, size: int) -> int:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cryopick.data.datasets import CRYOPPP_IMAGES, open_dataset
+from cryopick.data.datasets import CRYOPPP_IMAGES, CRYOPPP_LABELS, open_dataset
 from cryopick.data.labels import Labels, read_labels
 from cryopick.errors import CryopickError, InputError, SettingsError
+from cryopick.geometry.transforms import TRANSFORMS
 from cryopick.geometry.units import Length
 from cryopick.io.coordinates.names import match_micrograph_names
 from cryopick.pickers.protocol import gives_probabilities
@@ -108,14 +109,57 @@ def _are_probabilities(folder: RunFolder, summary: Mapping[str, Any]) -> bool:
         return False
 
 
-def read_truth(path: Path) -> dict[str, Labels]:
-    """Labels from label files, or from a data set that keeps its images in a folder `micrographs`.
+def read_truth(
+    path: Path, *, flip_y: str | None = None, shapes_yx: Mapping[str, tuple[int, int]] | None = None
+) -> dict[str, Labels]:
+    """Labels from label files, or from a data set that keeps its images in a folder `micrographs`, or several of them.
 
-    Such a data set (a simulation, CryoPPP as published) is opened as one, which checks its frame on the images.
+    Such data sets (a simulation, CryoPPP as published or a folder of its sets) are opened as ones, which checks their
+    frame on the images. Micrographs of several sets are named by their paths, as `cryopick pick` names them.
+
+    Parameters
+    ----------
+    flip_y : as in `cryopick.data.datasets.open_dataset`; "auto" needs images
+    shapes_yx : sizes of the micrographs by name, for labels that come without images and count y from below
+
+    Raises
+    ------
+    InputError
+        If labels without images are to be flipped and the size of a micrograph is unknown.
     """
-    if (path / CRYOPPP_IMAGES).is_dir():
-        return {item.name: item.labels for item in open_dataset(path) if item.labels is not None}
-    return read_labels(path)
+    if (path / CRYOPPP_IMAGES).is_dir() or _holds_sets(path):
+        dataset = open_dataset(path, flip_y=flip_y)
+        several = len({item.group for item in dataset}) > 1
+        return {
+            item.source.path.relative_to(path).as_posix() if several else item.name: item.labels
+            for item in dataset
+            if item.labels is not None
+        }
+    labels = read_labels(path, shapes_yx=dict(shapes_yx or {}))
+    if flip_y == "auto":
+        raise InputError(
+            f"{path}: are labels without images, on which the orientation could be measured; give the data set with "
+            "its images, or flip_y yes or no"
+        )
+    return labels if flip_y != "yes" else _flipped(path, labels, shapes_yx or {})
+
+
+def _holds_sets(path: Path) -> bool:
+    return path.is_dir() and any((one / CRYOPPP_LABELS).is_dir() for one in path.iterdir())
+
+
+def _flipped(path: Path, labels: Mapping[str, Labels], shapes_yx: Mapping[str, tuple[int, int]]) -> dict[str, Labels]:
+    found = match_micrograph_names(labels, shapes_yx)
+    unknown = [name for name in labels if name not in found]
+    if unknown:
+        raise InputError(
+            f"{path}: to count y from the other end, the height of {unknown[0]} is needed, and no picks tell it; give "
+            "the data set with its images"
+        )
+    return {
+        name: replace(one, xy_px=TRANSFORMS["flip_y"](one.xy_px, shapes_yx[found[name]]))
+        for name, one in labels.items()
+    }
 
 
 def pair_up(

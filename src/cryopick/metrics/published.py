@@ -136,6 +136,18 @@ class BoxScores:
     mean_iou: float
     is_one_to_one: bool
 
+    @property
+    def f3(self) -> float:
+        """F-beta with beta 3, recall nine times as important as precision: the last column of cryo-EMMAE's program.
+
+        Of precision and recall rounded to three decimals, as the program has them.
+        """
+        precision, recall = (round(float(np.nan_to_num(one)), 3) for one in (self.precision, self.recall))
+        if np.isnan(self.precision) and np.isnan(self.recall):
+            return float("nan")
+        total = 9 * precision + recall
+        return 10 * precision * recall / total if total > 0 else 0.0
+
 
 @dataclass(frozen=True)
 class BoxCounts:
@@ -188,6 +200,24 @@ def box_scores(counts: Sequence[BoxCounts]) -> tuple[BoxScores, BoxScores]:
         return BoxScores(precision, recall, _f1(precision, recall), mean_iou, is_one_to_one)
 
     return scores(total.paired, True), scores(total.nearest_hits, False)
+
+
+def mean_over_sets(scores: Sequence[BoxScores]) -> BoxScores:
+    """The plain mean of each number over data sets, as in cryo-EMMAE's Table 1: a small set counts as much as a large
+    one, and F1 is the mean of the sets' F1. Sets without a number (NaN) do not count.
+
+    Raises
+    ------
+    ValueError
+        If there are none, or they were counted differently.
+    """
+    if len({one.is_one_to_one for one in scores}) != 1:
+        raise ValueError(f"expected scores of one kind, got {len(scores)} of {len({o.is_one_to_one for o in scores})}")
+    values = np.array([[one.precision, one.recall, one.f1, one.mean_iou] for one in scores])
+    known = ~np.isnan(values)
+    means = np.where(known, values, 0).sum(axis=0) / np.where(known.any(axis=0), known.sum(axis=0), np.nan)
+    precision, recall, f1, mean_iou = means.tolist()
+    return BoxScores(precision, recall, f1, mean_iou, scores[0].is_one_to_one)
 
 
 def square_iou(

@@ -17,6 +17,7 @@ from cryopick.processing.fourier import chance_spread
 from cryopick.processing.normalize import normalize_locally
 from cryopick.processing.peaks import find_peaks
 from cryopick.processing.profiles import (
+    EVIDENCE_FLOOR,
     SCALE_STEP,
     WORKING_DIAMETER_PX,
     dark_and_bright_matches,
@@ -48,6 +49,8 @@ CANDIDATE_FLOOR = 2.5
 """Candidates have at least this score; in noise alone there are many of them."""
 EVIDENCE_PX = 1024
 """Side of the middle piece, in working pixels, that the choice looks at: more than eighty diameters are plenty."""
+PLACE_DIAMETERS = 0.8
+"""Radius of the place of one particle in the choice of a profile, in diameters."""
 OPPOSITE_FACTOR, OPPOSITE_EVIDENCE = 4.0, 4.0
 """Bright matches beat dark ones this many times, and by so much, where the contrast is doubted. On sets of simulated
 and
@@ -65,7 +68,7 @@ class BlobPicker:
 
     Noise correlates as often with the bright as with the dark profile. So the bright side of a micrograph tells the
     spread of chance, the unit of the score; and of all profiles that one is taken, per micrograph or per run, whose
-    strong dark matches exceed its strong bright ones most.
+    dark particles explain most beyond its bright ones.
     """
 
     name: ClassVar[str]
@@ -84,11 +87,14 @@ class BlobPicker:
         if self.profile != "auto" or not micrographs:
             return Survey(particle_size=self.diameter)
         total: dict[ProfileName, float] = dict.fromkeys(PROFILES, 0.0)
+        explained: dict[ProfileName, float] = dict.fromkeys(PROFILES, 0.0)
         for micrograph in micrographs:
-            for name, value in _evidence(self._scaled(micrograph)).items():
-                total[name] += value
+            scaled = self._scaled(micrograph)
+            for sums, found in ((total, _evidence(scaled)), (explained, _explained(scaled))):
+                for name, value in found.items():
+                    sums[name] += value
         return Survey(
-            particle_size=self.diameter, radial_profile=_strongest(total), contrast_doubt=_contrast_doubt(total)
+            particle_size=self.diameter, radial_profile=_strongest(explained), contrast_doubt=_contrast_doubt(total)
         )
 
     def pick(self, micrograph: Micrograph, survey: Survey | None = None) -> Picks:
@@ -97,7 +103,7 @@ class BlobPicker:
         profile = self.profile
         if profile == "auto":
             seen = None if survey is None else survey.radial_profile
-            profile = _strongest(_evidence(scaled)) if seen is None else cast(ProfileName, seen)
+            profile = _strongest(_explained(scaled)) if seen is None else cast(ProfileName, seen)
         correlations = [
             next(
                 profile_correlations(
@@ -163,6 +169,27 @@ def _evidence(scaled: Sequence[_ScaledImage]) -> dict[ProfileName, float]:
             evidence[name] += float(np.sum(dark**2))
             evidence[name] -= float(np.sum(bright**2))
     return evidence
+
+
+def _explained(scaled: Sequence[_ScaledImage]) -> dict[ProfileName, float]:
+    """Per profile: how much better dark particles of it explain the image than bright ones do.
+
+    Particles do not overlap, so a place of nearly a diameter has one, and what it explains is the logarithm of what is
+    left: one good ring counts more than the four pieces of its wall that a small core fits.
+    """
+    explained: dict[ProfileName, float] = dict.fromkeys(PROFILES, 0.0)
+    for image in scaled:
+        middle, diameter_px = middle_piece(image.pixels, EVIDENCE_PX), image.working_diameter_px
+        correlations = profile_correlations(
+            middle, list(PROFILES.values()), diameter_px=diameter_px, edge_width=EDGE_WIDTH_RADII
+        )
+        for name, correlation in zip(PROFILES, correlations, strict=True):
+            for sign in (1.0, -1.0):
+                _, score = find_peaks(
+                    np.float32(sign) * correlation, min_score=EVIDENCE_FLOOR, radius_px=PLACE_DIAMETERS * diameter_px
+                )
+                explained[name] -= sign * float(np.log1p(-(np.minimum(score, 0.98).astype(np.float64) ** 2)).sum())
+    return explained
 
 
 def _contrast_doubt(evidence: dict[ProfileName, float]) -> str | None:

@@ -120,5 +120,8 @@ def gives_probabilities(picker: Any) -> bool:
 
 
 def surveys(picker: Any) -> bool:
-    """Whether a picker looks at a few micrographs of a run first."""
-    return isinstance(picker, Surveys)
+    """Whether a picker, set as it is, looks at a few micrographs of a run first.
+
+    A picker whose settings make the difference says so in a property `needs_survey`.
+    """
+    return isinstance(picker, Surveys) and bool(getattr(picker, "needs_survey", True))

@@ -171,11 +171,12 @@ def _outcome(
             raise micrograph
         picks = pick_micrograph(micrograph, plan, exclusion_mask=task.exclusion_mask)
         junk = junk_mask(picks)
+        size = picks.shape_yx if plan.settings.run.full_maps else None
         return Outcome(
             name=task.name,
             picks=replace(picks, maps={}) if draw else picks,
             overview=overview_jpeg(micrograph.pixels) if draw else b"",
-            maps={name: map_png(values) for name, values in picks.maps.items()} if draw else {},
+            maps={name: map_png(values, shape_yx=size) for name, values in picks.maps.items()} if draw else {},
             seconds=read_seconds + time.perf_counter() - start,
             junk_share=None if junk is None else round(float(junk.mean()), 4),
         )

@@ -54,6 +54,11 @@ class RunSettings:
 
     keep_junk: Annotated[bool, "keep picks on what the picker maps as carbon, ice or contamination"] = False
 
+    full_maps: Annotated[
+        bool,
+        "keep the picker's maps at the size of the micrograph, for `cryopick evaluate --masks`; pictures of them else",
+    ] = False
+
     max_pixels: Annotated[
         int | None, "largest image that is read, pixels; 268,435,456 (16,384 x 16,384) where not set"
     ] = None
@@ -140,7 +145,8 @@ def _with_configuration(cls: type[Any], given: Mapping[str, Any]) -> dict[str, A
         for one, value in of_configuration.items()
         if one in given and as_text(given[one]) != as_text(value)
     }
-    unset = [one for one, value in changed.items() if value in (None, "", "none")]
+    may_be_none = {setting.name for setting in settings_of(cls) if "none" in setting.type_name.split("|")}
+    unset = [one for one, value in changed.items() if value in (None, "", "none") and one not in may_be_none]
     if unset:  # a config file holds no settings that are not set, so that it could not be told from the configuration
         raise SettingsError(f"--as {name} sets {', '.join(unset)}; give another value, or leave --as out")
     if changed:

@@ -16,6 +16,9 @@ from cryopick.runs.folder import RunFolder
 from cryopick.runs.settings import PickPlan
 from cryopick.types import Picks
 
+ALL_KEPT = "all that the picker gives"
+"""Where the threshold comes from in a run as found: there is none."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Cut:
@@ -64,7 +67,7 @@ def choose_cut(plan: PickPlan, candidates: Mapping[str, Picks]) -> Cut:
         return Cut(threshold=given, source="given")
     limit = float(np.finfo(np.float32).max)  # JSON has no infinity; no score lies beyond
     if plan.settings.selection.as_found:
-        return Cut(threshold=-limit, source="all that the picker gives")
+        return Cut(threshold=-limit, source=ALL_KEPT)
     if not isinstance(plan.picker, ChoosesThreshold):
         return Cut(threshold=float(plan.picker.default_threshold), source="the picker's default")
     open_candidates = {name: one.kept() for name, one in candidates.items()}

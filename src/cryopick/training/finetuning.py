@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -28,10 +29,10 @@ NEW_MARK = "is_new_data"
 
 @dataclass(frozen=True, kw_only=True)
 class Before:
-    """Scores of the weights that fine-tuning starts from."""
+    """Scores of the weights that fine-tuning starts from; `old` is NaN where nothing old is learnt from."""
 
     new: float
-    old: float
+    old: float = math.nan
 
 
 def estimate_prior(

@@ -14,9 +14,11 @@ from cryopick.training.logs import EVENTS, LOSS_TABLE, PICTURE, VALIDATION_TABLE
 from cryopick.training.state import STATE_FILE
 
 CONFIG, COMMAND, SPLIT, BEFORE = "config.toml", "command.txt", "split.json", "before.json"
+TEST_LIST = "test.txt"
+"""Paths of the micrographs that were kept for a test, for `cryopick pick @trained/test.txt`."""
 WEIGHTS_FILE, BEST_FILE = "weights.safetensors", "best.safetensors"
 CONTENTS = (
-    *(CONFIG, COMMAND, SPLIT, STATE_FILE, WEIGHTS_FILE, card_path(Path(WEIGHTS_FILE)).name, BEST_FILE),
+    *(CONFIG, COMMAND, SPLIT, TEST_LIST, STATE_FILE, WEIGHTS_FILE, card_path(Path(WEIGHTS_FILE)).name, BEST_FILE),
     *(LOSS_TABLE, VALIDATION_TABLE, PICTURE, EVENTS),
 )
 """What a training may write or replace; `before.json` is only ever its own."""

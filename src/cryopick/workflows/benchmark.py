@@ -10,6 +10,8 @@ import numpy as np
 
 import cryopick
 from cryopick.data.datasets import Dataset, open_dataset
+from cryopick.data.id_lists import choose_sets
+from cryopick.data.parts import parts_of
 from cryopick.errors import CryopickError, InputError, SettingsError
 from cryopick.evaluation.benchmark_rows import Benchmark, BenchmarkRow, BenchmarkSet
 from cryopick.evaluation.machine import describe_machine
@@ -33,6 +35,8 @@ def benchmark(
     settings: Mapping[str, Mapping[str, str]] | None = None,
     tolerance: float = TOLERANCES[0],
     workers: int = 1,
+    flip_y: str | None = None,
+    ids: Sequence[str] = (),
     seed: int = 0,
     on_progress: Callable[[str], None] | None = None,
 ) -> Benchmark:
@@ -48,6 +52,8 @@ def benchmark(
     output : folder for runs; see `cryopick.evaluation.benchmark_report.write_benchmark` for the tables
     settings : picker name -> setting -> value, beyond the defaults
     workers : processes per run; seconds per micrograph are those of one process
+    flip_y : whether y of the labels is counted from the other end; see `cryopick.data.datasets.open_dataset`
+    ids : of folders of sets, only these EMPIAR numbers or lists of them; see `cryopick.data.id_lists`
     seed : of the bootstrap intervals
 
     Raises
@@ -61,7 +67,7 @@ def benchmark(
     for name in (*pickers, *given):
         picker_class(name)  # raises with the known names
     tell = on_progress or (lambda _: None)
-    sets = open_sets(data)
+    sets = open_sets(data, flip_y=flip_y, ids=ids)
     rows = []
     for one in sets:
         for name in pickers:
@@ -80,16 +86,21 @@ def benchmark(
     return Benchmark(tuple(rows), tuple(sets), tolerance, describe_machine())
 
 
-def open_sets(data: Sequence[Path | str]) -> list[BenchmarkSet]:
+def open_sets(data: Sequence[Path | str], *, flip_y: str | None = None, ids: Sequence[str] = ()) -> list[BenchmarkSet]:
     """The data sets that paths name: each a set itself, or a folder whose sub-folders are sets."""
     sets: list[BenchmarkSet] = []
-    for path in (Path(one) for one in data):
-        for folder in _set_folders(path):
-            try:
-                dataset = open_dataset(folder).labelled()
-            except CryopickError as error:
-                raise InputError(f"{folder}: not usable as a labelled set: {error}") from error
-            sets.append(_benchmark_set(dataset, taken={one.name for one in sets}))
+    found = [folder for path in data for folder in _set_folders(Path(path))]
+    if ids:
+        by_name = {folder.resolve().name: folder for folder in found}
+        if len(by_name) < len(found):
+            raise InputError("two of the sets have one name, so that they cannot be chosen by EMPIAR number")
+        found = [by_name[name] for name in choose_sets(by_name, ids, where=", ".join(str(path) for path in data))]
+    for folder in found:
+        try:
+            dataset = open_dataset(folder, flip_y=flip_y).labelled()
+        except CryopickError as error:
+            raise InputError(f"{folder}: not usable as a labelled set: {error}") from error
+        sets.append(_benchmark_set(dataset, taken={one.name for one in sets}))
     if not sets:
         raise InputError("no data sets given; give folders with micrographs and labels")
     return sets
@@ -104,8 +115,8 @@ def _set_folders(path: Path) -> list[Path]:
         return [path]
     children = sorted(child for child in path.iterdir() if child.is_dir() and not child.name.startswith("."))
     # CryoPPP keeps the images of one set in a sub-folder; a folder of sets has sub-folders that stand for themselves.
-    has_own_layout = any(child.name in ("micrographs", "ground_truth") for child in children)
-    return [path] if has_own_layout or not children else children
+    has_own_layout = any(child.name in ("micrographs", "ground_truth", "images", "masks") for child in children)
+    return [path] if has_own_layout or not children or parts_of(path) else children
 
 
 def _benchmark_set(dataset: Dataset, *, taken: set[str]) -> BenchmarkSet:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cryopick.data.labels import Labels
-from cryopick.errors import SettingsError
+from cryopick.data.mask_folders import Drawing, drawings_in
+from cryopick.errors import InputError, SettingsError
+from cryopick.evaluation.mask_scores import MaskEvaluation, MaskScores
 from cryopick.evaluation.scored_sets import pair_up, read_picked_set, read_truth
 from cryopick.evaluation.scores import (
     TOLERANCES,
@@ -20,11 +23,15 @@ from cryopick.evaluation.scores import (
     _without_ignored,
 )
 from cryopick.geometry.units import Length, as_length
+from cryopick.io.coordinates.names import match_micrograph_names
+from cryopick.io.images.raster import read_raster_image
 from cryopick.metrics.published import (
     box_counts,
     box_scores,
 )
-from cryopick.types import Picks, plain_number
+from cryopick.metrics.segmentation import ConfusionMatrix
+from cryopick.runs.folder import RunFolder
+from cryopick.types import CLASS_MAP, PARTICLE_MAP, UNREFINED, Picks, plain_number
 
 
 def evaluate(
@@ -36,6 +43,7 @@ def evaluate(
     pixel_size_angstrom: float | None = None,
     is_probability: bool | None = None,
     skip_unpicked: bool = False,
+    flip_y: str | None = None,
     seed: int = 0,
 ) -> Evaluation:
     """Score picks against labels.
@@ -48,11 +56,13 @@ def evaluate(
     picks : a run folder (its kept picks give the headline, all its candidates the curve), any coordinate file or folder
         of them, or picks in memory
     truth : label files (CSV with `x,y,kind`, or any coordinate format), a data set with its images in `micrographs`
-        (a simulation, CryoPPP), or labels in memory
+        (a simulation, CryoPPP), a folder of CryoPPP sets, or labels in memory
     diameter : particle diameter, with its unit or in Å; None takes it from the labels (`set.json`, a diameter column)
     tolerance : in diameters; scores at 0.25 and 0.5 are always given as well
     pixel_size_angstrom : Å per px, where picks and labels do not say
     is_probability : whether scores are probabilities, so that calibration makes sense; None asks the run folder
+    flip_y : whether y of the labels is counted from the other end: "yes", "no", "auto" (measured on the images), or
+        None, which is "no" and an error where images say otherwise
     skip_unpicked : leave out labelled micrographs that have no picks at all, instead of counting them as missed
     seed : of the bootstrap
 
@@ -66,7 +76,13 @@ def evaluate(
     if not 0 < tolerance <= 1:
         raise SettingsError(f"tolerance is {tolerance:g} diameters, expected more than 0 and at most 1")
     picked = read_picked_set(picks)
-    labels = truth if isinstance(truth, Mapping) else read_truth(Path(truth))
+    if isinstance(truth, Mapping):
+        if flip_y is not None:
+            raise SettingsError("flip_y is for labels that are read; labels in memory are in our frame")
+        labels = truth
+    else:
+        shapes_yx = {name: one.shape_yx for name, one in picked.candidates.items() if one.shape_yx is not None}
+        labels = read_truth(Path(truth), flip_y=flip_y, shapes_yx=shapes_yx)
     length = None if diameter is None else as_length(diameter)
     if pixel_size_angstrom is not None:
         pixel_size_angstrom = plain_number(pixel_size_angstrom, "pixel size")
@@ -104,3 +120,128 @@ def evaluate(
         notes=tuple(notes),
         diameter_range_px=(min(one.diameter_px for one in scored), max(one.diameter_px for one in scored)),
     )
+
+
+# ---------------------------------------------------------------------------------------------------- maps and masks
+
+AFTER, BEFORE = "run", "without CRF"
+
+
+def evaluate_masks(run: Path | str, masks: Path | str, *, rim_px: int = 0) -> MaskEvaluation:
+    """Score the maps that a run keeps against masks: accuracy, recall, precision, IoU and F1 of every class of pixel.
+
+    A pixel is of the class that is likeliest, of two classes a particle where its probability is above one half. Where
+    the run refined its maps by a conditional random field, those before it are scored as well. Pixels that the masks
+    leave open (`ignore/`) do not count. Maps that the run keeps smaller than the micrographs are enlarged, which a note
+    tells.
+
+    Parameters
+    ----------
+    run : folder of a run whose picker maps particles
+    masks : a folder of `cryopick label`, of images and masks, of a simulation, or of masks alone
+    rim_px : pixels at every border that do not count; the published figures leave out 128
+
+    Raises
+    ------
+    InputError
+        If the run keeps no such map, or no micrograph has both.
+    SettingsError
+        If the masks have several classes and nobody says which is the particle.
+    """
+    if rim_px < 0:
+        raise SettingsError(f"rim is {rim_px} px, expected 0 or more")
+    folder = RunFolder(Path(run))
+    if not folder.is_run:
+        raise InputError(f"{run}: is no run folder; masks are scored against the maps that a run keeps")
+    truth = dict(drawings_in(Path(masks)))
+    records = {record.name: record for record in folder.records() if record.is_done}
+    matched = match_micrograph_names(truth, records)
+    if not matched:
+        raise InputError(
+            f"none of {len(truth)} masks ({_some_names(truth)}) is of a micrograph of the run "
+            f"({_some_names(records)}); names must agree, folder and extension aside"
+        )
+    classes = _class_names(next(iter(truth.values())))
+    notes: list[str] = []
+    unmasked = sorted(set(records) - set(matched.values()))
+    if unmasked:
+        notes.append(f"{len(unmasked)} micrographs have no masks and are not scored: {_some_names(unmasked)}")
+    unpicked = sorted(set(truth) - set(matched))
+    if unpicked:
+        notes.append(f"{len(unpicked)} masks are of micrographs that the run did not pick: {_some_names(unpicked)}")
+    found: dict[str, dict[str, ConfusionMatrix]] = {}
+    enlarged: set[str] = set()
+    for name in sorted(matched):
+        record, drawing = records[matched[name]], truth[name]
+        true = drawing.classes()
+        ignored = drawing.is_ignored()
+        is_counted = np.zeros(true.shape, np.bool_)
+        is_counted[rim_px : true.shape[0] - rim_px, rim_px : true.shape[1] - rim_px] = True
+        if ignored is not None:
+            is_counted &= ~ignored
+
+        def read(one: str, key: str = record.key, shape: tuple[int, ...] = true.shape) -> NDArray[np.float32]:
+            stored = np.asarray(read_raster_image(folder.map_path(key, one)).pixels, np.float32) / np.float32(255)
+            if stored.shape != shape:
+                enlarged.add(f"{stored.shape[1]} x {stored.shape[0]}")
+                return _resized(stored, shape)
+            return stored
+
+        for title, ending in ((AFTER, ""), (BEFORE, UNREFINED)):
+            answer = _classes_of_maps(read, record.maps, ending, drawing)
+            if answer is not None:
+                matrix = ConfusionMatrix.of(true[is_counted], answer[is_counted], classes=len(classes))
+                found.setdefault(title, {})[name] = matrix
+        if name not in found.get(AFTER, {}):
+            raise InputError(
+                f"{run}: keeps no map called {PARTICLE_MAP!r} of {record.name} (it has: "
+                f"{', '.join(record.maps) or 'none'}); pick with one that maps particles: segmentation-crf, cryosegnet"
+            )
+    if enlarged:
+        notes.append(
+            f"maps of {', '.join(sorted(enlarged)[:3])} pixels were enlarged; pick with --full-maps to keep them whole"
+        )
+    if BEFORE in found:
+        found = {BEFORE: found[BEFORE], "with CRF": found[AFTER]}
+    scores = tuple(MaskScores(title=title, matrices=matrices) for title, matrices in found.items())
+    return MaskEvaluation(classes=classes, scores=scores, notes=tuple(notes))
+
+
+def _class_names(drawing: Drawing) -> tuple[str, ...]:
+    count = len(drawing.levels)
+    if drawing.names:
+        return drawing.names
+    if count == 2:
+        return tuple("particle" if number == drawing.particle else "background" for number in range(2))
+    return tuple(f"class {number}" + (" (particle)" if number == drawing.particle else "") for number in range(count))
+
+
+def _classes_of_maps(
+    read: Callable[[str], NDArray[np.float32]], names: Sequence[str], ending: str, drawing: Drawing
+) -> NDArray[np.uint8] | None:
+    """(h, w) class of every pixel as the kept maps have it; None where there are none of this kind."""
+    count = len(drawing.levels)
+    by_class = [CLASS_MAP.format(number) + ending for number in range(count)]
+    if count > 2 and set(by_class) <= set(names):
+        return np.asarray(np.argmax(np.stack([read(one) for one in by_class]), axis=0), np.uint8)
+    if PARTICLE_MAP + ending not in names:
+        return None
+    if count > 2:
+        raise InputError(
+            f"{drawing.path}: is a mask of {count} classes, but the run maps particles only; give masks of two classes"
+        )
+    is_particle = read(PARTICLE_MAP + ending) > 0.5
+    return np.asarray(np.where(is_particle, drawing.particle, 1 - drawing.particle), np.uint8)
+
+
+def _resized(values: NDArray[np.float32], shape_yx: tuple[int, ...]) -> NDArray[np.float32]:
+    import cv2
+
+    size = shape_yx[1], shape_yx[0]
+    method = cv2.INTER_LINEAR if size[0] * size[1] > values.size else cv2.INTER_AREA
+    return np.asarray(cv2.resize(values, size, interpolation=method), np.float32)
+
+
+def _some_names(names: Iterable[str]) -> str:
+    ordered = sorted(names)
+    return ", ".join(ordered[:3]) + (", ..." if len(ordered) > 3 else "")

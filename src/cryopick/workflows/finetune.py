@@ -16,10 +16,17 @@ from cryopick.errors import InputError, RunFolderError, SettingsError
 from cryopick.geometry.units import Length
 from cryopick.inference.device import require_accelerator
 from cryopick.io.files.atomic import write_text_atomic
-from cryopick.io.weights import Checkpoint, check_architecture
-from cryopick.pickers.families import family_of, find_preset, make_finetunable, make_trainable
+from cryopick.io.weights import Checkpoint, check_architecture, is_published_file
+from cryopick.pickers.configurations import CONFIGURATION_NAMES
+from cryopick.pickers.families import (
+    OLDER_NAME_OF_ARTICLE,
+    family_of,
+    find_preset,
+    make_finetunable,
+    make_trainable,
+)
 from cryopick.pickers.published_weights import load_weights
-from cryopick.runs.picks import labels_of_run_at
+from cryopick.runs.as_data import run_as_data
 from cryopick.settings import as_plain, convert_settings, to_toml
 from cryopick.training.finetuning import Before, MixedTrainable
 from cryopick.training.folder import BEFORE, COMMAND, CONFIG, SPLIT, refuse_other_folders, training_folder
@@ -27,6 +34,7 @@ from cryopick.training.logs import LoggingMonitor, Monitor, tell_doing
 from cryopick.training.loop import TrainResult, require_training_packages, train
 from cryopick.training.state import LABELS_DIGEST, STATE_FILE
 from cryopick.training.trainable import Preset, Trainable, TrainSettings, later_wins
+from cryopick.workflows.train import plan_training, train_picker
 
 DEFAULT_CHANGES: Mapping[str, Any] = {
     "steps": 240,
@@ -37,7 +45,14 @@ DEFAULT_CHANGES: Mapping[str, Any] = {
     "ema_decay": 0.95,
 }
 """What fine-tuning changes in a preset's training settings: short, and one batch of new and one of old data a step."""
+LENGTH_CHANGES = {
+    name: DEFAULT_CHANGES[name] for name in ("steps", "warmup_steps", "validate_every", "checkpoint_every")
+}
 LEARNING_RATE_FRACTION = 0.1
+ADAPTING_PRESET = "adapt"
+"""Of pickers that learn without labels: trains their weights on, on a user's own micrographs."""
+PUBLISHED_EPOCHS_WITHOUT_LABELS = 50.0
+"""Cryo-EMMAE's authors fine-tune for as many."""
 FEWEST_CALIBRATION_CROPS = 32
 """Probabilities calibrated on as few differ by about 0.03 from those calibrated on 128, for a third of the time."""
 _logger = logging.getLogger(__name__)
@@ -70,9 +85,11 @@ def finetune(
     weights: Path | str | None = None,
     diameter: Length | None = None,
     pixel_size_angstrom: float | None = None,
+    contrast: str | None = None,
     labels: str | None = "sparse",
     flip_y: str | None = None,
     validation_fraction: float = 0.2,
+    as_: str | None = None,
     task: Mapping[str, Any] | None = None,
     training: Mapping[str, Any] | None = None,
     resume: bool = False,
@@ -82,15 +99,21 @@ def finetune(
     """Adapt a picker's weights to labelled micrographs and keep the better of start and result.
 
     Every step learns from one batch of the new data and one of the old (simulation). Both are validated; weights that
-    lose more than 0.02 of the old score are never kept, and neither are weights worse than the start.
+    lose more than 0.02 of the old score are never kept, and neither are weights worse than the start. Networks that
+    cannot learn from simulation, such as the published ones that see whole micrographs, learn from the new data alone;
+    a warning says so. Pickers that learn without labels learn from the micrographs of the picks.
 
     Parameters
     ----------
-    picks : coordinates of particles (any format), or a labelled data set
+    picks : coordinates of particles (any format), a labelled data set, or a run folder of `cryopick pick`, whose
+        micrographs, diameter, pixel size and contrast are then those of the run
     micrographs : their images
-    weights : name, file or training folder to start from; None takes the picker's own
+    weights : name, file or training folder to start from, the authors' files too; None takes the picker's own
+    diameter, pixel_size_angstrom, contrast : above what files and a run say; `contrast` is "dark" or "bright"
     labels : "sparse" when not every particle of the micrographs is picked, "complete" when every one is; None takes
         what the data set says
+    as_ : "article" or "program": the weights are of the published network, and are trained as published; None goes by
+        the card of the weights
     task, training : settings to change
 
     Raises
@@ -108,25 +131,60 @@ def finetune(
     require_training_packages()
     refuse_other_folders(output, resume=resume)
     start = load_weights(picker, weights or picker)
-    preset = finetuning_preset(picker, start, task or {}, training or {})
-    dataset = open_dataset(
-        picks,
-        micrographs=micrographs,
-        diameter=diameter,
-        pixel_size_angstrom=pixel_size_angstrom,
-        completeness=labels,
-        flip_y=flip_y,
-        labels=labels_of_run_at(picks),
-    ).labelled()
+    run = run_as_data(picks)
+    if run is not None:
+        pixel_size_angstrom = pixel_size_angstrom or run.pixel_size_angstrom
+        contrast = contrast or run.contrast
+        if diameter is None and run.labels is None:
+            diameter = run.diameter
+    if not family_of(picker).needs_labels:
+        return _finetune_without_labels(
+            picker,
+            picks,
+            output,
+            start=start,
+            data_settings={
+                "diameter": diameter or (run.diameter if run is not None else None),
+                "pixel_size_angstrom": pixel_size_angstrom,
+                "contrast": contrast or "dark",
+            },
+            micrographs=micrographs,
+            preset=as_,
+            task=task or {},
+            training=training or {},
+            resume=resume,
+            command=command,
+            monitor=monitor,
+        )
+    base_name = base_preset(picker, start, as_)
+    dataset = (
+        open_dataset(
+            picks,
+            micrographs=micrographs,
+            diameter=diameter,
+            pixel_size_angstrom=pixel_size_angstrom,
+            completeness=labels,
+            flip_y=flip_y,
+            labels=None if run is None else run.labels,
+        )
+        .labelled()
+        .with_contrast(contrast or "dark")
+    )
+    old, reason = _old_data(picker, start, base_name, task or {})
+    preset = finetuning_preset(picker, start, task or {}, training or {}, base=base_name, is_mixed=old is not None)
     new_train, new_validation, split = divide(
         dataset, validation_fraction=validation_fraction, seed=preset.training.seed
     )
     warnings = (*dataset.warnings, *_doubts(new_train, new_validation))
     changed_task = calibrated_shortly(preset, task or {})
-    old = make_trainable(picker, changed_task, train=None, validation=None)
-    check_architecture(start.card, old.architecture(), where=str(start.path))
+    if old is None:
+        warnings = (*warnings, f"learns from the new data alone, and what it knew may be forgotten: {reason}")
+    else:
+        old = make_trainable(picker, changed_task, train=None, validation=None)
+        check_architecture(start.card, old.architecture(), where=str(start.path))
     record = {
         "preset": "finetune",
+        "base_preset": base_name,
         "task": as_plain(preset.task),
         "started_from": start.card.sha256,
         "training_data": new_train.card_entry(),
@@ -136,6 +194,7 @@ def finetune(
     with training_folder(output, resume=resume):
         tell_doing(monitor, "measuring the weights to start from, on your data and on simulated crops")
         new = make_finetunable(picker, changed_task, train=new_train, validation=new_validation, start=start)
+        check_architecture(start.card, new.architecture(), where=str(start.path))
         before = _before(output, new, old, start, resume=resume)
         if not math.isfinite(before.new):
             raise InputError(
@@ -145,7 +204,7 @@ def finetune(
         head = {"picker": picker, "picks": str(picks), "started_from": str(start.path)}
         _write_settings(output, head, preset, split, command=command)
         result = train(
-            MixedTrainable(new=new, old=old, before=before, start=start),
+            new if old is None else MixedTrainable(new=new, old=old, before=before, start=start),
             preset.training,
             output,
             resume=resume,
@@ -159,43 +218,140 @@ def finetune(
         warnings = (*warnings, "fine-tuning did not improve on the start: the weights are the original ones")
     for text in warnings:
         _logger.info("%s", text)
+    after = {name: result.scores[name] for name in ("new", "old") if name in result.scores}
+    if old is None:
+        after = {"new": result.scores.get("score", math.nan)}
     return FinetuneResult(
         training=result,
         before={"new": before.new, "old": before.old},
-        after={name: result.scores[name] for name in ("new", "old") if name in result.scores},
+        after=after,
         is_better=is_better,
         warnings=warnings,
     )
 
 
-def finetuning_preset(picker: str, start: Checkpoint, task: Mapping[str, Any], training: Mapping[str, Any]) -> Preset:
+def base_preset(picker: str, start: Checkpoint, as_: str | None) -> str:
+    """The preset that weights are trained on with: as asked, else the one that their card says they are of.
+
+    Raises
+    ------
+    SettingsError
+        If the picker has no preset of the name that is asked for.
+    """
+    presets = family_of(picker).presets
+    if as_ is not None:
+        if as_ not in CONFIGURATION_NAMES:
+            raise SettingsError(f"--as {as_}: expected {' or '.join(CONFIGURATION_NAMES)}")
+        find_preset(picker, as_)  # raises with the known names
+        return as_
+    settings = start.card.settings
+    stored = settings.get("base_preset") or settings.get("preset")
+    if stored == OLDER_NAME_OF_ARTICLE and stored not in presets:
+        stored = "article"
+    if isinstance(stored, str) and stored in presets:
+        return stored
+    is_published = "imported_from" in start.card.data or (start.path is not None and is_published_file(start.path))
+    return "program" if is_published and "program" in presets else "small"
+
+
+def _old_data(picker: str, start: Checkpoint, base: str, task: Mapping[str, Any]) -> tuple[Trainable | None, str]:
+    """What the network was trained on, simulated anew, to be learnt along; None, and why, where it cannot be."""
+    changed = finetuning_preset(picker, start, task, {}, base=base).task
+    try:
+        return make_trainable(picker, changed, train=None, validation=None), ""
+    except SettingsError as error:
+        return None, str(error)
+
+
+def _finetune_without_labels(
+    picker: str,
+    picks: Path | str,
+    output: Path,
+    *,
+    start: Checkpoint,
+    data_settings: Mapping[str, Any],
+    micrographs: Sequence[Path | str],
+    preset: str | None,
+    task: Mapping[str, Any],
+    training: Mapping[str, Any],
+    resume: bool,
+    command: str | None,
+    monitor: Monitor | None,
+) -> FinetuneResult:
+    """For pickers that learn from micrographs alone: a training that starts from the weights, on the run's."""
+    presets = family_of(picker).presets
+    chosen = base_preset(picker, start, preset)
+    if chosen not in CONFIGURATION_NAMES and ADAPTING_PRESET in presets:
+        chosen = ADAPTING_PRESET
+    changes = later_wins({} if chosen == ADAPTING_PRESET else {"epochs": PUBLISHED_EPOCHS_WITHOUT_LABELS}, training)
+    plan = plan_training(
+        picker,
+        data=str(picks),
+        preset=chosen,
+        start=str(start.path),
+        data_settings={name: value for name, value in data_settings.items() if value is not None},
+        task=task,
+        training=changes,
+    )
+    result = train_picker(plan, output, resume=resume, micrographs=micrographs, command=command, monitor=monitor)
+    text = f"{picker} learns without labels: the micrographs taught, the picks did not"
+    _logger.info("%s", text)
+    return FinetuneResult(
+        training=result,
+        before={"new": math.nan, "old": math.nan},
+        after={"new": result.scores.get("score", math.nan)},
+        is_better=result.best_step > 0,
+        warnings=(text,),
+    )
+
+
+def finetuning_preset(
+    picker: str,
+    start: Checkpoint,
+    task: Mapping[str, Any],
+    training: Mapping[str, Any],
+    *,
+    base: str | None = None,
+    is_mixed: bool = True,
+) -> Preset:
     """The settings that the weights were trained with, shortened for fine-tuning, then what the user changes.
+
+    A published network is trained on as its authors train it: of `article` and `program` only the length is changed,
+    and that only where the preset is not in epochs.
 
     Parameters
     ----------
     task, training : settings that the user changes
+    base : the preset that they change, see `base_preset`; None finds it out
+    is_mixed : whether every step takes batches of new and of old data
     """
-    family, base = family_of(picker), find_preset(picker, "small")
+    name = base or base_preset(picker, start, None)
+    family, found = family_of(picker), find_preset(picker, name)
+    is_published = name in CONFIGURATION_NAMES
     stored = start.card.settings.get("task")
+    kind = type(found.task)
+    own = {field.name for field in fields(kind)}
+    of_network = {name: value for name, value in start.card.architecture.items() if name in own}
     if isinstance(stored, dict):
         # what the weights' network is counts, whatever the preset has become since they were trained; settings that
         # came later stand at their defaults
-        kind = type(base.task)
-        own = {field.name for field in fields(kind)}
-        stored = {**{name: value for name, value in start.card.architecture.items() if name in own}, **stored}
-        task_then = convert_settings(kind, stored, section=f"{start.path}: task")
-        base = replace(base, task=kind()).changed(task=task_then, training={})
-    changes = later_wins(
-        {**DEFAULT_CHANGES, "learning_rate": base.training.learning_rate * LEARNING_RATE_FRACTION},
-        family.finetune_training,
-        convert_settings(TrainSettings, training, section="[training]"),
-    )
-    if changes["accumulate"] % 2:
-        raise SettingsError(
-            f"accumulate is {changes['accumulate']}; fine-tuning needs an even number: new and old data"
-        )
-    given = convert_settings(type(base.task), task, section="[task]")
-    preset = base.changed(task={**family.finetune_task, **given}, training=changes)
+        task_then = convert_settings(kind, {**of_network, **stored}, section=f"{start.path}: task")
+        found = replace(found, task=kind()).changed(task=task_then, training={})
+    elif of_network:
+        task_then = convert_settings(kind, of_network, section=f"{start.path}: architecture")
+        found = found.changed(task=task_then, training={})
+    given_training = convert_settings(TrainSettings, training, section="[training]")
+    if is_published:
+        length = {} if found.training.epochs is not None else LENGTH_CHANGES
+        changes = later_wins(length, {"accumulate": 2} if is_mixed else {}, given_training)
+    else:
+        usual = {**DEFAULT_CHANGES, "learning_rate": found.training.learning_rate * LEARNING_RATE_FRACTION}
+        changes = later_wins(usual, family.finetune_training, given_training)
+    accumulate = changes.get("accumulate", found.training.accumulate)
+    if is_mixed and accumulate % 2:
+        raise SettingsError(f"accumulate is {accumulate}; fine-tuning needs an even number: new and old data")
+    given = convert_settings(kind, task, section="[task]")
+    preset = found.changed(task={**({} if is_published else family.finetune_task), **given}, training=changes)
     require_accelerator(preset.training.accelerator, devices=preset.training.devices)
     return preset
 
@@ -212,15 +368,18 @@ def calibrated_shortly(preset: Preset, given: Mapping[str, Any]) -> Any:
     return replace(preset.task, calibration_crops=min(crops, max(FEWEST_CALIBRATION_CROPS, round(share * crops))))
 
 
-def _before(output: Path, new: Trainable, old: Trainable, start: Checkpoint, *, resume: bool) -> Before:
-    """Scores of the start, measured once per training.
+def _before(output: Path, new: Trainable, old: Trainable | None, start: Checkpoint, *, resume: bool) -> Before:
+    """Scores of the start, measured once per training; the old one is NaN where nothing old is learnt from.
 
     Without a state nothing is known of the weights and data with which a file that is there was measured.
     """
     path = output / BEFORE
     if resume and path.exists() and (output / STATE_FILE).exists():
         try:
-            return Before(**{name: float(value) for name, value in json.loads(path.read_text("utf-8")).items()})
+            stored = {name: float(value) for name, value in json.loads(path.read_text("utf-8")).items()}
+            if stored.keys() != ({"new"} if old is None else {"new", "old"}):
+                raise ValueError(f"it has {', '.join(stored) or 'none'}")
+            return Before(**stored)
         except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
             raise RunFolderError(
                 f"{path}: expected the scores of the start, new and old ({error}); delete it and run the same command "
@@ -232,9 +391,11 @@ def _before(output: Path, new: Trainable, old: Trainable, start: Checkpoint, *, 
     start.load_into(network)
     network.eval()
     with torch.no_grad():
-        before = Before(new=new.validate(network)["score"], old=old.validate(network)["score"])
+        old_score = math.nan if old is None else old.validate(network)["score"]
+        before = Before(new=new.validate(network)["score"], old=old_score)
     if not (output / STATE_FILE).exists():
-        write_text_atomic(path, json.dumps(asdict(before)) + "\n")
+        known = {name: value for name, value in asdict(before).items() if not math.isnan(value)}
+        write_text_atomic(path, json.dumps(known) + "\n")
     return before
 
 

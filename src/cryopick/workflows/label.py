@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -13,11 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryopick.data.datasets import LabelledMicrograph, open_dataset
+from cryopick.data.mask_folders import CENTRES, IGNORED, INSTANCES, MASKS, SUMMARY
 from cryopick.errors import InputError, SettingsError
 from cryopick.geometry.rotations import euler_to_matrix
 from cryopick.geometry.units import Length
 from cryopick.io.coordinates.box import write_box
 from cryopick.io.coordinates.coco import write_coco
+from cryopick.io.coordinates.csv import UNCERTAIN
 from cryopick.io.coordinates.names import match_micrograph_names, without_extension
 from cryopick.io.files.atomic import write_bytes_atomic, write_text_atomic
 from cryopick.io.images.micrographs import read_micrograph
@@ -37,7 +40,6 @@ from cryopick.types import Picks, Volume
 
 KINDS = ("masks", "boxes", "coco", "heatmap")
 SHAPES = ("auto", "disc", "density", "projection")
-SUMMARY = "labels.json"
 DEFAULT_STRIDE_PX = 4
 
 
@@ -77,10 +79,12 @@ def label(
 ) -> LabelSummary:
     """Write training labels of every labelled micrograph of a data set.
 
-    Files, under the micrographs' names: `masks/*.png` (255 on particles), `instances/*.png` (16-bit, i + 1 particle i)
-    and, where labels are uncertain or particles are cut by the border, `ignore/*.png` (255); or `boxes/*.box`; or
-    `annotations.json` (COCO); or `heatmaps/*.npz` (`heat`, `offset_xy`, `diameter_px`, `stride_px`). Uncertain labels
-    are left out of all of them.
+    Files, under the micrographs' names: `masks/*.png` (255 on particles), `instances/*.png` (16-bit, i + 1 particle i),
+    `centres/*.csv` (of the same particles, in their order, then the uncertain labels) and, where labels are uncertain
+    or particles are cut by the border, `ignore/*.png` (255); or `boxes/*.box`; or `annotations.json` (COCO); or
+    `heatmaps/*.npz` (`heat`, `offset_xy`, `diameter_px`, `stride_px`). Uncertain labels are left out of all others.
+    A folder of masks is itself a data set: `labels.json` names the micrographs, so that `cryopick train --data FOLDER`
+    needs nothing more.
 
     Parameters
     ----------
@@ -147,6 +151,8 @@ def label(
     )
     facts: dict[str, Any] = {name: getattr(summary, name) for name in ("kind", "micrographs", "particles", "uncertain")}
     facts |= {"source": str(source), "shapes": dict(summary.shapes), "fallbacks": summary.fallbacks}
+    if kind == "masks":
+        facts["items"] = [_entry(item, output) for item in dataset.items]
     write_text_atomic(output / SUMMARY, json.dumps(facts, indent=1) + "\n")
     return summary
 
@@ -166,12 +172,23 @@ class _Writer:
         instances, way = self._instances(item)
         self.shapes[way] = self.shapes.get(way, 0) + 1
         self.fallbacks += int(instances.is_fallback.sum())
-        self._png("instances", item, instances.labels.astype(np.uint16))
-        self._png("masks", item, np.where(instances.mask, 255, 0).astype(np.uint8))
+        self._png(INSTANCES, item, instances.labels.astype(np.uint16))
+        self._png(MASKS, item, np.where(instances.mask, 255, 0).astype(np.uint8))
+        self._centres(item, self.poses[item.name].xy_px if way == "projection" else _certain_xy(item))
         ignored = _stored_instances(item) > 0 if way == "exact" else _uncertain_discs(item)
         ignored &= ~instances.mask
         if ignored.any():
-            self._png("ignore", item, np.where(ignored, 255, 0).astype(np.uint8))
+            self._png(IGNORED, item, np.where(ignored, 255, 0).astype(np.uint8))
+
+    def _centres(self, item: LabelledMicrograph, certain_xy_px: NDArray[np.float64]) -> None:
+        """Of the drawn particles, in the order of their numbers, and of the uncertain labels."""
+        labels = item.labels
+        uncertain = np.zeros((0, 2)) if labels is None else labels.xy_px[labels.is_uncertain]
+        rows = [f"{x:.3f},{y:.3f},particle" for x, y in certain_xy_px.tolist()]
+        rows += [f"{x:.3f},{y:.3f},{UNCERTAIN}" for x, y in uncertain.tolist()]
+        path = self._path(CENTRES, item, ".csv")
+        write_text_atomic(path, "\n".join(["x,y,kind", *rows]) + "\n")
+        self.files.append(path)
 
     def boxes(self, item: LabelledMicrograph) -> None:
         path = self._path("boxes", item, ".box")
@@ -228,6 +245,17 @@ class _Writer:
         return self.output / folder / name.parent / (name.name + suffix)
 
 
+def _entry(item: LabelledMicrograph, folder: Path) -> dict[str, Any]:
+    """What training from the folder needs to know of a micrograph; its image by the way there from the folder."""
+    try:
+        image = Path(os.path.relpath(item.source.path.resolve(), folder.resolve())).as_posix()
+    except ValueError:  # on another drive
+        image = str(item.source.path.resolve())
+    entry = {"name": item.name, "image": image, "completeness": item.completeness}
+    known = {"diameter_px": item.diameter_px, "pixel_size_angstrom": item.pixel_size_angstrom}
+    return entry | {name: float(value) for name, value in known.items() if value is not None}
+
+
 def _stored_instances(item: LabelledMicrograph) -> NDArray[np.int64]:
     """(h, w) The silhouettes of a simulation; numbers above those of the labels are particles cut by the border."""
     if item.instances_path is None:
@@ -259,11 +287,15 @@ def _projected(item: LabelledMicrograph, poses: Poses, volume: Volume) -> Instan
     )
 
 
-def _particles(item: LabelledMicrograph) -> tuple[NDArray[np.float64], float]:
-    """Centres of the certain labels and their diameter."""
+def _certain_xy(item: LabelledMicrograph) -> NDArray[np.float64]:
     if item.labels is None:
         raise ValueError(f"{item.name}: is not labelled")
-    return item.labels.xy_px[~item.labels.is_uncertain], _diameter_px(item)
+    return item.labels.xy_px[~item.labels.is_uncertain]
+
+
+def _particles(item: LabelledMicrograph) -> tuple[NDArray[np.float64], float]:
+    """Centres of the certain labels and their diameter."""
+    return _certain_xy(item), _diameter_px(item)
 
 
 def _uncertain_discs(item: LabelledMicrograph) -> NDArray[np.bool_]:

@@ -81,6 +81,7 @@ def pick(
         chosen = make_settings(picker, **settings)
         return pick_to_folder(inputs, output, chosen, **options)
     chosen = make_settings(picker, **settings)
+    _require_weights(chosen)
     micrograph = read_task(_task_in_memory(micrographs), chosen.run)
     masks = chosen.run.exclusion_masks
     mask = None if masks is None else match_masks([micrograph.name], masks).of_micrograph.get(micrograph.name)
@@ -182,15 +183,22 @@ def pick_to_folder(
 
 
 def _require_weights(settings: PickSettings) -> None:
-    """Raise `WeightsError` for weights that are not there or have no card, before a run folder is begun with them."""
-    weights = getattr(settings.picker, "weights", None)
-    if weights is None or not type(settings.picker).__module__.startswith("cryopick."):
+    """Raise `WeightsError` for weights that are not there or have no card, before a run folder is begun with them.
+
+    A picker that wants other files too, or that wants some for a published configuration, says so in
+    `require_files(configuration)`.
+    """
+    if not type(settings.picker).__module__.startswith("cryopick."):
         return
-    path = find_weights(weights)
-    if is_published_file(path):
+    weights = getattr(settings.picker, "weights", None)
+    path = None if weights is None else find_weights(weights)
+    if path is not None and is_published_file(path):
         read_published(path, picker=settings.picker.name)
-    else:
+    elif path is not None:
         read_card(path)
+    require_files = getattr(settings.picker, "require_files", None)
+    if require_files is not None:
+        require_files(settings.run.as_)
 
 
 def _begin(

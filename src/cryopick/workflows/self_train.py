@@ -8,6 +8,7 @@ which was not picked is not taught to be background.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,7 +48,7 @@ class SelfTrainResult:
     ----------
     teachers : confident picks that taught
     before, after : expected F1 of the runs with the old and with the new weights, threshold chosen by each; this is the
-        picker's own estimate and needs no labels
+        picker's own estimate and needs no labels; NaN where its scores are no probabilities
     weights : the better ones
     is_better : False when the old weights were kept
     """
@@ -69,6 +70,8 @@ def self_train(
     diameter: Length | None = None,
     pixel_size_angstrom: float | None = None,
     confidence: float = 0.95,
+    min_score: float | None = None,
+    as_: str | None = None,
     task: dict[str, Any] | None = None,
     training: dict[str, Any] | None = None,
     resume: bool = False,
@@ -81,11 +84,14 @@ def self_train(
     Parameters
     ----------
     confidence : expected precision of the picks that teach
+    min_score : instead, the least score of the picks that teach, for pickers whose scores are no probabilities
+    as_ : "article" or "program": pick and train as published
 
     Raises
     ------
     SettingsError
-        If the picker's scores are not probabilities, or the confidence is not between 0 and 1.
+        If the picker's scores are not probabilities and no least score is given, or the confidence is not between 0
+        and 1.
     InputError
         If too few picks are confident.
     MissingExtraError, RunFolderError
@@ -98,26 +104,39 @@ def self_train(
     refuse_other_folders(output / TUNED, resume=resume)
     old_weights = find_weights(weights or picker)
     given: dict[str, Any] = {"diameter": diameter, "pixel_size_angstrom": pixel_size_angstrom}
+    if as_ is not None:
+        given["as_"] = as_
     settings = make_settings(picker, **_known(given), weights=old_weights)
-    if not gives_probabilities(settings.picker):
+    is_calibrated = gives_probabilities(settings.picker)
+    if not is_calibrated and min_score is None:
         raise SettingsError(
-            f"picker {picker!r} cannot tell how sure it is of a pick; self-training needs probabilities"
+            f"the scores of picker {picker!r} are no probabilities here, so it cannot tell how sure it is of a pick; "
+            "say with --min-score from which score on picks teach"
         )
     before = pick_to_folder(micrographs, output / BEFORE, settings)
     folder = RunFolder(output / BEFORE)
     if folder.moved_threshold() is not None:  # of a call that was stopped while it trained; scores are of the run's own
         before = rethreshold(output / BEFORE, None)
     scores = np.concatenate([folder.read_candidates(one).kept().score for one in folder.records() if one.is_done])
-    threshold = threshold_for_precision(scores, confidence)
+    threshold = threshold_for_precision(scores, confidence) if min_score is None else min_score
     teachers = int((scores >= threshold).sum())
     if teachers < FEWEST_TEACHERS:
+        sure = (
+            f"are expected to be right to {share_percent(confidence)}"
+            if min_score is None
+            else (
+                f"score {min_score:g} or more (the scores lie from {scores.min(initial=np.inf):.4g} to "
+                f"{scores.max(initial=-np.inf):.4g})"
+            )
+        )
+        lower = "confidence" if min_score is None else "least score"
         raise InputError(
-            f"{output / BEFORE}: only {teachers} picks are expected to be right to {share_percent(confidence)}, at "
-            f"least {FEWEST_TEACHERS} are needed; give more micrographs, a lower confidence, or label some by hand"
+            f"{output / BEFORE}: only {teachers} picks {sure}, at least {FEWEST_TEACHERS} are needed; give more "
+            f"micrographs, a lower {lower}, or label some by hand"
         )
     rethreshold(output / BEFORE, threshold)
     seen = plan_of_run(folder).seen
-    working = seen.working_size or seen.particle_size
+    working = seen.working_size or seen.particle_size or diameter
     tuning = finetune(
         picker,
         output / BEFORE / PARTICLES,
@@ -128,6 +147,7 @@ def self_train(
         pixel_size_angstrom=pixel_size_angstrom,
         labels="sparse",
         flip_y="no",
+        as_=as_,
         task=task,
         training=training,
         resume=resume,
@@ -135,7 +155,7 @@ def self_train(
     )
     rethreshold(output / BEFORE, None)
     # the same diameter, so that only the weights differ
-    given["diameter"] = seen.particle_size
+    given["diameter"] = seen.particle_size or diameter
     if hasattr(settings.picker, "working_diameter"):
         given["working_diameter"] = working
     settings_after = make_settings(
@@ -146,13 +166,14 @@ def self_train(
     # picks of an earlier call are those of weights that were trained for less long
     is_stale = bool(overwritten_files(RunFolder(output / AFTER), settings_after.picker))
     after = pick_to_folder(micrographs, output / AFTER, settings_after, overwrite=is_stale)
-    is_better = tuning.is_better and expected_f1(after) >= expected_f1(before)
+    # without probabilities there is no expected F1; the micrographs that validated the training have decided
+    is_better = tuning.is_better and (not is_calibrated or expected_f1(after) >= expected_f1(before))
     if not is_better:
         _logger.info("self-training did not improve on the start: the old weights are kept")
     return SelfTrainResult(
         teachers=teachers,
-        before=expected_f1(before),
-        after=expected_f1(after),
+        before=expected_f1(before) if is_calibrated else math.nan,
+        after=expected_f1(after) if is_calibrated else math.nan,
         weights=tuning.training.weights if is_better else old_weights,
         is_better=is_better,
         finetuning=tuning,

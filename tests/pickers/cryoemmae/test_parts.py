@@ -88,17 +88,24 @@ def test_particles_of_any_stored_size_become_twenty_pixels_wide():
         assert corner == pytest.approx(np.array([[330.5, -0.5]]))
 
 
-def test_the_published_picture_is_1024_wide_and_its_shift_is_undone():
+@pytest.mark.parametrize("mode", ["article", "program"])
+def test_published_pictures_are_1024_wide_and_a_place_on_them_is_found_again(mode):
     pixels = np.random.default_rng(0).normal(size=(512, 400)).astype(np.float32)
-    prepared = prepare_image(pixels, diameter_px=40, preprocessing="published")
+    y, x = np.mgrid[:512, :400]
+    pixels -= 9 * (np.hypot(x - 131, y - 92) <= 12)
+    prepared = prepare_image(pixels, diameter_px=40, preprocessing=mode)
     assert prepared.image.shape == (1024, 1024)
     assert prepared.diameter_px == pytest.approx(40 * 1024 / 400)
-    assert prepared.to_stored_xy(np.array([[-0.5, -0.5]])) == pytest.approx(np.array([[2.5, 2.5]]))
+    dark = prepared.image < np.quantile(prepared.image, 0.003)
+    row, column = np.nonzero(dark)
+    middle = prepared.to_stored_xy(np.array([[column.mean(), row.mean()]]))
+    assert middle == pytest.approx(np.array([[131, 92]]), abs=1.5)
+    assert bool(row.mean() > 512) == (mode == "program")  # whose rows are in reverse
 
 
 def test_blank_and_tiny_micrographs_are_nothing_to_encode():
     assert prepare_image(np.zeros((90, 90), np.float32), diameter_px=20, preprocessing="corrected") is None
-    assert prepare_image(np.ones((9, 90), np.float32), diameter_px=20, preprocessing="published") is None
+    assert prepare_image(np.ones((9, 90), np.float32), diameter_px=20, preprocessing="program") is None
 
 
 # --------------------------------------------------------------------------------------------------------- clusters

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from sklearn.cluster import KMeans
 
+from cryopick import pick
 from cryopick.data.datasets import open_micrographs
 from cryopick.errors import InputError, SettingsError, TrainingError
 from cryopick.geometry.units import Length
 from cryopick.io.images.micrographs import write_micrograph
 from cryopick.io.weights import find_weights, load_checkpoint
-from cryopick.pickers.cryoemmae.latent import Prepared
+from cryopick.pickers.cryoemmae.latent import Encoder, Prepared
 from cryopick.pickers.cryoemmae.network import build_masked_autoencoder, hidden_error
 from cryopick.pickers.cryoemmae.picker import CryoEmmaePicker
 from cryopick.pickers.cryoemmae.probe import Probe, describe, fit_probe_weights, ordered_anew, seen_through
 from cryopick.pickers.cryoemmae.reference import Reference, cells_of, inner_part, is_hollow, kinds_of
 from cryopick.pickers.cryoemmae.training import PRESETS, CryoEmmaeTask, CryoEmmaeTrainable, make_trainable
+from cryopick.pickers.families import find_preset
 from cryopick.processing.scale import ScaleMap
 from cryopick.simulation.crops import Crop
 from cryopick.types import Micrograph
@@ -159,15 +164,196 @@ def test_biases_norms_and_tokens_are_not_decayed():
     assert count == sum(p.numel() for p in network.parameters())
 
 
-def test_the_paper_preset_is_the_published_network_and_schedule():
-    preset = PRESETS["paper"]
-    network = CryoEmmaeTrainable(preset.task).build_network()
-    assert sum(p.numel() for p in network.parameters()) == 5_116_688
-    training = preset.training
-    assert training.learning_rate == 1e-3 * preset.task.batch_size / 256
-    assert training.steps == 400 * 180 * 256 // preset.task.batch_size
+@pytest.mark.parametrize(("name", "mode"), [("article", "article"), ("program", "program")])
+def test_published_presets_are_the_published_network_and_schedule(name, mode):
+    preset = PRESETS[name]
+    assert preset.task.mode == mode
+    trainable = CryoEmmaeTrainable(preset.task)
+    assert sum(p.numel() for p in trainable.build_network().parameters()) == 5_116_688
+    trainable.__dict__["images"] = 180 * [np.zeros((1024, 1024), np.uint8)]
+    training = preset.training.in_steps(trainable.steps_per_epoch())
+    assert training.steps == 400 * 180 * 256 // 128
     assert training.warmup_steps == training.steps * 5 / 400
+    assert training.learning_rate == 1e-3 * preset.task.batch_size / 256
     assert training.learning_rate * training.final_lr_fraction == pytest.approx(1e-6)
+
+
+def test_the_length_of_a_published_training_follows_the_number_of_micrographs():
+    trainable = CryoEmmaeTrainable(PRESETS["article"].task)
+    trainable.__dict__["images"] = 5 * [np.zeros((1024, 1024), np.uint8)]
+    assert PRESETS["article"].training.in_steps(trainable.steps_per_epoch()).steps == 400 * 5 * 256 // 128
+    many = CryoEmmaeTrainable(PRESETS["program-20"].task)
+    many.__dict__["images"] = 1950 * [np.zeros((1024, 1024), np.uint8)]
+    assert many.steps_per_epoch() == 3900
+    assert find_preset("cryoemmae", "paper") is PRESETS["article"]
+
+
+def test_simulated_crops_have_no_epochs():
+    with pytest.raises(SettingsError, match="give steps"):
+        CryoEmmaeTrainable(CryoEmmaeTask(**TINY)).steps_per_epoch()
+
+
+def test_resized_windows_show_boxes_of_four_to_25_percent_shared_by_the_micrographs_of_an_epoch():
+    task = replace(PRESETS["program-20"].task, **TINY, batch_size=64, windows_per_crop=64)
+    y, x = np.mgrid[:1024, :1024]
+    # one picture tells columns, the other rows: the slope of a window says how far the box reached
+    trainable = CryoEmmaeTrainable(task)
+    trainable.__dict__["images"] = [(x // 4).astype(np.uint8), (y // 4).astype(np.uint8)]
+    windows = np.concatenate([trainable.resized(index) for index in range(8)])
+    across, down = (np.ptp(windows, axis=axis).mean(axis=1) * 64 / 63 for axis in (2, 1))
+    tells_columns = across > down
+    assert tells_columns.sum() == 256  # each micrograph 256 times an epoch
+    width, height = across[tells_columns], down[~tells_columns]
+    assert width.min() > 0.16
+    assert width.max() < 0.6
+    # the shape of a box is shared, so that the two kinds of windows have the same distribution, one by one
+    area = np.sort(width) * np.sort(width)
+    assert 0.02 < area.min() < 0.06
+    assert area.max() < 0.36
+    assert height.min() > 0.16
+    again = np.concatenate([trainable.resized(index) for index in range(8)])
+    assert np.array_equal(again, windows)
+    assert not np.array_equal(trainable.resized(8), trainable.resized(0))
+
+
+def test_pictures_are_kept_as_bytes_and_seen_as_shares():
+    trainable = CryoEmmaeTrainable(replace(CryoEmmaeTask(**TINY), preprocessing="program", windows="grid"))
+    trainable.__dict__["images"] = [np.full((128, 128), 51, np.uint8)]
+    assert trainable.grid(0) == pytest.approx(0.2)
+    trainable.images[0][:64] = 0
+    assert trainable.standard == pytest.approx((0.1, 0.1))
+
+
+def two_sets(folder, *, writes_diameters):
+    """As CryoPPP lays them out: discs of 40 px in one, of 80 px in the other."""
+    rng = np.random.default_rng(3)
+    y, x = np.mgrid[:480, :512]
+    for name, diameter in (("10017", 40), ("10028", 80)):
+        pixels = rng.normal(size=(480, 512))
+        centres = rng.uniform(40, 440, (12, 2))
+        for centre in centres:
+            pixels -= 2 * (np.hypot(y - centre[0], x - centre[1]) <= diameter / 2)
+        images, labels = (folder / name / part for part in ("micrographs", "ground_truth/particle_coordinates"))
+        images.mkdir(parents=True)
+        labels.mkdir(parents=True)
+        write_micrograph(images / "m.mrc", Micrograph(pixels, pixel_size_angstrom=1.5))
+        header = "X-Coordinate,Y-Coordinate" + (",Diameter" if writes_diameters else "")
+        tail = f",{diameter}" if writes_diameters else ""
+        rows = [f"{cx:.0f},{480 - cy:.0f}{tail}" for cy, cx in centres]
+        (labels / "m.csv").write_text("\n".join([header, *rows]) + "\n")
+    return folder
+
+
+def test_several_sets_are_trained_on_at_their_own_sizes(tmp_path):
+    dataset = open_micrographs(two_sets(tmp_path, writes_diameters=True))
+    assert [item.labels for item in dataset] == [None, None]
+    trainable = CryoEmmaeTrainable(CryoEmmaeTask(**TINY), dataset)
+    assert {name: str(one) for name, one in trainable.diameters_of(dataset).items()} == {
+        "10017/m.mrc": "40px",
+        "10028/m.mrc": "80px",
+    }
+    # particles of both are 20 px wide then
+    assert [image.shape for image in trainable.images] == [(240, 256), (120, 128)]
+
+
+def test_sets_that_do_not_tell_their_diameter_are_measured_one_by_one(tmp_path, monkeypatch):
+    dataset = open_micrographs(two_sets(tmp_path, writes_diameters=False))
+    trainable = CryoEmmaeTrainable(CryoEmmaeTask(**TINY), dataset)
+    seen = []
+
+    def measured(_, where, items):
+        seen.append([item.name for item in items])
+        return Length(40, 40, "px")
+
+    monkeypatch.setattr(CryoEmmaeTrainable, "_measured_diameter", measured)
+    trainable.diameters_of(dataset)
+    assert seen == [["10017/m.mrc"], ["10028/m.mrc"]]
+
+
+def test_a_diameter_that_is_given_counts_for_all_sets(tmp_path):
+    dataset = open_micrographs(two_sets(tmp_path, writes_diameters=True), diameter=Length(60, 60, "px"))
+    trainable = CryoEmmaeTrainable(CryoEmmaeTask(**TINY), dataset)
+    assert {str(one) for one in trainable.diameters_of(dataset).values()} == {"60px"}
+
+
+def test_labels_that_cannot_be_read_leave_the_diameter_to_be_measured_and_are_named(tmp_path):
+    two_sets(tmp_path, writes_diameters=True)
+    (tmp_path / "10017/ground_truth/particle_coordinates/m.csv").write_text("this is no coordinate file\n")
+    dataset = open_micrographs(tmp_path)
+    assert [item.diameter_px for item in dataset] == [None, 80.0]
+    assert "10017" in dataset.warnings[0]
+
+
+# ---------------------------------------------------------------------------------------- weights of the published kind
+
+
+def published_trainable(tmp_path, **task):
+    """Two pictures of dark spots, which a reference and its mask call the particles."""
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:1024, :1024]
+    picture = rng.integers(120, 140, (1024, 1024))
+    mask = np.zeros((1024, 1024), bool)
+    for centre in rng.uniform(50, 970, (60, 2)):
+        mask |= np.hypot(y - centre[0], x - centre[1]) <= 25
+    picture = np.where(mask, picture - 90, picture).astype(np.uint8)
+    Image.fromarray(picture).save(tmp_path / "reference.png")
+    Image.fromarray(255 * mask.astype(np.uint8)).save(tmp_path / "mask.png")
+    settings = replace(
+        PRESETS["program"].task,
+        **TINY,
+        reference=tmp_path / "reference.png",
+        reference_mask=tmp_path / "mask.png",
+        **task,
+    )
+    trainable = CryoEmmaeTrainable(settings)
+    trainable.__dict__["images"] = [picture, picture[::-1]]
+    return trainable, picture, mask
+
+
+def test_clusters_of_the_published_kind_are_those_of_all_vectors_and_the_reference_tells_the_particles(tmp_path):
+    trainable, _, mask = published_trainable(tmp_path)
+    torch.manual_seed(0)
+    network = trainable.build_network().eval()
+    entries = trainable.card_entries(network)
+    assert entries["postprocessing"]["probe"] is None
+    assert entries["data"]["particle_cluster"] == "reference"
+    mean, std = trainable.standard
+    encoder = Encoder.loaded(network, mean=mean, std=std, device="cpu", precision="float32")
+    maps = [encoder.tokens((one / 255).astype(np.float32)).flat for one in trainable.images]
+    kmeans = KMeans(4, random_state=0, n_init="auto").fit(np.concatenate(maps))
+    assert np.array(entries["postprocessing"]["centres"]) == pytest.approx(kmeans.cluster_centers_, abs=1e-4)
+    inside = mask[2::4, 2::4].ravel()
+    assert entries["postprocessing"]["particle"] == np.bincount(kmeans.predict(maps[0])[inside]).argmax()
+
+
+def test_only_so_many_micrographs_are_clustered_as_are_asked_for(tmp_path):
+    trainable, _, _ = published_trainable(tmp_path, clustered_micrographs=1)
+    assert trainable.card_entries(trainable.build_network().eval())["data"]["clustered_micrographs"] == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("settings", [{"probe_crops": 0}, {"probe_crops": 16, "calibration_crops": 16}])
+def test_a_published_training_from_simulation_ends_with_weights_that_pick(tmp_path, settings):
+    plan = plan_training(
+        "cryoemmae",
+        preset="program",
+        task={**TINY, **settings, "simulated_micrographs": 2, "batch_size": 32, "windows_per_crop": 32},
+        training={"epochs": 1, "warmup_epochs": 0},
+    )
+    result = train_picker(plan, tmp_path / "out")
+    pixels = np.random.default_rng(0).normal(size=(300, 300)).astype(np.float32)
+    picks = pick(pixels, "cryoemmae", as_="program", weights=result.weights, diameter="30px")
+    assert picks.is_kept.all()
+
+
+def test_what_published_tasks_cannot_be_is_refused():
+    with pytest.raises(SettingsError, match="probe_crops is 0"):
+        CryoEmmaeTask(probe_crops=0)
+    with pytest.raises(SettingsError, match="resized"):
+        CryoEmmaeTask(windows="resized")
+    with pytest.raises(SettingsError, match="belong together"):
+        replace(PRESETS["article"].task, reference=Path("reference.png"))
+    assert CryoEmmaeTask(preprocessing="published").preprocessing == "program"
 
 
 def test_impossible_tasks_are_refused():

@@ -53,12 +53,12 @@ def picture_with_discs(shape_yx, centres, radius=6):
     return picture
 
 
-def test_the_published_grid_starts_half_a_cell_inside():
+def test_the_published_grid_counts_from_the_corner_where_the_model_counts_from_the_first_pixel():
     grid = point_grid((1024, 1024))
     assert len(grid) == 1024
-    assert grid[0].tolist() == [15.5, 15.5]  # (16, 16) from the corner of the picture
+    assert grid[0].tolist() == [16, 16]
     assert (grid[1] - grid[0]).tolist() == [32, 0]
-    assert grid[-1].tolist() == [1007.5, 1007.5]
+    assert grid[-1].tolist() == [1008, 1008]
     with pytest.raises(SettingsError, match="points_per_side"):
         point_grid((10, 10), points_per_side=0)
 

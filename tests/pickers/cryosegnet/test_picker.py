@@ -246,7 +246,10 @@ NOISE = Micrograph(np.random.default_rng(0).normal(size=(150, 220)).astype(np.fl
     ],
 )
 def test_every_way_of_picking_gives_well_formed_picks_and_maps(untrained, settings):
-    picks = CryoSegNetPicker(**{**untrained, **settings}).pick(NOISE)
+    chosen = {**untrained, **settings}
+    if chosen["segmenter"] == "none":
+        del chosen["sam"]
+    picks = CryoSegNetPicker(**chosen).pick(NOISE)
     assert ((picks.xy_px >= -0.5) & (picks.xy_px <= [219.5, 149.5])).all()
     assert np.isfinite(picks.score).all()
     assert np.all(np.diff(picks.score) <= 0)
@@ -256,7 +259,7 @@ def test_every_way_of_picking_gives_well_formed_picks_and_maps(untrained, settin
 
 
 def test_picks_have_the_particles_diameter_not_the_size_that_they_are_looked_at(untrained):
-    settings = {**untrained, "segmenter": "none", "working_diameter": Length(24.0, 24.0, "px")}
+    settings = {**untrained, "segmenter": "none", "sam": None, "working_diameter": Length(24.0, 24.0, "px")}
     picks = CryoSegNetPicker(**settings).pick(NOISE)
     assert len(picks) > 0
     np.testing.assert_array_equal(picks.diameter_px, 30)
@@ -287,9 +290,15 @@ def test_scores_that_are_predicted_ious_are_not_cut_again(untrained):
 
 def test_wrong_settings_and_wrong_weights_are_told(untrained, tmp_path):
     with pytest.raises(SettingsError, match="prompts is 'everywhere', expected peaks or grid"):
-        CryoSegNetPicker(prompts="everywhere")
+        CryoSegNetPicker(segmenter="sam", prompts="everywhere")
     with pytest.raises(SettingsError, match="jittered_duplicates needs"):
-        CryoSegNetPicker(jittered_duplicates=True)
+        CryoSegNetPicker(segmenter="sam", jittered_duplicates=True)
+    with pytest.raises(SettingsError, match="give --prompts grid"):
+        CryoSegNetPicker(segmenter="sam", crop_layers=1)
+    with pytest.raises(SettingsError, match="there are no maxima to ask at"):
+        CryoSegNetPicker(segmenter="sam", modules="sam")
+    with pytest.raises(SettingsError, match="denoising and --modules sam are of the published view"):
+        CryoSegNetPicker(**untrained, denoising="none").pick(NOISE)
     with pytest.raises(WeightsError, match="weights of picker 'cryosegnet_sam', expected 'cryosegnet'"):
         CryoSegNetPicker(**{**untrained, "weights": untrained["sam"]}).pick(NOISE)
     with pytest.raises(WeightsError, match="weights of picker 'cryosegnet', expected 'cryosegnet_sam'"):

@@ -1,6 +1,7 @@
 """What CryoSegNet's networks are asked to answer, what wrong answers cost, and the published training."""
 
 import csv
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,18 +12,22 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from cryopick.data.datasets import open_dataset  # noqa: E402
+from cryopick.data.prepared_cache import Prepared, PreparedCache  # noqa: E402
 from cryopick.errors import SettingsError  # noqa: E402
 from cryopick.geometry.units import parse_length  # noqa: E402
 from cryopick.io.images.micrographs import write_micrograph  # noqa: E402
 from cryopick.io.weights import load_checkpoint, read_card  # noqa: E402
+from cryopick.pickers.cryosegnet.ablations import ablations  # noqa: E402
 from cryopick.pickers.cryosegnet.judging import MAPPED_PARTICLE_PX, MappedCrop, mapped  # noqa: E402
 from cryopick.pickers.cryosegnet.model import View  # noqa: E402
+from cryopick.pickers.cryosegnet.network import build_attention_unet  # noqa: E402
 from cryopick.pickers.cryosegnet.published_trainable import PublishedUNetTrainable, published_loss  # noqa: E402
 from cryopick.pickers.cryosegnet.sam_trainable import ASKS_NOTHING, ASKS_UNKNOWN, example, mask_loss  # noqa: E402
 from cryopick.pickers.cryosegnet.targets import DISC_SHARE, crop_targets, labelled_targets, map_loss  # noqa: E402
 from cryopick.pickers.cryosegnet.tasks import PRESETS, SamTask, UNetTask  # noqa: E402
 from cryopick.pickers.cryosegnet.trainable import UNetTrainable  # noqa: E402
-from cryopick.pickers.cryosegnet.training import make_trainable  # noqa: E402
+from cryopick.pickers.cryosegnet.training import make_finetunable, make_trainable  # noqa: E402
+from cryopick.pickers.families import find_preset  # noqa: E402
 from cryopick.processing.ctf import CtfParameters  # noqa: E402
 from cryopick.processing.scale import NOMINAL_PARTICLE_PX, network_planes, resample  # noqa: E402
 from cryopick.processing.targets import disc_mask  # noqa: E402
@@ -125,9 +130,10 @@ def test_uncertain_labels_weigh_nothing():
     assert (weight[20, 20], weight[20, 44]) == (1, 0)
 
 
-def test_the_paper_preset_is_the_published_network_and_training():
-    paper = PRESETS["paper"]
-    task, training = paper.task, paper.training
+@pytest.mark.parametrize("name", ["article", "program"])
+def test_the_published_presets_are_the_published_network_and_training(name):
+    task, training = PRESETS[name].task, PRESETS[name].training
+    assert find_preset("cryosegnet", "paper") is PRESETS["article"]  # its name in version 0.1
     assert task.architecture() == {
         "network": "attention_unet",
         "in_channels": 1,
@@ -137,14 +143,16 @@ def test_the_paper_preset_is_the_published_network_and_training():
         "align_corners": True,
     }
     assert (task.view, task.side_px, task.batch_size, task.dice_share) == ("published", 1024, 6, 0.5)
+    assert (task.denoising, task.upside_down, task.gates) == (name, True, True)
     assert (training.optimizer, training.learning_rate, training.schedule) == ("adam", 1e-4, "constant")
     assert (training.weight_decay, training.warmup_steps, training.gradient_clip, training.ema_decay) == (0, 0, 0, 0)
-    assert abs(training.steps / (4948 / 6) - 200) < 1  # epochs
+    assert (training.epochs, training.validate_every_epochs) == (200, 1)
+    assert training.in_steps(math.ceil(4948 / 6)).steps == 165_000
 
 
 def test_what_cannot_be_trained_is_told():
     with pytest.raises(SettingsError, match="give --data"):
-        make_trainable(PRESETS["paper"].task, train=None, validation=None)
+        make_trainable(PRESETS["program"].task, train=None, validation=None)
     with pytest.raises(SettingsError, match="leave --data out"):
         make_trainable(SamTask(), train=object(), validation=None)
     with pytest.raises(SettingsError, match="multiple of 32"):
@@ -248,7 +256,7 @@ def paper_plan(drawn, **training):
     return plan_training(
         "cryosegnet",
         data=str(drawn / "labels.star"),
-        preset="paper",
+        preset="program",
         data_settings={
             "diameter": parse_length("30px"),
             "labels": "complete",
@@ -279,14 +287,85 @@ def test_the_published_training_learns_four_micrographs_by_heart_through_the_rea
     assert len(losses) == 60
     assert np.mean(losses[-5:]) < 0.45 * losses[0]
     card = read_card(tmp_path / "out" / "weights.safetensors")
-    assert card.preprocessing == {"input": "published", "side_px": 64}
+    seen = {"input": "published", "side_px": 64, "denoising": "program", "rows": "last first"}
+    assert card.preprocessing == seen
     assert View.from_card(card.preprocessing, in_channels=1, where="x").is_squeezed
+
+
+def test_the_share_of_the_dice_loss_counts_in_every_published_preset():
+    torch.manual_seed(0)
+    batch = {"planes": torch.rand(2, 1, 32, 32), "mask": (torch.rand(2, 1, 32, 32) > 0.7).float()}
+    for name in ("article", "program"):
+        task = replace(PRESETS[name].task, widths=(4, 6), side_px=32)
+        found = {}
+        for share in (0.0, 0.5, 1.0):
+            trainable = PublishedUNetTrainable.__new__(PublishedUNetTrainable)  # the loss needs no data
+            trainable.task = replace(task, dice_share=share)
+            torch.manual_seed(1)
+            found[share] = {
+                part: float(value.detach()) for part, value in trainable.loss(trainable.build_network(), batch).items()
+            }
+        assert found[0.0]["loss"] == pytest.approx(found[0.5]["bce"])
+        assert found[1.0]["loss"] == pytest.approx(found[0.5]["dice"])
+        assert found[0.5]["loss"] == pytest.approx((found[0.5]["bce"] + found[0.5]["dice"]) / 2)
+        assert abs(found[0.0]["loss"] - found[1.0]["loss"]) > 0.01
+
+
+def test_pictures_and_masks_turn_upside_down_together_and_are_denoised_once(drawn, tmp_path, monkeypatch):
+    dataset = open_dataset(drawn / "labels.star", diameter=parse_length("30px"), completeness="complete", flip_y="no")
+    task = UNetTask(view="published", side_px=64, widths=(8, 16), patch_px=1, denoising="none")
+    plain, turned = (
+        PublishedUNetTrainable(replace(task, upside_down=flag), dataset, dataset).source.held_out[0].example()
+        for flag in (False, True)
+    )
+    for part in ("planes", "mask"):
+        np.testing.assert_array_equal(turned[part][:, ::-1], plain[part])
+    article = PublishedUNetTrainable(replace(task, denoising="article"), dataset, dataset).source.held_out[0].example()
+    assert np.abs(article["planes"] - plain["planes"]).max() > 0.2
+    cached = replace(dataset, prepared=Prepared(PreparedCache(tmp_path / "cache", 10**8)))
+    first = PublishedUNetTrainable(task, cached, cached).source.held_out[1].example()
+    monkeypatch.setattr(View, "show", None)  # a second one is read
+    again = PublishedUNetTrainable(task, cached, cached).source.held_out[1].example()
+    np.testing.assert_array_equal(first["planes"], again["planes"])
+    assert PublishedUNetTrainable(replace(task, batch_size=3), dataset, dataset).steps_per_epoch() == 2  # of four
+
+
+@pytest.mark.parametrize("what", ["levels", "gates", "loss", "denoising"])
+def test_every_row_of_every_ablation_is_a_network_and_loss_of_its_own(what):
+    rows = ablations((4, 6, 8))[what]
+    base = replace(PRESETS["program"].task, widths=(4, 6, 8), side_px=64)
+    tasks = [replace(base, **changes) for changes in rows.values()]
+    assert len({str((task.architecture(), task.dice_share, task.denoising)) for task in tasks}) == len(rows)
+    if what == "gates":
+        counts = [
+            sum(parameter.numel() for parameter in build_attention_unet(task.architecture()).parameters())
+            for task in tasks
+        ]
+        # 1 x 1 convolutions (coarse to fine, twice fine to fine) and two norms, at each of two levels
+        assert counts[0] - counts[1] == sum(c * f + f + 2 * (f * f + f) + 4 * f for c, f in ((8, 6), (6, 4)))
+    plan = plan_training("cryosegnet", preset="program", task={"gates": "no", "denoising": "none"})
+    assert (plan.preset.task.gates, plan.preset.task.denoising) == (False, "none")
+
+
+def test_what_is_of_the_published_view_is_refused_elsewhere():
+    for name, value in (("denoising", "none"), ("upside_down", True)):
+        with pytest.raises(SettingsError, match=f"{name} is of view published"):
+            UNetTask(**{name: value})
+
+
+def test_predicted_labels_finetune_the_published_network_as_the_authors_do(drawn, caplog):
+    dataset = open_dataset(drawn / "labels.star", diameter=parse_length("30px"), completeness="sparse", flip_y="no")
+    task = replace(PRESETS["program"].task, widths=(4, 6), side_px=64)
+    with caplog.at_level("WARNING"):
+        trainable = make_finetunable(task, train=dataset, validation=dataset, start=None)
+    assert "the rest is taught to be background" in caplog.text
+    assert set(trainable.make_batch(0, np.random.default_rng(0))) == {"planes", "mask"}
 
 
 def test_sparse_labels_are_refused_by_the_published_training(drawn):
     dataset = open_dataset(drawn / "labels.star", diameter=parse_length("30px"), completeness="sparse", flip_y="no")
     with pytest.raises(SettingsError, match="not every particle is labelled"):
-        PublishedUNetTrainable(replace(PRESETS["paper"].task), dataset, dataset)
+        PublishedUNetTrainable(PRESETS["program"].task, dataset, dataset)
 
 
 def test_the_small_network_learns_from_labelled_micrographs_too(drawn, tmp_path):

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from real_data import REAL
 
-from barrels import draw_barrels
 from cryopick.data.datasets import open_dataset
 from cryopick.errors import SettingsError, TrainingError
 from cryopick.geometry.selection import SelectionSettings, select
@@ -39,6 +38,7 @@ from cryopick.pickers.exhibits import read_exhibits
 from cryopick.pickers.registry import make_picker
 from cryopick.processing.regions import find_objects
 from cryopick.processing.scale import NOMINAL_PARTICLE_PX, ScaleMap
+from cryopick.simulation.specimens.barrels import draw_barrels
 from cryopick.types import Micrograph
 
 RINGS = {"shape_yx": (620, 700), "diameter_px": 40.0, "hole": 0.6, "spacing": 1.5, "contrast": 1.2}

@@ -8,7 +8,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from barrels import draw_barrels
 from cryopick.data.datasets import open_dataset
 from cryopick.errors import SettingsError, TrainingError
 from cryopick.geometry.units import Length
@@ -17,6 +16,7 @@ from cryopick.io.weights import read_card
 from cryopick.pickers.deepcryopicker.classifier import load_classifier
 from cryopick.pickers.deepcryopicker.picker import DeepCryoPicker
 from cryopick.pickers.deepcryopicker.training import PRESETS, DeepCryoPickerTask, make_trainable
+from cryopick.simulation.specimens.barrels import draw_barrels
 from cryopick.training.loop import train
 from cryopick.types import Micrograph
 
@@ -80,7 +80,7 @@ def test_noise_gives_no_examples_and_the_error_names_the_set(tmp_path):
     noise = [(Micrograph(np.random.default_rng(seed).normal(size=(400, 400))), np.zeros((0, 2))) for seed in (0, 1)]
     dataset = write_set(tmp_path / "set", noise, diameter_px=20)
     trainable = make_trainable(DeepCryoPickerTask(), train=dataset, validation=None)
-    with pytest.raises(TrainingError, match="set: deepcryopicker saw no consistent particles"):
+    with pytest.raises(TrainingError, match=r"set set .*: deepcryopicker saw no consistent particles"):
         trainable.examples  # noqa: B018  # the property does the work
 
 
@@ -115,8 +115,15 @@ def test_five_classes_have_an_output_for_bad_objects(barrel_set):
 
 @pytest.mark.slow
 def test_the_published_network_takes_its_published_steps_and_picks(large_discs, tmp_path):
-    preset = PRESETS["paper"]
-    task = replace(preset.task, labels="given", batch_size=4, validation_windows=8)
+    preset = PRESETS["program"]
+    task = replace(
+        preset.task,
+        labels="given",
+        training_set="drawn",
+        preprocessing="corrected",
+        batch_size=4,
+        validation_windows=8,
+    )
     trainable = make_trainable(task, train=large_discs, validation=None)
     batch = trainable.make_batch(0, np.random.default_rng(0))
     assert batch["windows"].shape == (4, 1, 227, 227)
@@ -134,3 +141,23 @@ def test_the_published_network_takes_its_published_steps_and_picks(large_discs, 
     assert np.isfinite(picks.score).all()
     # 400 px at 0.875 are 350, and a step is a tenth of the box of 234 px at that scale
     assert picks.maps["particle score"].shape == (18, 18)
+
+
+def test_several_sets_are_each_learnt_from_at_their_own_size(tmp_path):
+    small, large = (
+        write_set(
+            tmp_path / name,
+            [(one.micrograph, one.xy_px)],
+            diameter_px=diameter,
+        )
+        for name, diameter, one in (
+            ("small", 30, draw_barrels(seed=1, side_px=300, diameter_px=30.0, count=9)),
+            ("large", 60, draw_barrels(seed=2, side_px=600, diameter_px=60.0, count=9)),
+        )
+    )
+    both = replace(small, items=(*small.items, *large.items))
+    trainable = make_trainable(DeepCryoPickerTask(labels="given"), train=both, validation=None)
+    first, second = trainable._images(both)
+    assert first.pixels.shape == second.pixels.shape == (200, 200)  # 20 px per diameter in both
+    assert {size.diameter.middle_px(None) for size in trainable.sizes.values()} == {30, 60}
+    assert trainable._size_entry() == {}  # a model of several sizes has none of its own

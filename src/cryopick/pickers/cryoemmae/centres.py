@@ -13,6 +13,9 @@ FRAME_PX = 512
 """Side of the map that the published rules work on."""
 AREA_SHARE = 0.04
 """Published: the highest threshold that leaves more than this share of the map as particles."""
+LARGEST_RADIUS = 1.5
+"""The article drops what is wider than a particle by "a threshold" that it does not give: this, in particle radii. Not
+tuned; two touching particles as one component are 1.41 radii."""
 
 DISC_RADII = (0.25, 0.35, 0.5)
 """Radii, in diameters, of the discs that a centre's evidence is looked for in: a particle's dark body may be half as
@@ -36,7 +39,7 @@ class PublishedCentres:
     xy : (n, 2) float64, column and row
     weight : (n,) pixels of the component
     threshold : chosen, NaN where none leaves enough
-    removed_neighbours, removed_border : components left out
+    removed_neighbours, removed_border, removed_wide : components left out, each counted where it falls first
     """
 
     xy: NDArray[np.float64]
@@ -44,6 +47,7 @@ class PublishedCentres:
     threshold: float
     removed_neighbours: int
     removed_border: int
+    removed_wide: int = 0
 
 
 def smooth_mask(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
@@ -108,7 +112,7 @@ def is_off_border(xy: NDArray[np.float64], *, diameter: float, side: float = FRA
 
 
 def published_centres(
-    mask: NDArray[np.bool_], *, diameter_512: float, area_share: float = AREA_SHARE
+    mask: NDArray[np.bool_], *, diameter_512: float, area_share: float = AREA_SHARE, drops_wide: bool = False
 ) -> PublishedCentres:
     """Centres by the published rules, without their rounding to whole pixels.
 
@@ -116,6 +120,7 @@ def published_centres(
     ----------
     mask : (256, 256) cells of the particle's cluster
     diameter_512 : particle diameter, pixels of the map of 512 x 512
+    drops_wide : also drop components wider than `LARGEST_RADIUS`, as the article says and the program does not
     """
     smooth = smooth_mask(mask)
     threshold = area_threshold(smooth, share=area_share)
@@ -123,10 +128,18 @@ def published_centres(
         return PublishedCentres(np.zeros((0, 2)), np.zeros(0, np.int64), float("nan"), 0, 0)
     xy, weight = find_components(smooth, threshold=threshold)
     is_first = drop_neighbours(xy, weight, radius=diameter_512 / 2)
+    is_narrow = np.ones(len(xy), bool)
+    if drops_wide:
+        is_narrow = np.sqrt(weight / np.pi) <= LARGEST_RADIUS * diameter_512 / 2
     is_inside = is_off_border(xy, diameter=diameter_512)
-    keep = is_first & is_inside
+    keep = is_first & is_narrow & is_inside
     return PublishedCentres(
-        xy[keep], weight[keep], threshold, int((~is_first).sum()), int((is_first & ~is_inside).sum())
+        xy[keep],
+        weight[keep],
+        threshold,
+        removed_neighbours=int((~is_first).sum()),
+        removed_border=int((is_first & is_narrow & ~is_inside).sum()),
+        removed_wide=int((is_first & ~is_narrow).sum()),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,14 @@ FITTED_VECTORS = 4096
 """A micrograph's clusters are fitted on so many of its vectors, evenly taken; they do not move with more."""
 CENTRAL_SHARE = 0.1
 """Overlap is counted on the middle of the map, without this share of its side at each border."""
+
+
+class HandOver(Protocol):
+    """A rule for which new cluster the particle's old one became; see `hand_over`."""
+
+    def __call__(self, labels: NDArray[np.intp], was_particle: NDArray[np.bool_], *, count: int) -> int | None:
+        """The new cluster, None where no cell was a particle."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,6 +123,62 @@ def hand_over(labels: NDArray[np.intp], was_particle: NDArray[np.bool_], *, coun
     if rest and overlap[rest[0]] > 0 and size[first] / overlap[first] > size[rest[0]] / overlap[rest[0]]:
         return rest[0]
     return first
+
+
+def greatest_overlap(labels: NDArray[np.intp], was_particle: NDArray[np.bool_], *, count: int) -> int | None:
+    """The new cluster that shares most cells with the particle's old one, as Algorithm 2 of the article has it.
+
+    Parameters and result as of `hand_over`.
+    """
+    overlap = np.bincount(labels[was_particle], minlength=count)
+    return int(np.argmax(overlap)) if overlap.any() else None
+
+
+NO_CLUSTER = -1
+"""What `hand_over_as_released` may answer: a cluster without any cell."""
+
+
+def hand_over_as_released(labels: NDArray[np.intp], was_particle: NDArray[np.bool_], *, count: int) -> int | None:
+    """As `hand_over`, but as the program ranks the new clusters, faults included.
+
+    It ranks cells of the old cluster by their new one, all other cells counted as one more kind, and takes that kind
+    for the commonest. Where it is not, a wrong cluster follows, or `NO_CLUSTER` if it comes second. Parameters and
+    result as of `hand_over`; None also where all cells are of one new cluster and of the old one.
+    """
+    margins = [int(CENTRAL_SHARE * side) for side in labels.shape]
+    middle = tuple(slice(margin, side - margin) for margin, side in zip(margins, labels.shape, strict=True))
+    kind = np.where(was_particle, labels, NO_CLUSTER)
+    found, cells = np.unique(kind[middle], return_counts=True)
+    if len(found) == 1:
+        found, cells = np.unique(kind, return_counts=True)
+    if len(found) == 1:
+        return None
+    size = np.bincount(labels.ravel(), minlength=count)  # its last entry is that of NO_CLUSTER too, as in the program
+    _, *ranked = np.argsort(cells, kind="stable")[::-1]
+    first = ranked[0]
+    if len(ranked) > 1 and size[found[first]] / cells[first] > size[found[ranked[1]]] / cells[ranked[1]]:
+        first = ranked[1]
+    return int(found[first])
+
+
+def refine_as_published(
+    vectors: NDArray[np.float32], start: Clusters, *, counts: Sequence[int], rule: HandOver, seed: int = 0
+) -> list[Clusters]:
+    """As `refine`, but fitted on all vectors, and where no cell is the particle's the clusters stay as they were.
+
+    Parameters
+    ----------
+    rule : `greatest_overlap` or `hand_over_as_released`
+    """
+    shape, flat = vectors.shape[:2], vectors.reshape(-1, vectors.shape[2])
+    stages = [start]
+    for count in counts:
+        before = stages[-1]
+        was_particle = (before.labels(flat) == before.particle).reshape(shape)
+        centres = fit_centres(flat, count=count, seed=seed)
+        particle = rule(Clusters(centres, 0).labels(flat).reshape(shape), was_particle, count=len(centres))
+        stages.append(before if particle is None else Clusters(centres, particle))
+    return stages
 
 
 def refine(vectors: NDArray[np.float32], start: Clusters, *, counts: Sequence[int], seed: int = 0) -> list[Clusters]:

@@ -1,4 +1,5 @@
-"""The pre-processing of Cryo-EMMAE as its program runs it, from a micrograph to the 1024 x 1024 picture it saves."""
+"""The pre-processing of Cryo-EMMAE, from a micrograph to a picture of 1024 x 1024: as its program runs it, and as the
+article has it."""
 
 from __future__ import annotations
 
@@ -11,6 +12,9 @@ from cryopick.errors import SettingsError
 from cryopick.processing.denoise.filters import (
     GUIDED_EPSILON,
     GUIDED_WINDOW_PX,
+    WIENER_KERNEL_PX,
+    WIENER_REGULARISER,
+    WIENER_SIGMA_PX,
     corner_wiener,
     equalize_8bit,
     guided_filter,
@@ -32,7 +36,7 @@ class CryoEmmaeStages:
     Parameters
     ----------
     normalized : float64 in [0, 1], locally normalised, stretched by its extreme pixels
-    wiener : float64, about 1/31 of the step before it
+    wiener : float64, about 1/31 of the step before it; of the article's chain in [0, 1]
     equalized : uint8
     guided : uint8
     picture : (1024, 1024) uint8, the aspect ratio not kept
@@ -69,14 +73,8 @@ def prepare_cryoemmae(pixels: NDArray[np.generic], *, diameter_px: int) -> CryoE
     A. Zamanos et al., Self-supervised learning for generalizable particle picking in cryo-EM micrographs, Cell Reports
     Methods, 2025. The article's mask is the particle's disc; the program's is the square around it without the disc.
     """
-    from PIL import Image
-
     mask = corner_mask(diameter_px)
-    if mask.shape[0] > min(pixels.shape):
-        raise SettingsError(
-            f"a particle diameter of {diameter_px} px does not fit into a micrograph of "
-            f"{pixels.shape[1]} x {pixels.shape[0]} px; give the diameter in pixels of the micrograph as stored"
-        )
+    _require_room(mask, pixels, diameter_px)
     normalized = min_max(_normalize_under_mask(min_max(to_float32(pixels).astype(np.float64)), mask))
     wiener = corner_wiener(normalized)
     equalized = equalize_8bit(to_8bit(wiener))
@@ -88,9 +86,78 @@ def prepare_cryoemmae(pixels: NDArray[np.generic], *, diameter_px: int) -> CryoE
             epsilon=GUIDED_EPSILON,
         )
     )
+    return CryoEmmaeStages(np.asarray(normalized, np.float64), wiener, equalized, guided, _picture_of(guided))
+
+
+def prepare_as_written(pixels: NDArray[np.generic], *, diameter_px: float) -> CryoEmmaeStages:
+    """The chain as the article words it; numbers that it does not give are the program's.
+
+    Local mean and deviation under a disc of the particle's diameter (eq. 1 and 2), a Wiener filter, CLAHE, and a guided
+    filter whose guide is the equalised image. Nothing is shifted and no row reversed: the Wiener kernel lies around its
+    pixel, and the guided filter's window is odd, one pixel wider than the program's.
+
+    Parameters
+    ----------
+    pixels : (h, w) real
+    diameter_px : of a particle, in pixels of the micrograph as stored
+
+    Raises
+    ------
+    SettingsError
+        If the mask does not fit into the micrograph.
+    """
+    mask = disc_mask(diameter_px)
+    _require_room(mask, pixels, diameter_px)
+    normalized = min_max(_normalize_under_mask(min_max(to_float32(pixels).astype(np.float64)), mask))
+    wiener = min_max(_centred_wiener(normalized))
+    equalized = equalize_8bit(to_8bit(wiener))
+    guided = to_8bit(
+        guided_filter(
+            wiener.astype(np.float32),
+            (equalized / 255).astype(np.float32),
+            window_px=GUIDED_WINDOW_PX + 1,
+            epsilon=GUIDED_EPSILON,
+        )
+    )
+    stages = np.asarray(normalized, np.float64), np.asarray(wiener, np.float64)
+    return CryoEmmaeStages(*stages, equalized, guided, _picture_of(guided))
+
+
+def _require_room(mask: NDArray[np.bool_], pixels: NDArray[np.generic], diameter_px: float) -> None:
+    if mask.shape[0] > min(pixels.shape):
+        raise SettingsError(
+            f"a particle diameter of {diameter_px:g} px does not fit into a micrograph of "
+            f"{pixels.shape[1]} x {pixels.shape[0]} px; give the diameter in pixels of the micrograph as stored"
+        )
+
+
+def _picture_of(guided: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    from PIL import Image
+
     # Pillow's bicubic averages over the pixels it merges, OpenCV's does not
-    picture = np.asarray(Image.fromarray(guided).resize((PICTURE_PX, PICTURE_PX), Image.Resampling.BICUBIC))
-    return CryoEmmaeStages(np.asarray(normalized, np.float64), wiener, equalized, guided, picture)
+    return np.asarray(Image.fromarray(guided).resize((PICTURE_PX, PICTURE_PX), Image.Resampling.BICUBIC))
+
+
+def disc_mask(diameter_px: float) -> NDArray[np.bool_]:
+    """(2n + 1, 2n + 1) True in the disc of a particle around the middle pixel: the mask of eq. 1 and 2."""
+    radius = diameter_px / 2
+    offset = np.arange(-int(radius), int(radius) + 1)
+    return np.asarray(offset[:, None] ** 2 + offset**2 <= radius**2)
+
+
+def _centred_wiener(image: NDArray[np.floating]) -> NDArray[np.float64]:
+    """The program's Wiener filter (`corner_wiener`) with its kernel around the pixel instead of beside it."""
+    import cv2
+    from scipy.fft import irfft2, rfft2
+
+    row = cv2.getGaussianKernel(WIENER_KERNEL_PX, WIENER_SIGMA_PX)
+    padded = np.zeros(image.shape)
+    reach = WIENER_KERNEL_PX // 2
+    places = np.arange(-reach, reach + 1)
+    np.add.at(padded, (places[:, None] % image.shape[0], places % image.shape[1]), row @ row.T)
+    transfer = rfft2(padded)
+    gain = np.conj(transfer) / (np.abs(transfer) ** 2 + WIENER_REGULARISER)
+    return np.asarray(irfft2(rfft2(image) * gain, image.shape), np.float64)
 
 
 def corner_mask(diameter_px: int) -> NDArray[np.bool_]:
@@ -119,7 +186,8 @@ def _normalize_under_mask(image: NDArray[np.floating], mask: NDArray[np.bool_]) 
     from scipy.fft import fftshift, irfft2, rfft2
 
     height, width = image.shape
-    top, left = (height - mask.shape[0]) // 2, (width - mask.shape[1]) // 2
+    # the middle of the mask, of an even one the first pixel after it, comes to where `fftshift` expects it
+    top, left = height // 2 - mask.shape[0] // 2, width // 2 - mask.shape[1] // 2
     padded = np.zeros((height, width))
     padded[top : top + mask.shape[0], left : left + mask.shape[1]] = mask
     conjugate = np.conj(rfft2(padded)) / np.count_nonzero(mask)

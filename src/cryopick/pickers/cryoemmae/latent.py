@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cryopick.pickers.cryoemmae.denoise import PICTURE_PX, SHIFT_XY_PX, prepare_cryoemmae
+from cryopick.pickers.cryoemmae.denoise import PICTURE_PX, SHIFT_XY_PX, prepare_as_written, prepare_cryoemmae
 from cryopick.processing.denoise.corrected import CorrectedSettings, denoise_corrected
 from cryopick.processing.scale import NOMINAL_PARTICLE_PX, ScaleMap
 
 if TYPE_CHECKING:
     from cryopick.pickers.cryoemmae.network import MaskedAutoencoder
 
-Preprocessing = Literal["corrected", "published"]
+Preprocessing = Literal["corrected", "article", "program"]
+"""corrected: a working size, one scale, nothing shifted; article, program: 1024 x 1024 as either has it."""
 
 SMALLEST_DIAMETER_PX = 4.0
 """Stored pixels; a smaller particle has no inside."""
@@ -24,6 +25,21 @@ CORRECTED = CorrectedSettings(particle_px=NOMINAL_PARTICLE_PX, nlm_strength=0.0,
 BATCH_CROPS = 32
 PHASE_PX = 30
 """The second grid of crops starts so many pixels before the image: half a crop away but for half a patch."""
+
+
+def preprocessing_named(name: str) -> Preprocessing:
+    """One by its name, or by what version 0.1 called it: `published` for `program`.
+
+    Raises
+    ------
+    ValueError
+        If there is none of that name.
+    """
+    known = {**{one: one for one in get_args(Preprocessing)}, "published": "program"}
+    if name not in known:
+        raise ValueError(f"pre-processing {name!r}, expected {', '.join(known)}")
+    found: Preprocessing = known[name]
+    return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,17 +51,22 @@ class Prepared:
     image : (h, w) float32 in [0, 1], particles dark
     scale : its pixels and those as stored
     diameter_px : of a particle in `image`
-    shift_xy_px : where content lies from where it was, stored pixels; only the published chain moves it
+    shift_xy_px : where content lies from where it was, stored pixels; only the program's chain moves it
+    is_upside_down : rows are in reverse, as the program has them
+    shape_yx : of the micrograph as stored
     """
 
     image: NDArray[np.float32]
     scale: ScaleMap
     diameter_px: float
     shift_xy_px: tuple[float, float] = (0.0, 0.0)
+    is_upside_down: bool = False
+    shape_yx: tuple[int, int] = (0, 0)
 
     def to_stored_xy(self, xy_px: NDArray[np.float64]) -> NDArray[np.float64]:
         """(n, 2) centres in pixels of `image` to pixels of the micrograph as stored."""
-        return np.asarray(self.scale.to_stored_xy(xy_px) - np.asarray(self.shift_xy_px), np.float64)
+        xy = np.asarray(self.scale.to_stored_xy(xy_px) - np.asarray(self.shift_xy_px), np.float64)
+        return np.stack([xy[:, 0], self.shape_yx[0] - 1 - xy[:, 1]], axis=1) if self.is_upside_down else xy
 
 
 def prepare_image(pixels: NDArray[np.float32], *, diameter_px: float, preprocessing: Preprocessing) -> Prepared | None:
@@ -55,18 +76,29 @@ def prepare_image(pixels: NDArray[np.float32], *, diameter_px: float, preprocess
     ----------
     pixels : (h, w), as stored, particles dark
     diameter_px : of a particle, stored pixels
-    preprocessing : `corrected` (working size, nothing shifted) or `published` (`prepare_cryoemmae`: 1024 x 1024)
+    preprocessing : `corrected` (working size, nothing shifted), or 1024 x 1024: `article` (`prepare_as_written`) or
+        `program` (`prepare_cryoemmae`, of the micrograph upside down)
     """
     if min(pixels.shape) < diameter_px or diameter_px < SMALLEST_DIAMETER_PX:
         return None
-    if preprocessing == "published":
+    if preprocessing != "corrected":
         if min(pixels.shape) <= 2 * round(diameter_px / 2) + 1:
             return None
-        picture = prepare_cryoemmae(pixels, diameter_px=round(diameter_px)).picture
-        image = (picture / 255).astype(np.float32)
+        is_program = preprocessing == "program"
+        if is_program:
+            picture = prepare_cryoemmae(pixels[::-1], diameter_px=round(diameter_px)).picture
+        else:
+            picture = prepare_as_written(pixels, diameter_px=diameter_px).picture
         scale = ScaleMap((PICTURE_PX / pixels.shape[0], PICTURE_PX / pixels.shape[1]))
-        # as the program has it: the larger of the two diameters that one squeezed particle has
-        prepared = Prepared(image, scale, diameter_px * max(scale.factor_yx), SHIFT_XY_PX)
+        prepared = Prepared(
+            (picture / 255).astype(np.float32),
+            scale,
+            # as the program has it: the larger of the two diameters that one squeezed particle has
+            diameter_px * max(scale.factor_yx),
+            SHIFT_XY_PX if is_program else (0.0, 0.0),
+            is_upside_down=is_program,
+            shape_yx=(pixels.shape[0], pixels.shape[1]),
+        )
     else:
         # denoise_corrected never enlarges; the network knows particles of its working size alone
         image, scale = _at_working_size(pixels, diameter_px)

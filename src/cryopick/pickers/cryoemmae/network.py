@@ -18,13 +18,14 @@ from torch.nn.functional import gelu, scaled_dot_product_attention
 NORM_EPSILON = 1e-6
 
 
-def sine_cosine_positions(width: int, side: int) -> NDArray[np.float32]:
+def sine_cosine_positions(width: int, side: int, *, is_column_first: bool = False) -> NDArray[np.float32]:
     """Fixed codes of the places of a square grid: half of the channels tell the row, half the column.
 
     Parameters
     ----------
     width : channels, a multiple of 4
     side : rows and columns of the grid
+    is_column_first : the first half tells the column, as the authors' program has it; else the row
 
     Returns
     -------
@@ -37,7 +38,14 @@ def sine_cosine_positions(width: int, side: int) -> NDArray[np.float32]:
     angle = np.arange(side)[:, None] * rate
     code = np.concatenate([np.sin(angle), np.cos(angle)], axis=1)
     rows, columns = np.repeat(code, side, axis=0), np.tile(code, (side, 1))
-    return np.concatenate([rows, columns], axis=1).astype(np.float32)
+    halves = (columns, rows) if is_column_first else (rows, columns)
+    return np.concatenate(halves, axis=1).astype(np.float32)
+
+
+def position_table(width: int, side: int, *, scale: float, is_column_first: bool) -> Tensor:
+    """(1, 1 + side * side, width) what is added to the class token, which is nothing, and to the patches."""
+    codes = scale * sine_cosine_positions(width, side, is_column_first=is_column_first)
+    return torch.from_numpy(np.concatenate([np.zeros((1, width), np.float32), codes])[None])
 
 
 class TransformerBlock(nn.Module):
@@ -75,6 +83,8 @@ class MaskedAutoencoder(nn.Module):
     decoder_width, decoder_depth, decoder_heads : of the decoder
     mlp_ratio : width of the perceptrons' hidden layer over that of the tokens, in both
     position_scale : factor of the encoder's position codes; small, so that what a patch shows decides its code
+    stores_positions : position codes are stored with the weights, as the authors do, and begin with theirs (column
+        first, see `sine_cosine_positions`); else they are not stored, and the row comes first
 
     The defaults are the published ones: 4,162,176 trainable parameters encode, 954,512 decode.
     """
@@ -95,6 +105,7 @@ class MaskedAutoencoder(nn.Module):
         decoder_heads: int = 8,
         mlp_ratio: float = 2.0,
         position_scale: float = 0.08,
+        stores_positions: bool = False,
     ) -> None:
         super().__init__()
         if image_px % patch_px:
@@ -112,11 +123,10 @@ class MaskedAutoencoder(nn.Module):
         )
         self.decoder_norm = nn.LayerNorm(decoder_width, eps=NORM_EPSILON)
         self.predict = nn.Linear(decoder_width, patch_px * patch_px)
-        codes = torch.from_numpy(position_scale * sine_cosine_positions(width, self.side))
-        decoder_codes = torch.from_numpy(sine_cosine_positions(decoder_width, self.side))
-        # fixed, hence not stored with the weights
-        self.register_buffer("positions", codes[None], persistent=False)
-        self.register_buffer("decoder_positions", decoder_codes[None], persistent=False)
+        codes = position_table(width, self.side, scale=position_scale, is_column_first=stores_positions)
+        decoder_codes = position_table(decoder_width, self.side, scale=1.0, is_column_first=stores_positions)
+        self.register_buffer("positions", codes, persistent=stores_positions)
+        self.register_buffer("decoder_positions", decoder_codes, persistent=stores_positions)
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
@@ -130,10 +140,11 @@ class MaskedAutoencoder(nn.Module):
 
     def encode(self, images: Tensor) -> Tensor:
         """(b, s, s) standardised images to the latent vectors (b, n, width) of all patches, row by row."""
-        return self._encode(self.embed(self.to_patches(images)) + self.positions)[:, 1:]
+        return self._encode(self.embed(self.to_patches(images)) + self.positions[:, 1:])[:, 1:]
 
     def _encode(self, tokens: Tensor) -> Tensor:
-        tokens = torch.cat([self.class_token.to(tokens.dtype).expand(len(tokens), -1, -1), tokens], dim=1)
+        first = (self.class_token + self.positions[:, :1]).to(tokens.dtype)
+        tokens = torch.cat([first.expand(len(tokens), -1, -1), tokens], dim=1)
         for block in self.blocks:
             tokens = block(tokens)
         out: Tensor = self.norm(tokens)
@@ -152,12 +163,12 @@ class MaskedAutoencoder(nn.Module):
         drawn : (b, n, p * p) all patches, row by row
         """
         shown = order[:, :visible, None]
-        tokens = self.embed(self.to_patches(images)) + self.positions
+        tokens = self.embed(self.to_patches(images)) + self.positions[:, 1:]
         latent = self._encode(tokens.gather(1, shown.expand(-1, -1, tokens.shape[2])))
         codes = self.decoder_embed(latent)
         filled = self.mask_token.to(codes.dtype).expand(len(images), order.shape[1], -1)
         filled = filled.scatter(1, shown.expand(-1, -1, codes.shape[2]), codes[:, 1:])
-        filled = torch.cat([codes[:, :1], filled + self.decoder_positions.to(codes.dtype)], dim=1)
+        filled = torch.cat([codes[:, :1], filled], dim=1) + self.decoder_positions.to(codes.dtype)
         for block in self.decoder_blocks:
             filled = block(filled)
         drawn: Tensor = self.predict(self.decoder_norm(filled))[:, 1:]

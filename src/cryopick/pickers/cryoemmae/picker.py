@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -14,19 +15,33 @@ from cryopick.errors import SettingsError
 from cryopick.geometry.selection import merged_best_first, stand_apart
 from cryopick.geometry.units import Length
 from cryopick.inference.models import HoldsModels
-from cryopick.io.weights import files_of_weights, open_checkpoint
-from cryopick.pickers.cryoemmae.centres import AREA_SHARE, FRAME_PX, disc_responses, find_centres, published_centres
-from cryopick.pickers.cryoemmae.clusters import Clusters, evenly, evidence_of, refine, smooth_as_published, smooth_map
-from cryopick.pickers.cryoemmae.latent import Encoder, LatentMap, Prepared, Preprocessing, prepare_image
+from cryopick.io.weights import files_of_weights, find_weights, is_published_file, open_checkpoint
+from cryopick.pickers.configurations import Configuration, ConfigurationName
+from cryopick.pickers.cryoemmae.centres import AREA_SHARE, LARGEST_RADIUS, disc_responses, find_centres
+from cryopick.pickers.cryoemmae.clusters import Clusters, evenly, evidence_of, refine, smooth_map
+from cryopick.pickers.cryoemmae.latent import (
+    Encoder,
+    LatentMap,
+    Prepared,
+    Preprocessing,
+    prepare_image,
+    preprocessing_named,
+)
 from cryopick.pickers.cryoemmae.probe import Probe, describe
+from cryopick.pickers.cryoemmae.published_chain import (
+    FIRST_COUNT,
+    PublishedAnalysis,
+    Rules,
+    analyse_as_published,
+    particle_of_files,
+)
 from cryopick.pickers.expected_f1 import ChoosesByExpectedF1
+from cryopick.pickers.published_weights import published_files, read_published
 from cryopick.pickers.registry import register_picker
 from cryopick.pickers.survey import NOTHING_SEEN, Survey, holding_with_general, survey_of_size
 from cryopick.processing.probability import Calibration, threshold_for_f1
 from cryopick.types import Micrograph, Picks
 
-FIRST_COUNT = 3
-"""The refinement starts with so many clusters."""
 CUT_FACTOR = 0.5
 """Of the cut with the highest expected F1; this and `minimum_threshold` suit the simulated suite best."""
 SAME_PARTICLE_DIAMETERS = 0.4
@@ -35,11 +50,20 @@ SAME_PARTICLE_DIAMETERS = 0.4
 
 @dataclass(frozen=True, eq=False)
 class LatentModel:
-    """A trained encoder, the training set's clusters, and what a candidate's vectors are worth."""
+    """A trained encoder, the training set's clusters, and what a candidate's vectors are worth.
+
+    Parameters
+    ----------
+    centres : (k, c) of the training set's clusters
+    particle : which of them is the particle; None where only a reference can tell (`read_published`)
+    probe : None for weights of the published kind, whose candidates are worth their size
+    preprocessing : that the weights were trained on
+    """
 
     encoder: Encoder
-    clusters: Clusters
-    probe: Probe
+    centres: NDArray[np.float32]
+    particle: int | None
+    probe: Probe | None
     preprocessing: Preprocessing
 
 
@@ -76,48 +100,24 @@ class Analysis:
         return self.prepared.to_stored_xy(self.latent.to_image_xy(self.xy))
 
 
-def analyse(
-    encoder: Encoder,
-    clusters: Clusters,
-    prepared: Prepared,
-    *,
-    cluster_count: int,
-    is_published: bool = False,
-    area_share: float = AREA_SHARE,
-) -> Analysis:
+def analyse(encoder: Encoder, clusters: Clusters, prepared: Prepared, *, cluster_count: int) -> Analysis:
     """Encode a pre-processed micrograph, refine the clusters on it, and find candidates.
 
     Parameters
     ----------
     cluster_count : of the last refinement; below `FIRST_COUNT` the training set's clusters are used as they are
-    is_published : crops that do not overlap and the published rules for windows and centres; the image must be
-        1024 x 1024
-    area_share : of the published threshold
     """
-    counts = range(FIRST_COUNT, cluster_count + 1)
-    if is_published:
-        latent = encoder.tokens(prepared.image)
-        diameter_512 = prepared.diameter_px * FRAME_PX / prepared.image.shape[0]
-        smooth = smooth_as_published(latent.vectors, diameter_512=diameter_512)
-    else:
-        latent = encoder.dense(prepared.image)
-        smooth = smooth_map(latent.vectors)
-        latent = replace(latent, vectors=smooth)
-    stages = refine(smooth, clusters, counts=counts)
+    latent = encoder.dense(prepared.image)
+    smooth = smooth_map(latent.vectors)
+    latent = replace(latent, vectors=smooth)
+    stages = refine(smooth, clusters, counts=range(FIRST_COUNT, cluster_count + 1))
     diameter = prepared.diameter_px / latent.step_px
     evidence = evidence_of(smooth, stages)
     first = disc_responses(evidence_of(smooth, stages[:1]), diameter=diameter)
     last = disc_responses(evidence, diameter=diameter)
-    if is_published:
-        finest = stages[-1]
-        mask = (finest.labels(smooth.reshape(-1, smooth.shape[2])) == finest.particle).reshape(smooth.shape[:2])
-        found = published_centres(mask, diameter_512=diameter_512, area_share=area_share)
-        # pixels of 512 to cells, both counted from the middle of the first one
-        xy = (found.xy + 0.5) * mask.shape[0] / FRAME_PX - 0.5
-    else:
-        # the refinement loses some thin particles, and finds others that the training set's clusters miss
-        both = [first] if len(stages) == 1 else [first, last]
-        xy = np.concatenate([find_centres(responses, diameter=diameter) for responses in both])
+    # the refinement loses some thin particles, and finds others that the training set's clusters miss
+    both = [first] if len(stages) == 1 else [first, last]
+    xy = np.concatenate([find_centres(responses, diameter=diameter) for responses in both])
     return Analysis(prepared, latent, stages, evidence, np.concatenate([first, last]), xy, diameter)
 
 
@@ -131,7 +131,8 @@ def load_model(weights: Path | None, *, device: str = "auto", precision: str = "
     """
     from cryopick.pickers.cryoemmae.network import build_masked_autoencoder
 
-    with open_checkpoint(weights or "cryoemmae", picker="cryoemmae") as checkpoint:
+    read = partial(read_published, picker="cryoemmae")
+    with open_checkpoint(weights or "cryoemmae", picker="cryoemmae", published=read) as checkpoint:
         card = checkpoint.card
         network = checkpoint.build(build_masked_autoencoder)
         encoder = Encoder.loaded(
@@ -142,26 +143,82 @@ def load_model(weights: Path | None, *, device: str = "auto", precision: str = "
             precision=precision,
         )
         found = card.postprocessing
-        clusters = Clusters(np.asarray(found["centres"], np.float32), int(found["particle"]))
-        mode: Preprocessing = "published" if card.preprocessing["mode"] == "published" else "corrected"
-        return LatentModel(encoder, clusters, Probe.from_json(found["probe"]), mode)
+        centres = np.asarray(found["centres"], np.float32)
+        if centres.ndim != 2:
+            raise ValueError(f"centres of shape {centres.shape}, expected one row for each cluster")
+        particle = None if found["particle"] is None else int(found["particle"])
+        if particle is not None and not 0 <= particle < len(centres):
+            raise ValueError(f"particle {particle} of {len(centres)} clusters")
+        probe = Probe.from_json(found["probe"]) if found.get("probe") is not None else None
+        return LatentModel(encoder, centres, particle, probe, preprocessing_named(card.preprocessing["mode"]))
+
+
+def _configuration(rules: Rules, about: str, departs: tuple[str, ...]) -> Configuration:
+    return Configuration(
+        about=f"{about} Needs --diameter, and weights of the published kind: the authors' file (cryopick "
+        f"import-weights), or those of cryopick train cryoemmae --as {rules}.",
+        settings={
+            "preprocessing": rules,
+            "postprocessing": rules,
+            "clusters": 5,
+            "area": AREA_SHARE,
+            "reference_prepared": True,
+            "as_found": True,
+        },
+        departs=departs,
+    )
+
+
+CONFIGURATIONS: Mapping[ConfigurationName, Configuration] = {
+    "article": _configuration(
+        "article",
+        "As the article words it: local mean and deviation under the particle's disc (eq. 1 and 2), Wiener filter, "
+        "CLAHE as the guide of the guided filter, 1024 x 1024; k-means with 3, 4 and 5 clusters on all vectors of the "
+        "micrograph, each handed on by the greatest overlap (Algorithm 2); 4 % of the area.",
+        (
+            "numbers that the article does not give are the program's: Wiener kernel and regulariser, the guided "
+            "filter's window (one pixel wider, so that it has a middle) and 0.1, 30 thresholds, neighbours within half "
+            "a diameter, the border of two thirds of one",
+            f"components count as too wide from {LARGEST_RADIUS:g} radii on; the article gives no number",
+            "the authors' weights saw the program's pictures, which are blurred and shifted; the article's are sharper",
+            "where no cell is the particle's any more, clusters stay as they were; the article does not say",
+        ),
+    ),
+    "program": _configuration(
+        "program",
+        "As the authors' program runs, faults included: statistics in the corners outside the particle's disc, a blur "
+        "4 px off, two boxes of 20 px, rows in reverse; means over an even window; k-means with 3, 4 and 5 clusters on "
+        "all vectors, handed on in the middle of the map and by purity; 4 % of the area; whole pixels of 512 x 512, "
+        "which stay off by the shift of its filters.",
+        (
+            "every micrograph is treated as an MRC file; the program neither stretches nor reverses pictures",
+            "micrographs of odd sizes, of other MRC modes, and with places of no variance work, where the program "
+            "fails",
+            "a particle diameter is asked for; the program takes 200 px where none is given",
+        ),
+    ),
+}
 
 
 @register_picker("cryoemmae")
 @dataclass(frozen=True, kw_only=True)
 class CryoEmmaePicker(HoldsModels, ChoosesByExpectedF1):
-    """Clusters in a masked autoencoder's latent space, learnt without labels (A. Zamanos et al., Cell Rep. Meth. 2025).
+    """Our network, after the idea of A. Zamanos et al. (2025): a probe trained on simulation ranks its latent clusters.
 
-    An autoencoder that fills in hidden patches of micrographs gives every place a latent vector; k-means on the
-    vectors of a micrograph finds the cluster of the particles. `cryopick train cryoemmae --data micrographs/` learns
-    from your own micrographs without a single label.
+    An autoencoder that fills in hidden patches of micrographs gives every place a latent vector, and k-means on the
+    vectors of a micrograph finds the cluster of the particles. Both learn without a label: `cryopick train cryoemmae
+    --data micrographs/` from your own micrographs. What makes the picks good is not the clusters, however: candidates
+    are ranked by a probe that was trained on labelled simulation, and by a discriminant fitted on each micrograph. See
+    the ablation in docs/cryoemmae.md. The published system is `--as article` or `--as program`.
     """
 
     name: ClassVar[str]
     fills_machine: ClassVar[bool] = True
     score_meaning: ClassVar[str] = (
-        "probability that the pick is right, 0 to 1, from its place in latent space, calibrated on simulation"
+        "probability that the pick is right, 0 to 1, from its place in latent space, calibrated on simulation; as "
+        "published the size of the component, pixels of 512 x 512, not calibrated"
     )
+    configurations: ClassVar[Mapping[ConfigurationName, Configuration]] = CONFIGURATIONS
 
     default_threshold: ClassVar[float] = 0.25
     minimum_threshold: ClassVar[float] = 0.1
@@ -174,12 +231,22 @@ class CryoEmmaePicker(HoldsModels, ChoosesByExpectedF1):
     clusters: Annotated[int, "clusters of the last refinement per micrograph; 0: those of the training set alone"] = (
         FIRST_COUNT
     )
+    preprocessing: Annotated[
+        Literal["weights", "article", "program"],
+        "what the encoder sees: as the weights were trained; or, for weights trained on 1024 x 1024, as the article or "
+        "the program has it",
+    ] = "weights"
     postprocessing: Annotated[
-        Literal["corrected", "published"], "corrected: overlapping crops, peaks; published: components of 512 x 512"
+        Literal["corrected", "article", "program", "published"],
+        "corrected: overlapping crops, peaks, probabilities; article, program: components of 512 x 512 as either has "
+        "them; published is the older name of program",
     ] = "corrected"
     area: Annotated[float, "share of the micrograph that is particle, for the published threshold"] = AREA_SHARE
     reference: Annotated[Path | None, "micrograph whose mask says which cluster is the particle (published way)"] = None
     reference_mask: Annotated[Path | None, "mask of the reference: not 0 on particles"] = None
+    reference_prepared: Annotated[
+        bool, "the reference is a picture of 1024 x 1024 that is pre-processed already, as the authors' is"
+    ] = False
     device: Annotated[str, "auto, cpu, cuda or cuda:N"] = "auto"
     precision: Annotated[str, "auto, float32 or bfloat16; auto takes bfloat16 where the hardware has it"] = "auto"
 
@@ -192,11 +259,29 @@ class CryoEmmaePicker(HoldsModels, ChoosesByExpectedF1):
             raise SettingsError("reference and reference_mask belong together; give both or none")
         if self.species and self.diameter is not None:
             raise SettingsError("species and diameter both tell the size; give the diameters of all species alone")
+        if self.postprocessing == "published":
+            object.__setattr__(self, "postprocessing", "program")
+        if self.rules is not None and self.species:
+            raise SettingsError(f"postprocessing {self.rules} knows one particle; give --diameter instead of species")
+        if self.rules is None and self.reference_prepared:
+            raise SettingsError("reference_prepared goes with postprocessing article or program")
+
+    @property
+    def rules(self) -> Rules | None:
+        """The published rules that are in force; None where they are ours."""
+        if self.postprocessing == "corrected":
+            return None
+        return "article" if self.postprocessing == "article" else "program"
+
+    @property
+    def has_calibrated_scores(self) -> bool:
+        """Whether scores are probabilities: as published they are sizes."""
+        return self.rules is None
 
     @property
     def calibration(self) -> Calibration:
         """Of the scores, on simulation."""
-        return self._model().probe.calibration
+        return self._probe().calibration
 
     def choose_threshold(
         self, scores: NDArray[np.float32], survey: Survey, *, target_precision: float | None = None
@@ -204,8 +289,12 @@ class CryoEmmaePicker(HoldsModels, ChoosesByExpectedF1):
         """A little below the cut with the highest expected F1, or the lowest that reaches the precision.
 
         The crops that the scores are calibrated on are harder than most micrographs, so that the scores are too low
-        there.
+        there. As published, all that is found is kept.
         """
+        if self.rules is not None:
+            if target_precision is not None:
+                raise SettingsError(f"postprocessing {self.rules} has no probabilities to reach a precision with")
+            return float(scores.min()) if len(scores) else 0.0
         if target_precision is not None or len(scores) == 0:
             return super().choose_threshold(scores, survey, target_precision=target_precision)
         return self.cut_at(scores, survey, factor=CUT_FACTOR, smallest=self.minimum_threshold)
@@ -217,7 +306,12 @@ class CryoEmmaePicker(HoldsModels, ChoosesByExpectedF1):
         return float(kept.min()) if len(kept) else 1.0
 
     def holding_particles(self, micrographs: Sequence[Micrograph]) -> list[int]:
-        """On which of them the `general` network sees particles, of the given diameter or of any."""
+        """On which of them the `general` network sees particles, of the given diameter or of any.
+
+        As published nothing is looked at before, so that all are as good.
+        """
+        if self.rules is not None:
+            return list(range(len(micrographs)))
         from cryopick.heatmap.model import kept_model
 
         return holding_with_general(
@@ -227,8 +321,20 @@ class CryoEmmaePicker(HoldsModels, ChoosesByExpectedF1):
     def survey(self, micrographs: Sequence[Micrograph]) -> Survey:
         """Measure the diameter on a few micrographs of the run, with `general`, or see whether the given one fits.
 
-        Of several species no size is measured or doubted.
+        Of several species no size is measured or doubted, and as published nothing is looked at before.
+
+        Raises
+        ------
+        SettingsError
+            If the particle diameter is not given as published.
         """
+        if self.rules is not None:
+            if self.diameter is None:
+                raise SettingsError(
+                    f"postprocessing {self.rules} takes the particle diameter as known, and measures none: give "
+                    "--diameter 180A or 108px"
+                )
+            return Survey(particle_size=self.diameter)
         from cryopick.heatmap.doubts import doubts_about_sample
         from cryopick.heatmap.model import kept_model
 
@@ -248,45 +354,80 @@ class CryoEmmaePicker(HoldsModels, ChoosesByExpectedF1):
         seen = survey
         sizes = self.species or (() if seen.particle_size is None else (seen.particle_size,))
         found = [
-            self._pick_size(micrograph, size.middle_px(micrograph.pixel_size_angstrom), number)
+            self._pick_size(micrograph, size, number)
             for number, size in enumerate(sizes, start=1 if self.species else 0)
         ]
         if not found:  # nothing particle-like at any size
             return Picks.none_on(micrograph)
         return found[0] if len(found) == 1 else _likelier(found)
 
-    def _pick_size(self, micrograph: Micrograph, diameter_px: float, class_id: int) -> Picks:
+    def _pick_size(self, micrograph: Micrograph, diameter: Length, class_id: int) -> Picks:
         model = self._model()
-        prepared = prepare_image(micrograph.pixels, diameter_px=diameter_px, preprocessing=model.preprocessing)
+        diameter_px = diameter.middle_px(micrograph.pixel_size_angstrom)
+        prepared = prepare_image(micrograph.pixels, diameter_px=diameter_px, preprocessing=self._preprocessing(model))
         if prepared is None:
             return Picks.none_on(micrograph)
-        is_published = self.postprocessing == "published"
-        if is_published and model.preprocessing != "published":
-            raise SettingsError(
-                "postprocessing published needs weights that were trained on published pre-processing (1024 x 1024): "
-                "cryopick train cryoemmae --preset paper"
+        clusters = self._start(diameter)
+        if self.rules is not None:
+            published = analyse_as_published(
+                model.encoder,
+                clusters,
+                prepared,
+                rules=self.rules,
+                cluster_count=self.clusters,
+                area_share=self.area,
             )
-        found = analyse(
-            model.encoder,
-            self._start(diameter_px),
-            prepared,
-            cluster_count=self.clusters,
-            is_published=is_published,
-            area_share=self.area,
-        )
-        score = model.probe.adapted(found.features)
+            maps = published_maps(published)
+            return Picks.of_candidates(micrograph, published.stored_xy(), published.score, diameter_px, maps=maps)
+        probe = self._probe()
+        found = analyse(model.encoder, clusters, prepared, cluster_count=self.clusters)
+        score = probe.adapted(found.features)
         maps = latent_maps(found)
         return Picks.of_candidates(micrograph, found.stored_xy(), score, diameter_px, class_id=class_id, maps=maps)
 
-    def _start(self, diameter_px: float) -> Clusters:
+    def _preprocessing(self, model: LatentModel) -> Preprocessing:
+        """That of the weights, or the one given; a picture that the weights know nothing of is refused."""
+        chosen: Preprocessing = model.preprocessing if self.preprocessing == "weights" else self.preprocessing
+        if "corrected" == model.preprocessing != chosen or (self.rules is not None and chosen == "corrected"):
+            raise SettingsError(
+                "these weights know micrographs shrunk until a particle is 20 px wide, not the pictures of 1024 x 1024 "
+                f"that {self.rules or chosen} works on; give --weights of the published kind: the authors' file, or "
+                "those of cryopick train cryoemmae --as article (or program)"
+            )
+        return chosen
+
+    def _start(self, diameter: Length) -> Clusters:
         """The training set's clusters, the particle's among them chosen by the reference where there is one."""
+        model = self._model()
         if self.reference is None or self.reference_mask is None:
-            return self._model().clusters
+            if model.particle is None:
+                raise SettingsError(
+                    "these weights do not tell which cluster is the particle; give --reference and --reference-mask "
+                    "(the authors' are input_example.png and target_example.png)"
+                )
+            return Clusters(model.centres, model.particle)
         files = (self.reference, self.reference_mask)
-        return self._models.get(_clusters_of_reference, files, self._model(), *files, diameter_px=diameter_px)
+        if self.rules is None:
+            particle = self._models.get(_commonest_in_mask, files, model, *files, diameter=diameter)
+        else:
+            preprocessing = None if self.reference_prepared else self._preprocessing(model)
+            particle = self._models.get(
+                _particle_of_files, files, model, *files, diameter=diameter, preprocessing=preprocessing
+            )
+        return Clusters(model.centres, particle)
+
+    def _probe(self) -> Probe:
+        probe = self._model().probe
+        if probe is None:
+            raise SettingsError(
+                "these weights have no probe that would tell what a candidate is worth: pick with --as article or --as "
+                "program, or train weights with a probe: cryopick train cryoemmae"
+            )
+        return probe
 
     def _model(self) -> LatentModel:
-        files = files_of_weights(self.weights or "cryoemmae")
+        path = find_weights(self.weights or "cryoemmae")
+        files = published_files(path, picker="cryoemmae") if is_published_file(path) else files_of_weights(path)
         return self._models.get(load_model, files, self.weights, device=self.device, precision=self.precision)
 
 
@@ -323,31 +464,51 @@ def _likelier(found: Sequence[Picks]) -> Picks:
     return merged.take(stand_apart(merged.xy_px, limit_px, reach_px=float(reach_px.max(initial=0.0))))
 
 
-def _clusters_of_reference(model: LatentModel, reference: Path, mask: Path, *, diameter_px: float) -> Clusters:
-    """The training set's clusters; the particle's is the commonest inside the mask."""
+def published_maps(found: PublishedAnalysis) -> dict[str, NDArray[np.float32]]:
+    """Pictures for the report, as the micrograph is stored: the finest clusters, and the cells of the particle's."""
+    last = found.stages[-1]
+    vectors = found.clustered.reshape(-1, found.clustered.shape[2])
+    labels = last.labels(vectors).reshape(found.mask.shape)
+    count = max(1, len(last.centres) - 1)
+    maps = {
+        "particle evidence": found.mask.astype(np.float32),
+        "latent clusters": (labels / count).astype(np.float32),
+    }
+    return (
+        {name: np.ascontiguousarray(one[::-1]) for name, one in maps.items()} if found.prepared.is_upside_down else maps
+    )
+
+
+def _particle_of_files(model: LatentModel, reference: Path, mask: Path, **settings: Any) -> int:
+    return particle_of_files(model.encoder, model.centres, reference, mask, **settings)
+
+
+def _commonest_in_mask(model: LatentModel, reference: Path, mask: Path, *, diameter: Length) -> int:
+    """The training set's cluster that is commonest inside the mask, in our maps of a micrograph."""
     import cv2
 
     from cryopick.io.images.micrographs import read_micrograph
 
-    prepared = prepare_image(
-        read_micrograph(reference).pixels, diameter_px=diameter_px, preprocessing=model.preprocessing
-    )
+    micrograph = read_micrograph(reference)
+    diameter_px = diameter.middle_px(micrograph.pixel_size_angstrom)
+    prepared = prepare_image(micrograph.pixels, diameter_px=diameter_px, preprocessing=model.preprocessing)
     if prepared is None:
         raise SettingsError(f"{reference}: is blank or smaller than a particle of {diameter_px:.0f} px")
     latent = model.encoder.dense(prepared.image)
     height, width = latent.vectors.shape[:2]
     inside = read_micrograph(mask).pixels != 0
+    inside = inside[::-1] if prepared.is_upside_down else inside
     inside = cv2.resize(inside.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST).astype(bool)
     if not inside.any():
         raise SettingsError(f"{mask}: marks nothing; expected an image that is not 0 on particles")
-    labels = model.clusters.labels(smooth_map(latent.vectors)[inside])
-    return replace(model.clusters, particle=int(np.bincount(labels).argmax()))
+    labels = Clusters(model.centres, 0).labels(smooth_map(latent.vectors)[inside])
+    return int(np.bincount(labels).argmax())
 
 
-def card_entry(clusters: Clusters, probe: Probe) -> dict[str, Any]:
+def card_entry(clusters: Clusters, probe: Probe | None) -> dict[str, Any]:
     """What `load_model` reads of a card's post-processing."""
     return {
         "centres": [[float(f"{value:.6g}") for value in centre] for centre in clusters.centres],
         "particle": clusters.particle,
-        "probe": probe.to_json(),
+        "probe": None if probe is None else probe.to_json(),
     }

@@ -6,7 +6,7 @@ asked for labels.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
@@ -19,8 +19,9 @@ from cryopick.geometry.selection import SelectionSettings, select
 from cryopick.metrics.detection import rank_outcomes
 from cryopick.pickers.cryoemmae.clusters import Clusters, evenly, fit_centres, particle_cluster, smooth_map
 from cryopick.pickers.cryoemmae.latent import Encoder, LatentMap, Prepared, Preprocessing, prepare_image
-from cryopick.pickers.cryoemmae.picker import FIRST_COUNT, Analysis, analyse
+from cryopick.pickers.cryoemmae.picker import Analysis, analyse
 from cryopick.pickers.cryoemmae.probe import Probe, fit_probe_weights
+from cryopick.pickers.cryoemmae.published_chain import FIRST_COUNT
 from cryopick.processing.scale import NOMINAL_PARTICLE_PX
 from cryopick.simulation.crops import Crop, CropGenerator, CropRanges
 from cryopick.simulation.recipe import LayoutRanges, Recipe
@@ -97,8 +98,9 @@ def simulated_references(*, preprocessing: Preprocessing, seed: int, count: int,
         crops = (inner_part(source.crop(index), INNER_PX) for index in range(count))
         return list(references(crops, nominal_px=NOMINAL_PARTICLE_PX, preprocessing=preprocessing))
     found: list[Reference] = []
+    micrographs = simulated_micrographs(seed)
     for index in range(max(2, count // 8)):
-        crop = simulated_micrographs(seed).crop(index)
+        crop = micrographs.crop(index)
         nominal_px = typical_diameter_px(crop.diameter_px, nominal_px=MICROGRAPH_PARTICLE_PX[0])
         found += references(iter([crop]), nominal_px=nominal_px, preprocessing=preprocessing)
     return found
@@ -210,6 +212,36 @@ def fit_clusters(
             raise TrainingError(f"the simulated references do not tell particles from the rest: {error}") from error
         found.append((margin, Clusters(clusters.centres, particle)))
     return max(found, key=lambda one: one[0])[1]
+
+
+def fit_published_centres(
+    encoder: Encoder, pictures: Iterable[NDArray[np.float32]], *, count: int, seed: int = 0
+) -> NDArray[np.float32]:
+    """(k, c) centres of k-means on all vectors of the training pictures, as they come, from one start: as published.
+
+    A picture of 1024 x 1024 has 65,536 vectors: 50 MB at a length of 192, so that 180 take 9 GB.
+    """
+    vectors = np.concatenate([encoder.tokens(picture).flat for picture in pictures])
+    return fit_centres(vectors, count=count, seed=seed)
+
+
+def particle_of_simulation(encoder: Encoder, centres: NDArray[np.float32], truth: Sequence[Reference]) -> int:
+    """Which of the training set's clusters simulated particles fall into more than all else does.
+
+    Raises
+    ------
+    TrainingError
+        If the simulated pictures hold no particle, or nothing else.
+    """
+    labels, inside = [], []
+    for one in truth:
+        latent = encoder.tokens(one.prepared.image)
+        labels.append(Clusters(centres, 0).labels(latent.flat))
+        inside.append(cells_of(one, latent).ravel())
+    try:
+        return particle_cluster(np.concatenate(labels), np.concatenate(inside), count=len(centres))[0]
+    except ValueError as error:
+        raise TrainingError(f"the simulated references do not tell particles from the rest: {error}") from error
 
 
 def cells_of(one: Reference, latent: LatentMap) -> NDArray[np.bool_]:

@@ -11,6 +11,8 @@ from cryopick.pickers.cryosegnet.mask_generation import GeneratorSettings, Masks
 from cryopick.pickers.cryosegnet.masks import height_at, score_features
 from cryopick.pickers.cryosegnet.model import PEAK_BLUR, ParticleMapper, map_peaks
 from cryopick.pickers.cryosegnet.segmenter import LoadedSam
+from cryopick.pickers.cryosegnet.zoomed_crops import CropSettings, masks_by_grid
+from cryopick.processing.regions import find_objects, remove_small
 from cryopick.processing.scale import ScaleMap, gaussian_blur
 
 CALIBRATED_FILTERS = GeneratorSettings(predicted_iou=0.05, stability=0.2)
@@ -29,6 +31,7 @@ def segment_map(
     grid: int | None = None,
     is_stretched: bool = False,
     is_whole: bool = False,
+    layers: int = 0,
 ) -> Masks:
     """Masks of a particle map, in its pixels, by descending predicted IoU.
 
@@ -40,6 +43,7 @@ def segment_map(
     is_stretched : stretch the map to whole numbers from 0 to 255, as published; faint maps then look like strong ones
     is_whole : squeeze the map into the one square that Segment Anything sees, as published. Else it is shown in tiles,
         at the particle size that suits the model
+    layers : of zoomed crops besides the whole; with a grid and the whole map only, see `zoomed_crops`
     """
     import cv2
 
@@ -50,6 +54,8 @@ def segment_map(
     if is_stretched:
         span = float(probability.max() - probability.min())
         picture = np.floor((probability - probability.min()) * (255 / span if span > 0 else 0.0))
+    if grid is not None and is_whole:
+        return masks_by_grid(sam.segmenter, picture, settings, CropSettings(points_per_side=grid, layers=layers))
     factor = sam.segmenter.particle_px / particle_px
     size = (side, side) if is_whole else (max(1, round(width * factor)), max(1, round(height * factor)))
     if size != (width, height):
@@ -99,6 +105,26 @@ def rescaled(masks: Masks, shown: ScaleMap) -> Masks:
     )
 
 
+ON_A_PARTICLE = 0.5
+"""Probability from which on a pixel of the map counts as of a particle."""
+
+
+def map_regions(
+    probability: NDArray[np.float32], *, smallest_px: float
+) -> tuple[NDArray[np.float64], NDArray[np.float32], NDArray[np.int64]]:
+    """The connected regions of a map that are particles, where the U-Net alone is to say: no size is needed.
+
+    Returns
+    -------
+    xy_px : (n, 2) centres of mass
+    score : (n,) mean of the map
+    area_px : (n,) of those with at least `smallest_px` pixels
+    """
+    objects = find_objects(remove_small(probability > ON_A_PARTICLE, min_area_px=smallest_px))
+    total = np.bincount(objects.labels.ravel(), weights=probability.ravel(), minlength=len(objects) + 1)[1:]
+    return objects.xy_px, np.asarray(total / objects.area_px, np.float32), objects.area_px
+
+
 def disc_share(mapper: ParticleMapper) -> float:
     """Diameter of the discs that the U-Net marks, over the particle's."""
     return float(mapper.entries.get("disc_share", 1.0))
@@ -131,6 +157,26 @@ def refused_peaks(
     gap, _ = cKDTree(masks_xy_px).query(xy_px)
     is_free = gap > MASK_REACH * particle_px
     return xy_px[is_free], height[is_free]
+
+
+def why_no_masks(masks: Masks, *, is_compact: bool) -> str:
+    """A sentence for the user where no mask became a pick.
+
+    Parameters
+    ----------
+    is_compact : whether Segment Anything is one of ours
+    """
+    if len(masks) == 0:
+        return "Segment Anything was not asked anywhere, so there are no masks"
+    reasons, counts = np.unique(masks.reason, return_counts=True)
+    fates = ", ".join(f"{reason} {count}" for reason, count in zip(reasons.tolist(), counts.tolist(), strict=True))
+    told = f"none of {len(masks)} masks passes ({fates}); the highest predicted IoU is {masks.predicted_iou.max():.2f}"
+    if is_compact:
+        told += (
+            "; the published filters are for Meta's models, and the compact one in the package predicts less: give "
+            "Meta's (--sam sam_vit_h_4b8939.pth), or --postprocessing corrected"
+        )
+    return told
 
 
 def fate_pictures(masks: Masks, shape_yx: tuple[int, ...]) -> dict[str, NDArray[np.float32]]:

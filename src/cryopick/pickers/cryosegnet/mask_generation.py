@@ -68,6 +68,8 @@ class GeneratorSettings:
     smallest_region_px : smaller holes and islands are removed, in pixels of the picture; 0 keeps all
     prompts_per_batch : prompts decoded at once
     tile_overlap : share of a tile's side that it shares with its neighbour, on either side
+    counts_last_pixel : whether boxes hold their last row and column when their overlap is measured. Segment Anything's
+        generator leaves them out, which for a box of 12 pixels changes an IoU by a few hundredths
     """
 
     predicted_iou: float = 0.88
@@ -77,6 +79,7 @@ class GeneratorSettings:
     smallest_region_px: float = 0.0
     prompts_per_batch: int = 64
     tile_overlap: float = 0.19
+    counts_last_pixel: bool = True
 
     def __post_init__(self) -> None:
         for name in ("nms_iou", "stability"):
@@ -169,16 +172,16 @@ class Masks:
 
 
 def point_grid(shape_yx: tuple[int, int], *, points_per_side: int = 32) -> NDArray[np.float64]:
-    """(n², 2) prompts in the middles of n x n equal cells, row by row, as the published generator places them.
+    """(n², 2) prompts in n x n equal cells, row by row, as the published generator places them.
 
-    On 1024 x 1024 pixels with 32 points the first lies at (16, 16) counted from the corner of the picture, which is
-    (15.5, 15.5) from the centre of the first pixel.
+    On 1024 x 1024 pixels with 32 points the first lies at (16, 16): the generator counts from the corner of the picture
+    to the middle of the cell, and the model that it asks counts from the centre of the first pixel.
     """
     if points_per_side < 1:
         raise SettingsError(f"points_per_side is {points_per_side}, expected at least 1")
     height, width = shape_yx
     steps = (np.arange(points_per_side) + 0.5) / points_per_side
-    x, y = np.meshgrid(steps * width - 0.5, steps * height - 0.5)
+    x, y = np.meshgrid(steps * width, steps * height)
     return np.stack([x.ravel(), y.ravel()], axis=1)
 
 
@@ -212,26 +215,34 @@ def generate_masks(
             corner = tiles.corner_xy[tile_of[chosen]]
             place = np.searchsorted(some, tile_of[chosen])
             logits, predicted = segmenter.decode(embeddings, place, prompts_xy_px[chosen] - corner)
-            found.extend(
-                _described(
-                    logits[:, k],
-                    predicted[:, k],
+            found.append(
+                described(
+                    logits,
+                    predicted,
                     prompts_xy_px[chosen],
                     corner=corner,
                     shape_yx=tiles.shape_yx,
                     settings=settings,
                 )
-                for k in range(logits.shape[1])
             )
-    masks = joined(found)
+    return filtered(joined(found), settings)
+
+
+def filtered(masks: Masks, settings: GeneratorSettings) -> Masks:
+    """Masks by descending predicted IoU, those that the settings drop with the reason."""
     masks = masks.take(np.argsort(-masks.predicted_iou, kind="stable"))
     reason = masks.reason.copy()
     reason[masks.stability < settings.stability] = UNSTABLE
     reason[~(masks.predicted_iou > settings.predicted_iou)] = LOW_IOU
     reason[masks.area_px == 0] = EMPTY
     standing = np.flatnonzero(reason == "")
-    is_dropped = ~box_suppression(masks.box_xyxy_px[standing], masks.predicted_iou[standing], limit=settings.nms_iou)
-    reason[standing[is_dropped]] = DUPLICATE
+    is_kept = box_suppression(
+        masks.box_xyxy_px[standing],
+        masks.predicted_iou[standing],
+        limit=settings.nms_iou,
+        counts_last_pixel=settings.counts_last_pixel,
+    )
+    reason[standing[~is_kept]] = DUPLICATE
     return replace(masks, reason=reason)
 
 
@@ -251,11 +262,14 @@ def joined(parts: Sequence[Masks]) -> Masks:
     )
 
 
-def box_suppression(box_xyxy_px: NDArray[np.int64], score: NDArray[np.floating], *, limit: float) -> NDArray[np.bool_]:
+def box_suppression(
+    box_xyxy_px: NDArray[np.int64], score: NDArray[np.floating], *, limit: float, counts_last_pixel: bool = True
+) -> NDArray[np.bool_]:
     """(n,) True for boxes that no better kept box overlaps by more than `limit` (IoU); ties go to the earlier one.
 
-    Boxes hold whole pixels, the last included; the published generator leaves the last out, which for a box of 12
-    pixels changes an IoU by a few hundredths.
+    Parameters
+    ----------
+    counts_last_pixel : see `GeneratorSettings`
     """
     from scipy.spatial import cKDTree
 
@@ -263,7 +277,7 @@ def box_suppression(box_xyxy_px: NDArray[np.int64], score: NDArray[np.floating],
     is_kept = np.ones(n, bool)
     if n < 2:
         return is_kept
-    low, high = box_xyxy_px[:, :2].astype(np.float64), box_xyxy_px[:, 2:].astype(np.float64) + 1
+    low, high = box_xyxy_px[:, :2].astype(np.float64), box_xyxy_px[:, 2:].astype(np.float64) + counts_last_pixel
     sides = high - low
     area = sides.prod(axis=1)
     # boxes whose IoU is above `limit` have centres closer than half the sum of their sides
@@ -271,7 +285,8 @@ def box_suppression(box_xyxy_px: NDArray[np.int64], score: NDArray[np.floating],
     pairs = cKDTree((low + high) / 2).query_pairs(reach, output_type="ndarray")
     shared = np.minimum(high[pairs[:, 0]], high[pairs[:, 1]]) - np.maximum(low[pairs[:, 0]], low[pairs[:, 1]])
     both = np.clip(shared, 0, None).prod(axis=1)
-    overlap = both / (area[pairs[:, 0]] + area[pairs[:, 1]] - both)
+    covered = area[pairs[:, 0]] + area[pairs[:, 1]] - both
+    overlap = np.divide(both, covered, out=np.zeros(len(pairs)), where=covered > 0)
     rank = np.empty(n, np.intp)
     rank[np.argsort(-np.asarray(score, np.float64), kind="stable")] = np.arange(n)
     pairs = rank[pairs[overlap > limit]]
@@ -282,7 +297,7 @@ def box_suppression(box_xyxy_px: NDArray[np.int64], score: NDArray[np.floating],
 # -------------------------------------------------------------------------------------------------------- one mask
 
 
-def _described(
+def described(
     logits: NDArray[np.float32],
     predicted: NDArray[np.float32],
     prompts: NDArray[np.float64],
@@ -291,7 +306,33 @@ def _described(
     shape_yx: tuple[int, int],
     settings: GeneratorSettings,
 ) -> Masks:
-    """Masks of one batch in the frame of the picture."""
+    """All masks of a batch of prompts, prompt by prompt, in the frame of the picture.
+
+    Parameters
+    ----------
+    logits, predicted : (n, m, h, w) and (n, m), as `Segmenter.decode` gives them
+    corner : (n, 2) first column and row of the logits in the picture
+    shape_yx : of the picture; what lies beyond is padding
+    """
+    per_prompt = logits.shape[1]
+    of_each = [
+        _one_of_each(logits[:, k], predicted[:, k], prompts, corner=corner, shape_yx=shape_yx, settings=settings)
+        for k in range(per_prompt)
+    ]
+    order = np.arange(per_prompt * len(prompts)).reshape(per_prompt, len(prompts)).T.ravel()
+    return joined(of_each).take(order)
+
+
+def _one_of_each(
+    logits: NDArray[np.float32],
+    predicted: NDArray[np.float32],
+    prompts: NDArray[np.float64],
+    *,
+    corner: NDArray[np.int64],
+    shape_yx: tuple[int, int],
+    settings: GeneratorSettings,
+) -> Masks:
+    """One mask of each prompt."""
     mask = logits > 0
     inner = (logits > settings.stability_offset).sum(axis=(1, 2))
     outer = (logits > -settings.stability_offset).sum(axis=(1, 2))

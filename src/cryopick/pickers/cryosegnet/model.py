@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cryopick.errors import WeightsError
+from cryopick.errors import InputError, WeightsError
 from cryopick.inference.dense import DenseNetwork, sigmoid
 from cryopick.inference.looks import TWO_LOOKS, Look, mean_of_looks, seen_turned
-from cryopick.io.weights import open_checkpoint
+from cryopick.io.images.formats import is_image_name
+from cryopick.io.weights import files_of_weights, find_weights, is_published_file, open_checkpoint, read_card
+from cryopick.pickers.published_weights import published_files, read_published
 from cryopick.processing.denoise.corrected import CorrectedSettings, denoise_corrected
+from cryopick.processing.denoise.filters import to_8bit
 from cryopick.processing.denoise.published import denoise_published
 from cryopick.processing.peaks import find_peaks
 from cryopick.processing.probability import Calibration
@@ -33,6 +37,8 @@ if TYPE_CHECKING:
 
 PAPER_SIDE_PX = 1024
 """Side of the square that the published program squeezes every micrograph into."""
+LAST_ROW_FIRST = "last first"
+"""What a card says of the rows of the authors' pictures."""
 PEAK_FLOOR = 0.05
 """Lower maxima of the map are never prompts; far below any useful threshold."""
 PEAK_BLUR = 0.15
@@ -46,6 +52,13 @@ INPUT_KINDS: tuple[InputKind, ...] = get_args(InputKind)
 the published denoiser, squeezed into a square."""
 
 
+Denoising = Literal["program", "article", "none", "done"]
+"""Before a micrograph is squeezed. `program`: as the published program does it. `article`: as the article says, with
+the guide of the last filter in place of what it filters. `none`: stretched to 256 levels by its extreme pixels. `done`:
+it is a denoised picture of 256 levels already."""
+DENOISINGS: tuple[Denoising, ...] = get_args(Denoising)
+
+
 @dataclass(frozen=True)
 class View:
     """How micrographs are shown to the network; part of the card of its weights.
@@ -55,11 +68,16 @@ class View:
     kind : see `INPUT_KINDS`
     side_px : of the square, for `published` only
     in_channels : of the network: so many of `network_planes` for `planes`, else 1
+    denoising : see `DENOISINGS`; for `published` only
+    is_upside_down : whether the network sees the last row first, as the authors' pictures show MRC files; for
+        `published` only
     """
 
     kind: InputKind
     side_px: int = PAPER_SIDE_PX
     in_channels: int = 1
+    denoising: Denoising = "program"
+    is_upside_down: bool = False
 
     @property
     def is_squeezed(self) -> bool:
@@ -69,7 +87,8 @@ class View:
     def to_card(self) -> dict[str, Any]:
         """Plain JSON for a model card."""
         if self.is_squeezed:
-            return {"input": self.kind, "side_px": self.side_px}
+            rows = LAST_ROW_FIRST if self.is_upside_down else "as stored"
+            return {"input": self.kind, "side_px": self.side_px, "denoising": self.denoising, "rows": rows}
         planes = {"planes": ", ".join(PLANES[: self.in_channels])} if self.kind == "planes" else {}
         return {"input": self.kind, "particle_px": NOMINAL_PARTICLE_PX, **planes}
 
@@ -82,7 +101,23 @@ class View:
                 f"{where}: its card names the input {kind!r}, expected one of {', '.join(INPUT_KINDS)}; use weights "
                 "trained with `cryopick train cryosegnet`"
             )
-        return cls(cast(InputKind, kind), int(preprocessing.get("side_px", PAPER_SIDE_PX)), in_channels)
+        denoising = preprocessing.get("denoising", "program")  # older cards do not name it
+        if denoising not in DENOISINGS:
+            raise WeightsError(
+                f"{where}: its card names the denoising {denoising!r}, expected one of {', '.join(DENOISINGS)}"
+            )
+        return cls(
+            cast(InputKind, kind),
+            int(preprocessing.get("side_px", PAPER_SIDE_PX)),
+            in_channels,
+            denoising=cast(Denoising, denoising),
+            is_upside_down=preprocessing.get("rows") == LAST_ROW_FIRST,
+        )
+
+    def of_file(self, path: Path | None) -> Self:
+        """For a micrograph of this file: the authors turn MRC files upside down, and take JPEG files as they are."""
+        is_picture = path is not None and any(is_image_name(path.name, kind) for kind in ("JPEG", "PNG"))
+        return replace(self, is_upside_down=False) if is_picture else self
 
     def planes(self, working: NDArray[np.float32]) -> NDArray[np.float32]:
         """(h, w) finite picture at working scale to the network's (c, h, w) input; not for `published`."""
@@ -91,7 +126,7 @@ class View:
         return denoised_plane(working)[None]
 
     def show(self, pixels: NDArray[np.float32], *, diameter_px: float | None) -> tuple[NDArray[np.float32], ScaleMap]:
-        """A micrograph denoised, for people; what the `published` network sees is the same.
+        """A micrograph denoised, for people; the `published` network sees the same, upside down where it is used to it.
 
         Parameters
         ----------
@@ -104,7 +139,9 @@ class View:
         scale : maps coordinates between the picture and the stored pixels
         """
         if self.is_squeezed:
-            return squeeze_published(pixels, side_px=self.side_px)
+            return squeeze_published(
+                pixels, side_px=self.side_px, denoising=self.denoising, is_upside_down=self.is_upside_down
+            )
         if diameter_px is None:
             raise ValueError("a picture at working scale needs the particle diameter")
         working, scale = resample(pixels, factor=NOMINAL_PARTICLE_PX / diameter_px)
@@ -122,23 +159,49 @@ def denoised_plane(working: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray((denoised - 0.5) * 2 * DENOISED_GAIN, np.float32)
 
 
-def squeeze_published(pixels: NDArray[np.float32], *, side_px: int) -> tuple[NDArray[np.float32], ScaleMap]:
+def squeeze_published(
+    pixels: NDArray[np.float32], *, side_px: int, denoising: Denoising = "program", is_upside_down: bool = False
+) -> tuple[NDArray[np.float32], ScaleMap]:
     """Denoise at full size as published and squeeze into a square, aspect ratio and all.
 
-    The program flips MRC files upside down first and flips the map back afterwards. Here nothing is flipped, which is
-    the same but for the four pixels that its "Wiener" filter moves the content by.
+    Parameters
+    ----------
+    pixels : (h, w); for denoising "done" a picture from 0 to 255
+    is_upside_down : work on the rows in reverse order, and turn the result back. The denoiser is not symmetric: its
+        "Wiener" filter moves the content by four pixels
 
     Returns
     -------
-    squeezed : (side, side) float32 in [0, 1]
+    squeezed : (side, side) float32 in [0, 1], rows in the order of `pixels`
     scale : maps coordinates
+
+    Raises
+    ------
+    InputError
+        If the picture is said to be denoised and is no picture of 256 levels.
     """
     import cv2
 
     height, width = pixels.shape
-    denoised = denoise_published(fill_non_finite(pixels)).image
+    filled = fill_non_finite(pixels)
+    denoised = denoised_8bit(filled[::-1] if is_upside_down else filled, denoising)
     squeezed = cv2.resize(denoised, (side_px, side_px), interpolation=cv2.INTER_LINEAR)
+    squeezed = squeezed[::-1] if is_upside_down else squeezed
     return np.asarray(squeezed / np.float32(255), np.float32), ScaleMap((side_px / height, side_px / width))
+
+
+def denoised_8bit(pixels: NDArray[np.float32], denoising: Denoising) -> NDArray[np.uint8]:
+    """(h, w) finite pixels as a picture of 256 levels, denoised as `DENOISINGS` says."""
+    if denoising == "none":
+        return to_8bit(pixels)
+    if denoising == "done":
+        if float(pixels.min()) < 0 or float(pixels.max()) > 255:
+            raise InputError(
+                f"pixels from {pixels.min():g} to {pixels.max():g}: expected a denoised picture, 0 to 255, as "
+                "denoising done says; for micrographs as they are take denoising program"
+            )
+        return np.rint(pixels).astype(np.uint8)
+    return denoise_published(pixels, guide="equalized" if denoising == "article" else "wiener").image
 
 
 def map_peaks(
@@ -178,8 +241,15 @@ class ParticleMapper:
     entries: Mapping[str, Any]
     sha256: str = ""
 
-    def maps(self, planes: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(c, h, w) input to (m, h, w) probabilities: particles, and junk where the network knows it."""
+    def maps(self, planes: NDArray[np.float32], *, is_upside_down: bool = False) -> NDArray[np.float32]:
+        """(c, h, w) input to (m, h, w) probabilities: particles, and junk where the network knows it.
+
+        Parameters
+        ----------
+        is_upside_down : show the network the last row first; input and answer have their rows in one order
+        """
+        if is_upside_down:
+            return sigmoid(self.network(np.ascontiguousarray(planes[:, ::-1])))[:, ::-1]
         return sigmoid(self.network(planes))
 
     def mean_maps(self, pixels: NDArray[np.float32], *, diameter_px: float) -> NDArray[np.float32]:
@@ -226,6 +296,21 @@ HALO_PX = 192
 """Read around a tile; more than half the receptive field of the small network."""
 
 
+PICKER = "cryosegnet"
+
+
+def files_of_mapper(weights: Path | None) -> list[Path]:
+    """What `load_mapper` reads."""
+    path = find_weights(weights or PICKER)
+    return published_files(path, picker=PICKER) if is_published_file(path) else files_of_weights(path)
+
+
+def is_calibrated(weights: Path | None) -> bool:
+    """Whether scores of these weights are probabilities; nothing but their card is read."""
+    path = find_weights(weights or PICKER)
+    return not is_published_file(path) and "calibration" in read_card(path).postprocessing
+
+
 def load_mapper(weights: Path | None, *, device: str = "auto", precision: str = "auto") -> ParticleMapper:
     """The U-Net of a checkpoint (None: the one shipped with the package).
 
@@ -236,7 +321,8 @@ def load_mapper(weights: Path | None, *, device: str = "auto", precision: str = 
     """
     from cryopick.pickers.cryosegnet.network import NETWORK_NAME, build_attention_unet
 
-    with open_checkpoint(weights or "cryosegnet", picker="cryosegnet") as checkpoint:
+    published = partial(read_published, picker=PICKER)
+    with open_checkpoint(weights or PICKER, picker=PICKER, published=published) as checkpoint:
         card, path = checkpoint.card, checkpoint.path
         if card.architecture.get("network") != NETWORK_NAME:
             raise WeightsError(f"{path}: holds {card.architecture.get('network')!r}, expected {NETWORK_NAME!r}")

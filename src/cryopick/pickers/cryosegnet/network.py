@@ -10,8 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-PAPER_WIDTHS = (64, 128, 256, 512, 1024, 2048)
-"""Channels at strides 1 to 32; the last is the bottleneck."""
+from cryopick.pickers.cryosegnet.configurations import PAPER_WIDTHS
 
 
 class ConvBlock(nn.Module):
@@ -59,17 +58,18 @@ class AttentionGate(nn.Module):
 
 
 class DecoderLevel(nn.Module):
-    """Upsample twofold, gate the skip connection, join both, convolve."""
+    """Upsample twofold, gate the skip connection (or let all of it pass), join both, convolve."""
 
-    def __init__(self, coarse_channels: int, channels: int, *, align_corners: bool) -> None:
+    def __init__(self, coarse_channels: int, channels: int, *, align_corners: bool, gates: bool = True) -> None:
         super().__init__()
-        self.gate = AttentionGate(coarse_channels, channels)
+        self.gate = AttentionGate(coarse_channels, channels) if gates else None
         self.block = ConvBlock(coarse_channels + channels, channels)
         self.align_corners = align_corners
 
     def forward(self, coarse: Tensor, skip: Tensor) -> Tensor:
         up = nn.functional.interpolate(coarse, scale_factor=2.0, mode="bilinear", align_corners=self.align_corners)
-        out: Tensor = self.block(torch.cat([up, self.gate(up, skip)], dim=1))
+        passed = skip if self.gate is None else self.gate(up, skip)
+        out: Tensor = self.block(torch.cat([up, passed], dim=1))
         return out
 
 
@@ -84,6 +84,8 @@ class AttentionUNet(nn.Module):
         1, as published, has none. A small network is four times as fast with 2
     align_corners : of the upsampling; published True. With False the answer does not depend on the size of the image,
         so that tiles agree with the whole
+    gates : whether attention gates stand in the skip connections; without them it is a plain U-Net, as in the article's
+        ablation
 
     References
     ----------
@@ -99,6 +101,7 @@ class AttentionUNet(nn.Module):
         widths: tuple[int, ...] = PAPER_WIDTHS,
         patch_px: int = 1,
         align_corners: bool = True,
+        gates: bool = True,
     ) -> None:
         super().__init__()
         if len(widths) < 2:
@@ -109,7 +112,7 @@ class AttentionUNet(nn.Module):
         self.pool = nn.MaxPool2d(2)
         self.bottleneck = ConvBlock(*steps[-1])
         self.decoder = nn.ModuleList(
-            DecoderLevel(coarse, fine, align_corners=align_corners) for fine, coarse in pairwise(widths)
+            DecoderLevel(coarse, fine, align_corners=align_corners, gates=gates) for fine, coarse in pairwise(widths)
         )
         """Finest level first, like the encoder."""
         self.head = nn.Conv2d(widths[0], out_channels * patch_px**2, 1)
@@ -135,9 +138,15 @@ NETWORK_NAME = "attention_unet"
 
 
 def architecture_of(
-    *, in_channels: int, out_channels: int, widths: tuple[int, ...], patch_px: int, align_corners: bool
+    *,
+    in_channels: int,
+    out_channels: int,
+    widths: tuple[int, ...],
+    patch_px: int,
+    align_corners: bool,
+    gates: bool = True,
 ) -> dict[str, Any]:
-    """What a card says of an `AttentionUNet`."""
+    """What a card says of an `AttentionUNet`; of gates only where there are none, as older cards do not name them."""
     return {
         "network": NETWORK_NAME,
         "in_channels": in_channels,
@@ -145,6 +154,7 @@ def architecture_of(
         "widths": list(widths),
         "patch_px": patch_px,
         "align_corners": align_corners,
+        **({} if gates else {"gates": False}),
     }
 
 
@@ -158,6 +168,7 @@ def build_attention_unet(architecture: Mapping[str, Any]) -> AttentionUNet:
         widths=tuple(architecture["widths"]),
         patch_px=architecture["patch_px"],
         align_corners=architecture["align_corners"],
+        gates=architecture.get("gates", True),
     )
     return network.to(memory_format=torch.channels_last)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryopick.data.datasets import Dataset, LabelledMicrograph
+from cryopick.data.prepared_cache import Prepared
 from cryopick.errors import SettingsError
-from cryopick.pickers.cryosegnet.model import squeeze_published
+from cryopick.pickers.cryosegnet.model import View
 from cryopick.pickers.cryosegnet.targets import PAPER_SMOOTH
 from cryopick.pickers.cryosegnet.trainable import UNetTrainable
 from cryopick.training.judging import device_of
@@ -23,13 +25,16 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
+_logger = logging.getLogger(__name__)
+
+
 @dataclass(frozen=True, eq=False)
 class PublishedPair:
     """A micrograph as the published network sees it, and what it should answer.
 
     Parameters
     ----------
-    image, mask : (side, side), 0 to 255
+    image, mask : (side, side), 0 to 255, rows as the network sees them
     """
 
     image: NDArray[np.uint8]
@@ -42,17 +47,17 @@ class PublishedPair:
 
 
 class PublishedSampler(MicrographSampler[PublishedPair]):
-    """Whole micrographs in turn, denoised and squeezed."""
+    """Whole micrographs in turn, denoised and squeezed.
 
-    cache_bytes = 2**31
-    """2048 micrographs of 1024 pixels, with as many masks; denoising one takes ten seconds."""
+    Denoising one takes ten seconds, and is done once where the data set has a cache on disk.
+    """
 
-    def __init__(self, dataset: Dataset, *, side_px: int) -> None:
+    def __init__(self, dataset: Dataset, *, view: View) -> None:
         super().__init__(dataset)
-        self.side_px = side_px
+        self.view = view
 
     def at_working_scale(self, item: LabelledMicrograph) -> PublishedPair:
-        return published_pair(item, side_px=self.side_px)
+        return published_pair(item, view=self.view, prepared=self.prepared)
 
     def crop(self, position: int, rng: np.random.Generator) -> PublishedPair:  # noqa: ARG002  # nothing is random
         """The next micrograph, whole."""
@@ -61,8 +66,15 @@ class PublishedSampler(MicrographSampler[PublishedPair]):
 
 @dataclass
 class PublishedUNetTrainable(UNetTrainable):
-    """The published U-Net and training: whole micrographs, completely labelled, denoised and squeezed; full discs."""
+    """The published U-Net and training: whole micrographs, completely labelled, denoised and squeezed; full discs.
 
+    Parameters
+    ----------
+    rest_is_background : take what is not labelled for background though more particles may be there, as the authors do
+        when they fine-tune with predicted labels
+    """
+
+    rest_is_background: bool = False
     most_labelled = None
 
     def __post_init__(self) -> None:
@@ -76,7 +88,14 @@ class PublishedUNetTrainable(UNetTrainable):
             if unknown:
                 raise SettingsError(f"{unknown[0]}: the particle diameter is unknown; give it (--diameter 180A)")
             sparse = [item.name for item in part if not item.is_complete]
-            if sparse:
+            if sparse and self.rest_is_background:
+                _logger.warning(
+                    "%s and %d more: not every particle may be labelled; as the authors do with predicted labels, the "
+                    "rest is taught to be background",
+                    sparse[0],
+                    len(sparse) - 1,
+                )
+            elif sparse:
                 raise SettingsError(
                     f"{sparse[0]}: not every particle is labelled, and the published training takes the rest for "
                     "background; use --preset small, or --labels complete where they are complete"
@@ -84,7 +103,7 @@ class PublishedUNetTrainable(UNetTrainable):
 
     def sampler_of(self, dataset: Dataset) -> PublishedSampler:
         """Whole micrographs."""
-        return PublishedSampler(dataset, side_px=self.task.side_px)
+        return PublishedSampler(dataset, view=self.task.seen)
 
     def labelled_example(self, crop: PublishedPair) -> Example:  # type: ignore[override]  # what its own sampler gives
         return crop.example()
@@ -93,14 +112,14 @@ class PublishedUNetTrainable(UNetTrainable):
         import torch
 
         planes = batch["planes"].contiguous(memory_format=torch.channels_last)
-        return published_loss(network(planes).float(), batch["mask"])
+        return published_loss(network(planes).float(), batch["mask"], dice_share=self.task.dice_share)
 
     def validate(self, network: nn.Module) -> dict[str, float]:
         """1 - Dice loss over the validation micrographs, as published, one by one."""
         import torch
 
         losses, device = [], device_of(network)
-        pairs: list[Any] = self.source.held_out
+        pairs: Iterable[Any] = self.source.held_out
         for pair in pairs:
             picture, mask = (torch.from_numpy(array)[None].to(device) for array in pair.example().values())
             losses.append(float(dice_loss(network(picture).float(), mask, smooth=PAPER_SMOOTH)))
@@ -114,27 +133,38 @@ class PublishedUNetTrainable(UNetTrainable):
         }
 
 
-def published_pair(item: LabelledMicrograph, *, side_px: int) -> PublishedPair:
-    """The denoised picture and the mask of full discs, squeezed, 0 to 255.
+def published_pair(item: LabelledMicrograph, *, view: View, prepared: Prepared | None = None) -> PublishedPair:
+    """The denoised picture and the mask of full discs, squeezed, 0 to 255, rows in the order that the network sees.
 
     The published masks are JPEG files; the ringing that this adds to their rims is left out.
+
+    Parameters
+    ----------
+    prepared : where denoised pictures are kept
     """
     import cv2
 
     if item.labels is None or item.diameter_px is None:
         raise ValueError(f"{item.name}: has no labels with a diameter")
-    pixels = item.read().pixels
-    squeezed, _ = squeeze_published(pixels, side_px=side_px)
-    full = np.zeros(pixels.shape, np.uint8)
+    view = view.of_file(item.source.path)
+
+    def picture() -> NDArray[np.uint8]:
+        squeezed, _ = view.show(item.read().pixels, diameter_px=None)
+        return np.rint(255 * squeezed).astype(np.uint8)
+
+    image = (prepared or Prepared()).of(item, {"of": "cryosegnet", "version": 1, **view.to_card()}, picture)
+    full = np.zeros(item.shape_yx, np.uint8)
     radius = int(item.diameter_px / 2)
     for x, y in np.rint(item.labels.xy_px).astype(int).tolist():
         cv2.circle(full, (x, y), radius, 255, thickness=-1)
-    mask = cv2.resize(full, (side_px, side_px), interpolation=cv2.INTER_LINEAR)
-    return PublishedPair(np.rint(255 * squeezed).astype(np.uint8), np.asarray(mask, np.uint8))
+    mask = cv2.resize(full, (view.side_px, view.side_px), interpolation=cv2.INTER_LINEAR)
+    if view.is_upside_down:
+        image, mask = image[::-1], mask[::-1]
+    return PublishedPair(np.asarray(image, np.uint8), np.asarray(mask, np.uint8))
 
 
-def published_loss(logits: Tensor, mask: Tensor) -> dict[str, Tensor]:
-    """Half of cross-entropy plus Dice loss, the latter over the whole batch.
+def published_loss(logits: Tensor, mask: Tensor, *, dice_share: float = 0.5) -> dict[str, Tensor]:
+    """Cross-entropy and Dice loss, the latter over the whole batch; with a share of one half as published.
 
     References
     ----------
@@ -143,4 +173,4 @@ def published_loss(logits: Tensor, mask: Tensor) -> dict[str, Tensor]:
     from torch.nn.functional import binary_cross_entropy_with_logits
 
     bce, dice = binary_cross_entropy_with_logits(logits, mask), dice_loss(logits, mask, smooth=PAPER_SMOOTH)
-    return {"loss": (bce + dice) / 2, "bce": bce, "dice": dice}
+    return {"loss": (1 - dice_share) * bce + dice_share * dice, "bce": bce, "dice": dice}

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from cryopick.errors import SettingsError
-from cryopick.pickers.cryosegnet.model import PAPER_SIDE_PX, View
-from cryopick.pickers.cryosegnet.network import PAPER_WIDTHS, architecture_of
+from cryopick.pickers.cryosegnet.configurations import PAPER_WIDTHS
+from cryopick.pickers.cryosegnet.model import PAPER_SIDE_PX, Denoising, View
+from cryopick.pickers.cryosegnet.network import architecture_of
 from cryopick.pickers.cryosegnet.sam_network import CompactSamSize, compact_architecture
 from cryopick.training.quarters import CropTask, QuarterTask
 from cryopick.training.trainable import Preset, TrainSettings
@@ -25,10 +26,19 @@ class UNetTask(QuarterTask):
         "published: the published denoiser, squeezed into a square",
     ] = "planes"
     side_px: Annotated[int, "side of that square"] = PAPER_SIDE_PX
+    denoising: Annotated[
+        Denoising,
+        "before that square: program or article (they differ in the guide of the last filter), none: only stretched to "
+        "256 levels, done: the pictures are denoised already, as the authors' JPEGs are",
+    ] = "program"
+    upside_down: Annotated[
+        bool, "that square shows the last row of an MRC first, as in the authors' pictures; JPEG and PNG as they are"
+    ] = False
     in_channels: Annotated[int, "planes that it sees in the view `planes`, see `general`"] = 3
     widths: Annotated[tuple[int, ...], "channels per level, finest first, the bottleneck last"] = (48, 96, 128, 160)
     patch_px: Annotated[int, "block of pixels that becomes channels before the first level; 1 as published"] = 4
     align_corners: Annotated[bool, "of the upsampling; true as published"] = False
+    gates: Annotated[bool, "attention gates in the skip connections, as published; no for a plain U-Net"] = True
     dice_share: Annotated[float, "weight of the Dice loss; the rest is that of the cross-entropy; 0.5 as published"] = (
         0.15
     )
@@ -45,6 +55,11 @@ class UNetTask(QuarterTask):
                 raise SettingsError(f"[task] crop_px is {self.crop_px}, expected a multiple of {2 * stride}")
         if self.view == "planes" and self.in_channels not in (2, 3):
             raise SettingsError(f"[task] in_channels is {self.in_channels}, expected 2 or 3")
+        changed = [name for name in ("denoising", "upside_down") if getattr(self, name) != _default(name)]
+        if changed and self.view != "published":
+            raise SettingsError(
+                f"[task] {changed[0]} is of view published, and view is {self.view}; leave one of them out"
+            )
         if not 0 <= self.dice_share <= 1:
             raise SettingsError(f"[task] dice_share is {self.dice_share}, expected 0 to 1")
 
@@ -56,7 +71,13 @@ class UNetTask(QuarterTask):
     @property
     def seen(self) -> View:
         """How micrographs are shown to the network."""
-        return View(self.view, self.side_px, self.in_channels if self.view == "planes" else 1)
+        return View(
+            self.view,
+            self.side_px,
+            self.in_channels if self.view == "planes" else 1,
+            denoising=self.denoising,
+            is_upside_down=self.upside_down,
+        )
 
     def architecture(self) -> dict[str, Any]:
         """For the card."""
@@ -66,7 +87,12 @@ class UNetTask(QuarterTask):
             widths=self.widths,
             patch_px=self.patch_px,
             align_corners=self.align_corners,
+            gates=self.gates,
         )
+
+
+def _default(name: str) -> Any:
+    return UNetTask.__dataclass_fields__[name].default
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +122,29 @@ class SamTask(CropTask):
         return compact_architecture(CompactSamSize(**{name: getattr(self, name) for name in names}))
 
 
+PUBLISHED_TASK: Mapping[str, Any] = {
+    "view": "published",
+    "upside_down": True,
+    "widths": PAPER_WIDTHS,
+    "patch_px": 1,
+    "align_corners": True,
+    "dice_share": 0.5,
+    "batch_size": 6,
+}
+PUBLISHED_TRAINING = TrainSettings(
+    epochs=200,  # 165,000 steps of the authors' 4,948 micrographs in batches of 6
+    learning_rate=1e-4,
+    optimizer="adam",
+    weight_decay=0.0,
+    schedule="constant",
+    warmup_steps=0,
+    gradient_clip=0.0,
+    ema_decay=0.0,
+    validate_every_epochs=1,
+    checkpoint_every_epochs=1,
+    workers=8,
+)
+
 PRESETS: Mapping[str, Preset] = {
     "small": Preset(
         task=UNetTask(),
@@ -114,29 +163,15 @@ PRESETS: Mapping[str, Preset] = {
         ),
         about="the shipped U-Net: about 40 minutes on 2 CPU cores with bfloat16 units, and half an hour for its crops",
     ),
-    "paper": Preset(
-        task=UNetTask(
-            view="published",
-            widths=PAPER_WIDTHS,
-            patch_px=1,
-            align_corners=True,
-            dice_share=0.5,
-            batch_size=6,
-        ),
-        training=TrainSettings(
-            steps=165_000,  # 200 epochs of 4,948 micrographs in batches of 6
-            learning_rate=1e-4,
-            optimizer="adam",
-            weight_decay=0.0,
-            schedule="constant",
-            warmup_steps=0,
-            gradient_clip=0.0,
-            ema_decay=0.0,
-            validate_every=825,
-            checkpoint_every=825,
-            workers=8,
-        ),
-        about="the published U-Net and training, on labelled micrographs (--data); for a GPU",
+    "article": Preset(
+        task=UNetTask(**PUBLISHED_TASK, denoising="article"),
+        training=PUBLISHED_TRAINING,
+        about="the U-Net and training of the article, on labelled micrographs (--data); for a GPU",
+    ),
+    "program": Preset(
+        task=UNetTask(**PUBLISHED_TASK, denoising="program"),
+        training=PUBLISHED_TRAINING,
+        about="the same with the denoiser as the authors' program has it, which their weights know; for a GPU",
     ),
     "sam": Preset(
         task=SamTask(),

@@ -30,7 +30,7 @@ def make_trainable(task: Any, *, train: Dataset | None, validation: Dataset | No
         if train is not None or validation is not None:
             raise SettingsError(
                 "the compact Segment Anything learns from maps of simulated crops only: leave --data out, and train "
-                "the U-Net (--preset small or paper) on your micrographs"
+                "the U-Net (--preset small, or --as article or program) on your micrographs"
             )
         return SamTrainable(task)
     if task.view == "published":
@@ -39,7 +39,15 @@ def make_trainable(task: Any, *, train: Dataset | None, validation: Dataset | No
 
 
 def make_finetunable(task: UNetTask, *, train: Dataset, validation: Dataset, start: Checkpoint) -> Trainable:
-    """Learns from labelled micrographs, complete or sparse; `start` tells how many particles to expect on them."""
+    """Learns from labelled micrographs, complete or sparse; `start` tells how many particles to expect on them.
+
+    A network of the published view learns from whole micrographs, as when it was trained, and takes what is not
+    labelled for background, as its authors do when they fine-tune with predicted labels.
+    """
+    from cryopick.pickers.cryosegnet.published_trainable import PublishedUNetTrainable
+
+    if task.view == "published":
+        return PublishedUNetTrainable(task, train, validation, rest_is_background=True)
     network = build_attention_unet(task.architecture())
     start.load_into(network)
     mapper = as_mapper(network.eval(), task)

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cryopick.errors import SettingsError
+from cryopick.pickers.configurations import Configuration, ConfigurationName
 from cryopick.pickers.deepcryopicker.clustering_picker import ClusteringPicker
 from cryopick.pickers.deepcryopicker.objects import (
+    CIRCLE_FLOOR,
     Found,
     WorkingImage,
+    as_views,
     clean_mask,
+    distinct_objects,
     find_round,
     find_square,
     intensity_mask,
     joined,
 )
+from cryopick.pickers.deepcryopicker.published import AUTOCRYOPICKER
 from cryopick.pickers.deepcryopicker.size import ParticleSize
 from cryopick.pickers.registry import register_picker
 
@@ -33,6 +40,8 @@ class AutoCryoPicker(ClusteringPicker):
     """
 
     name: ClassVar[str]
+    configurations: ClassVar[Mapping[ConfigurationName, Configuration]] = AUTOCRYOPICKER
+    has_calibrated_scores: ClassVar[bool] = False
     k: ClassVar[int] = 4
     score_meaning: ClassVar[str] = "share of the circle that the particle's outline covers, about 0 to 1"
     default_threshold: ClassVar[float] = 0.10
@@ -41,10 +50,24 @@ class AutoCryoPicker(ClusteringPicker):
         Literal["lloyd", "thresholds"], "lloyd: as the paper describes; thresholds: fixed ones, as the program does"
     ] = "lloyd"
     clusters: Annotated[int, "how many of the four clusters, the darkest first, count as particle"] = 1
+    min_support: Annotated[float, "smallest share of a circle's outline that makes it a candidate, 0 to 1"] = (
+        CIRCLE_FLOOR
+    )
 
     def __post_init__(self) -> None:
         self.refuse_clusters(self.clusters)
+        if not 0 < self.min_support < 1:
+            raise SettingsError(f"{self.name}: min_support is {self.min_support}, expected more than 0 and less than 1")
 
     def find(self, image: WorkingImage, size: ParticleSize) -> tuple[Found, NDArray[np.bool_]]:
         mask = clean_mask(intensity_mask(image, clustering=self.clustering, clusters=self.clusters, k=self.k), size)
-        return joined(find_square(mask, size), find_round(mask, size)), mask
+        circles = find_round(mask, size, min_support=self.min_support)
+        if self.preprocessing == "published":
+            return joined(find_square(mask, size), circles), mask
+        # side views let the beam through where top views stand on edge, so they may be in the next darker cluster only
+        more = min(self.clusters + 1, self.k - 1)
+        wider = clean_mask(intensity_mask(image, clustering=self.clustering, clusters=more, k=self.k), size)
+        squares = (
+            joined(find_square(mask, size), find_square(wider, size)) if size.is_hollow else find_square(mask, size)
+        )
+        return as_views(distinct_objects([squares, circles]), mask, size), mask

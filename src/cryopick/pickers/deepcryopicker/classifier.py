@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,10 +31,12 @@ LARGEST_REGION = 1.5
 """Connected places above the threshold that cover more than a disc of so many diameters are ice or carbon."""
 
 
-def architecture(network: NetworkName, classes: int) -> dict[str, Any]:
+def architecture(
+    network: NetworkName, classes: int, *, activation: str = "relu", initial: str = "he"
+) -> dict[str, Any]:
     """What `build_classifier` builds."""
     if network == "paper":
-        return {"network": "alexnet_picker", "classes": classes, "activation": "relu"}
+        return {"network": "alexnet_picker", "classes": classes, "activation": activation, "initial": initial}
     return {"network": "compact_classifier", "classes": classes, "widths": [24, 48, 64]}
 
 
@@ -52,7 +54,10 @@ def paper_scale(boxes_px: Sequence[float]) -> float:
 
 
 def paper_image(micrograph: Micrograph, *, diameter_px: float, preprocessing: Preprocessing) -> WorkingImage | None:
-    """The micrograph as the published network sees it: scaled by `paper_scale`."""
+    """The micrograph as the published network sees it: scaled by `paper_scale`, with even sides.
+
+    Zeros, the mean, are added below and to the right, so no coordinate moves.
+    """
     from cryopick.processing.scale import resample
 
     base = working_image(micrograph, diameter_px=diameter_px, preprocessing=preprocessing)
@@ -61,7 +66,12 @@ def paper_image(micrograph: Micrograph, *, diameter_px: float, preprocessing: Pr
     target = paper_scale([BOX_DIAMETERS * diameter_px])
     pixels, rest = resample(base.pixels, factor=target / base.scale.factor)
     factor_yx = base.scale.factor_yx[0] * rest.factor_yx[0], base.scale.factor_yx[1] * rest.factor_yx[1]
-    return WorkingImage(pixels, ScaleMap(factor_yx), base.border.scaled(rest.factor_yx))
+    border = base.border.scaled(rest.factor_yx)
+    more = [n % 2 for n in pixels.shape]
+    if any(more):
+        pixels = np.pad(pixels, ((0, more[0]), (0, more[1])))
+        border = replace(border, bottom=border.bottom + more[0], right=border.right + more[1])
+    return WorkingImage(pixels, ScaleMap(factor_yx), border)
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,6 +99,13 @@ class Classifier:
         view : (h, w) the likeliest view
         step_px : pixels of the image per place
         """
+        logits, step_px = self.logits(pixels, diameter_px=diameter_px)
+        views, others = logits[1:4], np.concatenate([logits[:1], logits[4:]])
+        log_odds = np.logaddexp.reduce(views, axis=0) - np.logaddexp.reduce(others, axis=0)
+        return log_odds, (1 + views.argmax(axis=0)).astype(np.int32), step_px
+
+    def logits(self, pixels: NDArray[np.float32], *, diameter_px: float) -> tuple[NDArray[np.float32], float]:
+        """(classes, h, w) of the network at every place, and the pixels of the image per place."""
         import torch
 
         with torch.inference_mode():
@@ -98,12 +115,7 @@ class Classifier:
             else:
                 step = self.network.stride_px
                 logits = self._dense(pixels)
-            logits = logits.float()
-            views = logits[1:4]
-            others = torch.cat([logits[:1], logits[4:]])
-            log_odds = torch.logsumexp(views, 0) - torch.logsumexp(others, 0)
-            view = 1 + views.argmax(0)
-        return log_odds.cpu().numpy(), view.cpu().numpy().astype(np.int32), float(step)
+        return logits.float().cpu().numpy(), float(step)
 
     def _dense(self, pixels: NDArray[np.float32]) -> Any:
         """Logits (classes, ceil(h / 2), ceil(w / 2)), the mean over the image turned and mirrored in all eight ways."""

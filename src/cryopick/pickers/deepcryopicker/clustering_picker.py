@@ -16,6 +16,7 @@ from cryopick.pickers.deepcryopicker.objects import (
     Found,
     WorkingImage,
     known_size,
+    nothing_seen,
     to_picks,
     working_image,
 )
@@ -55,13 +56,21 @@ class ClusteringPicker:
         raise NotImplementedError
 
     def survey(self, micrographs: Sequence[Micrograph]) -> Survey:
-        """The diameter and the dark body of these micrographs' particles."""
+        """The diameter and the dark body of these micrographs' particles; a doubt where others are seen."""
+        if not micrographs:
+            return NOTHING_SEEN
         size = known_size(micrographs, self.diameter, self.body)
-        return NOTHING_SEEN if size is None else Survey(particle_size=size.diameter, dark_part=size.body)
+        if size is None:
+            return Survey(is_empty=True, sentence=nothing_seen(len(micrographs)))
+        return Survey(
+            particle_size=size.diameter, dark_part=size.body, size_doubt=size.doubt or None, size_seen=size.seen
+        )
 
     def pick(self, micrograph: Micrograph, survey: Survey | None = None) -> Picks:
         """Objects, best first; `class_id` is the view: 1 top, 2 side, 3 irregular; `maps` holds the mask."""
         seen = survey or NOTHING_SEEN
+        if seen.is_empty:
+            return Picks.none_on(micrograph)
         size = known_size([micrograph], seen.particle_size or self.diameter, seen.dark_part or self.body)
         if size is None:
             return Picks.none_on(micrograph)

@@ -53,18 +53,19 @@ class AlexNetClassifier(nn.Module):
     """The published classifier: AlexNet's geometry without groups, one channel, 227 x 227 windows.
 
     The paper writes of sigmoids and of weights drawn from [0, 1]; with those nothing learns, so ReLU and He's weights
-    are the default. Its padded convolutions make a pass over an image differ from a slid window, so windows are cut.
+    are ours. Its padded convolutions make a pass over an image differ from a slid window, so windows are cut.
 
     Parameters
     ----------
     classes : number of classes
     activation : `relu` or `sigmoid`
+    initial : weights and biases at the start: `he` (for ReLU; PyTorch's own for sigmoids), or `uniform`, from [0, 1]
     """
 
     window_px = ALEXNET_WINDOW_PX
     stride_px = ALEXNET_STRIDE_PX
 
-    def __init__(self, *, classes: int, activation: str = "relu") -> None:
+    def __init__(self, *, classes: int, activation: str = "relu", initial: str = "he") -> None:
         super().__init__()
         active: type[nn.Module] = {"relu": nn.ReLU, "sigmoid": nn.Sigmoid}[activation]
         self.features = nn.Sequential(
@@ -84,7 +85,12 @@ class AlexNetClassifier(nn.Module):
             nn.Dropout(0.5), nn.Linear(4096, 4096), active(),
             nn.Linear(4096, classes),
         )  # fmt: skip
-        if activation == "relu":
+        if initial not in ("he", "uniform"):
+            raise ValueError(f"initial is {initial!r}, expected 'he' or 'uniform'")
+        if initial == "uniform":
+            for parameter in self.parameters():
+                nn.init.uniform_(parameter, 0.0, 1.0)
+        elif activation == "relu":
             for layer in self.modules():
                 if isinstance(layer, nn.Conv2d | nn.Linear):
                     nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")

@@ -17,6 +17,7 @@ from cryopick.pickers.deepcryopicker.denoise import prepare_autocryopicker
 from cryopick.pickers.deepcryopicker.shapes import (
     find_circles,
     is_square_view,
+    own_shape,
     smallest_rectangle,
 )
 from cryopick.pickers.deepcryopicker.size import ParticleSize, measure_size
@@ -40,6 +41,8 @@ LARGEST_HOLE = 0.15
 RADIUS_RANGE = (0.75, 1.25)
 """Radii of circles that are looked for, in radii of the dark body."""
 CIRCLE_FLOOR = 0.04
+COMPONENT_PERCENTILE = 15.0
+"""Of filled areas, below which SuperCryoPicker's program drops objects (super-pixels with k-means)."""
 SUPER_PIXELS_PER_DIAMETER = 4.0
 """About as fine as the published settings, which are 2 to 3 for half-size micrographs; rings need the finer ones."""
 SUPER_PIXEL_SMOOTHING = 0.2
@@ -48,6 +51,9 @@ MASS_RADII = 1.1
 MASS_STEPS = 4
 SIDE_SIZE = (0.55, 1.5)
 """Feret diameters of side views, in diameters of the dark body."""
+
+SAME_PARTICLE = 0.4
+"""Objects closer than this many diameters are one particle."""
 
 TOP, SIDE, IRREGULAR = 1, 2, 3
 VIEWS = {TOP: "top view", SIDE: "side view", IRREGULAR: "irregular"}
@@ -84,6 +90,14 @@ def known_size(micrographs: Sequence[Micrograph], diameter: Length | None, body:
     if diameter is not None and body is not None:
         return ParticleSize(diameter, body, is_hollow=body == 1.0, evidence=np.nan)
     return measure_size(micrographs, diameter=diameter)
+
+
+def nothing_seen(micrographs: int) -> str:
+    """The finding where no diameter was given and none can be measured."""
+    return (
+        f"saw no consistent particles in {micrographs} micrograph(s): at no size do dark discs or rings stand out in "
+        "numbers"
+    )
 
 
 def working_image(micrograph: Micrograph, *, diameter_px: float, preprocessing: Preprocessing) -> WorkingImage | None:
@@ -137,9 +151,13 @@ def intensity_mask(image: WorkingImage, *, clustering: Clustering, clusters: int
 
 
 def super_pixel_mask(
-    image: WorkingImage, size: ParticleSize, *, clusters: int, k: int = 5
+    image: WorkingImage, size: ParticleSize, *, clusters: int, k: int = 5, is_rarest: bool = False
 ) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
     """Super-pixels of the darkest of k clusters, and how near the others are to being among them.
+
+    Parameters
+    ----------
+    is_rarest : take the one cluster of the fewest pixels instead, dark or bright, as the published program does
 
     Returns
     -------
@@ -149,6 +167,11 @@ def super_pixel_mask(
     grey = stretched(image, smoothing_px=max(SMOOTHING_PX, SUPER_PIXEL_SMOOTHING * body_radius_px(size)))
     means = super_pixel_means(grey, side_px=NOMINAL_PARTICLE_PX / SUPER_PIXELS_PER_DIAMETER)
     borders = [*k_means_borders(means, k=k), float(means.max())]
+    if is_rarest:
+        label = np.searchsorted(borders[:-1], means, side="right")
+        count = np.bincount(label.ravel(), minlength=k)
+        chosen = label == int(np.argmin(np.where(count > 0, count, means.size + 1)))
+        return chosen, chosen.astype(np.float32)
     inner, outer = borders[clusters - 1], borders[clusters]
     nearness = np.clip((outer - means) / max(outer - inner, 1e-6), 0, 1)
     return np.asarray(means < inner), np.asarray(nearness, np.float32)
@@ -165,11 +188,11 @@ def clean_mask(mask: NDArray[np.bool_], size: ParticleSize) -> NDArray[np.bool_]
     return fill_holes(remove_small(mask, min_area_px=SMALLEST_OBJECT * area), max_area_px=LARGEST_HOLE * area)
 
 
-def find_round(mask: NDArray[np.bool_], size: ParticleSize) -> Found:
+def find_round(mask: NDArray[np.bool_], size: ParticleSize, *, min_support: float = CIRCLE_FLOOR) -> Found:
     """Top views: circles of about the dark body's size."""
     radius = body_radius_px(size)
     limits = RADIUS_RANGE[0] * radius, RADIUS_RANGE[1] * radius
-    xy, radii, support = find_circles(mask, radius_px=limits, min_support=CIRCLE_FLOOR)
+    xy, radii, support = find_circles(mask, radius_px=limits, min_support=min_support)
     return Found(xy, support, radii, np.full(len(xy), TOP, np.int32))
 
 
@@ -177,8 +200,8 @@ def find_square(mask: NDArray[np.bool_], size: ParticleSize) -> Found:
     """Side views: objects of about the particle's size that are not round but fill their rectangle.
 
     The score is the part of the rectangle that is filled. An object is replaced by its rectangle's centre; those that
-    reach the border of the image are incomplete and left out. Components cannot share pixels, so the published removal
-    of overlapping masks has nothing left to do here; it is applied to the rectangles among training examples.
+    reach the border of the image are incomplete and left out. Components cannot share pixels, but the rectangles that
+    replace them can; among training examples those that do are left out (`without_overlap`).
     """
     objects = find_objects(fill_holes(mask))
     body = 2 * body_radius_px(size)
@@ -197,6 +220,37 @@ def find_square(mask: NDArray[np.bool_], size: ParticleSize) -> Found:
     table = np.array(rows).reshape(-1, 4)
     view = np.full(len(table), SIDE, np.int32)
     return Found(table[:, :2], np.clip(table[:, 2], 0, 1).astype(np.float32), table[:, 3], view)
+
+
+def as_views(found: Found, mask: NDArray[np.bool_], size: ParticleSize) -> Found:
+    """The same with those circles as side views whose object in the mask is a square."""
+    view = found.view.copy()
+    for index in np.flatnonzero(found.view == TOP).tolist():
+        shape = own_shape(mask, found.xy_px[index], reach_px=1.3 * body_radius_px(size))
+        if np.count_nonzero(shape) > 1 and is_square_view(shape):
+            view[index] = SIDE
+    return Found(found.xy_px, found.score, found.radius_px, view)
+
+
+def find_components(mask: NDArray[np.bool_]) -> Found:
+    """The published way from super-pixels to particles: connected objects, cleaned, the smallest 15 % left out.
+
+    Eroded and dilated with a cross; those with a filled area from the 15th percentile of this micrograph on are kept,
+    so that a fixed share is dropped whatever it shows. Centres are those of the boxes around objects, and the score is
+    the filled area over the largest.
+    """
+    import cv2
+
+    cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
+    opened = cv2.dilate(cv2.erode(mask.astype(np.uint8), cross), cross).astype(bool)
+    objects = find_objects(fill_holes(opened))
+    if len(objects) == 0:
+        return Found(np.zeros((0, 2)), np.zeros(0, np.float32), np.zeros(0), np.zeros(0, np.int32))
+    kept = objects.area_px >= np.percentile(objects.area_px, COMPONENT_PERCENTILE)
+    box = objects.box_xywh[kept].astype(np.float64)
+    score = (objects.area_px[kept] / objects.area_px.max()).astype(np.float32)
+    view = np.full(len(box), IRREGULAR, np.int32)
+    return Found(box[:, :2] + (box[:, 2:] - 1) / 2, score, box[:, 2:].max(axis=1) / 2, view)
 
 
 def find_irregular(
@@ -253,6 +307,26 @@ def joined(first: Found, second: Found) -> Found:
         np.concatenate([first.radius_px, second.radius_px]),
         np.concatenate([first.view, second.view]).astype(np.int32),
     )
+
+
+def distinct_objects(stages: Sequence[Found]) -> Found:
+    """All objects, those of later stages left out where an earlier stage, or a better one of the same, has one."""
+    from scipy.spatial import cKDTree
+
+    order = [np.argsort(-found.score, kind="stable") for found in stages]
+    parts = [
+        (found.xy_px[i], found.score[i], found.radius_px[i], found.view[i])
+        for found, i in zip(stages, order, strict=True)
+    ]
+    xy, score, radius, view = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+    is_kept = np.ones(len(xy), bool)
+    if len(xy):
+        pairs = cKDTree(xy).query_pairs(SAME_PARTICLE * NOMINAL_PARTICLE_PX, output_type="ndarray")
+        pairs = np.sort(pairs, axis=1)
+        for better, worse in pairs[np.argsort(pairs[:, 0], kind="stable")]:
+            if is_kept[better]:
+                is_kept[worse] = False
+    return Found(xy[is_kept], score[is_kept], radius[is_kept], view[is_kept].astype(np.int32))
 
 
 def to_picks(

@@ -5,19 +5,21 @@ from __future__ import annotations
 import shutil
 import tempfile
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import softmax
 
 from cryopick.errors import SettingsError, TrainingError
 from cryopick.geometry.units import Length, parse_length
 from cryopick.inference.device import chosen_device
 from cryopick.inference.models import HoldsModels
 from cryopick.io.weights import card_path
+from cryopick.pickers.configurations import Configuration, ConfigurationName
 from cryopick.pickers.deepcryopicker.classifier import (
     BOX_DIAMETERS,
     NetworkName,
@@ -31,16 +33,28 @@ from cryopick.pickers.deepcryopicker.classifier import (
 from cryopick.pickers.deepcryopicker.label_exhibits import label_exhibits
 from cryopick.pickers.deepcryopicker.objects import (
     SMALLEST_DIAMETER_PX,
+    Clustering,
     Preprocessing,
     WorkingImage,
     known_size,
+    nothing_seen,
     to_picks,
     working_image,
+)
+from cryopick.pickers.deepcryopicker.published import (
+    DEEPCRYOPICKER,
+    PER_CLASS,
+    BalancedSet,
+    PartOfSet,
+    find_published,
 )
 from cryopick.pickers.deepcryopicker.self_labels import TOO_STRONG, LabelledImage, label_images, why_inconsistent
 from cryopick.pickers.deepcryopicker.size import ParticleSize
 from cryopick.pickers.deepcryopicker.windows import (
+    BACKGROUND_SHARE,
     BAD,
+    LABEL_SMOOTHING,
+    DrawsWindows,
     ExampleImage,
     ExampleWindows,
     fit,
@@ -84,6 +98,8 @@ class DeepCryoPicker(HoldsModels):
     """
 
     name: ClassVar[str]
+    configurations: ClassVar[Mapping[ConfigurationName, Configuration]] = DEEPCRYOPICKER
+    has_calibrated_scores: ClassVar[bool] = False
     sample_size: ClassVar[int] = 8
     """Micrographs of a run that labels are made from."""
     score_meaning: ClassVar[str] = "probability of being a particle rather than background, 0 to 1, not calibrated"
@@ -97,6 +113,30 @@ class DeepCryoPicker(HoldsModels):
         Literal["compact", "paper"], "compact: 0.3 M parameters; paper: AlexNet, very slow without a GPU"
     ] = "compact"
     classes: Annotated[int, "4, or 5 with bad objects as a class of their own instead of as background"] = 4
+    activation: Annotated[Literal["relu", "sigmoid"], "of network = paper"] = "relu"
+    initial: Annotated[Literal["he", "uniform"], "weights of network = paper at the start: he, or from [0, 1]"] = "he"
+    optimizer: Annotated[Literal["adamw", "sgd"], "adamw with one learning-rate cycle, or sgd at a constant rate"] = (
+        "adamw"
+    )
+    learning_rate: Annotated[float | None, "where not set, 0.003 (compact) or 0.0001 (paper)"] = None
+    weight_decay: Annotated[float, "of the optimizer; for sgd the L2 term of the loss"] = 1e-2
+    label_smoothing: Annotated[float, "of the cross-entropy, 0 to less than 1"] = LABEL_SMOOTHING
+    background_share: Annotated[float, "of a batch, where training_set = drawn; the views share the rest"] = (
+        BACKGROUND_SHARE
+    )
+    training_set: Annotated[
+        Literal["drawn", "balanced"],
+        "drawn: windows at random, shifted and turned; balanced: per_class samples of each class, as in the paper",
+    ] = "drawn"
+    per_class: Annotated[int, "samples of each class, where training_set = balanced"] = PER_CLASS
+    bad_objects: Annotated[
+        Literal["sure", "all"], "which objects teach what no particle is: those that surely are none, or all not chosen"
+    ] = "sure"
+    clustering: Annotated[Literal["lloyd", "thresholds"], "of the stage that labels, as for autocryopicker"] = "lloyd"
+    postprocessing: Annotated[
+        Literal["ours", "published"],
+        "ours: one map of any view, its maxima; published: one map for each view, linked regions, boxes thinned by IoU",
+    ] = "ours"
     steps: Annotated[int, "training steps"] = 300
     seed: Annotated[int, "seed of weights and windows"] = 0
     preprocessing: Annotated[
@@ -115,6 +155,17 @@ class DeepCryoPicker(HoldsModels):
             raise SettingsError(f"{self.name}: classes is {self.classes}, expected 4 or 5")
         if self.steps < 1:
             raise SettingsError(f"{self.name}: steps is {self.steps}, expected 1 or more")
+        if self.per_class < 5:
+            raise SettingsError(f"{self.name}: per_class is {self.per_class}, expected 5 or more")
+        for name in ("label_smoothing", "background_share"):
+            if not 0 <= getattr(self, name) < 1:
+                raise SettingsError(f"{self.name}: {name} is {getattr(self, name)}, expected 0 to less than 1")
+        if self.learning_rate is not None and not self.learning_rate > 0:
+            raise SettingsError(f"{self.name}: learning_rate is {self.learning_rate}, expected more than 0")
+        if self.network == "compact" and (self.activation, self.initial) != ("relu", "he"):
+            raise SettingsError(
+                f"{self.name}: activation and initial are of network = paper; the compact network has ReLU and its own"
+            )
 
     def survey(self, micrographs: Sequence[Micrograph]) -> Survey:
         """As `survey_in`, in a folder that lasts as long as this picker."""
@@ -129,16 +180,23 @@ class DeepCryoPicker(HoldsModels):
             If the micrographs show no consistent kind of particle; the message says what was seen.
         """
         if self.model is not None:
-            return Survey(particle_size=self.diameter or _diameter_of(self.model))
+            given = self.diameter or _diameter_of(self.model)
+            if given is None and micrographs:  # a model of several sets has no diameter of its own
+                measured = known_size(micrographs, None, None)
+                if measured is None:
+                    return Survey(is_empty=True, sentence=nothing_seen(len(micrographs)))
+                given = measured.diameter
+            return Survey(particle_size=given)
         if not micrographs:
             return NOTHING_SEEN
         size = known_size(micrographs, self.diameter, self.body)
         if size is None:
             raise TrainingError(
-                f"{self.name} saw no consistent particles in {len(micrographs)} micrograph(s): no size of dark disc or "
-                "ring is commoner than its bright counterpart; check the contrast, give --diameter, or use `general`"
+                f"{self.name} {nothing_seen(len(micrographs))}; check the contrast, give --diameter, or use `general`"
             )
-        labelled = label_run(micrographs, size, preprocessing=self.preprocessing)
+        if size.doubt:
+            raise TrainingError(f"{self.name} would learn from pieces or clumps of particles: {size.doubt}")
+        labelled = label_run(micrographs, size, preprocessing=self.preprocessing, clustering=self.clustering)
         why = why_inconsistent(labelled.images) if labelled.images else "saw no micrograph larger than a particle"
         if why:
             raise TrainingError(f"{self.name} {why}; give --diameter, check the contrast, or use `general`")
@@ -161,28 +219,46 @@ class DeepCryoPicker(HoldsModels):
 
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            network = build_classifier(architecture(self.network, self.classes)).to(chosen_device(self.device))
-        images = network_images(labelled, size, network=self.network, preprocessing=self.preprocessing)
+            network = build_classifier(self._architecture()).to(chosen_device(self.device))
+        images = network_images(
+            labelled, size, network=self.network, preprocessing=self.preprocessing, bad_objects=self.bad_objects
+        )
         diameter_px = network_diameter_px(labelled.micrographs[0], size, network=self.network)
-        train, validation = split_images(images)
 
         def windows(part: Sequence[ExampleImage]) -> ExampleWindows:
             return ExampleWindows(
-                part, diameter_px=diameter_px, window_px=network.window_px, has_bad_class=self.classes == 5
+                part,
+                diameter_px=diameter_px,
+                window_px=network.window_px,
+                has_bad_class=self.classes == 5,
+                background_share=self.background_share,
             )
 
-        examples = windows(train)
+        held_out: DrawsWindows
+        examples: ExampleWindows | BalancedSet
+        if self.training_set == "balanced":
+            examples = BalancedSet(windows(images), per_class=self.per_class, seed=self.seed)
+            held_out = PartOfSet(examples)
+        else:
+            train, validation = split_images(images)
+            examples, others = windows(train), windows(validation)
+            held_out = others if others.views else examples
         fit(
             network,
             examples,
             steps=self.steps,
             batch_size=BATCH_SIZE[self.network],
-            learning_rate=LEARNING_RATE[self.network],
+            learning_rate=self.learning_rate or LEARNING_RATE[self.network],
             seed=self.seed,
+            optimizer=self.optimizer,
+            weight_decay=self.weight_decay,
+            label_smoothing=self.label_smoothing,
         )
-        held_out = windows(validation)
         network.cpu()
-        return network, training_record(judge(network, held_out if held_out.views else examples), examples.counts)
+        return network, training_record(judge(network, held_out), examples.counts)
+
+    def _architecture(self) -> dict[str, Any]:
+        return architecture(self.network, self.classes, activation=self.activation, initial=self.initial)
 
     def pick(self, micrograph: Micrograph, survey: Survey | None = None) -> Picks:
         """Candidates, best first; `class_id` is the view: 1 top, 2 side, 3 irregular; `maps` holds the score."""
@@ -200,8 +276,16 @@ class DeepCryoPicker(HoldsModels):
         image = prepare_image(micrograph, diameter_px=diameter_px, preprocessing=classifier.preprocessing)
         if image is None:
             return Picks.none_on(micrograph)
-        log_odds, view, step_px = classifier.maps(image.pixels, diameter_px=diameter_px * image.scale.factor)
-        found = find_in_maps(log_odds, view, diameter=diameter_px * image.scale.factor / step_px)
+        own_px = diameter_px * image.scale.factor
+        if self.postprocessing == "published":
+            logits, step_px = classifier.logits(image.pixels, diameter_px=own_px)
+            each = softmax(logits.astype(np.float64), axis=0)
+            found = find_published(each[1:4], diameter=own_px / step_px, box=BOX_DIAMETERS * own_px / step_px)
+            found = replace(found, xy_px=found.xy_px * step_px)
+            score = each[1:4].max(axis=0).astype(np.float32)
+            return to_picks(found, micrograph, image.scale, diameter_px, maps={"particle score": score})
+        log_odds, view, step_px = classifier.maps(image.pixels, diameter_px=own_px)
+        found = find_in_maps(log_odds, view, diameter=own_px / step_px)
         found = replace(found, xy_px=found.xy_px * step_px)
         probability = (1 / (1 + np.exp(-log_odds))).astype(np.float32)
         return to_picks(found, micrograph, image.scale, diameter_px, maps={"particle score": probability})
@@ -219,7 +303,13 @@ class LabelledRun:
     working: list[WorkingImage]
 
 
-def label_run(micrographs: Sequence[Micrograph], size: ParticleSize, *, preprocessing: Preprocessing) -> LabelledRun:
+def label_run(
+    micrographs: Sequence[Micrograph],
+    size: ParticleSize,
+    *,
+    preprocessing: Preprocessing,
+    clustering: Clustering = "lloyd",
+) -> LabelledRun:
     """Objects and examples of all usable micrographs."""
     pairs = [
         (
@@ -236,13 +326,18 @@ def label_run(micrographs: Sequence[Micrograph], size: ParticleSize, *, preproce
     images = [image for _, image in usable]
     return LabelledRun(
         [micrograph for micrograph, _ in usable],
-        label_images(images, size) if images else [],
+        label_images(images, size, clustering=clustering) if images else [],
         images,
     )
 
 
 def network_images(
-    labelled: LabelledRun, size: ParticleSize, *, network: NetworkName, preprocessing: Preprocessing
+    labelled: LabelledRun,
+    size: ParticleSize,
+    *,
+    network: NetworkName,
+    preprocessing: Preprocessing,
+    bad_objects: Literal["sure", "all"] = "sure",
 ) -> list[ExampleImage]:
     """The examples of a run on images at the network's scale, without borders that hold no data."""
     images = []
@@ -256,7 +351,8 @@ def network_images(
                 xy_px, decoy_xy_px = (
                     own.scale.to_working_xy(working.scale.to_stored_xy(each)) for each in (xy_px, decoy_xy_px)
                 )
-        images.append(without_border(own, xy_px, class_ids(image), decoy_xy_px))
+        example = without_border(own, xy_px, class_ids(image, bad_objects=bad_objects), decoy_xy_px)
+        images.append(replace(example, diameter_px=network_diameter_px(micrograph, size, network=network)))
     return images
 
 
@@ -281,9 +377,15 @@ def network_diameter_px(micrograph: Micrograph, size: ParticleSize, *, network: 
     return stored_px * paper_scale([BOX_DIAMETERS * stored_px])
 
 
-def class_ids(image: LabelledImage) -> NDArray[np.int64]:
-    """(n,) the view of good examples, `BAD` of what is clearly none, -1 of what may be either."""
-    is_bad = image.reason == TOO_STRONG
+def class_ids(image: LabelledImage, *, bad_objects: Literal["sure", "all"] = "sure") -> NDArray[np.int64]:
+    """(n,) the view of good examples, `BAD` of bad ones, -1 of what may be either.
+
+    Parameters
+    ----------
+    bad_objects : sure: `BAD` is only what is clearly none, since a ring with a gap is a particle still; all: everything
+        that was not chosen, as the paper collects its class of negative detections
+    """
+    is_bad = image.reason == TOO_STRONG if bad_objects == "sure" else ~image.is_good
     kinds = np.where(image.is_good, image.view, np.where(is_bad, BAD, -1))
     return kinds.astype(np.int64)
 
@@ -306,7 +408,7 @@ def _write_model(
     folder.mkdir(parents=True, exist_ok=True)
     card = ModelCard(
         picker=picker.name,
-        architecture=architecture(picker.network, picker.classes),
+        architecture=picker._architecture(),
         preprocessing={"mode": picker.preprocessing, "particle_px": NOMINAL_PARTICLE_PX},
         postprocessing={"diameter": str(size.diameter), "body": size.body},
         data={
@@ -333,5 +435,6 @@ def _write_labels(folder: Path, labelled: Sequence[LabelledImage]) -> None:
         arrays[f"mask{number}"] = np.packbits(image.mask, axis=1)
         arrays[f"xy_px{number}"], arrays[f"view{number}"] = image.xy_px, image.view
         arrays[f"reason{number}"], arrays[f"score{number}"] = image.reason, image.score
+        arrays[f"extent_px{number}"] = image.extent_px
     with atomic_path(folder / LABELS_FILE) as part, part.open("wb") as stream:
         np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]  # the stubs take the arrays for its own options

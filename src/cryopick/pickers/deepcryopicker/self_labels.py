@@ -10,12 +10,15 @@ from numpy.typing import NDArray
 
 from cryopick.pickers.deepcryopicker.objects import (
     IRREGULAR,
+    SAME_PARTICLE,
     SIDE,
     TOP,
+    Clustering,
     Found,
     WorkingImage,
     body_radius_px,
     clean_mask,
+    distinct_objects,
     find_irregular,
     find_round,
     find_square,
@@ -23,15 +26,19 @@ from cryopick.pickers.deepcryopicker.objects import (
     joined,
     super_pixel_mask,
 )
-from cryopick.pickers.deepcryopicker.shapes import circularity, is_square_view, perimeter
+from cryopick.pickers.deepcryopicker.shapes import (
+    circularity,
+    is_square_view,
+    own_shape,
+    perimeter,
+    smallest_rectangle,
+    without_overlap,
+)
 from cryopick.pickers.deepcryopicker.size import ParticleSize
-from cryopick.processing.regions import fill_holes, find_objects
 from cryopick.processing.scale import NOMINAL_PARTICLE_PX
 
 ROUND_SUPPORT, SQUARE_FILL, IRREGULAR_COVER = 0.10, 0.85, 0.15
 """Smallest scores of an object that may become an example: the default thresholds of the two pickers."""
-SAME_PARTICLE = 0.4
-"""Objects closer than this many diameters are one particle."""
 AREA_LIMITS = (0.7, 1.3)
 """Areas of good irregular particles, over the mean area (equation 6 with limits of ours; the paper gives none)."""
 PROFILE_REACH = 0.75
@@ -42,18 +49,24 @@ CONTRAST_SIGMAS = 3.5
 """Examples darker than the others by more robust standard deviations are ice."""
 DECOY_DIAMETERS = 0.9
 """Decoys are at least this far from every example: inverted fringes of particles are no noise."""
-MINIMUM_EXAMPLES = 40
+MINIMUM_EXAMPLES = 10
 """A run with fewer good particles has not shown a consistent kind of particle."""
+ENOUGH_EXAMPLES = 40
+"""With fewer than these, as in sparse micrographs, the examples have to stand out from chance more clearly."""
 
 CHANCE_PERCENTILE = 90.0
 """Examples have more contrast than this percentile of what the same procedure finds in the inverted micrographs."""
-MINIMUM_SHARE = 0.25
-"""Of the objects that look right, so many have to stand out from chance."""
+MINIMUM_SHARE, FEW_SHARE = 0.25, 0.5
+"""Of the objects that look right, so many have to stand out from chance; the second where examples are few."""
 
-SMALLEST_VIEW = 0.2
-"""Share of the examples that side views and irregular ones have to be."""
+SMALLEST_VIEW = {SIDE: 0.1, IRREGULAR: 0.2}
+"""Share of the examples that these views have to be."""
+ROUND_QUARTER = 1.10
+"""Particles are round, and Algorithm 1 is for them, where a quarter of the circles found have a circularity below it:
+among rings and discs a quarter has 1.05 or less, among ribosomes and simulated proteins 1.1 to 1.4."""
 
 ALONE, AREA, LIKENESS = "found by one picker only", "area", "unlike the others"
+NOT_ROUND, OVERLAP = "less round than average", "overlaps another"
 TOO_STRONG, CHANCE = "darker than the others", "no stronger than chance"
 RARE = "a view of too few"
 
@@ -71,6 +84,8 @@ class LabelledImage:
     reason : (n,) str, why an object is no example; "" for the chosen ones
     score : (n,) of the clustering stage
     decoy_xy_px : (m, 2) places that would be chosen in the inverted image; there is no particle there
+    extent_px : (n, 3) of the perfect mask: sides of the rectangle around it (twice the radius of a circle), long first,
+        and the angle of the long side in degrees
     """
 
     pixels: NDArray[np.float32]
@@ -80,6 +95,7 @@ class LabelledImage:
     reason: NDArray[np.str_]
     score: NDArray[np.float32]
     decoy_xy_px: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 2)))
+    extent_px: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 3)))
 
     @property
     def is_good(self) -> NDArray[np.bool_]:
@@ -87,7 +103,9 @@ class LabelledImage:
         return np.asarray(self.reason == "")
 
 
-def label_images(images: Sequence[WorkingImage], size: ParticleSize) -> list[LabelledImage]:
+def label_images(
+    images: Sequence[WorkingImage], size: ParticleSize, *, clustering: Clustering = "lloyd"
+) -> list[LabelledImage]:
     """Cluster every micrograph, choose good particles, and drop those unlike the others.
 
     Each micrograph is judged by its own averages, as the paper's algorithms 1 and 2 say. The checks that follow are
@@ -95,8 +113,11 @@ def label_images(images: Sequence[WorkingImage], size: ParticleSize) -> list[Lab
     like the others', no more contrast than the others, and more than bright objects have, which are there by chance.
     Those bright objects, as far as they lie apart from the chosen ones, are the decoys: noise that looks right.
     """
-    dark = _drop_outliers([_label(image, size) for image in images])
-    bright = _drop_outliers([_label(WorkingImage(-image.pixels, image.scale), size) for image in images])
+    measured = [_measured(image, size, clustering) for image in images]
+    is_round = _is_round(measured)
+    dark = _drop_outliers([_label(one, is_round=is_round) for one in measured])
+    inverted = [_measured(WorkingImage(-image.pixels, image.scale), size, clustering) for image in images]
+    bright = _drop_outliers([_label(one, is_round=is_round) for one in inverted])
     by_chance = np.concatenate([_contrast(image, size)[image.is_good] for image in bright])
     limit = float(np.percentile(by_chance, CHANCE_PERCENTILE)) if len(by_chance) else 0.0
     judged = [
@@ -121,26 +142,18 @@ def _apart(xy: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.f
 
 
 def _without_rare_views(images: list[LabelledImage]) -> list[LabelledImage]:
-    """Views that too few examples show are ill-drawn ones of the others, such as a ring whose outline is nearly square.
+    """Views that too few examples show are left out: they are ill-drawn ones of the others.
 
-    Rare side views count as irregular. Rare irregular ones are left out, since they may show any of the views.
+    Such as a ring whose outline is nearly square.
     """
-    if _is_rare(images, SIDE):
-        images = [
-            replace(image, view=np.where(image.view == SIDE, IRREGULAR, image.view).astype(np.int32))
-            for image in images
-        ]
-    if _is_rare(images, IRREGULAR):
-        images = [
-            _with_reason(image, np.where(image.is_good & (image.view == IRREGULAR), RARE, image.reason))
-            for image in images
-        ]
-    return images
-
-
-def _is_rare(images: Sequence[LabelledImage], view: int) -> bool:
     views = np.concatenate([image.view[image.is_good] for image in images])
-    return bool(np.count_nonzero(views == view) < SMALLEST_VIEW * len(views))
+    for view, share in SMALLEST_VIEW.items():
+        if np.count_nonzero(views == view) < share * len(views):
+            images = [
+                _with_reason(image, np.where(image.is_good & (image.view == view), RARE, image.reason))
+                for image in images
+            ]
+    return images
 
 
 def why_inconsistent(labelled: Sequence[LabelledImage]) -> str:
@@ -148,12 +161,12 @@ def why_inconsistent(labelled: Sequence[LabelledImage]) -> str:
     good = sum(int(image.is_good.sum()) for image in labelled)
     chance = sum(int((image.reason == CHANCE).sum()) for image in labelled)
     objects = sum(len(image.reason) for image in labelled)
-    if good >= MINIMUM_EXAMPLES and good >= MINIMUM_SHARE * (good + chance):
+    share = MINIMUM_SHARE if good >= ENOUGH_EXAMPLES else FEW_SHARE
+    if good >= MINIMUM_EXAMPLES and good >= share * (good + chance):
         return ""
     return (
         f"saw no consistent particles in {len(labelled)} micrograph(s): of {objects} dark objects {good} look alike "
-        f"and stand out from chance, expected at least {MINIMUM_EXAMPLES} and {MINIMUM_SHARE:.0%} of those that look "
-        "right"
+        f"and stand out from chance, expected at least {MINIMUM_EXAMPLES} and {share:.0%} of those that look right"
     )
 
 
@@ -169,50 +182,74 @@ def _contrast(image: LabelledImage, size: ParticleSize) -> NDArray[np.float64]:
     return np.asarray(profiles[:, radius > 1.0].mean(axis=1) - profiles[:, is_body].mean(axis=1))
 
 
-def _label(image: WorkingImage, size: ParticleSize) -> LabelledImage:
+@dataclass(frozen=True, eq=False)
+class _Measured:
+    """All objects of one micrograph with what they are judged by: masks' shapes, and who has found them."""
+
+    pixels: NDArray[np.float32]
+    mask: NDArray[np.bool_]
+    objects: Found
+    shapes: list[NDArray[np.bool_]]
+    area: NDArray[np.float64]
+    roundness: NDArray[np.float64]
+    is_alone: NDArray[np.bool_]
+
+
+def _measured(image: WorkingImage, size: ParticleSize, clustering: Clustering) -> _Measured:
     radius = body_radius_px(size)
-    mask = clean_mask(intensity_mask(image, clustering="lloyd", clusters=1), size)
+    mask = clean_mask(intensity_mask(image, clustering=clustering, clusters=1), size)
     darkest, nearness = super_pixel_mask(image, size, clusters=2 if size.is_hollow else 1)
     super_mask = clean_mask(darkest, size)
     # side views let the beam through where top views stand on edge, so they may be in the second darkest cluster only
-    wider = clean_mask(intensity_mask(image, clustering="lloyd", clusters=2), size)
+    wider = clean_mask(intensity_mask(image, clustering=clustering, clusters=2), size)
     squares = joined(find_square(mask, size), find_square(wider, size))
     stages = [
         squares,
         _at_least(find_round(mask, size), ROUND_SUPPORT),
         find_irregular(super_mask, nearness, size, min_score=IRREGULAR_COVER),
     ]
-    distinct = _distinct(stages)
+    distinct = distinct_objects(stages)
     is_alone = ~(_has_near(distinct, *stages[:2]) & _has_near(distinct, stages[2]))
-    shapes = [_own_shape(super_mask | mask, xy, reach_px=1.3 * radius) for xy in distinct.xy_px]
-    view, reason = _judge(shapes, distinct.view)
-    reason[(reason == "") & is_alone & (view != SIDE)] = ALONE
-    return LabelledImage(image.pixels, mask, distinct.xy_px, view, reason, distinct.score)
+    shapes = [own_shape(super_mask | mask, xy, reach_px=1.3 * radius) for xy in distinct.xy_px]
+    area = np.array([max(1, np.count_nonzero(shape)) for shape in shapes], np.float64)
+    roundness = np.array([circularity(a, perimeter(s)) for a, s in zip(area, shapes, strict=True)], np.float64)
+    return _Measured(image.pixels, mask, distinct, shapes, area, roundness, is_alone)
+
+
+def _is_round(measured: Sequence[_Measured]) -> bool:
+    """Whether the circles of these micrographs are round particles rather than irregular ones; see `ROUND_QUARTER`."""
+    roundness = np.concatenate([one.roundness[one.objects.view == TOP] for one in measured])
+    return len(roundness) > 0 and float(np.percentile(roundness, 25)) < ROUND_QUARTER
+
+
+def _label(one: _Measured, *, is_round: bool) -> LabelledImage:
+    view, reason = _judge(one, is_round=is_round)
+    reason[(reason == "") & one.is_alone & (view != SIDE)] = ALONE
+    extent = _perfect_masks(one, view)
+    side = np.flatnonzero((view == SIDE) & (reason == ""))
+    overlaps = ~without_overlap(one.objects.xy_px[side], extent[side])
+    reason[side[overlaps]] = OVERLAP
+    return LabelledImage(one.pixels, one.mask, one.objects.xy_px, view, reason, one.objects.score, extent_px=extent)
+
+
+def _perfect_masks(one: _Measured, view: NDArray[np.int32]) -> NDArray[np.float64]:
+    """(n, 3) the circle or rectangle that takes the place of each object's mask, see `LabelledImage`.
+
+    Top views become the circle that was found, side views the rectangle of their Feret diameters; irregular ones keep
+    their mask, and what is told is the rectangle around it.
+    """
+    extent = np.zeros((len(view), 3))
+    extent[:, :2] = 2 * one.objects.radius_px[:, None]
+    for index in np.flatnonzero(view != TOP).tolist():
+        if one.shapes[index].any():
+            rectangle = smallest_rectangle(one.shapes[index])
+            extent[index] = rectangle.long_px, rectangle.short_px, rectangle.angle_deg
+    return extent
 
 
 def _at_least(found: Found, score: float) -> Found:
     kept = found.score >= score
     return Found(found.xy_px[kept], found.score[kept], found.radius_px[kept], found.view[kept])
-
-
-def _distinct(stages: Sequence[Found]) -> Found:
-    """All objects, those of later stages left out where an earlier stage, or a better one of the same, has one."""
-    from scipy.spatial import cKDTree
-
-    order = [np.argsort(-found.score, kind="stable") for found in stages]
-    parts = [
-        (found.xy_px[i], found.score[i], found.radius_px[i], found.view[i])
-        for found, i in zip(stages, order, strict=True)
-    ]
-    xy, score, radius, view = (np.concatenate(columns) for columns in zip(*parts, strict=True))
-    is_kept = np.ones(len(xy), bool)
-    if len(xy):
-        pairs = cKDTree(xy).query_pairs(SAME_PARTICLE * NOMINAL_PARTICLE_PX, output_type="ndarray")
-        pairs = np.sort(pairs, axis=1)
-        for better, worse in pairs[np.argsort(pairs[:, 0], kind="stable")]:
-            if is_kept[better]:
-                is_kept[worse] = False
-    return Found(xy[is_kept], score[is_kept], radius[is_kept], view[is_kept].astype(np.int32))
 
 
 def _has_near(objects: Found, *stages: Found) -> NDArray[np.bool_]:
@@ -226,41 +263,26 @@ def _has_near(objects: Found, *stages: Found) -> NDArray[np.bool_]:
     return np.asarray(distance <= SAME_PARTICLE * NOMINAL_PARTICLE_PX)
 
 
-def _own_shape(mask: NDArray[np.bool_], xy: NDArray[np.float64], *, reach_px: float) -> NDArray[np.bool_]:
-    """The part of a mask that belongs to one particle: within reach of its centre, holes filled, the largest object."""
-    x, y = xy
-    top, left = max(0, int(y - reach_px)), max(0, int(x - reach_px))
-    part = mask[top : int(y + reach_px) + 2, left : int(x + reach_px) + 2]
-    rows, columns = np.ogrid[: part.shape[0], : part.shape[1]]
-    inside = np.hypot(columns + left - x, rows + top - y) <= reach_px
-    solid = fill_holes(part & inside)
-    objects = find_objects(solid)
-    if len(objects) == 0:
-        return np.zeros((1, 1), bool)
-    return objects.window(int(np.argmax(objects.area_px)))
+def _judge(one: _Measured, *, is_round: bool) -> tuple[NDArray[np.int32], NDArray[np.str_]]:
+    """Views and reasons by the averages of this micrograph: Algorithm 1 for round particles, 2 for irregular ones.
 
-
-def _judge(shapes: Sequence[NDArray[np.bool_]], view: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.str_]]:
-    """Views and reasons by the averages of this micrograph: roundness of round ones, area of irregular ones.
-
-    A circle whose particle is less round than the average may still be a good irregular one, so it is tried as that.
+    Of round particles, those that are less round than the average are bad ones (Algorithm 1), not irregular ones. Where
+    particles are not round, what the Hough transform found are irregular ones, and are judged by their area.
     """
-    n = len(shapes)
-    reason = np.full(n, "", dtype="<U32")
-    view = view.copy()
-    if n == 0:
+    view = one.objects.view.copy()
+    reason = np.full(len(view), "", dtype="<U32")
+    if len(view) == 0:
         return view, reason
-    area = np.array([max(1, np.count_nonzero(shape)) for shape in shapes], np.float64)
-    roundness = np.array([circularity(a, perimeter(s)) for a, s in zip(area, shapes, strict=True)])
-    is_round = view == TOP
-    if is_round.any():
-        view[is_round & (roundness > roundness[is_round].mean())] = IRREGULAR
-    for index in np.flatnonzero(view == IRREGULAR).tolist():
-        if area[index] > 1 and is_square_view(shapes[index]):
+    for index in np.flatnonzero(view != SIDE).tolist():
+        if one.area[index] > 1 and is_square_view(one.shapes[index]):
             view[index] = SIDE
-    share = area / area.mean()
-    is_odd = (view == IRREGULAR) & ((share < AREA_LIMITS[0]) | (share > AREA_LIMITS[1]))
-    reason[is_odd] = AREA
+    circles = view == TOP
+    if is_round and circles.any():
+        reason[circles & (one.roundness > one.roundness[circles].mean())] = NOT_ROUND
+    elif not is_round:
+        view[circles] = IRREGULAR
+    share = one.area / one.area.mean()
+    reason[(view == IRREGULAR) & ((share < AREA_LIMITS[0]) | (share > AREA_LIMITS[1]))] = AREA
     return view, reason
 
 

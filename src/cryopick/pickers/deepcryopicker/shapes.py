@@ -8,12 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryopick.processing.peaks import find_peaks
-from cryopick.processing.regions import fill_holes
+from cryopick.processing.regions import fill_holes, find_objects
 
 ROUND_LIMIT = 1.10
 """Objects with a circularity below it count as round; a square has 1.27, one of a dozen pixels a little less."""
 SQUARE_RATIO = 0.8
 """Smallest Feret diameter over the largest one of a square side view, at least."""
+SQUARE_FERET = 1.15
+"""Largest Feret diameter over the smallest of a square side view, at least: a square has 1.41, one of a dozen pixels,
+with rounded corners, about 1.25."""
 RECTANGLE_FILL = 0.76
 """Area over that of the smallest rectangle around the object, at least. A square has 1; one of a dozen pixels 0.8,
 because its corners are rounded and the rectangle lies around whole pixels."""
@@ -87,14 +90,72 @@ def smallest_rectangle(mask: NDArray[np.bool_]) -> Rectangle:
 
 
 def is_square_view(mask: NDArray[np.bool_]) -> bool:
-    """Whether one object is a square side view: not round, calipers alike, filling its rectangle."""
+    """Whether one object is a square side view: not round, calipers alike, filling its rectangle.
+
+    A square's largest caliper is its diagonal, 1.41 of the smallest; a disc's calipers are all alike.
+    """
     area = float(np.count_nonzero(mask))
     rectangle = smallest_rectangle(mask)
+    largest, smallest = feret_diameters(mask)
     return (
         circularity(area, perimeter(mask)) >= ROUND_LIMIT
+        and largest >= SQUARE_FERET * smallest
         and rectangle.short_px >= SQUARE_RATIO * rectangle.long_px
         and area >= RECTANGLE_FILL * rectangle.short_px * rectangle.long_px
     )
+
+
+def feret_diameters(mask: NDArray[np.bool_]) -> tuple[float, float]:
+    """Largest and smallest caliper width of one object in pixels, the pixels' own extent included.
+
+    The largest lies between two corners of the convex hull, the smallest across one of its sides.
+    """
+    corners = _hull(mask)
+    gaps = corners[:, None] - corners[None]
+    largest = float(np.hypot(gaps[..., 0], gaps[..., 1]).max())
+    sides = np.roll(corners, -1, axis=0) - corners
+    sides = sides[np.hypot(sides[:, 0], sides[:, 1]) > 0]
+    across = np.stack([-sides[:, 1], sides[:, 0]]) / np.hypot(sides[:, 0], sides[:, 1])
+    return largest, float(np.ptp(corners @ across, axis=0).min())
+
+
+def without_overlap(xy_px: NDArray[np.float64], extent_px: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """(n,) True for rectangles that share no area with any other; of two that do, neither is a perfect side view.
+
+    Parameters
+    ----------
+    xy_px : (n, 2) centres
+    extent_px : (n, 3) long side, short side, angle of the long side against the x axis in degrees
+    """
+    import cv2
+
+    is_kept = np.ones(len(xy_px), bool)
+    boxes = [
+        ((float(x), float(y)), (float(long), float(short)), float(angle))
+        for (x, y), (long, short, angle) in zip(xy_px, extent_px, strict=True)
+    ]
+    for first in range(len(boxes)):
+        for second in range(first + 1, len(boxes)):
+            reach = 0.5 * (np.hypot(*boxes[first][1]) + np.hypot(*boxes[second][1]))
+            if np.hypot(*(xy_px[first] - xy_px[second])) >= reach:
+                continue
+            kind, region = cv2.rotatedRectangleIntersection(boxes[first], boxes[second])
+            if kind != cv2.INTERSECT_NONE and region is not None and cv2.contourArea(cv2.convexHull(region)) > 0.5:
+                is_kept[[first, second]] = False
+    return is_kept
+
+
+def own_shape(mask: NDArray[np.bool_], xy: NDArray[np.float64], *, reach_px: float) -> NDArray[np.bool_]:
+    """The part of a mask that belongs to one particle: within reach of its centre, holes filled, the largest object."""
+    x, y = xy
+    top, left = max(0, int(y - reach_px)), max(0, int(x - reach_px))
+    part = mask[top : int(y + reach_px) + 2, left : int(x + reach_px) + 2]
+    rows, columns = np.ogrid[: part.shape[0], : part.shape[1]]
+    inside = np.hypot(columns + left - x, rows + top - y) <= reach_px
+    objects = find_objects(fill_holes(part & inside))
+    if len(objects) == 0:
+        return np.zeros((1, 1), bool)
+    return objects.window(int(np.argmax(objects.area_px)))
 
 
 def find_circles(

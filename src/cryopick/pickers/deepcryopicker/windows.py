@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,12 +44,14 @@ class ExampleImage:
     xy_px : (n, 2) all objects, so that none is taken for background
     class_id : (n,) int: a view, `BAD`, or -1 for objects that are neither example nor background
     decoy_xy_px : (m, 2) places where the inverted image looks as if a particle were there; bad objects, inverted
+    diameter_px : of this micrograph's particles at this scale, where sets of several sizes are learnt from
     """
 
     pixels: NDArray[np.float32]
     xy_px: NDArray[np.float64]
     class_id: NDArray[np.int64]
     decoy_xy_px: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 2)))
+    diameter_px: float | None = None
 
 
 class ExampleWindows:
@@ -57,18 +59,26 @@ class ExampleWindows:
 
     Parameters
     ----------
-    diameter_px : of a particle in these images
+    diameter_px : of a particle in those images that do not say their own
     window_px : side of a window
     has_bad_class : whether bad objects are a class of their own (the paper's five) or background (its four)
+    background_share : of a batch; the classes of particles share the rest
     """
 
     def __init__(
-        self, images: Sequence[ExampleImage], *, diameter_px: float, window_px: int, has_bad_class: bool = False
+        self,
+        images: Sequence[ExampleImage],
+        *,
+        diameter_px: float,
+        window_px: int,
+        has_bad_class: bool = False,
+        background_share: float = BACKGROUND_SHARE,
     ) -> None:
         from scipy.spatial import cKDTree
 
-        self.diameter_px, self.window_px, self.has_bad_class = diameter_px, window_px, has_bad_class
-        self._pad = window_px // 2 + int(np.ceil(diameter_px)) + 1
+        self.window_px, self.has_bad_class, self.background_share = window_px, has_bad_class, background_share
+        self._diameters_px = [image.diameter_px or diameter_px for image in images]
+        self._pad = window_px // 2 + int(np.ceil(max(self._diameters_px, default=diameter_px))) + 1
         self._images = [np.pad(image.pixels, self._pad, mode="symmetric") for image in images]
         self._shapes = [image.pixels.shape for image in images]
         self._trees = [cKDTree(image.xy_px) if len(image.xy_px) else None for image in images]
@@ -94,11 +104,11 @@ class ExampleWindows:
     def draw(
         self, count: int, rng: np.random.Generator, *, is_augmented: bool = True
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Windows (count, 1, s, s) and classes (count,), half of them background, the views in equal shares."""
+        """Windows (count, 1, s, s) and classes (count,), `background_share` background, the views in equal shares."""
         if not self.views:
             raise TrainingError("there is no example of a particle to learn from; expected some of at least one view")
         kinds = np.full(count, BACKGROUND, np.int64)
-        share = count - round(BACKGROUND_SHARE * count)
+        share = count - round(self.background_share * count)
         particles = [*self.views, *([BAD] if self.has_bad_class and BAD in self.by_class else [])]
         kinds[:share] = np.resize(particles, share)
         windows = np.stack([self._window(int(kind), rng, is_augmented) for kind in kinds])
@@ -110,8 +120,8 @@ class ExampleWindows:
         else:
             number, x, y, sign = self._example(kind, rng)
             if is_augmented:
-                x, y = np.array([x, y]) + rng.uniform(-JITTER, JITTER, 2) * self.diameter_px
-        window = np.float32(sign) * self._cut(int(number), x, y)
+                x, y = np.array([x, y]) + rng.uniform(-JITTER, JITTER, 2) * self._diameters_px[int(number)]
+        window = np.float32(sign) * self.cut(int(number), x, y)
         return augmented(window, rng) if is_augmented else window
 
     def _example(self, kind: int, rng: np.random.Generator) -> tuple[float, float, float, float]:
@@ -127,21 +137,40 @@ class ExampleWindows:
             if choice < BAD_SHARE + OFF_CENTRE_SHARE:
                 kind = self.views[rng.integers(len(self.views))]
                 number, x, y, _ = self._example(kind, rng)
-                angle, distance = rng.uniform(0, 2 * np.pi), rng.uniform(*OFF_CENTRE) * self.diameter_px
+                diameter_px = self._diameters_px[int(number)]
+                angle, distance = rng.uniform(0, 2 * np.pi), rng.uniform(*OFF_CENTRE) * diameter_px
                 x, y = x + distance * np.cos(angle), y + distance * np.sin(angle)
-                least = NEIGHBOUR * self.diameter_px
+                least = NEIGHBOUR * diameter_px
             else:
-                number = float(rng.integers(len(self._images)))
-                height, width = self._shapes[int(number)]
-                x, y = rng.uniform(0, width - 1), rng.uniform(0, height - 1)
-                least = FAR * self.diameter_px
+                number, x, y = self._place(rng)
+                least = FAR * self._diameters_px[int(number)]
             tree = self._trees[int(number)]
             if tree is None or tree.query((x, y))[0] >= least:
                 break
             choice = rng.random()  # crowded: try the other kind of place
         return number, x, y, 1.0
 
-    def _cut(self, number: int, x: float, y: float) -> NDArray[np.float32]:
+    def _place(self, rng: np.random.Generator) -> tuple[float, float, float]:
+        number = int(rng.integers(len(self._images)))
+        height, width = self._shapes[number]
+        return float(number), rng.uniform(0, width - 1), rng.uniform(0, height - 1)
+
+    def background_place(self, rng: np.random.Generator) -> tuple[float, float, float]:
+        """Micrograph and place of a patch of plain background, away from every object.
+
+        Raises
+        ------
+        TrainingError
+            If a thousand tries find none.
+        """
+        for _ in range(1000):
+            number, x, y = self._place(rng)
+            tree = self._trees[int(number)]
+            if tree is None or tree.query((x, y))[0] >= FAR * self._diameters_px[int(number)]:
+                return number, x, y
+        raise TrainingError("no place of these micrographs is free of objects, so there is no background to learn from")
+
+    def cut(self, number: int, x: float, y: float) -> NDArray[np.float32]:
         """The window around a place, to the nearest pixel; beyond the image's border it is mirrored."""
         image = self._images[number]
         corner = np.rint([y, x]).astype(int) + self._pad - self.window_px // 2
@@ -175,37 +204,62 @@ def split_images(images: Sequence[ExampleImage]) -> tuple[list[ExampleImage], li
     cut = round(0.8 * only.pixels.shape[1])
     left, near = only.xy_px[:, 0] < cut, only.decoy_xy_px[:, 0] < cut
     return (
-        [ExampleImage(only.pixels[:, :cut], only.xy_px[left], only.class_id[left], only.decoy_xy_px[near])],
+        [
+            ExampleImage(
+                only.pixels[:, :cut], only.xy_px[left], only.class_id[left], only.decoy_xy_px[near], only.diameter_px
+            )
+        ],
         [
             ExampleImage(
                 only.pixels[:, cut:],
                 only.xy_px[~left] - [cut, 0],
                 only.class_id[~left],
                 only.decoy_xy_px[~near] - [cut, 0],
+                only.diameter_px,
             )
         ],
     )
 
 
-def classification_loss(network: nn.Module, windows: Tensor, classes: Tensor) -> Tensor:
-    """Cross-entropy with smoothed labels of (b, 1, s, s) windows."""
+def classification_loss(
+    network: nn.Module, windows: Tensor, classes: Tensor, *, label_smoothing: float = LABEL_SMOOTHING
+) -> Tensor:
+    """Cross-entropy of (b, 1, s, s) windows with smoothed labels."""
     from torch.nn.functional import cross_entropy
 
     logits = network(windows).float().flatten(1)
-    return cross_entropy(logits, classes, label_smoothing=LABEL_SMOOTHING)
+    return cross_entropy(logits, classes, label_smoothing=label_smoothing)
+
+
+class DrawsWindows(Protocol):
+    """What windows are drawn from: `ExampleWindows`, or the published `BalancedSet`."""
+
+    def draw(
+        self, count: int, rng: np.random.Generator, *, is_augmented: bool = True
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Windows (count, 1, s, s) and classes (count,)."""
+        ...
 
 
 def fit(
     network: nn.Module,
-    windows: ExampleWindows,
+    windows: DrawsWindows,
     *,
     steps: int,
     batch_size: int,
     learning_rate: float,
     seed: int,
+    optimizer: Literal["adamw", "sgd"] = "adamw",
+    weight_decay: float = 1e-2,
+    label_smoothing: float = LABEL_SMOOTHING,
     on_step: Callable[[int, float], None] | None = None,
 ) -> None:
-    """Train in place: AdamW, one learning-rate cycle; bfloat16 where the processor has matrix units for it.
+    """Train in place; bfloat16 where the processor has matrix units for it.
+
+    Parameters
+    ----------
+    optimizer : adamw, with one learning-rate cycle; sgd, with momentum 0.9 and the same learning rate throughout
+    weight_decay : of the optimizer; for sgd that is the paper's L2 term
 
     Raises
     ------
@@ -218,8 +272,14 @@ def fit(
 
     rng = np.random.default_rng(seed)
     network.train().to(memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=learning_rate, weight_decay=1e-2)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps)
+    descent: torch.optim.Optimizer
+    schedule: torch.optim.lr_scheduler.LRScheduler
+    if optimizer == "sgd":
+        descent = torch.optim.SGD(network.parameters(), lr=learning_rate, momentum=0.9, weight_decay=weight_decay)
+        schedule = torch.optim.lr_scheduler.ConstantLR(descent, factor=1.0, total_iters=1)
+    else:
+        descent = torch.optim.AdamW(network.parameters(), lr=learning_rate, weight_decay=weight_decay)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(descent, learning_rate, total_steps=steps)
     device = str(next(network.parameters()).device)
     is_bfloat16 = is_bfloat16_fast(device)
     with torch.random.fork_rng(devices=[]):
@@ -228,12 +288,13 @@ def fit(
             pixels, classes = windows.draw(batch_size, rng)
             batch = torch.from_numpy(pixels).to(device).contiguous(memory_format=torch.channels_last)
             with torch.autocast(device.split(":", maxsplit=1)[0], dtype=torch.bfloat16, enabled=is_bfloat16):
-                loss = classification_loss(network, batch, torch.from_numpy(classes).to(device))
+                labels = torch.from_numpy(classes).to(device)
+                loss = classification_loss(network, batch, labels, label_smoothing=label_smoothing)
             if not bool(torch.isfinite(loss)):
                 raise TrainingError(f"the loss is {float(loss)} after {step} steps; lower the learning rate")
-            optimizer.zero_grad(set_to_none=True)
+            descent.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
+            descent.step()
             schedule.step()
             if on_step is not None:
                 on_step(step + 1, float(loss))
@@ -292,7 +353,7 @@ def _curve(is_right: NDArray[np.bool_], score: NDArray[np.float64]) -> list[list
     return [[round(float(recall), 4), round(float(precision), 4)] for recall, precision in points[kept]]
 
 
-def judge(network: nn.Module, windows: ExampleWindows, *, count: int = 400, seed: int = 1) -> HeldOut:
+def judge(network: nn.Module, windows: DrawsWindows, *, count: int = 400, seed: int = 1) -> HeldOut:
     """The network, in evaluation mode on the CPU, on random windows that are neither turned nor filtered."""
     import torch
 

@@ -171,7 +171,7 @@ def picker_candidates(model: HeatmapModel, crop: Crop) -> Candidates:
     return kept.xy_px, kept.score.astype(np.float64)
 
 
-def junk_iou(model: HeatmapModel, crops: list[Crop]) -> float:
+def junk_iou(model: HeatmapModel, crops: Sequence[Crop]) -> float:
     """Intersection over union of predicted and true junk, pooled over crops."""
     both = either = 0
     for crop in crops:

@@ -35,6 +35,8 @@ class DenseCrf:
     smoothness_sigma : (rows, columns) of the smoothness kernel
     iterations : of mean field
     compatible : pairs of labels that do not repel each other; all other pairs do (Potts' model)
+    counts_itself : a pixel sends a message to itself as well, as in the program pydensecrf; the paper's sum leaves it
+        out
     """
 
     appearance_sigma: tuple[float, float] = (0.3, 0.3)
@@ -44,6 +46,7 @@ class DenseCrf:
     smoothness_weight: float = 0.3
     iterations: int = 5
     compatible: tuple[tuple[int, int], ...] = ()
+    counts_itself: bool = False
 
     def __post_init__(self) -> None:
         lengths = (*self.appearance_sigma, *self.smoothness_sigma, self.guide_sigma)
@@ -64,15 +67,54 @@ PUBLISHED_DIAMETER_PX = 108.0
 """Of the particle (EMPIAR-10017) on which the published figures, in pixels, were chosen."""
 
 
-def published_crf(*, with_axis_fault: bool = True) -> DenseCrf:
+def published_crf(*, with_axis_fault: bool = True, counts_itself: bool = False) -> DenseCrf:
     """The settings of the published notebooks: one appearance kernel of sigma 10 px on raw intensities.
 
     Their image had one axis too many, so that the second sigma went to the rows and a sigma of 1 px to the columns.
+    Lengths are told in diameters of their particle, `PUBLISHED_DIAMETER_PX`.
     """
     row, column = 10 / PUBLISHED_DIAMETER_PX, (1 if with_axis_fault else 10) / PUBLISHED_DIAMETER_PX
     return DenseCrf(
-        appearance_sigma=(row, column), guide_sigma=0.5, appearance_weight=1.0, smoothness_weight=0.0, iterations=10
+        appearance_sigma=(row, column),
+        guide_sigma=0.5,
+        appearance_weight=1.0,
+        smoothness_weight=0.0,
+        iterations=10,
+        counts_itself=counts_itself,
     )
+
+
+BAND_PIXELS = 2**21
+"""Rows are refined in bands of so many pixels: the grid and what leads to it take about 300 bytes for each."""
+BAND_REACH = 12.0
+"""Sigmas read around a band. Ten iterations could reach further, but what comes from there is less than rounding."""
+
+
+def mean_field_in_bands(
+    log_probability: NDArray[np.floating],
+    guide: NDArray[np.floating],
+    crf: DenseCrf,
+    *,
+    diameter_px: float,
+    band_pixels: int = BAND_PIXELS,
+) -> NDArray[np.float32]:
+    """As `mean_field`, for maps as large as a micrograph, in memory that does not grow with them.
+
+    Bands differ from the whole by what the bilateral grid leaves to chance, a few thousandths.
+    """
+    _, height, width = log_probability.shape
+    count = -(-height * width // band_pixels)
+    if count == 1:
+        return mean_field(log_probability, guide, crf, diameter_px=diameter_px)
+    sigma = max(crf.appearance_sigma[0], crf.smoothness_sigma[0] if crf.smoothness_weight else 0.0) * diameter_px
+    halo, step = int(np.ceil(BAND_REACH * sigma)), -(-height // count)
+    refined = np.empty(log_probability.shape, np.float32)
+    for top in range(0, height, step):
+        bottom = min(top + step, height)
+        first, last = max(top - halo, 0), min(bottom + halo, height)
+        part = mean_field(log_probability[:, first:last], guide[first:last], crf, diameter_px=diameter_px)
+        refined[:, top:bottom] = part[:, top - first : bottom - first]
+    return refined
 
 
 def mean_field(
@@ -107,13 +149,13 @@ def mean_field(
     for _ in range(crf.iterations):
         message = np.zeros_like(belief)
         for weight, kernel in messages:
-            message += np.float32(weight) * kernel.message(belief)
+            message += np.float32(weight) * kernel.message(belief, counts_itself=crf.counts_itself)
         belief = softmax(unary - np.tensordot(compatibility, message, axes=1), axis=0)
     return np.asarray(belief, np.float32)
 
 
 class _Kernel:
-    """A symmetric kernel between all pixels that can be applied to maps; normalised, without a pixel's own message."""
+    """A symmetric kernel between all pixels that can be applied to maps; normalised."""
 
     def sums(self, maps: NDArray[np.float32]) -> NDArray[np.float32]:
         """(k, h, w): for every pixel the sum over all pixels, itself included, of kernel times map."""
@@ -125,9 +167,10 @@ class _Kernel:
         self.root = np.sqrt(np.maximum(total, 1e-6)).astype(np.float32)
         self.own = np.asarray(own / self.root**2, np.float32)
 
-    def message(self, belief: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(labels, h, w)"""
-        return np.asarray(self.sums(belief / self.root) / self.root - self.own * belief, np.float32)
+    def message(self, belief: NDArray[np.float32], *, counts_itself: bool = False) -> NDArray[np.float32]:
+        """(labels, h, w); without what a pixel sends itself, unless that counts."""
+        received = self.sums(belief / self.root) / self.root
+        return np.asarray(received if counts_itself else received - self.own * belief, np.float32)
 
 
 class _Smoothness(_Kernel):

@@ -113,8 +113,21 @@ class SegmentationModel:
         views: int = VIEW_COUNTS[-1],
     ) -> NDArray[np.float32]:
         """(5, h / stride, w / stride) probability of each class, of a micrograph at working scale, (h, w)."""
+        return self.before_and_after(working, crf=crf, dense_crf=dense_crf, views=views)[1]
+
+    def before_and_after(
+        self,
+        working: NDArray[np.float32],
+        *,
+        crf: str = "none",
+        dense_crf: DenseCrf = DENSE,
+        views: int = VIEW_COUNTS[-1],
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """The same before the random field and after it."""
         planes = network_planes(working, particle_px=self.particle_px, count=self.input_planes)
-        return self.refined(self.maps(planes, views=views), planes[0], crf=crf, dense_crf=dense_crf)
+        maps = self.maps(planes, views=views)
+        before = self.refined(maps, planes[0], crf="none")
+        return before, before if crf == "none" else self.refined(maps, planes[0], crf=crf, dense_crf=dense_crf)
 
     def maps(self, planes: NDArray[np.float32], *, views: int = VIEW_COUNTS[-1]) -> NDArray[np.float32]:
         """Logits and features at the stride, the mean of what the network says of mirror images, turned back.
@@ -199,6 +212,11 @@ def load_segmentation(
 
     with open_checkpoint(weights, picker="segmentation-crf") as checkpoint:
         architecture = checkpoint.card.architecture
+        if "backbone" not in architecture:
+            raise WeightsError(
+                f"{checkpoint.path}: weights of torchvision's network, which the published pipeline runs; give --as "
+                "article or --as program with them"
+            )
         if architecture.get("backbone") != backbone:
             raise WeightsError(
                 f"{checkpoint.path}: weights of backbone {architecture.get('backbone')!r}, expected {backbone!r}; "

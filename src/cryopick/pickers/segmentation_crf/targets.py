@@ -159,7 +159,8 @@ def map_example(part: WorkingMap, *, stride_px: int, input_planes: int = 2) -> E
 
 
 def working_map(item: LabelledMicrograph, *, stride_px: int) -> WorkingMap:
-    """Silhouettes are exact where the data set has them (simulation), else segmented around each coordinate.
+    """Silhouettes are those drawn or exact where the data set has them (masks, simulation), else segmented around each
+    coordinate. Classes of a mask other than the particle's are background.
 
     Raises
     ------
@@ -178,7 +179,11 @@ def working_map(item: LabelledMicrograph, *, stride_px: int) -> WorkingMap:
     image, scale = resample(item.read().pixels, factor=particle_px / item.diameter_px)
     certain = ~item.labels.is_uncertain
     xy_px = scale.to_working_xy(item.labels.xy_px)
-    if item.instances_path is not None and item.region_px is None:
+    if item.drawing is not None:
+        kind = _drawn_kinds(item, shape_yx=(image.shape[0], image.shape[1]))
+        is_left_out = disc_mask(xy_px[~certain], particle_px, shape_yx=(image.shape[0], image.shape[1]))
+        kind[is_left_out & (kind == 0)] = 2
+    elif item.instances_path is not None and item.region_px is None:
         stored = read_raster_image(item.instances_path).pixels
         if stored.shape != tuple(item.shape_yx):
             raise FormatError(f"{item.instances_path}: is {stored.shape}, its micrograph {tuple(item.shape_yx)}")
@@ -196,6 +201,24 @@ def working_map(item: LabelledMicrograph, *, stride_px: int) -> WorkingMap:
     found = xy_px[certain]
     classes = painted(kind == 1, found, np.full(len(found), particle_px))
     return WorkingMap(image, classes, (kind == 2) & (classes == BACKGROUND), found, item.is_complete)
+
+
+def _drawn_kinds(item: LabelledMicrograph, *, shape_yx: tuple[int, int]) -> NDArray[np.int64]:
+    """(h, w) at working scale: 1 particle, 2 left out, 0 all else, by the item's mask."""
+    import cv2
+
+    if item.drawing is None:
+        raise ValueError(f"{item.name}: has no mask")
+    size = shape_yx[1], shape_yx[0]
+
+    def shrunk(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        return np.asarray(cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_AREA) >= 0.5)
+
+    kind = shrunk(item.drawing.classes(item.region_px) == item.drawing.particle).astype(np.int64)
+    ignored = item.drawing.is_ignored(item.region_px)
+    if ignored is not None:
+        kind[shrunk(ignored) & (kind == 0)] = 2
+    return kind
 
 
 class MapSampler(MicrographSampler[WorkingMap]):

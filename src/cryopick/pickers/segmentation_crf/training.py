@@ -25,6 +25,11 @@ from cryopick.pickers.segmentation_crf.model import (
     segmentation_model,
     working_particle_px,
 )
+from cryopick.pickers.segmentation_crf.published_training import (
+    PUBLISHED_PRESETS,
+    PublishedTask,
+    PublishedTrainable,
+)
 from cryopick.pickers.segmentation_crf.regions import find_regions
 from cryopick.pickers.segmentation_crf.targets import MapSampler, WorkingMap, crop_example, map_example
 from cryopick.processing.scale import PLANES
@@ -124,7 +129,7 @@ class SegmentationTask(QuarterTask):
         return [source.crop(index) for index in range(count)]
 
 
-def _published(head: str, task: SegmentationTask) -> Preset:
+def _large(head: str, task: SegmentationTask) -> Preset:
     return Preset(
         task=replace(task, crf_from_step=80_000, start="random"),
         training=TrainSettings(
@@ -139,7 +144,7 @@ def _published(head: str, task: SegmentationTask) -> Preset:
             precision="bf16-mixed",
             workers=8,
         ),
-        about=f"the published {head} geometry and optimizer, with the faults of its training mended; needs a GPU",
+        about=f"our classes, loss and crops on torchvision's {head}, particles 80 px wide; needs a GPU",
     )
 
 
@@ -160,8 +165,9 @@ PRESETS: Mapping[str, Preset] = {
         ),
         about="the shipped network: 12 minutes on 2 CPU cores with bfloat16 units, crops not counted, from `general`",
     ),
-    "paper": _published("FCN", SegmentationTask(backbone="fcn-resnet101", batch_size=7, crop_px=512, crf_crops=2)),
-    "paper-deeplabv3": _published(
+    **PUBLISHED_PRESETS,
+    "large": _large("FCN", SegmentationTask(backbone="fcn-resnet101", batch_size=7, crop_px=512, crf_crops=2)),
+    "large-deeplabv3": _large(
         "DeepLabv3", SegmentationTask(backbone="deeplabv3-resnet50", batch_size=2, crop_px=1024, crf_crops=1)
     ),
 }
@@ -421,23 +427,38 @@ def calibrated_on(network: nn.Module, examples: list[Judged]) -> dict[str, dict[
 
 
 def make_trainable(
-    task: SegmentationTask, *, train: Dataset | None, validation: Dataset | None
-) -> SegmentationTrainable:
-    """Trains on simulated crops, or on labelled micrographs where they are given."""
+    task: SegmentationTask | PublishedTask, *, train: Dataset | None, validation: Dataset | None
+) -> SegmentationTrainable | PublishedTrainable:
+    """Trains on simulated crops, or on labelled micrographs where they are given; the published network on those alone.
+
+    Raises
+    ------
+    SettingsError
+        If the published network is given no micrographs.
+    """
+    if isinstance(task, PublishedTask):
+        if train is None or validation is None:
+            raise SettingsError(
+                "the published network learns from micrographs and their masks: give --data with a folder of `cryopick "
+                "label`, with images/ and masks/, or of a simulation (cryopick simulate --recipe segmentation-crf)"
+            )
+        return PublishedTrainable(task, train, validation)
     return SegmentationTrainable(task, train, validation)
 
 
 def make_finetunable(
-    task: SegmentationTask,
+    task: SegmentationTask | PublishedTask,
     *,
     train: Dataset,
     validation: Dataset,
     start: Checkpoint,  # noqa: ARG001  # the loop loads it
-) -> SegmentationTrainable:
+) -> SegmentationTrainable | PublishedTrainable:
     """Learns from labelled micrographs, complete or sparse, and keeps the calibration to their held-out part.
 
     All first weights are those that fine-tuning starts from.
     """
+    if isinstance(task, PublishedTask):
+        return PublishedTrainable(replace(task, start_weights=None), train, validation)
     return SegmentationTrainable(replace(task, start="given"), train, validation)
 
 

@@ -25,16 +25,20 @@ def overview_jpeg(pixels: NDArray[np.float32]) -> bytes:
     return _encoded(".jpg", grey, [cv2.IMWRITE_JPEG_QUALITY, 80])
 
 
-def map_png(values: NDArray[np.float32]) -> bytes:
+def map_png(values: NDArray[np.float32], *, shape_yx: tuple[int, int] | None = None) -> bytes:
+    """A map as a grey PNG, 0 to 1 black to white: a picture for people, or of the size `shape_yx`."""
     import cv2
 
-    small = np.nan_to_num(np.asarray(values, dtype=np.float32))
-    if small.min() < 0 or small.max() > 1:  # no probability: stretched, so that there is something to see
-        low, high = np.percentile(small, (1, 99.8))
-        small = (small - low) / max(high - low, np.finfo(np.float32).tiny)
-    scale = min(1.0, OVERVIEW_PX / max(small.shape))
-    size = (max(1, round(small.shape[1] * scale)), max(1, round(small.shape[0] * scale)))
-    grey = np.clip(cv2.resize(small, size, interpolation=cv2.INTER_AREA) * 255, 0, 255)
+    plain = np.nan_to_num(np.asarray(values, dtype=np.float32))
+    if plain.min() < 0 or plain.max() > 1:  # no probability: stretched, so that there is something to see
+        low, high = np.percentile(plain, (1, 99.8))
+        plain = (plain - low) / max(high - low, np.finfo(np.float32).tiny)
+    scale = min(1.0, OVERVIEW_PX / max(plain.shape))
+    height, width = shape_yx or (max(1, round(side * scale)) for side in plain.shape)
+    is_larger = height * width > plain.size
+    method = cv2.INTER_LINEAR if is_larger else cv2.INTER_AREA
+    sized = plain if plain.shape == (height, width) else cv2.resize(plain, (width, height), interpolation=method)
+    grey = np.clip(sized * 255, 0, 255)
     return _encoded(".png", np.rint(grey).astype(np.uint8), [])
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from barrels import HEIGHT, HOLE, SIDE_VIEW, SPACING, TOP_VIEW, draw_barrels
+from cryopick.simulation.specimens.barrels import HEIGHT, HOLE, SIDE_VIEW, SPACING, TOP_VIEW, draw_barrels
 
 
 def test_both_views_of_a_barrel_hold_the_same_mass():

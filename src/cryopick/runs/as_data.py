@@ -1,0 +1,58 @@
+"""A picking run as data to learn from: its picks as labels, and what it knows of its micrographs besides."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from cryopick.data.labels import Labels
+from cryopick.geometry.units import Length
+from cryopick.runs.folder import RunFolder
+from cryopick.runs.picks import is_picking_run, labels_of_run_at
+from cryopick.runs.sizes import run_diameter
+from cryopick.runs.stored_settings import plan_of_run
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunAsData:
+    """What need not be given again where a run is learnt from.
+
+    Parameters
+    ----------
+    folder : of the run
+    labels : kept picks by micrograph, each with the diameter that the run knows; None where a file in the folder is
+        learnt from instead of the run's own picks
+    diameter : of the particles, as the run was told or has measured; None where it knows none
+    pixel_size_angstrom : that the run was told, above what files say; None where it was told none
+    contrast : how particles look
+    """
+
+    folder: Path
+    labels: Mapping[str, Labels] | None
+    diameter: Length | None
+    pixel_size_angstrom: float | None
+    contrast: Literal["dark", "bright"]
+
+
+def run_as_data(path: Path | str) -> RunAsData | None:
+    """What a run folder, or a table in one, says to somebody who learns from it; None where it is neither.
+
+    Raises
+    ------
+    InputError, RunFolderError
+        If the run is not finished, or damaged.
+    """
+    path = Path(path)
+    folder = next((one for one in (path, path.parent) if one.is_dir() and is_picking_run(one)), None)
+    if folder is None:
+        return None
+    plan = plan_of_run(RunFolder(folder))
+    return RunAsData(
+        folder=folder,
+        labels=labels_of_run_at(folder) if folder == path else None,
+        diameter=run_diameter(plan.picker, plan.survey),
+        pixel_size_angstrom=plan.settings.run.pixel_size_angstrom,
+        contrast=plan.settings.run.contrast,
+    )
