@@ -462,7 +462,7 @@ def ingredients(steps: int, names: list[str]) -> Iterator[dict[str, dict[str, fl
 
 BACKBONES = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 CONFIG = Path(__file__).with_name("cryotransformer_article.toml")
-ARTICLE_SETS = {"train": (11, 450), "held-out": (12, 60)}
+ARTICLE_SETS = {"train": (11, 1000), "held-out": (12, 60)}
 """Seed and micrographs."""
 ARTICLE_DIAMETER = Length(220.0, 220.0, "A")
 

@@ -14,6 +14,7 @@ import re
 import shlex
 import shutil
 import sys
+from argparse import Namespace
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -65,7 +66,7 @@ SMALLER: tuple[tuple[str, str], ...] = (
     (r"train general", f"{ONE_STEP} {CROPS}"),
     (r"train cryotransformer .*small", f"{ONE_STEP} {CROPS}"),
     (
-        r"train cryotransformer .*paper",
+        r"train cryotransformer .*(article|program)",
         f"{ONE_STEP} --set backbone=resnet18 --set width=32 --set heads=4 --set layers=2 --set feed_width=32 "
         "--set short_px=64 --set longest_px=96 --set batch_size=1 --set validation_images=1 --set norm_images=1",
     ),
@@ -243,7 +244,17 @@ def filled_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         picture, vectors = rng.integers(0, 255, (1024, 1024)), rng.normal(size=(500, authors_emmae.WIDTH))
         authors_emmae.write_authors_files(folder, picture=picture.astype(np.uint8), vectors=vectors.astype(np.float32))
         assert run_command("cryopick convert run1 J9_particles_selected.cs --cs-rows relion") == 0
+        save_as_authors_of_cryotransformer(Path("CryoTransformer.pth"))
+        assert run_command("cryopick import-weights CryoTransformer.pth -o article") == 0
     return folder
+
+
+def save_as_authors_of_cryotransformer(path: Path) -> None:
+    """A small network with random weights, as the authors' program saves it."""
+    import torch
+    from detr_by_formula import SIZES, authors_tensors
+
+    torch.save({"model": authors_tensors(), "args": Namespace(nheads=SIZES["heads"])}, path)
 
 
 def copy_all(paths: list[Path], folder: Path) -> None:
