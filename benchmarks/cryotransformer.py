@@ -540,11 +540,13 @@ def article_picks(folder: Path, trained_to: Path) -> dict[str, dict[str, float]]
     return found
 
 
-def ablated(folder: Path, name: str, steps: int, **task: Any) -> dict[str, float]:
+def ablated(folder: Path, steps: int, *, backbone: str = "resnet18", denoising: str = "article") -> dict[str, float]:
     """Losses and best F1 on the micrographs that validate after so many steps of the reduced network."""
     article_sets(folder)
     training = {"steps": steps, "validate_every": steps, "warmup_steps": min(200, steps // 4)}
-    trained_to = article_training(folder, f"{name}-{steps}", task=task, training=training)
+    name = f"{backbone}-{denoising}-{steps}"
+    task = {"backbone": backbone, "denoising": denoising}
+    trained_to = article_training(folder, name, task=task, training=training)
     row = read_table(trained_to / VALIDATION_TABLE)[-1]
     names = ("train_loss", "validation_loss", "validation_class", "validation_l1", "validation_giou", "best_f1")
     return {**{one: row[one] for one in names}, "steps": steps}
@@ -553,14 +555,14 @@ def ablated(folder: Path, name: str, steps: int, **task: Any) -> dict[str, float
 def backbones(folder: Path, steps: int, names: list[str]) -> Iterator[dict[str, dict[str, float]]]:
     found: dict[str, dict[str, float]] = {}
     for name in names:
-        found[name] = ablated(folder, name, steps, backbone=name)
+        found[name] = ablated(folder, steps, backbone=name)
         yield dict(found)
 
 
 def denoising(folder: Path, steps: int) -> Iterator[dict[str, dict[str, float]]]:
     found: dict[str, dict[str, float]] = {}
     for title, kind in (("denoised", "article"), ("raw", "none")):
-        found[title] = ablated(folder, title, steps, denoising=kind)
+        found[title] = ablated(folder, steps, denoising=kind)
         yield dict(found)
 
 
