@@ -111,9 +111,9 @@ class _ScoreMeaning:
 @register_picker("cryotransformer")
 @dataclass(frozen=True, kw_only=True)
 class CryoTransformerPicker(HoldsModels, ChoosesByExpectedF1):
-    """Particles as a set, predicted by a detection transformer (A. Dhakal et al., Bioinformatics 40, 2024, btae109).
+    """Our light transformer that finds particles as a set, after A. Dhakal et al. (Bioinformatics 40, 2024, btae109).
 
-    One query answers for one particle, so nothing is suppressed afterwards. The shipped weights learnt from simulated
+    The article's own system runs by `--as article`. Ours: one query answers for one particle, so nothing is suppressed afterwards. The shipped weights learnt from simulated
     micrographs alone. The score is the calibrated probability that a pick is a particle within a quarter of a diameter;
     the threshold of a run maximises the expected F1.
     """
