@@ -68,9 +68,10 @@ BLANK_SPREAD = 1e-6
 class CryoSegNetPicker(HoldsModels, ChoosesByExpectedF1):
     """Our attention-gated U-Net, after the idea of R. Gyawali et al. (Brief. Bioinform. 25(4), 2024, bbae282).
 
-    The article's own system, with Segment Anything, runs by `--as article`. Ours: the U-Net maps particles. Its maxima are the picks, or (`segmenter` sam) Segment Anything cuts each one out of that
-    map, asked at the maxima, and masks that are empty, doubtful, of the wrong size or inside better ones are dropped.
-    The score is the calibrated probability that a pick is right, from the map and from what the mask says of itself.
+    The article's own system, with Segment Anything, runs by `--as article`. Ours: the U-Net maps particles. Its maxima
+    are the picks, or (`segmenter` sam) Segment Anything cuts each one out of that map, asked at the maxima, and masks
+    that are empty, doubtful, of the wrong size or inside better ones are dropped. The score is the calibrated
+    probability that a pick is right, from the map and from what the mask says of itself.
     """
 
     score_meaning: ClassVar[str] = (

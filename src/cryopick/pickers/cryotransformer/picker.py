@@ -113,9 +113,9 @@ class _ScoreMeaning:
 class CryoTransformerPicker(HoldsModels, ChoosesByExpectedF1):
     """Our light transformer that finds particles as a set, after A. Dhakal et al. (Bioinformatics 40, 2024, btae109).
 
-    The article's own system runs by `--as article`. Ours: one query answers for one particle, so nothing is suppressed afterwards. The shipped weights learnt from simulated
-    micrographs alone. The score is the calibrated probability that a pick is a particle within a quarter of a diameter;
-    the threshold of a run maximises the expected F1.
+    The article's own system runs by `--as article`. Ours: one query answers for one particle, so nothing is suppressed
+    afterwards. The shipped weights learnt from simulated micrographs alone. The score is the calibrated probability
+    that a pick is a particle within a quarter of a diameter; the threshold of a run maximises the expected F1.
     """
 
     score_meaning: ClassVar[_ScoreMeaning] = _ScoreMeaning()
