@@ -96,7 +96,7 @@ def test_published_pictures_are_1024_wide_and_a_place_on_them_is_found_again(mod
     prepared = prepare_image(pixels, diameter_px=40, preprocessing=mode)
     assert prepared.image.shape == (1024, 1024)
     assert prepared.diameter_px == pytest.approx(40 * 1024 / 400)
-    dark = prepared.image < np.quantile(prepared.image, 0.003)
+    dark = prepared.image < np.quantile(prepared.image, 0.0015)
     row, column = np.nonzero(dark)
     middle = prepared.to_stored_xy(np.array([[column.mean(), row.mean()]]))
     assert middle == pytest.approx(np.array([[131, 92]]), abs=1.5)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from cryopick.data.prepared_cache import Prepared
 from cryopick.geometry.rotations import euler_to_matrix
 from cryopick.io.star import make_table, write_star
 from cryopick.io.structures.poses import read_poses
@@ -186,7 +187,8 @@ class FakeItem:
 def test_examples_from_coordinates_have_cores_where_the_labels_are_and_do_not_repeat(simulated):
     _, one = simulated
     item = FakeItem(one.micrograph.pixels, one.xy_px, diameter_px=40.0, completeness="sparse")
-    dataset = SimpleNamespace(labelled=lambda: SimpleNamespace(items=(item,)))
+    labelled = SimpleNamespace(items=(item,), prepared=Prepared())
+    dataset = SimpleNamespace(labelled=lambda: labelled, prepared=Prepared())
     sampler = MapSampler(dataset, crop_px=96, stride_px=2)
     whole = sampler.whole(0)
     x, y = np.rint(whole.xy_px).astype(int).T
@@ -315,7 +317,9 @@ def test_where_labels_may_miss_particles_believed_unlabelled_candidates_tell_not
 def test_a_network_is_calibrated_for_every_head_and_crf_on_labelled_micrographs(simulated):
     _, one = simulated
     item = FakeItem(one.micrograph.pixels, one.xy_px, diameter_px=40.0)
-    dataset = SimpleNamespace(labelled=lambda: SimpleNamespace(items=(item,)), card_entry=lambda: {"path": "fake"})
+    dataset = SimpleNamespace(
+        labelled=lambda: SimpleNamespace(items=(item,), prepared=Prepared()), card_entry=lambda: {"path": "fake"}
+    )
     trainable = SegmentationTrainable(TINY, dataset, dataset)
     network = trainable.build_network().eval()
     scores = trainable.validate(network)

@@ -289,7 +289,7 @@ class DetrTrainable(LearnsFromCrops):
             images = self.held_out[start : start + self.task.batch_size]
             batch = {name: one.to(device_of(network)) for name, one in batch_of(images).items()}
             for name, value in self.loss(network, batch).items():
-                sums[name] = sums.get(name, 0.0) + float(value) * len(images)
+                sums[name] = sums.get(name, 0.0) + float(value.detach()) * len(images)
         return {name: value / len(self.held_out) for name, value in sums.items()}
 
     def steps_per_epoch(self) -> int:

@@ -96,7 +96,7 @@ def ablations(bench: Bench) -> Iterator[PaperTable | PaperFigure]:
             words = "denoised" if is_denoised else "raw"
             trained = _train(bench, f"cryotransformer {backbone} {words}", sets, steps=ABLATION_STEPS, **task)
             loss = float("nan") if trained is None else trained.losses.get("loss", float("nan"))
-            held_out = float("nan") if trained is None else trained.scores.get("loss", float("nan"))
+            held_out = float("nan") if trained is None else trained.scores.get("validation_loss", float("nan"))
             losses[backbone, is_denoised] = loss, held_out
             rows.append((words, backbone, loss, held_out, None if trained is None else trained.steps))
     note = (
