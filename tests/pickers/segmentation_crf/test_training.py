@@ -177,7 +177,7 @@ class FakeItem:
     def __init__(self, image, xy_px, *, diameter_px, completeness="complete"):
         self.name, self.image = "fake", image
         self.labels = SimpleNamespace(xy_px=xy_px, is_uncertain=np.zeros(len(xy_px), bool))
-        self.diameter_px, self.instances_path, self.region_px = diameter_px, None, None
+        self.diameter_px, self.instances_path, self.region_px, self.drawing = diameter_px, None, None, None
         self.is_complete = completeness == "complete"
 
     def read(self):
