@@ -317,9 +317,8 @@ def test_where_labels_may_miss_particles_believed_unlabelled_candidates_tell_not
 def test_a_network_is_calibrated_for_every_head_and_crf_on_labelled_micrographs(simulated):
     _, one = simulated
     item = FakeItem(one.micrograph.pixels, one.xy_px, diameter_px=40.0)
-    dataset = SimpleNamespace(
-        labelled=lambda: SimpleNamespace(items=(item,), prepared=Prepared()), card_entry=lambda: {"path": "fake"}
-    )
+    labelled = SimpleNamespace(items=(item,), prepared=Prepared())
+    dataset = SimpleNamespace(labelled=lambda: labelled, prepared=Prepared(), card_entry=lambda: {"path": "fake"})
     trainable = SegmentationTrainable(TINY, dataset, dataset)
     network = trainable.build_network().eval()
     scores = trainable.validate(network)
