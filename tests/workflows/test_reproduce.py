@@ -173,4 +173,4 @@ def test_the_command_exists_and_shows_a_line_to_paste() -> None:
 
     done = CliRunner().invoke(build_app("reproduce", ["reproduce", "--help"]), ["reproduce", "--help"])
     assert done.exit_code == 0
-    assert "cryopick reproduce cryosegnet -o reproduced/" in done.output
+    assert "cryopick reproduce deepcryopicker -o reproduced/" in done.output

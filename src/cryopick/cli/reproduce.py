@@ -52,10 +52,9 @@ def command(
 ) -> None:
     """Make a paper's tables and figures, its own figures beside them.
 
-    cryopick reproduce cryosegnet -o reproduced/
+    cryopick reproduce deepcryopicker -o reproduced/
 
-    On the paper's data: cryopick reproduce cryosegnet --data CryoPPP/ --weights cryosegnet=cryosegnet.pth --weights
-    sam=sam_vit_h_4b8939.pth -o reproduced/
+    --data CryoPPP/ measures on the paper's data, and --weights cryosegnet=cryosegnet.pth gives the authors' network.
     """
     from cryopick.workflows.reproduce import PAPERS, reproduce
     from cryopick.workflows.reproduce.results import as_json, as_markdown
