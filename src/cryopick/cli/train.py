@@ -11,7 +11,7 @@ from cryopick.cli.console import command_line
 from cryopick.cli.options import with_options
 from cryopick.cli.training_monitor import ConsoleMonitor
 from cryopick.errors import SettingsError
-from cryopick.pickers.configurations import CONFIGURATION_NAMES
+from cryopick.pickers.configurations import require_configuration_name
 from cryopick.settings import settings_of
 from cryopick.training.folder import CONFIG
 from cryopick.training.loop import TrainResult
@@ -61,8 +61,7 @@ def train(
     if as_ is not None:
         if preset is not None:
             raise SettingsError("--as and --preset both name the settings to start from; give one of them")
-        if as_ not in CONFIGURATION_NAMES:
-            raise SettingsError(f"--as {as_}: expected {' or '.join(CONFIGURATION_NAMES)}")
+        require_configuration_name(as_)
         preset = as_
     of_data = {setting.name for setting in settings_of(DataSettings)}
     given = given or {}

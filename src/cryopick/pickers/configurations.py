@@ -51,6 +51,12 @@ def configurations_of(picker: type[Any]) -> Mapping[ConfigurationName, Configura
     return found
 
 
+def require_configuration_name(name: str) -> None:
+    """Refuse what `--as` does not know (`SettingsError`)."""
+    if name not in CONFIGURATION_NAMES:
+        raise SettingsError(f"--as {name}: expected {' or '.join(CONFIGURATION_NAMES)}")
+
+
 def find_configuration(picker: type[Any], name: str) -> Configuration:
     """One of them by name; unknown ones are listed against the known ones."""
     known = configurations_of(picker)

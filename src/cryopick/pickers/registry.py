@@ -101,7 +101,11 @@ def sizes_in_force(picker: Any, survey: Survey | None = None) -> list[Length]:
 def _checked_settings(make: Callable[..., None], name: str) -> Callable[..., None]:
     @functools.wraps(make)
     def checked(self: Any, *args: Any, **settings: Any) -> None:
-        make(self, *args, **settings)
+        try:
+            make(self, *args, **settings)
+        except SettingsError:  # of words together, which mean nothing where one of them is none
+            require_choices(self, where=name)
+            raise
         require_choices(self, where=name)
 
     return checked

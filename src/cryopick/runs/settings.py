@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from cryopick.errors import InputError, SettingsError
 from cryopick.geometry.selection import SelectionSettings
 from cryopick.io.images.info import MAX_PIXELS
-from cryopick.pickers.configurations import CONFIGURATION_NAMES, ConfigurationName, find_configuration
+from cryopick.pickers.configurations import ConfigurationName, find_configuration, require_configuration_name
 from cryopick.pickers.registry import make_picker, picker_class
 from cryopick.pickers.survey import NOTHING_SEEN, Survey
 from cryopick.settings import as_plain, as_text, convert_settings, settings_of
@@ -137,8 +137,7 @@ def _with_configuration(cls: type[Any], given: Mapping[str, Any]) -> dict[str, A
     name = given.get("as_")
     if name in (None, "", "none"):
         return dict(given)
-    if name not in CONFIGURATION_NAMES:
-        raise SettingsError(f"--as {name}: expected {' or '.join(CONFIGURATION_NAMES)}")
+    require_configuration_name(name)
     of_configuration = find_configuration(cls, name).settings
     changed = {
         one: given[one]

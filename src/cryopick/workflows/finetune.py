@@ -17,7 +17,7 @@ from cryopick.geometry.units import Length
 from cryopick.inference.device import require_accelerator
 from cryopick.io.files.atomic import write_text_atomic
 from cryopick.io.weights import Checkpoint, check_architecture, is_published_file
-from cryopick.pickers.configurations import CONFIGURATION_NAMES
+from cryopick.pickers.configurations import CONFIGURATION_NAMES, require_configuration_name
 from cryopick.pickers.families import (
     OLDER_NAME_OF_ARTICLE,
     family_of,
@@ -240,8 +240,7 @@ def base_preset(picker: str, start: Checkpoint, as_: str | None) -> str:
     """
     presets = family_of(picker).presets
     if as_ is not None:
-        if as_ not in CONFIGURATION_NAMES:
-            raise SettingsError(f"--as {as_}: expected {' or '.join(CONFIGURATION_NAMES)}")
+        require_configuration_name(as_)
         find_preset(picker, as_)  # raises with the known names
         return as_
     settings = start.card.settings

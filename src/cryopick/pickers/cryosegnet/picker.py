@@ -54,7 +54,6 @@ from cryopick.pickers.registry import register_picker
 from cryopick.pickers.survey import NOTHING_SEEN, Survey, holding_with_general, survey_with_general
 from cryopick.processing.probability import Calibration
 from cryopick.processing.scale import NOMINAL_PARTICLE_PX, ScaleMap, fill_non_finite
-from cryopick.settings import require_choices
 from cryopick.types import JUNK_MAP, Micrograph, Picks
 
 SMALLEST_REGION_SHARE = 0.05
@@ -147,7 +146,6 @@ class CryoSegNetPicker(HoldsModels, ChoosesByExpectedF1):
     configurations: ClassVar[Mapping[ConfigurationName, Configuration]] = CONFIGURATIONS
 
     def __post_init__(self) -> None:
-        require_choices(self, where=self.name)  # before what the words together allow
         if self.precision not in PRECISIONS:
             raise SettingsError(f"cryosegnet: precision is {self.precision!r}, expected {' or '.join(PRECISIONS)}")
         if not 1 <= self.points_per_side <= LARGEST_GRID:

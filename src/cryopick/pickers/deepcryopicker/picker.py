@@ -66,7 +66,6 @@ from cryopick.pickers.exhibits import write_exhibits
 from cryopick.pickers.registry import register_picker
 from cryopick.pickers.survey import NOTHING_SEEN, Survey
 from cryopick.processing.scale import NOMINAL_PARTICLE_PX
-from cryopick.settings import require_choices
 from cryopick.types import Micrograph, Picks
 
 if TYPE_CHECKING:
@@ -152,7 +151,6 @@ class DeepCryoPicker(HoldsModels):
     _folders: _OwnFolders = field(default_factory=_OwnFolders, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        require_choices(self, where=self.name)  # before what the words together allow
         if self.classes not in (4, 5):
             raise SettingsError(f"{self.name}: classes is {self.classes}, expected 4 or 5")
         if self.steps < 1:
