@@ -143,6 +143,13 @@ def test_train_and_val_are_never_merged(own: Path, tmp_path: Path) -> None:
     assert len(open_dataset(tmp_path / "set" / "10017" / "train")) == 2
 
 
+def test_a_folder_of_sets_is_read_whole_whatever_the_layout_of_each(own: Path, labelled: Path, tmp_path: Path) -> None:
+    shutil.copytree(own, tmp_path / "sets" / "drawn")
+    shutil.copytree(labelled, tmp_path / "sets" / "marked")
+    dataset = open_dataset(tmp_path / "sets")
+    assert sorted(item.name for item in dataset) == [f"{name}/m{n}.mrc" for name in ("drawn", "marked") for n in (0, 1)]
+
+
 def test_grey_values_become_classes_by_rules_that_can_be_read(tmp_path: Path) -> None:
     def levels(*values: int) -> tuple[int, ...]:
         write_png(tmp_path / "m.png", np.array([values], np.uint8))

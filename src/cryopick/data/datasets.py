@@ -22,7 +22,6 @@ from cryopick.data.id_lists import choose_sets
 from cryopick.data.labels import Labels, read_labels
 from cryopick.data.mask_folders import (
     PARTICLE_WORDS,
-    SPLIT_SETS,
     Drawing,
     DrawnMicrograph,
     is_mask_folder,
@@ -247,8 +246,8 @@ def open_dataset(
     if not path.exists():
         raise InputError(f"{path}: no such file or folder; expected a data set")
     folders = _folders_of_part(path, part, ids)
-    drawn = [] if folders else _mask_folders(path)
-    folders = folders or ({} if drawn else _folders_of_sets(path, ids))
+    is_drawn = not folders and is_mask_folder(path)
+    folders = folders or ({} if is_drawn else _folders_of_sets(path, ids))
     if folders:
         opened = {
             name: open_dataset(
@@ -263,10 +262,9 @@ def open_dataset(
             for name, folder in folders.items()
         }
         return join_datasets(path, opened)
-    if drawn:
+    if is_drawn:
         return _open_drawn(
             path,
-            drawn,
             micrographs,
             diameter=diameter,
             pixel_size_angstrom=pixel_size_angstrom,
@@ -347,27 +345,8 @@ def join_datasets(path: Path, opened: Mapping[str, Dataset]) -> Dataset:
     )
 
 
-def _mask_folders(path: Path) -> list[Path]:
-    """The folders of masks that a path means: itself, or those inside it; none for other layouts."""
-    if not path.is_dir():
-        return []
-    if is_mask_folder(path):
-        return [path]
-    inside = [one for one in sorted(path.iterdir()) if one.is_dir()]
-    deeper = [below for one in inside if not is_mask_folder(one) for below in sorted(one.iterdir()) if below.is_dir()]
-    found = [one for one in (*inside, *deeper) if is_mask_folder(one)]
-    kept_apart = sorted({one.name for one in found} & set(SPLIT_SETS))
-    if len(kept_apart) > 1:
-        raise InputError(
-            f"{path}: holds {' and '.join(kept_apart)}, which the authors keep apart; give one of them, and the other "
-            "to validate"
-        )
-    return found
-
-
 def _open_drawn(
     path: Path,
-    folders: Sequence[Path],
     micrographs: Sequence[Path | str],
     *,
     diameter: Length | None,
@@ -375,21 +354,16 @@ def _open_drawn(
     completeness: str | None,
     flip_y: str | None,
 ) -> Dataset:
-    """A data set of folders of masks; masks lie on their images as they are."""
+    """A data set of a folder of masks; masks lie on their images as they are."""
     if flip_y not in (None, "no"):
         raise SettingsError(f"{path}: masks lie on their images as they are; leave flip_y out")
-    items: list[LabelledMicrograph] = []
-    warnings: list[str] = []
-    for folder in folders:
-        found = open_mask_folder(folder, micrographs=micrographs, diameter=diameter)
-        warnings += found.warnings
-        group = path.name if folder == path else folder.relative_to(path).as_posix()
-        for one in found.items:
-            item = _of_drawn(one, group, pixel_size_angstrom=pixel_size_angstrom, completeness=completeness)
-            if len(folders) > 1:
-                item = replace(item, source=replace(item.source, name=f"{group}/{item.name}"))
-            items.append(_of_possible_size(_with_diameter(item, diameter)))
-    return Dataset(path, found.layout, tuple(items), None, tuple(warnings))
+    found = open_mask_folder(path, micrographs=micrographs, diameter=diameter)
+    drawn = (
+        _of_drawn(one, path.name, pixel_size_angstrom=pixel_size_angstrom, completeness=completeness)
+        for one in found.items
+    )
+    items = tuple(_of_possible_size(_with_diameter(item, diameter)) for item in drawn)
+    return Dataset(path, found.layout, items, None, tuple(found.warnings))
 
 
 def _of_drawn(

@@ -45,7 +45,6 @@ SPLIT_REACH, SPLIT_SMOOTHING = 0.45, 0.1
 """Touching particles are parted where the distance to the background, smoothed by a Gaussian, has maxima so many
 diameters apart; chosen on the silhouettes of three simulated micrographs (`simulate --recipe noise-light --seed 3`),
 where a diameter 10 % too small still gives F1 0.998."""
-SPLIT_SETS = ("train", "val", "valid", "validation")
 
 
 @dataclass(frozen=True, kw_only=True)
