@@ -8,7 +8,8 @@ from __future__ import annotations
 import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -58,13 +59,13 @@ class Method:
     label : in the table
     picker : a registered picker; empty for another program
     settings : of the picker
-    program : `topaz` or `cryolo`
+    peer : runs another program: called with the set, a scratch folder, and the sizes of the images by name
     """
 
     label: str
     picker: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
-    program: str = ""
+    peer: Callable[[BenchmarkSet, Path, Mapping[str, tuple[int, int]]], PeerRun] | None = None
 
     @property
     def is_told_diameter(self) -> bool:
@@ -88,7 +89,6 @@ class Trained:
 
     weights: Path
     steps: int
-    is_finished: bool
     losses: Mapping[str, float]
     scores: Mapping[str, float]
 
@@ -129,7 +129,7 @@ class Bench:
         try:
             if method == TEMPLATE:
                 method = self.template(data)
-            return self._program(method, data) if method.program else self._picker(method, data)
+            return self._picker(method, data) if method.peer is None else _evaluation_of_peer(method.peer, data)
         except CryopickError as error:
             self.note(str(error), of=f"{method.label} on {data.name}")
             return None
@@ -159,26 +159,6 @@ class Bench:
             pick_to_folder(images, folder, settings, workers=1, overwrite=True)
         return evaluate(folder, data.labels)
 
-    def _program(self, method: Method, data: BenchmarkSet) -> Evaluation:
-        with tempfile.TemporaryDirectory() as scratch:
-            project = Path(scratch)
-            shapes_yx = convert_to_mrc(data, project)
-            run = self._peer(method.program, data, project, shapes_yx)
-        return evaluate(run.picks, data.labels)
-
-    def _peer(self, name: str, data: BenchmarkSet, project: Path, shapes_yx: Mapping[str, tuple[int, int]]) -> PeerRun:
-        if name == "cryolo":
-            program = find_program(CRYOLO)
-            if program is None or self.cryolo_model is None:
-                raise CryopickError("not installed, or no --cryolo-model given")
-            return run_cryolo(program, data, project, shapes_yx=shapes_yx, model=self.cryolo_model)
-        program = find_program(TOPAZ)
-        if program is None:
-            raise CryopickError("not installed")
-        run = run_topaz(program, data, project, shapes_yx=shapes_yx)
-        kept = {name: one.take(one.score > TOPAZ_THRESHOLD) for name, one in run.picks.items()}
-        return PeerRun(kept, run.usages, run.options)
-
     def template(self, data: BenchmarkSet) -> Method:
         """The `template` picker with one reference: the mean image of the labelled particles of the first micrograph.
 
@@ -197,12 +177,13 @@ class Bench:
     def peers(self) -> list[Method]:
         """The other programs that can be run here; the others are named in `problems`."""
         found = []
-        if find_program(TOPAZ) is not None:
-            found.append(Method(label="Topaz", program="topaz"))
+        topaz, cryolo = find_program(TOPAZ), find_program(CRYOLO)
+        if topaz is not None:
+            found.append(Method(label="Topaz", peer=partial(_topaz, topaz)))
         else:
             self.note("Topaz: not installed (pip install topaz-em, GPL, in an environment of its own)")
-        if find_program(CRYOLO) is not None and self.cryolo_model is not None:
-            found.append(Method(label="crYOLO", program="cryolo"))
+        if cryolo is not None and self.cryolo_model is not None:
+            found.append(Method(label="crYOLO", peer=partial(_cryolo, cryolo, self.cryolo_model)))
         else:
             self.note("crYOLO: not installed, or no model given with --cryolo-model")
         return found
@@ -213,7 +194,7 @@ class Bench:
 
     def seconds_per_micrograph(self, method: Method, data: BenchmarkSet) -> float:
         """Reading and picking, of a picker's finished run; NaN where there is none."""
-        records = RunFolder(self.run_folder(method, data)).records() if not method.program else []
+        records = RunFolder(self.run_folder(method, data)).records() if method.peer is None else []
         seconds = [record.seconds for record in records if record.is_done]
         return float(np.mean(seconds)) if seconds else float("nan")
 
@@ -273,7 +254,6 @@ class Bench:
         return Trained(
             weights=result.weights,
             steps=result.steps,
-            is_finished=result.is_finished,
             losses={key: float(np.mean([row[key] for row in last])) for key in losses[-1]} if losses else {},
             scores=scores[-1] if scores else {},
         )
@@ -281,26 +261,44 @@ class Bench:
     def few(self, name: str, count: int) -> str:
         """The first micrographs of a training set as a set of its own, without labels; its name."""
         part = f"{name}, {count} micrographs"
-        folder = self.output / "data" / slug(part)
-        folder.mkdir(parents=True, exist_ok=True)
-        for path in self.training[name].images[:count]:
-            link = folder / path.name
-            if not link.is_symlink():
-                link.symlink_to(path.absolute())
-        self.folders[part] = folder
+        images = {path.name: path for path in self.training[name].images[:count]}
+        self.folders[part] = self._linked(part, images)
         return part
 
     def together(self, sets: Sequence[str]) -> Path:
         """A folder that holds these sets and no others: links, so that nothing is copied."""
         if len(sets) == 1:
             return self.folders[sets[0]]
-        folder = self.output / "data" / slug("+".join(sets))
+        return self._linked("+".join(sets), {name: self.folders[name] for name in sets})
+
+    def _linked(self, title: str, paths: Mapping[str, Path]) -> Path:
+        folder = self.output / "data" / slug(title)
         folder.mkdir(parents=True, exist_ok=True)
-        for name in sets:
+        for name, path in paths.items():
             link = folder / name
             if not link.is_symlink():
-                link.symlink_to(self.folders[name].absolute(), target_is_directory=True)
+                link.symlink_to(path.absolute(), target_is_directory=path.is_dir())
         return folder
+
+
+def _evaluation_of_peer(
+    peer: Callable[[BenchmarkSet, Path, Mapping[str, tuple[int, int]]], PeerRun], data: BenchmarkSet
+) -> Evaluation:
+    with tempfile.TemporaryDirectory() as scratch:
+        project = Path(scratch)
+        run = peer(data, project, convert_to_mrc(data, project))
+    return evaluate(run.picks, data.labels)
+
+
+def _topaz(program: str, data: BenchmarkSet, project: Path, shapes_yx: Mapping[str, tuple[int, int]]) -> PeerRun:
+    run = run_topaz(program, data, project, shapes_yx=shapes_yx)
+    return replace(run, picks={name: one.take(one.score > TOPAZ_THRESHOLD) for name, one in run.picks.items()})
+
+
+def _cryolo(
+    program: str, model: Path, data: BenchmarkSet, project: Path, shapes_yx: Mapping[str, tuple[int, int]]
+) -> PeerRun:
+    return run_cryolo(program, data, project, shapes_yx=shapes_yx, model=model)
 
 
 def mean_particle(data: BenchmarkSet) -> NDArray[np.float32]:

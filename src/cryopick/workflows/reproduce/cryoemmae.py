@@ -23,7 +23,7 @@ from cryopick.pickers.cryoemmae import (
     scatter_png,
 )
 from cryopick.workflows.reproduce.bench import IN_STEPS, Bench, Method, Trained
-from cryopick.workflows.reproduce.figures import curves_picture, picks_picture
+from cryopick.workflows.reproduce.figures import curves_picture, picks_figure
 from cryopick.workflows.reproduce.results import Cell, PaperFigure, PaperTable
 
 NUMBERS = ("IoU", "recall", "precision", "F1")
@@ -116,64 +116,69 @@ def table_1(bench: Bench) -> Iterator[PaperTable | PaperFigure]:
         rows=tuple(rows),
         notes=(BOX_NOTE, "the supplement's figures are not in the article's text"),
     )
-    first = next(iter(bench.test.values()))
-    picture = picks_picture(bench, first, [method for _, method in methods])
-    yield PaperFigure(name="picks", title=f"Picks on a micrograph of {first.name}", png=picture)
+    yield picks_figure(bench, [method for _, method in methods], name="picks", title="Picks on a micrograph of")
 
 
 def clusters(bench: Bench) -> Iterator[PaperTable | PaperFigure]:
     """The number of clusters of a micrograph's vectors, with the first training."""
     for _, method in _methods(bench)[:1]:
-        yield from _clusters(bench, method)
-
-
-def _clusters(bench: Bench, method: Method) -> Iterator[PaperTable | PaperFigure]:
-    rows: list[tuple[Cell, ...]] = []
-    for count in CLUSTERS:
-        changed = Method(
-            label=f"{method.label} {count} clusters",
-            picker=method.picker,
-            settings={**method.settings, "clusters": count},
+        changed = {
+            count: Method(
+                label=f"{method.label} {count} clusters",
+                picker=method.picker,
+                settings={**method.settings, "clusters": count},
+            )
+            for count in CLUSTERS
+        }
+        yield from _by_count(
+            bench,
+            changed,
+            counted="clusters",
+            name="figure-2b",
+            title="Fig. 2B: clusters per micrograph",
+            note="the article chose 5: precision rises and recall falls with their number",
         )
-        numbers = [box_numbers(bench.evaluation(changed, data)) for data in bench.test.values()]
-        rows.append((count, *np.mean(numbers, axis=0).tolist()))
-    yield PaperTable(
-        name="figure-2b",
-        title="Fig. 2B: clusters per micrograph, mean over the sets",
-        columns=("clusters", *NUMBERS),
-        rows=tuple(rows),
-        notes=(BOX_NOTE, "the article chose 5: precision rises and recall falls with their number"),
-    )
-    yield PaperFigure(
-        name="figure-2b",
-        title="Fig. 2B: clusters per micrograph",
-        png=_lines(rows, "clusters per micrograph"),
-    )
 
 
 def micrographs(bench: Bench) -> Iterator[PaperTable | PaperFigure]:
     """Trainings on a few micrographs of the first set."""
     name = next(iter(bench.training))
-    data = bench.training[name]
-    rows: list[tuple[Cell, ...]] = []
-    for count in [one for one in MICROGRAPHS if one <= len(data.images)]:
-        part = bench.few(name, count)
-        trained = _train(bench, f"cryoemmae {count} micrographs", [part])
+    methods = {}
+    for count in [one for one in MICROGRAPHS if one <= len(bench.training[name].images)]:
+        trained = _train(bench, f"cryoemmae {count} micrographs", [bench.few(name, count)])
         method = bench.as_published("cryoemmae", "article", f"cryo-EMMAE trained on {count} micrographs", trained)
         if method is not None:
-            numbers = [box_numbers(bench.evaluation(method, one)) for one in bench.test.values()]
-            rows.append((count, *np.mean(numbers, axis=0).tolist()))
-    yield PaperTable(
+            methods[count] = method
+    yield from _by_count(
+        bench,
+        methods,
+        counted="micrographs",
         name="figure-2a",
-        title="Fig. 2A: micrographs trained on, mean over the sets",
-        columns=("micrographs", *NUMBERS),
+        title="Fig. 2A: micrographs trained on",
+        note="the article: five micrographs suffice",
+    )
+
+
+def _by_count(
+    bench: Bench, methods: Mapping[int, Method], *, counted: str, name: str, title: str, note: str
+) -> Iterator[PaperTable | PaperFigure]:
+    """A table and its curves over a number, mean over the sets."""
+    rows: list[tuple[Cell, ...]] = [(count, *_means(bench, method)) for count, method in methods.items()]
+    yield PaperTable(
+        name=name,
+        title=f"{title}, mean over the sets",
+        columns=(counted, *NUMBERS),
         rows=tuple(rows),
-        notes=(BOX_NOTE, "the article: five micrographs suffice"),
+        notes=(BOX_NOTE, note),
     )
     if rows:
-        yield PaperFigure(
-            name="figure-2a", title="Fig. 2A: micrographs trained on", png=_lines(rows, "micrographs trained on")
-        )
+        yield PaperFigure(name=name, title=title, png=_lines(rows, title.partition(": ")[2]))
+
+
+def _means(bench: Bench, method: Method) -> tuple[float, ...]:
+    return tuple(
+        np.mean([box_numbers(bench.evaluation(method, data)) for data in bench.test.values()], axis=0).tolist()
+    )
 
 
 def _lines(rows: Sequence[tuple[Cell, ...]], x_label: str) -> bytes:

@@ -10,7 +10,7 @@ import numpy as np
 from cryopick.io.weights import find_weights
 from cryopick.pickers.cryosegnet import MODULES, PAPER_WIDTHS, u_net_ablations
 from cryopick.workflows.reproduce.bench import IN_STEPS, TEMPLATE, Bench, Method, Trained
-from cryopick.workflows.reproduce.figures import bars_picture, picks_picture
+from cryopick.workflows.reproduce.figures import bars_picture, picks_figure
 from cryopick.workflows.reproduce.pixel_tables import NUMBERS, PIXEL_NOTE, pixel_rows
 from cryopick.workflows.reproduce.results import Cell, PaperFigure, PaperTable
 
@@ -139,12 +139,8 @@ def table_1(bench: Bench) -> Iterator[PaperTable | PaperFigure]:
     methods = _methods(bench, _published(bench))
     yield _table_1(bench, methods)
     first = next(iter(bench.test.values()))
-    yield PaperFigure(
-        name="figure-2",
-        title=f"Fig. 2: picks on a micrograph of {first.name}",
-        png=picks_picture(bench, first, methods),
-    )
-    seconds = {method.label: bench.seconds_per_micrograph(method, first) for method in methods if not method.program}
+    yield picks_figure(bench, methods, name="figure-2", title="Fig. 2: picks on a micrograph of")
+    seconds = {method.label: bench.seconds_per_micrograph(method, first) for method in methods if method.peer is None}
     yield PaperFigure(
         name="figure-5",
         title="Fig. 5: picking time per micrograph",

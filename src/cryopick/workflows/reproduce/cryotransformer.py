@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from cryopick.workflows.reproduce.bench import IN_STEPS, Bench, Method, Trained
-from cryopick.workflows.reproduce.figures import picks_picture
+from cryopick.workflows.reproduce.figures import picks_figure
 from cryopick.workflows.reproduce.pixel_tables import NUMBERS, PIXEL_NOTE, pixel_rows
 from cryopick.workflows.reproduce.results import PaperFigure, PaperTable
 
@@ -65,12 +65,7 @@ def table_3(bench: Bench) -> Iterator[PaperTable | PaperFigure]:
             "that Topaz's is the highest",
         ),
     )
-    first = next(iter(bench.test.values()))
-    yield PaperFigure(
-        name="picks",
-        title=f"Picks on a micrograph of {first.name} (the article's Fig. S11)",
-        png=picks_picture(bench, first, methods),
-    )
+    yield picks_figure(bench, methods, name="picks", title="The article's Fig. S11: picks on a micrograph of")
 
 
 def _train(bench: Bench, name: str, sets: list[str], *, steps: int | None = None, **task: Any) -> Trained | None:

@@ -14,7 +14,7 @@ from cryopick.io.coordinates.names import match_micrograph_names
 from cryopick.pickers.deepcryopicker import ViewsResult, accuracy, score_views
 from cryopick.runs.folder import RunFolder
 from cryopick.workflows.reproduce.bench import IN_STEPS, Bench, Method
-from cryopick.workflows.reproduce.figures import curves_picture, picks_picture
+from cryopick.workflows.reproduce.figures import curves_picture, picks_figure
 from cryopick.workflows.reproduce.results import Cell, PaperFigure, PaperTable
 from cryopick.workflows.reproduce.stand_in import Barrels, StandIn
 
@@ -79,12 +79,7 @@ def picking(bench: Bench) -> Iterator[PaperTable | PaperFigure]:
             "the paper's tables are pictures; its text gives one value for precision and recall together",
         ),
     )
-    first = next(iter(bench.test.values()))
-    yield PaperFigure(
-        name="figure-3",
-        title=f"Fig. 3: picks on a micrograph of {first.name}",
-        png=picks_picture(bench, first, methods),
-    )
+    yield picks_figure(bench, methods, name="figure-3", title="Fig. 3: picks on a micrograph of")
 
 
 def _numbers(evaluation: Evaluation | None) -> tuple[float, ...]:

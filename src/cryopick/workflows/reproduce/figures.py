@@ -13,6 +13,7 @@ from cryopick.io.images.micrographs import read_micrograph
 from cryopick.runs.folder import RunFolder
 from cryopick.types import Picks
 from cryopick.workflows.reproduce.bench import Bench, Method
+from cryopick.workflows.reproduce.results import PaperFigure
 
 SHOWN_PX = 512
 """Micrographs are binned to about this side for pictures."""
@@ -47,8 +48,14 @@ def picks_picture(bench: Bench, data: BenchmarkSet, methods: Sequence[Method]) -
     return png_of(figure)
 
 
+def picks_figure(bench: Bench, methods: Sequence[Method], *, name: str, title: str) -> PaperFigure:
+    """`picks_picture` of the first test set; its name goes behind the title."""
+    first = next(iter(bench.test.values()))
+    return PaperFigure(name=name, title=f"{title} {first.name}", png=picks_picture(bench, first, methods))
+
+
 def _picks(bench: Bench, method: Method, data: BenchmarkSet, stem: str) -> Picks | None:
-    if method.program:
+    if method.peer is not None:
         return None
     folder = RunFolder(bench.run_folder(method, data))
     for record in folder.records() if folder.is_run else []:

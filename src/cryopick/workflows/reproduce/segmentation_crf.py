@@ -10,7 +10,7 @@ import numpy as np
 from cryopick.errors import CryopickError
 from cryopick.workflows.evaluate import evaluate_masks
 from cryopick.workflows.reproduce.bench import IN_STEPS, Bench, Method, Trained
-from cryopick.workflows.reproduce.figures import picks_picture
+from cryopick.workflows.reproduce.figures import picks_figure
 from cryopick.workflows.reproduce.results import Cell, PaperFigure, PaperTable
 from cryopick.workflows.reproduce.stand_in import StandIn
 
@@ -106,13 +106,8 @@ def pixel_table(bench: Bench) -> Iterator[PaperTable | PaperFigure]:
         rows=tuple(picks),
         notes=("the abstract has no picks; each connected region of a published map is one",),
     )
-    first = next(iter(bench.test.values()))
     shown = [method for _, crf, method in methods if crf == "none"]
-    yield PaperFigure(
-        name="picks",
-        title=f"Picks on a micrograph of {first.name}",
-        png=picks_picture(bench, first, shown),
-    )
+    yield picks_figure(bench, shown, name="picks", title="Picks on a micrograph of")
 
 
 def _pixel_numbers(bench: Bench, method: Method, name: str) -> tuple[float, ...]:
