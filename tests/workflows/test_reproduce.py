@@ -15,6 +15,8 @@ import pytest
 from cryopick.cli.main import build_app
 from cryopick.errors import InputError, SettingsError
 from cryopick.evaluation.machine import describe_machine
+from cryopick.io.coordinates.formats import read_picks
+from cryopick.workflows.benchmark import open_sets
 from cryopick.workflows.reproduce import (
     PAPERS,
     cryoemmae,
@@ -25,7 +27,8 @@ from cryopick.workflows.reproduce import (
     reproduce,
     segmentation_crf,
 )
-from cryopick.workflows.reproduce.bench import Bench, slug
+from cryopick.workflows.reproduce.bench import Bench, Method, slug
+from cryopick.workflows.reproduce.figures import shown_picks
 from cryopick.workflows.reproduce.results import (
     PaperFigure,
     PaperTable,
@@ -33,6 +36,7 @@ from cryopick.workflows.reproduce.results import (
     cell_text,
     write_reproduction,
 )
+from cryopick.workflows.reproduce.stand_in import StandIn, make_stand_ins
 
 EXPECTED: Mapping[str, tuple[str, set[str], set[str]]] = {
     "cryotransformer": ("table-3", {"table-3"}, {"picks"}),
@@ -85,6 +89,28 @@ def test_the_tables_and_figures_of_a_part_come_out_on_the_stand_in(paper: str, t
     written = json.loads((tmp_path / "out/reproduction.json").read_text())
     assert set(written["tables"]) == tables
     assert all((tmp_path / "out" / f"{name}.png").read_bytes()[:4] == b"\x89PNG" for name in figures)
+
+
+def test_pictures_show_the_picks_that_runs_keep_beside_the_labels(tmp_path: Path) -> None:
+    folder = make_stand_ins(tmp_path, [StandIn(name="sim", seed=3, side_px=320, count=1)], tell=print)["sim"]
+    (data,) = open_sets([folder])
+    bench = Bench(
+        output=tmp_path / "out",
+        test={"sim": data},
+        training={},
+        folders={"sim": folder},
+        is_small=True,
+        weights={},
+        cryolo_model=None,
+        tell=print,
+    )
+    blob, never = Method(label="blob", picker="blob"), Method(label="never run", picker="general")
+    assert bench.evaluation(blob, data) is not None
+    shown = shown_picks(bench, data, [blob, never])
+    assert set(shown) == {"labels", "blob"}
+    (written,) = read_picks(bench.run_folder(blob, data) / "picks").values()
+    assert len(written) > 0
+    np.testing.assert_allclose(np.sort(shown["blob"], axis=0), np.sort(written.xy_px, axis=0), atol=1e-3)
 
 
 def table(**changes: Any) -> PaperTable:

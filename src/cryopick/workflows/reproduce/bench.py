@@ -28,12 +28,12 @@ from cryopick.evaluation.peers import (
     run_cryolo,
     run_topaz,
 )
+from cryopick.evaluation.scored_sets import PickedSet, read_picked_set
 from cryopick.evaluation.scores import Evaluation
 from cryopick.io.coordinates.names import match_micrograph_names
 from cryopick.io.images.micrographs import read_micrograph
 from cryopick.io.images.mrc import write_mrc
 from cryopick.runs.folder import RunFolder
-from cryopick.runs.results import read_summary
 from cryopick.runs.settings import make_settings
 from cryopick.training.folder import CONFIG
 from cryopick.training.logs import LOSS_TABLE, VALIDATION_TABLE, read_table
@@ -188,9 +188,9 @@ class Bench:
             self.note("crYOLO: not installed, or no model given with --cryolo-model")
         return found
 
-    def threshold(self, method: Method, data: BenchmarkSet) -> float:
-        """In force in a picker's finished run."""
-        return float(read_summary(self.run_folder(method, data))["threshold"])
+    def picked(self, method: Method, data: BenchmarkSet) -> PickedSet:
+        """The picks of a picker's finished run, kept or not."""
+        return read_picked_set(self.run_folder(method, data))
 
     def seconds_per_micrograph(self, method: Method, data: BenchmarkSet) -> float:
         """Reading and picking, of a picker's finished run; NaN where there is none."""

@@ -12,7 +12,6 @@ from cryopick.evaluation.peers import diameter_of
 from cryopick.evaluation.scores import Evaluation
 from cryopick.io.coordinates.names import match_micrograph_names
 from cryopick.pickers.deepcryopicker import ViewsResult, accuracy, score_views
-from cryopick.runs.folder import RunFolder
 from cryopick.workflows.reproduce.bench import IN_STEPS, Bench, Method
 from cryopick.workflows.reproduce.figures import curves_picture, picks_figure
 from cryopick.workflows.reproduce.results import Cell, PaperFigure, PaperTable
@@ -136,15 +135,14 @@ def views(bench: Bench) -> Iterator[PaperTable | PaperFigure]:
 
 
 def _views(bench: Bench, method: Method, data: BenchmarkSet) -> ViewsResult:
-    folder = RunFolder(bench.run_folder(method, data))
-    candidates = {record.name: folder.read_candidates(record) for record in folder.records() if record.is_done}
-    threshold = bench.threshold(method, data)
-    names = match_micrograph_names(data.labels, candidates)
-    open_candidates = [candidates[names[name]].kept() for name in data.labels if name in names]
+    picked = bench.picked(method, data)
+    names = match_micrograph_names(data.labels, picked.candidates)
     labels = [labels for name, labels in data.labels.items() if name in names]
+    found = [picked.candidates[names[name]] for name in data.labels if name in names]
+    is_open = [picked.is_threshold_only[names[name]] for name in data.labels if name in names]
     return score_views(
-        open_candidates,
-        [one.take(one.score >= threshold) for one in open_candidates],
+        [one.take(rows) for one, rows in zip(found, is_open, strict=True)],
+        [one.kept() for one in found],
         [one.xy_px for one in labels],
         [np.asarray(one.class_id, np.int64) for one in labels],
         max_distance_px=TOLERANCE * diameter_of(data),

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cryopick.evaluation.benchmark_rows import BenchmarkSet
 from cryopick.evaluation.report import png_of
 from cryopick.io.coordinates.names import match_micrograph_names
 from cryopick.io.images.micrographs import read_micrograph
-from cryopick.runs.folder import RunFolder
-from cryopick.types import Picks
+from cryopick.runs.folder import SUMMARY
 from cryopick.workflows.reproduce.bench import Bench, Method
 from cryopick.workflows.reproduce.results import PaperFigure
 
@@ -29,12 +29,8 @@ def picks_picture(bench: Bench, data: BenchmarkSet, methods: Sequence[Method]) -
     height, width = (side // step * step for side in micrograph.shape_yx)
     grey = micrograph.pixels[:height, :width].reshape(height // step, step, width // step, step).mean(axis=(1, 3))
     low, high = np.percentile(grey[np.isfinite(grey)], [1, 99])
+    shown = shown_picks(bench, data, methods)
     name = match_micrograph_names([path.stem], data.labels)[path.stem]
-    shown = {"labels": data.labels[name].xy_px}
-    for method in methods:
-        picks = _picks(bench, method, data, path.stem)
-        if picks is not None:
-            shown[method.label] = picks.kept().xy_px
     radius = (data.labels[name].diameter_px or 20.0) / step / 2
     figure = Figure(figsize=(3.2 * len(shown), 3.5), dpi=110, layout="constrained")
     for axes, (title, xy_px) in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown.items(), strict=True):
@@ -54,14 +50,17 @@ def picks_figure(bench: Bench, methods: Sequence[Method], *, name: str, title: s
     return PaperFigure(name=name, title=f"{title} {first.name}", png=picks_picture(bench, first, methods))
 
 
-def _picks(bench: Bench, method: Method, data: BenchmarkSet, stem: str) -> Picks | None:
-    if method.peer is not None:
-        return None
-    folder = RunFolder(bench.run_folder(method, data))
-    for record in folder.records() if folder.is_run else []:
-        if record.is_done and record.name == stem:
-            return folder.read_candidates(record)
-    return None
+def shown_picks(bench: Bench, data: BenchmarkSet, methods: Sequence[Method]) -> dict[str, NDArray[np.float64]]:
+    """(n, 2) centres on the first micrograph of a set: its `labels`, and the picks of every picker that has some."""
+    stem = data.images[0].stem
+    shown = {"labels": data.labels[match_micrograph_names([stem], data.labels)[stem]].xy_px}
+    for method in methods:
+        if (bench.run_folder(method, data) / SUMMARY).is_file():
+            picks = bench.picked(method, data).candidates
+            names = match_micrograph_names([stem], picks)
+            if names:
+                shown[method.label] = picks[names[stem]].kept().xy_px
+    return shown
 
 
 def curves_picture(
