@@ -8,7 +8,6 @@ from dataclasses import astuple, dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, logsumexp
-from scipy.stats import norm
 
 from cryopick.processing.probability import Calibration, logit
 from cryopick.processing.spread import evenly_taken
@@ -240,6 +239,8 @@ def _first_guess(candidates: Sequence[_Candidates], *, has_sizes: bool) -> _Run:
 
 def _median_and_spread(values: NDArray[np.float64], weight: NDArray[np.float64]) -> tuple[float, float]:
     """Weighted median, and half the distance of the quantiles that lie one standard deviation off in a Gaussian."""
+    from scipy.stats import norm
+
     if not weight.sum() > 0:
         return float(np.median(values)), _WIDEST
     order = np.argsort(values)
@@ -250,6 +251,8 @@ def _median_and_spread(values: NDArray[np.float64], weight: NDArray[np.float64])
 
 def _judge(one: _Candidates, scores: _Scores, run: _Run) -> tuple[NDArray[np.float64], float, float]:
     """Of one micrograph: (n,) probability that each candidate is right, that it holds any, and its expected share."""
+    from scipy.stats import norm
+
     odds = one.odds
     size_of_noise = 0.0 if one.size is None else norm.logpdf(one.size, run.noise_size, run.noise_spread)
     noise = scores.log_wrong(odds, _TILTS) + size_of_noise
@@ -286,6 +289,8 @@ def _judge(one: _Candidates, scores: _Scores, run: _Run) -> tuple[NDArray[np.flo
 
 
 def _log_size_of_right(size: NDArray[np.float64], run: _Run, shift: float) -> NDArray[np.float64]:
+    from scipy.stats import norm
+
     usual = (1 - _STRAY_SHARE) * norm.pdf(size, run.size + shift, run.spread)
     return np.asarray(np.log(usual + _STRAY_SHARE * norm.pdf(size, run.size, _STRAY_SPREAD) + 1e-12))
 

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -75,6 +74,8 @@ def assign(cost: NDArray[np.floating]) -> tuple[NDArray[np.intp], NDArray[np.int
     -------
     prediction, target : (k,) each, k at most min(n, m)
     """
+    from scipy.optimize import linear_sum_assignment
+
     rows, columns = linear_sum_assignment(cost)
     is_allowed = cost[rows, columns] < FORBIDDEN / 2
     return rows[is_allowed], columns[is_allowed]

@@ -18,7 +18,6 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from cryopick.data.mask_folders import particle_class
 from cryopick.errors import SettingsError, WeightsError
 from cryopick.geometry.units import Length
 from cryopick.heatmap.emptiness import thinned_scores
@@ -442,6 +441,8 @@ class SegmentationCrfPicker(HoldsModels, ChoosesByExpectedF1):
         SettingsError
             If there are several classes and nobody says which, with the choices.
         """
+        from cryopick.data.mask_folders import particle_class
+
         given = self.particle_class if self.particle_class is not None else model.particle_class
         number = particle_class(model.classes, model.class_names, where=f"{self.weights}", given=given)
         return number if model.classes > 1 else 1  # of a single class the first plane is what it leaves
