@@ -104,6 +104,11 @@ def test_a_state_of_another_network_or_optimizer_is_refused_by_name(tmp_path):
     write_tensors(tmp_path / "cut.safetensors", cut, metadata=metadata)
     with pytest.raises(WeightsError, match=r"does not fit the optimizer: 0.exp_avg is \(1, 3, 3, 3\)"):
         run.load(tmp_path / "cut.safetensors")
+    for lost in ("step", "exp_avg"):
+        other = {f"{name}_" if name == f"optimizer.2.{lost}" else name: one for name, one in tensors.items()}
+        write_tensors(tmp_path / "lost.safetensors", other, metadata=metadata)
+        with pytest.raises(WeightsError, match=rf"does not fit the optimizer: parameter 2 has .*{lost}_"):
+            run.load(tmp_path / "lost.safetensors")
     for broken in ({**metadata, "progress": "[]"}, {**metadata, "fingerprint": "[1]"}, {"progress": json.dumps({})}):
         write_tensors(tmp_path / "broken.safetensors", tensors, metadata=broken)
         with pytest.raises(WeightsError, match="is not a training state"):

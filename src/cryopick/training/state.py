@@ -125,7 +125,20 @@ def load_state(
             shapes = f"{name} is {tuple(tensor.shape)}, expected {tuple(parameter.shape)}"
             raise WeightsError(f"{path}: does not fit the optimizer: {shapes}")
         state.setdefault(int(index), {})[key] = _laid_out_as(parameter, tensor)
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    groups = optimizer.state_dict()["param_groups"]
+    for group in groups:
+        kinds = {index: sorted(state[index]) for index in group["params"] if index in state}
+        first = next(iter(kinds), 0)
+        for index, names in kinds.items():
+            if names != kinds[first]:
+                raise WeightsError(
+                    f"{path}: does not fit the optimizer: parameter {index} has {', '.join(names)}, "
+                    f"parameter {first} {', '.join(kinds[first])}"
+                )
+    try:
+        optimizer.load_state_dict({"state": state, "param_groups": groups})
+    except (KeyError, ValueError, RuntimeError) as error:  # what an optimizer misses of its own
+        raise WeightsError(f"{path}: does not fit the optimizer ({error!r})") from error
     return progress
 
 
