@@ -20,7 +20,14 @@ from pathlib import Path
 from typing import Any
 
 from cryopick.errors import WeightsError
-from cryopick.io.weights import Checkpoint, find_weights, is_published_file, load_checkpoint
+from cryopick.io.weights import (
+    Checkpoint,
+    files_of_weights,
+    find_weights,
+    is_published_file,
+    load_checkpoint,
+    read_card,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,9 +120,18 @@ def read_published(
     return reader.read(path, content, _all_companions(path, reader, companions or {}))
 
 
-def published_files(path: Path, *, picker: str) -> list[Path]:
-    """The file and the companions found beside it: what a model read from it depends on."""
+def files_of(name_or_path: str | Path, *, picker: str) -> list[Path]:
+    """What a model depends on: weights and their card, or the authors' file and the companions found beside it."""
+    path = find_weights(name_or_path)
+    if not is_published_file(path):
+        return files_of_weights(path)
     return [path, *_all_companions(path, _readers[picker](), {}).values()]
+
+
+def is_calibrated(name_or_path: str | Path) -> bool:
+    """Whether weights know what their scores are worth: by their card alone, which authors' files do not have."""
+    path = find_weights(name_or_path)
+    return not is_published_file(path) and "calibration" in read_card(path).postprocessing
 
 
 def _all_companions(path: Path, reader: PublishedWeights, given: Mapping[str, Path]) -> dict[str, Path]:

@@ -143,10 +143,6 @@ class LatentMap:
         """(n, 2) places on the grid, (0, 0) its first vector, to pixels of the image."""
         return np.asarray(xy, np.float64) * self.step_px + self.first_px
 
-    def to_grid_xy(self, xy_px: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The inverse of `to_image_xy`."""
-        return (np.asarray(xy_px, np.float64) - self.first_px) / self.step_px
-
 
 @dataclass(frozen=True, eq=False)
 class Encoder:

@@ -15,7 +15,7 @@ from cryopick.errors import SettingsError
 from cryopick.geometry.selection import merged_best_first, stand_apart
 from cryopick.geometry.units import Length
 from cryopick.inference.models import HoldsModels
-from cryopick.io.weights import files_of_weights, find_weights, is_published_file, open_checkpoint
+from cryopick.io.weights import open_checkpoint
 from cryopick.pickers.configurations import Configuration, ConfigurationName
 from cryopick.pickers.cryoemmae.centres import AREA_SHARE, LARGEST_RADIUS, disc_responses, find_centres
 from cryopick.pickers.cryoemmae.clusters import Clusters, evenly, evidence_of, refine, smooth_map
@@ -36,7 +36,7 @@ from cryopick.pickers.cryoemmae.published_chain import (
     particle_of_files,
 )
 from cryopick.pickers.expected_f1 import ChoosesByExpectedF1
-from cryopick.pickers.published_weights import published_files, read_published
+from cryopick.pickers.published_weights import files_of, read_published
 from cryopick.pickers.registry import register_picker
 from cryopick.pickers.survey import NOTHING_SEEN, Survey, holding_with_general, survey_of_size
 from cryopick.processing.probability import Calibration, threshold_for_f1
@@ -305,6 +305,11 @@ class CryoEmmaePicker(HoldsModels, ChoosesByExpectedF1):
         kept = scores[probability >= max(factor * threshold_for_f1(probability), smallest)]
         return float(kept.min()) if len(kept) else 1.0
 
+    @property
+    def needs_survey(self) -> bool:
+        """Whether a run looks at micrographs first: as published only to refuse that the diameter is missing."""
+        return self.rules is None or self.diameter is None
+
     def holding_particles(self, micrographs: Sequence[Micrograph]) -> list[int]:
         """On which of them the `general` network sees particles, of the given diameter or of any.
 
@@ -426,8 +431,7 @@ class CryoEmmaePicker(HoldsModels, ChoosesByExpectedF1):
         return probe
 
     def _model(self) -> LatentModel:
-        path = find_weights(self.weights or "cryoemmae")
-        files = published_files(path, picker="cryoemmae") if is_published_file(path) else files_of_weights(path)
+        files = files_of(self.weights or "cryoemmae", picker="cryoemmae")
         return self._models.get(load_model, files, self.weights, device=self.device, precision=self.precision)
 
 

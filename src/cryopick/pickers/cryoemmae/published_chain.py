@@ -59,14 +59,16 @@ class PublishedAnalysis:
         """(n, 2) centres in pixels of the micrograph as stored.
 
         The program rounds to whole pixels of 512 x 512 and takes these times the scale for coordinates, y counted back
-        from the height: half a pixel of 512 and one row off, and the shift of its filters stays in.
+        from the height where the picture is upside down: half a pixel of 512 and one row off, and the shift of its
+        filters stays in.
         """
         if self.rules == "article":
             # pixels of 512 to those of 1024, both counted from the middle of the first one
             return self.prepared.to_stored_xy((self.centres.xy + 0.5) * PICTURE_PX / FRAME_PX - 0.5)
         height, width = self.prepared.shape_yx
         column, row = np.rint(self.centres.xy).T.reshape(2, -1)
-        return np.stack([column * width / FRAME_PX, height - row * height / FRAME_PX], axis=1)
+        y = row * height / FRAME_PX
+        return np.stack([column * width / FRAME_PX, height - y if self.prepared.is_upside_down else y], axis=1)
 
 
 def analyse_as_published(

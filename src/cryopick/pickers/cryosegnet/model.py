@@ -15,8 +15,8 @@ from cryopick.errors import InputError, WeightsError
 from cryopick.inference.dense import DenseNetwork, sigmoid
 from cryopick.inference.looks import TWO_LOOKS, Look, mean_of_looks, seen_turned
 from cryopick.io.images.formats import is_image_name
-from cryopick.io.weights import files_of_weights, find_weights, is_published_file, open_checkpoint, read_card
-from cryopick.pickers.published_weights import published_files, read_published
+from cryopick.io.weights import open_checkpoint
+from cryopick.pickers.published_weights import read_published
 from cryopick.processing.denoise.corrected import CorrectedSettings, denoise_corrected
 from cryopick.processing.denoise.filters import to_8bit
 from cryopick.processing.denoise.published import denoise_published
@@ -297,18 +297,6 @@ HALO_PX = 192
 
 
 PICKER = "cryosegnet"
-
-
-def files_of_mapper(weights: Path | None) -> list[Path]:
-    """What `load_mapper` reads."""
-    path = find_weights(weights or PICKER)
-    return published_files(path, picker=PICKER) if is_published_file(path) else files_of_weights(path)
-
-
-def is_calibrated(weights: Path | None) -> bool:
-    """Whether scores of these weights are probabilities; nothing but their card is read."""
-    path = find_weights(weights or PICKER)
-    return not is_published_file(path) and "calibration" in read_card(path).postprocessing
 
 
 def load_mapper(weights: Path | None, *, device: str = "auto", precision: str = "auto") -> ParticleMapper:

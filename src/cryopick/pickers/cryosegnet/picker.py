@@ -41,8 +41,6 @@ from cryopick.pickers.cryosegnet.model import (
     Denoising,
     ParticleMapper,
     View,
-    files_of_mapper,
-    is_calibrated,
     load_mapper,
     map_peaks,
 )
@@ -50,6 +48,7 @@ from cryopick.pickers.cryosegnet.published import PUBLISHED_IOU, box_centres, di
 from cryopick.pickers.cryosegnet.segmenter import LoadedSam, files_of_sam, load_segmenter
 from cryopick.pickers.cryosegnet.zoomed_crops import MOST_LAYERS
 from cryopick.pickers.expected_f1 import ChoosesByExpectedF1
+from cryopick.pickers.published_weights import files_of, is_calibrated
 from cryopick.pickers.registry import register_picker
 from cryopick.pickers.survey import NOTHING_SEEN, Survey, holding_with_general, survey_with_general
 from cryopick.processing.probability import Calibration
@@ -221,7 +220,7 @@ class CryoSegNetPicker(HoldsModels, ChoosesByExpectedF1):
             return False
         if self.segmenter == "sam" and self._sam().score is not None:
             return True
-        return is_calibrated(self.weights)
+        return is_calibrated(self.weights or "cryosegnet")
 
     def choose_threshold(
         self, scores: NDArray[np.float32], survey: Survey, *, target_precision: float | None = None
@@ -240,18 +239,15 @@ class CryoSegNetPicker(HoldsModels, ChoosesByExpectedF1):
     # ------------------------------------------------------------------------------------------------------- picking
 
     def holding_particles(self, micrographs: Sequence[Micrograph]) -> list[int]:
-        """On which of them the `general` network sees particles, of the given diameter or of any; where no size is
-        wanted, all."""
+        """On which of them the `general` network sees particles, of the given diameter or of any."""
         from cryopick.heatmap.model import kept_model
 
-        if not self._wants_size:
-            return list(range(len(micrographs)))
         return holding_with_general(
             kept_model(self._models, device=self.device, precision=self.precision), micrographs, diameter=self.diameter
         )
 
     @property
-    def _wants_size(self) -> bool:
+    def needs_survey(self) -> bool:
         """Whether the particle's diameter changes what is found: not in the published view with published steps."""
         if self.modules == "sam":
             return False
@@ -264,7 +260,7 @@ class CryoSegNetPicker(HoldsModels, ChoosesByExpectedF1):
 
         if not micrographs:
             return NOTHING_SEEN
-        if not self._wants_size or (
+        if not self.needs_survey or (
             self.diameter is not None and (self._mapper().view.is_squeezed or self.working_diameter is not None)
         ):
             return Survey(particle_size=self.diameter, working_size=self.working_diameter)
@@ -459,7 +455,7 @@ class CryoSegNetPicker(HoldsModels, ChoosesByExpectedF1):
         return view
 
     def _mapper(self) -> ParticleMapper:
-        files = files_of_mapper(self.weights)
+        files = files_of(self.weights or "cryosegnet", picker="cryosegnet")
         return self._models.get(load_mapper, files, self.weights, device=self.device, precision=self.precision)
 
     def _sam(self) -> LoadedSam:

@@ -15,7 +15,7 @@ from cryopick.errors import SettingsError
 from cryopick.geometry.units import Length
 from cryopick.inference.device import PRECISIONS
 from cryopick.inference.models import HoldsModels
-from cryopick.io.weights import files_of_weights, find_weights, is_published_file, open_checkpoint, read_card
+from cryopick.io.weights import open_checkpoint
 from cryopick.pickers.configurations import Configuration, ConfigurationName
 from cryopick.pickers.cryotransformer.detr_model import NETWORK as DETR_NETWORK
 from cryopick.pickers.cryotransformer.detr_model import (
@@ -25,6 +25,7 @@ from cryopick.pickers.cryotransformer.detr_model import (
     build_detr,
     detr_model,
     is_upside_down,
+    needs_diameter,
     prepare_image,
     sees_wholes,
 )
@@ -36,7 +37,7 @@ from cryopick.pickers.cryotransformer.model import (
 )
 from cryopick.pickers.cryotransformer.published import above_percentile, published_picks
 from cryopick.pickers.expected_f1 import ChoosesByExpectedF1
-from cryopick.pickers.published_weights import published_files, read_published
+from cryopick.pickers.published_weights import files_of, is_calibrated, read_published
 from cryopick.pickers.registry import register_picker
 from cryopick.pickers.survey import NOTHING_SEEN, Survey, holding_with_general, survey_with_general
 from cryopick.processing.probability import Calibration
@@ -159,12 +160,9 @@ class CryoTransformerPicker(HoldsModels, ChoosesByExpectedF1):
             )
 
     def holding_particles(self, micrographs: Sequence[Micrograph]) -> list[int]:
-        """On which of them the `general` network sees particles, of the given diameter or of any; on all where
-        nothing is to be measured."""
+        """On which of them the `general` network sees particles, of the given diameter or of any."""
         from cryopick.heatmap.model import kept_model
 
-        if not self._needs_diameter():
-            return list(range(len(micrographs)))
         return holding_with_general(
             kept_model(self._models, device=self.device, precision=self.precision), micrographs, diameter=self.diameter
         )
@@ -176,7 +174,7 @@ class CryoTransformerPicker(HoldsModels, ChoosesByExpectedF1):
         """
         from cryopick.heatmap.model import kept_model
 
-        if not self._needs_diameter():
+        if not self.needs_survey:
             return Survey(particle_size=self.diameter)
         if not micrographs:
             return NOTHING_SEEN
@@ -185,7 +183,8 @@ class CryoTransformerPicker(HoldsModels, ChoosesByExpectedF1):
         general = kept_model(self._models, device=self.device, precision=self.precision)
         return survey_with_general(general, micrographs, diameter=self.diameter)
 
-    def _needs_diameter(self) -> bool:
+    @property
+    def needs_survey(self) -> bool:
         """Whether the network can look only where the diameter is known.
 
         Raises
@@ -205,8 +204,8 @@ class CryoTransformerPicker(HoldsModels, ChoosesByExpectedF1):
                     "--weights"
                 )
             return True
-        is_whole = self.behaviour != "corrected" or sees_wholes(model.behaviour)
-        return not is_whole or (self.denoising or model.denoising) == "corrected"
+        behaviour = model.behaviour if self.behaviour == "corrected" else self.behaviour
+        return needs_diameter(behaviour, self.denoising or model.denoising)
 
     def _alone(self, micrograph: Micrograph) -> Survey:
         """What is gone by where no run was surveyed: the sizes as given, else those of this micrograph."""
@@ -238,10 +237,7 @@ class CryoTransformerPicker(HoldsModels, ChoosesByExpectedF1):
         """Whether scores are probabilities; under a published behaviour they are its network's own numbers."""
         if self.behaviour != "corrected":
             return False
-        if self.weights is None:
-            return True
-        path = find_weights(self.weights)
-        return not is_published_file(path) and "calibration" in read_card(path).postprocessing
+        return self.weights is None or is_calibrated(self.weights)
 
     @property
     def _keeps_percentile(self) -> bool:
@@ -266,7 +262,7 @@ class CryoTransformerPicker(HoldsModels, ChoosesByExpectedF1):
 
     def pick(self, micrograph: Micrograph, survey: Survey | None = None) -> Picks:
         """All answers of the network, best first; `maps` holds the centre heat and the junk probability."""
-        if not self._needs_diameter():
+        if not self.needs_survey:
             return self._detr_picks(micrograph, diameter_px=None)
         seen = self._alone(micrograph) if survey is None else survey
         working = seen.working_size or seen.particle_size
@@ -313,14 +309,12 @@ class CryoTransformerPicker(HoldsModels, ChoosesByExpectedF1):
         if self._keeps_percentile:  # of all answers, those that the shift of the denoiser moves outside among them
             is_kept = above_percentile(score, quantile=self.percentile / 100)
             xy_px, side_px, score = xy_px[is_kept], side_px[is_kept], score[is_kept]
-        is_calibrated = self.behaviour == "corrected" and model.calibration is not None
-        value = self.calibration(score) if is_calibrated else score.astype(np.float32)
+        is_probability = self.behaviour == "corrected" and model.calibration is not None
+        value = self.calibration(score) if is_probability else score.astype(np.float32)
         return Picks.of_candidates(micrograph, xy_px, value, np.maximum(side_px, 1e-3), rank=score)
 
     def _model(self) -> LocalSetModel | DetrModel:
-        weights = self.weights or NAME
-        path = find_weights(weights)
-        files = published_files(path, picker=NAME) if is_published_file(path) else files_of_weights(weights)
+        files = files_of(self.weights or NAME, picker=NAME)
         return self._models.get(load_set_model, files, self.weights, device=self.device, precision=self.precision)
 
 

@@ -26,7 +26,7 @@ from cryopick.inference.models import HoldsModels
 from cryopick.io.weights import files_of_weights, find_weights, is_published_file
 from cryopick.pickers.configurations import Configuration, ConfigurationName
 from cryopick.pickers.expected_f1 import ChoosesByExpectedF1
-from cryopick.pickers.published_weights import published_files
+from cryopick.pickers.published_weights import files_of
 from cryopick.pickers.registry import register_picker
 from cryopick.pickers.segmentation_crf.dense_crf import PUBLISHED_DIAMETER_PX, DenseCrf, published_crf
 from cryopick.pickers.segmentation_crf.model import (
@@ -424,8 +424,7 @@ class SegmentationCrfPicker(HoldsModels, ChoosesByExpectedF1):
                 "--as article --data SET`, or give --weights with a state dict of torchvision's FCN or DeepLabv3 (.pth)"
             )
         path = find_weights(self.weights)
-        is_foreign = is_published_file(path)
-        files = published_files(path, picker="segmentation-crf") if is_foreign else files_of_weights(path)
+        files = files_of(path, picker="segmentation-crf")
         model = self._models.get(load_published, files, path, device=self.device, precision=self.precision)
         if self.backbone not in (OF_WEIGHTS, model.backbone):
             raise WeightsError(
