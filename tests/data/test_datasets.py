@@ -1,13 +1,14 @@
 """Data sets in the layouts that people have, with the mistakes that people make."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from discs import DIAMETER_PX, disc_centres, disc_micrograph
 
-from cryopick.data.datasets import open_dataset
+from cryopick.data.datasets import open_dataset, open_micrographs
 from cryopick.data.splits import divide, split_by_micrograph
 from cryopick.data.summary import describe_dataset
 from cryopick.errors import FormatError, InputError, SettingsError
@@ -210,3 +211,24 @@ def test_inspect_tells_a_data_set_and_its_problems(plain, tmp_path):
 def test_diameters_that_no_particle_of_the_micrographs_can_have_are_named(plain, diameter):
     with pytest.raises(SettingsError, match=r"the particle diameter is .* px, expected at least 4 px and at most"):
         open_dataset(plain, diameter=parse_length(diameter))
+
+
+def test_images_and_labels_in_folders_side_by_side_are_one_set(plain, tmp_path):
+    folder = tmp_path / "one"
+    for place, pattern in (("pics", "*.mrc"), ("labels", "*.csv")):
+        (folder / place).mkdir(parents=True)
+        for path in plain.glob(pattern):
+            shutil.copy(path, folder / place)
+    diameter = parse_length("20px")
+    found = open_dataset(folder, diameter=diameter)
+    whole = open_dataset(plain, diameter=diameter)
+    assert sorted(Path(item.name).name for item in found) == sorted(item.name for item in whole)
+    assert sum(item.labels is not None for item in found) == sum(item.labels is not None for item in whole) > 0
+
+
+def test_images_that_are_given_are_read_once_whatever_folders_lie_in_the_data_set(plain, tmp_path):
+    for name in ("g1", "g2"):
+        shutil.copytree(plain, tmp_path / "sets" / name)
+    images = sorted(plain.glob("*.mrc"))
+    found = open_micrographs(tmp_path / "sets", micrographs=images, diameter=parse_length("20px"))
+    assert sorted(item.source.path for item in found) == images

@@ -177,7 +177,17 @@ def test_a_damaged_moved_threshold_is_refused_and_can_be_set_again(
 
 
 @pytest.mark.parametrize(
-    "content", ["", "[]", '{"threshold": "high"}', '{"threshold": 1, "failed": 3}', '{"threshold": NaN}']
+    "content",
+    [
+        "",
+        "[]",
+        '{"threshold": "high"}',
+        '{"threshold": 1, "failed": 3}',
+        '{"threshold": NaN}',
+        '{"threshold": 1, "verdicts": 3}',
+        '{"threshold": 1, "verdicts": {"m1": 3}}',
+        '{"threshold": 1, "verdicts": {"m1": {"belief": [1]}}}',
+    ],
 )
 def test_a_damaged_summary_is_told_by_those_who_read_it(finished: Path, content: str) -> None:
     (finished / "summary.json").write_text(content)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from cryopick.data.labels import read_labels
-from cryopick.errors import InputError, RunFolderError, SettingsError
+from cryopick.errors import FormatError, InputError, RunFolderError, SettingsError
 from cryopick.geometry.units import parse_range
 from cryopick.io.images.micrographs import read_micrograph
 from cryopick.io.star import read_star
@@ -162,3 +162,15 @@ def test_a_damaged_truth_is_refused_by_name(made: Path, tmp_path: Path, content:
     (tmp_path / "run" / "truth" / "sim_0002.json").write_bytes(content)
     with pytest.raises(InputError, match=r"sim_0002\.json"):
         simulate(tmp_path / "run", small_settings(proteins=2), count=3)
+
+
+@pytest.mark.parametrize(("old", "new"), [("data_particles", "data_articles"), ("_rlnCoordinateX", "_rlnCoordinateW")])
+def test_a_truth_table_that_does_not_fit_the_others_is_refused_by_name(
+    made: Path, tmp_path: Path, old: str, new: str
+) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(made, folder)
+    truth = folder / "truth" / "sim_0002.star"
+    truth.write_text(truth.read_text().replace(old, new))
+    with pytest.raises(FormatError, match=r"sim_0002\.star: is damaged"):
+        simulate(folder, small_settings(proteins=2), count=3)

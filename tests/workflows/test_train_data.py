@@ -77,3 +77,14 @@ def test_what_only_data_sets_have_is_refused_for_simulation(tmp_path, name):
     plan = plan_training("toy", data_settings={name: "10017"})
     with pytest.raises(SettingsError, match=f"{name} is given, and what is learnt from is simulated"):
         train_picker(plan, tmp_path)
+
+
+def test_where_nothing_validates_all_but_the_test_is_learnt_from(tmp_path):
+    data = write_cryoppp(tmp_path / "data", {"10005": 10})
+    plan = plan_training("cryoemmae", data=str(data), data_settings={"test_fraction": "0.1", "diameter": "20px"})
+    trainable, options = train_picker(plan, tmp_path / "t")
+    (test,) = (tmp_path / "t" / "test.txt").read_text().splitlines()
+    names = [item.name for item in trainable.train]
+    assert {*names, Path(test).name} == {f"m{number}.mrc" for number in range(10)}
+    assert len(names) == 9
+    assert options["record"]["test_data"]["names"] == [Path(test).name]

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cryopick.errors import SettingsError
+from cryopick.cli.options import parse_files
 
 
 def command(
@@ -35,12 +35,8 @@ def command(
     """
     from cryopick.workflows.import_weights import import_weights
 
-    companions = {}
-    for word in with_ or []:
-        name, sign, value = word.partition("=")
-        if not (sign and name and value):
-            raise SettingsError(f"--with {word}: expected NAME=FILE, for example --with clusters=kmeans_4.pkl")
-        companions[name.replace("-", "_")] = Path(value)
+    given = parse_files(with_ or [], flag="--with", example="NAME=FILE, for example --with clusters=kmeans_4.pkl")
+    companions = {name.replace("-", "_"): path for name, path in given.items()}
     result = import_weights(file, output, picker=picker, companions=companions)
     for note in result.card.notes:
         typer.echo(f"note: {note}", err=True)

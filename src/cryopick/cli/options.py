@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -99,3 +100,14 @@ def option_value(arguments: Sequence[str], *flags: str) -> str | None:
             if word.startswith(f"{flag}="):
                 value = word.removeprefix(f"{flag}=")
     return value
+
+
+def parse_files(words: Iterable[str], *, flag: str, example: str) -> dict[str, Path]:
+    """`["sam=sam.pth"]` to files by name; what is no NAME=FILE is an error (`SettingsError`)."""
+    named = {}
+    for word in words:
+        name, sign, value = word.partition("=")
+        if not (sign and name and value):
+            raise SettingsError(f"{flag} {word}: expected {example}")
+        named[name] = Path(value)
+    return named

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from cryopick.cli.options import parse_files
 from cryopick.errors import SettingsError
 
 
@@ -59,12 +60,7 @@ def command(
     from cryopick.workflows.reproduce import PAPERS, reproduce
     from cryopick.workflows.reproduce.results import as_json, as_markdown
 
-    named = {}
-    for word in weights or []:
-        name, sign, value = word.partition("=")
-        if not (sign and name and value):
-            raise SettingsError(f"--weights {word}: expected PICKER=FILE, for example cryosegnet=cryosegnet.pth")
-        named[name] = Path(value)
+    named = parse_files(weights or [], flag="--weights", example="PICKER=FILE, for example cryosegnet=cryosegnet.pth")
     if paper == "all" and only:
         raise SettingsError("--only names parts of one paper; name that paper instead of all")
     for name in PAPERS if paper == "all" else (paper,):

@@ -35,6 +35,7 @@ from cryopick.geometry.units import Length
 from cryopick.io.coordinates.names import match_micrograph_names, without_extension
 from cryopick.io.files.json_object import read_json_object
 from cryopick.io.files.reading import dangling_link
+from cryopick.io.images.formats import is_image_name
 from cryopick.io.images.micrographs import probe_image
 from cryopick.io.inputs.sources import MicrographSource, find_micrographs, read_source
 from cryopick.io.set_json import (
@@ -247,7 +248,7 @@ def open_dataset(
         raise InputError(f"{path}: no such file or folder; expected a data set")
     folders = _folders_of_part(path, part, ids)
     is_drawn = not folders and is_mask_folder(path)
-    folders = folders or ({} if is_drawn else _folders_of_sets(path, ids))
+    folders = folders or ({} if is_drawn else _folders_of_sets(path, ids, micrographs))
     if folders:
         opened = {
             name: open_dataset(
@@ -309,15 +310,25 @@ def _folders_of_part(path: Path, part: Part | None, ids: Sequence[str]) -> dict[
     return {name: folders[name] for name in chosen}
 
 
-def _folders_of_sets(path: Path, ids: Sequence[str]) -> dict[str, Path]:
-    """The folders in a folder that holds nothing else, each a data set of its own; none where `path` is a set."""
-    if not path.is_dir() or _layout(path, ())[0] != "folder":
+def _folders_of_sets(path: Path, ids: Sequence[str], micrographs: Sequence[Path | str]) -> dict[str, Path]:
+    """The folders in a folder that holds nothing else, each a data set of its own; none where `path` is a set.
+
+    Images and labels in folders side by side are one set, and so is what is given with images of its own.
+    """
+    if micrographs or not path.is_dir() or _layout(path, ())[0] != "folder":
         return {}
     inside = [child for child in sorted(path.iterdir()) if not child.name.startswith((".", "README"))]
-    if not all(child.is_dir() for child in inside):
+    if not all(child.is_dir() and _has_images(child) for child in inside):
         return {}
     folders = {child.name: child for child in inside}
     return {name: folders[name] for name in choose_sets(folders, ids, where=path)} if ids else folders
+
+
+def _has_images(folder: Path) -> bool:
+    """Whether a folder could be a data set: in a layout that is known, or with images somewhere in it."""
+    if is_mask_folder(folder) or _layout(folder, ())[0] != "folder":
+        return True
+    return any(is_image_name(file.name) for file in folder.rglob("*"))
 
 
 def _chosen(sets: list[_Set], ids: Sequence[str], path: Path) -> list[_Set]:
@@ -406,7 +417,7 @@ def open_micrographs(
         If there are no micrographs, or parts that are kept apart and none is named.
     """
     path = Path(path)
-    folders = _folders_of_part(path, part, ids) or _folders_of_sets(path, ids)
+    folders = _folders_of_part(path, part, ids) or _folders_of_sets(path, ids, micrographs)
     if folders:
         opened = {
             name: open_micrographs(

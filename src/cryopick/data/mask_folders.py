@@ -293,12 +293,6 @@ def _mask_of(name: str, masks: Mapping[str, Path]) -> Path | None:
     return next((masks[stem + suffix] for suffix in MASK_SUFFIXES if stem + suffix in masks), None)
 
 
-def mask_for(name: str, masks: Mapping[str, Path]) -> Path | None:
-    """The mask among `masks_by_stem` that belongs to a micrograph, whatever folders its name has; None without one."""
-    stem = without_extension(name)
-    return _mask_of(name, masks) or _mask_of(stem.rpartition("/")[2], masks)
-
-
 def _require_mask(mask: Path, shape_yx: tuple[int, int], image: Path) -> None:
     if not mask.is_file():
         raise InputError(f"{mask}: no such file; expected the mask of {image}")
@@ -453,7 +447,7 @@ def drawings_in(path: Path) -> Iterator[tuple[str, Drawing]]:
         instances = {
             stem.removesuffix("_instances"): mask for stem, mask in masks.items() if stem.endswith("_instances")
         }
-        yield from ((stem, _Silhouettes(path=mask, levels=(0, 1))) for stem, mask in instances.items())
+        yield from ((stem, silhouettes(mask)) for stem, mask in instances.items())
         return
     if not masks:
         raise InputError(f"{folder}: holds no PNG or JPEG; expected masks, as `cryopick label` writes them")

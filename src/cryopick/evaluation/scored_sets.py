@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -183,20 +183,22 @@ def pair_up(
     found = match_micrograph_names(labels, picked.candidates)
     if not found:
         raise InputError(
-            f"none of the {len(labels)} labelled micrographs ({_some(labels)}) has picks "
-            f"(these have: {_some(picked.candidates)}); names must agree, folder and extension aside"
+            f"none of the {len(labels)} labelled micrographs ({some_names(labels)}) has picks "
+            f"(these have: {some_names(picked.candidates)}); names must agree, folder and extension aside"
         )
     unlabelled = sorted(set(picked.candidates) - set(found.values()))
     if unlabelled:
-        notes.append(f"{len(unlabelled)} micrographs have picks but no labels and are not scored: {_some(unlabelled)}")
+        notes.append(
+            f"{len(unlabelled)} micrographs have picks but no labels and are not scored: {some_names(unlabelled)}"
+        )
     unpicked = sorted(set(labels) - set(found))
     if unpicked and skip_unpicked:
-        notes.append(f"{len(unpicked)} labelled micrographs without picks are left out: {_some(unpicked)}")
+        notes.append(f"{len(unpicked)} labelled micrographs without picks are left out: {some_names(unpicked)}")
     elif unpicked:
         failed = f", {len(picked.failed)} of the run failed" if picked.failed else ""
         notes.append(
             f"{len(unpicked)} labelled micrographs have no picks and count with all their particles missed"
-            f"{failed}: {_some(unpicked)}"
+            f"{failed}: {some_names(unpicked)}"
         )
     scored = []
     for name in sorted(labels):
@@ -237,6 +239,7 @@ def _diameter_px(diameter: Length | None, label: Labels, pixel_size_angstrom: fl
     return label.diameter_px
 
 
-def _some(names: Sequence[str] | Mapping[str, object]) -> str:
+def some_names(names: Iterable[str]) -> str:
+    """The first of some names, in their order."""
     ordered = sorted(names)
     return ", ".join(ordered[:3]) + (", ..." if len(ordered) > 3 else "")

@@ -273,8 +273,10 @@ def open_checkpoint(
     """
     path = find_weights(name_or_path)
     with _explain_card(path, _CARD_ERRORS):
-        is_foreign = published is not None and is_published_file(path)
-        yield published(path) if published is not None and is_foreign else load_checkpoint(path, picker=picker)
+        if published is not None and is_published_file(path):
+            yield published(path)
+        else:
+            yield load_checkpoint(path, picker=picker)
 
 
 def load_checkpoint(

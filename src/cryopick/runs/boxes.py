@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from scipy.fft import next_fast_len
-
 from cryopick.errors import SettingsError
 
 BOX_PER_DIAMETER = 1.5
@@ -42,4 +40,6 @@ def next_fast_even_size(size_px: float) -> int:
     """The smallest even whole number of at least `size_px` whose only prime factors are 2, 3 and 5."""
     if size_px > _WIDEST_BOX_PX:
         raise SettingsError(f"a box of {size_px:.4g} px is wider than any micrograph; check the particle diameter")
+    from scipy.fft import next_fast_len
+
     return 2 * int(next_fast_len(max(1, math.ceil(size_px / 2)), real=True))

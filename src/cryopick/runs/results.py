@@ -342,6 +342,13 @@ def read_summary(path: Path) -> dict[str, Any]:
             raise ValueError(f"threshold is {str(threshold)[:60]}")
         if not isinstance(failed, dict):
             raise ValueError(f"failed is {str(failed)[:60]}")
+        verdicts = content.get("verdicts", {})
+        if not isinstance(verdicts, dict):
+            raise ValueError(f"verdicts is {str(verdicts)[:60]}")
+        for name, verdict in verdicts.items():
+            belief = verdict.get("belief", 1.0)
+            if isinstance(belief, bool) or not isinstance(belief, int | float) or not 0 <= belief <= 1:
+                raise ValueError(f"belief in {name[:60]} is {str(belief)[:60]}")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise RunFolderError(
             f"{file}: expected the summary of a run ({str(error)[:200]}); run the same `cryopick pick` command again, "

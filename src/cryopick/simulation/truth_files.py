@@ -11,7 +11,7 @@ particles.star, micrographs.star                   all micrographs together
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -117,8 +117,20 @@ def read_facts(folder: Path, name: str) -> dict[str, Any]:
     except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError):
         is_sound = False
     if not is_sound:
-        raise FormatError(f"{path}: is damaged; delete it and run the same command again to simulate {name} again")
+        raise _damaged(path, name)
     return facts
+
+
+def _damaged(path: Path, name: str) -> FormatError:
+    return FormatError(f"{path}: is damaged; delete it and run the same command again to simulate {name} again")
+
+
+def _particles_of(path: Path, *, labels: Set[str]) -> StarTable:
+    """The particles of one micrograph; `labels` are the columns of those before it, or nothing."""
+    table = read_star(path).get("particles")
+    if table is None or (labels and {*table.columns, "rlnOpticsGroup"} != labels):
+        raise _damaged(path, path.stem)
+    return table
 
 
 def write_relion_tables(folder: Path, names: Sequence[str]) -> None:
@@ -151,7 +163,7 @@ def write_relion_tables(folder: Path, names: Sequence[str]) -> None:
 
     particles: dict[str, list[str]] = {}
     for name, group in zip(names, group_of, strict=True):
-        table: StarTable = read_star(folder / TRUTH / f"{name}.star")["particles"]
+        table = _particles_of(folder / TRUTH / f"{name}.star", labels=particles.keys())
         for label, values in table.columns.items():
             particles.setdefault(label, []).extend(values)
         particles.setdefault("rlnOpticsGroup", []).extend([str(group)] * len(table))

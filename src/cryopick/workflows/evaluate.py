@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ from cryopick.data.labels import Labels
 from cryopick.data.mask_folders import Drawing, drawings_in
 from cryopick.errors import InputError, SettingsError
 from cryopick.evaluation.mask_scores import MaskEvaluation, MaskScores
-from cryopick.evaluation.scored_sets import pair_up, read_picked_set, read_truth
+from cryopick.evaluation.scored_sets import pair_up, read_picked_set, read_truth, some_names
 from cryopick.evaluation.scores import (
     TOLERANCES,
     Evaluation,
@@ -158,17 +158,17 @@ def evaluate_masks(run: Path | str, masks: Path | str, *, rim_px: int = 0) -> Ma
     matched = match_micrograph_names(truth, records)
     if not matched:
         raise InputError(
-            f"none of {len(truth)} masks ({_some_names(truth)}) is of a micrograph of the run "
-            f"({_some_names(records)}); names must agree, folder and extension aside"
+            f"none of {len(truth)} masks ({some_names(truth)}) is of a micrograph of the run "
+            f"({some_names(records)}); names must agree, folder and extension aside"
         )
     classes = _class_names(next(iter(truth.values())))
     notes: list[str] = []
     unmasked = sorted(set(records) - set(matched.values()))
     if unmasked:
-        notes.append(f"{len(unmasked)} micrographs have no masks and are not scored: {_some_names(unmasked)}")
+        notes.append(f"{len(unmasked)} micrographs have no masks and are not scored: {some_names(unmasked)}")
     unpicked = sorted(set(truth) - set(matched))
     if unpicked:
-        notes.append(f"{len(unpicked)} masks are of micrographs that the run did not pick: {_some_names(unpicked)}")
+        notes.append(f"{len(unpicked)} masks are of micrographs that the run did not pick: {some_names(unpicked)}")
     found: dict[str, dict[str, ConfusionMatrix]] = {}
     enlarged: set[str] = set()
     for name in sorted(matched):
@@ -240,8 +240,3 @@ def _resized(values: NDArray[np.float32], shape_yx: tuple[int, ...]) -> NDArray[
     size = shape_yx[1], shape_yx[0]
     method = cv2.INTER_LINEAR if size[0] * size[1] > values.size else cv2.INTER_AREA
     return np.asarray(cv2.resize(values, size, interpolation=method), np.float32)
-
-
-def _some_names(names: Iterable[str]) -> str:
-    ordered = sorted(names)
-    return ", ".join(ordered[:3]) + (", ..." if len(ordered) > 3 else "")

@@ -9,8 +9,7 @@ from pathlib import Path
 from cryopick.errors import RunFolderError
 from cryopick.io.weights import ModelCard, file_sha256, save_checkpoint
 from cryopick.pickers.published_weights import read_published
-
-WEIGHTS = "weights.safetensors"
+from cryopick.training.folder import WEIGHTS_FILE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +52,7 @@ def import_weights(
         If the folder holds other weights already.
     """
     file, output = Path(file), Path(output)
-    target = output / WEIGHTS
+    target = output / WEIGHTS_FILE
     checkpoint = read_published(file, picker=picker, companions=companions)
     source = {"file": file.name, "sha256": file_sha256(file)}
     if target.exists():

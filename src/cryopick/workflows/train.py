@@ -237,8 +237,8 @@ def train_picker(
 
 
 def _processes_with_data(settings: TrainSettings) -> int:
-    """How many hold prepared micrographs: workers make batches, and the training process validates."""
-    return settings.devices * (settings.workers + 1)
+    """How many samplers hold prepared micrographs: those that make batches, and the one that validates."""
+    return settings.devices * (max(settings.workers, 1) + 1)
 
 
 def resumed_plan(output: Path | str, given: TrainPlan | None, **changes: Any) -> TrainPlan:
@@ -390,6 +390,8 @@ def _open_unlabelled(plan: TrainPlan, micrographs: Sequence[Path | str]) -> _Dat
             seed=plan.preset.training.seed,
             needs_labels=False,
         )
+        # nothing validates, so that what would have teaches too
+        split = replace(split, train=tuple(sorted((*split.train, *split.validation))), validation=())
     else:
         return _Data(train=dataset)
     return _divided(dataset, split, has_validation=False)

@@ -25,6 +25,7 @@ from cryopick.pickers.segmentation_crf.published_training import (
     PublishedTrainable,
     class_map,
     load_start,
+    what_decides_classes,
 )
 from cryopick.pickers.segmentation_crf.training import make_trainable
 from cryopick.processing.targets import disc_instances
@@ -100,6 +101,25 @@ def test_uncertain_discs_are_left_out_by_the_article_and_background_to_the_progr
     program = trainable(lab, replace(TINY, count_ignored=True)).sampler.whole(0).classes
     assert (program[disc] == 0).all()
     assert (program == 1).sum() == (found == 1).sum()
+
+
+def test_classes_kept_on_disk_are_those_of_all_that_decides_them(lab: Path, tmp_path: Path) -> None:
+    item = open_dataset(lab).items[0]
+    assert item.drawing is not None
+    assert item.labels is not None
+    assert item.drawing.ignored_path is not None
+    ignored = tmp_path / "ignored.png"
+    write_png(ignored, np.zeros(SHAPE_YX, np.uint8))
+    same = what_decides_classes(open_dataset(lab).items[0])
+    others = [
+        replace(item, drawing=replace(item.drawing, levels=(0, 128, 255))),
+        replace(item, drawing=replace(item.drawing, particle=0)),
+        replace(item, drawing=replace(item.drawing, ignored_path=ignored)),
+        replace(item, labels=replace(item.labels, is_uncertain=~item.labels.is_uncertain)),
+    ]
+    keys = [json.dumps(what_decides_classes(one)) for one in (item, *others)]
+    assert keys[0] == json.dumps(same)
+    assert len(set(keys)) == len(keys)
 
 
 def test_masks_of_simulations_and_coordinates_alone_are_learnt_from_too(lab: Path) -> None:

@@ -64,10 +64,10 @@ class AutoCryoPicker(ClusteringPicker):
         circles = find_round(mask, size, min_support=self.min_support)
         if self.preprocessing == "published":
             return joined(find_square(mask, size), circles), mask
-        # side views let the beam through where top views stand on edge, so they may be in the next darker cluster only
-        more = min(self.clusters + 1, self.k - 1)
-        wider = clean_mask(intensity_mask(image, clustering=self.clustering, clusters=more, k=self.k), size)
-        squares = (
-            joined(find_square(mask, size), find_square(wider, size)) if size.is_hollow else find_square(mask, size)
-        )
+        squares = find_square(mask, size)
+        if size.is_hollow:
+            # side views let the beam through where top views stand on edge: they may be in the next darker cluster only
+            more = min(self.clusters + 1, self.k - 1)
+            wider = clean_mask(intensity_mask(image, clustering=self.clustering, clusters=more, k=self.k), size)
+            squares = joined(squares, find_square(wider, size))
         return as_views(distinct_objects([squares, circles]), mask, size), mask

@@ -95,11 +95,12 @@ def is_square_view(mask: NDArray[np.bool_]) -> bool:
     A square's largest caliper is its diagonal, 1.41 of the smallest; a disc's calipers are all alike.
     """
     area = float(np.count_nonzero(mask))
+    if not circularity(area, perimeter(mask)) >= ROUND_LIMIT:
+        return False
     rectangle = smallest_rectangle(mask)
     largest, smallest = feret_diameters(mask)
     return (
-        circularity(area, perimeter(mask)) >= ROUND_LIMIT
-        and largest >= SQUARE_FERET * smallest
+        largest >= SQUARE_FERET * smallest
         and rectangle.short_px >= SQUARE_RATIO * rectangle.long_px
         and area >= RECTANGLE_FILL * rectangle.short_px * rectangle.long_px
     )

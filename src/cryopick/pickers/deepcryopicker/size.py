@@ -178,14 +178,11 @@ def _at_given(
     seen = Length(best.diameter, best.diameter, unit)
     what = "rings" if best.is_hollow else "dark bodies"
     doubt = (
-        f"the given diameter is {diameter}, but {best.count} {what} of {best.dark_diameter:.3g} {_spelt(unit)} stand "
-        f"out, and no particles of that diameter do; give --diameter {best.diameter:.3g}{unit}, or none"
+        f"the given diameter is {diameter}, but {best.count} {what} of {best.dark_diameter:.3g} "
+        f"{seen.unit_symbol} stand out, and no particles of that diameter do; give --diameter "
+        f"{best.diameter:.3g}{unit}, or none"
     )
     return ParticleSize(diameter, outer, inner > 0, np.nan, doubt, seen)
-
-
-def _spelt(unit: str) -> str:
-    return "Å" if unit == "A" else unit
 
 
 def find_populations(micrographs: Sequence[Micrograph], per_px: Sequence[float]) -> list[Population]:

@@ -104,17 +104,6 @@ class SegmentationModel:
         """Working diameter of particles."""
         return working_particle_px(self.stride_px)
 
-    def probabilities(
-        self,
-        working: NDArray[np.float32],
-        *,
-        crf: str = "none",
-        dense_crf: DenseCrf = DENSE,
-        views: int = VIEW_COUNTS[-1],
-    ) -> NDArray[np.float32]:
-        """(5, h / stride, w / stride) probability of each class, of a micrograph at working scale, (h, w)."""
-        return self.before_and_after(working, crf=crf, dense_crf=dense_crf, views=views)[1]
-
     def before_and_after(
         self,
         working: NDArray[np.float32],

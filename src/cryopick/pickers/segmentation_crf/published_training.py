@@ -6,6 +6,7 @@ loss. `program` keeps the notebooks' faults: softmax twice, and the rim of every
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -30,6 +31,8 @@ from cryopick.training.trainable import Preset, TrainSettings
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+_logger = logging.getLogger(__name__)
 
 LEFT_OUT = 255
 """In a map of classes: a pixel that is not counted."""
@@ -132,6 +135,22 @@ def class_map(item: LabelledMicrograph) -> NDArray[np.uint8]:
     return classes
 
 
+def what_decides_classes(item: LabelledMicrograph) -> dict[str, Any]:
+    """All that `class_map` depends on besides the micrograph, for the cache on disk."""
+    drawing, labels = item.drawing, item.labels
+    files = (*((drawing.path, drawing.ignored_path) if drawing is not None else ()), item.instances_path)
+    there = [path for path in files if path is not None]
+    return {
+        "of": "segmentation-crf classes",
+        "version": PREPARED,
+        "files": [[str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns] for path in there],
+        "drawing": None if drawing is None else [[int(level) for level in drawing.levels], drawing.particle],
+        "labels": None
+        if labels is None
+        else [labels.xy_px.tolist(), np.asarray(labels.is_uncertain).tolist(), item.diameter_px],
+    }
+
+
 class DrawnSampler(MicrographSampler[DrawnWhole]):
     """Crops of micrographs at full resolution, anywhere on them, as they are: neither turned nor changed."""
 
@@ -146,10 +165,7 @@ class DrawnSampler(MicrographSampler[DrawnWhole]):
             {"of": "segmentation-crf normalised", "version": PREPARED},
             lambda: normalized_by_mixture(item.read().pixels),
         )
-        labels = () if item.labels is None else (*item.labels.xy_px.ravel().tolist(), item.diameter_px)
-        drawn = "" if item.drawing is None else f"{item.drawing.path.resolve()} {item.drawing.path.stat().st_mtime_ns}"
-        settings = {"of": "segmentation-crf classes", "version": PREPARED, "labels": [*labels], "drawing": drawn}
-        classes = self.prepared.of(item, settings, lambda: class_map(item))
+        classes = self.prepared.of(item, what_decides_classes(item), lambda: class_map(item))
         if self.count_ignored and (classes == LEFT_OUT).any():
             classes = np.where(classes == LEFT_OUT, 0, classes).astype(np.uint8)
         height, width = image.shape
@@ -213,7 +229,10 @@ class PublishedTrainable:
 
         network = build_published(self.architecture())
         if self.task.start_weights is not None:
-            load_start(network, self.task.start_weights)
+            left = load_start(network, self.task.start_weights)
+            if left:
+                told = ", ".join(left[:3])
+                _logger.info("%s: %d tensors start at random, such as %s", self.task.start_weights, len(left), told)
         return network
 
     # ------------------------------------------------------------------------------------------------ examples
