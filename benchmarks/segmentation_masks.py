@@ -129,8 +129,8 @@ def as_markdown(found: dict[str, Any]) -> str:
             [
                 "# Maps of real micrographs",
                 f"By `benchmarks/segmentation_masks.py` on {found['machine']}: {taught} micrographs teach "
-                f"({found['steps']} steps), {judged} others judge. Recall, precision, IoU and F1 are of the pixels of "
-                "particles.",
+                f"({found['steps']} steps), {judged} others judge. Recall, precision, IoU and F1 are of the "
+                "particles' pixels.",
                 markdown_table(list(header), rows),
             ]
         )
