@@ -34,6 +34,7 @@ DEFAULT_CACHE_GB = 100.0
 _SUFFIX = ".npy"
 _TRAILER = struct.Struct("<4sI")
 _MARK = b"crc\n"
+_FREE_SHARE = 64
 _ABANDONED_SECONDS = 24 * 3600
 _LOCK = ".lock"
 _logger = logging.getLogger(__name__)
@@ -77,6 +78,8 @@ class PreparedCache:
     is_full: bool = field(default=False, init=False)
     """Whether something found no room."""
     _checked: set[str] = field(default_factory=set, init=False, repr=False)
+    _free_bytes: int = field(default=0, init=False, repr=False)
+    """May be written before the folder is looked at again: a small part of what was free then, as others write too."""
 
     def __post_init__(self) -> None:
         if self.max_bytes <= 0:
@@ -165,10 +168,13 @@ class PreparedCache:
         """Remove what was used longest ago, but nothing that was used since the start; False where that is too little.
 
         Several processes do this in turn. What each of them is about to write is not counted by the others, so that the
-        folder may grow over the limit by one entry for each.
+        folder may grow over the limit by one entry, or a small part of what was free, for each.
         """
         if wanted_bytes > self.max_bytes:
             return False
+        if wanted_bytes <= self._free_bytes:  # looking at thousands of entries before each is written takes minutes
+            self._free_bytes -= wanted_bytes
+            return True
         with self._lock():
             entries = sorted(self._entries())
             total = sum(size for _, size, _ in entries) + wanted_bytes
@@ -177,6 +183,7 @@ class PreparedCache:
                     break
                 if _remove(path):
                     total -= size
+            self._free_bytes = max(0, self.max_bytes - total) // _FREE_SHARE
         return total <= self.max_bytes
 
     def _entries(self) -> Iterator[tuple[float, int, str]]:
