@@ -21,7 +21,7 @@ SMALL_TRAINING: Mapping[str, Any] = {
     **{**IN_STEPS, "steps": 150, "learning_rate": 5e-3, "validate_every": 150, "checkpoint_every": 150},
     **{"workers": 0, "log_every": 5},
 }
-ABLATION_STEPS = 100
+ABLATION_STEPS = 60
 COMPACT: Mapping[str, Any] = {"crop_layers": 0, "predicted_iou": 0.05, "stability": 0.2, "kept_iou": 0.05}
 """What the compact Segment Anything of the package needs: it predicts lower IoUs than Meta's, and sees no crops."""
 METHODS = ("template", "Deep Picker", "crYOLO", "Topaz", "CASSPER", "CryoTransformer", "CryoSegNet")
