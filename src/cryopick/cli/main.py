@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 # options depend on what is typed. The help lines stand here, so that `cryopick --help` imports none of them.
 COMMANDS = {
     "pick": "Pick particles from micrographs.",
+    "view": "Look at picks in a browser, judge and mend them.",
     "rethreshold": "Move the score threshold of a finished run; instant.",
     "evaluate": "Score picks against labels.",
     "convert": "Convert coordinates between formats.",
@@ -38,6 +39,7 @@ _RESUMING = {
         ("pick", "simulate", "denoise", "benchmark", "reproduce"),
         "what was finished is kept, and the same command resumes",
     ),
+    "view": "every mark is saved, and the same command shows it again",
     **dict.fromkeys(("train", "finetune"), "the same command with --resume goes on from the last checkpoint"),
 }
 
