@@ -285,7 +285,7 @@ const centre = (canvas, weight) => {
   return [x / sum, y / sum];
 };
 return [centre(document.getElementById('over'), (d, k) => d[k + 3]),
-  centre(document.getElementById('image'), (d, k) => Math.max(0, 200 - d[k]))];
+  centre(document.getElementById('image'), (d, k) => d[k] < 128 ? 1 : 0)];
 """
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cryopick.errors import InputError
 from cryopick.processing.denoise.corrected import denoise_corrected
 from cryopick.processing.scale import fill_non_finite, gaussian_blur
 from cryopick.viewer.sources import Source
@@ -191,8 +192,8 @@ class Pictures:
             grey = to_grey(denoised)
             rows, columns = (max(1, -(-side >> level)) for side in pixels.shape)
             if grey.shape[0] > rows:
-                grey = cv2.resize(grey, (columns, rows), interpolation=cv2.INTER_AREA)
-            return np.asarray(grey, np.uint8)
+                return np.asarray(cv2.resize(grey, (columns, rows), interpolation=cv2.INTER_AREA), np.uint8)
+            return grey
         size = source.rows[number].pixel_size_angstrom or 1.0
         chosen = band or Band(*default_band(source, number))
         low_px, high_px = chosen.low / size, chosen.high / size
@@ -236,12 +237,15 @@ class Pictures:
         import cv2
 
         data = np.frombuffer(self.overview(run, number), np.uint8)
-        small = cv2.imdecode(data, cv2.IMREAD_REDUCED_GRAYSCALE_8)
+        small: Any = cv2.imdecode(data, cv2.IMREAD_REDUCED_GRAYSCALE_8)
         if small is None or max(small.shape) < THUMB_PX:
             small = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE)
+        if small is None:
+            raise InputError(f"{self._sources[run].rows[number].name}: its overview in the run folder is damaged")
         scale = THUMB_PX / max(small.shape)
         size = max(1, round(small.shape[1] * scale)), max(1, round(small.shape[0] * scale))
-        return jpeg(cv2.resize(small, size, interpolation=cv2.INTER_AREA), quality=THUMB_QUALITY)
+        shrunk = np.asarray(cv2.resize(small, size, interpolation=cv2.INTER_AREA), np.uint8)
+        return jpeg(shrunk, quality=THUMB_QUALITY)
 
 
 def default_band(source: Source, number: int) -> tuple[float, float]:

@@ -83,6 +83,6 @@ def create_app(session: Session, *, token: str, allowed_hosts: tuple[str, ...] =
             *(Route(path, endpoint(session, handler), methods=["GET"]) for path, handler in table),
             *(Route(path, endpoint(session, handler), methods=["POST"]) for path, handler in posts),
         ],
-        middleware=[Middleware(Guard, token=token, allowed_hosts=allowed_hosts)],  # type: ignore[arg-type]
+        middleware=[Middleware(Guard, token=token, allowed_hosts=allowed_hosts)],
         lifespan=lifespan,
     )

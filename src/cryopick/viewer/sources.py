@@ -16,6 +16,7 @@ from cryopick.errors import CryopickError, InputError, RunFolderError
 from cryopick.geometry.units import Length
 from cryopick.io.coordinates.formats import read_picks
 from cryopick.io.coordinates.names import match_micrograph_names
+from cryopick.io.images.info import ImageInfo
 from cryopick.io.images.micrographs import probe_image
 from cryopick.io.inputs.sources import find_micrographs
 from cryopick.pickers.protocol import gives_probabilities
@@ -331,13 +332,14 @@ class PicksSource(Source):
         self.title = picks.name
         self.picker = "imported"
         found = find_micrographs(micrographs)
-        info = {}
+        info: dict[str, ImageInfo] = {}
+        unreadable: dict[str, str] = {}
         for one in found:
             try:
                 info[one.name] = probe_image(one.path)
-            except (CryopickError, OSError) as error:
-                info[one.name] = str(error)  # type: ignore[assignment]
-        shapes = {name: one.shape_yx for name, one in info.items() if not isinstance(one, str)}
+            except (CryopickError, OSError) as failure:
+                unreadable[one.name] = " ".join(str(failure).split())
+        shapes = {name: known.shape_yx for name, known in info.items()}
         read = read_picks(picks, shapes_yx=shapes)
         matched = {micrograph: name for name, micrograph in match_micrograph_names(read, shapes).items()}
         if not matched:
@@ -348,15 +350,12 @@ class PicksSource(Source):
         self.left_out = sorted(set(read) - set(matched.values()))
         self._picks: dict[str, Picks] = {}
         for one in found:
-            known = info[one.name]
-            error = known if isinstance(known, str) else ""
+            told = info.get(one.name)
             key = os.path.splitext(one.name)[0]
-            if key_problem(key):
-                error = error or f"its name cannot name files: {key_problem(key)}"
-            shape = None if isinstance(known, str) else known.shape_yx
-            size = one.pixel_size_angstrom
-            if size is None and not isinstance(known, str):
-                size = known.pixel_size_angstrom or None
+            problem = key_problem(key)
+            error = unreadable.get(one.name, f"its name cannot name files: {problem}" if problem else "")
+            shape = None if told is None else told.shape_yx
+            size = one.pixel_size_angstrom or (None if told is None else told.pixel_size_angstrom) or None
             mine = read[matched[one.name]] if one.name in matched else Picks(xy_px=np.zeros((0, 2)))
             self._picks[one.name] = Picks(
                 xy_px=mine.xy_px,

@@ -142,12 +142,11 @@ class RunIndex:
             factors = np.array([belief.get(key, 1.0) for key in self._parts], np.float32)
             score = score * np.repeat(factors, joined.lengths)
         is_kept = is_above(score, joined.power, threshold=threshold, power_limits=power_limits)
-        counts = (
-            np.add.reduceat(np.append(is_kept, False).astype(np.uint32), joined.starts) if len(joined.starts) else []
-        )
-        per = (
-            np.where(joined.lengths > 0, counts, 0).astype(np.uint32) if len(joined.starts) else np.zeros(0, np.uint32)
-        )
+        per = np.zeros(len(joined.lengths), np.uint32)
+        if len(per):
+            # where a micrograph has no candidate, reduceat gives what stands there, not nothing
+            counts = np.add.reduceat(np.append(is_kept, False).astype(np.uint32), joined.starts)
+            per = np.where(joined.lengths > 0, counts, 0).astype(np.uint32)
         kept = int(np.count_nonzero(is_kept))
         if joined.probability is None or not kept:
             return AtCut(kept=kept, precision=None, recall=None, per_micrograph=per)

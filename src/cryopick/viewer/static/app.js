@@ -171,6 +171,7 @@ export function redraw() {
 function paint() {
   const entry = app.open, view = app.view;
   if (!view) return;
+  view.snap();
   const shown = [];
   if (entry) {
     const [w, h] = view.image, base = entry.base.get(layerKey()) ?? entry.base.values().next().value;

@@ -32,6 +32,12 @@ export class View {
     this.isFitted = true;
     this.changed();
   }
+  // Whole device pixels at the corner, so that pixels seen large stand exactly where their rings are.
+  snap() {
+    const k = this.scale * this.ratio;
+    this.left = Math.round(this.left * k) / k;
+    this.top = Math.round(this.top * k) / k;
+  }
   toScreen(x, y) { return [(x + 0.5 - this.left) * this.scale, (y + 0.5 - this.top) * this.scale]; }
   toImage(sx, sy) { return [sx / this.scale + this.left - 0.5, sy / this.scale + this.top - 0.5]; }
   zoom(factor, sx = this.width / 2, sy = this.height / 2) {
