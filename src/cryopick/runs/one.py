@@ -17,11 +17,13 @@ from numpy.typing import NDArray
 from cryopick.errors import CryopickError, SettingsError, UnknownPixelSizeError
 from cryopick.geometry.selection import select
 from cryopick.geometry.units import too_wide
+from cryopick.inference.computing import processor_of
 from cryopick.pickers.registry import sizes_in_force
 from cryopick.pickers.survey import Survey
 from cryopick.processing.defects import mend_pixels
 from cryopick.processing.illumination import without_uneven_illumination
 from cryopick.runs.exclusion_masks import doubts_about_mask, read_mask
+from cryopick.runs.picked_with import picked_with_on
 from cryopick.runs.report.pictures import map_png, overview_jpeg
 from cryopick.runs.settings import PickPlan, RunSettings
 from cryopick.runs.verdicts import MOST_JUNK_SHARE
@@ -64,6 +66,10 @@ class Outcome:
     """A traceback for the log, where the error was not one of ours."""
     stamp: tuple[int, int] | None = None
     """Of the file that was picked, from before it was read; None where it was never begun."""
+    picked_with: str = ""
+    """Of the plan that it was picked by, on this micrograph; see `Record`."""
+    processor: str = ""
+    """Model of the CPU or graphics card that picked it; "" where it failed."""
 
 
 def file_stamp(path: Path) -> tuple[int, int]:
@@ -77,6 +83,7 @@ def file_stamp(path: Path) -> tuple[int, int]:
 
 def outcomes_of(tasks: Iterable[Task], plan: PickPlan, *, draw: bool = True) -> Iterator[Outcome]:
     """Pick each micrograph, in order, reading the next one meanwhile."""
+    plan = plan.pinned_here()
     for task, micrograph, seconds in _read_ahead(tasks, plan.settings.run):
         yield replace(_outcome(task, micrograph, plan, seconds, draw), stamp=task.stamp)
 
@@ -179,6 +186,8 @@ def _outcome(
             maps={name: map_png(values, shape_yx=size) for name, values in picks.maps.items()} if draw else {},
             seconds=read_seconds + time.perf_counter() - start,
             junk_share=None if junk is None else round(float(junk.mean()), 4),
+            picked_with=picked_with_on(micrograph, plan) if plan.picked_with else "",
+            processor=processor_of(plan.picker, plan.computing),
         )
     except (CryopickError, OSError, MemoryError) as error:
         return Outcome(

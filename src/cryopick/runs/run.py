@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from cryopick.errors import CryopickError, RunFolderError, SettingsError, UnknownPixelSizeError
+from cryopick.inference.computing import Computing, computing_here
 from cryopick.inference.progress import told_to
 from cryopick.io.coordinates.candidates import as_written
 from cryopick.io.images.micrographs import probe_image
@@ -34,6 +35,8 @@ from cryopick.runs.folder import (
     unnamed_key,
 )
 from cryopick.runs.one import NO_FILE, Outcome, Task, file_stamp, read_task
+from cryopick.runs.picked_with import is_stale, picked_with
+from cryopick.runs.pinning import require_computing_here, settle_computing
 from cryopick.runs.place import folder_of_the_first_pick
 from cryopick.runs.record import Record, map_problem
 from cryopick.runs.report.page import write_report
@@ -112,8 +115,46 @@ class Run:
         if others:
             self._log(f"{others} micrographs of this run are not among those given now; they stay in it")
 
-    def look_first(self) -> None:
-        """Let a picker that wants to see some micrographs first do so, once per run folder."""
+    def look_first(self, *, ask: Callable[[Any], Computing] = computing_here) -> None:
+        """Settle how the run computes, and let a picker that wants to see some micrographs first do so, once a folder.
+
+        Afterwards it is known which micrographs were picked otherwise than the run would pick them now.
+
+        Parameters
+        ----------
+        ask : what the settings of a picker mean where it will run, see `settle_computing`
+        """
+        is_begun = any(record.is_done for record in self.records.values())
+        computing = settle_computing(self.folder, self.plan.picker, is_begun=is_begun, ask=ask)
+        self.plan = replace(self.plan, computing=computing)
+        self._look()
+        self.plan = replace(self.plan, picked_with=picked_with(self.plan))
+        self._pick_stale_again()
+
+    def stale(self) -> list[str]:
+        """Names of finished micrographs, given now or not, that were picked otherwise than the plan of now would."""
+        return [name for name, record in self.records.items() if is_stale(record, self.plan)]
+
+    def _pick_stale_again(self) -> None:
+        stale = set(self.stale())
+        again = [name for name in self.skipped if name in stale and file_stamp(self.sources[name].path) != NO_FILE]
+        self.skipped = [name for name in self.skipped if name not in set(again)]
+        if again:
+            self._note_many(
+                "{} was picked with another measured size, other weights or other numbers than the run has now, and is "
+                "picked again",
+                dict.fromkeys(again, "was picked otherwise than the run picks now; picking it again"),
+            )
+        left = sorted(name for name in stale if name in self.skipped or name not in self.sources)
+        if left:
+            self._note_many(
+                "{} was picked with another measured size, other weights or other numbers than the run has now, and "
+                "stays so, as it is not given or its file is gone",
+                dict.fromkeys(left, "was picked otherwise than the run picks now, and stays so"),
+            )
+
+    def _look(self) -> None:
+        """Fill in the survey of the plan: that of the folder, or a new one."""
         picker = self.plan.picker
         if not surveys(picker):
             return
@@ -123,12 +164,18 @@ class Run:
             self._note(f"{PREPARED} was damaged and was made again", f"{error}")
             survey = None
         if survey is None:
+            self.require_computing_here()
             survey = self._survey()
             if survey is None:  # nothing can be read: each micrograph will say why
                 return
             self.folder.write(self.folder.path / PREPARED, to_toml({"survey": survey.to_plain()}), is_durable=True)
             self._log(f"picker {picker.name} looked at the micrographs first: {survey.to_plain() or 'nothing learnt'}")
         self.plan = replace(self.plan, survey=survey)
+
+    def require_computing_here(self) -> None:
+        """Raise `RunFolderError` where this machine cannot compute as the run was begun."""
+        if self.plan.computing is not None:
+            require_computing_here(self.folder, self.plan.picker, self.plan.computing)
 
     def _survey(self) -> Survey | None:
         sample = self._sample()
@@ -227,6 +274,7 @@ class Run:
         todo = self._left_to_pick(threshold)
         if not todo:
             return
+        self.require_computing_here()
         self.folder.begin_tables()
         for name in todo:
             if name in self.unnamable:
@@ -398,6 +446,8 @@ class Run:
             candidate_count=None if picks is None else len(picks),
             junk_share=None if picks is None else outcome.junk_share,
             mask_stamp=self._mask_stamp(outcome.name),
+            picked_with=outcome.picked_with,
+            processor=outcome.processor,
         )
         result: MicrographResult | None = None
         stale_maps = () if before is None or before.key != key else [name for name in before.maps if name not in maps]
