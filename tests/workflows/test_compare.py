@@ -96,7 +96,7 @@ def test_two_runs_give_a_page_with_what_only_one_has(tmp_path: Path) -> None:
     page = (out / "comparison.html").read_text()
     assert "Only r1 has these" in page
     assert "Only r2 has these" not in page
-    rows = list(csv.DictReader((out / "particles.csv").open()))
+    rows = list(csv.DictReader((out / "particles.csv").read_text().splitlines()))
     assert len(rows) == sum(found.shared.values())
     assert sum(row["score_r1"] != "" for row in rows) == found.counts["r1"]
     assert json.loads((out / "comparison.json").read_text())["names"] == ["r1", "r2"]

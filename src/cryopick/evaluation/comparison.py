@@ -241,7 +241,7 @@ def _doubt(names: tuple[str, str], found: Placement | None, comparison: Comparis
         moved = f", and then {beside}" if found.is_shifted else ""
         return (
             f"{second} {_TOLD[found.transform]} than {first}{moved}: {share_text(found.share)} of the picks coincide "
-            f"so, {share_text(found.plain_share)} as they are (`cryopick convert --flip-y` mends y)"
+            f"so, {share_text(found.plain_share)} as they are (--flip-y of `cryopick convert` mends y)"
         )
     return f"{second} {beside} of {first}: {share_text(found.share)} of the picks coincide so"
 
