@@ -115,5 +115,7 @@ def test_a_file_that_cannot_be_read_is_told_from_one_that_cannot_be_picked(tmp_p
     (unsized,) = outcomes_of([Task(name="m", path=tmp_path / "m.mrc")], plan)
     (tmp_path / "half.mrc").write_bytes((tmp_path / "m.mrc").read_bytes()[:-100_000])
     (half,) = outcomes_of([Task(name="half", path=tmp_path / "half.mrc")], plan)
-    assert unsized.error and not unsized.is_unreadable
-    assert half.error and half.is_unreadable
+    assert unsized.error
+    assert not unsized.is_unreadable
+    assert half.error
+    assert half.is_unreadable
