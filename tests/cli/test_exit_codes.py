@@ -16,7 +16,7 @@ from discs import DIAMETER_PX, disc_micrograph
 
 from cryopick import errors
 from cryopick.cli import main as main_module
-from cryopick.cli.exit_codes import ENDINGS, STOPPED, ending_of
+from cryopick.cli.exit_codes import ENDINGS, STOPPED, ending_of, table_text
 from cryopick.errors import CryopickError
 from cryopick.io.images.micrographs import write_micrograph
 
@@ -172,3 +172,8 @@ def test_help_shows_the_exit_codes() -> None:
     shown = " ".join(cryopick("--help").stdout.split())
     for one in ENDINGS:
         assert f"{one.code} {one.kind}: " in shown
+
+
+def test_the_documented_table_is_that_of_the_program() -> None:
+    page = Path(__file__).parents[2] / "docs" / "run-folder.md"
+    assert table_text() in page.read_text(encoding="utf-8")
