@@ -9,6 +9,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from threading import Thread
+from typing import Any
 
 import pytest
 from discs import DIAMETER_PX, disc_micrograph
@@ -28,7 +30,7 @@ def into_a_pipe(monkeypatch: pytest.MonkeyPatch) -> tuple[int, int]:
     return reading, writing
 
 
-def read_all(reading: int) -> list[dict[str, object]]:
+def read_all(reading: int) -> list[dict[str, Any]]:
     with os.fdopen(reading) as stream:
         return [json.loads(line) for line in stream]
 
@@ -50,23 +52,28 @@ def test_a_reader_that_stops_reading_stops_nothing_and_hears_later_how_many_line
     lines = JsonLines(most_waiting=10)
     filler = "x" * 1000  # a pipe holds 65,536 bytes: after 65 lines the writer waits
     began = time.monotonic()
+    offered = 1000
     while not lines.dropped:
         lines({"filler": filler})
+        offered += 1
     for number in range(1000):
         lines({"number": number})
     assert time.monotonic() - began < 5
     lines({"event": "run"}, is_kept=True)
     dropped = lines.dropped
     assert dropped > 900
-    from threading import Thread
-
-    heard: list[dict[str, object]] = []
+    heard: list[dict[str, Any]] = []
     reader = Thread(target=lambda: heard.extend(read_all(reading)))
     reader.start()
     lines.close()
     os.close(writing)
     reader.join()
-    assert heard[-2:] == [{"event": "dropped", "count": dropped}, {"event": "run"}]
+    assert heard[-1] == {"event": "run"}
+    assert heard[-2]["event"] == "dropped"
+    missing = [event["count"] for event in heard if event.get("event") == "dropped"]
+    assert sum(missing) == dropped
+    written = [event for event in heard if "filler" in event or "number" in event]
+    assert len(written) + dropped == offered
     assert f"{dropped} JSON lines were dropped while 10 waited" in capsys.readouterr().err
 
 
