@@ -17,11 +17,13 @@ from numpy.typing import NDArray
 from cryopick.errors import CryopickError, SettingsError, UnknownPixelSizeError
 from cryopick.geometry.selection import select
 from cryopick.geometry.units import too_wide
+from cryopick.inference.computing import processor_of
 from cryopick.pickers.registry import sizes_in_force
 from cryopick.pickers.survey import Survey
 from cryopick.processing.defects import ends_in_empty_rows, mend_pixels
 from cryopick.processing.illumination import without_uneven_illumination
 from cryopick.runs.exclusion_masks import doubts_about_mask, read_mask
+from cryopick.runs.picked_with import picked_with_on
 from cryopick.runs.report.pictures import map_png, overview_jpeg
 from cryopick.runs.settings import PickPlan, RunSettings
 from cryopick.runs.verdicts import MOST_JUNK_SHARE
@@ -64,6 +66,10 @@ class Outcome:
     """A traceback for the log, where the error was not one of ours."""
     stamp: tuple[int, int] | None = None
     """Of the file that was picked, from before it was read; None where it was never begun."""
+    picked_with: str = ""
+    """Of the plan that it was picked by, on this micrograph; see `Record`."""
+    processor: str = ""
+    """Model of the CPU or graphics card that picked it; "" where it failed."""
     is_unreadable: bool = False
     """Whether it failed since its file cannot be read, as that of a file which is not whole yet."""
     ends_empty: bool = False
@@ -81,8 +87,19 @@ def file_stamp(path: Path) -> tuple[int, int]:
 
 def outcomes_of(tasks: Iterable[Task], plan: PickPlan, *, draw: bool = True) -> Iterator[Outcome]:
     """Pick each micrograph, in order, reading the next one meanwhile."""
+    plan = plan.pinned_here()
     for task, micrograph, seconds in _read_ahead(tasks, plan.settings.run):
         yield replace(_outcome(task, micrograph, plan, seconds, draw), stamp=task.stamp)
+
+
+class PickWorker:
+    """The worker of a run, in whatever process: tasks go in, outcomes come out."""
+
+    def __init__(self, plan: PickPlan) -> None:
+        self._plan = plan
+
+    def results_of(self, items: Iterator[Task]) -> Iterator[Outcome]:
+        return outcomes_of(items, self._plan)
 
 
 def read_task(task: Task, run: RunSettings) -> Micrograph:
@@ -187,6 +204,8 @@ def _outcome(
             maps={name: map_png(values, shape_yx=size) for name, values in picks.maps.items()} if draw else {},
             seconds=read_seconds + time.perf_counter() - start,
             junk_share=None if junk is None else round(float(junk.mean()), 4),
+            picked_with=picked_with_on(micrograph, plan) if plan.picked_with else "",
+            processor=processor_of(plan.picker, plan.computing),
             ends_empty=ends_in_empty_rows(micrograph.pixels, is_last_row_first=_is_last_row_first(micrograph)),
         )
     except (CryopickError, OSError, MemoryError) as error:

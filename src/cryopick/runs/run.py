@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from cryopick.errors import CryopickError, RunFolderError, SettingsError, UnknownPixelSizeError
+from cryopick.inference.computing import Computing, computing_here
 from cryopick.inference.progress import told_to
 from cryopick.io.coordinates.candidates import as_written
 from cryopick.io.images.micrographs import probe_image
@@ -23,6 +25,8 @@ from cryopick.io.inputs.sources import MicrographSource
 from cryopick.pickers.protocol import ChoosesSample, SurveysInFolder, surveys
 from cryopick.pickers.survey import SURVEYED_MICROGRAPHS, Survey
 from cryopick.runs.exclusion_masks import match_masks, require_some_mask
+from cryopick.runs.facts import RunFacts, facts_of_now
+from cryopick.runs.files import used_files
 from cryopick.runs.folder import (
     LOG,
     MODEL,
@@ -34,6 +38,8 @@ from cryopick.runs.folder import (
     unnamed_key,
 )
 from cryopick.runs.one import NO_FILE, Outcome, Task, file_stamp, read_task
+from cryopick.runs.picked_with import is_stale, picked_with
+from cryopick.runs.pinning import require_computing_here, settle_computing
 from cryopick.runs.place import folder_of_the_first_pick
 from cryopick.runs.record import Record, map_problem
 from cryopick.runs.report.page import write_report
@@ -42,7 +48,8 @@ from cryopick.runs.sample import chosen_sample, sample_order
 from cryopick.runs.settings import PickPlan, PickSettings, settings_sections
 from cryopick.runs.stored_settings import read_survey
 from cryopick.runs.threshold import Cut, at_threshold, cut_of
-from cryopick.runs.workers import default_workers, pick_in_workers
+from cryopick.runs.workers import Workforce
+from cryopick.scale.executor import Executor, run_all
 from cryopick.settings import to_toml
 from cryopick.types import Micrograph, Picks
 
@@ -103,6 +110,7 @@ class Run:
         self.folder = folder
         self.plan = PickPlan(settings=settings)
         self.on_event = on_event
+        self._begun = facts_of_now()
         self.notes: dict[str, int] = {}
         """Warnings about the run as a whole, and for how many micrographs each holds."""
         records, self._damaged_records = folder.read_records()
@@ -125,8 +133,46 @@ class Run:
         if others:
             self._log(f"{others} micrographs of this run are not among those given now; they stay in it")
 
-    def look_first(self) -> None:
-        """Let a picker that wants to see some micrographs first do so, once per run folder."""
+    def look_first(self, *, ask: Callable[[Any], Computing] = computing_here) -> None:
+        """Settle how the run computes, and let a picker that wants to see some micrographs first do so, once a folder.
+
+        Afterwards it is known which micrographs were picked otherwise than the run would pick them now.
+
+        Parameters
+        ----------
+        ask : what the settings of a picker mean where it will run, see `settle_computing`
+        """
+        is_begun = any(record.is_done for record in self.records.values())
+        computing = settle_computing(self.folder, self.plan.picker, is_begun=is_begun, ask=ask)
+        self.plan = replace(self.plan, computing=computing)
+        self._look()
+        self.plan = replace(self.plan, picked_with=picked_with(self.plan))
+        self._pick_stale_again()
+
+    def stale(self) -> list[str]:
+        """Names of finished micrographs, given now or not, that were picked otherwise than the plan of now would."""
+        return [name for name, record in self.records.items() if is_stale(record, self.plan)]
+
+    def _pick_stale_again(self) -> None:
+        stale = set(self.stale())
+        again = [name for name in self.skipped if name in stale and file_stamp(self.sources[name].path) != NO_FILE]
+        self.skipped = [name for name in self.skipped if name not in set(again)]
+        if again:
+            self._note_many(
+                "{} was picked with another measured size, other weights or other numbers than the run has now, and is "
+                "picked again",
+                dict.fromkeys(again, "was picked otherwise than the run picks now; picking it again"),
+            )
+        left = sorted(name for name in stale if name in self.skipped or name not in self.sources)
+        if left:
+            self._note_many(
+                "{} was picked with another measured size, other weights or other numbers than the run has now, and "
+                "stays so, as it is not given or its file is gone",
+                dict.fromkeys(left, "was picked otherwise than the run picks now, and stays so"),
+            )
+
+    def _look(self) -> None:
+        """Fill in the survey of the plan: that of the folder, or a new one."""
         picker = self.plan.picker
         if not surveys(picker):
             return
@@ -136,12 +182,18 @@ class Run:
             self._note(f"{PREPARED} was damaged and was made again", f"{error}")
             survey = None
         if survey is None:
+            self.require_computing_here()
             survey = self._survey()
             if survey is None:  # nothing can be read: each micrograph will say why
                 return
             self.folder.write(self.folder.path / PREPARED, to_toml({"survey": survey.to_plain()}), is_durable=True)
             self._log(f"picker {picker.name} looked at the micrographs first: {survey.to_plain() or 'nothing learnt'}")
         self.plan = replace(self.plan, survey=survey)
+
+    def require_computing_here(self) -> None:
+        """Raise `RunFolderError` where this machine cannot compute as the run was begun."""
+        if self.plan.computing is not None:
+            require_computing_here(self.folder, self.plan.picker, self.plan.computing)
 
     def _survey(self) -> Survey | None:
         sample = self._sample()
@@ -233,7 +285,8 @@ class Run:
             )
         return matched.of_micrograph
 
-    def pick(self, workers: int | None, *, time_limit_seconds: float | None = None) -> None:
+    def pick(self, workforce: Workforce) -> None:
+        """Pick what is not finished, and keep what comes of it, in the order in which it ends."""
         threshold = self._provisional_threshold()
         if self.on_event is not None:
             self.on_event(
@@ -249,24 +302,30 @@ class Run:
         todo = self._left_to_pick(threshold)
         if not todo:
             return
+        self.require_computing_here()
         self.folder.begin_tables()
         for name in todo:
             if name in self.unnamable:
                 self._keep(Outcome(name=name, error=self.unnamable[name]), threshold)
-        tasks = [self._task(name) for name in todo if name not in self.unnamable]
-        count = default_workers(len(tasks), picker=self.plan.picker) if workers is None else workers
-        finished = len(self.sources) - len(todo)
-        self._log(f"{len(tasks)} micrographs to pick, {finished} finished before, {count} worker(s)")
+        names = [name for name in todo if name not in self.unnamable]
+        with closing(workforce.open(self.plan, tasks=len(names))) as executor:
+            finished = len(self.sources) - len(todo)
+            self._log(f"{len(names)} micrographs to pick, {finished} finished before, by {executor}")
+            changed = self._pick_all(executor, names, threshold)
+            self._pick_changed(executor, changed, threshold)
+
+    def _pick_all(self, executor: Executor, names: Sequence[str], threshold: float) -> list[str]:
+        """Pick these and keep what comes of them; given back are those whose file was replaced meanwhile."""
         changed: list[str] = []
         # Settings may be impossible for one micrograph alone, whose pixel size is unknown; of all they end the run.
         refused: list[Outcome] = []
-        for outcome in pick_in_workers(tasks, self.plan, workers=count, time_limit_seconds=time_limit_seconds):
+        for outcome in self.outcomes(executor, names):
             if outcome.is_settings_error and not any(record.is_done for record in self.records.values()):
                 refused.append(outcome)
                 if len(refused) == MOST_REFUSED and not surveys(self.plan.picker):
                     break  # preparation has looked at micrographs from the whole run
                 continue
-            if self._has_changed(outcome):
+            if self.has_changed(outcome):
                 self._log(f"{outcome.name}: the file changed while it was picked; picking it again")
                 changed.append(outcome.name)
                 continue
@@ -279,7 +338,39 @@ class Run:
         elif refused:
             first = refused[0]
             raise SettingsError(f"{first.name}: {first.error.removeprefix(f'{first.name}: ')}")
-        self._pick_changed(changed, threshold)
+        return changed
+
+    def _pick_changed(self, executor: Executor, names: Sequence[str], threshold: float) -> None:
+        """Once more what was replaced while it was picked; a second change is only told."""
+        unsettled: dict[str, str] = {}
+        for outcome in self.outcomes(executor, names):
+            if self.has_changed(outcome):
+                unsettled[outcome.name] = "the file changed again while it was picked"
+            self._keep(outcome, threshold)
+        if unsettled:
+            self._note_many(
+                "{} changed while it was picked, so its picks may be of an earlier image; when it is whole run the "
+                "same command again",
+                unsettled,
+            )
+
+    def outcomes(
+        self, executor: Executor, names: Iterable[str | None], *, poll_s: float | None = None
+    ) -> Iterator[Outcome]:
+        """What comes of the micrographs of these names, as it ends; nothing is kept yet.
+
+        Parameters
+        ----------
+        names : asked for the next one whenever there is room for it; None says that there is none now, see `run_all`
+        poll_s : after a None, ask again after so many seconds at the latest
+        """
+        items = (None if name is None else (name, self._task(name)) for name in names)
+        for done in run_all(executor, items, poll_s=poll_s):
+            if done.result is None:
+                yield Outcome(name=done.key, error=done.lost, details=done.details, seconds=done.seconds)
+            else:
+                outcome: Outcome = done.result
+                yield outcome
 
     def _left_to_pick(self, threshold: float) -> list[str]:
         """The names that are not finished, or whose files are damaged; the others are told of as skipped."""
@@ -298,20 +389,6 @@ class Run:
             self._note_many("{} was damaged in the run folder and is picked again", damaged)
         return todo
 
-    def _pick_changed(self, names: Sequence[str], threshold: float) -> None:
-        """Once more, one after the other, what was replaced while it was picked; a second change is only told."""
-        unsettled: dict[str, str] = {}
-        for outcome in pick_in_workers([self._task(name) for name in names], self.plan, workers=1):
-            if self._has_changed(outcome):
-                unsettled[outcome.name] = "the file changed again while it was picked"
-            self._keep(outcome, threshold)
-        if unsettled:
-            self._note_many(
-                "{} changed while it was picked, so its picks may be of an earlier image; when it is whole run the "
-                "same command again",
-                unsettled,
-            )
-
     def finish(self, *, is_stopped: bool = False) -> RunSummary:
         """Write tables and report; every micrograph must have its record, unless picking was stopped."""
         finished = read_finished(self.folder, known=self._candidates)
@@ -329,11 +406,17 @@ class Run:
                 finished.damaged,
             )
         self.folder.begin_tables()
-        summary, results = write_results(self.folder, self.plan, finished, notes=self.notes)
+        summary, results = write_results(
+            self.folder, self.plan, finished, facts=self._facts(is_stopped=is_stopped), notes=self.notes
+        )
         write_report(self.folder, summary, results, settings_sections(self.plan.settings))
         self.folder.end_tables()
         self._log(f"{summary.particles} particles in {summary.micrographs} micrographs, {len(summary.failed)} failed")
         return summary
+
+    def _facts(self, *, is_stopped: bool) -> RunFacts:
+        facts = replace(self._begun, files=used_files(self.plan.picker, self.plan.survey))
+        return facts.with_computing(self.plan.computing).at_end(is_stopped=is_stopped)
 
     def _read_back(self, name: str, threshold: float, damaged: dict[str, str]) -> MicrographResult | None:
         """A finished micrograph from its files; None, and an entry in `damaged`, where they are not whole."""
@@ -346,7 +429,7 @@ class Run:
         self._candidates[name] = candidates
         return MicrographResult(record=record, candidates=at_threshold(candidates, threshold))
 
-    def _has_changed(self, outcome: Outcome) -> bool:
+    def has_changed(self, outcome: Outcome) -> bool:
         """Whether another file lies there than the one that was picked; one that is gone was not replaced."""
         now = file_stamp(self.sources[outcome.name].path)
         return outcome.stamp is not None and now not in (NO_FILE, outcome.stamp)
@@ -420,6 +503,8 @@ class Run:
             candidate_count=None if picks is None else len(picks),
             junk_share=None if picks is None else outcome.junk_share,
             mask_stamp=self._mask_stamp(outcome.name),
+            picked_with=outcome.picked_with,
+            processor=outcome.processor,
         )
         result: MicrographResult | None = None
         stale_maps = () if before is None or before.key != key else [name for name in before.maps if name not in maps]
