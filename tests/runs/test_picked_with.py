@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from discs import DIAMETER_PX, disc_micrograph
 
+from cryopick.errors import WorkerError
 from cryopick.geometry.units import Length, parse_length
 from cryopick.inference.computing import Computing, computing_here, pinned, why_not_here
 from cryopick.io.images.micrographs import write_micrograph
