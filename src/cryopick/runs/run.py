@@ -25,6 +25,8 @@ from cryopick.io.inputs.sources import MicrographSource
 from cryopick.pickers.protocol import ChoosesSample, SurveysInFolder, surveys
 from cryopick.pickers.survey import SURVEYED_MICROGRAPHS, Survey
 from cryopick.runs.exclusion_masks import match_masks, require_some_mask
+from cryopick.runs.facts import RunFacts, facts_of_now
+from cryopick.runs.files import used_files
 from cryopick.runs.folder import (
     LOG,
     MODEL,
@@ -108,6 +110,7 @@ class Run:
         self.folder = folder
         self.plan = PickPlan(settings=settings)
         self.on_event = on_event
+        self._begun = facts_of_now()
         self.notes: dict[str, int] = {}
         """Warnings about the run as a whole, and for how many micrographs each holds."""
         records, self._damaged_records = folder.read_records()
@@ -126,6 +129,8 @@ class Run:
         self._mask_stamps = {name: file_stamp(path) for name, path in self._mask_of.items()}
         self.skipped = [name for name in self.sources if self._is_finished(name)]
         self._position = 0
+        if folder.lock_doubt:
+            self._note(folder.lock_doubt, folder.lock_doubt)
         others = len(set(self.records) - set(self.sources))
         if others:
             self._log(f"{others} micrographs of this run are not among those given now; they stay in it")
@@ -188,7 +193,7 @@ class Run:
         self.plan = replace(self.plan, survey=survey)
 
     def require_computing_here(self) -> None:
-        """Raise `RunFolderError` where this machine cannot compute as the run was begun."""
+        """Raise `WorkerError` where this machine cannot compute as the run was begun."""
         if self.plan.computing is not None:
             require_computing_here(self.folder, self.plan.picker, self.plan.computing)
 
@@ -403,11 +408,17 @@ class Run:
                 finished.damaged,
             )
         self.folder.begin_tables()
-        summary, results = write_results(self.folder, self.plan, finished, notes=self.notes)
+        summary, results = write_results(
+            self.folder, self.plan, finished, facts=self._facts(is_stopped=is_stopped), notes=self.notes
+        )
         write_report(self.folder, summary, results, settings_sections(self.plan.settings))
         self.folder.end_tables()
         self._log(f"{summary.particles} particles in {summary.micrographs} micrographs, {len(summary.failed)} failed")
         return summary
+
+    def _facts(self, *, is_stopped: bool) -> RunFacts:
+        facts = replace(self._begun, files=used_files(self.plan.picker, self.plan.survey))
+        return facts.with_computing(self.plan.computing).at_end(is_stopped=is_stopped)
 
     def _read_back(self, name: str, threshold: float, damaged: dict[str, str]) -> MicrographResult | None:
         """A finished micrograph from its files; None, and an entry in `damaged`, where they are not whole."""
