@@ -469,12 +469,13 @@ class Run:
         return None if self.plan.settings.run.exclusion_masks is None else self._mask_stamps.get(name, NO_FILE)
 
     def _task(self, name: str) -> Task:
-        source = self.sources[name]
+        """What a worker is given: paths from the root, so that errors name the same file whoever meets them."""
+        source, mask = self.sources[name], self._mask_of.get(name)
         return Task(
             name=name,
-            path=source.path,
+            path=Path(os.path.abspath(source.path)),
             optics_pixel_size_angstrom=source.pixel_size_angstrom,
-            exclusion_mask=self._mask_of.get(name),
+            exclusion_mask=None if mask is None else Path(os.path.abspath(mask)),
         )
 
     def _keep(self, outcome: Outcome, threshold: float) -> None:
