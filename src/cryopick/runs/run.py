@@ -94,8 +94,6 @@ class Run:
         """Warnings about the run as a whole, and for how many micrographs each holds."""
         records, self._damaged_records = folder.read_records()
         self.records = {record.name: record for record in records}
-        self._candidates: dict[str, Picks] = {}
-        """By name, of micrographs that were picked, or read from the folder, by this call."""
         self._base = folder_of_the_first_pick(records)
         # names depend on what else is given, so a file that this run knows keeps the name that it has here
         known = {record.source: record.name for record in self.records.values()}
@@ -292,7 +290,7 @@ class Run:
 
     def finish(self, *, is_stopped: bool = False) -> RunSummary:
         """Write tables and report; every micrograph must have its record, unless picking was stopped."""
-        finished = read_finished(self.folder, known=self._candidates)
+        finished = read_finished(self.folder, self.plan.picker)
         there = {record.name for record in finished.records}
         missing = [name for name in self.sources if name not in there]
         if missing and not is_stopped:
@@ -307,9 +305,10 @@ class Run:
                 finished.damaged,
             )
         self.folder.begin_tables()
-        summary, results = write_results(self.folder, self.plan, finished, notes=self.notes)
-        write_report(self.folder, summary, results, settings_sections(self.plan.settings))
+        results = write_results(self.folder, self.plan, finished, notes=self.notes)
+        write_report(self.folder, results, settings_sections(self.plan.settings))
         self.folder.end_tables()
+        summary = results.summary
         self._log(f"{summary.particles} particles in {summary.micrographs} micrographs, {len(summary.failed)} failed")
         return summary
 
@@ -321,7 +320,6 @@ class Run:
         except DamagedError as error:
             damaged[name] = error.what
             return None
-        self._candidates[name] = candidates
         return MicrographResult(record=record, candidates=at_threshold(candidates, threshold))
 
     def _has_changed(self, outcome: Outcome) -> bool:
@@ -429,9 +427,7 @@ class Run:
         for name, png in maps.items():
             self.folder.write(self.folder.map_path(record.key, name), png)
         candidates = replace(as_written(picks), micrograph_name=record.name, warnings=record.warnings)
-        result = write_picks(self.folder, record, candidates, Cut(threshold=threshold), is_durable=True)
-        self._candidates[record.name] = candidates
-        return result
+        return write_picks(self.folder, record, candidates, Cut(threshold=threshold), is_durable=True)
 
     def _relion_name(self, source: MicrographSource, before: Record | None) -> str:
         """What RELION calls a micrograph: as at the first pick, from whichever folder this call is made."""
