@@ -23,8 +23,9 @@ import numpy as np
 
 from cryopick.evaluation.machine import describe_machine
 from cryopick.geometry.selection import TOO_CLOSE
+from cryopick.io.coordinates.candidates import candidates_text
 from cryopick.runs.folder import CONFIG, PREPARED, RunFolder
-from cryopick.runs.record import Record
+from cryopick.runs.record import Record, record_text
 from cryopick.runs.report.pictures import overview_jpeg
 from cryopick.runs.settings import make_settings, settings_sections
 from cryopick.settings import to_toml
@@ -76,7 +77,7 @@ def make_run(folder: Path, picker: str, *, micrographs: int, candidates: int = C
     for number in range(micrographs):
         key = f"grid one/FoilHole_{number:06d}_Data_fractions"
         picks = _made_up(generator, candidates, name=f"{key}.mrc", is_probability=picker != "blob")
-        run.write_candidates(key, picks)
+        run.write(run.candidates_path(key), candidates_text(picks))
         run.write(run.image_path(key), picture)
         record = Record(
             name=picks.micrograph_name,
@@ -92,7 +93,7 @@ def make_run(folder: Path, picker: str, *, micrographs: int, candidates: int = C
             candidate_count=candidates,
             junk_share=0.1,
         )
-        run.write_record(record)
+        run.write(run.record_path(key), record_text(record))
     return run
 
 
