@@ -8,19 +8,32 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 from cryopick.runs.record import Record, key_problem, read_record, record_text
 
-if TYPE_CHECKING:
-    from cryopick.runs.folder import RunFolder
-
 RENAMING = ".renaming.json"
 """Old and new keys, while files are being renamed."""
+
+
+class RunFiles(Protocol):
+    """What is needed of a `RunFolder`, whose `clean_up` needs this module in turn."""
+
+    @property
+    def path(self) -> Path: ...
+    def picks_path(self, key: str) -> Path: ...
+    def candidates_path(self, key: str) -> Path: ...
+    def image_path(self, key: str) -> Path: ...
+    def map_path(self, key: str, name: str) -> Path: ...
+    def record_path(self, key: str) -> Path: ...
+    def write(self, path: Path, content: bytes | str, *, is_durable: bool = False) -> None: ...
+    def writing(self, path: Path) -> AbstractContextManager[Any]: ...
+    def remove_results(self, key: str, maps: Sequence[str] = ()) -> None: ...
+    def begin_tables(self) -> None: ...
 
 
 def moved_records(records: Iterable[Record], given: Iterable[Path]) -> dict[str, Path]:
@@ -42,7 +55,7 @@ def moved_records(records: Iterable[Record], given: Iterable[Path]) -> dict[str,
     return moved
 
 
-def drop_record(folder: RunFolder, record: Record) -> None:
+def drop_record(folder: RunFiles, record: Record) -> None:
     """Remove all files of one micrograph, its record last, so that a killed call can be repeated."""
     folder.remove_results(record.key, record.maps)
     path = folder.record_path(record.key)
@@ -50,7 +63,7 @@ def drop_record(folder: RunFolder, record: Record) -> None:
         path.unlink(missing_ok=True)
 
 
-def rename_keys(folder: RunFolder, keys: Mapping[str, str]) -> None:
+def rename_keys(folder: RunFiles, keys: Mapping[str, str]) -> None:
     """Call the files of micrographs otherwise, by their old keys; a killed call is finished by the next `clean_up`.
 
     The tables do not fit the files afterwards, so that readers refuse the run until they are written.
@@ -65,13 +78,13 @@ def rename_keys(folder: RunFolder, keys: Mapping[str, str]) -> None:
     _rename(folder, keys)
 
 
-def _rename(folder: RunFolder, keys: Mapping[str, str]) -> None:
+def _rename(folder: RunFiles, keys: Mapping[str, str]) -> None:
     note = json.dumps(dict(keys), ensure_ascii=False, indent=1) + "\n"
     folder.write(folder.path / RENAMING, note, is_durable=True)
     finish_renaming(folder)
 
 
-def finish_renaming(folder: RunFolder) -> None:
+def finish_renaming(folder: RunFiles) -> None:
     """Do what is noted and was not done yet; every step may be repeated. Under the lock."""
     note = folder.path / RENAMING
     if not note.is_file():
@@ -89,7 +102,7 @@ def finish_renaming(folder: RunFolder) -> None:
         note.unlink(missing_ok=True)
 
 
-def _rename_one(folder: RunFolder, old: str, new: str) -> None:
+def _rename_one(folder: RunFiles, old: str, new: str) -> None:
     place = folder.record_path(old)
     try:
         record = read_record(place.read_bytes().decode("utf-8", "surrogateescape"), key=old)
