@@ -28,6 +28,7 @@ from cryopick.io.star import LOOP_END, loop_head, loop_rows, make_table
 from cryopick.pickers.protocol import gives_probabilities
 from cryopick.processing.belief import OpenCandidates
 from cryopick.runs.expected import expected_of
+from cryopick.runs.facts import RunFacts
 from cryopick.runs.folder import AUTOPICK, MICROGRAPHS, PARTICLES, RECORDS, SUMMARY, DamagedError, RunFolder
 from cryopick.runs.place import settle_place
 from cryopick.runs.record import Record
@@ -88,7 +89,7 @@ class MicrographResult:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunSummary:
+class RunSummary(RunFacts):
     """What a run came to; also `summary.json`."""
 
     cryopick_version: str
@@ -215,12 +216,18 @@ def read_finished(folder: RunFolder, picker: Any) -> Finished:
 
 
 def write_results(
-    folder: RunFolder, plan: PickPlan, finished: Finished, *, notes: Mapping[str, int] | None = None
+    folder: RunFolder,
+    plan: PickPlan,
+    finished: Finished,
+    *,
+    facts: RunFacts,
+    notes: Mapping[str, int] | None = None,
 ) -> RunResults:
     """Write every table of a run from its per-micrograph files, which are read again, one micrograph after the other.
 
     Parameters
     ----------
+    facts : where, when and with what it was picked, for the summary
     notes : warnings about the run itself, and for how many micrographs each holds; they join those of the summary
     """
     place = settle_place(folder, finished.records)
@@ -241,6 +248,8 @@ def write_results(
                     folder.picks_path(record.key).unlink(missing_ok=True)
                 tables.add(None, record)
     summary = _summarize(finished, totals, plan, cut)
+    processors = {record.processor for record in finished.records if record.processor}
+    summary = replace(summary, **{**facts.as_fields(), "processors": tuple(sorted(processors))})
     if notes:
         summary = replace(summary, warnings=dict(sorted({**summary.warnings, **notes}.items())))
     content = {one.name: getattr(summary, one.name) for one in fields(summary)}

@@ -60,10 +60,13 @@ class Listing:
 class Lister(Protocol):
     """Tells what is there."""
 
-    accompanied_below: Path | None
-    """Folder below which images may accompany one another and are left out then; None where each is named."""
     why: str
     """Why `now` gave None, one sentence."""
+
+    @property
+    def accompanied_below(self) -> Path | None:
+        """Folder below which images may accompany one another and are left out then; None where each is named."""
+        ...
 
     def now(self) -> Listing | None:
         """What is there; None where that cannot be told: the folder or list is not there, or not readable."""
@@ -164,8 +167,8 @@ class StarLister:
 
     path: Path
     ignore: tuple[str, ...] = ()
-    accompanied_below: Path | None = None
     why: str = ""
+    accompanied_below: None = None
     _read: FileStamp | None = None
     _sources: list[MicrographSource] = field(default_factory=list)
 
