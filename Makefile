@@ -19,6 +19,7 @@ test:
 	@scripts/environment dev
 	@scripts/relion
 	@scripts/chromium
+	@scripts/slurm
 	@$(MAKE) --no-print-directory check
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 

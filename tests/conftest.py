@@ -23,6 +23,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 from discs import folder_of_discs  # noqa: E402, F401  # after the environment is settled; fixtures of many folders
 from drawn_micrographs import count_found, draw_particles  # noqa: E402, F401
 from hypothesis import HealthCheck, settings  # noqa: E402
+from slurm_cluster import slurm  # noqa: E402, F401
 
 # A busy machine makes single examples slow; that says nothing about the code.
 settings.register_profile("cryopick", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -155,6 +155,7 @@ def test_no_module_keeps_models():
         for what in module_level_calls(tree)
     }
     assert kept == {
+        "cryopick.inference.computing: processor_model",  # a name
         "cryopick.inference.device: _automatic_device",  # a word
         "cryopick.inference.device: _why_unusable",  # a sentence
         "cryopick.pickers.denoisers: _makers",
@@ -184,7 +185,7 @@ def test_no_text_names_a_module_of_the_package():
 
 @pytest.mark.parametrize(
     "module",
-    ["cryopick", "cryopick.runs.workers", "cryopick.workflows.simulate", "cryopick.evaluation.usage"],
+    ["cryopick", "cryopick.scale.worker_process", "cryopick.workflows.simulate", "cryopick.evaluation.usage"],
 )
 def test_what_child_processes_run_is_a_module_that_knows_its_name(module):
     spec = find_spec(module)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import itertools
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from cryopick.errors import CryopickError, RunFolderError, SettingsError, UnknownPixelSizeError
+from cryopick.inference.computing import Computing, computing_here
 from cryopick.inference.progress import told_to
 from cryopick.io.coordinates.candidates import as_written
 from cryopick.io.images.micrographs import probe_image
@@ -23,6 +25,8 @@ from cryopick.io.inputs.sources import MicrographSource
 from cryopick.pickers.protocol import ChoosesSample, SurveysInFolder, surveys
 from cryopick.pickers.survey import SURVEYED_MICROGRAPHS, Survey
 from cryopick.runs.exclusion_masks import match_masks, require_some_mask
+from cryopick.runs.facts import RunFacts, facts_of_now
+from cryopick.runs.files import used_files
 from cryopick.runs.folder import (
     LOG,
     MODEL,
@@ -34,15 +38,19 @@ from cryopick.runs.folder import (
     unnamed_key,
 )
 from cryopick.runs.one import NO_FILE, Outcome, Task, file_stamp, read_task
+from cryopick.runs.picked_with import is_stale, picked_with
+from cryopick.runs.pinning import require_computing_here, settle_computing
 from cryopick.runs.place import folder_of_the_first_pick
 from cryopick.runs.record import Record, map_problem
+from cryopick.runs.renames import drop_record, moved_records, rename_keys
 from cryopick.runs.report.page import write_report
 from cryopick.runs.results import MicrographResult, RunSummary, read_finished, write_picks, write_results
 from cryopick.runs.sample import chosen_sample, sample_order
 from cryopick.runs.settings import PickPlan, PickSettings, settings_sections
 from cryopick.runs.stored_settings import read_survey
 from cryopick.runs.threshold import Cut, at_threshold, cut_of
-from cryopick.runs.workers import default_workers, pick_in_workers
+from cryopick.runs.workers import Workforce
+from cryopick.scale.executor import Executor, run_all
 from cryopick.settings import to_toml
 from cryopick.types import Micrograph, Picks
 
@@ -72,9 +80,22 @@ class PickEvent:
     candidates: int = 0
     mean_score: float | None = None
     diameter_px: float | None = None
+    diameter_angstrom: float | None = None
+    threshold: float | None = None
+    """The score by which `count` was counted."""
     seconds: float = 0.0
     warnings: tuple[str, ...] = ()
     error: str = ""
+    path: str = ""
+    """Of the image; this and the following are absolute, and "" where there is no such file."""
+    picks_file: str = ""
+    candidates_file: str = ""
+    image_file: str = ""
+    """The picture of the report."""
+    output: str = ""
+    """The run folder, at the start."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """All settings of the run, at the start, as the sections of `config.toml`."""
 
 
 class Run:
@@ -90,12 +111,13 @@ class Run:
         self.folder = folder
         self.plan = PickPlan(settings=settings)
         self.on_event = on_event
+        self._begun = facts_of_now()
         self.notes: dict[str, int] = {}
         """Warnings about the run as a whole, and for how many micrographs each holds."""
         records, self._damaged_records = folder.read_records()
         self.records = {record.name: record for record in records}
-        self._candidates: dict[str, Picks] = {}
-        """By name, of micrographs that were picked, or read from the folder, by this call."""
+        self.moved = self._drop_moved([source.path for source in sources])
+        """Where micrographs are now that were renamed since they were picked, by their old name."""
         self._base = folder_of_the_first_pick(records)
         # names depend on what else is given, so a file that this run knows keeps the name that it has here
         known = {record.source: record.name for record in self.records.values()}
@@ -108,12 +130,90 @@ class Run:
         self._mask_stamps = {name: file_stamp(path) for name, path in self._mask_of.items()}
         self.skipped = [name for name in self.sources if self._is_finished(name)]
         self._position = 0
+        if folder.lock_doubt:
+            self._note(folder.lock_doubt, folder.lock_doubt)
         others = len(set(self.records) - set(self.sources))
         if others:
             self._log(f"{others} micrographs of this run are not among those given now; they stay in it")
 
-    def look_first(self) -> None:
-        """Let a picker that wants to see some micrographs first do so, once per run folder."""
+    def _drop_moved(self, given: Sequence[Path]) -> dict[str, Path]:
+        """Remove what was picked under names that files no longer have; they are picked under the new ones."""
+        moved = moved_records(self.records.values(), given)
+        if moved:
+            self.folder.begin_tables()
+        for name, path in moved.items():
+            drop_record(self.folder, self.records.pop(name))
+            self._log(f"{name}: was renamed to {path}; it is picked under its new name, and the old picks are removed")
+        return moved
+
+    def assign_keys_anew(self) -> list[str]:
+        """Call files as a run would that was given all these micrographs at once; the tables must be written after it.
+
+        A run that grew called its files when it knew fewer micrographs. Those that are not given keep their keys. Where
+        this is killed, the same call finishes it.
+
+        Returns
+        -------
+        names : of the micrographs whose files have another key now
+        """
+        others = {name: record.key for name, record in self.records.items() if name not in self.sources}
+        self.unnamable = {}
+        self.keys = assign_keys(list(self.sources), others, problems=self.unnamable)
+        done = {name: record for name, record in self.records.items() if name in self.sources and record.is_done}
+        renamed = [name for name, record in done.items() if record.key != self.keys[name]]
+        lost = [name for name in renamed if name in self.unnamable]
+        for name in lost:
+            self.folder.begin_tables()
+            drop_record(self.folder, self.records.pop(name))
+            self._keep(Outcome(name=name, error=self.unnamable[name]), self._provisional_threshold())
+        keys = {done[name].key: self.keys[name] for name in renamed if name not in lost}
+        rename_keys(self.folder, keys)
+        for name in renamed:
+            if name not in lost:
+                self.records[name] = replace(done[name], key=self.keys[name])
+                self._log(f"{name}: its files are called {self.keys[name]} now, and were {done[name].key}")
+        return renamed
+
+    def look_first(self, *, ask: Callable[[Any], Computing] = computing_here) -> None:
+        """Settle how the run computes, and let a picker that wants to see some micrographs first do so, once a folder.
+
+        Afterwards it is known which micrographs were picked otherwise than the run would pick them now.
+
+        Parameters
+        ----------
+        ask : what the settings of a picker mean where it will run, see `settle_computing`
+        """
+        is_begun = any(record.is_done for record in self.records.values())
+        computing = settle_computing(self.folder, self.plan.picker, is_begun=is_begun, ask=ask)
+        self.plan = replace(self.plan, computing=computing)
+        self._look()
+        self.plan = replace(self.plan, picked_with=picked_with(self.plan))
+        self._pick_stale_again()
+
+    def stale(self) -> list[str]:
+        """Names of finished micrographs, given now or not, that were picked otherwise than the plan of now would."""
+        return [name for name, record in self.records.items() if is_stale(record, self.plan)]
+
+    def _pick_stale_again(self) -> None:
+        stale = set(self.stale())
+        again = [name for name in self.skipped if name in stale and file_stamp(self.sources[name].path) != NO_FILE]
+        self.skipped = [name for name in self.skipped if name not in set(again)]
+        if again:
+            self._note_many(
+                "{} was picked with another measured size, other weights or other numbers than the run has now, and is "
+                "picked again",
+                dict.fromkeys(again, "was picked otherwise than the run picks now; picking it again"),
+            )
+        left = sorted(name for name in stale if name in self.skipped or name not in self.sources)
+        if left:
+            self._note_many(
+                "{} was picked with another measured size, other weights or other numbers than the run has now, and "
+                "stays so, as it is not given or its file is gone",
+                dict.fromkeys(left, "was picked otherwise than the run picks now, and stays so"),
+            )
+
+    def _look(self) -> None:
+        """Fill in the survey of the plan: that of the folder, or a new one."""
         picker = self.plan.picker
         if not surveys(picker):
             return
@@ -123,12 +223,18 @@ class Run:
             self._note(f"{PREPARED} was damaged and was made again", f"{error}")
             survey = None
         if survey is None:
+            self.require_computing_here()
             survey = self._survey()
             if survey is None:  # nothing can be read: each micrograph will say why
                 return
             self.folder.write(self.folder.path / PREPARED, to_toml({"survey": survey.to_plain()}), is_durable=True)
             self._log(f"picker {picker.name} looked at the micrographs first: {survey.to_plain() or 'nothing learnt'}")
         self.plan = replace(self.plan, survey=survey)
+
+    def require_computing_here(self) -> None:
+        """Raise `WorkerError` where this machine cannot compute as the run was begun."""
+        if self.plan.computing is not None:
+            require_computing_here(self.folder, self.plan.picker, self.plan.computing)
 
     def _survey(self) -> Survey | None:
         sample = self._sample()
@@ -220,31 +326,47 @@ class Run:
             )
         return matched.of_micrograph
 
-    def pick(self, workers: int | None, *, time_limit_seconds: float | None = None) -> None:
+    def pick(self, workforce: Workforce) -> None:
+        """Pick what is not finished, and keep what comes of it, in the order in which it ends."""
         threshold = self._provisional_threshold()
         if self.on_event is not None:
-            self.on_event(PickEvent(name="", status="started", position=0, total=len(self.sources)))
+            self.on_event(
+                PickEvent(
+                    name="",
+                    status="started",
+                    position=0,
+                    total=len(self.sources),
+                    output=os.path.abspath(self.folder.path),
+                    settings=settings_sections(self.plan.settings),
+                )
+            )
         todo = self._left_to_pick(threshold)
         if not todo:
             return
+        self.require_computing_here()
         self.folder.begin_tables()
         for name in todo:
             if name in self.unnamable:
                 self._keep(Outcome(name=name, error=self.unnamable[name]), threshold)
-        tasks = [self._task(name) for name in todo if name not in self.unnamable]
-        count = default_workers(len(tasks), picker=self.plan.picker) if workers is None else workers
-        finished = len(self.sources) - len(todo)
-        self._log(f"{len(tasks)} micrographs to pick, {finished} finished before, {count} worker(s)")
+        names = [name for name in todo if name not in self.unnamable]
+        with closing(workforce.open(self.plan, tasks=len(names))) as executor:
+            finished = len(self.sources) - len(todo)
+            self._log(f"{len(names)} micrographs to pick, {finished} finished before, by {executor}")
+            changed = self._pick_all(executor, names, threshold)
+            self._pick_changed(executor, changed, threshold)
+
+    def _pick_all(self, executor: Executor, names: Sequence[str], threshold: float) -> list[str]:
+        """Pick these and keep what comes of them; given back are those whose file was replaced meanwhile."""
         changed: list[str] = []
         # Settings may be impossible for one micrograph alone, whose pixel size is unknown; of all they end the run.
         refused: list[Outcome] = []
-        for outcome in pick_in_workers(tasks, self.plan, workers=count, time_limit_seconds=time_limit_seconds):
+        for outcome in self.outcomes(executor, names):
             if outcome.is_settings_error and not any(record.is_done for record in self.records.values()):
                 refused.append(outcome)
                 if len(refused) == MOST_REFUSED and not surveys(self.plan.picker):
                     break  # preparation has looked at micrographs from the whole run
                 continue
-            if self._has_changed(outcome):
+            if self.has_changed(outcome):
                 self._log(f"{outcome.name}: the file changed while it was picked; picking it again")
                 changed.append(outcome.name)
                 continue
@@ -257,30 +379,13 @@ class Run:
         elif refused:
             first = refused[0]
             raise SettingsError(f"{first.name}: {first.error.removeprefix(f'{first.name}: ')}")
-        self._pick_changed(changed, threshold)
+        return changed
 
-    def _left_to_pick(self, threshold: float) -> list[str]:
-        """The names that are not finished, or whose files are damaged; the others are told of as skipped."""
-        skipped = set(self.skipped)
-        todo: list[str] = []
-        damaged: dict[str, str] = {}
-        for name in self.sources:
-            result = self._read_back(name, threshold, damaged) if name in skipped else None
-            if result is not None:
-                self._tell(_event("skipped", result))
-                continue
-            todo.append(name)
-            if self.keys[name] in self._damaged_records:
-                damaged[name] = self._damaged_records[self.keys[name]]
-        if damaged:
-            self._note_many("{} was damaged in the run folder and is picked again", damaged)
-        return todo
-
-    def _pick_changed(self, names: Sequence[str], threshold: float) -> None:
-        """Once more, one after the other, what was replaced while it was picked; a second change is only told."""
+    def _pick_changed(self, executor: Executor, names: Sequence[str], threshold: float) -> None:
+        """Once more what was replaced while it was picked; a second change is only told."""
         unsettled: dict[str, str] = {}
-        for outcome in pick_in_workers([self._task(name) for name in names], self.plan, workers=1):
-            if self._has_changed(outcome):
+        for outcome in self.outcomes(executor, names):
+            if self.has_changed(outcome):
                 unsettled[outcome.name] = "the file changed again while it was picked"
             self._keep(outcome, threshold)
         if unsettled:
@@ -290,9 +395,44 @@ class Run:
                 unsettled,
             )
 
+    def outcomes(
+        self, executor: Executor, names: Iterable[str | None], *, poll_s: float | None = None
+    ) -> Iterator[Outcome]:
+        """What comes of the micrographs of these names, as it ends; nothing is kept yet.
+
+        Parameters
+        ----------
+        names : asked for the next one whenever there is room for it; None says that there is none now, see `run_all`
+        poll_s : after a None, ask again after so many seconds at the latest
+        """
+        items = (None if name is None else (name, self._task(name)) for name in names)
+        for done in run_all(executor, items, poll_s=poll_s):
+            if done.result is None:
+                yield Outcome(name=done.key, error=done.lost, details=done.details, seconds=done.seconds)
+            else:
+                outcome: Outcome = done.result
+                yield outcome
+
+    def _left_to_pick(self, threshold: float) -> list[str]:
+        """The names that are not finished, or whose files are damaged; the others are told of as skipped."""
+        skipped = set(self.skipped)
+        todo: list[str] = []
+        damaged: dict[str, str] = {}
+        for name in self.sources:
+            result = self._read_back(name, threshold, damaged) if name in skipped else None
+            if result is not None:
+                self._tell(_event("skipped", result, self.folder, threshold))
+                continue
+            todo.append(name)
+            if self.keys[name] in self._damaged_records:
+                damaged[name] = self._damaged_records[self.keys[name]]
+        if damaged:
+            self._note_many("{} was damaged in the run folder and is picked again", damaged)
+        return todo
+
     def finish(self, *, is_stopped: bool = False) -> RunSummary:
         """Write tables and report; every micrograph must have its record, unless picking was stopped."""
-        finished = read_finished(self.folder, known=self._candidates)
+        finished = read_finished(self.folder, self.plan.picker)
         there = {record.name for record in finished.records}
         missing = [name for name in self.sources if name not in there]
         if missing and not is_stopped:
@@ -307,11 +447,18 @@ class Run:
                 finished.damaged,
             )
         self.folder.begin_tables()
-        summary, results = write_results(self.folder, self.plan, finished, notes=self.notes)
-        write_report(self.folder, summary, results, settings_sections(self.plan.settings))
+        results = write_results(
+            self.folder, self.plan, finished, facts=self._facts(is_stopped=is_stopped), notes=self.notes
+        )
+        write_report(self.folder, results, settings_sections(self.plan.settings))
         self.folder.end_tables()
+        summary = results.summary
         self._log(f"{summary.particles} particles in {summary.micrographs} micrographs, {len(summary.failed)} failed")
         return summary
+
+    def _facts(self, *, is_stopped: bool) -> RunFacts:
+        facts = replace(self._begun, files=used_files(self.plan.picker, self.plan.survey))
+        return facts.with_computing(self.plan.computing).at_end(is_stopped=is_stopped)
 
     def _read_back(self, name: str, threshold: float, damaged: dict[str, str]) -> MicrographResult | None:
         """A finished micrograph from its files; None, and an entry in `damaged`, where they are not whole."""
@@ -321,10 +468,9 @@ class Run:
         except DamagedError as error:
             damaged[name] = error.what
             return None
-        self._candidates[name] = candidates
         return MicrographResult(record=record, candidates=at_threshold(candidates, threshold))
 
-    def _has_changed(self, outcome: Outcome) -> bool:
+    def has_changed(self, outcome: Outcome) -> bool:
         """Whether another file lies there than the one that was picked; one that is gone was not replaced."""
         now = file_stamp(self.sources[outcome.name].path)
         return outcome.stamp is not None and now not in (NO_FILE, outcome.stamp)
@@ -362,12 +508,13 @@ class Run:
         return None if self.plan.settings.run.exclusion_masks is None else self._mask_stamps.get(name, NO_FILE)
 
     def _task(self, name: str) -> Task:
-        source = self.sources[name]
+        """What a worker is given: paths from the root, so that errors name the same file whoever meets them."""
+        source, mask = self.sources[name], self._mask_of.get(name)
         return Task(
             name=name,
-            path=source.path,
+            path=Path(os.path.abspath(source.path)),
             optics_pixel_size_angstrom=source.pixel_size_angstrom,
-            exclusion_mask=self._mask_of.get(name),
+            exclusion_mask=None if mask is None else Path(os.path.abspath(mask)),
         )
 
     def _keep(self, outcome: Outcome, threshold: float) -> None:
@@ -398,6 +545,9 @@ class Run:
             candidate_count=None if picks is None else len(picks),
             junk_share=None if picks is None else outcome.junk_share,
             mask_stamp=self._mask_stamp(outcome.name),
+            picked_with=outcome.picked_with,
+            inode=_inode(source.path),
+            processor=outcome.processor,
         )
         result: MicrographResult | None = None
         stale_maps = () if before is None or before.key != key else [name for name in before.maps if name not in maps]
@@ -419,7 +569,7 @@ class Run:
             self._log(f"{outcome.name}: failed: {record.error}\n{outcome.details}".rstrip())
         for warning in record.warnings:
             self._log(f"{outcome.name}: {warning}")
-        self._tell(_event("failed" if result is None else "done", result or record))
+        self._tell(_event("failed" if result is None else "done", result or record, self.folder, threshold))
 
     def _write_results_of(
         self, record: Record, picks: Picks, overview: bytes, maps: Mapping[str, bytes], threshold: float
@@ -429,9 +579,7 @@ class Run:
         for name, png in maps.items():
             self.folder.write(self.folder.map_path(record.key, name), png)
         candidates = replace(as_written(picks), micrograph_name=record.name, warnings=record.warnings)
-        result = write_picks(self.folder, record, candidates, Cut(threshold=threshold), is_durable=True)
-        self._candidates[record.name] = candidates
-        return result
+        return write_picks(self.folder, record, candidates, Cut(threshold=threshold), is_durable=True)
 
     def _relion_name(self, source: MicrographSource, before: Record | None) -> str:
         """What RELION calls a micrograph: as at the first pick, from whichever folder this call is made."""
@@ -471,35 +619,58 @@ class Run:
         self.folder.append_log(f"{datetime.now():%Y-%m-%d %H:%M:%S} {line}")
 
 
-def _event(status: str, result: MicrographResult | Record) -> PickEvent:
+def _inode(path: Path) -> int | None:
+    try:
+        return path.stat().st_ino
+    except (OSError, ValueError):  # gone meanwhile
+        return None
+
+
+def _event(status: str, result: MicrographResult | Record, folder: RunFolder, threshold: float) -> PickEvent:
     """The event of a micrograph that has candidates, or of one that failed; the run numbers it."""
     if isinstance(result, Record):
         return PickEvent(
-            name=result.name, status=status, position=0, total=0, seconds=result.seconds, error=result.error
+            name=result.name,
+            status=status,
+            position=0,
+            total=0,
+            seconds=result.seconds,
+            error=result.error,
+            path=result.source,
         )
+    record = result.record
     kept = result.candidates.kept()
     known = kept.diameter_px[np.isfinite(kept.diameter_px)]
+    diameter_px = float(np.median(known)) if len(known) else None
+    angstrom_per_px = record.pixel_size_angstrom
     return PickEvent(
-        name=result.record.name,
+        name=record.name,
         status=status,
         position=0,
         total=0,
         count=len(kept),
         candidates=len(result.candidates),
         mean_score=result.mean_score if len(kept) else None,
-        diameter_px=float(np.median(known)) if len(known) else None,
-        seconds=result.record.seconds,
-        warnings=result.record.warnings,
+        diameter_px=diameter_px,
+        diameter_angstrom=None if diameter_px is None or angstrom_per_px is None else diameter_px * angstrom_per_px,
+        threshold=threshold,
+        seconds=record.seconds,
+        warnings=record.warnings,
+        path=record.source,
+        picks_file=os.path.abspath(folder.picks_path(record.key)),
+        candidates_file=os.path.abspath(folder.candidates_path(record.key)),
+        image_file=os.path.abspath(folder.image_path(record.key)),
     )
 
 
 def event_as_dict(event: PickEvent) -> dict[str, Any]:
     """An event as one flat JSON object."""
     if event.status == "started":
-        return {"event": "start", "total": event.total}
+        return {"event": "start", "total": event.total, "output": event.output, "settings": event.settings}
     if event.status == "surveying":
         return {"event": "survey", "doing": event.doing, "position": event.position, "total": event.total}
-    return {"event": "micrograph", **asdict(event)}
+    content = {name: value for name, value in asdict(event).items() if name not in ("output", "settings")}
+    return {"event": "micrograph", **content}
 
 
 def summary_as_dict(summary: RunSummary) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,9 +27,33 @@ def wait_patiently(environment: MutableMapping[str, str]) -> None:
 
 def usable_cores() -> int:
     """Cores that this process may use: on a cluster node or in a container fewer than the machine has."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota = _cores_of_control_groups(Path("/proc/self/cgroup"), Path("/sys/fs/cgroup"))
-    return cores if quota is None else max(1, min(cores, math.ceil(quota)))
+    quota = _quota_of_this_process()
+    return _cores_in_sight() if quota is None else max(1, min(_cores_in_sight(), math.ceil(quota)))
+
+
+def heed_quota(environment: MutableMapping[str, str]) -> None:
+    """Give thread pools that are loaded from now on as many threads as a container's quota has cores.
+
+    They count the cores that they see, and many threads on little time wait for one another. What the user set stays.
+    """
+    quota = _quota_of_this_process()
+    if quota is None or math.ceil(quota) >= _cores_in_sight():
+        return
+    for name in THREAD_VARIABLES:
+        if name not in environment:
+            environment[name] = _of_quota[name] = str(usable_cores())
+
+
+_of_quota: dict[str, str] = {}
+"""Numbers of threads that were set by `heed_quota`: for this process, not for one of several beside each other."""
+
+
+def _cores_in_sight() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _quota_of_this_process() -> float | None:
+    return _cores_of_control_groups(Path("/proc/self/cgroup"), Path("/sys/fs/cgroup"))
 
 
 def _cores_of_control_groups(membership: Path, mounted: Path) -> float | None:
@@ -130,9 +154,12 @@ def python_command(module: str, *arguments: str) -> list[str]:
     return [sys.executable, "-P", "-m", module, *arguments]
 
 
-def python_environment(*, threads: int | None = None) -> dict[str, str]:
-    """Environment variables for `python_command`; numbers of threads and ways of waiting that the user set stay."""
-    environment = dict(os.environ)
+def python_environment(*, threads: int | None = None, extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Environment variables for `python_command`; numbers of threads and ways of waiting that the user set stay.
+
+    `extra` are variables that win over those of this process.
+    """
+    environment = {**os.environ, **(extra or {})}
     environment["PYTHONPATH"] = os.pathsep.join(import_path().first)
     if "error" in environment.get("PYTHONWARNINGS", ""):  # meant for the user's own code, not to stop libraries
         del environment["PYTHONWARNINGS"]
@@ -141,18 +168,26 @@ def python_environment(*, threads: int | None = None) -> dict[str, str]:
     wait_patiently(environment)
     if threads is not None:
         for variable in THREAD_VARIABLES:
-            environment.setdefault(variable, str(threads))
+            if environment.get(variable) == _of_quota.get(variable):  # also where neither is set
+                environment[variable] = str(threads)
     return environment
 
 
-def start_python(module: str, *arguments: str, threads: int | None = None, **options: Any) -> subprocess.Popen[Any]:
-    """Start a module of this package as a process that Ctrl-C does not reach.
+def start_python(
+    module: str,
+    *arguments: str,
+    threads: int | None = None,
+    environment: Mapping[str, str] | None = None,
+    **options: Any,
+) -> subprocess.Popen[Any]:
+    """Start a module of this package as a process that Ctrl-C does not reach, with variables of its own if given.
 
     A terminal sends Ctrl-C to all processes; here the one that the user started ends the others, so that only it
     speaks.
     """
     with _interrupts_held_back():
-        return subprocess.Popen(python_command(module, *arguments), env=python_environment(threads=threads), **options)
+        variables = python_environment(threads=threads, extra=environment)
+        return subprocess.Popen(python_command(module, *arguments), env=variables, **options)
 
 
 @contextmanager

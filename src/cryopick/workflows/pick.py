@@ -10,7 +10,7 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import ArrayLike
 
-from cryopick.errors import InputError, SettingsError, WorkerError
+from cryopick.errors import InputError, NoneDoneError, SettingsError, WorkerError
 from cryopick.inference.device import require_device
 from cryopick.inference.models import HoldsModels
 from cryopick.io.inputs.sources import MicrographSource, find_micrographs, search_warnings
@@ -26,10 +26,11 @@ from cryopick.runs.results import RunSummary
 from cryopick.runs.run import PickEvent, Run
 from cryopick.runs.settings import DEFAULT_PICKER, PickSettings, make_settings, settings_sections
 from cryopick.runs.stored_settings import refuse_foreign_config, require_picking_config, require_same_settings
+from cryopick.runs.workers import Workforce
 from cryopick.settings import to_toml
 from cryopick.types import Micrograph, Picks
 
-RUN_OPTIONS = ("workers", "time_limit_seconds", "overwrite")
+RUN_OPTIONS = ("workers", "devices", "time_limit_seconds", "overwrite")
 """Of a run, not of its picks: another value is no other run."""
 
 # ---------------------------------------------------------------------------------------------------- from Python
@@ -57,7 +58,7 @@ def pick(
     picker : a name from `list_pickers()`, or a picker, which keeps its networks from one image to the next
     output : the run folder
     settings : as on the command line with `_` for `-`: `diameter="180A"`, `pixel_size_angstrom=1.77`, `threshold=0.4`;
-        with `output` also `workers`, `time_limit_seconds` and `overwrite`, see `pick_to_folder`
+        with `output` also `workers`, `devices`, `time_limit_seconds` and `overwrite`, see `pick_to_folder`
 
     Returns
     -------
@@ -111,6 +112,7 @@ def pick_to_folder(
     settings: PickSettings,
     *,
     workers: int | None = None,
+    devices: str = "",
     time_limit_seconds: float | None = None,
     overwrite: bool = False,
     command: str = "",
@@ -124,6 +126,8 @@ def pick_to_folder(
     output : the run folder; made if missing, resumed if it holds a run of the same settings. Settings with which no
         micrograph was finished are replaced
     workers : processes that pick side by side; by default one per core, at most 8. The result does not depend on it
+    devices : graphics cards of this machine, such as `cuda:0,cuda:1`: each worker process has one, in turn, and two
+        share each unless `workers` says otherwise. By default the picker's `device` holds for all
     time_limit_seconds : for one micrograph, which fails when it takes longer; by default two hours where several
         processes pick. 0 is no limit. Kept by worker processes, so that with a limit even one worker is a process
     overwrite : start again, removing what the folder holds of an earlier run once the first micrograph is picked
@@ -135,24 +139,24 @@ def pick_to_folder(
     RunFolderError
         If the folder holds a run of other settings or of other micrographs of the same names, or cannot be written.
     InputError
-        If no micrograph is found, or not one of them could be picked.
+        If no micrograph is found; as `NoneDoneError` if not one of them could be picked.
     SettingsError
-        If the picker's device is not there.
+        If the picker's device, or one of `devices`, is not there.
     WorkerError
         If no worker process can be started; what was finished is in the folder's tables.
     """
     require_device(settings.picker)
     output = output_folder(output)
-    if workers is not None and workers < 1:
-        raise SettingsError(f"workers {workers}: expected 1 or more")
-    if time_limit_seconds is not None and not 0 <= time_limit_seconds < float("inf"):
-        raise SettingsError(f"time limit {time_limit_seconds:g}: expected seconds for a micrograph, or 0 for no limit")
+    workforce = Workforce(
+        workers=workers, time_limit_seconds=time_limit_seconds, devices=tuple(filter(None, devices.split(",")))
+    )
+    workforce.require_fit(settings.picker)
     folder = RunFolder(output)
     folder.refuse_foreign_contents()
     with search_warnings(are_logged=True) as told_of_search:
         sources = find_micrographs(inputs, exclude_folders=[output / part for part in OWN_FOLDERS])
     _require_weights(settings)
-    with folder.lock():
+    with workforce.leading(), folder.lock():
         folder.clean_up()
         if overwrite and folder.is_run:
             if not folder.has_records():
@@ -161,14 +165,14 @@ def pick_to_folder(
         try:
             run = _begin(folder, sources, settings, command=command, on_event=on_event, told_of_search=told_of_search)
             try:
-                run.pick(workers, time_limit_seconds=time_limit_seconds)
+                run.pick(workforce)
             except WorkerError:
                 if any(record.is_done for record in run.records.values()):
                     run.finish(is_stopped=True)
                 raise
             summary = run.finish()
             if not any(record.is_done for record in run.records.values()):
-                raise InputError(
+                raise NoneDoneError(
                     f"none of {len(sources)} micrographs could be picked; the first: "
                     f"{next(iter(summary.failed.values()), '')} (all of them: {output / LOG})"
                 )
