@@ -6,6 +6,7 @@ Everything of Dask's that more than one module needs is here.
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -70,7 +71,7 @@ def loggers_in_file(path: Path) -> Iterator[None]:
 
 
 def own_scheduler(
-    *, security: Any, host: str | None, interface: str | None, silent_seconds: float = SILENT_SECONDS
+    *, security: Any, host: str | None, interface: str | None, scratch: Path, silent_seconds: float = SILENT_SECONDS
 ) -> Any:
     """A scheduler in this process, without workers, that speaks TLS alone; it listens at once."""
     from distributed import Scheduler
@@ -83,6 +84,7 @@ def own_scheduler(
             return not (ts.resource_restrictions or ts.worker_restrictions or ts.host_restrictions)
 
     options: dict[str, Any] = {
+        "local_directory": str(scratch),
         "protocol": "tls://",
         "security": security,
         "dashboard": False,
@@ -95,6 +97,10 @@ def own_scheduler(
         options["host"] = host
     elif interface is not None:
         options["interface"] = interface
-    return SpecCluster(
-        workers={}, scheduler={"cls": OneAtATime, "options": options}, security=security, silence_logs=False
-    )
+    before = list(sys.path)
+    try:
+        return SpecCluster(
+            workers={}, scheduler={"cls": OneAtATime, "options": options}, security=security, silence_logs=False
+        )
+    finally:  # it wants files that it is sent to be modules, which nobody sends here
+        sys.path[:] = before

@@ -15,7 +15,7 @@ from typing import Any
 
 from cryopick.errors import WorkerError
 from cryopick.scale.cluster.engine import ALLOWED_FAILURES
-from cryopick.scale.cluster.place import Place
+from cryopick.scale.cluster.place import CAUSE_SECONDS, Place
 from cryopick.scale.cluster.work import Errand, Reply, work_on
 from cryopick.scale.executor import Done
 from cryopick.scale.process_pool import TIME_LIMIT_SECONDS
@@ -36,7 +36,6 @@ class _Item:
     rounds: int = 0
     """In which Dask gave it up."""
     tries: int = 0
-    cause: str = ""
     future: Any = None
 
 
@@ -71,6 +70,8 @@ class DaskExecutor:
         self._outstanding: set[str] = set()
         self._waiting: deque[_Item] = deque()
         self._suspects: deque[_Item] = deque()
+        self._doomed: deque[tuple[float, str, _Item]] = deque()
+        """When to give it up, the worker that died of it last, and the item."""
         self._flying: dict[int, _Item] = {}
         """At Dask, by the number in their key there."""
         self._ended: deque[Done] = deque()
@@ -97,6 +98,7 @@ class DaskExecutor:
         end = None if timeout_s is None else time.monotonic() + timeout_s
         while self._outstanding and not self._is_closed:
             self._take_in()
+            self._give_up_doomed()
             if self._ended:
                 done = self._ended.popleft()
                 self._outstanding.remove(done.key)
@@ -147,13 +149,24 @@ class DaskExecutor:
             item = self._flying.pop(future.key[1], None)
             if item is None:
                 continue
-            status, item.future = future.status, None
+            item.future = None
             future.release()
             if isinstance(result, Reply):
                 self._take(item, result)
             else:
                 error = result[1] if isinstance(result, tuple) else result
-                self._take_error(item, status, error)
+                self._take_error(item, error)
+
+    def _give_up_doomed(self) -> None:
+        """Items that workers died of in the last round, too, when the log says how the last one ended."""
+        while self._doomed and self._doomed[0][0] < time.monotonic():
+            _, worker, item = self._doomed.popleft()
+            self.place.look_after(at_once=True)
+            count = item.rounds * DEATHS_A_ROUND if self.place.keeper is not None else item.rounds
+            cause = self.place.cause_of_loss(worker).removeprefix("was killed by ")
+            hint = "; out of memory?" if cause == "signal 9" else ""
+            told = f" ({cause}{hint})" if cause else ""
+            self._ended.append(Done(key=item.key, lost=f"{count} workers died of it{told}"))
 
     def _take(self, item: _Item, reply: Reply) -> None:
         if reply.kind == "unfit":
@@ -172,19 +185,15 @@ class DaskExecutor:
         else:
             self._ended.append(Done(key=item.key, result=pickle.loads(reply.result)))
 
-    def _take_error(self, item: _Item, status: str, error: Any) -> None:
+    def _take_error(self, item: _Item, error: Any) -> None:
         from distributed.scheduler import KilledWorker
 
         if isinstance(error, KilledWorker):
             item.rounds += 1
-            item.cause = self.place.cause_of_loss(str(error.last_worker.name)) or item.cause
             if item.rounds < MOST_ROUNDS:
                 self._suspects.append(item)
-                return
-            count = item.rounds * DEATHS_A_ROUND if self.place.keeper is not None else item.rounds
-            hint = "; out of memory?" if item.cause.endswith("signal 9") else ""
-            cause = f" ({item.cause.removeprefix('was killed by ')}{hint})" if item.cause else ""
-            self._ended.append(Done(key=item.key, lost=f"{count} workers died of it{cause}"))
+            else:
+                self._doomed.append((time.monotonic() + CAUSE_SECONDS, str(error.last_worker.name), item))
             return
         told = " ".join(str(error).split()) or type(error).__name__
         if isinstance(error, ImportError):

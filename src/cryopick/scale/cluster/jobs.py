@@ -124,8 +124,8 @@ class SlurmQueue:
         directives = [f'--output="{log}"', "--open-mode=append", "--no-requeue", *settings.job_options]
         if settings.gpus_per_job:
             directives.insert(0, f"--gres=gpu:{settings.gpus_per_job}")
-        none_else = {"project": None, "job-extra": None, "env-extra": None, "header-skip": None, "extra": None}
-        with dask.config.set({"jobqueue.slurm": none_else | {"queue": None, "account": None, "interface": None}}):
+        # what a user's file for other programs says (jobqueue.yaml) holds for those alone
+        with dask.config.set({"jobqueue.slurm": dict.fromkeys(_NOT_FROM_DASK)}):
             job: Any = SLURMJob(
                 self._plan.address,
                 name=name,
@@ -146,8 +146,6 @@ class SlurmQueue:
                 job_directives_skip=[],
                 job_script_prologue=self._prologue(),
                 shebang="#!/usr/bin/env bash",
-                log_directory="",
-                local_directory="",
                 death_timeout=DEATH_SECONDS,
             )
         script: str = job.job_script()
@@ -221,13 +219,17 @@ class SlurmQueue:
         return done.stdout
 
 
+_NOT_FROM_DASK = (
+    *("queue", "account", "project", "interface", "log-directory", "local-directory", "extra", "job-extra"),
+    *("env-extra", "header-skip", "job-cpu", "job-mem"),
+)
 _PENDING = {"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "RESV_DEL_HOLD", "SPECIAL_EXIT"}
 _RUNNING = {"RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "RESIZING", "STAGE_OUT"}
 
 
 def _slurm_state(state: str, reason: str, host: str) -> JobState:
     if state in _PENDING:
-        return JobState("pending", reason)
+        return JobState("pending", "" if reason == "None" else reason)
     if state in _RUNNING:
         return JobState("running", "", host)
     return JobState("ended", state.lower().replace("_", " "), host)

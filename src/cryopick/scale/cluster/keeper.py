@@ -211,7 +211,7 @@ class JobKeeper:
                     self._lines.append(f"no further job: {error}")
                 return
             with self._lock:
-                self._known[name] = self._alive[name] = Job(name, number, JobState("pending", "just asked for"))
+                self._known[name] = self._alive[name] = Job(name, number, JobState("pending"))
                 self._lines.append(f"asked for job {number} ({name})")
 
     def _tail(self, job: Job, lines: int) -> list[str]:

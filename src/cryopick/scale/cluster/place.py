@@ -5,6 +5,7 @@ Executors (`executor.py`) come and go on it; it stays as long as the run.
 
 from __future__ import annotations
 
+import math
 import re
 import secrets
 import shutil
@@ -14,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from cryopick.errors import SettingsError, WorkerError
@@ -38,6 +40,8 @@ CONNECT_SECONDS = 60.0
 """For a scheduler that somebody else runs to answer."""
 MEMBERS_SECONDS = 1.0
 """Between two looks at which workers there are."""
+CAUSE_SECONDS = 1.0
+"""After the loss of a worker, until the log of its job says how that ended."""
 CLOSE_SECONDS = 20.0
 TASKS_NAMED = 10_000
 _CAUSE = re.compile(r"Worker process \d+ (was killed by signal \d+|exited with status \d+)|exceeded \d+% memory budget")
@@ -58,7 +62,9 @@ def require_place(where: str, settings: ClusterSettings, *, jobs: int | None) ->
     if where not in (SLURM, LOCAL):
         require_safe_address(where, settings)
         if jobs is not None:
-            raise SettingsError(f"--cluster {where}: whoever runs that scheduler decides on its workers; leave --jobs out")
+            raise SettingsError(
+                f"--cluster {where}: whoever runs that scheduler decides on its workers; leave --jobs out"
+            )
     elif where == SLURM and jobs is None:
         raise SettingsError("--cluster slurm: say how many jobs to ask for, such as --jobs 4")
     require_extra("cluster", MODULES, f"--cluster {where}")
@@ -100,13 +106,13 @@ class Place:
     _members: dict[str, _Member] = field(default_factory=dict)
     """By address, those that are there; `_known` has those that were, too."""
     _known: dict[str, _Member] = field(default_factory=dict)
-    _looked: float = -1e9
+    _looked: float = -math.inf
     _fit_since: float | None = None
     _opened: float = field(default_factory=time.monotonic)
     _unfit: dict[str, str] = field(default_factory=dict)
     """By host, why its workers were sent away."""
-    _losses: deque[Mapping[str, Any]] = field(default_factory=deque)
-    """Workers that the scheduler lost, as its events tell, from another thread."""
+    _losses: deque[tuple[float, Mapping[str, Any]]] = field(default_factory=deque)
+    """When and which workers the scheduler lost, as its events tell, from another thread."""
     _told: str = ""
     _lost_any: bool = False
     _tasks: dict[int, str] = field(default_factory=dict)
@@ -126,10 +132,15 @@ class Place:
         """Workers that are there now and were not sent away."""
         return sum(member.host not in self._unfit for member in self._members.values())
 
-    def look_after(self) -> None:
-        """Notice workers that came and went, tell of them, and raise `WorkerError` when none will come any more."""
+    def look_after(self, *, at_once: bool = False) -> None:
+        """Notice workers that came and went, tell of them, and raise `WorkerError` when none will come any more.
+
+        Parameters
+        ----------
+        at_once : else at most once in `MEMBERS_SECONDS`
+        """
         now = time.monotonic()
-        if now - self._looked < MEMBERS_SECONDS:
+        if now - self._looked < MEMBERS_SECONDS and not at_once:
             return
         self._looked = now
         self._look_at_members()
@@ -162,13 +173,14 @@ class Place:
                 self.on_line(f"worker {name} joined{self._at(self._members[address])}")
         self._known |= self._members
 
+    def _tell_lines(self, *, of_losses_before: float = math.inf) -> None:
+        while self._losses and self._losses[0][0] < of_losses_before:
+            self._tell_of_loss(self._losses.popleft()[1])
+        for line in () if self.keeper is None else self.keeper.lines():
+            self.on_line(line)
+
     def _tell(self) -> None:
-        while self._losses:
-            loss = self._losses.popleft()
-            self._tell_of_loss(loss)
-        if self.keeper is not None:
-            for line in self.keeper.lines():
-                self.on_line(line)
+        self._tell_lines(of_losses_before=time.monotonic() - CAUSE_SECONDS)
         text = self.status()
         if text != self._told:
             self._told = text
@@ -208,7 +220,7 @@ class Place:
         text = f"{self.workers()}{wanted} worker{'' if (self.workers_wanted or self.workers()) == 1 else 's'}"
         count, reason = (0, "") if self.keeper is None else self.keeper.pending()
         if count:
-            text += f"; {count} job{'' if count == 1 else 's'} pending ({reason})"
+            text += f"; {count} job{'' if count == 1 else 's'} pending" + (f" ({reason})" if reason else "")
         return text
 
     # ------------------------------------------------------------------------------------------------- who is no good
@@ -230,7 +242,7 @@ class Place:
         addresses = [member.address for member in self._members.values() if member.name == worker]
         if addresses:
             self.client.retire_workers(addresses, close_workers=True)
-        self._looked = -1e9
+        self._looked = -math.inf
 
     def unfit_text(self) -> str:
         texts = [f"host {host}: {why}" for host, why in self._unfit.items()]
@@ -250,7 +262,8 @@ class Place:
     def close(self) -> None:
         """Cancel the jobs, end what runs here, remove the certificates; called again it does nothing."""
         self.has_work = False
-        self._stack.close()
+        with self._stack:
+            self._tell_lines()
 
 
 def open_place(
@@ -314,10 +327,18 @@ def open_place(
         stack.callback(_clear_logs, place)
         if is_own:
             count = jobs or usable_cores()
-            _open_own(place, stack, settings, count, environments, silent_seconds, look_seconds)
+            _open_own(
+                place,
+                stack,
+                settings,
+                jobs=count,
+                environments=environments,
+                silent_seconds=silent_seconds,
+                look_seconds=look_seconds,
+            )
         else:
             place.client = _client(stack, where, security_of(where, settings))
-        place.client.subscribe_topic("all", lambda event: _note_loss(place, event[1]))
+        place.client.subscribe_topic("all", lambda event: _note_event(place, event[1]))
         place._stack = stack.pop_all()
         return place
 
@@ -326,6 +347,7 @@ def _open_own(
     place: Place,
     stack: ExitStack,
     settings: ClusterSettings,
+    *,
     jobs: int,
     environments: Sequence[Mapping[str, str]],
     silent_seconds: float,
@@ -337,6 +359,7 @@ def _open_own(
         security=security,
         host="127.0.0.1" if is_local else None,
         interface=settings.interface or None,
+        scratch=Path(stack.enter_context(TemporaryDirectory(prefix="cryopick-scheduler-"))),
         silent_seconds=silent_seconds,
     )
     stack.callback(_close_quietly, scheduler)
@@ -379,9 +402,12 @@ def _close_quietly(opened: Any) -> None:
         opened.close(timeout=CLOSE_SECONDS)
 
 
-def _note_loss(place: Place, event: Any) -> None:
+def _note_event(place: Place, event: Any) -> None:
+    """From another thread: what the scheduler tells of its workers."""
+    if isinstance(event, Mapping) and event.get("action") == "add-worker":
+        place._looked = -math.inf  # one that dies of its first item is known by then
     if isinstance(event, Mapping) and event.get("action") == "remove-worker":
-        place._losses.append(dict(event))
+        place._losses.append((time.monotonic(), dict(event)))
 
 
 def _remove_if_empty(folder: Path) -> None:

@@ -176,4 +176,3 @@ def _own_name() -> str:
         return str(get_worker().name)
     except ValueError:  # called by itself
         return ""
-
