@@ -155,6 +155,7 @@ def test_no_module_keeps_models():
         for what in module_level_calls(tree)
     }
     assert kept == {
+        "cryopick.inference.computing: processor_model",  # a name
         "cryopick.inference.device: _automatic_device",  # a word
         "cryopick.inference.device: _why_unusable",  # a sentence
         "cryopick.pickers.denoisers: _makers",

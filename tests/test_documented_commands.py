@@ -238,7 +238,7 @@ def filled_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         Path("CtfFind/job003/micrographs_ctf.star").write_text(
             f"data_micrographs\n\nloop_\n_rlnMicrographName #1\n{rows}\n"
         )
-        for run in ("run1", "run"):
+        for run in ("run1", "run2", "run"):
             assert run_command(f"cryopick pick micrographs/ -o {run} --diameter 180A --picker blob") == 0
         rng = np.random.default_rng(0)
         picture, vectors = rng.integers(0, 255, (1024, 1024)), rng.normal(size=(500, authors_emmae.WIDTH))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import MISSING, replace
+from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from pkgutil import iter_modules
 
@@ -13,9 +13,11 @@ import cryopick.pickers
 from cryopick.errors import WeightsError
 from cryopick.geometry.selection import SelectionSettings, select
 from cryopick.geometry.units import Length
+from cryopick.io.coordinates.candidates import candidates_text
 from cryopick.io.images.mrc import write_mrc
-from cryopick.pickers.protocol import Picker
+from cryopick.pickers.protocol import Picker, run_level_fields
 from cryopick.pickers.registry import list_pickers, make_picker, picker_class
+from cryopick.pickers.survey import Survey
 from cryopick.settings import settings_of
 from cryopick.types import Micrograph
 
@@ -222,3 +224,72 @@ def test_flipping_the_micrograph_flips_the_picks(picker, draw_particles, axis):
     gaps = np.hypot(*(flipped.xy_px[None] - expected_xy[:, None]).transpose(2, 0, 1)).min(axis=1)
     assert np.mean(gaps < 0.1 * DIAMETER_PX) >= 0.9
     assert len(flipped) >= 0.9 * len(picks)
+
+
+# ------------------------------------------------------------------------------------- what a run sees before it picks
+
+SEEN = Survey(
+    particle_size=DIAMETER,
+    size_uncertainty=1.0,
+    working_size=Length(52.0, 52.0, "A"),
+    filled_share=0.2,
+    noise_level=0.0,
+    dark_part=1.0,
+    radial_profile="disc",
+    sentence="measured",
+)
+OTHERWISE = {
+    "particle_size": Length(66.0, 66.0, "A"),
+    "size_uncertainty": 3.0,
+    "working_size": Length(40.0, 40.0, "A"),
+    "filled_share": 0.7,
+    "is_empty": True,
+    "decoy_share": 0.3,
+    "noise_level": 2.0,
+    "dark_part": 0.6,
+    "radial_profile": "thin-shell",
+    "trained_model": Path("elsewhere.safetensors"),
+    "contrast_doubt": "they may be bright",
+    "size_doubt": "they look larger",
+    "size_seen": Length(90.0, 90.0, "A"),
+    "prepared_settings": "{}",
+    "sentence": "measured otherwise",
+}
+"""Another value of every field of a survey."""
+LOOKED_BY = {
+    "blob": {"radial_profile"},
+    "general": {"working_size"},
+    "cryotransformer": {"working_size"},
+    "cryosegnet": {"working_size", "particle_size"},
+    "segmentation-crf": {"particle_size", "noise_level"},
+    "cryoemmae": {"particle_size"},
+    "deepcryopicker": {"particle_size"},
+    "autocryopicker": {"particle_size", "dark_part", "is_empty"},
+    "supercryopicker": {"particle_size", "dark_part", "is_empty"},
+    "template": set(),
+}
+"""Fields that every picker looks by; the rest of `SEEN` may be either."""
+
+
+def candidate_bytes(picker, micrograph, survey):
+    return candidates_text(picker.pick(micrograph, survey))
+
+
+def test_what_changes_only_a_run_as_a_whole_changes_no_candidate(picker, draw_particles):
+    micrograph, _ = draw_particles()
+    aside = run_level_fields(picker)
+    assert set(OTHERWISE) == {field.name for field in fields(Survey)} >= aside
+    assert not aside & LOOKED_BY[picker.name]
+    before = candidate_bytes(picker, micrograph, SEEN)
+    other = {name: OTHERWISE[name] for name in sorted(aside)}
+    names = list(other)
+    for part in (names[::2], names[1::2]):  # two picks, as each takes seconds
+        changed = replace(SEEN, **{name: other[name] for name in part})
+        assert candidate_bytes(picker, micrograph, changed) == before, part
+
+
+def test_general_looks_at_its_working_size(draw_particles):
+    micrograph, _ = draw_particles()
+    general = make_picker("general", diameter=DIAMETER)
+    before = candidate_bytes(general, micrograph, SEEN)
+    assert candidate_bytes(general, micrograph, replace(SEEN, working_size=OTHERWISE["working_size"])) != before

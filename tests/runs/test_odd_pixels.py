@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 import cryopick
+from cryopick.io.images.micrographs import write_micrograph
 from cryopick.io.images.mrc import write_mrc
 from cryopick.pickers.general.picker import GeneralPicker
-from cryopick.runs.one import Task, read_task
-from cryopick.runs.settings import RunSettings
+from cryopick.runs.one import Task, outcomes_of, read_task
+from cryopick.runs.settings import PickPlan, RunSettings, make_settings
 from cryopick.types import Micrograph
 
 DIAMETER_PX = 40
@@ -89,3 +90,32 @@ def test_an_image_that_is_junk_for_the_most_part_is_warned_of(monkeypatch):
     monkeypatch.setattr(pick_one, "junk_mask", lambda picks: np.ones((8, 8), bool))
     picks = cryopick.pick(Micrograph(pixels), GeneralPicker(), diameter=f"{DIAMETER_PX}px")
     assert "100% of the image" in " ".join(picks.warnings)
+
+
+@pytest.mark.parametrize("kind", ["mrc", "tif"])
+@pytest.mark.parametrize("rows", [0, 5, 200, 480])
+def test_an_end_of_the_file_that_was_not_written_yet_is_seen(tmp_path, kind, rows):
+    pixels, _ = discs()
+    write_micrograph(tmp_path / f"m.{kind}", Micrograph(pixels, name="m"), dtype="float32")
+    data = bytearray((tmp_path / f"m.{kind}").read_bytes())
+    start = 1024 if kind == "mrc" else data.find(pixels[-1].tobytes())
+    assert start > 0  # TIFF holds the last row first
+    end = start + pixels.nbytes
+    data[end - rows * pixels[0].nbytes : end] = bytes(rows * pixels[0].nbytes)
+    (tmp_path / f"m.{kind}").write_bytes(data)
+    task = Task(name="m", path=tmp_path / f"m.{kind}")
+    (outcome,) = outcomes_of([task], PickPlan(settings=make_settings("blob", diameter=f"{DIAMETER_PX}px")))
+    assert (outcome.error, outcome.ends_empty) == ("", rows > 0)
+
+
+def test_a_file_that_cannot_be_read_is_told_from_one_that_cannot_be_picked(tmp_path):
+    pixels, _ = discs()
+    write_mrc(tmp_path / "m.mrc", pixels, pixel_size_angstrom=None)
+    plan = PickPlan(settings=make_settings("blob", diameter="180A"))
+    (unsized,) = outcomes_of([Task(name="m", path=tmp_path / "m.mrc")], plan)
+    (tmp_path / "half.mrc").write_bytes((tmp_path / "m.mrc").read_bytes()[:-100_000])
+    (half,) = outcomes_of([Task(name="half", path=tmp_path / "half.mrc")], plan)
+    assert unsized.error
+    assert not unsized.is_unreadable
+    assert half.error
+    assert half.is_unreadable

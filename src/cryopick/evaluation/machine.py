@@ -6,8 +6,8 @@ import os
 import platform
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
+from cryopick.inference.computing import processor_model
 from cryopick.scale.processes import usable_cores
 
 PACKAGES = ("cryopick", "numpy", "scipy", "opencv-python-headless", "torch")
@@ -50,7 +50,7 @@ def describe_machine() -> Machine:
         except PackageNotFoundError:  # another build of the same library, such as a conda package
             packages.append(f"{name} of unknown version")
     return Machine(
-        processor=_processor(),
+        processor=processor_model(),
         cores=usable_cores(),
         memory_gb=_memory_gb(),
         system=f"{platform.system()} {platform.machine()}",
@@ -59,15 +59,6 @@ def describe_machine() -> Machine:
         load=os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         packages=tuple(packages),
     )
-
-
-def _processor() -> str:
-    listing = Path("/proc/cpuinfo")
-    if listing.is_file():
-        for line in listing.read_text(errors="replace").splitlines():
-            if line.startswith("model name"):
-                return " ".join(line.partition(":")[2].split())
-    return platform.processor() or platform.machine()
 
 
 def _memory_gb() -> float | None:

@@ -14,10 +14,10 @@ from cryopick.errors import SettingsError
 from cryopick.heatmap.carbon import with_whole_carbon
 from cryopick.heatmap.second_look import doubted, in_noise, stands_out, without_doubted_junk
 from cryopick.inference.dense import DenseNetwork, sigmoid
-from cryopick.inference.device import PRECISIONS, chosen_device
+from cryopick.inference.device import PRECISIONS, chosen_bfloat16, chosen_device
 from cryopick.inference.looks import LOOKS, Look, mean_of_looks, seen_turned
 from cryopick.inference.models import Models
-from cryopick.io.weights import files_of_weights, open_checkpoint
+from cryopick.io.weights import files_of_weights, find_weights, open_checkpoint, read_card
 from cryopick.processing.probability import Calibration
 from cryopick.processing.scale import NOMINAL_PARTICLE_PX, network_planes, resample
 from cryopick.types import JUNK_MAP, Micrograph, Picks
@@ -164,6 +164,24 @@ def heatmap_model(
         tile_px=TILE_PX,
     )
     return HeatmapModel(dense, calibration, network.in_channels)
+
+
+def precision_in_force(weights: Path | None, *, device: str, precision: str) -> str:
+    """What a precision means for weights (None: the shipped ones) on a device; nothing but their card is read.
+
+    Raises
+    ------
+    WeightsError
+        If the card is missing or damaged.
+    SettingsError
+        If 8-bit integers are asked for where they cannot be had.
+    """
+    has_ranges = False
+    if precision in ("auto", INT8):
+        has_ranges = read_card(find_weights(weights or "general")).postprocessing.get("activation_ranges") is not None
+    if _chosen_int8(device, precision, has_ranges=has_ranges):
+        return INT8
+    return "bfloat16" if chosen_bfloat16(device, precision) else "float32"
 
 
 def _chosen_int8(device: str, precision: str, *, has_ranges: bool) -> bool:

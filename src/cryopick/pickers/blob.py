@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from cryopick.errors import SettingsError
 from cryopick.geometry.units import Length
 from cryopick.pickers.registry import register_picker
-from cryopick.pickers.survey import Survey
+from cryopick.pickers.survey import TOLD_FIELDS, Survey
 from cryopick.processing.fourier import chance_spread
 from cryopick.processing.normalize import normalize_locally
 from cryopick.processing.peaks import find_peaks
@@ -76,6 +76,7 @@ class BlobPicker:
         "correlation with a dark disc or shell, in standard deviations of chance; 0 to about 15"
     )
     default_threshold: ClassVar[float] = 4.2
+    run_level_fields: ClassVar[frozenset[str]] = TOLD_FIELDS | {"particle_size"}
 
     diameter: Annotated[Length | None, "particle diameter, or a range of diameters such as 150-200A"] = None
     profile: Annotated[

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
@@ -108,6 +108,24 @@ class GivesProbabilities(Protocol):
     def run_probabilities(self, scores: NDArray[np.float32], survey: Survey) -> NDArray[np.float64]:
         """The probabilities of all candidates of a whole run, given that they are all; in the order of `scores`."""
         ...
+
+
+@runtime_checkable
+class NamesShippedWeights(Protocol):
+    """A picker that picks with weights of the package where none are given."""
+
+    def shipped_weights(self) -> Mapping[str, str]:
+        """By what they are for, the names of those in use (`io.weights.find_weights` finds the files)."""
+        ...
+
+
+def run_level_fields(picker: Any) -> frozenset[str]:
+    """The fields of a `Survey` that change threshold, tables and texts of a run, but no candidate of a micrograph.
+
+    A picker names them in a class variable `run_level_fields`. All others are fields that it looks by: where one of
+    them changes, its micrographs are picked again. Of a picker that says nothing every field is one.
+    """
+    return frozenset(getattr(picker, "run_level_fields", ()))
 
 
 def gives_probabilities(picker: Any) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import fields, is_dataclass, replace
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from pkgutil import iter_modules
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, Protocol, TypeVar, get_type_hints
 
 import cryopick.pickers
 from cryopick.errors import SettingsError
@@ -151,7 +151,30 @@ def _sorted_by_size(picker: Any, micrographs: Sequence[Micrograph]) -> tuple[lis
     return usable, refused
 
 
-def _check_sizes(picker: Any, survey: Survey | None, micrograph: Micrograph) -> None:
+class HasShape(Protocol):
+    """A micrograph, or what is known of one that is not in memory."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def shape_yx(self) -> tuple[int, int]: ...
+    @property
+    def pixel_size_angstrom(self) -> float | None: ...
+
+
+def doubt_about_size(picker: Any, survey: Survey | None, micrograph: HasShape) -> str:
+    """What `pick` warns of where the particle's size hardly fits on a micrograph; "" where it fits.
+
+    Raises
+    ------
+    SettingsError
+        If it is too small for the picker there, or in Å where the pixel size is unknown.
+    """
+    _check_sizes(picker, survey, micrograph)
+    return _doubt_of_width(picker, survey, micrograph)
+
+
+def _check_sizes(picker: Any, survey: Survey | None, micrograph: HasShape) -> None:
     """Raise `SettingsError` where a size that was given or measured is too small for the picker on this micrograph."""
     smallest_px = getattr(picker, "smallest_diameter_px", SMALLEST_DIAMETER_PX)
     sizes = [("diameter", size, smallest_px) for size in sizes_in_force(picker, survey)]
@@ -169,7 +192,7 @@ def _check_sizes(picker: Any, survey: Survey | None, micrograph: Micrograph) -> 
         )
 
 
-def _doubt_of_width(picker: Any, survey: Survey | None, micrograph: Micrograph) -> str:
+def _doubt_of_width(picker: Any, survey: Survey | None, micrograph: HasShape) -> str:
     told = (
         too_wide(size, shape_yx=micrograph.shape_yx, pixel_size_angstrom=micrograph.pixel_size_angstrom)
         for size in sizes_in_force(picker, survey)

@@ -63,6 +63,10 @@ class Survey:
         return cls(**convert_settings(cls, given, section=where))
 
 
+TOLD_FIELDS = frozenset(
+    {"size_uncertainty", "contrast_doubt", "size_doubt", "size_seen", "decoy_share", "filled_share", "sentence"}
+)
+"""What none of our pickers looks by: it is told, and goes into thresholds and tables at most."""
 NOTHING_SEEN = Survey()
 """Of a run of which nothing was measured."""
 

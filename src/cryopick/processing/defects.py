@@ -42,6 +42,8 @@ LEAST_EDGE_SHARE = 0.1
 """The same in other images, where equal pixels are rare."""
 UNWRITTEN_SHARE = 0.05
 """Constant rows at the end of a file that are more than this share of it are called unwritten; borders are narrower."""
+EMPTY_END_SHARE = 0.01
+"""Of the rows of an image, those at the end of its file: equal in every pixel, they may not have been written yet."""
 _BLOCK_PX = 64
 _SAMPLE_STEP = 4
 _LINE_SAMPLE_PX = 256
@@ -95,6 +97,19 @@ def mend_pixels(pixels: NDArray[np.float32], *, is_last_row_first: bool = False)
     if is_missing is not None:
         mended[is_missing] = np.nan
     return MendedPixels(mended, warnings)
+
+
+def ends_in_empty_rows(pixels: NDArray[np.float32], *, is_last_row_first: bool = False) -> bool:
+    """Whether the last rows of the file hold one value alone, or none, as where only its space was taken so far.
+
+    Parameters
+    ----------
+    pixels : (h, w), before or after `mend_pixels`
+    is_last_row_first : as for `mend_pixels`
+    """
+    count = max(1, round(EMPTY_END_SHARE * pixels.shape[0]))
+    end = pixels[:count] if is_last_row_first else pixels[-count:]
+    return bool(np.isnan(end).all() or (end == end.flat[0]).all())
 
 
 # ------------------------------------------------------------------------------------------------ areas without data

@@ -10,11 +10,16 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, get_args
 
 from cryopick.errors import CryopickError, RunFolderError
+from cryopick.io.files.version import file_version
 from cryopick.io.weights import find_weights
+from cryopick.pickers.protocol import NamesShippedWeights
+from cryopick.pickers.survey import Survey
 from cryopick.runs.folder import FILES, RunFolder
 from cryopick.settings import settings_of
 
@@ -55,6 +60,53 @@ def overwritten_files(folder: RunFolder, picker: Any) -> list[str]:
     return [name for name, digest in _digests(picker).items() if before.get(name, digest) != digest]
 
 
+@dataclass(frozen=True, kw_only=True)
+class UsedFile:
+    """A file besides the micrographs that a run is picked with."""
+
+    path: str
+    """As it was given; the bare file name of weights of the package."""
+    is_shipped: bool
+    """Whether it is the package's own."""
+    sha256: str
+
+
+def used_files(picker: Any, survey: Survey | None = None) -> dict[str, UsedFile]:
+    """The files that a picker picks with, given ones and shipped ones, by what they are for.
+
+    What is not there is left to the picker to tell. The model that a picker trained on the run's micrographs is there
+    as `trained_model`, with its bare name.
+    """
+    found: dict[str, UsedFile] = {}
+    if isinstance(picker, NamesShippedWeights):
+        for role, name in picker.shipped_weights().items():
+            try:
+                path = find_weights(name)
+                found[role] = UsedFile(path=path.name, is_shipped=True, sha256=_sha256(path, file_version(path)))
+            except (CryopickError, OSError):
+                continue
+    for role, sha256 in _digests(picker).items():
+        found[role] = UsedFile(path=str(getattr(picker, role)), is_shipped=False, sha256=sha256)
+    trained = None if survey is None else survey.trained_model
+    if trained is not None and (sha256 := digest_of(trained)) is not None:
+        found["trained_model"] = UsedFile(path=trained.name, is_shipped=False, sha256=sha256)
+    return found
+
+
+def digest_of(path: Path) -> str | None:
+    """SHA-256 of a file, which is read once as long as it stays as it is; None where it cannot be read."""
+    try:
+        return _sha256(path, file_version(path))
+    except OSError:
+        return None
+
+
+@lru_cache(maxsize=64)
+def _sha256(path: Path, version: tuple[int, ...]) -> str:  # noqa: ARG001  # another version is another call
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
 def _digests(picker: Any) -> dict[str, str]:
     """SHA-256 of each file that a setting of the picker names; what is not there is left to the picker to tell."""
     digests = {}
@@ -65,8 +117,7 @@ def _digests(picker: Any) -> dict[str, str]:
             continue
         try:
             file = find_weights(value) if setting.name == "weights" else Path(value).expanduser()
-            with open(file, "rb") as stream:
-                digests[setting.name] = hashlib.file_digest(stream, "sha256").hexdigest()
+            digests[setting.name] = _sha256(file, file_version(file))
         except (CryopickError, OSError):
             continue
     return digests

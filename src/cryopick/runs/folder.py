@@ -35,12 +35,12 @@ PICKS, CANDIDATES, RECORDS, IMAGES = PICKS_FOLDER, "candidates", "records", "ima
 AUTOPICK, PARTICLES, MICROGRAPHS = "autopick.star", "particles.star", "micrographs.star"
 REPORT, SUMMARY, CONFIG, COMMAND, LOG = "report.html", "summary.json", "config.toml", "command.txt", "run.log"
 PREPARED, MODEL, MOVED_THRESHOLD, LOCK = "prepared.toml", "model", "threshold.json", LOCK_FILE
-PLACE, FILES, UNFINISHED = "place.json", "files.json", UNFINISHED_RUN
+PLACE, FILES, UNFINISHED, COMPUTING = "place.json", "files.json", UNFINISHED_RUN, "computing.json"
 REPLACING, REPLACED = ".replacing", ".replaced"
 FOLDERS = (PICKS, CANDIDATES, RECORDS, IMAGES, MODEL)
 CONTENTS = (
     *(PICKS, CANDIDATES, RECORDS, IMAGES, AUTOPICK, PARTICLES, MICROGRAPHS, REPORT, SUMMARY, COMMAND, LOG, PREPARED),
-    *(MODEL, MOVED_THRESHOLD, PLACE, FILES, UNFINISHED, CONFIG),
+    *(MODEL, MOVED_THRESHOLD, PLACE, FILES, UNFINISHED, COMPUTING, CONFIG),
 )
 OWN_FOLDERS = (PICKS, CANDIDATES, RECORDS, IMAGES, MODEL)
 """Folders that hold nothing but what runs wrote; what else lies in a run folder may be the user's."""

@@ -17,11 +17,13 @@ from numpy.typing import NDArray
 from cryopick.errors import CryopickError, SettingsError, UnknownPixelSizeError
 from cryopick.geometry.selection import select
 from cryopick.geometry.units import too_wide
+from cryopick.inference.computing import processor_of
 from cryopick.pickers.registry import sizes_in_force
 from cryopick.pickers.survey import Survey
-from cryopick.processing.defects import mend_pixels
+from cryopick.processing.defects import ends_in_empty_rows, mend_pixels
 from cryopick.processing.illumination import without_uneven_illumination
 from cryopick.runs.exclusion_masks import doubts_about_mask, read_mask
+from cryopick.runs.picked_with import picked_with_on
 from cryopick.runs.report.pictures import map_png, overview_jpeg
 from cryopick.runs.settings import PickPlan, RunSettings
 from cryopick.runs.verdicts import MOST_JUNK_SHARE
@@ -64,6 +66,14 @@ class Outcome:
     """A traceback for the log, where the error was not one of ours."""
     stamp: tuple[int, int] | None = None
     """Of the file that was picked, from before it was read; None where it was never begun."""
+    picked_with: str = ""
+    """Of the plan that it was picked by, on this micrograph; see `Record`."""
+    processor: str = ""
+    """Model of the CPU or graphics card that picked it; "" where it failed."""
+    is_unreadable: bool = False
+    """Whether it failed since its file cannot be read, as that of a file which is not whole yet."""
+    ends_empty: bool = False
+    """Whether the last rows of the file hold nothing, so that it may not be whole yet."""
 
 
 def file_stamp(path: Path) -> tuple[int, int]:
@@ -77,13 +87,13 @@ def file_stamp(path: Path) -> tuple[int, int]:
 
 def outcomes_of(tasks: Iterable[Task], plan: PickPlan, *, draw: bool = True) -> Iterator[Outcome]:
     """Pick each micrograph, in order, reading the next one meanwhile."""
+    plan = plan.pinned_here()
     for task, micrograph, seconds in _read_ahead(tasks, plan.settings.run):
         yield replace(_outcome(task, micrograph, plan, seconds, draw), stamp=task.stamp)
 
 
 def read_task(task: Task, run: RunSettings) -> Micrograph:
     """The micrograph of a task as pickers expect it: without defects of the pixels, and particles dark."""
-    from cryopick.io.images.formats import is_image_name
     from cryopick.io.images.micrographs import read_micrograph
 
     micrograph = task.micrograph
@@ -99,11 +109,16 @@ def read_task(task: Task, run: RunSettings) -> Micrograph:
         )
     elif run.pixel_size_angstrom is not None:
         micrograph = replace(micrograph, pixel_size_angstrom=run.pixel_size_angstrom)
-    is_last_row_first = micrograph.path is not None and is_image_name(micrograph.path.name, "TIFF")
-    mended = mend_pixels(micrograph.pixels, is_last_row_first=is_last_row_first)
+    mended = mend_pixels(micrograph.pixels, is_last_row_first=_is_last_row_first(micrograph))
     pixels, told = without_uneven_illumination(mended.pixels)
     micrograph = replace(micrograph, pixels=pixels, warnings=(*micrograph.warnings, *mended.warnings, *told))
     return micrograph.inverted() if run.contrast == "bright" else micrograph
+
+
+def _is_last_row_first(micrograph: Micrograph) -> bool:
+    from cryopick.io.images.formats import is_image_name
+
+    return micrograph.path is not None and is_image_name(micrograph.path.name, "TIFF")
 
 
 def pick_micrograph(micrograph: Micrograph, plan: PickPlan, *, exclusion_mask: Path | None = None) -> Picks:
@@ -179,6 +194,9 @@ def _outcome(
             maps={name: map_png(values, shape_yx=size) for name, values in picks.maps.items()} if draw else {},
             seconds=read_seconds + time.perf_counter() - start,
             junk_share=None if junk is None else round(float(junk.mean()), 4),
+            picked_with=picked_with_on(micrograph, plan) if plan.picked_with else "",
+            processor=processor_of(plan.picker, plan.computing),
+            ends_empty=ends_in_empty_rows(micrograph.pixels, is_last_row_first=_is_last_row_first(micrograph)),
         )
     except (CryopickError, OSError, MemoryError) as error:
         return Outcome(
@@ -186,6 +204,7 @@ def _outcome(
             seconds=read_seconds + time.perf_counter() - start,
             error=" ".join(str(error).split()) or type(error).__name__,
             is_settings_error=isinstance(error, SettingsError) and not isinstance(error, UnknownPixelSizeError),
+            is_unreadable=error is micrograph,
         )
     except Exception as error:  # one micrograph must not end a run of thousands; the log keeps the traceback
         return Outcome(

@@ -50,6 +50,11 @@ class Record:
     """Of the image, that the picker takes for carbon, ice or contamination; None where it maps none."""
     mask_stamp: tuple[int, int] | None = None
     """Size and time of change of its exclusion mask, -1 where it had none; None where the run has no masks."""
+    picked_with: str = ""
+    """16 hexadecimal digits of all that its candidates depend on besides its file, see `runs.picked_with`; "" in older
+    runs."""
+    processor: str = ""
+    """Model of the CPU or graphics card that picked it; "" in older runs."""
 
     @property
     def is_done(self) -> bool:
@@ -236,5 +241,7 @@ _CHECKS: Mapping[str, Callable[[Any], Any]] = {
     "candidate_count": _count,
     "junk_share": _share,
     "mask_stamp": _stamp,
+    "picked_with": _text,
+    "processor": _text,
 }
 """How each field of a record is checked; what a newer version adds is passed over."""

@@ -6,7 +6,7 @@ import itertools
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from cryopick.errors import CryopickError, RunFolderError, SettingsError, UnknownPixelSizeError
+from cryopick.inference.computing import Computing, computing_here
 from cryopick.inference.progress import told_to
 from cryopick.io.coordinates.candidates import as_written
 from cryopick.io.images.micrographs import probe_image
@@ -34,6 +35,8 @@ from cryopick.runs.folder import (
     unnamed_key,
 )
 from cryopick.runs.one import NO_FILE, Outcome, Task, file_stamp, read_task
+from cryopick.runs.picked_with import is_stale, picked_with
+from cryopick.runs.pinning import require_computing_here, settle_computing
 from cryopick.runs.place import folder_of_the_first_pick
 from cryopick.runs.record import Record, map_problem
 from cryopick.runs.report.page import write_report
@@ -72,9 +75,22 @@ class PickEvent:
     candidates: int = 0
     mean_score: float | None = None
     diameter_px: float | None = None
+    diameter_angstrom: float | None = None
+    threshold: float | None = None
+    """The score by which `count` was counted."""
     seconds: float = 0.0
     warnings: tuple[str, ...] = ()
     error: str = ""
+    path: str = ""
+    """Of the image; this and the following are absolute, and "" where there is no such file."""
+    picks_file: str = ""
+    candidates_file: str = ""
+    image_file: str = ""
+    """The picture of the report."""
+    output: str = ""
+    """The run folder, at the start."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """All settings of the run, at the start, as the sections of `config.toml`."""
 
 
 class Run:
@@ -112,8 +128,46 @@ class Run:
         if others:
             self._log(f"{others} micrographs of this run are not among those given now; they stay in it")
 
-    def look_first(self) -> None:
-        """Let a picker that wants to see some micrographs first do so, once per run folder."""
+    def look_first(self, *, ask: Callable[[Any], Computing] = computing_here) -> None:
+        """Settle how the run computes, and let a picker that wants to see some micrographs first do so, once a folder.
+
+        Afterwards it is known which micrographs were picked otherwise than the run would pick them now.
+
+        Parameters
+        ----------
+        ask : what the settings of a picker mean where it will run, see `settle_computing`
+        """
+        is_begun = any(record.is_done for record in self.records.values())
+        computing = settle_computing(self.folder, self.plan.picker, is_begun=is_begun, ask=ask)
+        self.plan = replace(self.plan, computing=computing)
+        self._look()
+        self.plan = replace(self.plan, picked_with=picked_with(self.plan))
+        self._pick_stale_again()
+
+    def stale(self) -> list[str]:
+        """Names of finished micrographs, given now or not, that were picked otherwise than the plan of now would."""
+        return [name for name, record in self.records.items() if is_stale(record, self.plan)]
+
+    def _pick_stale_again(self) -> None:
+        stale = set(self.stale())
+        again = [name for name in self.skipped if name in stale and file_stamp(self.sources[name].path) != NO_FILE]
+        self.skipped = [name for name in self.skipped if name not in set(again)]
+        if again:
+            self._note_many(
+                "{} was picked with another measured size, other weights or other numbers than the run has now, and is "
+                "picked again",
+                dict.fromkeys(again, "was picked otherwise than the run picks now; picking it again"),
+            )
+        left = sorted(name for name in stale if name in self.skipped or name not in self.sources)
+        if left:
+            self._note_many(
+                "{} was picked with another measured size, other weights or other numbers than the run has now, and "
+                "stays so, as it is not given or its file is gone",
+                dict.fromkeys(left, "was picked otherwise than the run picks now, and stays so"),
+            )
+
+    def _look(self) -> None:
+        """Fill in the survey of the plan: that of the folder, or a new one."""
         picker = self.plan.picker
         if not surveys(picker):
             return
@@ -123,12 +177,18 @@ class Run:
             self._note(f"{PREPARED} was damaged and was made again", f"{error}")
             survey = None
         if survey is None:
+            self.require_computing_here()
             survey = self._survey()
             if survey is None:  # nothing can be read: each micrograph will say why
                 return
             self.folder.write(self.folder.path / PREPARED, to_toml({"survey": survey.to_plain()}), is_durable=True)
             self._log(f"picker {picker.name} looked at the micrographs first: {survey.to_plain() or 'nothing learnt'}")
         self.plan = replace(self.plan, survey=survey)
+
+    def require_computing_here(self) -> None:
+        """Raise `RunFolderError` where this machine cannot compute as the run was begun."""
+        if self.plan.computing is not None:
+            require_computing_here(self.folder, self.plan.picker, self.plan.computing)
 
     def _survey(self) -> Survey | None:
         sample = self._sample()
@@ -223,10 +283,20 @@ class Run:
     def pick(self, workers: int | None, *, time_limit_seconds: float | None = None) -> None:
         threshold = self._provisional_threshold()
         if self.on_event is not None:
-            self.on_event(PickEvent(name="", status="started", position=0, total=len(self.sources)))
+            self.on_event(
+                PickEvent(
+                    name="",
+                    status="started",
+                    position=0,
+                    total=len(self.sources),
+                    output=os.path.abspath(self.folder.path),
+                    settings=settings_sections(self.plan.settings),
+                )
+            )
         todo = self._left_to_pick(threshold)
         if not todo:
             return
+        self.require_computing_here()
         self.folder.begin_tables()
         for name in todo:
             if name in self.unnamable:
@@ -267,7 +337,7 @@ class Run:
         for name in self.sources:
             result = self._read_back(name, threshold, damaged) if name in skipped else None
             if result is not None:
-                self._tell(_event("skipped", result))
+                self._tell(_event("skipped", result, self.folder, threshold))
                 continue
             todo.append(name)
             if self.keys[name] in self._damaged_records:
@@ -398,6 +468,8 @@ class Run:
             candidate_count=None if picks is None else len(picks),
             junk_share=None if picks is None else outcome.junk_share,
             mask_stamp=self._mask_stamp(outcome.name),
+            picked_with=outcome.picked_with,
+            processor=outcome.processor,
         )
         result: MicrographResult | None = None
         stale_maps = () if before is None or before.key != key else [name for name in before.maps if name not in maps]
@@ -419,7 +491,7 @@ class Run:
             self._log(f"{outcome.name}: failed: {record.error}\n{outcome.details}".rstrip())
         for warning in record.warnings:
             self._log(f"{outcome.name}: {warning}")
-        self._tell(_event("failed" if result is None else "done", result or record))
+        self._tell(_event("failed" if result is None else "done", result or record, self.folder, threshold))
 
     def _write_results_of(
         self, record: Record, picks: Picks, overview: bytes, maps: Mapping[str, bytes], threshold: float
@@ -471,35 +543,51 @@ class Run:
         self.folder.append_log(f"{datetime.now():%Y-%m-%d %H:%M:%S} {line}")
 
 
-def _event(status: str, result: MicrographResult | Record) -> PickEvent:
+def _event(status: str, result: MicrographResult | Record, folder: RunFolder, threshold: float) -> PickEvent:
     """The event of a micrograph that has candidates, or of one that failed; the run numbers it."""
     if isinstance(result, Record):
         return PickEvent(
-            name=result.name, status=status, position=0, total=0, seconds=result.seconds, error=result.error
+            name=result.name,
+            status=status,
+            position=0,
+            total=0,
+            seconds=result.seconds,
+            error=result.error,
+            path=result.source,
         )
+    record = result.record
     kept = result.candidates.kept()
     known = kept.diameter_px[np.isfinite(kept.diameter_px)]
+    diameter_px = float(np.median(known)) if len(known) else None
+    angstrom_per_px = record.pixel_size_angstrom
     return PickEvent(
-        name=result.record.name,
+        name=record.name,
         status=status,
         position=0,
         total=0,
         count=len(kept),
         candidates=len(result.candidates),
         mean_score=result.mean_score if len(kept) else None,
-        diameter_px=float(np.median(known)) if len(known) else None,
-        seconds=result.record.seconds,
-        warnings=result.record.warnings,
+        diameter_px=diameter_px,
+        diameter_angstrom=None if diameter_px is None or angstrom_per_px is None else diameter_px * angstrom_per_px,
+        threshold=threshold,
+        seconds=record.seconds,
+        warnings=record.warnings,
+        path=record.source,
+        picks_file=os.path.abspath(folder.picks_path(record.key)),
+        candidates_file=os.path.abspath(folder.candidates_path(record.key)),
+        image_file=os.path.abspath(folder.image_path(record.key)),
     )
 
 
 def event_as_dict(event: PickEvent) -> dict[str, Any]:
     """An event as one flat JSON object."""
     if event.status == "started":
-        return {"event": "start", "total": event.total}
+        return {"event": "start", "total": event.total, "output": event.output, "settings": event.settings}
     if event.status == "surveying":
         return {"event": "survey", "doing": event.doing, "position": event.position, "total": event.total}
-    return {"event": "micrograph", **asdict(event)}
+    content = {name: value for name, value in asdict(event).items() if name not in ("output", "settings")}
+    return {"event": "micrograph", **content}
 
 
 def summary_as_dict(summary: RunSummary) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from cryopick.errors import InputError, SettingsError
 from cryopick.geometry.selection import SelectionSettings
+from cryopick.inference.computing import Computing, pinned
 from cryopick.io.images.info import MAX_PIXELS
 from cryopick.pickers.configurations import ConfigurationName, find_configuration, require_configuration_name
 from cryopick.pickers.registry import make_picker, picker_class
@@ -91,10 +92,18 @@ class PickPlan:
     settings: PickSettings
     survey: Survey | None = None
     """None where nothing was looked at beforehand, and each micrograph speaks for itself."""
+    computing: Computing | None = None
+    """On what device and in which numbers the whole run computes; None where every process decides for itself."""
+    picked_with: str = ""
+    """By what candidates of this plan are known, see `runs.picked_with`; "" where no records are kept."""
 
     @property
     def picker(self) -> Any:
         return self.settings.picker
+
+    def pinned_here(self) -> PickPlan:
+        """The plan as this process picks by it: `auto` for device and precision means what it does in the whole run."""
+        return replace(self, settings=replace(self.settings, picker=pinned(self.picker, self.computing)))
 
     @property
     def seen(self) -> Survey:

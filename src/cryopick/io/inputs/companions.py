@@ -75,6 +75,11 @@ def companions(paths: Iterable[Path], root: Path) -> list[Companion]:
     return [one for group in of_exposure.values() if len(group) > 1 for one in _companions_in(group)]
 
 
+def exposure_of(path: Path, root: Path) -> str:
+    """Equal for those images below `root` that may accompany one another; `companions` of each group are all."""
+    return _image(path, root).exposure
+
+
 def _companions_in(group: Sequence[_Image]) -> list[Companion]:
     """Of the images of one exposure those that accompany another."""
     micrographs = [image for image in group if not image.kind]

@@ -39,15 +39,22 @@ class Search:
     has_met_own: bool = False
     passed_over: list[str] = field(default_factory=list)
     """Sentences about what was left out."""
+    unreadable: list[Path] = field(default_factory=list)
+    """Folders that could not be looked into."""
     _n_entries: int = 0
     _own: Counter[str] = field(default_factory=Counter)
     _entries: dict[tuple[Path, bool], tuple[list[str], list[str]]] = field(default_factory=dict)
 
     def files_below(self, folder: Path) -> list[Path]:
         """All files below a folder, hidden ones left out; dangling links of a wanted name count as files."""
+        return sorted(here / name for here, names in self.names_below(folder) for name in names)
+
+    def names_below(self, folder: Path) -> Iterator[tuple[Path, list[str]]]:
+        """As `files_below`, without an order of the folders: each with the sorted names of its files."""
         with explain_read_errors(folder):
             os.listdir(folder)
-        return sorted(here / name for here in self._folders_below(folder) for name in self._look_into(here)[1])
+        for here in self._folders_below(folder):
+            yield here, self._look_into(here)[1]
 
     def matching(self, pattern: str) -> tuple[Path, list[Path], list[Path]]:
         """The folder where the pattern begins, the files that match, and the folders that match."""
@@ -128,6 +135,7 @@ class Search:
         except NotADirectoryError:
             return [], []
         except OSError as error:
+            self.unreadable.append(folder)
             self.passed_over.append(f"{folder}: left out, cannot be looked into ({error.strerror})")
             return [], []
         self._n_entries += len(entries)

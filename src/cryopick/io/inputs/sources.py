@@ -62,7 +62,10 @@ class _Found:
 
 
 def find_micrographs(
-    inputs: Sequence[str | Path], *, exclude_folders: Iterable[str | Path] = ()
+    inputs: Sequence[str | Path],
+    *,
+    exclude_folders: Iterable[str | Path] = (),
+    clashing: list[list[str]] | None = None,
 ) -> list[MicrographSource]:
     """Collect the micrographs that `inputs` name, each file once, without opening them.
 
@@ -80,6 +83,8 @@ def find_micrographs(
         Relative paths in lists and STAR files count from the working folder or, if nothing is found there, from the
         nearest folder above the file in which something is.
     exclude_folders : not searched, for example the output folder
+    clashing : receives the names of files whose results would share a name, one list for each such name; where it is
+        not given they are an error. All of them are returned
 
     Returns
     -------
@@ -110,6 +115,11 @@ def find_micrographs(
     distinct = _without_second_routes(list(found.values()))
     _refuse_when_all_dangle(distinct)
     sources = _named(distinct)
+    clashes = files_sharing_results(sources)
+    if clashes and clashing is None:
+        raise InputError(shared_results_text(clashes))
+    if clashing is not None:
+        clashing += clashes
     _warn_of_shared_exposures(distinct)
     return sources
 
@@ -350,7 +360,7 @@ def _without_second_routes(found: Sequence[_Found]) -> list[_Found]:
             second.append((one, before))
             continue
         other = by_place.setdefault(place, one)
-        if other is not one and _can_be_listed(one.path.name):  # if not, it is left out for that
+        if other is not one and can_be_listed(one.path.name):  # if not, it is left out for that
             linked.append((one, other))
         kept.append(one)
     if second:
@@ -399,7 +409,7 @@ def _named(found: Sequence[_Found]) -> list[MicrographSource]:
     usable: list[MicrographSource] = []
     unusable: list[MicrographSource] = []
     for source in sources:
-        (usable if _can_be_listed(source.name) else unusable).append(source)
+        (usable if can_be_listed(source.name) else unusable).append(source)
     if unusable:
         sentence = (
             f"{len(unusable)} micrographs left out, whose names no STAR file can hold (a control character, or blanks "
@@ -408,11 +418,11 @@ def _named(found: Sequence[_Found]) -> list[MicrographSource]:
         if not usable:
             raise InputError(sentence)
         _logger.warning("%s", sentence)
-    _require_distinct_results(usable)
     return usable
 
 
-def _can_be_listed(name: str) -> bool:
+def can_be_listed(name: str) -> bool:
+    """Whether a STAR file can hold a name; others are left out of every search, which is logged."""
     try:
         quoted(name)
     except FormatError:
@@ -420,14 +430,18 @@ def _can_be_listed(name: str) -> bool:
     return re.search(r"[\x00-\x1f]", name) is None
 
 
-def _require_distinct_results(sources: Sequence[MicrographSource]) -> None:
+def files_sharing_results(sources: Iterable[MicrographSource]) -> list[list[str]]:
+    """The names that differ only in the type of the file, so that their results would share a name, together."""
     by_result: dict[str, list[str]] = {}
     for source in sources:
         by_result.setdefault(without_extension(source.name), []).append(source.name)
-    clashes = [names for names in by_result.values() if len(names) > 1]
-    if clashes:
-        shown = "; ".join(" and ".join(names) for names in clashes[:_N_SHOWN])
-        raise InputError(
-            f"files that differ only in their type ({shown}): their results would share a name ({len(clashes)} in "
-            "all); choose one type with a pattern such as 'folder/**/*.mrc'"
-        )
+    return [names for names in by_result.values() if len(names) > 1]
+
+
+def shared_results_text(clashes: Sequence[Sequence[str]]) -> str:
+    """What is told of files of which only one can be picked."""
+    first = "; ".join(" and ".join(names) for names in clashes[:_N_SHOWN])
+    return (
+        f"files that differ only in their type ({first}): their results would share a name ({len(clashes)} in all); "
+        "choose one type with a pattern such as 'folder/**/*.mrc'"
+    )

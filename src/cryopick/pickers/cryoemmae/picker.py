@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from cryopick.errors import SettingsError
 from cryopick.geometry.selection import merged_best_first, stand_apart
 from cryopick.geometry.units import Length
+from cryopick.inference.computing import RunsNetworks
 from cryopick.inference.models import HoldsModels
 from cryopick.io.weights import open_checkpoint
 from cryopick.pickers.configurations import Configuration, ConfigurationName
@@ -38,7 +39,7 @@ from cryopick.pickers.cryoemmae.published_chain import (
 from cryopick.pickers.expected_f1 import ChoosesByExpectedF1
 from cryopick.pickers.published_weights import files_of, read_published
 from cryopick.pickers.registry import register_picker
-from cryopick.pickers.survey import NOTHING_SEEN, Survey, holding_with_general, survey_of_size
+from cryopick.pickers.survey import NOTHING_SEEN, TOLD_FIELDS, Survey, holding_with_general, survey_of_size
 from cryopick.processing.probability import Calibration, threshold_for_f1
 from cryopick.types import Micrograph, Picks
 
@@ -202,7 +203,7 @@ CONFIGURATIONS: Mapping[ConfigurationName, Configuration] = {
 
 @register_picker("cryoemmae")
 @dataclass(frozen=True, kw_only=True)
-class CryoEmmaePicker(HoldsModels, ChoosesByExpectedF1):
+class CryoEmmaePicker(HoldsModels, RunsNetworks, ChoosesByExpectedF1):
     """Our network, after the idea of A. Zamanos et al. (2025): a probe trained on simulation ranks its latent clusters.
 
     An autoencoder that fills in hidden patches of micrographs gives every place a latent vector, and k-means on the
@@ -222,6 +223,7 @@ class CryoEmmaePicker(HoldsModels, ChoosesByExpectedF1):
 
     default_threshold: ClassVar[float] = 0.25
     minimum_threshold: ClassVar[float] = 0.1
+    run_level_fields: ClassVar[frozenset[str]] = TOLD_FIELDS | {"is_empty"}
 
     diameter: Annotated[Length | None, "particle diameter, for example 180A or 108px; measured when not given"] = None
     species: Annotated[
@@ -389,6 +391,11 @@ class CryoEmmaePicker(HoldsModels, ChoosesByExpectedF1):
         score = probe.adapted(found.features)
         maps = latent_maps(found)
         return Picks.of_candidates(micrograph, found.stored_xy(), score, diameter_px, class_id=class_id, maps=maps)
+
+    def shipped_weights(self) -> Mapping[str, str]:
+        """Of the encoder, and of `general`, through which a run is looked at."""
+        used = {"weights": "cryoemmae"} if self.weights is None else {}
+        return {**used, "general": "general"} if self.rules is None else used
 
     def _preprocessing(self, model: LatentModel) -> Preprocessing:
         """That of the weights, or the one given; a picture that the weights know nothing of is refused."""

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from cryopick.errors import SettingsError
 from cryopick.geometry.units import Length
+from cryopick.inference.computing import RunsNetworks
 from cryopick.inference.device import PRECISIONS
 from cryopick.inference.models import HoldsModels
 from cryopick.pickers.configurations import Configuration, ConfigurationName
@@ -50,7 +51,7 @@ from cryopick.pickers.cryosegnet.zoomed_crops import MOST_LAYERS
 from cryopick.pickers.expected_f1 import ChoosesByExpectedF1
 from cryopick.pickers.published_weights import files_of, is_calibrated
 from cryopick.pickers.registry import register_picker
-from cryopick.pickers.survey import NOTHING_SEEN, Survey, holding_with_general, survey_with_general
+from cryopick.pickers.survey import NOTHING_SEEN, TOLD_FIELDS, Survey, holding_with_general, survey_with_general
 from cryopick.processing.probability import Calibration
 from cryopick.processing.scale import NOMINAL_PARTICLE_PX, ScaleMap, fill_non_finite
 from cryopick.types import JUNK_MAP, Micrograph, Picks
@@ -64,7 +65,7 @@ BLANK_SPREAD = 1e-6
 
 @register_picker("cryosegnet")
 @dataclass(frozen=True, kw_only=True)
-class CryoSegNetPicker(HoldsModels, ChoosesByExpectedF1):
+class CryoSegNetPicker(HoldsModels, RunsNetworks, ChoosesByExpectedF1):
     """Our attention-gated U-Net, after the idea of R. Gyawali et al. (Brief. Bioinform. 25(4), 2024, bbae282).
 
     The article's own system, with Segment Anything, runs by `--as article`. Ours: the U-Net maps particles. Its maxima
@@ -143,6 +144,7 @@ class CryoSegNetPicker(HoldsModels, ChoosesByExpectedF1):
     precision: Annotated[str, "auto, float32 or bfloat16; auto takes bfloat16 where the hardware has it"] = "auto"
 
     configurations: ClassVar[Mapping[ConfigurationName, Configuration]] = CONFIGURATIONS
+    run_level_fields: ClassVar[frozenset[str]] = TOLD_FIELDS | {"is_empty"}
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
@@ -453,6 +455,15 @@ class CryoSegNetPicker(HoldsModels, ChoosesByExpectedF1):
                 "sees micrographs in another way; leave them out, or give --weights of the published kind"
             )
         return view
+
+    def shipped_weights(self) -> Mapping[str, str]:
+        """Of the U-Net, of Segment Anything where it is asked, and of `general`, through which a run is looked at."""
+        used = {}
+        if self.weights is None and self.modules != "sam":
+            used["weights"] = "cryosegnet"
+        if self.sam is None and self._asks_sam:
+            used["sam"] = "cryosegnet_sam"
+        return {**used, "general": "general"} if self.needs_survey else used
 
     def _mapper(self) -> ParticleMapper:
         files = files_of(self.weights or "cryosegnet", picker="cryosegnet")

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from cryopick.errors import SettingsError
 from cryopick.geometry.units import Length
+from cryopick.inference.computing import RunsNetworks
 from cryopick.inference.device import PRECISIONS
 from cryopick.inference.models import HoldsModels
 from cryopick.io.weights import open_checkpoint
@@ -39,7 +40,7 @@ from cryopick.pickers.cryotransformer.published import above_percentile, publish
 from cryopick.pickers.expected_f1 import ChoosesByExpectedF1
 from cryopick.pickers.published_weights import files_of, is_calibrated, read_published
 from cryopick.pickers.registry import register_picker
-from cryopick.pickers.survey import NOTHING_SEEN, Survey, holding_with_general, survey_with_general
+from cryopick.pickers.survey import NOTHING_SEEN, TOLD_FIELDS, Survey, holding_with_general, survey_with_general
 from cryopick.processing.probability import Calibration
 from cryopick.processing.scale import NOMINAL_PARTICLE_PX, resample
 from cryopick.types import JUNK_MAP, Micrograph, Picks
@@ -111,7 +112,7 @@ class _ScoreMeaning:
 
 @register_picker("cryotransformer")
 @dataclass(frozen=True, kw_only=True)
-class CryoTransformerPicker(HoldsModels, ChoosesByExpectedF1):
+class CryoTransformerPicker(HoldsModels, RunsNetworks, ChoosesByExpectedF1):
     """Our light transformer that finds particles as a set, after A. Dhakal et al. (Bioinformatics 40, 2024, btae109).
 
     The article's own system runs by `--as article`. Ours: one query answers for one particle, so nothing is suppressed
@@ -123,6 +124,7 @@ class CryoTransformerPicker(HoldsModels, ChoosesByExpectedF1):
     configurations: ClassVar[Mapping[ConfigurationName, Configuration]] = CONFIGURATIONS
     fills_machine: ClassVar[bool] = True
     """One process uses all cores; a second one would hold the network and its buffers again."""
+    run_level_fields: ClassVar[frozenset[str]] = TOLD_FIELDS | {"particle_size", "is_empty"}
 
     diameter: Annotated[Length | None, "particle diameter, for example 180A or 108px; measured when not given"] = None
     working_diameter: Annotated[
@@ -312,6 +314,11 @@ class CryoTransformerPicker(HoldsModels, ChoosesByExpectedF1):
         is_probability = self.behaviour == "corrected" and model.calibration is not None
         value = self.calibration(score) if is_probability else score.astype(np.float32)
         return Picks.of_candidates(micrograph, xy_px, value, np.maximum(side_px, 1e-3), rank=score)
+
+    def shipped_weights(self) -> Mapping[str, str]:
+        """Of the network, and of `general`, through which a run is looked at."""
+        used = {"weights": NAME} if self.weights is None else {}
+        return {**used, "general": "general"} if self.needs_survey else used
 
     def _model(self) -> LocalSetModel | DetrModel:
         files = files_of(self.weights or NAME, picker=NAME)

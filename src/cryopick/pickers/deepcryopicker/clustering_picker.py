@@ -21,7 +21,7 @@ from cryopick.pickers.deepcryopicker.objects import (
     working_image,
 )
 from cryopick.pickers.deepcryopicker.size import ParticleSize
-from cryopick.pickers.survey import NOTHING_SEEN, Survey
+from cryopick.pickers.survey import NOTHING_SEEN, TOLD_FIELDS, Survey
 from cryopick.processing.scale import NOMINAL_PARTICLE_PX
 from cryopick.types import Micrograph, Picks
 
@@ -35,6 +35,7 @@ class ClusteringPicker:
     """Number of clusters."""
     smallest_diameter_px: ClassVar[float] = SMALLEST_DIAMETER_PX
     enlarged_to_px: ClassVar[float] = NOMINAL_PARTICLE_PX
+    run_level_fields: ClassVar[frozenset[str]] = TOLD_FIELDS
 
     diameter: Annotated[Length | None, "particle diameter, for example 180A or 108px; measured when not given"] = None
     preprocessing: Annotated[

@@ -16,7 +16,7 @@ from scipy.special import softmax
 
 from cryopick.errors import SettingsError, TrainingError
 from cryopick.geometry.units import Length, parse_length
-from cryopick.inference.device import chosen_device
+from cryopick.inference.device import chosen_device, is_bfloat16_fast
 from cryopick.inference.models import HoldsModels
 from cryopick.io.weights import card_path
 from cryopick.pickers.configurations import Configuration, ConfigurationName
@@ -64,7 +64,7 @@ from cryopick.pickers.deepcryopicker.windows import (
 )
 from cryopick.pickers.exhibits import write_exhibits
 from cryopick.pickers.registry import register_picker
-from cryopick.pickers.survey import NOTHING_SEEN, Survey
+from cryopick.pickers.survey import NOTHING_SEEN, TOLD_FIELDS, Survey
 from cryopick.processing.scale import NOMINAL_PARTICLE_PX
 from cryopick.types import Micrograph, Picks
 
@@ -106,6 +106,7 @@ class DeepCryoPicker(HoldsModels):
     default_threshold: ClassVar[float] = 0.5
     smallest_diameter_px: ClassVar[float] = SMALLEST_DIAMETER_PX
     enlarged_to_px: ClassVar[float] = NOMINAL_PARTICLE_PX
+    run_level_fields: ClassVar[frozenset[str]] = TOLD_FIELDS | {"dark_part", "is_empty"}
 
     diameter: Annotated[Length | None, "particle diameter, for example 180A or 108px; measured when not given"] = None
     model: Annotated[Path | None, "weights of an earlier run or training; trained on this run when not given"] = None
@@ -166,6 +167,10 @@ class DeepCryoPicker(HoldsModels):
             raise SettingsError(
                 f"{self.name}: activation and initial are of network = paper; the compact network has ReLU and its own"
             )
+
+    def precision_on(self, device: str) -> str:
+        """bfloat16 where the device is fast in it, for the compact network."""
+        return "bfloat16" if self.network == "compact" and is_bfloat16_fast(device) else "float32"
 
     def survey(self, micrographs: Sequence[Micrograph]) -> Survey:
         """As `survey_in`, in a folder that lasts as long as this picker."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, ClassVar
@@ -21,11 +21,11 @@ from cryopick.heatmap.diameter import (
     looks_empty,
 )
 from cryopick.heatmap.doubts import doubts_about_sample
-from cryopick.heatmap.model import GENERAL_PRECISIONS, HeatmapModel, kept_model, picks_at_scale
+from cryopick.heatmap.model import GENERAL_PRECISIONS, HeatmapModel, kept_model, picks_at_scale, precision_in_force
 from cryopick.inference.models import HoldsModels
 from cryopick.pickers.expected_f1 import ChoosesByExpectedF1
 from cryopick.pickers.registry import register_picker
-from cryopick.pickers.survey import NOTHING_SEEN, Survey, holding_with_general
+from cryopick.pickers.survey import NOTHING_SEEN, TOLD_FIELDS, Survey, holding_with_general
 from cryopick.processing.probability import Calibration
 from cryopick.types import Micrograph, Picks
 
@@ -44,6 +44,7 @@ class GeneralPicker(HoldsModels, ChoosesByExpectedF1):
     """Of 0 to 3 best on one real set, as good as any on the other; 0 would serve simulation a little better."""
     fills_machine: ClassVar[bool] = True
     """One process uses all cores; a second one would hold the network and its buffers again."""
+    run_level_fields: ClassVar[frozenset[str]] = TOLD_FIELDS | {"particle_size", "is_empty"}
 
     diameter: Annotated[Length | None, "particle diameter, for example 180A or 108px; measured when not given"] = None
     working_diameter: Annotated[
@@ -103,6 +104,14 @@ class GeneralPicker(HoldsModels, ChoosesByExpectedF1):
         scales_px = _scales_px(*working.to_px(micrograph.pixel_size_angstrom))
         found = [picks_at_scale(self._model(), micrograph, diameter_px=diameter_px) for diameter_px in scales_px]
         return found[0] if len(found) == 1 else _merge_scales(found)
+
+    def precision_on(self, device: str) -> str:
+        """The number format on a device: `auto` is the fastest that it and the weights have."""
+        return precision_in_force(self.weights, device=device, precision=self.precision)
+
+    def shipped_weights(self) -> Mapping[str, str]:
+        """Of the network that it looks through."""
+        return {"weights": "general"} if self.weights is None else {}
 
     def _model(self) -> HeatmapModel:
         return kept_model(self._models, self.weights, device=self.device, precision=self.precision)

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from cryopick.errors import SettingsError, WeightsError
 from cryopick.geometry.units import Length
 from cryopick.heatmap.emptiness import thinned_scores
+from cryopick.inference.computing import RunsNetworks
 from cryopick.inference.device import PRECISIONS
 from cryopick.inference.models import HoldsModels
 from cryopick.io.weights import files_of_weights, find_weights, is_published_file
@@ -51,7 +52,7 @@ from cryopick.pickers.segmentation_crf.published import (
 from cryopick.pickers.segmentation_crf.published_configurations import ANY_AREA, CONFIGURATIONS, OF_WEIGHTS
 from cryopick.pickers.segmentation_crf.recentring import recentred
 from cryopick.pickers.segmentation_crf.regions import find_regions
-from cryopick.pickers.survey import NOTHING_SEEN, Survey, holding_with_general, survey_of_size
+from cryopick.pickers.survey import NOTHING_SEEN, TOLD_FIELDS, Survey, holding_with_general, survey_of_size
 from cryopick.processing.normalize import robust_spread
 from cryopick.processing.probability import Calibration
 from cryopick.processing.scale import NOMINAL_PARTICLE_PX, ScaleMap, gaussian_blur, network_planes, resample
@@ -94,7 +95,7 @@ class _ScoreMeaning:
 
 @register_picker("segmentation-crf")
 @dataclass(frozen=True, kw_only=True)
-class SegmentationCrfPicker(HoldsModels, ChoosesByExpectedF1):
+class SegmentationCrfPicker(HoldsModels, RunsNetworks, ChoosesByExpectedF1):
     """Our light network that calls every pixel particle or not, after the idea of S.-C. Chung and P.-C. Chou.
 
     A network gives for every place the probability of a particle, of its core, of junk and of background; a conditional
@@ -109,6 +110,7 @@ class SegmentationCrfPicker(HoldsModels, ChoosesByExpectedF1):
     """Where there is no run to choose a threshold for: discs and other shapes unlike proteins score low."""
     fills_machine: ClassVar[bool] = True
     """One process uses all cores; a second one would hold the network and its buffers again."""
+    run_level_fields: ClassVar[frozenset[str]] = TOLD_FIELDS | {"is_empty"}
 
     diameter: Annotated[
         Length | None,
@@ -324,6 +326,13 @@ class SegmentationCrfPicker(HoldsModels, ChoosesByExpectedF1):
             return picks
         unrefined = self._spanning(particle_map(before), micrograph, scale)
         return replace(picks, maps={**picks.maps, PARTICLE_MAP + UNREFINED: unrefined})
+
+    def shipped_weights(self) -> Mapping[str, str]:
+        """Of the network, and of `general`, through which a run is looked at; of the published pipeline none are."""
+        if self.pipeline != "ours":
+            return {}
+        used = {"weights": "segmentation-crf"} if self.weights is None else {}
+        return {**used, "general": "general"}
 
     def _seen_on(self, micrograph: Micrograph) -> Survey:
         """What one micrograph says for itself; a given diameter is not doubted where there is no run to warn."""

@@ -15,7 +15,7 @@ from cryopick.geometry.units import Length
 from cryopick.inference.models import HoldsModels
 from cryopick.io.images.mrc import probe_mrc, read_mrc_stack
 from cryopick.pickers.registry import register_picker
-from cryopick.pickers.survey import Survey
+from cryopick.pickers.survey import TOLD_FIELDS, Survey
 from cryopick.pickers.template.images import (
     angle_count,
     estimate_diameter_px,
@@ -59,6 +59,7 @@ class TemplatePicker(HoldsModels):
         "correlation with the best reference and angle, in standard deviations of chance; 0 to about 12"
     )
     default_threshold: ClassVar[float] = 3.6
+    run_level_fields: ClassVar[frozenset[str]] = TOLD_FIELDS
 
     references: Annotated[Path | None, "MRC stack of 2-D references (.mrcs), or a 3-D map (.mrc, .map)"] = None
     diameter: Annotated[Length | None, "particle diameter; where not set, measured on the references"] = None

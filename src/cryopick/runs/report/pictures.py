@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
 from cryopick.processing.scale import fill_non_finite
 
+GALLERY_CELL_PX = 72
 OVERVIEW_PX = 768
 """Longer side of the overview images that the report shows."""
 
@@ -40,6 +43,32 @@ def map_png(values: NDArray[np.float32], *, shape_yx: tuple[int, int] | None = N
     sized = plain if plain.shape == (height, width) else cv2.resize(plain, (width, height), interpolation=method)
     grey = np.clip(sized * 255, 0, 255)
     return _encoded(".png", np.rint(grey).astype(np.uint8), [])
+
+
+def gallery_png(views: Sequence[NDArray[np.float32]], *, columns: int = 12) -> bytes:
+    """Square windows side by side as one grey PNG, each smoothed and stretched by itself.
+
+    Parameters
+    ----------
+    views : at least one
+    """
+    import cv2
+
+    cells = []
+    for view in views:
+        smooth = cv2.GaussianBlur(fill_non_finite(view), (0, 0), max(0.5, len(view) / GALLERY_CELL_PX))
+        low, high = np.percentile(smooth, (1, 99))
+        grey = np.clip((smooth - low) / max(high - low, np.finfo(np.float32).tiny) * 255, 0, 255).astype(np.uint8)
+        cell = cv2.resize(grey, (GALLERY_CELL_PX, GALLERY_CELL_PX), interpolation=cv2.INTER_AREA)
+        cells.append(np.pad(cell, 1, constant_values=255))
+    rows = -(-len(cells) // columns)
+    columns = min(columns, len(cells))
+    side = GALLERY_CELL_PX + 2
+    sheet = np.full((rows * side, columns * side), 255, np.uint8)
+    for number, cell in enumerate(cells):
+        row, column = divmod(number, columns)
+        sheet[row * side : (row + 1) * side, column * side : (column + 1) * side] = cell
+    return _encoded(".png", sheet, [])
 
 
 def _encoded(suffix: str, grey: NDArray[np.uint8], options: list[int]) -> bytes:

@@ -1,0 +1,147 @@
+"""Where and in which numbers a picker's networks compute: what `auto` means here, and how a run keeps to it.
+
+Other number formats give other scores, so a run whose micrographs are picked by several processes, on several
+machines or on several days settles both once.
+"""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass, fields, is_dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from cryopick.errors import SettingsError
+from cryopick.inference.device import chosen_bfloat16, chosen_device, is_bfloat16_fast
+
+
+@dataclass(frozen=True, kw_only=True)
+class Computing:
+    """What decides the last digits of a picker's scores, besides the model of the processor."""
+
+    device: str = "cpu"
+    """cpu, cuda or mps: the kind, without a card's number."""
+    precision: str = ""
+    """float32, bfloat16 or int8; "" where the picker has no such choice."""
+
+    @property
+    def text(self) -> str:
+        """Such as `on the CPU in int8`."""
+        place = "on the CPU" if self.device == "cpu" else f"on {self.device}"
+        return f"{place} in {self.precision}" if self.precision else place
+
+
+@runtime_checkable
+class ChoosesPrecision(Protocol):
+    """A picker whose setting `device`, and `precision` where it has that, may be `auto`."""
+
+    device: str
+
+    def precision_on(self, device: str) -> str:
+        """The number format that the picker, set as it is, computes in on `cpu`, `cuda` or the like.
+
+        Raises
+        ------
+        SettingsError
+            If it cannot compute there in the format that is asked for.
+        """
+        ...
+
+
+class RunsNetworks:
+    """Gives a picker with settings `device` and `precision` the method `precision_on`."""
+
+    precision: str
+
+    def precision_on(self, device: str) -> str:
+        """bfloat16 where that is asked for, or `auto` and fast on the device; else float32."""
+        return "bfloat16" if chosen_bfloat16(device, self.precision) else "float32"
+
+
+def computing_here(picker: Any) -> Computing:
+    """What the settings of a picker mean on this machine.
+
+    A picker of another package that is no `ChoosesPrecision` computes as its settings have it, `auto` included.
+
+    Raises
+    ------
+    SettingsError
+        If its device is not there, or cannot compute as it is asked to.
+    """
+    if not isinstance(picker, ChoosesPrecision):
+        return Computing(
+            device=_kind(getattr(picker, "device", "cpu")), precision=str(getattr(picker, "precision", ""))
+        )
+    device = chosen_device(picker.device)
+    return Computing(device=_kind(device), precision=picker.precision_on(device))
+
+
+def pinned(picker: Any, computing: Computing | None) -> Any:
+    """The picker with the words of `computing` in place of `auto`; the same one where `auto` means that here."""
+    if computing is None or not isinstance(picker, ChoosesPrecision) or not is_dataclass(picker):
+        return picker
+    own = {one.name for one in fields(picker)}
+    given: dict[str, str] = {}
+    if picker.device == "auto" and chosen_device("auto") != computing.device:
+        given["device"] = computing.device
+    if "precision" in own and getattr(picker, "precision", "") == "auto":
+        device = given.get("device", chosen_device(picker.device))
+        if picker.precision_on(device) != computing.precision:
+            given["precision"] = computing.precision
+    return replace(picker, **given) if given else picker
+
+
+def why_not_here(picker: Any, computing: Computing) -> str:
+    """Why this process cannot compute as a run was begun, in one clause that names no host; "" where it can.
+
+    Such as `no int8 units`, with what would let it: `--precision float32 lets it join`.
+    """
+    try:
+        here = computing_here(pinned(picker, computing))
+    except SettingsError as error:
+        return f"it cannot compute {computing.text}: {error}"
+    if here != computing:
+        return f"it computes {here.text}, not {computing.text}"
+    is_chosen = getattr(picker, "precision", "") == "auto"
+    if is_chosen and computing.precision == "bfloat16" and not is_bfloat16_fast(computing.device):
+        return f"it has no units for bfloat16, so that it would be slow {computing.text}"
+    return ""
+
+
+def remedy(picker: Any, computing: Computing) -> str:
+    """The options with which a run can be computed by any machine, where a picker has them; "" where it has none."""
+    options = []
+    if computing.device != "cpu" and getattr(picker, "device", None) is not None:
+        options.append("--device cpu")
+    if computing.precision not in ("", "float32") and getattr(picker, "precision", None) is not None:
+        options.append("--precision float32")
+    return " ".join(options)
+
+
+def processor_of(picker: Any, computing: Computing | None) -> str:
+    """The model of the processor that a picker computes on here."""
+    own = str(getattr(picker, "device", ""))
+    kind = "cpu" if computing is None else computing.device
+    return processor_model(own if own.startswith(f"{kind}:") else kind)
+
+
+@lru_cache(maxsize=8)
+def processor_model(device: str = "cpu") -> str:
+    """What the CPU or the graphics card calls itself; `unknown` where nobody says."""
+    if device.startswith("cuda"):
+        import torch
+
+        return torch.cuda.get_device_name(device)
+    if device != "cpu":
+        return device
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    named = [" ".join(line.partition(":")[2].split()) for line in lines if line.startswith("model name")]
+    return next(filter(None, [*named, platform.processor(), platform.machine()]), "unknown")
+
+
+def _kind(device: Any) -> str:
+    return str(device).partition(":")[0]
