@@ -175,6 +175,8 @@ class JobKeeper:
             self._lines.append(f"job {job.number} ({job.name}){on} ended: {job.state.reason}")
             self._barren = 0 if job.has_result else self._barren + 1
             has_worked = any(one.has_joined for one in self._known.values())
+        if self._error is not None:
+            return
         if not has_worked and (told := self._unreachable(job)):
             self._error = WorkerError(told)
         elif self._barren >= MOST_BARREN and not job.is_sent_away:
