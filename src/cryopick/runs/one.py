@@ -92,6 +92,16 @@ def outcomes_of(tasks: Iterable[Task], plan: PickPlan, *, draw: bool = True) -> 
         yield replace(_outcome(task, micrograph, plan, seconds, draw), stamp=task.stamp)
 
 
+class PickWorker:
+    """The worker of a run, in whatever process: tasks go in, outcomes come out."""
+
+    def __init__(self, plan: PickPlan) -> None:
+        self._plan = plan
+
+    def results_of(self, items: Iterator[Task]) -> Iterator[Outcome]:
+        return outcomes_of(items, self._plan)
+
+
 def read_task(task: Task, run: RunSettings) -> Micrograph:
     """The micrograph of a task as pickers expect it: without defects of the pixels, and particles dark."""
     from cryopick.io.images.micrographs import read_micrograph
