@@ -1,0 +1,215 @@
+"""A run whose micrographs are read, looked at and picked on other machines; this one only writes what they found.
+
+What depends on the machine is settled by the first worker (device and number format) and holds for all; a worker that
+cannot keep to it says so and is sent away.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from cryopick.errors import SettingsError, WorkerError
+from cryopick.inference.computing import Computing, computing_here, remedy, why_not_here
+from cryopick.runs.one import PickWorker
+from cryopick.runs.settings import PickPlan
+from cryopick.runs.surveying import Surveyed, SurveyErrand
+from cryopick.scale.cluster.config import ClusterSettings, cluster_settings
+from cryopick.scale.cluster.executor import DaskExecutor
+from cryopick.scale.cluster.place import LOCAL, Place, open_place, require_place
+from cryopick.scale.executor import Executor, entry_of
+
+FOLDER = ".cluster"
+"""In a run folder, while it is picked on a cluster: certificates, and the logs of jobs; afterwards those of what went
+wrong alone."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterRequest:
+    """Where a run is picked, which changes no result.
+
+    Parameters
+    ----------
+    where : `slurm`, `local`, or the address of a scheduler, `tls://HOST:PORT`
+    jobs : to keep at work
+    wait_seconds : for a first worker; None is for ever
+    settings : of the jobs
+    environments : for `local`, variables of the jobs, in turn
+
+    Raises
+    ------
+    SettingsError, MissingExtraError
+        If that can never work, or Dask is not installed.
+    """
+
+    where: str
+    jobs: int | None = None
+    wait_seconds: float | None = None
+    settings: ClusterSettings = ClusterSettings()
+    environments: tuple[Mapping[str, str], ...] = ()
+
+    def __post_init__(self) -> None:
+        require_place(self.where, self.settings, jobs=self.jobs)
+        if self.environments and self.where != LOCAL:
+            raise SettingsError(
+                f"--devices names the graphics cards of this machine, and --cluster {self.where} works on others; say "
+                "gpus_per_job in --cluster-config"
+            )
+        if self.wait_seconds is not None and not 0 <= self.wait_seconds < float("inf"):
+            raise SettingsError(f"--wait {self.wait_seconds:g}: expected a time, such as 10m")
+
+
+def cluster_request(
+    where: str | None,
+    *,
+    jobs: int | None = None,
+    wait_seconds: float | None = None,
+    config: Path | None = None,
+    environments: Sequence[Mapping[str, str]] = (),
+) -> ClusterRequest | None:
+    """What a user asks for by `--cluster` and the options that belong to it; None where it is not given.
+
+    Raises
+    ------
+    SettingsError
+        If one of the others is given without it, or as `ClusterRequest` and `cluster_settings`.
+    """
+    if where is None:
+        others = {"--jobs": jobs, "--wait": wait_seconds, "--cluster-config": config}
+        given = [name for name, value in others.items() if value is not None]
+        if given:
+            raise SettingsError(f"{', '.join(given)}: belongs to --cluster, which is not given")
+        return None
+    return ClusterRequest(
+        where=where,
+        jobs=jobs,
+        wait_seconds=wait_seconds,
+        settings=cluster_settings(config),
+        environments=tuple(environments),
+    )
+
+
+class ClusterPickWorker(PickWorker):
+    """The worker of a run on another machine than the run's own."""
+
+    def __init__(self, plan: PickPlan) -> None:
+        computing = plan.computing
+        if computing is not None and (why := why_not_here(plan.picker, computing)):
+            options = remedy(plan.picker, computing)
+            raise WorkerError(why + (f"; {options} lets it join" if options else ""))
+        super().__init__(plan)
+
+
+@dataclass(frozen=True)
+class ComputingErrand:
+    """What `auto` means for device and number format, as work for a worker."""
+
+    def done(self, plan: PickPlan) -> Computing | str:
+        """What it means where this runs; a text says why the settings are impossible there."""
+        try:
+            return computing_here(plan.picker)
+        except SettingsError as error:
+            return " ".join(str(error).split())
+
+
+class Cluster:
+    """The cluster of a run, opened when there is something to do.
+
+    Parameters
+    ----------
+    run_folder : must lie under the same path on every machine
+    on_status : hears how many workers there are, whenever that changes
+    on_line : takes lines for the log of the run
+    """
+
+    def __init__(
+        self,
+        request: ClusterRequest,
+        run_folder: Path,
+        *,
+        time_limit_seconds: float | None = None,
+        on_status: Callable[[str], None] = lambda _: None,
+        on_line: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self.request = request
+        self._folder = Path(os.path.abspath(run_folder)) / FOLDER
+        self._time_limit_seconds = time_limit_seconds
+        self.on_status, self.on_line = on_status, on_line
+        self._place: Place | None = None
+
+    def __str__(self) -> str:
+        return f"cluster {self.request.where}"
+
+    def executor(self, plan: PickPlan, *, time_limit_seconds: float | None = None) -> Executor:
+        """Picks by this plan; closing it leaves the cluster open for the next."""
+        limit = self._time_limit_seconds if time_limit_seconds is None else time_limit_seconds
+        return DaskExecutor(self._opened(), entry_of(ClusterPickWorker), with_absolute_paths(plan), time_limit_s=limit)
+
+    def computing(self, plan: PickPlan) -> Computing:
+        """What the settings of the picker mean on the first worker that is there.
+
+        Raises
+        ------
+        SettingsError
+            If the device is not there, or cannot compute as it is asked to.
+        """
+        answer = self._done(plan, "what the first worker computes with", ComputingErrand())
+        if isinstance(answer, Computing):
+            return answer
+        raise SettingsError(f"on the first worker of {self}: {answer}")
+
+    def surveyed(self, plan: PickPlan, errand: SurveyErrand) -> Surveyed:
+        """What a picker sees on some micrographs, looked at on a worker."""
+        given: Surveyed = self._done(plan, "the preparation of the run", errand)
+        return given
+
+    def _done(self, plan: PickPlan, what: str, errand: Any) -> Any:
+        with closing(self.executor(plan, time_limit_seconds=0.0)) as executor:
+            executor.submit(what, errand)
+            done = executor.next(None)
+        if done is None or done.lost:
+            raise WorkerError(f"{what}: {'' if done is None else done.lost}")
+        return done.result
+
+    def _opened(self) -> Place:
+        if self._place is None:
+            request = self.request
+            self._place = open_place(
+                request.where,
+                folder=self._folder,
+                jobs=request.jobs,
+                settings=request.settings,
+                wait_seconds=request.wait_seconds,
+                environments=request.environments,
+                on_status=lambda text: self.on_status(text),
+                on_line=lambda line: self.on_line(line),
+            )
+        return self._place
+
+    def close(self) -> None:
+        """Cancel its jobs and remove its certificates."""
+        if self._place is not None:
+            self._place.close()
+            self._place = None
+
+
+def with_absolute_paths(plan: PickPlan) -> PickPlan:
+    """The plan with files that lead to the same place from wherever a worker was started."""
+    settings = plan.settings
+    settings = replace(settings, picker=_absolute(settings.picker), run=_absolute(settings.run))
+    return replace(plan, settings=settings)
+
+
+def _absolute(settings: Any) -> Any:
+    if not is_dataclass(settings) or isinstance(settings, type):
+        return settings
+    paths = {one.name: getattr(settings, one.name, None) for one in fields(settings) if one.init}
+    relative = {name: path for name, path in paths.items() if isinstance(path, Path) and not path.is_absolute()}
+    # a name that is no file here is one of the shipped weights
+    found = {name: Path(os.path.abspath(path)) for name, path in relative.items() if os.path.lexists(path)}
+    return replace(settings, **found) if found else settings
+
