@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from cryopick.scale.cluster.config import ClusterSettings, cluster_settings
 from cryopick.scale.cluster.executor import DaskExecutor
 from cryopick.scale.cluster.place import LOCAL, Place, open_place, require_place
 from cryopick.scale.executor import Executor, entry_of
+from cryopick.settings import seconds_of
 
 FOLDER = ".cluster"
 """In a run folder, while it is picked on a cluster: certificates, and the logs of jobs; afterwards those of what went
@@ -49,7 +50,7 @@ class ClusterRequest:
     where: str
     jobs: int | None = None
     wait_seconds: float | None = None
-    settings: ClusterSettings = ClusterSettings()
+    settings: ClusterSettings = field(default_factory=ClusterSettings)
     environments: tuple[Mapping[str, str], ...] = ()
 
     def __post_init__(self) -> None:
@@ -59,15 +60,13 @@ class ClusterRequest:
                 f"--devices names the graphics cards of this machine, and --cluster {self.where} works on others; say "
                 "gpus_per_job in --cluster-config"
             )
-        if self.wait_seconds is not None and not 0 <= self.wait_seconds < float("inf"):
-            raise SettingsError(f"--wait {self.wait_seconds:g}: expected a time, such as 10m")
 
 
 def cluster_request(
     where: str | None,
     *,
     jobs: int | None = None,
-    wait_seconds: float | None = None,
+    wait: str | float | None = None,
     config: Path | None = None,
     environments: Sequence[Mapping[str, str]] = (),
 ) -> ClusterRequest | None:
@@ -79,7 +78,7 @@ def cluster_request(
         If one of the others is given without it, or as `ClusterRequest` and `cluster_settings`.
     """
     if where is None:
-        others = {"--jobs": jobs, "--wait": wait_seconds, "--cluster-config": config}
+        others = {"--jobs": jobs, "--wait": wait, "--cluster-config": config}
         given = [name for name, value in others.items() if value is not None]
         if given:
             raise SettingsError(f"{', '.join(given)}: belongs to --cluster, which is not given")
@@ -87,7 +86,7 @@ def cluster_request(
     return ClusterRequest(
         where=where,
         jobs=jobs,
-        wait_seconds=wait_seconds,
+        wait_seconds=None if wait is None else seconds_of(wait, name="--wait"),
         settings=cluster_settings(config),
         environments=tuple(environments),
     )
@@ -185,8 +184,8 @@ class Cluster:
                 settings=request.settings,
                 wait_seconds=request.wait_seconds,
                 environments=request.environments,
-                on_status=lambda text: self.on_status(text),
-                on_line=lambda line: self.on_line(line),
+                on_status=self.on_status,
+                on_line=self.on_line,
             )
         return self._place
 
@@ -212,4 +211,3 @@ def _absolute(settings: Any) -> Any:
     # a name that is no file here is one of the shipped weights
     found = {name: Path(os.path.abspath(path)) for name, path in relative.items() if os.path.lexists(path)}
     return replace(settings, **found) if found else settings
-

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cryopick.errors import SettingsError
+from cryopick.runs.on_cluster import Cluster
 from cryopick.runs.one import PickWorker
 from cryopick.runs.settings import PickPlan
 from cryopick.scale.executor import Executor, entry_of
@@ -26,6 +27,7 @@ class Workforce:
         pickers that say they fill the machine
     time_limit_seconds : for one micrograph, reading included, which fails when it takes longer; None is two hours where
         there are worker processes, 0 no limit. Kept by worker processes, so that with a limit even one is a process
+    cluster : other machines, which pick in place of this one
 
     Raises
     ------
@@ -35,10 +37,16 @@ class Workforce:
 
     workers: int | None = None
     time_limit_seconds: float | None = None
+    cluster: Cluster | None = None
 
     def __post_init__(self) -> None:
         if self.workers is not None and self.workers < 1:
             raise SettingsError(f"workers {self.workers}: expected 1 or more")
+        if self.workers is not None and self.cluster is not None:
+            raise SettingsError(
+                f"workers {self.workers}: processes of this machine, while {self.cluster} picks; --jobs says how many "
+                "jobs, workers_per_job in --cluster-config how many workers each"
+            )
         limit = self.time_limit_seconds
         if limit is not None and not 0 <= limit < float("inf"):
             raise SettingsError(f"time limit {limit:g}: expected seconds for a micrograph, or 0 for no limit")
@@ -50,6 +58,8 @@ class Workforce:
         ----------
         tasks : how many there will be; None where nobody knows, as in a session that goes on
         """
+        if self.cluster is not None:
+            return self.cluster.executor(plan, time_limit_seconds=self.time_limit_seconds)
         workers = default_workers(tasks, picker=plan.picker) if self.workers is None else self.workers
         return open_executor(
             entry=entry_of(PickWorker), state=plan, workers=workers, time_limit_s=self.time_limit_seconds
