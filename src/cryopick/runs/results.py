@@ -23,6 +23,7 @@ from cryopick.io.coordinates.relion import (
 from cryopick.io.star import make_table, star_text
 from cryopick.pickers.protocol import gives_probabilities
 from cryopick.runs.expected import expected_of
+from cryopick.runs.facts import RunFacts
 from cryopick.runs.folder import AUTOPICK, MICROGRAPHS, PARTICLES, RECORDS, SUMMARY, DamagedError, RunFolder
 from cryopick.runs.place import settle_place
 from cryopick.runs.record import Record
@@ -55,7 +56,7 @@ class MicrographResult:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunSummary:
+class RunSummary(RunFacts):
     """What a run came to; also `summary.json`."""
 
     cryopick_version: str
@@ -164,12 +165,18 @@ def read_finished(folder: RunFolder, *, known: Mapping[str, Picks] | None = None
 
 
 def write_results(
-    folder: RunFolder, plan: PickPlan, finished: Finished, *, notes: Mapping[str, int] | None = None
+    folder: RunFolder,
+    plan: PickPlan,
+    finished: Finished,
+    *,
+    facts: RunFacts,
+    notes: Mapping[str, int] | None = None,
 ) -> tuple[RunSummary, list[MicrographResult]]:
     """Write every table of a run from its per-micrograph files.
 
     Parameters
     ----------
+    facts : where, when and with what it was picked, for the summary
     notes : warnings about the run itself, and for how many micrographs each holds; they join those of the summary
     """
     place = settle_place(folder, finished.records)
@@ -188,6 +195,8 @@ def write_results(
     _write_particles(folder, told)
     _write_micrographs(folder, finished.records, results)
     summary = _summarize(finished.records, results, plan, cut)
+    processors = {record.processor for record in finished.records if record.processor}
+    summary = replace(summary, **{**facts.as_fields(), "processors": tuple(sorted(processors))})
     if notes:
         summary = replace(summary, warnings=dict(sorted({**summary.warnings, **notes}.items())))
     folder.write(folder.path / SUMMARY, json.dumps(asdict(summary), indent=1, ensure_ascii=False) + "\n")

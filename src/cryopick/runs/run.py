@@ -22,6 +22,8 @@ from cryopick.io.inputs.sources import MicrographSource
 from cryopick.pickers.protocol import surveys
 from cryopick.pickers.survey import Survey
 from cryopick.runs.exclusion_masks import match_masks, require_some_mask
+from cryopick.runs.facts import RunFacts, facts_of_now
+from cryopick.runs.files import used_files
 from cryopick.runs.folder import (
     LOG,
     MODEL,
@@ -110,6 +112,7 @@ class Run:
         self.on_event = on_event
         self.cluster: Cluster | None = None
         """Where the run is looked at and picked, if not on this machine."""
+        self._begun = facts_of_now()
         self.notes: dict[str, int] = {}
         """Warnings about the run as a whole, and for how many micrographs each holds."""
         records, self._damaged_records = folder.read_records()
@@ -360,11 +363,17 @@ class Run:
                 finished.damaged,
             )
         self.folder.begin_tables()
-        summary, results = write_results(self.folder, self.plan, finished, notes=self.notes)
+        summary, results = write_results(
+            self.folder, self.plan, finished, facts=self._facts(is_stopped=is_stopped), notes=self.notes
+        )
         write_report(self.folder, summary, results, settings_sections(self.plan.settings))
         self.folder.end_tables()
         self._log(f"{summary.particles} particles in {summary.micrographs} micrographs, {len(summary.failed)} failed")
         return summary
+
+    def _facts(self, *, is_stopped: bool) -> RunFacts:
+        facts = replace(self._begun, files=used_files(self.plan.picker, self.plan.survey))
+        return facts.with_computing(self.plan.computing).at_end(is_stopped=is_stopped)
 
     def _read_back(self, name: str, threshold: float, damaged: dict[str, str]) -> MicrographResult | None:
         """A finished micrograph from its files; None, and an entry in `damaged`, where they are not whole."""
