@@ -131,6 +131,8 @@ class Run:
         self._mask_stamps = {name: file_stamp(path) for name, path in self._mask_of.items()}
         self.skipped = [name for name in self.sources if self._is_finished(name)]
         self._position = 0
+        if folder.lock_doubt:
+            self._note(folder.lock_doubt, folder.lock_doubt)
         others = len(set(self.records) - set(self.sources))
         if others:
             self._log(f"{others} micrographs of this run are not among those given now; they stay in it")
@@ -202,7 +204,7 @@ class Run:
         self.plan = replace(self.plan, survey=survey)
 
     def require_computing_here(self) -> None:
-        """Raise `RunFolderError` where this machine, if it is to pick, cannot compute as the run was begun."""
+        """Raise `WorkerError` where this machine, if it is to pick, cannot compute as the run was begun."""
         if self.plan.computing is not None and self.cluster is None:
             require_computing_here(self.folder, self.plan.picker, self.plan.computing)
 

@@ -53,15 +53,17 @@ def open_executor(
     if where != HERE:
         from cryopick.scale.cluster.config import cluster_settings
         from cryopick.scale.cluster.executor import DaskExecutor
-        from cryopick.scale.cluster.place import open_place
+        from cryopick.scale.cluster.place import open_place, require_place
 
+        settings = cluster_settings(config)
+        require_place(where, settings, jobs=jobs)
         if folder is None:
             raise SettingsError(f"place {where!r}: give a folder that every worker sees, for certificates and logs")
         place = open_place(
             where,
             folder=folder,
             jobs=jobs,
-            settings=cluster_settings(config),
+            settings=settings,
             wait_seconds=wait_s,
             environments=environments,
         )
