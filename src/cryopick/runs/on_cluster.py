@@ -39,7 +39,6 @@ class ClusterRequest:
     jobs : to keep at work
     wait_seconds : for a first worker; None is for ever
     settings : of the jobs
-    environments : for `local`, variables of the jobs, in turn
 
     Raises
     ------
@@ -51,15 +50,9 @@ class ClusterRequest:
     jobs: int | None = None
     wait_seconds: float | None = None
     settings: ClusterSettings = field(default_factory=ClusterSettings)
-    environments: tuple[Mapping[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         require_place(self.where, self.settings, jobs=self.jobs)
-        if self.environments and self.where != LOCAL:
-            raise SettingsError(
-                f"--devices names the graphics cards of this machine, and --cluster {self.where} works on others; say "
-                "gpus_per_job in --cluster-config"
-            )
 
 
 def cluster_request(
@@ -68,7 +61,6 @@ def cluster_request(
     jobs: int | None = None,
     wait: str | float | None = None,
     config: Path | None = None,
-    environments: Sequence[Mapping[str, str]] = (),
 ) -> ClusterRequest | None:
     """What a user asks for by `--cluster` and the options that belong to it; None where it is not given.
 
@@ -88,7 +80,6 @@ def cluster_request(
         jobs=jobs,
         wait_seconds=None if wait is None else seconds_of(wait, name="--wait"),
         settings=cluster_settings(config),
-        environments=tuple(environments),
     )
 
 
@@ -138,7 +129,30 @@ class Cluster:
         self._folder = Path(os.path.abspath(run_folder)) / FOLDER
         self._time_limit_seconds = time_limit_seconds
         self.on_status, self.on_line = on_status, on_line
+        self._environments: Sequence[Mapping[str, str]] = ()
+        self._jobs = request.jobs
         self._place: Place | None = None
+
+    def share_out(self, environments: Sequence[Mapping[str, str]], *, workers_each: int) -> None:
+        """Give the workers graphics cards of this machine, in turn.
+
+        Parameters
+        ----------
+        environments : variables by which a worker sees one card
+        workers_each : that share a card, where the number of jobs is not given
+
+        Raises
+        ------
+        SettingsError
+            If the workers are on other machines.
+        """
+        if self.request.where != LOCAL:
+            raise SettingsError(
+                f"devices: names graphics cards of this machine, while {self} picks; gpus_per_job in --cluster-config "
+                "says how many each job gets"
+            )
+        self._environments = environments
+        self._jobs = self.request.jobs or workers_each * len(environments)
 
     def __str__(self) -> str:
         return f"cluster {self.request.where}"
@@ -180,10 +194,10 @@ class Cluster:
             self._place = open_place(
                 request.where,
                 folder=self._folder,
-                jobs=request.jobs,
+                jobs=self._jobs,
                 settings=request.settings,
                 wait_seconds=request.wait_seconds,
-                environments=request.environments,
+                environments=self._environments,
                 on_status=self.on_status,
                 on_line=self.on_line,
             )
