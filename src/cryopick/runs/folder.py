@@ -29,6 +29,7 @@ from cryopick.io.coordinates.relion import PICKS_FOLDER, UNFINISHED_RUN, unfinis
 from cryopick.io.files.atomic import TEMPORARY_PREFIX, write_bytes_atomic
 from cryopick.io.files.folder_lock import LOCK_FILE, FolderLock, locked_folder
 from cryopick.runs.record import PICKS_TAIL, Record, key_problem, read_record, record_text
+from cryopick.runs.renames import finish_renaming
 from cryopick.types import Picks
 
 PICKS, CANDIDATES, RECORDS, IMAGES = PICKS_FOLDER, "candidates", "records", "images"
@@ -305,13 +306,14 @@ class RunFolder:
                 raise RunFolderError(f"{path}: is a {kind}, expected a {expected}; move it away, or choose another -o")
 
     def clean_up(self) -> None:
-        """Remove the half-written files of a killed run, and settle a replacement that was killed. Under the lock."""
+        """Remove the half-written files of a killed run; settle what was being replaced or renamed. Under the lock."""
         for folder in (self.path, *(self.path / name for name in (PICKS, CANDIDATES, RECORDS, IMAGES))):
             pattern = f"{TEMPORARY_PREFIX}*"
             for path in folder.glob(pattern) if folder == self.path else folder.rglob(pattern):
                 with self.writing(path):
                     path.unlink(missing_ok=True)
         self._settle_replacement()
+        finish_renaming(self)
 
     def has_records(self) -> bool:
         """True where any micrograph was finished, failed or not, readable or not."""
