@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from cryopick.errors import WorkerError
+from cryopick.scale.cluster import job
 from cryopick.scale.cluster.config import ClusterSettings
 from cryopick.scale.cluster.security import RunSecrets
 from cryopick.scale.processes import THREAD_VARIABLES, import_path, python_environment
 
-JOB_MODULE = "cryopick.scale.cluster.job"
+JOB_MODULE = job.__name__
 COMMAND_SECONDS = 120.0
 """For a command of the batch system, which on a busy cluster takes tens of seconds."""
 LIFETIME_MARGIN_SECONDS = 120
@@ -126,7 +127,7 @@ class SlurmQueue:
             directives.insert(0, f"--gres=gpu:{settings.gpus_per_job}")
         # what a user's file for other programs says (jobqueue.yaml) holds for those alone
         with dask.config.set({"jobqueue.slurm": dict.fromkeys(_NOT_FROM_DASK)}):
-            job: Any = SLURMJob(
+            written: Any = SLURMJob(
                 self._plan.address,
                 name=name,
                 job_name=self._plan.run_name,
@@ -148,7 +149,7 @@ class SlurmQueue:
                 shebang="#!/usr/bin/env bash",
                 death_timeout=DEATH_SECONDS,
             )
-        script: str = job.job_script()
+        script: str = written.job_script()
         return script
 
     def _prologue(self) -> list[str]:
