@@ -24,7 +24,7 @@ from cryopick.errors import MissingExtraError, SettingsError, WorkerError
 from cryopick.inference.computing import Computing
 from cryopick.io.images.micrographs import write_micrograph
 from cryopick.runs import on_cluster
-from cryopick.runs.on_cluster import ClusterPickWorker, ClusterRequest, cluster_request, with_absolute_paths
+from cryopick.runs.on_cluster import ClusterPickWorker, ClusterRequest, cluster_request
 from cryopick.runs.run import PickEvent
 from cryopick.runs.settings import PickPlan, make_settings
 from cryopick.workflows.pick import pick_to_folder
@@ -187,11 +187,3 @@ def test_a_worker_that_cannot_compute_as_the_run_does_says_what_would_let_it() -
     plan = PickPlan(settings=make_settings("cryosegnet"), computing=Computing(device="mps", precision="bfloat16"))
     with pytest.raises(WorkerError, match=r"--device cpu --precision float32 lets it join$"):
         ClusterPickWorker(plan)
-
-
-def test_files_that_a_plan_names_are_found_from_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "masks").mkdir()
-    monkeypatch.chdir(tmp_path)
-    settings = make_settings("blob", diameter="20px", exclusion_masks="masks")
-    assert with_absolute_paths(PickPlan(settings=settings)).settings.run.exclusion_masks == tmp_path / "masks"
-    assert settings.run.exclusion_masks == Path("masks"), "config.toml says what the user said"

@@ -24,7 +24,7 @@ OPTIONAL_MODULES = {
     "train": (("lightning", "tensorboard"), "training"),
     "sam": (("transformers",), "the published Segment Anything and CryoTransformer networks"),
     "cluster": (("distributed", "dask_jobqueue", "cryptography"), "picking on a cluster"),
-    "cryosparc": (("cryosparc",), "reading .cs files in CryoSPARC's compressed form"),
+    "cryosparc": (("cryosparc",), "jobs in CryoSPARC, and reading .cs files in its compressed form"),
 }
 """By extra: modules, and what they are for."""
 SHIPPED_WEIGHTS = ("general", "cryosegnet", "cryosegnet_sam", "cryotransformer", "cryoemmae", "segmentation-crf")

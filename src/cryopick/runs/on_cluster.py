@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -160,7 +160,7 @@ class Cluster:
     def executor(self, plan: PickPlan, *, time_limit_seconds: float | None = None) -> Executor:
         """Picks by this plan; closing it leaves the cluster open for the next."""
         limit = self._time_limit_seconds if time_limit_seconds is None else time_limit_seconds
-        return DaskExecutor(self._opened(), entry_of(ClusterPickWorker), with_absolute_paths(plan), time_limit_s=limit)
+        return DaskExecutor(self._opened(), entry_of(ClusterPickWorker), plan.with_absolute_paths(), time_limit_s=limit)
 
     def computing(self, plan: PickPlan) -> Computing:
         """What the settings of the picker mean on the first worker that is there.
@@ -208,20 +208,3 @@ class Cluster:
         if self._place is not None:
             self._place.close()
             self._place = None
-
-
-def with_absolute_paths(plan: PickPlan) -> PickPlan:
-    """The plan with files that lead to the same place from wherever a worker was started."""
-    settings = plan.settings
-    settings = replace(settings, picker=_absolute(settings.picker), run=_absolute(settings.run))
-    return replace(plan, settings=settings)
-
-
-def _absolute(settings: Any) -> Any:
-    if not is_dataclass(settings) or isinstance(settings, type):
-        return settings
-    paths = {one.name: getattr(settings, one.name, None) for one in fields(settings) if one.init}
-    relative = {name: path for name, path in paths.items() if isinstance(path, Path) and not path.is_absolute()}
-    # a name that is no file here is one of the shipped weights
-    found = {name: Path(os.path.abspath(path)) for name, path in relative.items() if os.path.lexists(path)}
-    return replace(settings, **found) if found else settings
