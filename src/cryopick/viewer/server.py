@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from contextlib import asynccontextmanager
-from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
@@ -25,7 +25,7 @@ MEDIA = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg":
 def read_static() -> dict[str, tuple[bytes, str, str]]:
     """The files of the page, with their type and a digest, read once: there is no path that could lead elsewhere."""
     found = {}
-    for one in files("cryopick.viewer").joinpath("static").iterdir():
+    for one in Path(__file__).with_name("static").iterdir():
         media = MEDIA.get(one.name.rpartition(".")[2])
         if media is not None:
             data = one.read_bytes()
