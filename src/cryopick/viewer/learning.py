@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -178,6 +179,7 @@ def start_child(words: list[str], folder: Path, *, log: str) -> None:
                 pass_fds=(lock,),
             )
         write_text_atomic(folder / f"pid-{log}", f"{child.pid}\n")
+        threading.Thread(target=child.wait, name="cryopick-child", daemon=True).start()  # leaves no dead process behind
     finally:
         os.close(lock)
 
