@@ -9,6 +9,14 @@ class InputError(CryopickError):
     """The user's files or folders cannot be used: missing, empty, unreadable, not a micrograph."""
 
 
+class NotAllDoneError(CryopickError):
+    """A command came to its end, but something that it was asked for could not be done; the rest is finished."""
+
+
+class NoneDoneError(NotAllDoneError, InputError):
+    """A command came to its end, and nothing of what it was asked for could be done."""
+
+
 class FormatError(InputError):
     """A file exists but its content is not what its format promises (truncated, malformed, foreign)."""
 

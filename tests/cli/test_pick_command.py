@@ -3,41 +3,26 @@
 from __future__ import annotations
 
 import importlib
-import io
 import json
 import resource
 import shutil
 import subprocess
 import sys
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
 import typer
+from called import cryopick
 from discs import DIAMETER_PX, disc_micrograph
 
-from cryopick.cli.main import COMMANDS, main
+from cryopick.cli.main import COMMANDS
 from cryopick.io.images.micrographs import write_micrograph
 from cryopick.pickers.registry import list_pickers, picker_class
 from cryopick.settings import settings_of
 from cryopick.simulation.sample import make_sample
 from cryopick.types import Micrograph
-
-
-def cryopick(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Run the command as its entry point does, in this process, which saves a start of Python each time."""
-    words = ["cryopick", *map(str, arguments)]
-    out, err, code = io.StringIO(), io.StringIO(), 0
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
-        patch.setattr(sys, "argv", words)
-        patch.chdir(cwd or Path.cwd())
-        try:
-            main()
-        except SystemExit as end:
-            code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
-    return subprocess.CompletedProcess(words, code, out.getvalue(), err.getvalue())
 
 
 @pytest.fixture
@@ -192,7 +177,12 @@ def test_json_mode_prints_one_object_per_micrograph_and_one_for_the_run(microgra
     done = cryopick("pick", micrographs, "-o", tmp_path / "run", "--picker", "blob", "-d", f"{DIAMETER_PX}px", "--json")
     first, *events, last = [json.loads(line) for line in done.stdout.splitlines()]
     assert [(event["event"], event["status"], event["count"]) for event in events] == [("micrograph", "done", 3)] * 2
-    assert first == {"event": "start", "total": 2}
+    assert {name: value for name, value in first.items() if name != "settings"} == {
+        "event": "start",
+        "total": 2,
+        "output": str(tmp_path / "run"),
+    }
+    assert first["settings"]["blob"]["diameter"] == f"{DIAMETER_PX}px"
     assert (last["event"], last["particles"]) == ("run", 6)
 
 
@@ -212,28 +202,28 @@ def test_rethreshold_and_reset(micrographs: Path, tmp_path: Path) -> None:
     cryopick("pick", micrographs, "-o", tmp_path / "run", "--picker", "blob", "-d", f"{DIAMETER_PX}px")
     assert cryopick("rethreshold", tmp_path / "run", "--threshold", "1e6").stdout.startswith("0 particles")
     assert cryopick("rethreshold", tmp_path / "run", "--reset").stdout.startswith("6 particles")
-    assert cryopick("rethreshold", tmp_path / "run").returncode == 1
+    assert cryopick("rethreshold", tmp_path / "run").returncode == 4
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "words", "code"),
     [
-        (["pick", "nowhere", "-o", "run"], "nowhere: no such file or folder"),
-        (["pick", "in", "-o", "run", "-d", "20 parsec"], "parsec"),
-        (["pick", "in", "-o", "run", "--picker", "magic"], "unknown picker 'magic'; known pickers: "),
-        (["pick", "in", "-o", "run", "--picker", "blob"], "diameter"),
-        (["pick", "in", "-o", "run", "-d", "20px", "--contrast", "grey"], "dark|bright"),
-        (["pick", "empty", "-o", "run", "-d", "20px"], "no micrographs found"),
-        (["rethreshold", "in", "-t", "1"], "no run folder"),
-        (["pickers", "magic"], "known pickers"),
+        (["pick", "nowhere", "-o", "run"], "nowhere: no such file or folder", 5),
+        (["pick", "in", "-o", "run", "-d", "20 parsec"], "parsec", 4),
+        (["pick", "in", "-o", "run", "--picker", "magic"], "unknown picker 'magic'; known pickers: ", 4),
+        (["pick", "in", "-o", "run", "--picker", "blob"], "diameter", 4),
+        (["pick", "in", "-o", "run", "-d", "20px", "--contrast", "grey"], "dark|bright", 4),
+        (["pick", "empty", "-o", "run", "-d", "20px"], "no micrographs found", 5),
+        (["rethreshold", "in", "-t", "1"], "no run folder", 5),
+        (["pickers", "magic"], "known pickers", 4),
     ],
 )
-def test_a_mistake_gets_one_line_that_names_it(
-    micrographs: Path, tmp_path: Path, arguments: list[str], words: str
+def test_a_mistake_gets_one_line_that_names_it_and_the_exit_code_of_its_kind(
+    micrographs: Path, tmp_path: Path, arguments: list[str], words: str, code: int
 ) -> None:
     (tmp_path / "empty").mkdir()
     done = cryopick(*arguments, cwd=tmp_path)
-    assert done.returncode == 1
+    assert done.returncode == code
     assert words in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stderr.startswith("cryopick: ")
@@ -285,7 +275,7 @@ def test_a_tilde_that_the_shell_left_is_the_home_folder(
 
 def test_an_empty_output_is_refused(micrographs: Path, tmp_path: Path) -> None:
     done = cryopick("pick", micrographs, "-o", "", "--picker", "blob", "-d", f"{DIAMETER_PX}px", cwd=tmp_path)
-    assert (done.returncode, list(tmp_path.iterdir())) == (1, [micrographs])
+    assert (done.returncode, list(tmp_path.iterdir())) == (4, [micrographs])
     assert "--output is empty" in done.stderr
 
 

@@ -31,29 +31,31 @@ def test_label_writes_masks_and_says_what_it_did(tmp_path: Path) -> None:
     )
     assert (tmp_path / "labels" / "masks" / "m0.png").is_file()
     failed = run(tmp_path, "label", "data", "-o", "labels", "--as", "polygons")
-    assert failed.returncode == 1
+    assert failed.returncode == 4
     assert failed.stderr.startswith("cryopick: labels as 'polygons': expected one of masks, boxes, coco, heatmap")
 
 
 def test_mistakes_are_named_before_anything_is_trained(tmp_path: Path) -> None:
-    for arguments, message in (
-        (["train", "-o", "t"], "no picker to train"),
-        (["train", "blob", "-o", "t"], "picker 'blob' has nothing to train; pickers that can be trained:"),
+    for arguments, code, message in (
+        (["train", "-o", "t"], 4, "no picker to train"),
+        (["train", "blob", "-o", "t"], 4, "picker 'blob' has nothing to train; pickers that can be trained:"),
         (
             ["train", "general", "-o", "t", "--preset", "huge"],
+            4,
             "picker 'general' has no preset 'huge'; it has: small\n",
         ),
-        (["train", "general", "-o", "t", "--start", "other"], "no weights named 'other'; known:"),
-        (["train", "general", "-o", "t", "--steps", "many"], "--steps: expected whole number, got 'many'"),
-        (["train", "general", "-o", "t", "--set", "crops=3"], "[task] has no setting crops; it has:"),
-        (["train", "-o", "t", "--resume"], "holds no training run to resume"),
+        (["train", "general", "-o", "t", "--start", "other"], 7, "no weights named 'other'; known:"),
+        (["train", "general", "-o", "t", "--steps", "many"], 4, "--steps: expected whole number, got 'many'"),
+        (["train", "general", "-o", "t", "--set", "crops=3"], 4, "[task] has no setting crops; it has:"),
+        (["train", "-o", "t", "--resume"], 5, "holds no training run to resume"),
         (
             ["finetune", "general", "--picks", "none.star", "-o", "t", "--weights", "none/x.safetensors"],
+            7,
             "no such weights",
         ),
     ):
         failed = run(tmp_path, *arguments)
-        assert failed.returncode == 1, arguments
+        assert failed.returncode == code, arguments
         assert message in failed.stderr
         assert "Traceback" not in failed.stderr
     assert not (tmp_path / "t").exists()

@@ -1,9 +1,7 @@
-"""What every command shows: progress on stderr, data on stdout, JSON lines for programs."""
+"""What every command shows: progress on stderr, or JSON lines for programs."""
 
 from __future__ import annotations
 
-import json
-import math
 import shlex
 import sys
 from collections.abc import Iterator
@@ -12,7 +10,7 @@ from typing import Any, Protocol
 
 import typer
 
-from cryopick.cli.process import NobodyListens
+from cryopick.cli.json_lines import JsonLines
 
 
 class Listener(Protocol):
@@ -21,58 +19,26 @@ class Listener(Protocol):
     def __call__(self, event: Any) -> None: ...
 
 
-def print_json(content: dict[str, Any]) -> None:
-    """One line of JSON on stdout; NaN, which JSON lacks, becomes null."""
-    sys.stdout.write(json.dumps(_without_nan(content), allow_nan=False) + "\n")
-    sys.stdout.flush()
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
-    return [_without_nan(item) for item in value] if isinstance(value, list | tuple) else value
-
-
 def command_line() -> str:
     """What the user typed, ready to paste."""
     return shlex.join(["cryopick", *sys.argv[1:]])
 
 
 @contextmanager
-def progress_listener(*, is_json: bool) -> Iterator[Listener]:
-    """A listener for the events of a run: a progress bar on stderr, or one JSON line per event on stdout.
+def progress_listener(say: JsonLines | None) -> Iterator[Listener]:
+    """A listener for the events of a run: JSON lines where there is `say`, otherwise a progress bar on stderr.
 
     Where stderr is no terminal, a line per failure and one per tenth of the run are written instead of the bar.
     """
-    if is_json:
-        yield _JsonLines()
+    if say is not None:
+        from cryopick.runs.run import event_as_dict
+
+        yield lambda event: say(event_as_dict(event))
     elif sys.stderr.isatty():
         with _bar() as listener:
             yield listener
     else:
         yield _plain_lines
-
-
-class _JsonLines:
-    """One JSON line per event; a run goes on when nobody reads them any more, since its results are its files."""
-
-    def __init__(self) -> None:
-        self._is_lost = False
-
-    def __call__(self, event: Any) -> None:
-        from cryopick.errors import OutputError
-        from cryopick.runs.run import event_as_dict
-
-        if self._is_lost:
-            return
-        try:
-            print_json(event_as_dict(event))
-        except (NobodyListens, OutputError) as error:
-            self._is_lost = True
-            reason = str(error) or "nobody reads stdout any more"
-            typer.echo(f"warning: {reason}; the run goes on without it", err=True)
 
 
 @contextmanager

@@ -46,7 +46,7 @@ def command(
 
     cryopick denoise --list
     """
-    from cryopick.errors import SettingsError
+    from cryopick.errors import NotAllDoneError, SettingsError
     from cryopick.geometry.units import parse_length
     from cryopick.workflows.denoise import KINDS, denoise
 
@@ -91,4 +91,5 @@ def command(
             f"{summary.seconds:.0f} s), denoised by {method!r}"
         )
     if summary.failed:
-        raise typer.Exit(1)
+        first = next(iter(summary.failed))
+        raise NotAllDoneError(f"{len(summary.failed)} of {summary.micrographs} micrographs failed, the first: {first}")

@@ -30,7 +30,7 @@ def command(
 
     Example: cryopick inspect micrographs/ image.mrc run1 run1/particles.star
     """
-    from cryopick.cli.console import print_json
+    from cryopick.cli.json_lines import print_json
     from cryopick.errors import CryopickError
     from cryopick.workflows.inspect import inspect
 
@@ -41,6 +41,8 @@ def command(
         except CryopickError as error:
             n_failed += 1
             typer.echo(f"cryopick: {error}", err=True)
+            if is_json:
+                print_json({"path": str(path), "error": str(error)})
             continue
         if is_json:
             print_json({"path": str(path), "kind": found.kind, **found.facts, "warnings": found.warnings})

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from cryopick.cli.exit_codes import FAILED, FAULT, USAGE, Ending, ending_of, error_event, lines_text
+from cryopick.cli.json_lines import JsonLines
 from cryopick.cli.process import NobodyListens, Stopped, prepared_process
+from cryopick.errors import CryopickError, OutputError
 from cryopick.version import __version__
 
 if TYPE_CHECKING:
@@ -50,6 +57,7 @@ def build_app(called: str | None, arguments: Sequence[str] = ()) -> typer.Typer:
     app = typer.Typer(
         name="cryopick",
         help="Find protein particles in cryo-EM micrographs.\n\nStart with: cryopick pick micrographs/ -o run1",
+        epilog=f"\b\nExit codes:\n{lines_text()}",
         no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,
@@ -81,52 +89,87 @@ def _not_called() -> None:
     raise AssertionError("only the called command's module is imported")
 
 
-def main() -> None:
-    """Entry point: known errors and signals become one line on stderr and an exit code, without a traceback.
+class _WrongWords(Exception):  # noqa: N818  # what typer calls a usage error, which it has shown on stderr
+    """A command line that cannot be parsed."""
 
-    Exit codes: 0 well, 1 an error, 2 a wrong option, 128 + number for a signal: 130 Ctrl-C, 143 SIGTERM, 129 SIGHUP,
-    and 141 where whoever read stdout went away.
+
+def main() -> None:
+    """Entry point: whatever ends a command becomes one line on stderr and an exit code, without a traceback.
+
+    The exit codes are the table of `cryopick.cli.exit_codes`. Where `--json` was typed, the line is also a JSON object,
+    the last on stdout, whenever the exit code is not 0. Only a fault of cryopick's own has its traceback on stderr.
     """
     with prepared_process():
         called = next((word for word in sys.argv[1:] if not word.startswith("-")), None)
         try:
             code = _called(called)
+            if code:  # said on stderr by the command itself
+                _tell(replace(FAILED, code=code), f"{called}: not all could be done; stderr says what")
+        except NobodyListens as gone:
+            code = gone.exit_code
+        except _WrongWords as wrong:
+            code = USAGE.code
+            _tell(USAGE, str(wrong))
         except Stopped as stop:
             kept = _RESUMING.get(called or "", "files that were finished are whole")
-            code = _fail(f"{stop}; {kept}", code=stop.exit_code)
+            code = _fail(ending_of(stop), f"{stop}; {kept}")
+        except (CryopickError, MemoryError, OSError) as error:
+            code = _fail(ending_of(error), _sentence(error))
+        except Exception as fault:
+            traceback.print_exc()
+            code = _fail(FAULT, f"a fault of cryopick's own: {type(fault).__name__}: {fault}")
         sys.exit(code)
 
 
-def _called(called: str | None) -> int | str | None:
-    """The exit code of a command."""
+def _called(called: str | None) -> int:
+    """The exit code of a command; what it does not make of an error itself is raised."""
+    from typer import Abort, BadParameter
+
     from cryopick.cli.options import as_meant
-    from cryopick.errors import CryopickError
 
-    code: int | str | None = 0
+    # typer brings its own copy of click, or uses one that is installed; the base of its errors is not exported
+    usage_error: type[Any] = next(one for one in BadParameter.__mro__ if one.__name__ == "ClickException")
+    code: Any = 0
     try:
-        try:
-            sys.argv[1:] = as_meant(sys.argv[1:])
-            build_app(called, sys.argv[1:])()
-        except SystemExit as end:  # the way every command ends
-            code = end.code
-        if code == 128 + signal.SIGINT:  # what typer makes of a KeyboardInterrupt, without a word
-            raise Stopped(signal.SIGINT)
-        sys.stdout.flush()
-    except NobodyListens as gone:
-        return gone.exit_code
-    except CryopickError as error:
-        return _fail(str(error))
-    except MemoryError as error:
-        return _fail(f"the memory of this machine does not suffice ({error or 'no more can be had'})")
-    except OSError as error:  # of a file or folder that no reader of ours was in charge of
-        return _fail(f"{error.filename or 'a file'}: {error.strerror or error}")
-    return code
+        sys.argv[1:] = as_meant(sys.argv[1:])
+        code = build_app(called, sys.argv[1:])(standalone_mode=False)
+    except SystemExit as end:
+        code = end.code
+    except usage_error as error:
+        error.show()
+        raise _WrongWords(" ".join(str(error.format_message()).split())) from None
+    except Abort:  # what older versions of typer make of a KeyboardInterrupt
+        raise Stopped(signal.SIGINT) from None
+    if code == 128 + signal.SIGINT:  # what typer makes of a KeyboardInterrupt, without a word
+        raise Stopped(signal.SIGINT)
+    sys.stdout.flush()
+    return code if isinstance(code, int) else 0
 
 
-def _fail(text: str, *, code: int = 1) -> int:
+def _sentence(error: CryopickError | MemoryError | OSError) -> str:
+    if isinstance(error, CryopickError):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return f"the memory of this machine does not suffice ({error or 'no more can be had'})"
+    return f"{error.filename or 'a file'}: {error.strerror or error}"  # no reader of ours was in charge of it
+
+
+def _fail(ending: Ending, text: str) -> int:
     sys.stderr.write(f"cryopick: {text}\n")
     sys.stderr.flush()
-    return code
+    _tell(ending, text)
+    return ending.code
+
+
+def _tell(ending: Ending, message: str) -> None:
+    """The JSON event of an error, where `--json` was typed and somebody reads it."""
+    words = itertools.takewhile(lambda word: word != "--", sys.argv[1:])
+    if "--json" not in words:
+        return
+    with suppress(NobodyListens, OutputError):  # the exit code says what it was to say
+        lines = JsonLines(patience_s=1.0)
+        lines(error_event(ending, message), is_kept=True)
+        lines.close()
 
 
 if __name__ == "__main__":

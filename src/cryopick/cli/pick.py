@@ -9,8 +9,10 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from cryopick.cli.console import command_line, print_json, print_warnings, progress_listener
+from cryopick.cli.console import command_line, print_warnings, progress_listener
+from cryopick.cli.json_lines import json_lines
 from cryopick.cli.options import option_value, with_options
+from cryopick.errors import NotAllDoneError
 from cryopick.geometry.selection import BELOW_THRESHOLD, SelectionSettings
 from cryopick.geometry.units import share_text
 from cryopick.pickers.registry import list_pickers, picker_class
@@ -78,7 +80,7 @@ def pick(
     if from_config and picker is not None:
         from_config = _shared_settings(from_config, config, name)
     settings = make_settings(name, **{**from_config, **(given or {})})
-    with progress_listener(is_json=json) as listener:
+    with json_lines(is_wanted=json) as say, progress_listener(say) as listener:
         summary = pick_to_folder(
             inputs,
             folder,
@@ -89,19 +91,24 @@ def pick(
             command=command_line(),
             on_event=listener,
         )
-    if json:
-        print_json(summary_as_dict(summary))
-    else:
+        if say is not None:
+            say(summary_as_dict(summary), is_kept=True)
+    if not json:
         print_summary(summary, folder)
     if summary.failed:
-        name, error = next(iter(summary.failed.items()))
-        typer.echo(
-            f"warning: {len(summary.failed):,} of {summary.micrographs:,} micrographs could not be picked, the first: "
-            f"{name}: {error} (all of them: {folder / LOG})",
-            err=True,
-        )
+        told = failed_text(summary, folder)
         if fail_on == "any":
-            raise typer.Exit(1)
+            raise NotAllDoneError(told)
+        typer.echo(f"warning: {told}", err=True)
+
+
+def failed_text(summary: RunSummary, folder: Path) -> str:
+    """How many micrographs failed, the first of them and why, and where the others are named."""
+    name, error = next(iter(summary.failed.items()))
+    return (
+        f"{len(summary.failed):,} of {summary.micrographs:,} micrographs could not be picked, the first: "
+        f"{name}: {error} (all of them: {folder / LOG})"
+    )
 
 
 def print_summary(summary: RunSummary, output: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cryopick.cli.console import print_json
+from cryopick.cli.json_lines import print_json
 from cryopick.cli.pick import print_summary
 from cryopick.errors import SettingsError
 from cryopick.runs.place import output_folder

@@ -6,7 +6,7 @@ import itertools
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -75,9 +75,22 @@ class PickEvent:
     candidates: int = 0
     mean_score: float | None = None
     diameter_px: float | None = None
+    diameter_angstrom: float | None = None
+    threshold: float | None = None
+    """The score by which `count` was counted."""
     seconds: float = 0.0
     warnings: tuple[str, ...] = ()
     error: str = ""
+    path: str = ""
+    """Of the image; this and the following are absolute, and "" where there is no such file."""
+    picks_file: str = ""
+    candidates_file: str = ""
+    image_file: str = ""
+    """The picture of the report."""
+    output: str = ""
+    """The run folder, at the start."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """All settings of the run, at the start, as the sections of `config.toml`."""
 
 
 class Run:
@@ -270,7 +283,16 @@ class Run:
     def pick(self, workers: int | None, *, time_limit_seconds: float | None = None) -> None:
         threshold = self._provisional_threshold()
         if self.on_event is not None:
-            self.on_event(PickEvent(name="", status="started", position=0, total=len(self.sources)))
+            self.on_event(
+                PickEvent(
+                    name="",
+                    status="started",
+                    position=0,
+                    total=len(self.sources),
+                    output=os.path.abspath(self.folder.path),
+                    settings=settings_sections(self.plan.settings),
+                )
+            )
         todo = self._left_to_pick(threshold)
         if not todo:
             return
@@ -315,7 +337,7 @@ class Run:
         for name in self.sources:
             result = self._read_back(name, threshold, damaged) if name in skipped else None
             if result is not None:
-                self._tell(_event("skipped", result))
+                self._tell(_event("skipped", result, self.folder, threshold))
                 continue
             todo.append(name)
             if self.keys[name] in self._damaged_records:
@@ -469,7 +491,7 @@ class Run:
             self._log(f"{outcome.name}: failed: {record.error}\n{outcome.details}".rstrip())
         for warning in record.warnings:
             self._log(f"{outcome.name}: {warning}")
-        self._tell(_event("failed" if result is None else "done", result or record))
+        self._tell(_event("failed" if result is None else "done", result or record, self.folder, threshold))
 
     def _write_results_of(
         self, record: Record, picks: Picks, overview: bytes, maps: Mapping[str, bytes], threshold: float
@@ -521,35 +543,51 @@ class Run:
         self.folder.append_log(f"{datetime.now():%Y-%m-%d %H:%M:%S} {line}")
 
 
-def _event(status: str, result: MicrographResult | Record) -> PickEvent:
+def _event(status: str, result: MicrographResult | Record, folder: RunFolder, threshold: float) -> PickEvent:
     """The event of a micrograph that has candidates, or of one that failed; the run numbers it."""
     if isinstance(result, Record):
         return PickEvent(
-            name=result.name, status=status, position=0, total=0, seconds=result.seconds, error=result.error
+            name=result.name,
+            status=status,
+            position=0,
+            total=0,
+            seconds=result.seconds,
+            error=result.error,
+            path=result.source,
         )
+    record = result.record
     kept = result.candidates.kept()
     known = kept.diameter_px[np.isfinite(kept.diameter_px)]
+    diameter_px = float(np.median(known)) if len(known) else None
+    angstrom_per_px = record.pixel_size_angstrom
     return PickEvent(
-        name=result.record.name,
+        name=record.name,
         status=status,
         position=0,
         total=0,
         count=len(kept),
         candidates=len(result.candidates),
         mean_score=result.mean_score if len(kept) else None,
-        diameter_px=float(np.median(known)) if len(known) else None,
-        seconds=result.record.seconds,
-        warnings=result.record.warnings,
+        diameter_px=diameter_px,
+        diameter_angstrom=None if diameter_px is None or angstrom_per_px is None else diameter_px * angstrom_per_px,
+        threshold=threshold,
+        seconds=record.seconds,
+        warnings=record.warnings,
+        path=record.source,
+        picks_file=os.path.abspath(folder.picks_path(record.key)),
+        candidates_file=os.path.abspath(folder.candidates_path(record.key)),
+        image_file=os.path.abspath(folder.image_path(record.key)),
     )
 
 
 def event_as_dict(event: PickEvent) -> dict[str, Any]:
     """An event as one flat JSON object."""
     if event.status == "started":
-        return {"event": "start", "total": event.total}
+        return {"event": "start", "total": event.total, "output": event.output, "settings": event.settings}
     if event.status == "surveying":
         return {"event": "survey", "doing": event.doing, "position": event.position, "total": event.total}
-    return {"event": "micrograph", **asdict(event)}
+    content = {name: value for name, value in asdict(event).items() if name not in ("output", "settings")}
+    return {"event": "micrograph", **content}
 
 
 def summary_as_dict(summary: RunSummary) -> dict[str, Any]:

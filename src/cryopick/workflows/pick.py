@@ -10,7 +10,7 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import ArrayLike
 
-from cryopick.errors import InputError, SettingsError, WorkerError
+from cryopick.errors import InputError, NoneDoneError, SettingsError, WorkerError
 from cryopick.inference.device import require_device
 from cryopick.inference.models import HoldsModels
 from cryopick.io.inputs.sources import MicrographSource, find_micrographs, search_warnings
@@ -135,7 +135,7 @@ def pick_to_folder(
     RunFolderError
         If the folder holds a run of other settings or of other micrographs of the same names, or cannot be written.
     InputError
-        If no micrograph is found, or not one of them could be picked.
+        If no micrograph is found; as `NoneDoneError` if not one of them could be picked.
     SettingsError
         If the picker's device is not there.
     WorkerError
@@ -168,7 +168,7 @@ def pick_to_folder(
                 raise
             summary = run.finish()
             if not any(record.is_done for record in run.records.values()):
-                raise InputError(
+                raise NoneDoneError(
                     f"none of {len(sources)} micrographs could be picked; the first: "
                     f"{next(iter(summary.failed.values()), '')} (all of them: {output / LOG})"
                 )
