@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -13,16 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from cryopick.errors import CryopickError, RunFolderError, SettingsError, UnknownPixelSizeError
+from cryopick.errors import RunFolderError, SettingsError
 from cryopick.inference.computing import Computing, computing_here
 from cryopick.inference.progress import told_to
 from cryopick.io.coordinates.candidates import as_written
-from cryopick.io.images.micrographs import probe_image
-from cryopick.io.images.pixel_size import choose_pixel_size
 from cryopick.io.inputs.search import shown
 from cryopick.io.inputs.sources import MicrographSource
-from cryopick.pickers.protocol import ChoosesSample, SurveysInFolder, surveys
-from cryopick.pickers.survey import SURVEYED_MICROGRAPHS, Survey
+from cryopick.pickers.protocol import surveys
+from cryopick.pickers.survey import Survey
 from cryopick.runs.exclusion_masks import match_masks, require_some_mask
 from cryopick.runs.folder import (
     LOG,
@@ -34,20 +31,20 @@ from cryopick.runs.folder import (
     assign_keys,
     unnamed_key,
 )
-from cryopick.runs.one import NO_FILE, Outcome, Task, file_stamp, read_task
+from cryopick.runs.one import NO_FILE, Outcome, Task, file_stamp
 from cryopick.runs.picked_with import is_stale, picked_with
 from cryopick.runs.pinning import require_computing_here, settle_computing
 from cryopick.runs.place import folder_of_the_first_pick
 from cryopick.runs.record import Record, map_problem
 from cryopick.runs.report.page import write_report
 from cryopick.runs.results import MicrographResult, RunSummary, read_finished, write_picks, write_results
-from cryopick.runs.sample import chosen_sample, sample_order
 from cryopick.runs.settings import PickPlan, PickSettings, settings_sections
 from cryopick.runs.stored_settings import read_survey
+from cryopick.runs.surveying import Surveying
 from cryopick.runs.threshold import Cut, at_threshold, cut_of
 from cryopick.runs.workers import default_workers, pick_in_workers
 from cryopick.settings import to_toml
-from cryopick.types import Micrograph, Picks
+from cryopick.types import Picks
 
 MOST_NAMED = 3
 """Micrographs that a warning about several names; the log names all."""
@@ -191,79 +188,13 @@ class Run:
             require_computing_here(self.folder, self.plan.picker, self.plan.computing)
 
     def _survey(self) -> Survey | None:
-        sample = self._sample()
-        sizes = {micrograph.pixel_size_angstrom for micrograph in sample}
-        if None in sizes and len(sizes) > 2:  # several magnifications: pixels are no common unit
-            sample = self._sample(only_of_known_pixel_size=True)
-        if not sample:
-            return None
-        try:
-            return self._surveyed(sample)
-        except UnknownPixelSizeError:
-            sample = self._sample(only_of_known_pixel_size=True)
-            if not sample:
-                raise
-            return self._surveyed(sample)
-
-    def _surveyed(self, sample: Sequence[Micrograph]) -> Survey:
-        picker = self.plan.picker
+        tasks = [self._task(name) for name in self.sources]
         with told_to(self._tell_survey):
-            if isinstance(picker, SurveysInFolder):
-                return picker.survey_in(self.folder.path / MODEL, sample)
-            survey: Survey = picker.survey(sample)
-            return survey
+            return Surveying(tasks, self.plan, self.folder.path / MODEL, self._log).survey()
 
     def _tell_survey(self, doing: str, position: int, total: int) -> None:
         if self.on_event is not None:
             self.on_event(PickEvent(name="", status="surveying", position=position, total=total, doing=doing))
-
-    def _sample(self, *, only_of_known_pixel_size: bool = False) -> list[Micrograph]:
-        names = list(self.sources)
-        picker = self.plan.picker
-        size = picker.sample_size if isinstance(picker, SurveysInFolder) else SURVEYED_MICROGRAPHS
-        wanted = min(size, len(names))
-        order = sample_order(len(names), wanted)
-        if isinstance(picker, ChoosesSample):
-            readable = self._readable(order, only_of_known_pixel_size=only_of_known_pixel_size)
-            with told_to(self._tell_survey):
-                chosen = chosen_sample(readable, picker, wanted=wanted, available=len(names))
-            self._log(chosen.sentence)
-            return chosen.micrographs
-        readable = self._readable(order, only_of_known_pixel_size=only_of_known_pixel_size)
-        return [micrograph for _, micrograph in itertools.islice(readable, wanted)]
-
-    def _readable(self, order: Sequence[int], *, only_of_known_pixel_size: bool) -> Iterator[tuple[int, Micrograph]]:
-        """Place in the run and content of the micrographs that can be read, in this order, each read when asked."""
-        names = list(self.sources)
-        for index in order:
-            if only_of_known_pixel_size and not self._has_pixel_size(names[index]):
-                self._log(f"{names[index]}: left out of the preparation: its pixel size is unknown")
-                continue
-            task = self._task(names[index])
-            before = file_stamp(self.sources[task.name].path)
-            try:
-                micrograph = read_task(task, self.plan.settings.run)
-            except CryopickError as error:
-                self._log(f"{task.name}: left out of the preparation: {error}")
-                continue
-            if file_stamp(self.sources[task.name].path) == before:
-                yield index, micrograph
-            else:
-                self._log(f"{task.name}: left out of the preparation: the file changed while it was read")
-
-    def _has_pixel_size(self, name: str) -> bool:
-        """Whether optics table or header say a pixel size, as the header alone tells."""
-        source = self.sources[name]
-        try:
-            header_angstrom = probe_image(source.path).pixel_size_angstrom
-            size, _ = choose_pixel_size(
-                given_angstrom=self.plan.settings.run.pixel_size_angstrom,
-                optics_angstrom=source.pixel_size_angstrom,
-                header_angstrom=header_angstrom,
-            )
-        except CryopickError:  # picking it says what is the matter
-            return False
-        return size is not None
 
     def _match_masks(self) -> dict[str, Path]:
         """The exclusion mask of each micrograph that has one."""

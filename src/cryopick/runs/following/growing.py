@@ -1,0 +1,114 @@
+"""A run whose micrographs come one after the other, go away, and are renamed, while it is written."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from cryopick.io.inputs.sources import MicrographSource
+from cryopick.pickers.survey import Survey
+from cryopick.processing.belief import OpenCandidates
+from cryopick.runs.folder import PREPARED, RunFolder, assign_keys
+from cryopick.runs.one import Looked, Outcome, Task
+from cryopick.runs.picked_with import is_stale, picked_with
+from cryopick.runs.record import Record
+from cryopick.runs.run import Run
+from cryopick.runs.settings import PickSettings
+from cryopick.runs.threshold import open_candidates
+from cryopick.settings import to_toml
+
+
+class GrowingRun(Run):
+    """A run of which every micrograph is added, picked and kept by itself."""
+
+    threshold: float
+
+    def add(self, sources: Iterable[MicrographSource]) -> None:
+        """Take in micrographs that were not there before, and those that have changed."""
+        new = {source.name: source for source in sources}
+        self.sources |= new
+        unkeyed = [name for name in new if name not in self.keys]
+        if unkeyed:
+            taken = {name: record.key for name, record in self.records.items()} | self.keys
+            self.keys |= assign_keys(unkeyed, taken, problems=self.unnamable)
+            self._match_masks_of_all()
+
+    def has_picks(self, name: str) -> bool:
+        """Whether a micrograph was picked from the file as it is now, by whatever survey."""
+        return self._is_finished(name)
+
+    def is_stale(self, name: str) -> bool:
+        """Whether the run would pick a micrograph otherwise now."""
+        record = self.records.get(name)
+        return record is not None and is_stale(record, self.plan)
+
+    def look_by(self, survey: Survey | None, settings: PickSettings | None = None) -> None:
+        """Pick by another survey, and other settings, from now on."""
+        plan = replace(self.plan, survey=survey, settings=settings or self.plan.settings)
+        self.plan = replace(plan, picked_with=picked_with(plan))
+
+    def keep_survey(self) -> None:
+        """Write the survey into the folder."""
+        if self.plan.survey is not None:
+            text = to_toml({"survey": self.plan.survey.to_plain()})
+            self.folder.write(self.folder.path / PREPARED, text, is_durable=True)
+
+    def open_candidates(self, name: str) -> OpenCandidates:
+        """Of a micrograph that has its picks, what the threshold of the run is chosen from."""
+        return open_candidates(self.folder.read_candidates(self.records[name]), self.plan.picker)
+
+    def warn(self, sentence: str) -> None:
+        """Say something to whoever reads logs, and to `run.log`."""
+        self._warn(sentence)
+
+    def note_in_log(self, line: str) -> None:
+        """A line for `run.log`."""
+        self._log(line)
+
+    def task(self, name: str) -> Task:
+        """A micrograph as workers pick it that began with another survey."""
+        looked = Looked(survey=self.plan.survey, picked_with=self.plan.picked_with)
+        return replace(self._task(name), looked=looked)
+
+    def keep(self, outcome: Outcome) -> Record:
+        """Write the files of a micrograph, the record last."""
+        self._keep(outcome, self.threshold)
+        return self.records[outcome.name]
+
+    def drop(self, name: str) -> bool:
+        """Forget a micrograph and remove its files; False where there is no record of it."""
+        self.sources.pop(name, None)
+        self.keys.pop(name, None)
+        record = self.records.pop(name, None)
+        if record is None:
+            return False
+        remove_micrograph(self.folder, record)
+        return True
+
+    def _match_masks_of_all(self) -> None:
+        if self.plan.settings.run.exclusion_masks is not None:
+            self._mask_of = self._match_masks()
+            self._refresh_mask_stamps()
+
+
+def remove_micrograph(folder: RunFolder, record: Record) -> None:
+    """Remove all files of a micrograph, the record first, and the folders that are empty then."""
+    path = folder.record_path(record.key)
+    with folder.writing(path):
+        path.unlink(missing_ok=True)
+    folder.remove_results(record.key, record.maps)
+    for one in (path, folder.picks_path(record.key), folder.candidates_path(record.key), folder.image_path(record.key)):
+        remove_empty_folders(one.parent, above=folder.path)
+
+
+def remove_empty_folders(folder: Path, *, above: Path) -> None:
+    """Remove a folder and those that hold it, as far as they are empty and lie deeper than in `above` itself."""
+    while folder.parent != above and folder.is_relative_to(above):
+        try:
+            os.rmdir(folder)
+        except OSError:
+            return
+        folder = folder.parent
+
