@@ -103,6 +103,8 @@ class RunSummary:
     """Where the scores and the run itself say different things of how many picks are right: what each says."""
     box_doubt: str = ""
     """Why the suggested box may be wrong, where the given diameter does not fit what is seen."""
+    provisional: bool = False
+    """Whether the run goes on, following a session: sizes, threshold and all picks may change."""
 
     @property
     def expected_right(self) -> str:
@@ -164,16 +166,24 @@ def read_finished(folder: RunFolder, *, known: Mapping[str, Picks] | None = None
 
 
 def write_results(
-    folder: RunFolder, plan: PickPlan, finished: Finished, *, notes: Mapping[str, int] | None = None
+    folder: RunFolder,
+    plan: PickPlan,
+    finished: Finished,
+    *,
+    notes: Mapping[str, int] | None = None,
+    status: Mapping[str, str] | None = None,
+    so_far: Cut | None = None,
 ) -> tuple[RunSummary, list[MicrographResult]]:
     """Write every table of a run from its per-micrograph files.
 
     Parameters
     ----------
     notes : warnings about the run itself, and for how many micrographs each holds; they join those of the summary
+    status : of micrographs that are not simply done or failed, by name, for `micrographs.star`
+    so_far : the cut in force, of a run that goes on, which makes everything provisional; None chooses the cut
     """
     place = settle_place(folder, finished.records)
-    cut = cut_of(folder, plan, finished.candidates)
+    cut = cut_of(folder, plan, finished.candidates) if so_far is None else replace(so_far, right={})
     results = [
         _judged(write_picks(folder, record, finished.candidates[record.name], cut), cut, plan)
         for record in finished.records
@@ -186,8 +196,8 @@ def write_results(
     told = [one for one in results if _is_good(one)] if plan.settings.run.drop_bad else results
     _write_list(folder, told, place)
     _write_particles(folder, told)
-    _write_micrographs(folder, finished.records, results)
-    summary = _summarize(finished.records, results, plan, cut)
+    _write_micrographs(folder, finished.records, results, status or {})
+    summary = replace(_summarize(finished.records, results, plan, cut), provisional=so_far is not None)
     if notes:
         summary = replace(summary, warnings=dict(sorted({**summary.warnings, **notes}.items())))
     folder.write(folder.path / SUMMARY, json.dumps(asdict(summary), indent=1, ensure_ascii=False) + "\n")
@@ -228,7 +238,9 @@ def _write_particles(folder: RunFolder, results: list[MicrographResult]) -> None
     folder.write(folder.path / PARTICLES, relion_particles_text(picks))
 
 
-def _write_micrographs(folder: RunFolder, records: list[Record], results: list[MicrographResult]) -> None:
+def _write_micrographs(
+    folder: RunFolder, records: list[Record], results: list[MicrographResult], status: Mapping[str, str]
+) -> None:
     result_of = {result.record.name: result for result in results}
     rows: list[dict[str, Any]] = []
     for record in records:
@@ -241,7 +253,7 @@ def _write_micrographs(folder: RunFolder, records: list[Record], results: list[M
                 "cryopickCandidateCount": 0 if result is None else len(result.candidates),
                 "cryopickMeanScore": round(mean_score, 6) if np.isfinite(mean_score) else NO_SCORE,
                 "cryopickSeconds": round(record.seconds, 3),
-                "cryopickStatus": "failed" if record.error else "done",
+                "cryopickStatus": "failed" if record.error else status.get(record.name, "done"),
                 **_verdict_columns(None if result is None else result.verdict),
                 "cryopickWarnings": record.error or "; ".join(record.warnings) or "none",
             }

@@ -103,6 +103,8 @@ class Run:
         self.folder = folder
         self.plan = PickPlan(settings=settings)
         self.on_event = on_event
+        self.status: dict[str, str] = {}
+        """What `micrographs.star` calls micrographs that are not simply done, by name."""
         self.notes: dict[str, int] = {}
         """Warnings about the run as a whole, and for how many micrographs each holds."""
         records, self._damaged_records = folder.read_records()
@@ -308,7 +310,7 @@ class Run:
                 finished.damaged,
             )
         self.folder.begin_tables()
-        summary, results = write_results(self.folder, self.plan, finished, notes=self.notes)
+        summary, results = write_results(self.folder, self.plan, finished, notes=self.notes, status=self.status)
         write_report(self.folder, summary, results, settings_sections(self.plan.settings))
         self.folder.end_tables()
         self._log(f"{summary.particles} particles in {summary.micrographs} micrographs, {len(summary.failed)} failed")

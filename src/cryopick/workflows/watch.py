@@ -10,12 +10,12 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-from cryopick.errors import InputError, NoneDoneError, NothingArrivedError, SettingsError
+from cryopick.errors import InputError, NoneDoneError, NothingArrivedError
 from cryopick.inference.device import require_device
 from cryopick.inference.models import HoldsModels
 from cryopick.io.inputs.listings import lister_for
 from cryopick.io.inputs.sources import MicrographSource, find_micrographs, search_warnings, shared_results_text
-from cryopick.runs.folder import CONFIG, LOG, OWN_FOLDERS, RunFolder
+from cryopick.runs.folder import LOG, OWN_FOLDERS, RunFolder
 from cryopick.runs.following.clock import Clock, SteadyClock
 from cryopick.runs.following.ending import FinalRun, forget_survey, settle_records
 from cryopick.runs.following.events import WatchEvent
@@ -70,7 +70,9 @@ def watch(
     >>> session.summary is None  # until it was followed to its end: for event in session: ...
     True
     """
-    times = {f"{name}_s": seconds_of(settings.pop(name), name=name) for name in _TIMES if settings.get(name) is not None}
+    times = {
+        f"{name}_s": seconds_of(settings.pop(name), name=name) for name in _TIMES if settings.get(name) is not None
+    }
     others = {name: settings.pop(name) for name in _OTHERS if name in settings}
     if "ignore" in others:
         others["ignore"] = (others["ignore"],) if isinstance(others["ignore"], str) else tuple(others["ignore"])
@@ -196,7 +198,9 @@ class Watch:
             try:
                 if self._options.settle is not None:
                     settings = settled_before(folder, settings)
-                follower = self._follower = self._begin(settings, lister, on_event, is_settled=settings != self._settings)
+                follower = self._follower = self._begin(
+                    settings, lister, on_event, is_settled=settings != self._settings
+                )
                 try:
                     if is_ending:
                         follower.stop("an earlier call was ending the run")
@@ -221,9 +225,9 @@ class Watch:
     def _begin(
         self, settings: PickSettings, lister: Any, on_event: Callable[[WatchEvent], None], *, is_settled: bool
     ) -> Follower:
-        records = claim_folder(self.folder, settings, command=self._command)
+        claim_folder(self.folder, settings, command=self._command)
         run = GrowingRun(self.folder, [], settings, None)
-        run.begin(records)
+        run.begin()
         on_event(
             WatchEvent(
                 "start",
@@ -242,21 +246,15 @@ class Watch:
             run,
             lister,
             self._options,
-            open_executor=lambda: self._open_executor(run),
+            open_executor=lambda: self._workforce.open_beside(run.plan),
             clock=self._clock,
-            write_tables=lambda run, cut, status: run.write_provisional_tables(cut, status),
             write_settled=write_settled,
             on_event=on_event,
         )
         follower.preparing.is_settled = is_settled
         return follower
 
-    def _open_executor(self, run: GrowingRun) -> Any:
-        return self._workforce.open_beside(run.plan)
-
-    def _end(
-        self, follower: Follower, excluded: list[Path], on_event: Callable[[WatchEvent], None]
-    ) -> RunSummary:
+    def _end(self, follower: Follower, excluded: list[Path], on_event: Callable[[WatchEvent], None]) -> RunSummary:
         folder = self.folder
         sources, clashes = self._final_list(follower, excluded)
         settings = follower.run.plan.settings
@@ -301,14 +299,14 @@ class Watch:
         remove_state(folder)
         with suppress(FileNotFoundError):
             os.unlink(folder.path / STOP)
-        on_event(WatchEvent("run", content={key: value for key, value in summary_as_dict(summary).items() if key != "event"}))
+        on_event(
+            WatchEvent("run", content={key: value for key, value in summary_as_dict(summary).items() if key != "event"})
+        )
         if clashes:
             raise InputError(f"{self._given}: {shared_results_text(clashes)}; all others are picked, and final")
         return summary
 
-    def _final_list(
-        self, follower: Follower, excluded: list[Path]
-    ) -> tuple[list[MicrographSource], list[list[str]]]:
+    def _final_list(self, follower: Follower, excluded: list[Path]) -> tuple[list[MicrographSource], list[list[str]]]:
         """What a batch run would pick, without what is not whole and what shares results with another."""
         clashes: list[list[str]] = []
         whole = follower.arrivals.whole()
@@ -325,9 +323,7 @@ class Watch:
         names = {source.name for source in sources} | left_out
         return sources, [clash for clash in clashes if len(set(clash) & names) > 1]
 
-    def _tell_revised(
-        self, run: FinalRun, before: dict[str, int], on_event: Callable[[WatchEvent], None]
-    ) -> None:
+    def _tell_revised(self, run: FinalRun, before: dict[str, int], on_event: Callable[[WatchEvent], None]) -> None:
         """Say whose picks the final threshold has changed."""
         cut = cut_of(self.folder, run.plan)
         for name, count in sorted(before.items()):

@@ -86,9 +86,7 @@ def _rename(
     taken = {name: of_name[name].key for name in gone}
     keys = assign_keys(names, taken, problems=problems)
     changed = [
-        (record, source)
-        for record, source in kept
-        if (record.name, record.key) != (source.name, keys[source.name])
+        (record, source) for record, source in kept if (record.name, record.key) != (source.name, keys[source.name])
     ]
     in_use = {record.key for record, _ in kept} | set(taken.values())
     for record, source in changed:

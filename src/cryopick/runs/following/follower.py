@@ -14,20 +14,21 @@ from cryopick.io.inputs.arrivals import Arrival, Arrivals
 from cryopick.io.inputs.listings import Lister
 from cryopick.pickers.protocol import SurveysInFolder
 from cryopick.pickers.survey import Survey
+from cryopick.runs.folder import MODEL, DamagedError, RunFolder
 from cryopick.runs.following.clock import Clock
 from cryopick.runs.following.events import EventKind, WatchEvent
 from cryopick.runs.following.growing import GrowingRun
 from cryopick.runs.following.moving_threshold import MovingThreshold
 from cryopick.runs.following.options import WatchOptions
 from cryopick.runs.following.preparing import Preparing
+from cryopick.runs.following.shim import choose_cut, needs_all_scores, open_candidates
 from cryopick.runs.following.state import ENDING, FOLLOWING, FollowState, now_text, write_state
-from cryopick.runs.folder import MODEL, DamagedError, RunFolder
 from cryopick.runs.one import Outcome
-from cryopick.runs.results import RunSummary, write_picks
+from cryopick.runs.results import write_picks
 from cryopick.runs.run import PickEvent, event_as_dict
 from cryopick.runs.settings import PickSettings
 from cryopick.runs.surveying import Surveyed, SurveyErrand
-from cryopick.runs.threshold import Cut, choose_cut, needs_all_scores, open_candidates
+from cryopick.runs.threshold import Cut
 from cryopick.scale.executor import Done, Executor
 
 STOP = "STOP"
@@ -89,8 +90,6 @@ class Follower:
     options : how the session is followed
     open_executor : makes who picks, for the plan of now; called again where the settings change
     clock : by which everything here is timed
-    write_tables : writes the tables and the report of what there is so far; given the run, the cut and the status of
-        names that are not simply done
     write_settled : keeps the settings with a size that stays; None where no settings can hold it
     on_event : hears of everything
     """
@@ -103,7 +102,6 @@ class Follower:
         *,
         open_executor: Callable[[], Executor],
         clock: Clock,
-        write_tables: Callable[[GrowingRun, Cut, dict[str, str]], RunSummary],
         write_settled: Callable[[Survey], Settled | None],
         on_event: Callable[[WatchEvent], None],
     ) -> None:
@@ -113,7 +111,6 @@ class Follower:
         self._clock = clock
         self._open_executor = open_executor
         self._executor: Executor = open_executor()
-        self._write_tables = write_tables
         self._write_settled = write_settled
         self._emit = on_event
         known = {record.name: (record.size_bytes, record.modified_ns) for record in run.records.values()}
@@ -201,9 +198,7 @@ class Follower:
     def _look_for_a_reason_to_stop(self) -> None:
         stop_file = self.options.stop_file or self.folder.path / STOP
         idle_s, count = self.options.stop_idle_s, self.options.stop_count
-        is_busy = bool(
-            self._out or self._again or self._held or (self._new and not self.preparing.is_waiting)
-        )
+        is_busy = bool(self._out or self._again or self._held or (self._new and not self.preparing.is_waiting))
         if os.path.lexists(stop_file):
             self.stop(f"the file {stop_file} is there")
         elif count is not None and len(self._complete) + len(self.gone) >= count:
@@ -359,8 +354,8 @@ class Follower:
             return
         try:
             is_again = outcome.name in self.run.records
-            self.revisions[outcome.name] = self.revisions[outcome.name] + 1 if outcome.name in self.revisions else int(
-                is_again
+            self.revisions[outcome.name] = (
+                self.revisions[outcome.name] + 1 if outcome.name in self.revisions else int(is_again)
             )
             record = self.run.keep(outcome)
         except RunFolderError as error:
@@ -509,7 +504,11 @@ class Follower:
         status = {name: "provisional" for name in self.run.records if self.run.is_stale(name)} | dict.fromkeys(
             self.gone, "gone"
         )
-        summary = self._write_tables(self.run, self.threshold.cut, status)
+        so_far = (
+            f"provisional, {now_text()}: {len(self.threshold.candidates):,} picked, {self.backlog:,} waiting; sizes, "
+            "threshold and picks may change until the session ends"
+        )
+        summary = self.run.write_tables_so_far(self.threshold.cut, status, so_far)
         took = self._clock.now() - begin
         self._next_tables = begin + took / TABLES_SHARE
         self._has_news_for_tables = False

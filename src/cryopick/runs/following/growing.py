@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from cryopick.errors import RunFolderError
+from cryopick.inference.computing import computing_here
 from cryopick.io.inputs.sources import MicrographSource
+from cryopick.pickers.protocol import surveys
 from cryopick.pickers.survey import Survey
-from cryopick.processing.belief import OpenCandidates
 from cryopick.runs.folder import PREPARED, RunFolder, assign_keys
-from cryopick.runs.one import Looked, Outcome, Task
+from cryopick.runs.following.shim import OpenCandidates, open_candidates
+from cryopick.runs.one import Looked, Outcome, Task, file_stamp
 from cryopick.runs.picked_with import is_stale, picked_with
+from cryopick.runs.pinning import settle_computing
 from cryopick.runs.record import Record
+from cryopick.runs.report.page import write_report
+from cryopick.runs.results import RunSummary, read_finished, write_results
 from cryopick.runs.run import Run
-from cryopick.runs.settings import PickSettings
-from cryopick.runs.threshold import open_candidates
+from cryopick.runs.settings import PickSettings, settings_sections
+from cryopick.runs.stored_settings import read_survey
+from cryopick.runs.threshold import Cut
 from cryopick.settings import to_toml
 
 
@@ -24,6 +31,22 @@ class GrowingRun(Run):
     """A run of which every micrograph is added, picked and kept by itself."""
 
     threshold: float
+    """By which picks are counted and written so far."""
+
+    def begin(self) -> None:
+        """Take over what an earlier call has left: how the run computes, what was seen, which threshold holds."""
+        is_begun = any(record.is_done for record in self.records.values())
+        computing = settle_computing(self.folder, self.plan.picker, is_begun=is_begun, ask=computing_here)
+        self.plan = replace(self.plan, computing=computing)
+        self.require_computing_here()
+        survey = None
+        if surveys(self.plan.picker):
+            try:
+                survey = read_survey(self.folder, type(self.plan.picker))
+            except RunFolderError as error:
+                self._log(f"{error}; it is made again")
+        self.look_by(survey)
+        self.threshold = self._provisional_threshold()
 
     def add(self, sources: Iterable[MicrographSource]) -> None:
         """Take in micrographs that were not there before, and those that have changed."""
@@ -59,6 +82,22 @@ class GrowingRun(Run):
         """Of a micrograph that has its picks, what the threshold of the run is chosen from."""
         return open_candidates(self.folder.read_candidates(self.records[name]), self.plan.picker)
 
+    def write_tables_so_far(self, cut: Cut, status: Mapping[str, str], so_far: str) -> RunSummary:
+        """Write the tables and the report of what there is, marked as provisional.
+
+        Parameters
+        ----------
+        cut : in force
+        status : of micrographs that are not simply done, by name
+        so_far : how far the run has come, for the report
+        """
+        finished = read_finished(self.folder)
+        self.folder.begin_tables()
+        summary, results = write_results(self.folder, self.plan, finished, notes=self.notes, status=status, so_far=cut)
+        write_report(self.folder, summary, results, settings_sections(self.plan.settings), so_far=so_far)
+        self.folder.end_tables()
+        return summary
+
     def warn(self, sentence: str) -> None:
         """Say something to whoever reads logs, and to `run.log`."""
         self._warn(sentence)
@@ -90,7 +129,7 @@ class GrowingRun(Run):
     def _match_masks_of_all(self) -> None:
         if self.plan.settings.run.exclusion_masks is not None:
             self._mask_of = self._match_masks()
-            self._refresh_mask_stamps()
+            self._mask_stamps = {name: file_stamp(path) for name, path in self._mask_of.items()} | self._mask_stamps
 
 
 def remove_micrograph(folder: RunFolder, record: Record) -> None:
@@ -111,4 +150,3 @@ def remove_empty_folders(folder: Path, *, above: Path) -> None:
         except OSError:
             return
         folder = folder.parent
-

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from cryopick.processing.belief import OpenCandidates
+from cryopick.runs.following.shim import OpenCandidates
 from cryopick.runs.threshold import Cut
 
 MOVED_SHARE = 0.01
