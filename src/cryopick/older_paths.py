@@ -43,7 +43,7 @@ MOVED = {
     "workflows.run": ("runs.run",),
     "workflows.run_folder": ("runs.folder", "runs.record"),
     "workflows.settings": ("settings",),
-    "workflows.workers": ("runs.workers", "scale.processes"),
+    "workflows.workers": ("runs.workers", "scale.process_pool", "scale.processes"),
 }
 """Below the package: the old path, and where its names are now."""
 

@@ -629,8 +629,9 @@ def test_the_work_of_resuming_grows_with_the_number_of_micrographs_and_no_faster
 ) -> None:
     from cryopick.io.inputs.sources import MicrographSource
     from cryopick.runs import run as run_module
+    from cryopick.runs.workers import Workforce
 
-    monkeypatch.setattr(run_module, "pick_in_workers", lambda *_, **__: iter(()))
+    monkeypatch.setattr(run_module, "run_all", lambda *_, **__: iter(()))
     monkeypatch.setattr(run_module.Run, "_read_back", lambda *_: None, raising=False)
     counts = []
     for total in (50, 200):
@@ -639,6 +640,6 @@ def test_the_work_of_resuming_grows_with_the_number_of_micrographs_and_no_faster
         with RunFolder(tmp_path / f"run{total}").lock():
             one = run_module.Run(RunFolder(tmp_path / f"run{total}"), sources, make_settings("blob", **SETTINGS), None)
             one.skipped = list(one.sources)
-            one.pick(1)
+            one.pick(Workforce(workers=1))
         counts.append(CountedName.lookups)
     assert counts[1] <= 4.5 * counts[0]

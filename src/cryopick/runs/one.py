@@ -124,6 +124,16 @@ def results_of(items: Iterable[Task | Errand], plan: PickPlan, *, draw: bool = T
         yield replace(outcome, stamp=task.stamp)
 
 
+class PickWorker:
+    """The worker of a run, in whatever process: tasks go in, outcomes come out."""
+
+    def __init__(self, plan: PickPlan) -> None:
+        self._plan = plan
+
+    def results_of(self, items: Iterator[Task | Errand]) -> Iterator[Any]:
+        return results_of(items, self._plan)
+
+
 def read_task(task: Task, run: RunSettings) -> Micrograph:
     """The micrograph of a task as pickers expect it: without defects of the pixels, and particles dark."""
     from cryopick.io.images.micrographs import read_micrograph

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -42,7 +43,8 @@ from cryopick.runs.settings import PickPlan, PickSettings, settings_sections
 from cryopick.runs.stored_settings import read_survey
 from cryopick.runs.surveying import Surveying
 from cryopick.runs.threshold import Cut, at_threshold, cut_of
-from cryopick.runs.workers import default_workers, pick_in_workers
+from cryopick.runs.workers import Workforce
+from cryopick.scale.executor import Executor, run_all
 from cryopick.settings import to_toml
 from cryopick.types import Picks
 
@@ -213,7 +215,8 @@ class Run:
             )
         return matched.of_micrograph
 
-    def pick(self, workers: int | None, *, time_limit_seconds: float | None = None) -> None:
+    def pick(self, workforce: Workforce) -> None:
+        """Pick what is not finished, and keep what comes of it, in the order in which it ends."""
         threshold = self._provisional_threshold()
         if self.on_event is not None:
             self.on_event(
@@ -234,20 +237,25 @@ class Run:
         for name in todo:
             if name in self.unnamable:
                 self._keep(Outcome(name=name, error=self.unnamable[name]), threshold)
-        tasks = [self._task(name) for name in todo if name not in self.unnamable]
-        count = default_workers(len(tasks), picker=self.plan.picker) if workers is None else workers
-        finished = len(self.sources) - len(todo)
-        self._log(f"{len(tasks)} micrographs to pick, {finished} finished before, {count} worker(s)")
+        names = [name for name in todo if name not in self.unnamable]
+        with closing(workforce.open(self.plan, tasks=len(names))) as executor:
+            finished = len(self.sources) - len(todo)
+            self._log(f"{len(names)} micrographs to pick, {finished} finished before, by {executor}")
+            changed = self._pick_all(executor, names, threshold)
+            self._pick_changed(executor, changed, threshold)
+
+    def _pick_all(self, executor: Executor, names: Sequence[str], threshold: float) -> list[str]:
+        """Pick these and keep what comes of them; given back are those whose file was replaced meanwhile."""
         changed: list[str] = []
         # Settings may be impossible for one micrograph alone, whose pixel size is unknown; of all they end the run.
         refused: list[Outcome] = []
-        for outcome in pick_in_workers(tasks, self.plan, workers=count, time_limit_seconds=time_limit_seconds):
+        for outcome in self.outcomes(executor, names):
             if outcome.is_settings_error and not any(record.is_done for record in self.records.values()):
                 refused.append(outcome)
                 if len(refused) == MOST_REFUSED and not surveys(self.plan.picker):
                     break  # preparation has looked at micrographs from the whole run
                 continue
-            if self._has_changed(outcome):
+            if self.has_changed(outcome):
                 self._log(f"{outcome.name}: the file changed while it was picked; picking it again")
                 changed.append(outcome.name)
                 continue
@@ -260,7 +268,39 @@ class Run:
         elif refused:
             first = refused[0]
             raise SettingsError(f"{first.name}: {first.error.removeprefix(f'{first.name}: ')}")
-        self._pick_changed(changed, threshold)
+        return changed
+
+    def _pick_changed(self, executor: Executor, names: Sequence[str], threshold: float) -> None:
+        """Once more what was replaced while it was picked; a second change is only told."""
+        unsettled: dict[str, str] = {}
+        for outcome in self.outcomes(executor, names):
+            if self.has_changed(outcome):
+                unsettled[outcome.name] = "the file changed again while it was picked"
+            self._keep(outcome, threshold)
+        if unsettled:
+            self._note_many(
+                "{} changed while it was picked, so its picks may be of an earlier image; when it is whole run the "
+                "same command again",
+                unsettled,
+            )
+
+    def outcomes(
+        self, executor: Executor, names: Iterable[str | None], *, poll_s: float | None = None
+    ) -> Iterator[Outcome]:
+        """What comes of the micrographs of these names, as it ends; nothing is kept yet.
+
+        Parameters
+        ----------
+        names : asked for the next one whenever there is room for it; None says that there is none now, see `run_all`
+        poll_s : after a None, ask again after so many seconds at the latest
+        """
+        items = (None if name is None else (name, self._task(name)) for name in names)
+        for done in run_all(executor, items, poll_s=poll_s):
+            if done.result is None:
+                yield Outcome(name=done.key, error=done.lost, details=done.details, seconds=done.seconds)
+            else:
+                outcome: Outcome = done.result
+                yield outcome
 
     def _left_to_pick(self, threshold: float) -> list[str]:
         """The names that are not finished, or whose files are damaged; the others are told of as skipped."""
@@ -278,20 +318,6 @@ class Run:
         if damaged:
             self._note_many("{} was damaged in the run folder and is picked again", damaged)
         return todo
-
-    def _pick_changed(self, names: Sequence[str], threshold: float) -> None:
-        """Once more, one after the other, what was replaced while it was picked; a second change is only told."""
-        unsettled: dict[str, str] = {}
-        for outcome in pick_in_workers([self._task(name) for name in names], self.plan, workers=1):
-            if self._has_changed(outcome):
-                unsettled[outcome.name] = "the file changed again while it was picked"
-            self._keep(outcome, threshold)
-        if unsettled:
-            self._note_many(
-                "{} changed while it was picked, so its picks may be of an earlier image; when it is whole run the "
-                "same command again",
-                unsettled,
-            )
 
     def finish(self, *, is_stopped: bool = False) -> RunSummary:
         """Write tables and report; every micrograph must have its record, unless picking was stopped."""
@@ -327,7 +353,7 @@ class Run:
         self._candidates[name] = candidates
         return MicrographResult(record=record, candidates=at_threshold(candidates, threshold))
 
-    def _has_changed(self, outcome: Outcome) -> bool:
+    def has_changed(self, outcome: Outcome) -> bool:
         """Whether another file lies there than the one that was picked; one that is gone was not replaced."""
         now = file_stamp(self.sources[outcome.name].path)
         return outcome.stamp is not None and now not in (NO_FILE, outcome.stamp)

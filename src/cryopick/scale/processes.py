@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,9 +130,12 @@ def python_command(module: str, *arguments: str) -> list[str]:
     return [sys.executable, "-P", "-m", module, *arguments]
 
 
-def python_environment(*, threads: int | None = None) -> dict[str, str]:
-    """Environment variables for `python_command`; numbers of threads and ways of waiting that the user set stay."""
-    environment = dict(os.environ)
+def python_environment(*, threads: int | None = None, extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Environment variables for `python_command`; numbers of threads and ways of waiting that the user set stay.
+
+    `extra` are variables that win over those of this process.
+    """
+    environment = {**os.environ, **(extra or {})}
     environment["PYTHONPATH"] = os.pathsep.join(import_path().first)
     if "error" in environment.get("PYTHONWARNINGS", ""):  # meant for the user's own code, not to stop libraries
         del environment["PYTHONWARNINGS"]
@@ -145,14 +148,21 @@ def python_environment(*, threads: int | None = None) -> dict[str, str]:
     return environment
 
 
-def start_python(module: str, *arguments: str, threads: int | None = None, **options: Any) -> subprocess.Popen[Any]:
-    """Start a module of this package as a process that Ctrl-C does not reach.
+def start_python(
+    module: str,
+    *arguments: str,
+    threads: int | None = None,
+    environment: Mapping[str, str] | None = None,
+    **options: Any,
+) -> subprocess.Popen[Any]:
+    """Start a module of this package as a process that Ctrl-C does not reach, with variables of its own if given.
 
     A terminal sends Ctrl-C to all processes; here the one that the user started ends the others, so that only it
     speaks.
     """
     with _interrupts_held_back():
-        return subprocess.Popen(python_command(module, *arguments), env=python_environment(threads=threads), **options)
+        variables = python_environment(threads=threads, extra=environment)
+        return subprocess.Popen(python_command(module, *arguments), env=variables, **options)
 
 
 @contextmanager

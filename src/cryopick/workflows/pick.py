@@ -26,6 +26,7 @@ from cryopick.runs.results import RunSummary
 from cryopick.runs.run import PickEvent, Run
 from cryopick.runs.settings import DEFAULT_PICKER, PickSettings, make_settings, settings_sections
 from cryopick.runs.stored_settings import refuse_foreign_config, require_picking_config, require_same_settings
+from cryopick.runs.workers import Workforce
 from cryopick.settings import to_toml
 from cryopick.types import Micrograph, Picks
 
@@ -143,10 +144,7 @@ def pick_to_folder(
     """
     require_device(settings.picker)
     output = output_folder(output)
-    if workers is not None and workers < 1:
-        raise SettingsError(f"workers {workers}: expected 1 or more")
-    if time_limit_seconds is not None and not 0 <= time_limit_seconds < float("inf"):
-        raise SettingsError(f"time limit {time_limit_seconds:g}: expected seconds for a micrograph, or 0 for no limit")
+    workforce = Workforce(workers=workers, time_limit_seconds=time_limit_seconds)
     folder = RunFolder(output)
     folder.refuse_foreign_contents()
     with search_warnings(are_logged=True) as told_of_search:
@@ -161,7 +159,7 @@ def pick_to_folder(
         try:
             run = _begin(folder, sources, settings, command=command, on_event=on_event, told_of_search=told_of_search)
             try:
-                run.pick(workers, time_limit_seconds=time_limit_seconds)
+                run.pick(workforce)
             except WorkerError:
                 if any(record.is_done for record in run.records.values()):
                     run.finish(is_stopped=True)

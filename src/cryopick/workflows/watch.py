@@ -246,7 +246,7 @@ class Watch:
             run,
             lister,
             self._options,
-            open_executor=lambda: self._workforce.open_beside(run.plan),
+            open_executor=lambda: self._workforce.open(run.plan, tasks=None),
             clock=self._clock,
             write_settled=write_settled,
             on_event=on_event,

@@ -67,7 +67,7 @@ def test_a_hung_worker_fails_its_micrograph_by_name_and_holds_no_run(micrographs
     summary = pick(micrographs, HangingPicker(), output=run, workers=1, time_limit_seconds=8)
     assert summary.particles == 3
     assert list(failures(run)) == ["m1_hanging.mrc"]
-    assert "not picked within 8 s" in failures(run)["m1_hanging.mrc"]
+    assert "not finished within 8 s" in failures(run)["m1_hanging.mrc"]
     assert "time" not in (run / "config.toml").read_text()
 
 
