@@ -21,6 +21,7 @@ from cryopick.runs.following.ending import FinalRun, forget_survey, settle_recor
 from cryopick.runs.following.events import WatchEvent
 from cryopick.runs.following.follower import STOP, Follower
 from cryopick.runs.following.growing import GrowingRun
+from cryopick.runs.following.moving_threshold import count_at
 from cryopick.runs.following.options import WatchOptions, seconds_of
 from cryopick.runs.following.settling import settled_before, settled_settings
 from cryopick.runs.following.state import ENDING, read_state, remove_state
@@ -70,26 +71,37 @@ def watch(
     >>> session.summary is None  # until it was followed to its end: for event in session: ...
     True
     """
-    times = {
-        f"{name}_s": seconds_of(settings.pop(name), name=name) for name in _TIMES if settings.get(name) is not None
-    }
-    others = {name: settings.pop(name) for name in _OTHERS if name in settings}
-    if "ignore" in others:
-        others["ignore"] = (others["ignore"],) if isinstance(others["ignore"], str) else tuple(others["ignore"])
-    if others.get("stop_file") is not None:
-        others["stop_file"] = Path(others["stop_file"])
+    given = {name: settings.pop(name) for name in (*_TIMES, *_OTHERS) if name in settings}
     workforce = {name: settings.pop(name) for name in _WORKFORCE if name in settings}
     overwrite = bool(settings.pop("overwrite", False))
-    for name in _TIMES:
-        settings.pop(name, None)
     return Watch(
         folder,
         output,
         make_settings(picker, **settings),
-        WatchOptions(**times, **others),
+        watch_options(**given),
         workforce=Workforce(**workforce),
         overwrite=overwrite,
     )
+
+
+def watch_options(**given: Any) -> WatchOptions:
+    """How a session is followed, from times such as `"30m"` and other words of the command line; None is the default.
+
+    Raises
+    ------
+    SettingsError
+        If a time is none, or a number impossible.
+    """
+    chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    for name in _TIMES:
+        if name in chosen:
+            chosen[f"{name}_s"] = seconds_of(chosen.pop(name), name=name.replace("_", " "))
+    if "ignore" in chosen:
+        patterns = chosen["ignore"]
+        chosen["ignore"] = (patterns,) if isinstance(patterns, str) else tuple(patterns)
+    if "stop_file" in chosen:
+        chosen["stop_file"] = Path(chosen["stop_file"])
+    return WatchOptions(**chosen)
 
 
 class Watch:
@@ -282,6 +294,7 @@ class Watch:
         run = FinalRun(folder, sources, settings, hear)
         told_before = set(run.records)
         run.gone = tuple(gone)
+        run.status = dict.fromkeys(gone, "gone")
         if sources:
             run.look_first()
         if run.again:
@@ -330,7 +343,7 @@ class Watch:
             record = run.records.get(name)
             if record is None or not record.is_done:
                 continue
-            now = run.count_at(record, cut)
+            now = count_at(self.folder.read_candidates(record).kept(), cut, name)
             if now != count:
                 on_event(WatchEvent("revised", name, {"count": now, "threshold": cut.threshold}))
 

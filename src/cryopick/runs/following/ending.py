@@ -25,6 +25,8 @@ class FinalRun(Run):
 
     gone: Sequence[str] = ()
     """Names whose files were taken away; their picks stay."""
+    again: Sequence[str] = ()
+    """Names that are picked again, since they were picked otherwise."""
 
     def _pick_stale_again(self) -> None:
         """As in a batch run, which has nothing to say of it: there everything is picked with the last survey."""
@@ -35,6 +37,7 @@ class FinalRun(Run):
         for name in self.again:
             self._log(f"{name}: was picked otherwise than the run picks now; picking it again")
         left = sorted(name for name in self.gone if name in stale)
+        self.status = dict.fromkeys(self.gone, "gone") | dict.fromkeys(left, "provisional")
         if left:
             self._note_many(
                 "{} is gone and was picked with another measured size than the run has now; its picks stay, and are "

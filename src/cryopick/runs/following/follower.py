@@ -60,9 +60,9 @@ class _Rates:
             self.seen.popleft()
         begin, came_then, picked_then = self.seen[0]
         backlogs = [one - other for _, one, other in self.seen]
-        if now - begin < BEHIND_SECONDS or backlogs[-1] <= backlogs[0] or min(backlogs) < backlogs[0]:
-            return ""
-        if now - self.told < BEHIND_SECONDS:
+        third = max(1, len(backlogs) // 3)
+        is_growing = min(backlogs[-third:]) > max(backlogs[:third])
+        if not is_growing or now - begin < BEHIND_SECONDS or now - self.told < BEHIND_SECONDS:
             return ""
         self.told = now
         minutes = (now - begin) / 60
@@ -136,7 +136,7 @@ class Follower:
         self._next_summary = self._begin + options.summary_every_s
         self._next_tables = self._begin
         self._paused_until = float("-inf")
-        self._is_paused = False
+        self._is_paused = self._is_full = False
         self._has_news_for_tables = False
         self._came = self._picked = 0
         self._rates = _Rates()
@@ -365,6 +365,7 @@ class Follower:
                 del self.revisions[outcome.name]
             self._held.append(outcome)
             return
+        self._is_full = False
         self._last_news = self._clock.now()
         self._has_news_for_tables = True
         if not is_again:
@@ -383,7 +384,8 @@ class Follower:
             cause = cause.__cause__
         if cause is None:
             raise error
-        if not self._is_paused:
+        if not self._is_full:
+            self._is_full = True
             self._warn(f"the disk of {self.folder.path} is full: picking pauses until there is space")
         self._is_paused = True
         self._paused_until = self._clock.now() + FULL_DISK_SECONDS

@@ -41,7 +41,7 @@ class MovingThreshold:
 
     def count(self, name: str) -> int:
         """Picks on one micrograph at the cut in force."""
-        return int(np.count_nonzero(_kept(self.candidates[name], self.cut, name)))
+        return count_at(self.candidates[name], self.cut, name)
 
     def moved_to(self, cut: Cut, *, least_share: float = MOVED_SHARE) -> Move | None:
         """Take another cut, unless no more than `least_share` of the picks would change.
@@ -59,6 +59,11 @@ class MovingThreshold:
             return None
         self.cut = cut
         return Move(cut=cut, changed=changed)
+
+
+def count_at(candidates: OpenCandidates, cut: Cut, name: str) -> int:
+    """Picks among the open candidates of one micrograph at a cut."""
+    return int(np.count_nonzero(_kept(candidates, cut, name)))
 
 
 def _kept(candidates: OpenCandidates, cut: Cut, name: str) -> NDArray[np.bool_]:

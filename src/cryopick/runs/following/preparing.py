@@ -27,7 +27,8 @@ def next_look(count: int) -> int:
         if count < first:
             return first
     last = FIRST_LOOKS[-1]
-    return last * 2 ** (math.floor(math.log2(count / last) + 1e-9) + 1)
+    doublings = math.floor(math.log2(count / last) + 1e-9) + 1
+    return int(last * 2**doublings)
 
 
 @dataclass(frozen=True, kw_only=True)
