@@ -1,4 +1,4 @@
-"""Sessions that tests follow: a clock that they move, who picks without a process, and folders compared file by file."""
+"""Sessions that tests follow: a clock that they move, who picks without a process, folders file by file."""
 
 from __future__ import annotations
 

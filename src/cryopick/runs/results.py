@@ -23,6 +23,7 @@ from cryopick.io.coordinates.relion import (
 from cryopick.io.star import make_table, star_text
 from cryopick.pickers.protocol import gives_probabilities
 from cryopick.runs.expected import expected_of
+from cryopick.runs.facts import RunFacts
 from cryopick.runs.folder import AUTOPICK, MICROGRAPHS, PARTICLES, RECORDS, SUMMARY, DamagedError, RunFolder
 from cryopick.runs.place import settle_place
 from cryopick.runs.record import Record
@@ -55,7 +56,7 @@ class MicrographResult:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunSummary:
+class RunSummary(RunFacts):
     """What a run came to; also `summary.json`."""
 
     cryopick_version: str
@@ -170,6 +171,7 @@ def write_results(
     plan: PickPlan,
     finished: Finished,
     *,
+    facts: RunFacts,
     notes: Mapping[str, int] | None = None,
     status: Mapping[str, str] | None = None,
     so_far: Cut | None = None,
@@ -178,6 +180,7 @@ def write_results(
 
     Parameters
     ----------
+    facts : where, when and with what it was picked, for the summary
     notes : warnings about the run itself, and for how many micrographs each holds; they join those of the summary
     status : of micrographs that are not simply done or failed, by name, for `micrographs.star`
     so_far : the cut in force, of a run that goes on, which makes everything provisional; None chooses the cut
@@ -198,6 +201,8 @@ def write_results(
     _write_particles(folder, told)
     _write_micrographs(folder, finished.records, results, status or {})
     summary = replace(_summarize(finished.records, results, plan, cut), provisional=so_far is not None)
+    processors = {record.processor for record in finished.records if record.processor}
+    summary = replace(summary, **{**facts.as_fields(), "processors": tuple(sorted(processors))})
     if notes:
         summary = replace(summary, warnings=dict(sorted({**summary.warnings, **notes}.items())))
     folder.write(folder.path / SUMMARY, json.dumps(asdict(summary), indent=1, ensure_ascii=False) + "\n")

@@ -22,6 +22,8 @@ from cryopick.io.inputs.sources import MicrographSource
 from cryopick.pickers.protocol import surveys
 from cryopick.pickers.survey import Survey
 from cryopick.runs.exclusion_masks import match_masks, require_some_mask
+from cryopick.runs.facts import RunFacts, facts_of_now
+from cryopick.runs.files import used_files
 from cryopick.runs.folder import (
     LOG,
     MODEL,
@@ -105,6 +107,7 @@ class Run:
         self.folder = folder
         self.plan = PickPlan(settings=settings)
         self.on_event = on_event
+        self._begun = facts_of_now()
         self.status: dict[str, str] = {}
         """What `micrographs.star` calls micrographs that are not simply done, by name."""
         self.notes: dict[str, int] = {}
@@ -336,11 +339,22 @@ class Run:
                 finished.damaged,
             )
         self.folder.begin_tables()
-        summary, results = write_results(self.folder, self.plan, finished, notes=self.notes, status=self.status)
+        summary, results = write_results(
+            self.folder,
+            self.plan,
+            finished,
+            facts=self._facts(is_stopped=is_stopped),
+            notes=self.notes,
+            status=self.status,
+        )
         write_report(self.folder, summary, results, settings_sections(self.plan.settings))
         self.folder.end_tables()
         self._log(f"{summary.particles} particles in {summary.micrographs} micrographs, {len(summary.failed)} failed")
         return summary
+
+    def _facts(self, *, is_stopped: bool) -> RunFacts:
+        facts = replace(self._begun, files=used_files(self.plan.picker, self.plan.survey))
+        return facts.with_computing(self.plan.computing).at_end(is_stopped=is_stopped)
 
     def _read_back(self, name: str, threshold: float, damaged: dict[str, str]) -> MicrographResult | None:
         """A finished micrograph from its files; None, and an entry in `damaged`, where they are not whole."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from cryopick.errors import RunFolderError
+from cryopick.runs.facts import read_facts
 from cryopick.runs.folder import CONFIG, MOVED_THRESHOLD, RunFolder
 from cryopick.runs.place import output_folder
 from cryopick.runs.report.page import write_report
@@ -52,7 +53,7 @@ def rethreshold(run: str | Path, threshold: float | None) -> RunSummary:
                 moved.unlink(missing_ok=True)
         else:
             folder.write(moved, json.dumps({"threshold": threshold}) + "\n", is_durable=True)
-        summary, results = write_results(folder, plan, finished)
+        summary, results = write_results(folder, plan, finished, facts=read_facts(folder))
         write_report(folder, summary, results, sections)
         folder.end_tables()
         folder.append_log(f"rethreshold: {summary.threshold:g} keeps {summary.particles} particles")

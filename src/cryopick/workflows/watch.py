@@ -293,6 +293,7 @@ class Watch:
 
         run = FinalRun(folder, sources, settings, hear)
         told_before = set(run.records)
+        run.go_on_from(follower.run)
         run.gone = tuple(gone)
         run.status = dict.fromkeys(gone, "gone")
         if sources:

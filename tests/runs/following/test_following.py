@@ -36,7 +36,9 @@ def write(places: Path, name: str, diameter_px: float, seed: int) -> Path:
     return path
 
 
-def arriving(clock: FakeClock, places: Path, second: float, name: str, diameter_px: float = 20, seed: int = 0) -> None:
+def arriving(
+    clock: FakeClock, places: Path, second: float, name: str, *, diameter_px: float = 20, seed: int = 0
+) -> None:
     """Plan that a whole file appears."""
     source = write(places, name, diameter_px, seed)
     target = places / "in" / name
@@ -81,7 +83,7 @@ def test_files_written_in_every_way_end_as_in_a_batch_run(places, monkeypatch):
 def test_sizes_that_change_in_a_session_are_picked_again_and_end_as_in_a_batch_run(places, monkeypatch):
     clock = FakeClock()
     for number in range(16):
-        arriving(clock, places, 20 * number, f"m{number:02d}.mrc", 32 if number < 6 else 16, number)
+        arriving(clock, places, 20 * number, f"m{number:02d}.mrc", diameter_px=32 if number < 6 else 16, seed=number)
     _, heard = follow(places / "in", "run", MEASURING, clock=clock)
     require_same_run(places / "live" / "run", batch(places, MEASURING, monkeypatch))
     sizes = [event["working_size"] for event in told(heard, "prepared")]
@@ -97,7 +99,7 @@ def test_sizes_that_change_in_a_session_are_picked_again_and_end_as_in_a_batch_r
 def test_a_session_that_begins_with_empty_micrographs_or_is_empty_ends_as_a_batch_run(places, monkeypatch, size):
     clock = FakeClock()
     for number in range(20):
-        arriving(clock, places, 6 * number, f"m{number:02d}.mrc", 0 if number < 7 else size, number)
+        arriving(clock, places, 6 * number, f"m{number:02d}.mrc", diameter_px=0 if number < 7 else size, seed=number)
     session, heard = follow(places / "in", "run", MEASURING, clock=clock)
     require_same_run(places / "live" / "run", batch(places, MEASURING, monkeypatch))
     assert bool(session.summary.particles) == bool(size)
@@ -107,7 +109,7 @@ def test_a_session_that_begins_with_empty_micrographs_or_is_empty_ends_as_a_batc
 def test_a_settled_size_stays_and_ends_as_the_batch_run_with_the_settings_that_were_written(places, monkeypatch):
     clock = FakeClock()
     for number in range(14):
-        arriving(clock, places, 10 * number, f"m{number:02d}.mrc", 18 if number < 5 else 26, number)
+        arriving(clock, places, 10 * number, f"m{number:02d}.mrc", diameter_px=18 if number < 5 else 26, seed=number)
     monkeypatch.setattr("cryopick.runs.settings.picker_class", lambda name: MeasuringPicker)
     monkeypatch.setattr("cryopick.runs.settings.make_picker", lambda name, **given: MeasuringPicker(**given))
     _, heard = follow(places / "in", "run", MEASURING, clock=clock, settle=4)
@@ -207,7 +209,7 @@ def test_a_session_to_which_nothing_comes_says_so(places):
 def test_a_stop_file_ends_the_session_and_does_not_end_the_next_one(places, monkeypatch):
     clock = FakeClock()
     arriving(clock, places, 0, "a.mrc", seed=1)
-    clock.at(20, lambda: (places / "live" / "run" / "STOP").touch())
+    clock.at(20, (places / "live" / "run" / "STOP").touch)
     _, heard = follow(places / "in", "run", BLOB, clock=clock, stop_idle_s=None)
     assert "STOP" in told(heard, "end")[0]["reason"]
     require_same_run(places / "live" / "run", batch(places, BLOB, monkeypatch))
@@ -220,7 +222,7 @@ def test_a_run_inside_the_folder_and_one_that_is_followed_on_end_as_a_batch_run(
     follow(inside, inside / "run", MEASURING, clock=clock)
     clock = FakeClock()
     for number in range(3, 9):
-        arriving(clock, places, number, f"c{number}.mrc", 30, seed=number)
+        arriving(clock, places, number, f"c{number}.mrc", diameter_px=30, seed=number)
     follow(inside, inside / "run", MEASURING, clock=clock)
     shutil.move(inside / "run", places / "live" / "run")
     assert json.loads((places / "live" / "run" / "summary.json").read_text())["micrographs"] == 8

@@ -28,6 +28,10 @@ class FinalRun(Run):
     again: Sequence[str] = ()
     """Names that are picked again, since they were picked otherwise."""
 
+    def go_on_from(self, run: Run) -> None:
+        """Say of the call that it began when the session did."""
+        self._begun = run._begun  # of the same class
+
     def _pick_stale_again(self) -> None:
         """As in a batch run, which has nothing to say of it: there everything is picked with the last survey."""
         stale = set(self.stale())

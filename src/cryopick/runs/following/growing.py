@@ -93,7 +93,15 @@ class GrowingRun(Run):
         """
         finished = read_finished(self.folder)
         self.folder.begin_tables()
-        summary, results = write_results(self.folder, self.plan, finished, notes=self.notes, status=status, so_far=cut)
+        summary, results = write_results(
+            self.folder,
+            self.plan,
+            finished,
+            facts=self._facts(is_stopped=True),
+            notes=self.notes,
+            status=status,
+            so_far=cut,
+        )
         write_report(self.folder, summary, results, settings_sections(self.plan.settings), so_far=so_far)
         self.folder.end_tables()
         return summary
