@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 # options depend on what is typed. The help lines stand here, so that `cryopick --help` imports none of them.
 COMMANDS = {
     "pick": "Pick particles from micrographs.",
+    "watch": "Follow a session: pick what arrives in a folder.",
     "rethreshold": "Move the score threshold of a finished run; instant.",
     "evaluate": "Score picks against labels.",
     "compare": "Compare the picks of several runs or programs.",
@@ -43,7 +44,7 @@ COMMANDS = {
 }
 _RESUMING = {
     **dict.fromkeys(
-        ("pick", "simulate", "denoise", "benchmark", "reproduce"),
+        ("pick", "watch", "simulate", "denoise", "benchmark", "reproduce"),
         "what was finished is kept, and the same command resumes",
     ),
     **dict.fromkeys(("train", "finetune"), "the same command with --resume goes on from the last checkpoint"),

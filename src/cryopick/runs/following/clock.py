@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from typing import Protocol
 
@@ -15,23 +14,15 @@ class Clock(Protocol):
         ...
 
     def pause(self, seconds: float) -> None:
-        """Let time pass, or less where something may have happened."""
+        """Let time pass."""
         ...
 
 
 class SteadyClock:
-    """The monotonic clock of this process; a pause ends when it is woken."""
-
-    def __init__(self) -> None:
-        self._woken = threading.Event()
+    """The monotonic clock of this process."""
 
     def now(self) -> float:
         return time.monotonic()
 
     def pause(self, seconds: float) -> None:
-        if self._woken.wait(max(0.0, seconds)):
-            self._woken.clear()
-
-    def wake(self) -> None:
-        """End a pause; from any thread or signal handler."""
-        self._woken.set()
+        time.sleep(max(0.0, seconds))

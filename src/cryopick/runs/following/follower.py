@@ -41,8 +41,8 @@ TABLES_SHARE = 0.02
 """Of the time, that writing provisional tables may take."""
 BEHIND_SECONDS = 600.0
 """The backlog is told of when it has grown for so long."""
-_LONGEST_WAIT_SECONDS = 0.5
-"""Until a stop that nothing else announces, such as from another thread, is noticed."""
+_LONGEST_WAIT_SECONDS = 0.25
+"""Until a stop is noticed."""
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -166,9 +166,6 @@ class Follower:
     def stop(self, reason: str) -> None:
         """End properly; from any thread or signal handler."""
         self.stop_reason = self.stop_reason or reason
-        wake = getattr(self._clock, "wake", None)
-        if wake is not None:
-            wake()
 
     def close(self) -> None:
         """End the workers, whatever they are at."""
