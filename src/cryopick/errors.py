@@ -54,4 +54,4 @@ class RunFolderError(CryopickError):
 
 
 class WorkerError(CryopickError):
-    """No worker process can be started; what was finished before is kept."""
+    """No process here can do the work, or none can be started; what was finished before is kept."""

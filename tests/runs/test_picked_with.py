@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from discs import DIAMETER_PX, disc_micrograph
 
-from cryopick.errors import RunFolderError
+from cryopick.errors import WorkerError
 from cryopick.geometry.units import Length, parse_length
 from cryopick.inference.computing import Computing, computing_here, pinned, why_not_here
 from cryopick.io.images.micrographs import write_micrograph
@@ -264,9 +264,7 @@ def test_a_machine_that_cannot_go_on_so_says_what_to_do_and_changes_nothing(
     run = tmp_path / "run"
     pick(folder_of_discs / "m1.mrc", run, numbers())
     monkeypatch.setattr(AnyNumbers, "precision_on", lambda self, device: "float32")
-    with pytest.raises(
-        RunFolderError, match=r"on the CPU in int8, and this machine .* --precision float32 --overwrite"
-    ):
+    with pytest.raises(WorkerError, match=r"on the CPU in int8, and this machine .* --precision float32 --overwrite"):
         pick(folder_of_discs, run, numbers())
     assert [one.name for one in RunFolder(run).records()] == ["m1.mrc"]
     assert pick(folder_of_discs / "m1.mrc", run, numbers()).micrographs == 1  # nothing is left to compute

@@ -12,6 +12,7 @@ import numpy as np
 from cryopick.runs.following.options import WatchOptions
 from cryopick.runs.one import PickWorker
 from cryopick.runs.settings import PickSettings
+from cryopick.runs.workers import Workforce
 from cryopick.scale.executor import entry_of
 from cryopick.scale.places import open_executor
 from cryopick.types import Micrograph
@@ -42,7 +43,7 @@ class FakeClock:
             self.plans.pop(0)[2]()
 
 
-class InThisProcess:
+class InThisProcess(Workforce):
     """A workforce without processes."""
 
     def open(self, plan, *, tasks):

@@ -88,7 +88,8 @@ ENDINGS = (
     Ending(
         code=8,
         kind="machine",
-        meaning="no worker process can be started, or the memory does not suffice; the same call may work elsewhere",
+        meaning="no worker process can be started, this machine cannot compute as the run was begun, or the memory "
+        "does not suffice; the same call may work elsewhere",
         errors=(WorkerError, MemoryError),
     ),
     FAULT,

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 COMMANDS = {
     "pick": "Pick particles from micrographs.",
     "watch": "Follow a session: pick what arrives in a folder.",
+    "relion": "Pick as an External job of RELION.",
     "rethreshold": "Move the score threshold of a finished run; instant.",
     "evaluate": "Score picks against labels.",
     "compare": "Compare the picks of several runs or programs.",
@@ -44,7 +45,7 @@ COMMANDS = {
 }
 _RESUMING = {
     **dict.fromkeys(
-        ("pick", "watch", "simulate", "denoise", "benchmark", "reproduce"),
+        ("pick", "watch", "relion", "simulate", "denoise", "benchmark", "reproduce"),
         "what was finished is kept, and the same command resumes",
     ),
     **dict.fromkeys(("train", "finetune"), "the same command with --resume goes on from the last checkpoint"),
@@ -73,7 +74,9 @@ def build_app(called: str | None, arguments: Sequence[str] = ()) -> typer.Typer:
 
     for name, help_line in COMMANDS.items():
         if name == called:
-            app.command(name, no_args_is_help=False)(command_of(name, arguments))
+            function = command_of(name, arguments)
+            words = getattr(function, "context_settings", None)  # such as: unknown options are taken
+            app.command(name, no_args_is_help=False, context_settings=words)(function)
         else:
             app.command(name, help=help_line)(_not_called)
     return app

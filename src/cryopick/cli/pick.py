@@ -47,6 +47,14 @@ def pick(
     workers: Annotated[
         int | None, typer.Option("--workers", "-j", help="Processes side by side; the result does not depend on it.")
     ] = None,
+    devices: Annotated[
+        str,
+        typer.Option(
+            metavar="cuda:0,cuda:1",
+            help="Graphics cards of this machine: each process has one, in turn, by default two a card.",
+            show_default=False,
+        ),
+    ] = "",
     time_limit: Annotated[
         float | None,
         typer.Option(
@@ -82,6 +90,7 @@ def pick(
             folder,
             settings,
             workers=workers,
+            devices=devices,
             time_limit_seconds=time_limit,
             overwrite=overwrite,
             command=command_line(),

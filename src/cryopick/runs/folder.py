@@ -27,8 +27,9 @@ from cryopick.io.coordinates.candidates import CANDIDATE_COLUMNS, candidates_tex
 from cryopick.io.coordinates.names import without_extension
 from cryopick.io.coordinates.relion import PICKS_FOLDER, UNFINISHED_RUN, unfinished_run_text
 from cryopick.io.files.atomic import TEMPORARY_PREFIX, write_bytes_atomic
-from cryopick.io.files.folder_lock import LOCK_FILE, locked_folder
+from cryopick.io.files.folder_lock import LOCK_FILE, FolderLock, locked_folder
 from cryopick.runs.record import PICKS_TAIL, Record, key_problem, read_record, record_text
+from cryopick.runs.renames import finish_renaming
 from cryopick.types import Picks
 
 PICKS, CANDIDATES, RECORDS, IMAGES = PICKS_FOLDER, "candidates", "records", "images"
@@ -74,6 +75,8 @@ class RunFolder:
     path: Path
     _known: dict[str, tuple[int, int]] = field(default_factory=dict, repr=False, compare=False)
     """Device and inode of the lock while this process holds it, and of folders that are known to lie inside."""
+    _locks: list[FolderLock] = field(default_factory=list, repr=False, compare=False)
+    """The lock, while this process holds it."""
 
     def picks_path(self, key: str) -> Path:
         return self._inside(self.path / PICKS / f"{key}{PICKS_TAIL}")
@@ -160,6 +163,8 @@ class RunFolder:
                 "was picked before is where it went; move it back, or choose another with -o, and run the same "
                 "command again"
             )
+        for lock in self._locks:
+            lock.require()
 
     def write_candidates(self, key: str, picks: Picks) -> None:
         """All candidates of one micrograph with the reason for each rejection that no threshold can change."""
@@ -279,13 +284,20 @@ class RunFolder:
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Keep other processes out while this one writes; a killed process holds no lock."""
-        with locked_folder(self.path) as identity:
-            self._known[LOCK] = identity
+        with locked_folder(self.path) as lock:
+            self._known[LOCK] = lock.identity
+            self._locks.append(lock)
             try:
                 self._require_own_contents()
                 yield
             finally:
                 del self._known[LOCK]
+                self._locks.remove(lock)
+
+    @property
+    def lock_doubt(self) -> str:
+        """What is to be said where this process keeps others out without a lock of the file system; else ""."""
+        return next((lock.doubt for lock in self._locks), "")
 
     def _require_own_contents(self) -> None:
         """Raise `RunFolderError` where a link leads out of the folder, or a file stands for a folder."""
@@ -296,13 +308,14 @@ class RunFolder:
                 raise RunFolderError(f"{path}: is a {kind}, expected a {expected}; move it away, or choose another -o")
 
     def clean_up(self) -> None:
-        """Remove the half-written files of a killed run, and settle a replacement that was killed. Under the lock."""
+        """Remove the half-written files of a killed run; settle what was being replaced or renamed. Under the lock."""
         for folder in (self.path, *(self.path / name for name in (PICKS, CANDIDATES, RECORDS, IMAGES))):
             pattern = f"{TEMPORARY_PREFIX}*"
             for path in folder.glob(pattern) if folder == self.path else folder.rglob(pattern):
                 with self.writing(path):
                     path.unlink(missing_ok=True)
         self._settle_replacement()
+        finish_renaming(self)
 
     def has_records(self) -> bool:
         """True where any micrograph was finished, failed or not, readable or not."""

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from cryopick.errors import CryopickError, SettingsError, UnknownPixelSizeError
 from cryopick.geometry.selection import select
 from cryopick.geometry.units import too_wide
-from cryopick.inference.computing import processor_of
+from cryopick.inference.computing import processor_of, why_not_here
 from cryopick.pickers.registry import sizes_in_force
 from cryopick.pickers.survey import Survey
 from cryopick.processing.defects import ends_in_empty_rows, mend_pixels
@@ -125,9 +125,20 @@ def results_of(items: Iterable[Task | Errand], plan: PickPlan, *, draw: bool = T
 
 
 class PickWorker:
-    """The worker of a run, in whatever process: tasks go in, outcomes come out."""
+    """The worker of a run, in whatever process: tasks go in, outcomes come out.
+
+    Raises
+    ------
+    SettingsError
+        If the graphics card of this process cannot compute as the run was begun: better no worker than one whose
+        every micrograph fails.
+    """
 
     def __init__(self, plan: PickPlan) -> None:
+        if plan.computing is not None and plan.computing.device != "cpu":
+            why = why_not_here(plan.picker, plan.computing)
+            if why:
+                raise SettingsError(why)
         self._plan = plan
 
     def results_of(self, items: Iterator[Task | Errand]) -> Iterator[Any]:

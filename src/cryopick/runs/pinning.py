@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-from cryopick.errors import RunFolderError
+from cryopick.errors import WorkerError
 from cryopick.inference.computing import Computing, computing_here, remedy, why_not_here
 from cryopick.runs.folder import COMPUTING, RunFolder
 
@@ -55,12 +55,12 @@ def read_computing(folder: RunFolder) -> Computing | None:
 
 
 def require_computing_here(folder: RunFolder, picker: Any, computing: Computing) -> None:
-    """Raise `RunFolderError` that says what to do where this machine cannot compute as the run does."""
+    """Raise `WorkerError` that says what to do where this machine cannot compute as the run does."""
     why = why_not_here(picker, computing)
     if not why:
         return
     options = remedy(picker, computing)
-    raise RunFolderError(
+    raise WorkerError(
         f"{folder.path}: is picked {computing.text}, and this machine cannot go on with that: {why}. Go on where it "
         f"was begun; or pick everything again here, {f'with {options} --overwrite, ' if options else ''}"
         f"{'which any machine can go on with' if options else 'with --overwrite'}; or choose another folder with -o"

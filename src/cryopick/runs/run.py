@@ -39,6 +39,7 @@ from cryopick.runs.picked_with import is_stale, picked_with
 from cryopick.runs.pinning import require_computing_here, settle_computing
 from cryopick.runs.place import folder_of_the_first_pick
 from cryopick.runs.record import Record, map_problem
+from cryopick.runs.renames import drop_record, moved_records, rename_keys
 from cryopick.runs.report.page import write_report
 from cryopick.runs.results import MicrographResult, RunSummary, read_finished, write_picks, write_results
 from cryopick.runs.settings import PickPlan, PickSettings, settings_sections
@@ -114,6 +115,8 @@ class Run:
         """Warnings about the run as a whole, and for how many micrographs each holds."""
         records, self._damaged_records = folder.read_records()
         self.records = {record.name: record for record in records}
+        self.moved = self._drop_moved([source.path for source in sources])
+        """Where micrographs are now that were renamed since they were picked, by their old name."""
         self._candidates: dict[str, Picks] = {}
         """By name, of micrographs that were picked, or read from the folder, by this call."""
         self._base = folder_of_the_first_pick(records)
@@ -128,9 +131,49 @@ class Run:
         self._mask_stamps = {name: file_stamp(path) for name, path in self._mask_of.items()}
         self.skipped = [name for name in self.sources if self._is_finished(name)]
         self._position = 0
+        if folder.lock_doubt:
+            self._note(folder.lock_doubt, folder.lock_doubt)
         others = len(set(self.records) - set(self.sources))
         if others:
             self._log(f"{others} micrographs of this run are not among those given now; they stay in it")
+
+    def _drop_moved(self, given: Sequence[Path]) -> dict[str, Path]:
+        """Remove what was picked under names that files no longer have; they are picked under the new ones."""
+        moved = moved_records(self.records.values(), given)
+        if moved:
+            self.folder.begin_tables()
+        for name, path in moved.items():
+            drop_record(self.folder, self.records.pop(name))
+            self._log(f"{name}: was renamed to {path}; it is picked under its new name, and the old picks are removed")
+        return moved
+
+    def assign_keys_anew(self) -> list[str]:
+        """Call files as a run would that was given all these micrographs at once; the tables must be written after it.
+
+        A run that grew called its files when it knew fewer micrographs. Those that are not given keep their keys. Where
+        this is killed, the same call finishes it.
+
+        Returns
+        -------
+        names : of the micrographs whose files have another key now
+        """
+        others = {name: record.key for name, record in self.records.items() if name not in self.sources}
+        self.unnamable = {}
+        self.keys = assign_keys(list(self.sources), others, problems=self.unnamable)
+        done = {name: record for name, record in self.records.items() if name in self.sources and record.is_done}
+        renamed = [name for name, record in done.items() if record.key != self.keys[name]]
+        lost = [name for name in renamed if name in self.unnamable]
+        for name in lost:
+            self.folder.begin_tables()
+            drop_record(self.folder, self.records.pop(name))
+            self._keep(Outcome(name=name, error=self.unnamable[name]), self._provisional_threshold())
+        keys = {done[name].key: self.keys[name] for name in renamed if name not in lost}
+        rename_keys(self.folder, keys)
+        for name in renamed:
+            if name not in lost:
+                self.records[name] = replace(done[name], key=self.keys[name])
+                self._log(f"{name}: its files are called {self.keys[name]} now, and were {done[name].key}")
+        return renamed
 
     def look_first(self, *, ask: Callable[[Any], Computing] = computing_here) -> None:
         """Settle how the run computes, and let a picker that wants to see some micrographs first do so, once a folder.
@@ -190,7 +233,7 @@ class Run:
         self.plan = replace(self.plan, survey=survey)
 
     def require_computing_here(self) -> None:
-        """Raise `RunFolderError` where this machine cannot compute as the run was begun."""
+        """Raise `WorkerError` where this machine cannot compute as the run was begun."""
         if self.plan.computing is not None:
             require_computing_here(self.folder, self.plan.picker, self.plan.computing)
 
@@ -442,6 +485,7 @@ class Run:
             junk_share=None if picks is None else outcome.junk_share,
             mask_stamp=self._mask_stamp(outcome.name),
             picked_with=outcome.picked_with,
+            inode=_inode(source.path),
             processor=outcome.processor,
         )
         result: MicrographResult | None = None
@@ -514,6 +558,13 @@ class Run:
     def _log(self, line: str) -> None:
         _log.info(line)
         self.folder.append_log(f"{datetime.now():%Y-%m-%d %H:%M:%S} {line}")
+
+
+def _inode(path: Path) -> int | None:
+    try:
+        return path.stat().st_ino
+    except (OSError, ValueError):  # gone meanwhile
+        return None
 
 
 def _event(status: str, result: MicrographResult | Record, folder: RunFolder, threshold: float) -> PickEvent:

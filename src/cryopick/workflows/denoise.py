@@ -18,7 +18,7 @@ from cryopick.errors import CryopickError, InputError, RunFolderError, SettingsE
 from cryopick.geometry.units import Length
 from cryopick.io.coordinates.names import without_extension
 from cryopick.io.files.atomic import write_text_atomic
-from cryopick.io.files.folder_lock import LOCK_FILE, locked_folder
+from cryopick.io.files.folder_lock import LOCK_FILES, locked_folder
 from cryopick.io.files.json_object import read_json_object
 from cryopick.io.images.micrographs import write_micrograph
 from cryopick.io.inputs.sources import MicrographSource, find_micrographs, read_source
@@ -209,7 +209,7 @@ def _held_folder(folder: Path, settings: dict[str, Any]) -> Iterator[None]:
         path = folder / SETTINGS
         if path.is_file():
             _compare(path, settings)
-        elif any(one.name != LOCK_FILE for one in folder.iterdir()):
+        elif any(one.name not in LOCK_FILES for one in folder.iterdir()):
             raise RunFolderError(
                 f"{folder}: holds other files and no {SETTINGS}; choose a new folder for the denoised micrographs "
                 "with -o"

@@ -30,7 +30,7 @@ from cryopick.runs.workers import Workforce
 from cryopick.settings import to_toml
 from cryopick.types import Micrograph, Picks
 
-RUN_OPTIONS = ("workers", "time_limit_seconds", "overwrite")
+RUN_OPTIONS = ("workers", "devices", "time_limit_seconds", "overwrite")
 """Of a run, not of its picks: another value is no other run."""
 
 # ---------------------------------------------------------------------------------------------------- from Python
@@ -58,7 +58,7 @@ def pick(
     picker : a name from `list_pickers()`, or a picker, which keeps its networks from one image to the next
     output : the run folder
     settings : as on the command line with `_` for `-`: `diameter="180A"`, `pixel_size_angstrom=1.77`, `threshold=0.4`;
-        with `output` also `workers`, `time_limit_seconds` and `overwrite`, see `pick_to_folder`
+        with `output` also `workers`, `devices`, `time_limit_seconds` and `overwrite`, see `pick_to_folder`
 
     Returns
     -------
@@ -112,6 +112,7 @@ def pick_to_folder(
     settings: PickSettings,
     *,
     workers: int | None = None,
+    devices: str = "",
     time_limit_seconds: float | None = None,
     overwrite: bool = False,
     command: str = "",
@@ -125,6 +126,8 @@ def pick_to_folder(
     output : the run folder; made if missing, resumed if it holds a run of the same settings. Settings with which no
         micrograph was finished are replaced
     workers : processes that pick side by side; by default one per core, at most 8. The result does not depend on it
+    devices : graphics cards of this machine, such as `cuda:0,cuda:1`: each worker process has one, in turn, and two
+        share each unless `workers` says otherwise. By default the picker's `device` holds for all
     time_limit_seconds : for one micrograph, which fails when it takes longer; by default two hours where several
         processes pick. 0 is no limit. Kept by worker processes, so that with a limit even one worker is a process
     overwrite : start again, removing what the folder holds of an earlier run once the first micrograph is picked
@@ -138,19 +141,22 @@ def pick_to_folder(
     InputError
         If no micrograph is found; as `NoneDoneError` if not one of them could be picked.
     SettingsError
-        If the picker's device is not there.
+        If the picker's device, or one of `devices`, is not there.
     WorkerError
         If no worker process can be started; what was finished is in the folder's tables.
     """
     require_device(settings.picker)
     output = output_folder(output)
-    workforce = Workforce(workers=workers, time_limit_seconds=time_limit_seconds)
+    workforce = Workforce(
+        workers=workers, time_limit_seconds=time_limit_seconds, devices=tuple(filter(None, devices.split(",")))
+    )
+    workforce.require_fit(settings.picker)
     folder = RunFolder(output)
     folder.refuse_foreign_contents()
     with search_warnings(are_logged=True) as told_of_search:
         sources = find_micrographs(inputs, exclude_folders=[output / part for part in OWN_FOLDERS])
     require_weights(settings)
-    with folder.lock():
+    with workforce.leading(), folder.lock():
         folder.clean_up()
         if overwrite and folder.is_run:
             if not folder.has_records():

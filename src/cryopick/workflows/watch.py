@@ -198,11 +198,12 @@ class Watch:
         """
         settings, folder = self._settings, self.folder
         require_device(settings.picker)
+        self._workforce.require_fit(settings.picker)
         folder.refuse_foreign_contents()
         excluded = [folder.path / part for part in OWN_FOLDERS]
         lister = lister_for(self._given, exclude_folders=excluded, ignore=self._options.ignore)
         require_weights(settings)
-        with folder.lock():
+        with self._workforce.leading(), folder.lock():
             folder.clean_up()
             if self._overwrite and folder.is_run:
                 folder.set_aside()
@@ -296,6 +297,7 @@ class Watch:
         run.go_on_from(follower.run)
         run.gone = tuple(gone)
         run.status = dict.fromkeys(gone, "gone")
+        run.assign_keys_anew()
         if sources:
             run.look_first()
         if run.again:

@@ -3,21 +3,58 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from cryopick.errors import RunFolderError
+from cryopick.io.files.folder_owner import OWNER_FILE, FolderOwner
 
 LOCK_FILE = ".lock"
+LOCK_FILES = (LOCK_FILE, OWNER_FILE)
+"""What locking puts into a folder."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class FolderLock:
+    """A folder that this process alone writes to.
+
+    Parameters
+    ----------
+    identity : device and number of the lock file, by which a folder that was replaced meanwhile is known
+    owner : what stands for a lock where the file system has none
+    """
+
+    identity: tuple[int, int]
+    owner: FolderOwner | None = None
+
+    @property
+    def doubt(self) -> str:
+        """What is to be said of a folder that cannot be locked; "" where it is."""
+        if self.owner is None:
+            return ""
+        return (
+            "the file system of the run folder has no locks (flock), so that other processes are kept out by a file "
+            f"{OWNER_FILE} only, which is renewed every half minute; let one command at a time write there"
+        )
+
+    def require(self) -> None:
+        """Raise `RunFolderError` where another process took over a folder that cannot be locked."""
+        if self.owner is not None:
+            self.owner.require()
 
 
 @contextmanager
-def locked_folder(folder: Path) -> Iterator[tuple[int, int]]:
+def locked_folder(folder: Path) -> Iterator[FolderLock]:
     """Keep other cryopicks out of `folder`, which is made where it is missing, until the block ends.
 
-    Gives the device and the number of the lock file, by which a folder that was replaced meanwhile is known.
+    Where the file system has no locks (Lustre without `-o flock`, some network file systems, Windows) a file says who
+    writes there, and a warning is logged.
 
     Raises
     ------
@@ -32,16 +69,35 @@ def locked_folder(folder: Path) -> Iterator[tuple[int, int]]:
         reason = "is a file" if folder.is_file() else error.strerror
         raise RunFolderError(f"{folder}: cannot make or write the folder ({reason}); choose another with -o") from error
     with stream:
-        _lock(stream.fileno(), folder)
         status = os.fstat(stream.fileno())
-        yield status.st_dev, status.st_ino
+        identity = (status.st_dev, status.st_ino)
+        if _lock(stream.fileno(), folder):
+            yield FolderLock(identity)
+            return
+        owner = _owned(folder)
+        try:
+            lock = FolderLock(identity, owner)
+            _log.warning("%s: %s", folder, lock.doubt)
+            yield lock
+        finally:
+            owner.release()
 
 
-def _lock(descriptor: int, folder: Path) -> None:
+def _owned(folder: Path) -> FolderOwner:
+    try:
+        return FolderOwner(folder)
+    except OSError as error:
+        raise RunFolderError(
+            f"{folder}: cannot be written ({error.strerror or error}); choose another with -o"
+        ) from error
+
+
+def _lock(descriptor: int, folder: Path) -> bool:
+    """Whether the file system took the lock; False where it has none."""
     try:
         import fcntl
-    except ImportError:  # Windows has no flock; folders there are not guarded
-        return
+    except ImportError:  # Windows has no flock
+        return False
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
@@ -51,3 +107,5 @@ def _lock(descriptor: int, folder: Path) -> None:
     except OSError as error:
         if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):  # some network file systems have no locks
             raise RunFolderError(f"{folder}: cannot be locked ({error.strerror}); choose another with -o") from error
+        return False
+    return True

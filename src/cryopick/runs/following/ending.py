@@ -7,16 +7,12 @@ of it. The claim is that afterwards every file is that of a batch run, but for t
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Sequence
 
 from cryopick.io.inputs.sources import MicrographSource
 from cryopick.pickers.protocol import SurveysInFolder
-from cryopick.runs.folder import PREPARED, RunFolder, assign_keys
-from cryopick.runs.following.growing import remove_empty_folders, remove_micrograph
-from cryopick.runs.one import NO_FILE, file_stamp
-from cryopick.runs.record import Record
+from cryopick.runs.folder import PREPARED, RunFolder
+from cryopick.runs.renames import drop_record, moved_records
 from cryopick.runs.run import Run
 
 
@@ -51,78 +47,31 @@ class FinalRun(Run):
 
 
 def settle_records(folder: RunFolder, sources: Sequence[MicrographSource], *, moved: Sequence[str]) -> list[str]:
-    """Make the records of a folder those that a batch run over `sources` would have; returns the names that are gone.
+    """Leave only those records in a folder that a batch run over `sources` would have; gives the names that are gone.
 
-    Records of micrographs that are not in `sources` are removed, unless their files were taken away, and files are
-    called as a batch run would call them.
+    Records of micrographs that are not in `sources`, or are called otherwise there, are removed, unless their files
+    were taken away.
 
     Parameters
     ----------
     moved : names that are known to have another one now
     """
     records, _ = folder.read_records()
-    of_source = {os.path.abspath(source.path): source for source in sources}
-    stamps: set[tuple[int, int]] | None = None
+    name_of = {os.path.abspath(source.path): source.name for source in sources}
+    renamed = moved_records(records, [source.path for source in sources])
     gone: list[str] = []
-    kept: list[tuple[Record, MicrographSource]] = []
     for record in records:
-        source = of_source.get(record.source)
-        if source is not None:
-            kept.append((record, source))
-            continue
-        if file_stamp(Path(record.source)) == NO_FILE and record.is_done and record.name not in moved:
-            if stamps is None:
-                stamps = {file_stamp(source.path) for source in sources}
-            if (record.size_bytes, record.modified_ns) not in stamps:
-                gone.append(record.name)
-                continue
-        remove_micrograph(folder, record)
-    _rename(folder, kept, [source.name for source in sources], {record.name: record for record in records}, gone)
+        is_taken_away = not os.path.lexists(record.source) and record.is_done
+        if record.source in name_of:
+            is_kept = name_of[record.source] == record.name
+        elif is_taken_away and record.name not in moved and record.name not in renamed:
+            is_kept = True
+            gone.append(record.name)
+        else:
+            is_kept = False
+        if not is_kept:
+            drop_record(folder, record)
     return gone
-
-
-def _rename(
-    folder: RunFolder,
-    kept: Sequence[tuple[Record, MicrographSource]],
-    names: Sequence[str],
-    of_name: Mapping[str, Record],
-    gone: Sequence[str],
-) -> None:
-    """Give each record, and its files, the name and key that a batch run gives."""
-    problems: dict[str, str] = {}
-    taken = {name: of_name[name].key for name in gone}
-    keys = assign_keys(names, taken, problems=problems)
-    changed = [
-        (record, source) for record, source in kept if (record.name, record.key) != (source.name, keys[source.name])
-    ]
-    in_use = {record.key for record, _ in kept} | set(taken.values())
-    for record, source in changed:
-        key = keys[source.name]
-        if not record.is_done or source.name in problems or (key != record.key and key in in_use):
-            remove_micrograph(folder, record)  # it is picked again; the last where the name is another's until now
-            continue
-        _move(folder, record, replace(record, name=source.name, key=key))
-
-
-def _move(folder: RunFolder, old: Record, new: Record) -> None:
-    """Files first, the record last: killed between, the old record has no files, and is picked again."""
-    if old.key != new.key:
-        pairs = [
-            (folder.picks_path(old.key), folder.picks_path(new.key)),
-            (folder.candidates_path(old.key), folder.candidates_path(new.key)),
-            (folder.image_path(old.key), folder.image_path(new.key)),
-            *((folder.map_path(old.key, name), folder.map_path(new.key, name)) for name in old.maps),
-        ]
-        for before, after in pairs:
-            with folder.writing(after):
-                after.parent.mkdir(parents=True, exist_ok=True)
-                if before.exists():
-                    before.replace(after)
-                remove_empty_folders(before.parent, above=folder.path)
-        with folder.writing(folder.record_path(old.key)):
-            folder.record_path(old.key).unlink(missing_ok=True)
-        remove_empty_folders(folder.record_path(old.key).parent, above=folder.path)
-    folder.write_record(new)
 
 
 def forget_survey(folder: RunFolder, picker: object) -> None:

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from pathlib import Path
 
 from cryopick.errors import RunFolderError
 from cryopick.inference.computing import computing_here
 from cryopick.io.inputs.sources import MicrographSource
 from cryopick.pickers.protocol import surveys
 from cryopick.pickers.survey import Survey
-from cryopick.runs.folder import PREPARED, RunFolder, assign_keys
+from cryopick.runs.folder import PREPARED, assign_keys
 from cryopick.runs.following.shim import OpenCandidates, open_candidates
 from cryopick.runs.one import Looked, Outcome, Task, file_stamp
 from cryopick.runs.picked_with import is_stale, picked_with
 from cryopick.runs.pinning import settle_computing
 from cryopick.runs.record import Record
+from cryopick.runs.renames import drop_record
 from cryopick.runs.report.page import write_report
 from cryopick.runs.results import RunSummary, read_finished, write_results
 from cryopick.runs.run import Run
@@ -131,30 +130,10 @@ class GrowingRun(Run):
         record = self.records.pop(name, None)
         if record is None:
             return False
-        remove_micrograph(self.folder, record)
+        drop_record(self.folder, record)
         return True
 
     def _match_masks_of_all(self) -> None:
         if self.plan.settings.run.exclusion_masks is not None:
             self._mask_of = self._match_masks()
             self._mask_stamps = {name: file_stamp(path) for name, path in self._mask_of.items()} | self._mask_stamps
-
-
-def remove_micrograph(folder: RunFolder, record: Record) -> None:
-    """Remove all files of a micrograph, the record first, and the folders that are empty then."""
-    path = folder.record_path(record.key)
-    with folder.writing(path):
-        path.unlink(missing_ok=True)
-    folder.remove_results(record.key, record.maps)
-    for one in (path, folder.picks_path(record.key), folder.candidates_path(record.key), folder.image_path(record.key)):
-        remove_empty_folders(one.parent, above=folder.path)
-
-
-def remove_empty_folders(folder: Path, *, above: Path) -> None:
-    """Remove a folder and those that hold it, as far as they are empty and lie deeper than in `above` itself."""
-    while folder.parent != above and folder.is_relative_to(above):
-        try:
-            os.rmdir(folder)
-        except OSError:
-            return
-        folder = folder.parent
