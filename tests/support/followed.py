@@ -61,7 +61,7 @@ def follow(
     **options,
 ) -> tuple[Watch, list]:
     """Follow a session in this process to its end; gives what was heard of it."""
-    options = {"poll_s": 2.0, "quiet_s": 4.0, "stop_idle_s": 60.0, "summary_every_s": 10.0, **options}
+    options = {"poll_s": 2.0, "quiet_s": 4.0, "stop_idle_s": 60.0, "summary_every_s": 40.0, **options}
     session = Watch(
         given, output, settings, WatchOptions(**options), workforce=InThisProcess(), clock=clock or FakeClock()
     )

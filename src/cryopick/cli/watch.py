@@ -70,6 +70,9 @@ def watch(
     workers: Annotated[
         int | None, typer.Option("--workers", "-j", help="Processes side by side; the result does not depend on it.")
     ] = None,
+    devices: Annotated[
+        str, typer.Option(metavar="cuda:0,cuda:1", help="Graphics cards; each worker process has one, two share each.")
+    ] = "",
     time_limit: Annotated[
         float | None,
         typer.Option(
@@ -111,7 +114,9 @@ def watch(
             summary_every=summary_every,
             ignore=ignore,
         ),
-        workforce=Workforce(workers=workers, time_limit_seconds=time_limit),
+        workforce=Workforce(
+            workers=workers, time_limit_seconds=time_limit, devices=tuple(filter(None, devices.split(",")))
+        ),
         overwrite=overwrite,
         command=command_line(),
     )

@@ -73,6 +73,8 @@ def watch(
     """
     given = {name: settings.pop(name) for name in (*_TIMES, *_OTHERS) if name in settings}
     workforce = {name: settings.pop(name) for name in _WORKFORCE if name in settings}
+    if isinstance(workforce.get("devices"), str):
+        workforce["devices"] = tuple(filter(None, workforce["devices"].split(",")))
     overwrite = bool(settings.pop("overwrite", False))
     return Watch(
         folder,

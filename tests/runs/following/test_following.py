@@ -84,7 +84,7 @@ def test_sizes_that_change_in_a_session_are_picked_again_and_end_as_in_a_batch_r
     clock = FakeClock()
     for number in range(16):
         arriving(clock, places, 20 * number, f"m{number:02d}.mrc", diameter_px=32 if number < 6 else 16, seed=number)
-    _, heard = follow(places / "in", "run", MEASURING, clock=clock)
+    _, heard = follow(places / "in", "run", MEASURING, clock=clock, summary_every_s=20)
     require_same_run(places / "live" / "run", batch(places, MEASURING, monkeypatch))
     sizes = [event["working_size"] for event in told(heard, "prepared")]
     assert len(sizes) == 4  # at 1, 3, 6 and 12

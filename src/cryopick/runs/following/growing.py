@@ -11,7 +11,6 @@ from cryopick.io.inputs.sources import MicrographSource
 from cryopick.pickers.protocol import surveys
 from cryopick.pickers.survey import Survey
 from cryopick.runs.folder import PREPARED, assign_keys
-from cryopick.runs.following.shim import OpenCandidates, open_candidates
 from cryopick.runs.one import Looked, Outcome, Task, file_stamp
 from cryopick.runs.picked_with import is_stale, picked_with
 from cryopick.runs.pinning import settle_computing
@@ -24,6 +23,7 @@ from cryopick.runs.settings import PickSettings, settings_sections
 from cryopick.runs.stored_settings import read_survey
 from cryopick.runs.threshold import Cut
 from cryopick.settings import to_toml
+from cryopick.types import Picks
 
 
 class GrowingRun(Run):
@@ -77,9 +77,9 @@ class GrowingRun(Run):
             text = to_toml({"survey": self.plan.survey.to_plain()})
             self.folder.write(self.folder.path / PREPARED, text, is_durable=True)
 
-    def open_candidates(self, name: str) -> OpenCandidates:
+    def open_candidates(self, name: str) -> Picks:
         """Of a micrograph that has its picks, what the threshold of the run is chosen from."""
-        return open_candidates(self.folder.read_candidates(self.records[name]), self.plan.picker)
+        return self.folder.read_candidates(self.records[name]).kept()
 
     def write_tables_so_far(self, cut: Cut, status: Mapping[str, str], so_far: str) -> RunSummary:
         """Write the tables and the report of what there is, marked as provisional.
