@@ -111,14 +111,14 @@ class Run:
         self._begun = facts_of_now()
         self.status: dict[str, str] = {}
         """What `micrographs.star` calls micrographs that are not simply done, by name."""
+        self.counts: dict[str, int] = {}
+        """Picks of each finished micrograph, once the tables are written."""
         self.notes: dict[str, int] = {}
         """Warnings about the run as a whole, and for how many micrographs each holds."""
         records, self._damaged_records = folder.read_records()
         self.records = {record.name: record for record in records}
         self.moved = self._drop_moved([source.path for source in sources])
         """Where micrographs are now that were renamed since they were picked, by their old name."""
-        self._candidates: dict[str, Picks] = {}
-        """By name, of micrographs that were picked, or read from the folder, by this call."""
         self._base = folder_of_the_first_pick(records)
         # names depend on what else is given, so a file that this run knows keeps the name that it has here
         known = {record.source: record.name for record in self.records.values()}
@@ -367,7 +367,7 @@ class Run:
 
     def finish(self, *, is_stopped: bool = False) -> RunSummary:
         """Write tables and report; every micrograph must have its record, unless picking was stopped."""
-        finished = read_finished(self.folder, known=self._candidates)
+        finished = read_finished(self.folder, self.plan.picker)
         there = {record.name for record in finished.records}
         missing = [name for name in self.sources if name not in there]
         if missing and not is_stopped:
@@ -382,7 +382,7 @@ class Run:
                 finished.damaged,
             )
         self.folder.begin_tables()
-        summary, results = write_results(
+        results = write_results(
             self.folder,
             self.plan,
             finished,
@@ -390,8 +390,10 @@ class Run:
             notes=self.notes,
             status=self.status,
         )
-        write_report(self.folder, summary, results, settings_sections(self.plan.settings))
+        write_report(self.folder, results, settings_sections(self.plan.settings))
         self.folder.end_tables()
+        summary = results.summary
+        self.counts = {one.record.name: one.count for one in results.micrographs}
         self._log(f"{summary.particles} particles in {summary.micrographs} micrographs, {len(summary.failed)} failed")
         return summary
 
@@ -407,7 +409,6 @@ class Run:
         except DamagedError as error:
             damaged[name] = error.what
             return None
-        self._candidates[name] = candidates
         return MicrographResult(record=record, candidates=at_threshold(candidates, threshold))
 
     def has_changed(self, outcome: Outcome) -> bool:
@@ -518,9 +519,7 @@ class Run:
         for name, png in maps.items():
             self.folder.write(self.folder.map_path(record.key, name), png)
         candidates = replace(as_written(picks), micrograph_name=record.name, warnings=record.warnings)
-        result = write_picks(self.folder, record, candidates, Cut(threshold=threshold), is_durable=True)
-        self._candidates[record.name] = candidates
-        return result
+        return write_picks(self.folder, record, candidates, Cut(threshold=threshold), is_durable=True)
 
     def _relion_name(self, source: MicrographSource, before: Record | None) -> str:
         """What RELION calls a micrograph: as at the first pick, from whichever folder this call is made."""

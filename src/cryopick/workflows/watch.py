@@ -21,7 +21,6 @@ from cryopick.runs.following.ending import FinalRun, forget_survey, settle_recor
 from cryopick.runs.following.events import WatchEvent
 from cryopick.runs.following.follower import STOP, Follower
 from cryopick.runs.following.growing import GrowingRun
-from cryopick.runs.following.moving_threshold import count_at
 from cryopick.runs.following.options import WatchOptions, seconds_of
 from cryopick.runs.following.settling import settled_before, settled_settings
 from cryopick.runs.following.state import ENDING, read_state, remove_state
@@ -29,7 +28,6 @@ from cryopick.runs.place import output_folder
 from cryopick.runs.results import RunSummary
 from cryopick.runs.run import PickEvent, summary_as_dict
 from cryopick.runs.settings import DEFAULT_PICKER, PickSettings, make_settings, settings_sections
-from cryopick.runs.threshold import cut_of
 from cryopick.runs.workers import Workforce
 from cryopick.workflows.pick import claim_folder, require_weights
 
@@ -308,7 +306,9 @@ class Watch:
         run.pick(self._workforce)
         before = {name: follower.threshold.count(name) for name in follower.threshold.candidates} | counts
         summary = run.finish()
-        self._tell_revised(run, before, on_event)
+        for name, count in sorted(before.items()):
+            if run.counts.get(name, count) != count:
+                on_event(WatchEvent("revised", name, {"count": run.counts[name], "threshold": summary.threshold}))
         if not any(record.is_done for record in run.records.values()):
             raise NoneDoneError(
                 f"none of {len(sources)} micrographs could be picked; the first: "
@@ -340,17 +340,6 @@ class Watch:
         sources = [source for source in found if str(source.path) in whole and source.name not in left_out]
         names = {source.name for source in sources} | left_out
         return sources, [clash for clash in clashes if len(set(clash) & names) > 1]
-
-    def _tell_revised(self, run: FinalRun, before: dict[str, int], on_event: Callable[[WatchEvent], None]) -> None:
-        """Say whose picks the final threshold has changed."""
-        cut = cut_of(self.folder, run.plan)
-        for name, count in sorted(before.items()):
-            record = run.records.get(name)
-            if record is None or not record.is_done:
-                continue
-            now = count_at(self.folder.read_candidates(record).kept(), cut, name)
-            if now != count:
-                on_event(WatchEvent("revised", name, {"count": now, "threshold": cut.threshold}))
 
 
 class _LeftError(BaseException):

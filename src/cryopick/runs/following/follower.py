@@ -18,7 +18,7 @@ from cryopick.runs.folder import MODEL, DamagedError, RunFolder
 from cryopick.runs.following.clock import Clock
 from cryopick.runs.following.events import EventKind, WatchEvent
 from cryopick.runs.following.growing import GrowingRun
-from cryopick.runs.following.moving_threshold import MovingThreshold, needs_all_scores
+from cryopick.runs.following.moving_threshold import MovingThreshold
 from cryopick.runs.following.options import WatchOptions
 from cryopick.runs.following.preparing import Preparing
 from cryopick.runs.following.state import ENDING, FOLLOWING, FollowState, now_text, write_state
@@ -27,7 +27,7 @@ from cryopick.runs.results import write_picks
 from cryopick.runs.run import PickEvent, event_as_dict
 from cryopick.runs.settings import PickSettings
 from cryopick.runs.surveying import Surveyed, SurveyErrand
-from cryopick.runs.threshold import Cut, choose_cut
+from cryopick.runs.threshold import Cut, choose_cut, needs_all_scores, open_candidates
 from cryopick.scale.executor import Done, Executor
 
 STOP = "STOP"
@@ -266,7 +266,7 @@ class Follower:
         except DamagedError as error:
             self.run.note_in_log(f"{name}: {error.what}; picking it again")
             return False
-        self.threshold.candidates[name] = candidates.kept()
+        self.threshold.candidates[name] = open_candidates(candidates, self.run.plan.picker)
         self._picked += 1
         self._came += 1
         self._has_news_for_tables = True

@@ -10,6 +10,7 @@ from cryopick.inference.computing import computing_here
 from cryopick.io.inputs.sources import MicrographSource
 from cryopick.pickers.protocol import surveys
 from cryopick.pickers.survey import Survey
+from cryopick.processing.belief import OpenCandidates
 from cryopick.runs.folder import PREPARED, assign_keys
 from cryopick.runs.one import Looked, Outcome, Task, file_stamp
 from cryopick.runs.picked_with import is_stale, picked_with
@@ -21,9 +22,8 @@ from cryopick.runs.results import RunSummary, read_finished, write_results
 from cryopick.runs.run import Run
 from cryopick.runs.settings import PickSettings, settings_sections
 from cryopick.runs.stored_settings import read_survey
-from cryopick.runs.threshold import Cut
+from cryopick.runs.threshold import Cut, open_candidates
 from cryopick.settings import to_toml
-from cryopick.types import Picks
 
 
 class GrowingRun(Run):
@@ -77,9 +77,9 @@ class GrowingRun(Run):
             text = to_toml({"survey": self.plan.survey.to_plain()})
             self.folder.write(self.folder.path / PREPARED, text, is_durable=True)
 
-    def open_candidates(self, name: str) -> Picks:
+    def open_candidates(self, name: str) -> OpenCandidates:
         """Of a micrograph that has its picks, what the threshold of the run is chosen from."""
-        return self.folder.read_candidates(self.records[name]).kept()
+        return open_candidates(self.folder.read_candidates(self.records[name]), self.plan.picker)
 
     def write_tables_so_far(self, cut: Cut, status: Mapping[str, str], so_far: str) -> RunSummary:
         """Write the tables and the report of what there is, marked as provisional.
@@ -90,9 +90,9 @@ class GrowingRun(Run):
         status : of micrographs that are not simply done, by name
         so_far : how far the run has come, for the report
         """
-        finished = read_finished(self.folder)
+        finished = read_finished(self.folder, self.plan.picker)
         self.folder.begin_tables()
-        summary, results = write_results(
+        results = write_results(
             self.folder,
             self.plan,
             finished,
@@ -101,9 +101,9 @@ class GrowingRun(Run):
             status=status,
             so_far=cut,
         )
-        write_report(self.folder, summary, results, settings_sections(self.plan.settings), so_far=so_far)
+        write_report(self.folder, results, settings_sections(self.plan.settings), so_far=so_far)
         self.folder.end_tables()
-        return summary
+        return results.summary
 
     def warn(self, sentence: str) -> None:
         """Say something to whoever reads logs, and to `run.log`."""

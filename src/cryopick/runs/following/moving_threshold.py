@@ -7,19 +7,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from cryopick.pickers.protocol import ChoosesThreshold
-from cryopick.runs.settings import PickPlan
+from cryopick.processing.belief import OpenCandidates
 from cryopick.runs.threshold import Cut
-from cryopick.types import Picks
 
 MOVED_SHARE = 0.01
 """Of the picks, that must change before a new threshold is taken."""
-
-
-def needs_all_scores(plan: PickPlan) -> bool:
-    """Whether the cut of a run follows from the candidates of all its micrographs, where it was not moved since."""
-    selection = plan.settings.selection
-    return selection.threshold is None and not selection.as_found and isinstance(plan.picker, ChoosesThreshold)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,9 +33,9 @@ class MovingThreshold:
     """
 
     cut: Cut
-    candidates: dict[str, Picks] = field(default_factory=dict)
+    candidates: dict[str, OpenCandidates] = field(default_factory=dict)
 
-    def in_order(self) -> dict[str, Picks]:
+    def in_order(self) -> dict[str, OpenCandidates]:
         """The candidates in the order of the names, as a cut is chosen from them."""
         return dict(sorted(self.candidates.items()))
 
@@ -69,12 +61,12 @@ class MovingThreshold:
         return Move(cut=cut, changed=changed)
 
 
-def count_at(candidates: Picks, cut: Cut, name: str) -> int:
+def count_at(candidates: OpenCandidates, cut: Cut, name: str) -> int:
     """Picks among the open candidates of one micrograph at a cut."""
     return int(np.count_nonzero(_kept(candidates, cut, name)))
 
 
-def _kept(candidates: Picks, cut: Cut, name: str) -> NDArray[np.bool_]:
+def _kept(candidates: OpenCandidates, cut: Cut, name: str) -> NDArray[np.bool_]:
     limit = np.float32(cut.threshold)
     kept: NDArray[np.bool_] = (candidates.score >= limit) & (
         candidates.score * np.float32(cut.belief_in(name)) >= limit

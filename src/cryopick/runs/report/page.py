@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from cryopick.pages.render import render
+from cryopick.pages.render import render_pieces
 from cryopick.runs.folder import REPORT, RunFolder
 from cryopick.runs.report.model import run_report
-from cryopick.runs.results import MicrographResult, RunSummary
+from cryopick.runs.results import RunResults
 
 
 def write_report(
-    folder: RunFolder,
-    summary: RunSummary,
-    results: Sequence[MicrographResult],
-    settings: Mapping[str, Mapping[str, Any]],
-    *,
-    so_far: str = "",
+    folder: RunFolder, results: RunResults, settings: Mapping[str, Mapping[str, Any]], *, so_far: str = ""
 ) -> None:
     """Write `report.html`; the same run gives the same bytes, so times of day and durations are left to the log.
 
@@ -26,5 +21,7 @@ def write_report(
     ----------
     so_far : of a run that goes on, how far it has come; the page shows that above all else, and loads itself again
     """
-    report = replace(run_report(folder, summary, results, settings), so_far=so_far)
-    folder.write(folder.path / REPORT, render("run.html", report=report, exhibits=report.exhibits))
+    report = replace(run_report(folder, results, settings), so_far=so_far)
+    with folder.writing_piecewise(folder.path / REPORT) as write:
+        for piece in render_pieces("run.html", report=report, exhibits=report.exhibits):
+            write(piece)
