@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 COMMANDS = {
     "pick": "Pick particles from micrographs.",
     "watch": "Follow a session: pick what arrives in a folder.",
+    "view": "Look at picks in a browser, judge and mend them.",
     "relion": "Pick as an External job of RELION.",
+    "cryosparc": "Save a run as an External job of cryoSPARC.",
     "rethreshold": "Move the score threshold of a finished run; instant.",
     "evaluate": "Score picks against labels.",
     "compare": "Compare the picks of several runs or programs.",
@@ -48,6 +50,7 @@ _RESUMING = {
         ("pick", "watch", "relion", "simulate", "denoise", "benchmark", "reproduce"),
         "what was finished is kept, and the same command resumes",
     ),
+    "view": "every mark is saved, and the same command shows it again",
     **dict.fromkeys(("train", "finetune"), "the same command with --resume goes on from the last checkpoint"),
 }
 

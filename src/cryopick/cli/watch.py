@@ -19,8 +19,7 @@ from cryopick.pickers.registry import list_pickers, picker_class
 from cryopick.runs.following.events import WatchEvent
 from cryopick.runs.place import output_folder
 from cryopick.runs.settings import DEFAULT_PICKER, RunSettings
-from cryopick.runs.workers import Workforce
-from cryopick.workflows.watch import Watch, watch_options
+from cryopick.workflows.watch import Watch, watch_options, who_picks
 
 
 def watch(
@@ -81,6 +80,26 @@ def watch(
             show_default="7200",
         ),
     ] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            metavar="slurm|local|tls://HOST:PORT",
+            help="Pick on a cluster in place of this machine; see docs/cluster.md.",
+        ),
+    ] = None,
+    jobs: Annotated[
+        int | None, typer.Option(metavar="N", help="Jobs to keep at work on the cluster; needed for slurm.")
+    ] = None,
+    wait: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="For a first worker of the cluster, such as 10m; then an error. [for ever]"),
+    ] = None,
+    cluster_config: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="TOML with [cluster]: queue, memory, ... [$CRYOPICK_CLUSTER_CONFIG, or the user's own]"
+        ),
+    ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Start again and replace the run in the folder.")
     ] = False,
@@ -114,8 +133,15 @@ def watch(
             summary_every=summary_every,
             ignore=ignore,
         ),
-        workforce=Workforce(
-            workers=workers, time_limit_seconds=time_limit, devices=tuple(filter(None, devices.split(",")))
+        workforce=who_picks(
+            place,
+            workers=workers,
+            time_limit_seconds=time_limit,
+            devices=devices,
+            cluster=cluster,
+            jobs=jobs,
+            wait=wait,
+            cluster_config=cluster_config,
         ),
         overwrite=overwrite,
         command=command_line(),

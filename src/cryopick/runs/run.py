@@ -34,6 +34,7 @@ from cryopick.runs.folder import (
     assign_keys,
     unnamed_key,
 )
+from cryopick.runs.on_cluster import Cluster
 from cryopick.runs.one import NO_FILE, Outcome, Task, file_stamp
 from cryopick.runs.picked_with import is_stale, picked_with
 from cryopick.runs.pinning import require_computing_here, settle_computing
@@ -44,7 +45,7 @@ from cryopick.runs.report.page import write_report
 from cryopick.runs.results import MicrographResult, RunSummary, read_finished, write_picks, write_results
 from cryopick.runs.settings import PickPlan, PickSettings, settings_sections
 from cryopick.runs.stored_settings import read_survey
-from cryopick.runs.surveying import Surveying
+from cryopick.runs.surveying import SurveyErrand, Surveying
 from cryopick.runs.threshold import Cut, at_threshold, cut_of
 from cryopick.runs.workers import Workforce
 from cryopick.scale.executor import Executor, run_all
@@ -66,12 +67,14 @@ class PickEvent:
     name: str
     status: str
     """`done`, `failed`, or `skipped` where an earlier call had finished it; before them `started`, with no name, and
-    before that `surveying`, also with no name, while the picker looks at a few micrographs."""
+    before that `surveying`, also with no name, while the picker looks at a few micrographs. On a cluster also
+    `workers`, with no name, whenever their number changes."""
     position: int
     """1 for the first micrograph, 0 for the start; while surveying, of those that are looked at."""
     total: int
     doing: str = ""
-    """What the survey is at, such as `measuring the particle diameter`."""
+    """What the survey is at, such as `measuring the particle diameter`; of `workers`, how many there are and why no
+    more, such as `3 of 16 workers; 13 jobs pending (Resources)`."""
     count: int = 0
     """Picks at the run's threshold; provisional where the picker chooses the threshold from all scores at the end."""
     candidates: int = 0
@@ -108,6 +111,8 @@ class Run:
         self.folder = folder
         self.plan = PickPlan(settings=settings)
         self.on_event = on_event
+        self.cluster: Cluster | None = None
+        """Where the run is looked at and picked, if not on this machine."""
         self._begun = facts_of_now()
         self.status: dict[str, str] = {}
         """What `micrographs.star` calls micrographs that are not simply done, by name."""
@@ -175,21 +180,30 @@ class Run:
                 self._log(f"{name}: its files are called {self.keys[name]} now, and were {done[name].key}")
         return renamed
 
-    def look_first(self, *, ask: Callable[[Any], Computing] = computing_here) -> None:
+    def look_first(self) -> None:
         """Settle how the run computes, and let a picker that wants to see some micrographs first do so, once a folder.
 
         Afterwards it is known which micrographs were picked otherwise than the run would pick them now.
-
-        Parameters
-        ----------
-        ask : what the settings of a picker mean where it will run, see `settle_computing`
         """
         is_begun = any(record.is_done for record in self.records.values())
-        computing = settle_computing(self.folder, self.plan.picker, is_begun=is_begun, ask=ask)
+        computing = settle_computing(self.folder, self.plan.picker, is_begun=is_begun, ask=self._ask)
         self.plan = replace(self.plan, computing=computing)
         self._look()
         self.plan = replace(self.plan, picked_with=picked_with(self.plan))
         self._pick_stale_again()
+
+    def _ask(self, picker: Any) -> Computing:
+        """What the settings of a picker mean where it will run."""
+        return computing_here(picker) if self.cluster is None else self.cluster.computing(self.plan)
+
+    def pick_on(self, cluster: Cluster) -> None:
+        """Look at the micrographs and pick them on a cluster; whoever opened it closes it."""
+        self.cluster = cluster
+        cluster.on_line, cluster.on_status = self._log, self._tell_workers
+
+    def _tell_workers(self, text: str) -> None:
+        if self.on_event is not None:
+            self.on_event(PickEvent(name="", status="workers", position=0, total=len(self.sources), doing=text))
 
     def stale(self) -> list[str]:
         """Names of finished micrographs, given now or not, that were picked otherwise than the plan of now would."""
@@ -233,14 +247,26 @@ class Run:
         self.plan = replace(self.plan, survey=survey)
 
     def require_computing_here(self) -> None:
-        """Raise `WorkerError` where this machine cannot compute as the run was begun."""
-        if self.plan.computing is not None:
+        """Raise `WorkerError` where this machine, if it is to pick, cannot compute as the run was begun."""
+        if self.plan.computing is not None and self.cluster is None:
             require_computing_here(self.folder, self.plan.picker, self.plan.computing)
 
     def _survey(self) -> Survey | None:
         tasks = [self._task(name) for name in self.sources]
+        if self.cluster is not None:
+            return self._surveyed_on(self.cluster, tasks)
         with told_to(self._tell_survey):
             return Surveying(tasks, self.plan, self.folder.path / MODEL, self._log).survey()
+
+    def _surveyed_on(self, cluster: Cluster, tasks: Sequence[Task]) -> Survey | None:
+        self._tell_survey("looking at some micrographs, on a worker", 1, 1)
+        errand = SurveyErrand(tasks=tuple(tasks), model_folder=Path(os.path.abspath(self.folder.path)) / MODEL)
+        seen = cluster.surveyed(self.plan, errand)
+        for line in seen.log:
+            self._log(line)
+        if seen.error:
+            raise SettingsError(seen.error)
+        return seen.survey
 
     def _tell_survey(self, doing: str, position: int, total: int) -> None:
         if self.on_event is not None:
@@ -449,12 +475,13 @@ class Run:
         return None if self.plan.settings.run.exclusion_masks is None else self._mask_stamps.get(name, NO_FILE)
 
     def _task(self, name: str) -> Task:
-        source = self.sources[name]
+        """What a worker is given: paths from the root, so that errors name the same file whoever meets them."""
+        source, mask = self.sources[name], self._mask_of.get(name)
         return Task(
             name=name,
-            path=source.path,
+            path=Path(os.path.abspath(source.path)),
             optics_pixel_size_angstrom=source.pixel_size_angstrom,
-            exclusion_mask=self._mask_of.get(name),
+            exclusion_mask=None if mask is None else Path(os.path.abspath(mask)),
         )
 
     def _keep(self, outcome: Outcome, threshold: float) -> None:
@@ -607,6 +634,8 @@ def event_as_dict(event: PickEvent) -> dict[str, Any]:
     """An event as one flat JSON object."""
     if event.status == "started":
         return {"event": "start", "total": event.total, "output": event.output, "settings": event.settings}
+    if event.status == "workers":
+        return {"event": "workers", "text": event.doing}
     if event.status == "surveying":
         return {"event": "survey", "doing": event.doing, "position": event.position, "total": event.total}
     content = {name: value for name, value in asdict(event).items() if name not in ("output", "settings")}

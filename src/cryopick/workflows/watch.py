@@ -21,19 +21,21 @@ from cryopick.runs.following.ending import FinalRun, forget_survey, settle_recor
 from cryopick.runs.following.events import WatchEvent
 from cryopick.runs.following.follower import STOP, Follower
 from cryopick.runs.following.growing import GrowingRun
-from cryopick.runs.following.options import WatchOptions, seconds_of
+from cryopick.runs.following.options import WatchOptions
 from cryopick.runs.following.settling import settled_before, settled_settings
 from cryopick.runs.following.state import ENDING, read_state, remove_state
+from cryopick.runs.on_cluster import Cluster, cluster_request
 from cryopick.runs.place import output_folder
 from cryopick.runs.results import RunSummary
 from cryopick.runs.run import PickEvent, summary_as_dict
 from cryopick.runs.settings import DEFAULT_PICKER, PickSettings, make_settings, settings_sections
 from cryopick.runs.workers import Workforce
+from cryopick.settings import seconds_of
 from cryopick.workflows.pick import claim_folder, require_weights
 
 _TIMES = ("poll", "quiet", "stop_idle", "grace", "summary_every")
 _OTHERS = ("settle", "stop_count", "stop_file", "ignore")
-_WORKFORCE = ("workers", "time_limit_seconds", "devices")
+_WORKFORCE = ("workers", "time_limit_seconds", "devices", "cluster", "jobs", "wait", "cluster_config")
 
 
 def watch(
@@ -71,16 +73,36 @@ def watch(
     """
     given = {name: settings.pop(name) for name in (*_TIMES, *_OTHERS) if name in settings}
     workforce = {name: settings.pop(name) for name in _WORKFORCE if name in settings}
-    if isinstance(workforce.get("devices"), str):
-        workforce["devices"] = tuple(filter(None, workforce["devices"].split(",")))
     overwrite = bool(settings.pop("overwrite", False))
     return Watch(
         folder,
         output,
         make_settings(picker, **settings),
         watch_options(**given),
-        workforce=Workforce(**workforce),
+        workforce=who_picks(output, **workforce),
         overwrite=overwrite,
+    )
+
+
+def who_picks(
+    output: str | Path,
+    *,
+    workers: int | None = None,
+    time_limit_seconds: float | None = None,
+    devices: str = "",
+    cluster: str | None = None,
+    jobs: int | None = None,
+    wait: str | float | None = None,
+    cluster_config: str | Path | None = None,
+) -> Workforce:
+    """Who picks into a run folder; the parameters are those of `pick_to_folder`."""
+    config = None if cluster_config is None else Path(cluster_config)
+    request = cluster_request(cluster, jobs=jobs, wait=wait, config=config)
+    return Workforce(
+        workers=workers,
+        time_limit_seconds=time_limit_seconds,
+        devices=tuple(filter(None, devices.split(","))),
+        cluster=None if request is None else Cluster(request, output_folder(output)),
     )
 
 
@@ -197,7 +219,8 @@ class Watch:
             As `pick_to_folder`; what was finished is kept, and the same call goes on.
         """
         settings, folder = self._settings, self.folder
-        require_device(settings.picker)
+        if self._workforce.cluster is None:
+            require_device(settings.picker)
         self._workforce.require_fit(settings.picker)
         folder.refuse_foreign_contents()
         excluded = [folder.path / part for part in OWN_FOLDERS]
@@ -229,6 +252,8 @@ class Watch:
                     folder.append_log("--overwrite came to nothing before its first micrograph, so this run stays")
                 raise
             finally:
+                if self._workforce.cluster is not None:
+                    self._workforce.cluster.close()
                 if isinstance(settings.picker, HoldsModels):
                     settings.picker.close()
         return self.summary
@@ -240,6 +265,8 @@ class Watch:
     ) -> Follower:
         claim_folder(self.folder, settings, command=self._command)
         run = GrowingRun(self.folder, [], settings, None)
+        if self._workforce.cluster is not None:
+            run.pick_on(self._workforce.cluster)
         run.begin()
         on_event(
             WatchEvent(
@@ -294,6 +321,8 @@ class Watch:
 
         run = FinalRun(folder, sources, settings, hear)
         told_before = set(run.records)
+        if self._workforce.cluster is not None:
+            run.pick_on(self._workforce.cluster)
         run.go_on_from(follower.run)
         run.gone = tuple(gone)
         run.status = dict.fromkeys(gone, "gone")

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from cryopick.errors import RunFolderError
-from cryopick.inference.computing import computing_here
 from cryopick.io.inputs.sources import MicrographSource
 from cryopick.pickers.protocol import surveys
 from cryopick.pickers.survey import Survey
@@ -35,7 +34,7 @@ class GrowingRun(Run):
     def begin(self) -> None:
         """Take over what an earlier call has left: how the run computes, what was seen, which threshold holds."""
         is_begun = any(record.is_done for record in self.records.values())
-        computing = settle_computing(self.folder, self.plan.picker, is_begun=is_begun, ask=computing_here)
+        computing = settle_computing(self.folder, self.plan.picker, is_begun=is_begun, ask=self._ask)
         self.plan = replace(self.plan, computing=computing)
         self.require_computing_here()
         survey = None

@@ -2,34 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from cryopick.errors import SettingsError
-
-_UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
-_TIME = re.compile(r"(?:(\d+(?:\.\d*)?|\.\d+)\s*([a-z]*)\s*)+", re.IGNORECASE)
-_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*([a-z]*)", re.IGNORECASE)
-
-
-def seconds_of(given: str | float, *, name: str) -> float:
-    """Seconds of `2s`, `30m`, `1h30m`, `4 h` or a bare number of seconds.
-
-    Raises
-    ------
-    SettingsError
-        If it is no such time, or less than 0.
-    """
-    if isinstance(given, int | float) and not isinstance(given, bool):
-        if not 0 <= given < float("inf"):
-            raise SettingsError(f"{name} {given}: expected seconds, 0 or more")
-        return float(given)
-    text = str(given).strip()
-    parts = _PART.findall(text) if _TIME.fullmatch(text) else []
-    if not parts or any(unit.lower() not in _UNITS for _, unit in parts):
-        raise SettingsError(f"{name} {given!r}: expected a time such as 2s, 30m, 1h30m, or seconds")
-    return sum(float(number) * _UNITS[unit.lower()] for number, unit in parts)
 
 
 @dataclass(frozen=True, kw_only=True)
