@@ -23,6 +23,7 @@ from pathlib import Path
 import authors_emmae
 import numpy as np
 import pytest
+from fake_cryosparc import FakeCryosparc, exposures_table
 
 import cryopick
 from cryopick.cli.main import COMMANDS, build_app, command_of, main
@@ -97,6 +98,7 @@ SMALLER: tuple[tuple[str, str], ...] = (
     (r"reproduce cryosegnet --data", "--only modules"),
     (r"pick .*--picker cryosegnet --as", "--points-per-side 2 --crop-layers 0"),
     (r"pick .*--picker segmentation-crf --as", "--tile-px 128 --rim-px 8"),
+    (r"view ", "--no-open --stop-after 1"),
     (r"simulate .*--recipe segmentation-crf", "--count 1 --size 1024x1024 --pixel-size 7 --workers 1"),
     (r"simulate (?!.*--suite)", "--count 1 --size 320x320 --workers 1"),
 )
@@ -426,8 +428,11 @@ def make_small_what_has_no_option(monkeypatch: pytest.MonkeyPatch) -> None:
     from cryopick.simulation import suite
     from cryopick.simulation import suite_files as simulate_suite
     from cryopick.simulation.crops import CropGenerator
-    from cryopick.workflows import self_train
+    from cryopick.workflows import cryosparc_job, self_train
 
+    images = [f"J7/motioncorrected/{path.name}" for path in Path("micrographs").glob("*.mrc")]
+    exposures = exposures_table(images, shape_yx=(384, 384))
+    monkeypatch.setattr(cryosparc_job, "connect", lambda url: FakeCryosparc(exposures))  # there is no server
     monkeypatch.setattr(suite, "MICROGRAPHS_PER_SET", 1)
     monkeypatch.setattr(suite, "SHAPE_YX", (256, 256))
     one_set = suite.suite_sets()[:1]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -29,6 +30,19 @@ class HangingPicker:
             os.kill(os.getpid(), signal.SIGSTOP)
         height, width = micrograph.shape_yx
         return Picks(xy_px=np.array([[width / 2, height / 2]]), score=np.ones(1, np.float32))
+
+
+@dataclass(frozen=True, kw_only=True)
+class CardPicker(HangingPicker):
+    """Says which graphics cards its process sees, after a moment in which other workers get something to do, too."""
+
+    name: ClassVar[str] = "card"
+    device: str = "auto"
+
+    def pick(self, micrograph: Micrograph, survey: Survey | None = None) -> Picks:
+        time.sleep(0.3)
+        seen = os.environ.get("CUDA_VISIBLE_DEVICES", "all")
+        return replace(super().pick(micrograph, survey), warnings=(f"sees {seen}",))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 # options depend on what is typed. The help lines stand here, so that `cryopick --help` imports none of them.
 COMMANDS = {
     "pick": "Pick particles from micrographs.",
+    "view": "Look at picks in a browser, judge and mend them.",
+    "relion": "Pick as an External job of RELION.",
+    "cryosparc": "Save a run as an External job of cryoSPARC.",
     "rethreshold": "Move the score threshold of a finished run; instant.",
     "evaluate": "Score picks against labels.",
     "compare": "Compare the picks of several runs or programs.",
@@ -43,9 +46,10 @@ COMMANDS = {
 }
 _RESUMING = {
     **dict.fromkeys(
-        ("pick", "simulate", "denoise", "benchmark", "reproduce"),
+        ("pick", "relion", "simulate", "denoise", "benchmark", "reproduce"),
         "what was finished is kept, and the same command resumes",
     ),
+    "view": "every mark is saved, and the same command shows it again",
     **dict.fromkeys(("train", "finetune"), "the same command with --resume goes on from the last checkpoint"),
 }
 
@@ -72,7 +76,9 @@ def build_app(called: str | None, arguments: Sequence[str] = ()) -> typer.Typer:
 
     for name, help_line in COMMANDS.items():
         if name == called:
-            app.command(name, no_args_is_help=False)(command_of(name, arguments))
+            function = command_of(name, arguments)
+            words = getattr(function, "context_settings", None)  # such as: unknown options are taken
+            app.command(name, no_args_is_help=False, context_settings=words)(function)
         else:
             app.command(name, help=help_line)(_not_called)
     return app

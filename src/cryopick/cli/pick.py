@@ -47,12 +47,40 @@ def pick(
     workers: Annotated[
         int | None, typer.Option("--workers", "-j", help="Processes side by side; the result does not depend on it.")
     ] = None,
+    devices: Annotated[
+        str,
+        typer.Option(
+            metavar="cuda:0,cuda:1",
+            help="Graphics cards of this machine: each process has one, in turn, by default two a card.",
+            show_default=False,
+        ),
+    ] = "",
     time_limit: Annotated[
         float | None,
         typer.Option(
             metavar="SECONDS",
             help="A micrograph that takes longer fails, and its hung process is killed. 0: no limit.",
             show_default="7200 with several workers",
+        ),
+    ] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            metavar="slurm|local|tls://HOST:PORT",
+            help="Pick on a cluster in place of this machine; see docs/cluster.md.",
+        ),
+    ] = None,
+    jobs: Annotated[
+        int | None, typer.Option(metavar="N", help="Jobs to keep at work on the cluster; needed for slurm.")
+    ] = None,
+    wait: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="For a first worker of the cluster, such as 10m; then an error. [for ever]"),
+    ] = None,
+    cluster_config: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="TOML with [cluster]: queue, memory, ... [$CRYOPICK_CLUSTER_CONFIG, or the user's own]"
         ),
     ] = None,
     overwrite: Annotated[
@@ -86,10 +114,15 @@ def pick(
             folder,
             settings,
             workers=workers,
+            devices=devices,
             time_limit_seconds=time_limit,
             overwrite=overwrite,
             command=command_line(),
             on_event=listener,
+            cluster=cluster,
+            jobs=jobs,
+            wait=wait,
+            cluster_config=cluster_config,
         )
         if say is not None:
             say(summary_as_dict(summary), is_kept=True)

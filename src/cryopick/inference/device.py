@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
@@ -97,6 +100,50 @@ def _require_present(device: str) -> None:
         if int(number or 0) >= count:
             numbers = "cuda:0 is" if count == 1 else f"cuda:0 to cuda:{count - 1} are"
             raise SettingsError(f"device {device}: there is no such graphics card, {numbers} there")
+
+
+def separate_environments(devices: Sequence[str]) -> list[dict[str, str]]:
+    """The environment variables of processes that see one graphics card each, which is `cuda` to them.
+
+    Parameters
+    ----------
+    devices : `cuda:0`, `cuda:1` and so on, as this process counts its cards
+
+    Raises
+    ------
+    SettingsError
+        If one is no such name, is there twice, or is no card that this process sees; it lists those.
+    """
+    for number, device in enumerate(devices):
+        kind, _, index = device.partition(":")
+        if kind != "cuda" or not (index.isascii() and index.isdecimal()):
+            raise SettingsError(f"devices: {device!r}: expected names such as cuda:0,cuda:1")
+        if device in devices[:number]:
+            raise SettingsError(f"devices: {device} is named twice; two workers share each card anyway")
+    count, reason, complaint = cuda_devices()
+    missing = [device for device in devices if int(device.partition(":")[2]) >= count]
+    if missing and count == 0:
+        raise SettingsError(f"devices: no {missing[0]}: no usable CUDA graphics card here ({complaint or reason})")
+    if missing:
+        there = ", ".join(f"cuda:{index}" for index in range(count))
+        raise SettingsError(
+            f"devices: no {', '.join(missing)} here; there are {there}"
+            if count > 1
+            else f"devices: no {', '.join(missing)} here; there is {there} alone"
+        )
+    # this process may itself see some of the machine's cards only, under other numbers or by names that are no numbers
+    visible = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    numbers = [int(device.partition(":")[2]) for device in devices]
+    return [{"CUDA_VISIBLE_DEVICES": visible[number] if visible else str(number)} for number in numbers]
+
+
+@contextmanager
+def current_device(device: str) -> Iterator[None]:
+    """Let `cuda` mean this card, as `cuda:1`, to the calling thread; the card need not be the first."""
+    import torch
+
+    with torch.cuda.device(device):
+        yield
 
 
 def cuda_devices() -> tuple[int, str, str]:
