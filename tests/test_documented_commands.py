@@ -23,6 +23,7 @@ from pathlib import Path
 import authors_emmae
 import numpy as np
 import pytest
+from documented_clusters import cluster_for
 from fake_cryosparc import FakeCryosparc, exposures_table
 
 import cryopick
@@ -394,7 +395,11 @@ def working_folder(filled_folder: Path, tmp_path: Path) -> Iterator[Path]:
 
 @pytest.mark.parametrize("shown", different(), ids=lambda shown: f"{shown.where}: {shown.line}")
 def test_a_documented_command_works_as_printed(
-    shown: Shown, working_folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    shown: Shown,
+    working_folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
 ) -> None:
     line = as_run(shown.line)
     words = shlex.split(line)
@@ -410,7 +415,8 @@ def test_a_documented_command_works_as_printed(
     if shown.line in ONLY_PLANNED:
         output = None
         monkeypatch.setattr("cryopick.cli.train.train_picker", end_with_a_plan)
-    code = run_command(line)
+    with cluster_for(line, working_folder, request, monkeypatch) as line_there:
+        code = run_command(line_there)
     told = capsys.readouterr()
     assert code == 0, f"{line}\n{told.out}{told.err}"
     assert output is None or Path(output).exists(), f"{line} made no {output}"
@@ -460,9 +466,17 @@ def python_blocks() -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize(("where", "code"), python_blocks(), ids=lambda value: value.split("\n")[0])
-def test_python_in_the_documentation_works_as_printed(where: str, code: str, working_folder: Path) -> None:
+def test_python_in_the_documentation_works_as_printed(
+    where: str,
+    code: str,
+    working_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+) -> None:
     shutil.rmtree("run1")
-    exec(compile(code, where, "exec"), {"image": cryopick.read_micrograph(working_folder / "x.mrc").pixels})
+    with cluster_for(code, working_folder, request, monkeypatch) as code_there:
+        names = {"image": cryopick.read_micrograph(working_folder / "x.mrc").pixels}
+        exec(compile(code_there, where, "exec"), names)
 
 
 def test_config_files_in_the_documentation_work_as_printed(working_folder: Path) -> None:
