@@ -25,7 +25,7 @@ MOST_NAME_BYTES = 255
 _MOST_PIXELS_A_SIDE = 2**31
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Record:
     """What a run remembers of one micrograph besides its candidates; `error` is "" where picking worked."""
 

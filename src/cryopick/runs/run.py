@@ -118,8 +118,6 @@ class Run:
         self.records = {record.name: record for record in records}
         self.moved = self._drop_moved([source.path for source in sources])
         """Where micrographs are now that were renamed since they were picked, by their old name."""
-        self._candidates: dict[str, Picks] = {}
-        """By name, of micrographs that were picked, or read from the folder, by this call."""
         self._base = folder_of_the_first_pick(records)
         # names depend on what else is given, so a file that this run knows keeps the name that it has here
         known = {record.source: record.name for record in self.records.values()}
@@ -434,7 +432,7 @@ class Run:
 
     def finish(self, *, is_stopped: bool = False) -> RunSummary:
         """Write tables and report; every micrograph must have its record, unless picking was stopped."""
-        finished = read_finished(self.folder, known=self._candidates)
+        finished = read_finished(self.folder, self.plan.picker)
         there = {record.name for record in finished.records}
         missing = [name for name in self.sources if name not in there]
         if missing and not is_stopped:
@@ -449,11 +447,12 @@ class Run:
                 finished.damaged,
             )
         self.folder.begin_tables()
-        summary, results = write_results(
+        results = write_results(
             self.folder, self.plan, finished, facts=self._facts(is_stopped=is_stopped), notes=self.notes
         )
-        write_report(self.folder, summary, results, settings_sections(self.plan.settings))
+        write_report(self.folder, results, settings_sections(self.plan.settings))
         self.folder.end_tables()
+        summary = results.summary
         self._log(f"{summary.particles} particles in {summary.micrographs} micrographs, {len(summary.failed)} failed")
         return summary
 
@@ -469,7 +468,6 @@ class Run:
         except DamagedError as error:
             damaged[name] = error.what
             return None
-        self._candidates[name] = candidates
         return MicrographResult(record=record, candidates=at_threshold(candidates, threshold))
 
     def has_changed(self, outcome: Outcome) -> bool:
@@ -510,12 +508,13 @@ class Run:
         return None if self.plan.settings.run.exclusion_masks is None else self._mask_stamps.get(name, NO_FILE)
 
     def _task(self, name: str) -> Task:
-        source = self.sources[name]
+        """What a worker is given: paths from the root, so that errors name the same file whoever meets them."""
+        source, mask = self.sources[name], self._mask_of.get(name)
         return Task(
             name=name,
-            path=source.path,
+            path=Path(os.path.abspath(source.path)),
             optics_pixel_size_angstrom=source.pixel_size_angstrom,
-            exclusion_mask=self._mask_of.get(name),
+            exclusion_mask=None if mask is None else Path(os.path.abspath(mask)),
         )
 
     def _keep(self, outcome: Outcome, threshold: float) -> None:
@@ -580,9 +579,7 @@ class Run:
         for name, png in maps.items():
             self.folder.write(self.folder.map_path(record.key, name), png)
         candidates = replace(as_written(picks), micrograph_name=record.name, warnings=record.warnings)
-        result = write_picks(self.folder, record, candidates, Cut(threshold=threshold), is_durable=True)
-        self._candidates[record.name] = candidates
-        return result
+        return write_picks(self.folder, record, candidates, Cut(threshold=threshold), is_durable=True)
 
     def _relion_name(self, source: MicrographSource, before: Record | None) -> str:
         """What RELION calls a micrograph: as at the first pick, from whichever folder this call is made."""
