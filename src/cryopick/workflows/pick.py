@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, Literal, overload
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -21,6 +21,7 @@ from cryopick.runs.files import record_files, require_same_files
 from cryopick.runs.folder import COMMAND, CONFIG, LOG, OWN_FOLDERS, RunFolder
 from cryopick.runs.in_memory import pick_all
 from cryopick.runs.one import Task, read_task
+from cryopick.runs.parts import PartSummary
 from cryopick.runs.place import output_folder, settle_place
 from cryopick.runs.results import RunSummary
 from cryopick.runs.run import PickEvent, Run
@@ -42,13 +43,39 @@ def pick(
 ) -> Picks: ...
 @overload
 def pick(
+    micrographs: str | Path | Sequence[str | Path],
+    picker: str | Any = ...,
+    *,
+    output: str | Path,
+    part: str,
+    **settings: Any,
+) -> PartSummary: ...
+@overload
+def pick(
+    micrographs: str | Path | Sequence[str | Path],
+    picker: str | Any = ...,
+    *,
+    output: str | Path,
+    add: Literal[True],
+    root: str | Path,
+    **settings: Any,
+) -> PartSummary: ...
+@overload
+def pick(
     micrographs: str | Path | Sequence[str | Path], picker: str | Any = ..., *, output: str | Path, **settings: Any
 ) -> RunSummary: ...
 
 
 def pick(
-    micrographs: Any, picker: str | Any = DEFAULT_PICKER, *, output: str | Path | None = None, **settings: Any
-) -> Picks | RunSummary:
+    micrographs: Any,
+    picker: str | Any = DEFAULT_PICKER,
+    *,
+    output: str | Path | None = None,
+    part: str | None = None,
+    add: bool = False,
+    root: str | Path | None = None,
+    **settings: Any,
+) -> Picks | RunSummary | PartSummary:
     """Pick particles from one image in memory, or from files into a run folder.
 
     Parameters
@@ -57,6 +84,9 @@ def pick(
         number of files, folders, globs, `@list.txt` or a RELION `micrographs.star`
     picker : a name from `list_pickers()`, or a picker, which keeps its networks from one image to the next
     output : the run folder
+    part : with `output`, `K/N`: the K-th of N parts of the run, from 0, and no tables; see `pick_part`
+    add, root : with `output`: these micrographs are added to the run, named from the folder `root`, and no tables; see
+        `add_to_folder`
     settings : as on the command line with `_` for `-`: `diameter="180A"`, `pixel_size_angstrom=1.77`, `threshold=0.4`;
         with `output` also `workers`, `devices`, `time_limit_seconds` and `overwrite`, see `pick_to_folder`
 
@@ -66,6 +96,8 @@ def pick(
         Without `output`: every candidate; `.kept()` gives the accepted ones, `.reason` says why others are not.
     RunSummary
         With `output`: as `summary.json`; the picks are in the folder.
+    PartSummary
+        With `part` or `add`: what was picked; the same call without them writes the tables.
 
     Examples
     --------
@@ -80,9 +112,15 @@ def pick(
         options = {name: settings.pop(name) for name in RUN_OPTIONS if name in settings}
         inputs = [micrographs] if isinstance(micrographs, str | Path) else list(micrographs)
         chosen = make_settings(picker, **settings)
-        return pick_to_folder(inputs, output, chosen, **options)
+        if part is None and not add and root is None:
+            return pick_to_folder(inputs, output, chosen, **options)
+        from cryopick.workflows.pick_part import pick_some
+
+        return pick_some(inputs, output, chosen, part=part, add=add, root=root, **options)
+    if part is not None or add or root is not None:
+        raise SettingsError("part, add and root are for runs; give the run folder with output=")
     chosen = make_settings(picker, **settings)
-    _require_weights(chosen)
+    require_weights(chosen)
     micrograph = read_task(_task_in_memory(micrographs), chosen.run)
     masks = chosen.run.exclusion_masks
     mask = None if masks is None else match_masks([micrograph.name], masks).of_micrograph.get(micrograph.name)
@@ -155,7 +193,7 @@ def pick_to_folder(
     folder.refuse_foreign_contents()
     with search_warnings(are_logged=True) as told_of_search:
         sources = find_micrographs(inputs, exclude_folders=[output / part for part in OWN_FOLDERS])
-    _require_weights(settings)
+    require_weights(settings)
     with workforce.leading(), folder.lock():
         folder.clean_up()
         if overwrite and folder.is_run:
@@ -163,7 +201,9 @@ def pick_to_folder(
                 refuse_foreign_config(folder)
             folder.set_aside()
         try:
-            run = _begin(folder, sources, settings, command=command, on_event=on_event, told_of_search=told_of_search)
+            run = begin_run(
+                folder, sources, settings, command=command, on_event=on_event, told_of_search=told_of_search
+            )
             try:
                 run.pick(workforce)
             except WorkerError:
@@ -186,7 +226,7 @@ def pick_to_folder(
     return summary
 
 
-def _require_weights(settings: PickSettings) -> None:
+def require_weights(settings: PickSettings) -> None:
     """Raise `WeightsError` for weights that are not there or have no card, before a run folder is begun with them.
 
     A picker that wants other files too, or that wants some for a published configuration, says so in
@@ -205,7 +245,7 @@ def _require_weights(settings: PickSettings) -> None:
         require_files(settings.run.as_)
 
 
-def _begin(
+def begin_run(
     folder: RunFolder,
     sources: Sequence[MicrographSource],
     settings: PickSettings,
@@ -213,16 +253,22 @@ def _begin(
     command: str,
     on_event: Callable[[PickEvent], None] | None,
     told_of_search: Sequence[str],
+    is_alone: bool = True,
 ) -> Run:
     """The run, ready to pick, after a check that the folder holds none of other settings.
 
-    `told_of_search` are the warnings of the search for micrographs, for run.log.
+    Parameters
+    ----------
+    told_of_search : the warnings of the search for micrographs, for run.log
+    is_alone : False where other processes pick other micrographs of the run meanwhile: what it was begun with stands,
+        though no micrograph is finished yet
     """
     records, damaged = folder.read_records()
     has_finished = bool(damaged) or any(record.is_done for record in records)
-    if folder.is_run and (has_finished or (folder.path / CONFIG).stat().st_size > 0):
+    has_config = folder.is_run and (folder.path / CONFIG).stat().st_size > 0
+    if folder.is_run and (has_finished or has_config):
         require_picking_config(folder)
-    if folder.is_run and has_finished:
+    if folder.is_run and (has_finished or (has_config and not is_alone)):
         require_same_settings(folder, settings, records)  # config.toml stays as it is: it says the same
         require_same_files(folder, settings.picker)
     else:
@@ -238,7 +284,7 @@ def _begin(
     _note_start(folder, command)
     for sentence in told_of_search:
         folder.append_log(f"{datetime.now():%Y-%m-%d %H:%M:%S} {sentence}")
-    run = Run(folder, sources, settings, on_event)
+    run = Run(folder, sources, settings, on_event, is_alone=is_alone)
     run.look_first()
     return run
 
