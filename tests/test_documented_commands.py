@@ -101,6 +101,7 @@ SMALLER: tuple[tuple[str, str], ...] = (
     (r"reproduce cryosegnet --data", "--only modules"),
     (r"pick .*--picker cryosegnet --as", "--points-per-side 2 --crop-layers 0"),
     (r"pick .*--picker segmentation-crf --as", "--tile-px 128 --rim-px 8"),
+    (r"view ", "--no-open --stop-after 1"),
     (r"simulate .*--recipe segmentation-crf", "--count 1 --size 1024x1024 --pixel-size 7 --workers 1"),
     (r"simulate (?!.*--suite)", "--count 1 --size 320x320 --workers 1"),
 )

@@ -46,6 +46,11 @@ class Setting:
         return self.annotation is bool
 
     @property
+    def is_path(self) -> bool:
+        """Whether it names a file or folder, if it is set."""
+        return self.annotation is Path or Path in get_args(self.annotation)
+
+    @property
     def type_name(self) -> str:
         """The type in the words of a user: `length|number`, `dark|bright`, `true|false`."""
         return "|".join(dict.fromkeys(_type_names(self.annotation)))
@@ -201,6 +206,26 @@ def _type_names(annotation: Any) -> list[str]:
         return ["true", "false"]
     plain = {Length: "length", float: "number", int: "whole number", str: "text", Path: "path"}
     return [plain.get(annotation, str(getattr(annotation, "__name__", annotation)))]
+
+
+_TIME_UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+_TIME_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*([a-z]*)\s*", re.IGNORECASE)
+
+
+def seconds_of(given: str | float, *, name: str) -> float:
+    """Seconds of `2s`, `30m`, `1h30m`, `4 h` or a bare number of seconds.
+
+    Raises
+    ------
+    SettingsError
+        If it is no such time, or less than 0.
+    """
+    text = str(given).strip()
+    parts = _TIME_PART.findall(text)
+    is_time = parts and not _TIME_PART.sub("", text) and all(unit.lower() in _TIME_UNITS for _, unit in parts)
+    if isinstance(given, bool) or not is_time:
+        raise SettingsError(f"{name} {given!r}: expected a time such as 2s, 30m, 1h30m, or seconds")
+    return sum(float(number) * _TIME_UNITS[unit.lower()] for number, unit in parts)
 
 
 def as_text(value: Any) -> str:

@@ -187,6 +187,8 @@ def test_a_part_leaves_temporary_files_of_others_and_a_whole_call_does_not(sessi
         ({"add": True}, "--add needs --root DIR"),
         ({"root": "."}, "--root needs --add"),
         ({"part": "2/2"}, "there is no such part"),
+        ({"part": "0/2", "cluster": "slurm", "jobs": 2}, "--cluster, .* leave one of them out"),
+        ({"add": True, "root": ".", "jobs": 2}, "--cluster, .* leave one of them out"),
     ],
 )
 def test_what_does_not_go_together_is_said_before_anything_is_written(

@@ -65,6 +65,26 @@ def pick(
             show_default="7200 with several workers",
         ),
     ] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            metavar="slurm|local|tls://HOST:PORT",
+            help="Pick on a cluster in place of this machine; see docs/cluster.md.",
+        ),
+    ] = None,
+    jobs: Annotated[
+        int | None, typer.Option(metavar="N", help="Jobs to keep at work on the cluster; needed for slurm.")
+    ] = None,
+    wait: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="For a first worker of the cluster, such as 10m; then an error. [for ever]"),
+    ] = None,
+    cluster_config: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="TOML with [cluster]: queue, memory, ... [$CRYOPICK_CLUSTER_CONFIG, or the user's own]"
+        ),
+    ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Start again and replace the run in the folder.")
     ] = False,
@@ -110,6 +130,10 @@ def pick(
         "time_limit_seconds": time_limit,
         "overwrite": overwrite,
         "command": command_line(),
+        "cluster": cluster,
+        "jobs": jobs,
+        "wait": wait,
+        "cluster_config": cluster_config,
     }
     is_whole = part is None and not add and root is None
     with json_lines(is_wanted=json) as say, progress_listener(say) as listener:

@@ -36,9 +36,18 @@ def pick_some(
     add: bool,
     root: str | Path | None,
     overwrite: bool = False,
+    cluster: str | None = None,
+    jobs: int | None = None,
+    wait: str | float | None = None,
+    cluster_config: str | Path | None = None,
     **options: Any,
 ) -> PartSummary:
     """`pick_part` or `add_to_folder`, as is asked for, after a check that what is asked for fits together."""
+    if any(given is not None for given in (cluster, jobs, wait, cluster_config)):
+        raise SettingsError(
+            "--cluster, with --jobs, --wait and --cluster-config, sends micrographs to other machines; a process with "
+            "--part or --add picks its own by itself; leave one of them out"
+        )
     if overwrite:
         raise SettingsError(
             "--overwrite starts a run again, which parts of it cannot do, as others may be picking; remove the run "
