@@ -23,6 +23,7 @@ from pathlib import Path
 import authors_emmae
 import numpy as np
 import pytest
+from documented_clusters import cluster_for
 from fake_cryosparc import FakeCryosparc, exposures_table
 
 import cryopick
@@ -67,6 +68,7 @@ JUDGED = "--set validation_crops=2 --set calibration_crops=4"
 CROPS = f"--set crop_px=128 --set batch_size=2 {JUDGED} --set distinct_crops=0 --set micrograph_share=0"
 SMALLER: tuple[tuple[str, str], ...] = (
     (r"train -o trained/ --resume", "--max-minutes 5"),
+    (r"watch ", "--poll 0.2s --quiet 0.2s --stop-idle 1s --grace 1s -j 1"),
     (r"train general", f"{ONE_STEP} {CROPS}"),
     (r"train cryotransformer .*small", f"{ONE_STEP} {CROPS}"),
     (
@@ -218,7 +220,7 @@ def filled_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         simulate = "cryopick simulate -o sim --structure map.mrc --recipe clean --size 384x384 --pixel-size 5 --dose 60"
         assert run_command(f"{simulate} --count 2 --seed 3") == 0
         images = sorted(Path("sim/micrographs").glob("*.mrc"))
-        for place in ("micrographs", "mics", "extract"):
+        for place in ("micrographs", "mics", "extract", "session/Micrographs"):
             copy_all(images, Path(place))
         labels = [path.with_suffix(".csv") for path in images]
         copy_all(labels, Path("labels"))
@@ -396,7 +398,11 @@ def working_folder(filled_folder: Path, tmp_path: Path) -> Iterator[Path]:
 
 @pytest.mark.parametrize("shown", different(), ids=lambda shown: f"{shown.where}: {shown.line}")
 def test_a_documented_command_works_as_printed(
-    shown: Shown, working_folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    shown: Shown,
+    working_folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
 ) -> None:
     line = as_run(shown.line)
     words = shlex.split(line)
@@ -412,7 +418,8 @@ def test_a_documented_command_works_as_printed(
     if shown.line in ONLY_PLANNED:
         output = None
         monkeypatch.setattr("cryopick.cli.train.train_picker", end_with_a_plan)
-    code = run_command(line)
+    with cluster_for(line, working_folder, request, monkeypatch) as line_there:
+        code = run_command(line_there)
     told = capsys.readouterr()
     assert code == 0, f"{line}\n{told.out}{told.err}"
     assert output is None or Path(output).exists(), f"{line} made no {output}"
@@ -462,9 +469,17 @@ def python_blocks() -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize(("where", "code"), python_blocks(), ids=lambda value: value.split("\n")[0])
-def test_python_in_the_documentation_works_as_printed(where: str, code: str, working_folder: Path) -> None:
+def test_python_in_the_documentation_works_as_printed(
+    where: str,
+    code: str,
+    working_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+) -> None:
     shutil.rmtree("run1")
-    exec(compile(code, where, "exec"), {"image": cryopick.read_micrograph(working_folder / "x.mrc").pixels})
+    with cluster_for(code, working_folder, request, monkeypatch) as code_there:
+        names = {"image": cryopick.read_micrograph(working_folder / "x.mrc").pixels}
+        exec(compile(code_there, where, "exec"), names)
 
 
 def test_config_files_in_the_documentation_work_as_printed(working_folder: Path) -> None:

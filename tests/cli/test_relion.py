@@ -16,9 +16,11 @@ import pytest
 from called import cryopick
 from discs import DIAMETER_PX, disc_micrograph
 
+from cryopick.errors import NoneDoneError
 from cryopick.io.images.micrographs import write_micrograph
 from cryopick.io.star import read_star
 from cryopick.types import Micrograph
+from cryopick.workflows import relion_job
 
 JOB = "External/job012/"
 LIST = "CtfFind/job003/micrographs_ctf.star"
@@ -143,6 +145,22 @@ def test_labels_are_settings_with_underscore_or_hyphen_and_without_value_they_sw
     config = (project / JOB / "config.toml").read_text()
     for line in ('min_distance = "30A"', "drop_bad = true", 'edge_margin = "12A"', "threshold = -0.5"):
         assert line in config
+
+
+def test_how_to_pick_is_given_by_labels_too(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, object] = {}
+
+    def pick(inputs: list[Path], folder: Path, settings: object, **how: object) -> None:
+        given.update(how)
+        raise NoneDoneError("not picked")
+
+    monkeypatch.setattr(relion_job, "pick_to_folder", pick)
+    job_of(project, "--in_mics", LIST, *BLOB, "--devices", "cuda:0,cuda:1", "--time_limit", "60", "--overwrite")
+    wanted = {"workers": 1, "devices": "cuda:0,cuda:1", "time_limit_seconds": 60.0, "overwrite": True, "cluster": None}
+    assert {name: given[name] for name in wanted} == wanted
+    job_of(project, "--in_mics", LIST, *BLOB, "--cluster", "slurm", "--jobs", "4", "--cluster_config", "gpu.toml")
+    wanted = {"workers": None, "cluster": "slurm", "jobs": 4, "cluster_config": Path("gpu.toml")}
+    assert {name: given[name] for name in wanted} == wanted
 
 
 @pytest.mark.parametrize(
@@ -296,3 +314,31 @@ def test_relion_runs_and_continues_the_job_on_a_list_that_grew_twice_and_extract
     options_read = read_star(manual)["joboptions_values"]
     values = dict(zip(options_read.text("rlnJobOptionVariable"), options_read.text("rlnJobOptionValue"), strict=True))
     assert float(values["diameter"]) == 2 * DIAMETER_PX
+
+
+@pytest.mark.relion
+@pytest.mark.skipif(shutil.which("relion_scheduler") is None, reason="RELION's programs are not installed")
+def test_a_schedule_of_relion_reads_the_box_that_the_job_suggests(project: Path) -> None:
+    def scheduler(*words: str) -> None:
+        called = ["relion_scheduler", "--schedule", "s1", *words]
+        done = subprocess.run(called, cwd=project, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    assert job_of(project, "--in_mics", LIST, *BLOB).returncode == 0
+    box = json.loads((project / JOB / "summary.json").read_text())["box_px"]
+    (project / "default_pipeline.star").write_text(
+        "\n# version 30001\n\ndata_pipeline_general\n\n_rlnPipeLineJobCounter                       1\n \n"
+    )
+    table = f"{JOB}particle_sizes.star,sizes,rlnOriginalImageSize"
+    for name, value in (("sizes", table), ("zero", "0"), ("box", "1")):
+        scheduler("--add", "variable", "--name", name, "--value", value)
+    scheduler("--add", "operator", "--type", "float=read_star", "--i", "sizes", "--i2", "zero", "--o", "box")
+    scheduler("--add", "operator", "--type", "exit")
+    scheduler("--add", "edge", "--i", "box=STAR_sizes_zero", "--o", "EXIT")
+    scheduler("--set_current_node", "box=STAR_sizes_zero")
+    scheduler("--run", "--run_pipeline", "default")
+    variables = read_star(project / "Schedules" / "s1" / "schedule.star")["schedule_floats"]
+    values = zip(
+        variables.text("rlnScheduleFloatVariableName"), variables.floats("rlnScheduleFloatVariableValue"), strict=True
+    )
+    assert dict(values)["box"] == box

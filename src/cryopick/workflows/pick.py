@@ -299,6 +299,18 @@ def begin_run(
     is_alone : False where other processes pick other micrographs of the run meanwhile: what it was begun with stands,
         though no micrograph is finished yet
     """
+    claim_folder(folder, settings, command=command, is_alone=is_alone)
+    for sentence in told_of_search:
+        folder.append_log(f"{datetime.now():%Y-%m-%d %H:%M:%S} {sentence}")
+    run = Run(folder, sources, settings, on_event, is_alone=is_alone)
+    if cluster is not None:
+        run.pick_on(cluster)
+    run.look_first()
+    return run
+
+
+def claim_folder(folder: RunFolder, settings: PickSettings, *, command: str, is_alone: bool = True) -> None:
+    """Write settings, place and command into a run folder that holds no run of other settings; see `begin_run`."""
     records, damaged = folder.read_records()
     has_finished = bool(damaged) or any(record.is_done for record in records)
     has_config = folder.is_run and (folder.path / CONFIG).stat().st_size > 0
@@ -318,13 +330,6 @@ def begin_run(
             folder.append_log("no micrograph was finished with the settings before; they are replaced by those of now")
     settle_place(folder, records)
     _note_start(folder, command)
-    for sentence in told_of_search:
-        folder.append_log(f"{datetime.now():%Y-%m-%d %H:%M:%S} {sentence}")
-    run = Run(folder, sources, settings, on_event, is_alone=is_alone)
-    if cluster is not None:
-        run.pick_on(cluster)
-    run.look_first()
-    return run
 
 
 def _note_start(folder: RunFolder, command: str) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import Any
 
 import pytest
 from executor_contract import ExecutorContract, Opened, results
+from foreign_scheduler import foreign_scheduler
 from strangers import answer_over_http, calls_of_strangers
 from toy_workers import ENTRY
 
@@ -22,6 +25,7 @@ from cryopick.errors import SettingsError, WorkerError
 from cryopick.scale.cluster.config import ClusterSettings
 from cryopick.scale.cluster.executor import DaskExecutor
 from cryopick.scale.cluster.place import Place, open_place
+from cryopick.scale.cluster.security import begin_secrets
 from cryopick.scale.executor import Done
 
 SOON_SECONDS = 60.0
@@ -204,3 +208,34 @@ def _until(is_true: Callable[[], bool]) -> None:
     while not is_true():
         assert time.monotonic() < end, "it never came"
         time.sleep(0.05)
+
+
+def test_a_scheduler_that_somebody_else_runs_does_the_work_and_outlives_the_run(tmp_path: Path) -> None:
+    with foreign_scheduler(tmp_path / "theirs") as theirs:
+        settings = ClusterSettings(**theirs.settings())
+        for turn in range(2):
+            place = open_place(theirs.address, folder=tmp_path / "run" / ".cluster", settings=settings)
+            executor = DaskExecutor(place, ENTRY, 10 * turn, is_owner=True)
+            items = {f"k{i}": ("add", i) for i in range(6)} | {"bad": ("fail", "no such lattice")}
+            done = results(executor, items)
+            assert [done[f"k{i}"].result for i in range(6)] == [10 * turn + i for i in range(6)]
+            assert "no such lattice" in done["bad"].lost
+            executor.close()
+            assert not (tmp_path / "run" / ".cluster").exists()
+        other = begin_secrets(tmp_path / "other", settings, with_certificate=True)
+        stranger = ClusterSettings(ca=str(other.certificate), cert=str(other.certificate), key=str(other.key))
+        with pytest.raises(WorkerError, match="no scheduler answers there, or not to our certificate"):
+            open_place(theirs.address, folder=tmp_path / "run" / ".cluster", settings=stranger, connect_seconds=3.0)
+        assert not (tmp_path / "run" / ".cluster").exists()
+
+
+def test_dask_is_left_as_it_was_found(tmp_path: Path) -> None:
+    """Also where it is imported by opening a cluster: its defaults are not taken away with our settings."""
+    code = (
+        "from cryopick.scale.cluster.engine import dask_rules\n"
+        "with dask_rules(is_encrypted=True):\n    pass\n"
+        "import dask\n"
+        "print(dask.config.get('distributed.comm.tls.ciphers'), dask.config.get('distributed.scheduler.work-stealing'))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.split() == ["None", "True"]

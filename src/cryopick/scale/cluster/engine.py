@@ -33,8 +33,12 @@ _RULES: dict[str, Any] = {
 
 @contextmanager
 def dask_rules(*, is_encrypted: bool) -> Iterator[None]:
-    """Dask's configuration as a run needs it, set before `distributed` is imported, and put back at the end."""
+    """Dask's configuration as a run needs it, put back at the end.
+
+    Nothing of it is read when `distributed` is imported, which brings the defaults that must be there to be put back.
+    """
     import dask
+    import distributed  # noqa: F401
 
     with dask.config.set(_RULES | {"distributed.comm.require-encryption": is_encrypted}):
         yield

@@ -278,6 +278,7 @@ def open_place(
     on_line: Callable[[str], None] = lambda _: None,
     silent_seconds: float = SILENT_SECONDS,
     look_seconds: float = LOOK_SECONDS,
+    connect_seconds: float = CONNECT_SECONDS,
 ) -> Place:
     """Open a cluster; whoever opens it closes it.
 
@@ -290,7 +291,7 @@ def open_place(
     environments : for `local`, variables of the jobs, in turn
     on_status : hears how many workers there are, whenever that changes
     on_line : hears what is worth a line in a log
-    silent_seconds, look_seconds : see `SILENT_SECONDS` and `LOOK_SECONDS`
+    silent_seconds, look_seconds, connect_seconds : see `SILENT_SECONDS`, `LOOK_SECONDS` and `CONNECT_SECONDS`
 
     Raises
     ------
@@ -337,7 +338,7 @@ def open_place(
                 look_seconds=look_seconds,
             )
         else:
-            place.client = _client(stack, where, security_of(where, settings))
+            place.client = _client(stack, where, security_of(where, settings), seconds=connect_seconds)
         place.client.subscribe_topic("all", lambda event: _note_event(place, event[1]))
         place._stack = stack.pop_all()
         return place
@@ -384,11 +385,11 @@ def _open_own(
     place.keeper = keeper
 
 
-def _client(stack: ExitStack, where: Any, security: Any) -> Any:
+def _client(stack: ExitStack, where: Any, security: Any, *, seconds: float = CONNECT_SECONDS) -> Any:
     from distributed import Client
 
     try:
-        client = Client(where, security=security, set_as_default=False, timeout=CONNECT_SECONDS)
+        client = Client(where, security=security, set_as_default=False, timeout=seconds)
     except (OSError, TimeoutError, ValueError) as error:
         told = " ".join(str(error).split())
         raise WorkerError(f"{where}: no scheduler answers there, or not to our certificate ({told})") from error
