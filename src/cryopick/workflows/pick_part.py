@@ -24,7 +24,7 @@ from cryopick.runs.place import output_folder
 from cryopick.runs.run import PickEvent, Run
 from cryopick.runs.settings import PickSettings
 from cryopick.runs.workers import Workforce
-from cryopick.workflows.pick import begin_run, require_weights
+from cryopick.workflows.begin import begin_run, require_weights
 
 
 def pick_some(
