@@ -23,6 +23,7 @@ from pathlib import Path
 import authors_emmae
 import numpy as np
 import pytest
+from fake_cryosparc import FakeCryosparc, exposures_table
 
 import cryopick
 from cryopick.cli.main import COMMANDS, build_app, command_of, main
@@ -426,8 +427,11 @@ def make_small_what_has_no_option(monkeypatch: pytest.MonkeyPatch) -> None:
     from cryopick.simulation import suite
     from cryopick.simulation import suite_files as simulate_suite
     from cryopick.simulation.crops import CropGenerator
-    from cryopick.workflows import self_train
+    from cryopick.workflows import cryosparc_job, self_train
 
+    images = [f"J7/motioncorrected/{path.name}" for path in Path("micrographs").glob("*.mrc")]
+    exposures = exposures_table(images, shape_yx=(384, 384))
+    monkeypatch.setattr(cryosparc_job, "connect", lambda url: FakeCryosparc(exposures))  # there is no server
     monkeypatch.setattr(suite, "MICROGRAPHS_PER_SET", 1)
     monkeypatch.setattr(suite, "SHAPE_YX", (256, 256))
     one_set = suite.suite_sets()[:1]

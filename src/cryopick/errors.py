@@ -51,3 +51,7 @@ class RunFolderError(CryopickError):
 
 class WorkerError(CryopickError):
     """No process here can do the work, or none can be started; what was finished before is kept."""
+
+
+class ServerError(CryopickError):
+    """The server of another program does not answer, or refuses what it is asked."""

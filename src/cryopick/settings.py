@@ -46,6 +46,11 @@ class Setting:
         return self.annotation is bool
 
     @property
+    def is_path(self) -> bool:
+        """Whether it names a file or folder, if it is set."""
+        return self.annotation is Path or Path in get_args(self.annotation)
+
+    @property
     def type_name(self) -> str:
         """The type in the words of a user: `length|number`, `dark|bright`, `true|false`."""
         return "|".join(dict.fromkeys(_type_names(self.annotation)))

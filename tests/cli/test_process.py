@@ -84,6 +84,7 @@ def is_running(pid: int) -> bool:
     [
         (signal.SIGINT, 1, "interrupted"),
         (signal.SIGINT, 2, "interrupted"),
+        (signal.SIGTERM, 1, "SIGTERM"),
         (signal.SIGTERM, 2, "SIGTERM"),
         (signal.SIGHUP, 1, "SIGHUP"),
     ],
@@ -113,6 +114,29 @@ def test_a_stopped_run_says_so_in_one_sentence_and_leaves_nothing_behind(
     assert list(folder.rglob(".cryopick-*")) == []
     for record in folder.glob("run/records/*.json"):
         assert json.loads(record.read_text())["error"] == ""
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc to find what is left running")
+@pytest.mark.parametrize("options", [["-j", "3"], ["-j", "1", "--time-limit", "60"]])
+def test_a_run_that_is_stopped_while_its_workers_start_says_so_too(folder: Path, options: list[str]) -> None:
+    many(folder, 20)
+    process = subprocess.Popen(
+        [*CRYOPICK, "pick", "in", "-o", "run", *BLOB, *options],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    children: list[int] = []
+    while process.poll() is None and not children:
+        time.sleep(0.01)
+        children = list(descendants(process.pid))
+    os.killpg(process.pid, signal.SIGINT)
+    out, said = process.communicate(timeout=60)
+    assert (process.returncode, out) == (130, "")
+    assert said == "cryopick: interrupted; what was finished is kept, and the same command resumes\n"
+    assert not any(map(is_running, children))
 
 
 def test_a_signal_that_nohup_ignores_stays_ignored(folder: Path) -> None:

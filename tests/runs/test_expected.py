@@ -17,7 +17,7 @@ from cryopick.processing.belief import Beliefs
 from cryopick.processing.probability import Calibration
 from cryopick.runs.expected import expected_of
 from cryopick.runs.settings import PickSettings
-from cryopick.runs.threshold import Cut, at_threshold
+from cryopick.runs.threshold import Cut, open_candidates
 from cryopick.types import Micrograph, Picks
 from cryopick.workflows.pick import pick_to_folder
 
@@ -45,9 +45,7 @@ def expected(scores, *, right=None, belief=None, threshold=0.5, picker=None):
         belief=belief,
         right={} if right is None else {name: np.asarray(one, np.float64) for name, one in right.items()},
     )
-    candidates = {
-        name: at_threshold(micrograph(name, one), threshold, belief=belief[name]) for name, one in scores.items()
-    }
+    candidates = {name: open_candidates(micrograph(name, one), picker or Scores()) for name, one in scores.items()}
     return expected_of(picker or Scores(), candidates, cut, NOTHING_SEEN)
 
 

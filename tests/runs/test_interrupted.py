@@ -106,15 +106,23 @@ def test_a_run_killed_five_times_ends_with_exactly_the_files_of_an_undisturbed_o
 
 KILLED_AT_A_WRITE = """
 import os, signal, sys
+from contextlib import contextmanager
 from cryopick.runs.folder import RunFolder
-left, write = int(sys.argv.pop(1)), RunFolder.write
-def write_until(self, path, *arguments, **options):
+left, write, write_piecewise = int(sys.argv.pop(1)), RunFolder.write, RunFolder.writing_piecewise
+def count():
     global left
     left -= 1
     if left < 0:
         os.kill(os.getpid(), signal.SIGKILL)
+def write_until(self, path, *arguments, **options):
+    count()
     return write(self, path, *arguments, **options)
-RunFolder.write = write_until
+@contextmanager
+def write_piecewise_until(self, path):
+    with write_piecewise(self, path) as take:
+        yield take
+        count()
+RunFolder.write, RunFolder.writing_piecewise = write_until, write_piecewise_until
 from cryopick.cli.main import main
 main()
 """

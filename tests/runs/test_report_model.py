@@ -2,34 +2,38 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 
-from cryopick.runs.report.model import score_histogram
-from cryopick.runs.results import MicrographResult
-from cryopick.runs.threshold import at_threshold
-from cryopick.runs.verdicts import GOOD, Verdict
-from cryopick.types import Picks
-
-
-def result(scores, *, belief):
-    picks = Picks(
-        xy_px=np.zeros((len(scores), 2)), score=np.asarray(scores, np.float32), micrograph_name="m", shape_yx=(99, 99)
-    )
-    return MicrographResult(
-        record=None,
-        candidates=at_threshold(picks, 0.5, belief=belief),
-        verdict=Verdict(verdict=GOOD, belief=belief),
-    )
+from cryopick.processing.belief import OpenCandidates
+from cryopick.runs.record import Record
+from cryopick.runs.report.model import _every_micrograph, score_histogram
+from cryopick.runs.results import MicrographTotals
+from cryopick.runs.threshold import Cut
 
 
 @pytest.mark.parametrize("belief", [0.0, 0.25, 1.0])
 def test_candidates_that_are_not_believed_are_shown_where_the_threshold_leaves_them(belief):
-    results = [result([0.9, 0.2], belief=1.0), result([0.8, 0.6, 0.4], belief=belief)]
-    chart = score_histogram(SimpleNamespace(threshold=0.5), results)
+    scores = {"a": np.array([0.9, 0.2], np.float32), "b": np.array([0.8, np.nan, 0.6, 0.4], np.float32)}
+    cut = Cut(threshold=0.5, belief={"b": belief})
+    chart = score_histogram({name: OpenCandidates(score=one, diameter_px=one) for name, one in scores.items()}, cut)
     assert sum(chart.counts) == 5
-    kept = sum(one.count for one in results)
+    kept = int((scores["a"] >= 0.5).sum() + (scores["b"] * np.float32(belief) >= 0.5).sum())
     assert sum(count for count, _, high in chart.bars if high > 0.5) == kept
     assert ("believed" in chart.title) == (belief < 1)
+
+
+@pytest.mark.parametrize("few", [True, False])
+def test_the_table_of_all_micrographs_has_a_row_for_each_whenever_it_is_asked(few):
+    totals = [
+        MicrographTotals(record=record(f"m{n}", ("dim",) * n), count=n, candidate_count=9, mean_score=0.5, verdict=None)
+        for n in range(3)
+    ]
+    rows = _every_micrograph(totals).rows
+    assert list(rows) == [("m0", "0", "9", "", "", ""), ("m1", "1", "9", "0.5", "", "dim"), rows[2]]
+    assert rows[-1] == ("m2", "2", "9", "0.5", "", "dim; dim")
+    assert len(rows[:2] if few else rows) == (2 if few else 3)
+
+
+def record(name, warnings):
+    return Record(name=name, key=name, source=name, relion_name=name, size_bytes=1, modified_ns=1, warnings=warnings)

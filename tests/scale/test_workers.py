@@ -14,7 +14,8 @@ from lame_picker import HangingPicker, NoStartPicker
 
 from cryopick.errors import SettingsError, WorkerError
 from cryopick.io.images.micrographs import write_micrograph
-from cryopick.scale.processes import _cores_of_control_groups, import_path
+from cryopick.scale import processes as processes_module
+from cryopick.scale.processes import _cores_of_control_groups, heed_quota, import_path, python_environment
 from cryopick.workflows.pick import pick
 
 
@@ -166,3 +167,25 @@ def test_a_container_that_may_use_few_cores_has_few(
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     assert _cores_of_control_groups(tmp_path / "membership", tmp_path / "mounted") == cores
+
+
+@pytest.mark.parametrize(
+    ("quota", "given", "here", "beside"),
+    [
+        (None, {}, None, "1"),  # no quota: libraries count cores themselves
+        (8.0, {}, None, "1"),
+        (2.5, {}, "3", "1"),
+        (2.5, {"OMP_NUM_THREADS": "2"}, "2", "2"),
+    ],
+)
+def test_thread_pools_heed_the_quota_of_a_container_and_the_user_before_it(
+    monkeypatch: pytest.MonkeyPatch, quota: float | None, given: dict[str, str], here: str | None, beside: str
+) -> None:
+    monkeypatch.setattr(processes_module, "_quota_of_this_process", lambda: quota)
+    monkeypatch.setattr(processes_module, "_cores_in_sight", lambda: 8)
+    monkeypatch.setattr(processes_module, "_of_quota", {})
+    environment = dict(given)
+    heed_quota(environment)
+    assert environment.get("OMP_NUM_THREADS") == here
+    monkeypatch.setattr(os, "environ", environment)
+    assert python_environment(threads=1)["OMP_NUM_THREADS"] == beside

@@ -23,7 +23,7 @@ REQUIRED_MODULES = ("numpy", "scipy", "tifffile", "cv2", "skimage", "matplotlib"
 OPTIONAL_MODULES = {
     "train": (("lightning", "tensorboard"), "training"),
     "sam": (("transformers",), "the published Segment Anything and CryoTransformer networks"),
-    "cryosparc": (("cryosparc",), "reading .cs files in CryoSPARC's compressed form"),
+    "cryosparc": (("cryosparc",), "jobs in CryoSPARC, and reading .cs files in its compressed form"),
 }
 """By extra: modules, and what they are for."""
 SHIPPED_WEIGHTS = ("general", "cryosegnet", "cryosegnet_sam", "cryotransformer", "cryoemmae", "segmentation-crf")

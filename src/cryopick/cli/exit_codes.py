@@ -16,6 +16,7 @@ from cryopick.errors import (
     NotAllDoneError,
     OutputError,
     RunFolderError,
+    ServerError,
     SettingsError,
     WeightsError,
     WorkerError,
@@ -82,8 +83,15 @@ ENDINGS = (
     Ending(
         code=8,
         kind="machine",
-        meaning="no worker process can be started, or the memory does not suffice; the same call may work elsewhere",
+        meaning="no worker process can be started, this machine cannot compute as the run was begun, or the memory "
+        "does not suffice; the same call may work elsewhere",
         errors=(WorkerError, MemoryError),
+    ),
+    Ending(
+        code=9,
+        kind="server",
+        meaning="the server of another program does not answer, or refuses what it is asked",
+        errors=(ServerError,),
     ),
     FAULT,
     Ending(code=129, kind=STOPPED, meaning="its terminal was closed (SIGHUP)"),

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 COMMANDS = {
     "pick": "Pick particles from micrographs.",
     "relion": "Pick as an External job of RELION.",
+    "cryosparc": "Save a run as an External job of cryoSPARC.",
     "rethreshold": "Move the score threshold of a finished run; instant.",
     "evaluate": "Score picks against labels.",
     "compare": "Compare the picks of several runs or programs.",

@@ -149,9 +149,10 @@ def _speak_utf8() -> None:
 
 def _settle_environment() -> None:
     """Undo what was set for other programs and would stop or slow this one."""
-    from cryopick.scale.processes import wait_patiently
+    from cryopick.scale.processes import heed_quota, wait_patiently
 
     wait_patiently(os.environ)
+    heed_quota(os.environ)
     if "error" in os.environ.get("PYTHONWARNINGS", ""):  # meant for a user's own code, not to stop libraries
         warnings.simplefilter("default")
 

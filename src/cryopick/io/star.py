@@ -17,6 +17,8 @@ from cryopick.io.files.text import read_text, shortest, write_text
 
 _WORD = re.compile(r"[^ \t\v\f]+")
 _CLOSING = {quote: re.compile(quote + r"(?=[ \t\v\f]|$)") for quote in "\"'"}
+LOOP_END = "\n"
+"""The empty line that ends a table of rows."""
 _NEEDS_QUOTES = re.compile(r"""^$|\s|^[_#'";]|^(data_|loop_|save_|global_|stop_)""", re.IGNORECASE)
 
 
@@ -150,15 +152,31 @@ def star_text(tables: Sequence[StarTable], *, version: int | None = None) -> str
     """The tables as text; `version` (30001, 50001) writes RELION's version comment, which 3.0 files lack."""
     parts = []
     for table in tables:
-        head = "\n" if version is None else f"\n# version {version}\n\n"
-        head += f"data_{table.name}\n\n"
         if table.is_loop:
-            labels = [f"_{label} #{number}" for number, label in enumerate(table.columns, start=1)]
-            rows = [" ".join(row) for row in zip(*table.columns.values(), strict=True)]
-            parts.append(head + "\n".join(["loop_", *labels, *rows]) + "\n")
+            rows = loop_rows(table.columns)
+            parts.append(loop_head(table.name, list(table.columns), version=version) + "".join(rows))
         else:
-            parts.append(head + "".join(f"_{label} {values[0]}\n" for label, values in table.columns.items()))
-    return "\n".join(parts) + "\n"
+            values = "".join(f"_{label} {values[0]}\n" for label, values in table.columns.items())
+            parts.append(_block_head(table.name, version) + values)
+    return "\n".join(parts) + LOOP_END
+
+
+def loop_head(name: str, labels: Sequence[str], *, version: int | None = None) -> str:
+    """What comes before the first row of a table of rows; see `star_text`.
+
+    A table that is too long to be held at once is written as this, `loop_rows` of a part after the other, `LOOP_END`.
+    """
+    lines = ["loop_", *(f"_{label} #{number}" for number, label in enumerate(labels, start=1))]
+    return _block_head(name, version) + "\n".join(lines) + "\n"
+
+
+def loop_rows(columns: Mapping[str, Sequence[str]]) -> list[str]:
+    """The rows of a table, or of a part of it, each a line with its end; texts as `make_table` gives them."""
+    return [" ".join(row) + "\n" for row in zip(*columns.values(), strict=True)]
+
+
+def _block_head(name: str, version: int | None) -> str:
+    return ("\n" if version is None else f"\n# version {version}\n\n") + f"data_{name}\n\n"
 
 
 def write_star(path: Path, tables: Sequence[StarTable], *, version: int | None = None) -> None:

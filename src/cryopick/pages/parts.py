@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+
+_PART = 1 << 18
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +40,7 @@ class Table:
     title: str
     caption: str = ""
     columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
+    rows: Sequence[tuple[str, ...]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,15 +82,24 @@ def histogram_of(
     mark: float | None = None,
     mark_text: str = "",
 ) -> Histogram:
-    """A histogram of 40 bars from `low`, or the smallest value, to the largest."""
+    """A histogram of 40 bars from `low`, or the smallest value, to the largest, of the values that are finite.
+
+    They may be those of a whole run, so they are looked at in parts.
+    """
     import numpy as np
 
-    if len(values) == 0:
+    parts = [values[start : start + _PART] for start in range(0, len(values), _PART)]
+    ends = [(part.min(), part.max()) for one in parts if len(part := one[np.isfinite(one)])]
+    if not ends:
         return Histogram(title=title)
-    low, high = float(values.min()) if low is None else low, float(values.max())
+    low = float(min(end[0] for end in ends)) if low is None else low
+    high = float(max(end[1] for end in ends))
     if low == high:
         low, high = low - 0.5, high + 0.5
-    counts, edges = np.histogram(values.astype(np.float64), bins=40, range=(low, high))
+    edges = np.histogram_bin_edges(np.empty(0), bins=40, range=(low, high))
+    counts = np.zeros(40, np.int64)
+    for part in parts:
+        counts += np.histogram(part[np.isfinite(part)].astype(np.float64), bins=40, range=(low, high))[0]
     return Histogram(
         title=title, counts=tuple(counts.tolist()), edges=tuple(edges.tolist()), mark=mark, mark_text=mark_text
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 def render(template: str, **shown: Any) -> str:
     """A page, or a part of one, from a file of `templates/`; the same values give the same bytes."""
     return _environment().get_template(template).render(**shown)
+
+
+def render_pieces(template: str, **shown: Any) -> Iterator[str]:
+    """As `render`, piece by piece, for pages that are too long to be held at once."""
+    return _environment().get_template(template).generate(**shown)
 
 
 @cache

@@ -9,14 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryopick.pickers.survey import Survey
-from cryopick.processing.belief import Beliefs, beliefs
+from cryopick.processing.belief import Beliefs, OpenCandidates, beliefs
 from cryopick.processing.probability import (
     Calibration,
     chance_to_be_marked,
     threshold_for_f1,
     threshold_for_precision,
 )
-from cryopick.types import Picks
 
 
 class ChoosesByExpectedF1:
@@ -36,7 +35,7 @@ class ChoosesByExpectedF1:
         """Of the scores, where they were calibrated."""
         raise NotImplementedError
 
-    def beliefs(self, candidates: Sequence[Picks]) -> Beliefs:
+    def beliefs(self, candidates: Sequence[OpenCandidates]) -> Beliefs:
         """How far the likely candidates of each micrograph of a run are believed; see `processing.belief`."""
         return beliefs(
             [one.score for one in candidates], [one.diameter_px for one in candidates], calibration=self.calibration
@@ -56,7 +55,8 @@ class ChoosesByExpectedF1:
         if target_precision is not None:
             cut = threshold_for_precision(probability, target_precision)
         else:
-            agreement = probability * chance_to_be_marked(scores, power=self.marked_power)
+            agreement = chance_to_be_marked(scores, power=self.marked_power)
+            agreement *= probability
             is_kept = (agreement >= threshold_for_f1(agreement)) & (probability >= self.minimum_threshold)
             cut = float(probability[is_kept].min()) if is_kept.any() else 2.0
         kept = scores[probability >= cut]  # the probabilities rise with the scores

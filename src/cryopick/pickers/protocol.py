@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from cryopick.geometry.units import Length
 from cryopick.pickers.survey import Survey
-from cryopick.processing.belief import Beliefs
+from cryopick.processing.belief import Beliefs, OpenCandidates
 from cryopick.types import Micrograph, Picks
 
 
@@ -96,7 +96,7 @@ class ChoosesThreshold(Protocol):
 class JudgesMicrographs(Protocol):
     """A picker that tells, from all candidates of a run, on which micrographs what looks likely is believed."""
 
-    def beliefs(self, candidates: Sequence[Picks]) -> Beliefs:
+    def beliefs(self, candidates: Sequence[OpenCandidates]) -> Beliefs:
         """One entry per micrograph; candidates as they are left by all selection rules but the threshold."""
         ...
 

@@ -73,6 +73,25 @@ class Beliefs:
     right: tuple[NDArray[np.float64], ...]
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class OpenCandidates:
+    """The candidates of one micrograph that are open: only a threshold, or the belief in it, can still reject them.
+
+    They are all that is kept in memory of the candidates of a run's micrographs while its threshold is chosen.
+
+    Parameters
+    ----------
+    score : (n,)
+    diameter_px : (n,), NaN where none was read off; empty where the picker does not judge micrographs by sizes
+    """
+
+    score: NDArray[np.float32]
+    diameter_px: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.score)
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Run:
     """What the particles of a run have in common: it is learnt from all its micrographs together.
@@ -165,20 +184,25 @@ def beliefs(
     """
     scores = _Scores(calibration)
     has_sizes = _differ(diameters)
-    candidates = [
-        _Candidates(
-            odds=scores.odds(one),
-            probability=np.asarray(one, np.float64),
-            size=np.log(np.asarray(sizes, np.float64)) if has_sizes else None,
+
+    def candidates(number: int) -> _Candidates:  # made when they are looked at: of all at once they are much memory
+        return _Candidates(
+            odds=scores.odds(probabilities[number]),
+            probability=np.asarray(probabilities[number], np.float64),
+            size=np.log(np.asarray(diameters[number], np.float64)) if has_sizes else None,
         )
-        for one, sizes in zip(probabilities, diameters, strict=True)
-    ]
-    run = _learnt([one for one in evenly_taken(candidates, LEARNT_FROM) if len(one.odds)], scores, has_sizes=has_sizes)
-    confirmed, filled = np.zeros(len(candidates)), np.zeros(len(candidates))
-    right = [np.zeros(len(one.odds)) for one in candidates]
-    for number, one in enumerate(candidates):
-        if not len(one.odds):
+
+    count = len(probabilities)
+    if len(diameters) != count:
+        raise ValueError(f"scores of {count} micrographs, but sizes of {len(diameters)}")
+    looked_at = [candidates(number) for number in evenly_taken(range(count), LEARNT_FROM) if len(probabilities[number])]
+    run = _learnt(looked_at, scores, has_sizes=has_sizes)
+    confirmed, filled = np.zeros(count), np.zeros(count)
+    right = [np.zeros(len(one)) for one in probabilities]
+    for number in range(count):
+        if not len(probabilities[number]):
             continue
+        one = candidates(number)
         right[number], filled[number], _ = _judge(one, scores, run)
         is_likely = one.probability >= LIKELY
         if is_likely.any():
@@ -189,8 +213,12 @@ def beliefs(
 
 def _differ(diameters: Sequence[NDArray[np.floating]]) -> bool:
     """Whether sizes were read off: some pickers give every candidate that of the run."""
-    every = np.concatenate([np.zeros(0), *diameters])
-    return bool(len(every)) and bool((every > 0).all()) and float(np.std(np.log(every))) > 0.01
+    count = sum(map(len, diameters))
+    if not count or not all((one > 0).all() for one in diameters):
+        return False
+    mean = sum(float(np.log(one, dtype=np.float64).sum()) for one in diameters) / count
+    squares = sum(float(((np.log(one, dtype=np.float64) - mean) ** 2).sum()) for one in diameters)
+    return bool(np.sqrt(squares / count) > 0.01)
 
 
 def _learnt(candidates: Sequence[_Candidates], scores: _Scores, *, has_sizes: bool) -> _Run:

@@ -120,8 +120,11 @@ def threshold_for_f1(probability: NDArray[np.floating]) -> float:
     p = np.sort(np.asarray(probability, np.float64))[::-1]
     if len(p) == 0:
         return 1.0
-    kept_count = np.arange(1, len(p) + 1)
-    f1 = 2 * np.cumsum(p) / (kept_count + p.sum())
+    kept_count_and_all = np.arange(1, len(p) + 1, dtype=np.float64)
+    kept_count_and_all += p.sum()
+    f1 = np.cumsum(p)  # the arrays hold the candidates of whole runs, so they are changed in place
+    f1 *= 2
+    f1 /= kept_count_and_all
     return float(p[np.argmax(f1)])
 
 
@@ -184,4 +187,7 @@ def chance_to_be_marked(probability: NDArray[np.floating], *, power: float) -> N
         return np.ones_like(p)
     typical = float((p * p).sum()) / total
     clarity = min(max((typical - FAINT_TYPICAL) / (CLEAR_TYPICAL - FAINT_TYPICAL), 0.0), 1.0)
-    return np.asarray(np.minimum(1.0, p / typical) ** (power * clarity))
+    chance = p / typical
+    np.minimum(1.0, chance, out=chance)
+    chance **= power * clarity
+    return chance

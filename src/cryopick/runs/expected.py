@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from cryopick.geometry.units import share_text
 from cryopick.pickers.protocol import gives_probabilities
 from cryopick.pickers.survey import Survey
+from cryopick.processing.belief import OpenCandidates
 from cryopick.processing.probability import expected_scores, precision_range
-from cryopick.runs.threshold import Cut, beliefs_of, is_open
-from cryopick.types import Picks
+from cryopick.runs.threshold import Cut, beliefs_of, believed_scores
 
 DIFFERENT_SHARE = 0.1
 """Difference between the two estimates of the share of right picks from which on it is told."""
@@ -40,7 +40,7 @@ class Expected:
     doubt: str = ""
 
 
-def expected_of(picker: Any, candidates: Mapping[str, Picks], cut: Cut, survey: Survey) -> Expected | None:
+def expected_of(picker: Any, candidates: Mapping[str, OpenCandidates], cut: Cut, survey: Survey) -> Expected | None:
     """What is expected of a run; None where the scores are no probabilities, and where nothing is kept.
 
     Scores were calibrated elsewhere. What the run's micrographs have in common, see `processing.belief`, gives a second
@@ -49,32 +49,28 @@ def expected_of(picker: Any, candidates: Mapping[str, Picks], cut: Cut, survey: 
 
     Parameters
     ----------
-    candidates : by micrograph
+    candidates : by micrograph, all that is open there
     """
     if not gives_probabilities(picker):
         return None
-    possible = {name: one.take(is_open(one)) for name, one in candidates.items()}
-    nothing = np.empty(0, np.float32)
-    believed = np.concatenate(
-        [nothing, *(one.score * np.float32(cut.belief_in(name)) for name, one in possible.items())]
-    )
+    believed = believed_scores(candidates, cut.belief)
     is_kept = believed >= np.float32(cut.threshold)
     if not is_kept.any():
         return None
     probability = picker.run_probabilities(believed, survey)
     precision, recall, _ = expected_scores(probability, float(probability[is_kept].min()))
-    right = _right_in_run(picker, possible, cut)
+    right = _right_in_run(picker, candidates, cut)
     estimates = [probability[is_kept]] if right is None else [probability[is_kept], right[is_kept]]
     low, high = precision_range(*estimates)
     doubt = "" if right is None else _doubt(precision, float(right[is_kept].mean()))
     return Expected(precision=precision, low=low, high=high, recall=recall, doubt=doubt)
 
 
-def _right_in_run(picker: Any, possible: Mapping[str, Picks], cut: Cut) -> NDArray[np.float64] | None:
+def _right_in_run(picker: Any, candidates: Mapping[str, OpenCandidates], cut: Cut) -> NDArray[np.float64] | None:
     """(n,) of all open candidates; None where the picker does not judge micrographs."""
     if cut.right:
-        return np.concatenate([cut.right[name] for name in possible])
-    found = beliefs_of(picker, list(possible.values()))  # the user gave the threshold
+        return np.concatenate([cut.right[name] for name in candidates])
+    found = beliefs_of(picker, list(candidates.values()))  # the user gave the threshold
     return None if found is None else np.concatenate([np.zeros(0), *found.right])
 
 

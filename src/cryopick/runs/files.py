@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from cryopick.errors import CryopickError, RunFolderError
 from cryopick.io.files.version import file_version
@@ -112,8 +112,7 @@ def _digests(picker: Any) -> dict[str, str]:
     digests = {}
     for setting in settings_of(type(picker)):
         value = getattr(picker, setting.name)
-        is_path = setting.annotation is Path or Path in get_args(setting.annotation)
-        if value is None or not (is_path or str(value).endswith(_WEIGHTS_SUFFIXES)):
+        if value is None or not (setting.is_path or str(value).endswith(_WEIGHTS_SUFFIXES)):
             continue
         try:
             file = find_weights(value) if setting.name == "weights" else Path(value).expanduser()

@@ -14,10 +14,11 @@ import os
 import re
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
@@ -26,9 +27,10 @@ from cryopick.errors import OutputError, RunFolderError
 from cryopick.io.coordinates.candidates import CANDIDATE_COLUMNS, candidates_text
 from cryopick.io.coordinates.names import without_extension
 from cryopick.io.coordinates.relion import PICKS_FOLDER, UNFINISHED_RUN, unfinished_run_text
-from cryopick.io.files.atomic import TEMPORARY_PREFIX, write_bytes_atomic
+from cryopick.io.files.atomic import TEMPORARY_PREFIX, atomic_path, write_bytes_atomic
 from cryopick.io.files.folder_lock import LOCK_FILE, FolderLock, locked_folder
 from cryopick.runs.record import PICKS_TAIL, Record, key_problem, read_record, record_text
+from cryopick.runs.renames import finish_renaming
 from cryopick.types import Picks
 
 PICKS, CANDIDATES, RECORDS, IMAGES = PICKS_FOLDER, "candidates", "records", "images"
@@ -47,6 +49,7 @@ OWN_FOLDERS = (PICKS, CANDIDATES, RECORDS, IMAGES, MODEL)
 UNNAMED = "not-picked"
 """Folder of the records of micrographs whose names cannot name files."""
 _RELION_JOB = re.compile(r"^[A-Za-z0-9_]+/job[0-9]{3,}/")
+_CANDIDATES_HEADER = ",".join(CANDIDATE_COLUMNS)
 _NAME_ERRORS = (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL, errno.EISDIR, errno.ENOTDIR)
 
 
@@ -125,6 +128,16 @@ class RunFolder:
             if path.is_file() and path.stat().st_size == len(data) and path.read_bytes() == data:
                 return
             write_bytes_atomic(path, data, below=self.path, is_durable=is_durable)
+
+    @contextmanager
+    def writing_piecewise(self, path: Path) -> Iterator[Callable[[str], object]]:
+        """As `write`, for a text that is too long to be held at once: gives the function that takes its pieces."""
+        with (
+            self.writing(path),
+            atomic_path(path, below=self.path, keep_same=True) as temporary,
+            open(temporary, "w", encoding="utf-8", errors="surrogateescape", newline="\n") as stream,
+        ):
+            yield stream.write
 
     @contextmanager
     def writing(self, path: Path) -> Iterator[None]:
@@ -305,13 +318,14 @@ class RunFolder:
                 raise RunFolderError(f"{path}: is a {kind}, expected a {expected}; move it away, or choose another -o")
 
     def clean_up(self) -> None:
-        """Remove the half-written files of a killed run, and settle a replacement that was killed. Under the lock."""
+        """Remove the half-written files of a killed run; settle what was being replaced or renamed. Under the lock."""
         for folder in (self.path, *(self.path / name for name in (PICKS, CANDIDATES, RECORDS, IMAGES))):
             pattern = f"{TEMPORARY_PREFIX}*"
             for path in folder.glob(pattern) if folder == self.path else folder.rglob(pattern):
                 with self.writing(path):
                     path.unlink(missing_ok=True)
         self._settle_replacement()
+        finish_renaming(self)
 
     def has_records(self) -> bool:
         """True where any micrograph was finished, failed or not, readable or not."""
@@ -404,14 +418,23 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def _csv_columns(lines: Sequence[str], *, count: int) -> list[Sequence[str]]:
+    """The columns of a CSV table without its header; lines without quotes, as ours are, are cut in one go."""
+    text = ",".join(lines)
+    if '"' not in text and set(map(str.count, lines, repeat(","))) <= {count - 1}:
+        words = text.split(",") if lines else []
+        return [words[start::count] for start in range(count)]
+    return list(zip(*csv.reader(lines), strict=True)) or [()] * count
+
+
 def _parsed_candidates(text: str, record: Record) -> Picks:
     """The candidates in a CSV text; `ValueError` and its like where it is not whole."""
-    rows = list(csv.reader(text.splitlines()))
-    if not rows or tuple(rows[0]) != CANDIDATE_COLUMNS or not text.endswith("\n"):
+    lines = text.splitlines()
+    if not lines or lines[0] != _CANDIDATES_HEADER or not text.endswith("\n"):
         raise ValueError("it is empty, cut, or has another header")
-    if record.candidate_count is not None and len(rows) - 1 != record.candidate_count:
-        raise ValueError(f"{len(rows) - 1} rows of {record.candidate_count}")
-    columns = list(zip(*rows[1:], strict=True)) or [()] * len(CANDIDATE_COLUMNS)
+    if record.candidate_count is not None and len(lines) - 1 != record.candidate_count:
+        raise ValueError(f"{len(lines) - 1} rows of {record.candidate_count}")
+    columns = _csv_columns(lines[1:], count=len(CANDIDATE_COLUMNS))
     x, y, score, diameter = (np.array(column, dtype=np.float64) for column in columns[:4])
     limit = float(np.finfo(np.float32).max)
     if not (np.isfinite(x).all() and np.isfinite(y).all()):

@@ -16,7 +16,7 @@ from cryopick.runs.expected import Expected, expected_of
 from cryopick.runs.one import pick_micrograph
 from cryopick.runs.sample import chosen_sample, sample_order
 from cryopick.runs.settings import PickPlan, PickSettings
-from cryopick.runs.threshold import at_threshold, choose_cut
+from cryopick.runs.threshold import at_threshold, choose_cut, open_candidates
 from cryopick.types import Micrograph, Picks
 
 
@@ -73,7 +73,7 @@ def pick_all(
         for micrograph, mask in zip(micrographs, masks, strict=True)
     ]
     candidates = [replace(one, warnings=(*one.warnings, *plan.seen.doubts)) for one in candidates]
-    numbered = {str(number): one for number, one in enumerate(candidates)}
+    numbered = {str(number): open_candidates(one, settings.picker) for number, one in enumerate(candidates)}
     cut = choose_cut(plan, numbered)
     belief = [cut.belief_in(str(number)) for number in range(len(candidates))]
     picks = [at_threshold(one, cut.threshold, belief=each) for one, each in zip(candidates, belief, strict=True)]

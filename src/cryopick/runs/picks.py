@@ -6,7 +6,7 @@ where `cryopick rethreshold` was stopped in the middle. Records and candidates n
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,9 +18,9 @@ from cryopick.errors import InputError
 from cryopick.io.coordinates.names import match_micrograph_names
 from cryopick.runs.folder import AUTOPICK, CANDIDATES, PARTICLES, PICKS, RECORDS, SUMMARY, RunFolder
 from cryopick.runs.record import Record
-from cryopick.runs.sizes import SizesAtPixelSize, run_diameter, sizes_at, sizes_of_run
+from cryopick.runs.sizes import SizesAtPixelSize, SizesSeen, run_diameter, sizes_at
 from cryopick.runs.stored_settings import plan_of_run
-from cryopick.runs.threshold import at_threshold, cut_of
+from cryopick.runs.threshold import Cut, at_threshold, cut_of
 from cryopick.types import Picks
 
 _SAME_PLACE_PX = 0.002  # candidates are stored to 0.001 px
@@ -66,26 +66,34 @@ def picks_of_run(folder: RunFolder, *, with_rejected: bool) -> list[Picks]:
     RunFolderError
         If a record or a table of candidates is damaged.
     """
-    every = [one.candidates for one in micrographs_of_run(folder)]
-    return every if with_rejected else [one.kept() for one in every]
+    every = each_micrograph_of_run(folder)
+    return [one.candidates if with_rejected else one.candidates.kept() for one in every]
 
 
 def micrographs_of_run(folder: RunFolder) -> list[RunMicrograph]:
     """Every finished micrograph of a run, sorted by name; errors as in `picks_of_run`."""
+    return list(each_micrograph_of_run(folder))
+
+
+def each_micrograph_of_run(folder: RunFolder) -> Iterator[RunMicrograph]:
+    """As `micrographs_of_run`, one after the other: before, all are looked through for what they have in common."""
     if not (folder.path / SUMMARY).is_file():
         raise InputError(
             f"{folder.path}: the run is not finished ({SUMMARY} is missing); run its `cryopick pick` command again"
         )
     plan = plan_of_run(folder)
     records = [record for record in folder.records() if record.is_done]
-    candidates = {record.name: folder.read_candidates(record) for record in records}
-    cut = cut_of(folder, plan, candidates)
-    done = [
-        (record, at_threshold(candidates[record.name], cut.threshold, belief=cut.belief_in(record.name)))
-        for record in records
-    ]
-    sizes = sizes_of_run([candidates.kept() for _, candidates in done], run_diameter(plan.picker, plan.survey))
-    return [_with_sizes(record, candidates, sizes_at(sizes, record.pixel_size_angstrom)) for record, candidates in done]
+    cut = cut_of(folder, plan)
+    seen = SizesSeen(run_diameter(plan.picker, plan.survey))
+    for record in records:
+        seen.add(_at_cut(folder, record, cut).kept())
+    sizes = seen.sizes()
+    for record in records:
+        yield _with_sizes(record, _at_cut(folder, record, cut), sizes_at(sizes, record.pixel_size_angstrom))
+
+
+def _at_cut(folder: RunFolder, record: Record, cut: Cut) -> Picks:
+    return at_threshold(folder.read_candidates(record), cut.threshold, belief=cut.belief_in(record.name))
 
 
 def labels_of_run_at(path: Path | str) -> dict[str, Labels] | None:
@@ -94,7 +102,7 @@ def labels_of_run_at(path: Path | str) -> dict[str, Labels] | None:
     if not is_picking_run(folder.path):
         return None
     labels = {}
-    for one in micrographs_of_run(folder):
+    for one in each_micrograph_of_run(folder):
         kept = one.candidates.kept()
         known = kept.diameter_px[np.isfinite(kept.diameter_px)]
         labels[one.record.relion_name] = Labels(

@@ -25,7 +25,7 @@ MOST_NAME_BYTES = 255
 _MOST_PIXELS_A_SIDE = 2**31
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Record:
     """What a run remembers of one micrograph besides its candidates; `error` is "" where picking worked."""
 
@@ -53,6 +53,8 @@ class Record:
     picked_with: str = ""
     """16 hexadecimal digits of all that its candidates depend on besides its file, see `runs.picked_with`; "" in older
     runs."""
+    inode: int | None = None
+    """Number of the file in its file system, by which one that was renamed is known; None in older runs."""
     processor: str = ""
     """Model of the CPU or graphics card that picked it; "" in older runs."""
 
@@ -242,6 +244,7 @@ _CHECKS: Mapping[str, Callable[[Any], Any]] = {
     "junk_share": _share,
     "mask_stamp": _stamp,
     "picked_with": _text,
+    "inode": _count,
     "processor": _text,
 }
 """How each field of a record is checked; what a newer version adds is passed over."""

@@ -4,39 +4,62 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
 from cryopick.errors import RunFolderError
-from cryopick.geometry.units import share_decimal, share_range_text
+from cryopick.geometry.units import Length, share_decimal, share_range_text
 from cryopick.io.coordinates.relion import (
     NO_SCORE,
+    RELION_LIST_HEAD,
+    RELION_PARTICLES_HEAD,
     VERSION,
-    relion_list_text,
-    relion_micrograph_text,
-    relion_particles_text,
+    coordinate_rows,
+    relion_list_rows,
+    relion_particle_rows,
+    relion_text_of_rows,
 )
-from cryopick.io.star import make_table, star_text
+from cryopick.io.star import LOOP_END, loop_head, loop_rows, make_table
 from cryopick.pickers.protocol import gives_probabilities
+from cryopick.processing.belief import OpenCandidates
 from cryopick.runs.expected import expected_of
 from cryopick.runs.facts import RunFacts
 from cryopick.runs.folder import AUTOPICK, MICROGRAPHS, PARTICLES, RECORDS, SUMMARY, DamagedError, RunFolder
 from cryopick.runs.place import settle_place
 from cryopick.runs.record import Record
 from cryopick.runs.settings import PickPlan
-from cryopick.runs.sizes import SizesAtPixelSize, box_doubt, doubt_of_sizes, run_diameter, sizes_of_run
-from cryopick.runs.threshold import Cut, at_threshold, best_score, cut_of, what_would_keep_some
+from cryopick.runs.sizes import SizesAtPixelSize, SizesSeen, box_doubt, doubt_of_sizes, run_diameter
+from cryopick.runs.threshold import Cut, at_threshold, best_score, cut_of, open_candidates, what_would_keep_some
 from cryopick.runs.verdicts import GOOD, Verdict, verdict_of
 from cryopick.types import Picks
+
+MICROGRAPH_COLUMNS = (
+    *("rlnMicrographName", "cryopickParticleCount", "cryopickCandidateCount", "cryopickMeanScore", "cryopickSeconds"),
+    *("cryopickStatus", "cryopickFilledShare", "cryopickJunkShare", "cryopickExpectedRight", "cryopickVerdict"),
+    *("cryopickVerdictReason", "cryopickWarnings"),
+)
+"""Of `micrographs.star`."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MicrographTotals:
+    """What tables and report tell of one finished micrograph, without its candidates; see `MicrographResult`."""
+
+    record: Record
+    count: int
+    candidate_count: int
+    mean_score: float
+    verdict: Verdict | None
 
 
 @dataclass(frozen=True, kw_only=True)
 class MicrographResult:
-    """One finished micrograph at the run's threshold."""
+    """One finished micrograph at the run's threshold, with its candidates: too much to be kept of all of a run."""
 
     record: Record
     candidates: Picks
@@ -53,6 +76,16 @@ class MicrographResult:
         """Of the kept picks; NaN where there is none."""
         score = self.candidates.score[self.candidates.is_kept]
         return float(score.mean(dtype=np.float64)) if len(score) else float("nan")
+
+    def totals(self) -> MicrographTotals:
+        """Its counts."""
+        return MicrographTotals(
+            record=self.record,
+            count=self.count,
+            candidate_count=len(self.candidates),
+            mean_score=self.mean_score,
+            verdict=self.verdict,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,45 +152,63 @@ def write_picks(
     folder: RunFolder, record: Record, candidates: Picks, cut: Cut, *, is_durable: bool = False
 ) -> MicrographResult:
     """Write the coordinate file of one micrograph."""
+    return _write_picks(folder, record, candidates, cut, is_durable=is_durable)[0]
+
+
+def _write_picks(
+    folder: RunFolder, record: Record, candidates: Picks, cut: Cut, *, is_durable: bool = False
+) -> tuple[MicrographResult, list[str]]:
+    """As `write_picks`; also gives the rows of the file, which stand in the table of all particles too."""
     chosen = at_threshold(candidates, cut.threshold, belief=cut.belief_in(record.name))
-    result = MicrographResult(record=record, candidates=chosen)
-    text = relion_micrograph_text(result.candidates.kept())
-    folder.write(folder.picks_path(record.key), text, is_durable=is_durable)
-    return result
+    rows = coordinate_rows(chosen.kept())
+    folder.write(folder.picks_path(record.key), relion_text_of_rows(rows), is_durable=is_durable)
+    return MicrographResult(record=record, candidates=chosen), rows
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finished:
-    """Everything that a run folder holds of its micrographs.
+    """What a run folder holds of its micrographs, as far as it is kept in memory.
 
     Parameters
     ----------
-    records : of every micrograph; one whose files are damaged is failed, and its error says what is damaged
-    candidates : by name, of those that are done
+    records : of every micrograph, sorted by name; one whose files are damaged is failed, and its error says what is
+        damaged
+    candidates : by name, of those that are done, in the order of the records; their tables are read again where more
+        is needed
     damaged : what is wrong with records that cannot be read, by key, and with tables of candidates, by name
     """
 
     records: list[Record]
-    candidates: dict[str, Picks]
+    candidates: dict[str, OpenCandidates]
     damaged: dict[str, str]
 
 
-def read_finished(folder: RunFolder, *, known: Mapping[str, Picks] | None = None) -> Finished:
-    """Read all records and candidates of a run, whether damaged or not.
+@dataclass(frozen=True, kw_only=True)
+class RunResults:
+    """What `write_results` wrote: the summary, and what the report shows besides.
 
     Parameters
     ----------
-    known : candidates as they stand in the folder, by name, which need not be read
+    micrographs : finished ones, sorted by name
+    cut : which candidates are kept
+    candidates : see `Finished`
     """
-    known = known or {}
+
+    summary: RunSummary
+    micrographs: list[MicrographTotals]
+    cut: Cut
+    candidates: Mapping[str, OpenCandidates]
+
+
+def read_finished(folder: RunFolder, picker: Any) -> Finished:
+    """Read all records and candidates of a run, one micrograph after the other, whether damaged or not."""
     records, unreadable = folder.read_records()
     damaged = {key: f"{folder.path / RECORDS / key}.json ({reason})" for key, reason in unreadable.items()}
-    candidates: dict[str, Picks] = {}
+    candidates: dict[str, OpenCandidates] = {}
     for position, record in enumerate(records):
         if record.is_done:
             try:
-                one = known.get(record.name)
-                candidates[record.name] = folder.read_candidates(record) if one is None else one
+                candidates[record.name] = open_candidates(folder.read_candidates(record), picker)
             except DamagedError as error:
                 damaged[record.name] = error.what
                 records[position] = replace(record, error=f"its table of candidates is damaged: {error}")
@@ -171,8 +222,8 @@ def write_results(
     *,
     facts: RunFacts,
     notes: Mapping[str, int] | None = None,
-) -> tuple[RunSummary, list[MicrographResult]]:
-    """Write every table of a run from its per-micrograph files.
+) -> RunResults:
+    """Write every table of a run from its per-micrograph files, which are read again, one micrograph after the other.
 
     Parameters
     ----------
@@ -181,26 +232,44 @@ def write_results(
     """
     place = settle_place(folder, finished.records)
     cut = cut_of(folder, plan, finished.candidates)
-    results = [
-        _judged(write_picks(folder, record, finished.candidates[record.name], cut), cut, plan)
-        for record in finished.records
-        if record.is_done
-    ]
-    for record in finished.records:
-        if not record.is_done:  # picks of an earlier image, or of a table that is damaged now
-            with folder.writing(folder.picks_path(record.key)):
-                folder.picks_path(record.key).unlink(missing_ok=True)
-    told = [one for one in results if _is_good(one)] if plan.settings.run.drop_bad else results
-    _write_list(folder, told, place)
-    _write_particles(folder, told)
-    _write_micrographs(folder, finished.records, results)
-    summary = _summarize(finished.records, results, plan, cut)
+    totals = _Totals(run_diameter(plan.picker, plan.survey))
+    name_of = _names_in_particles(folder, plan, finished.records, cut)
+    with _writing_tables(folder, place, has_rows=bool(finished.records)) as tables:
+        for record in finished.records:
+            if record.is_done:
+                result, rows = _write_picks(folder, record, folder.read_candidates(record), cut)
+                result = _judged(result, cut, plan)
+                totals.add(result)
+                tables.add(totals.micrographs[-1], record)
+                if not plan.settings.run.drop_bad or _is_good(result):
+                    tables.add_picks(folder, record, name_of(record), rows)
+            else:  # picks of an earlier image, or of a table that is damaged now
+                with folder.writing(folder.picks_path(record.key)):
+                    folder.picks_path(record.key).unlink(missing_ok=True)
+                tables.add(None, record)
+    summary = _summarize(finished, totals, plan, cut)
     processors = {record.processor for record in finished.records if record.processor}
     summary = replace(summary, **{**facts.as_fields(), "processors": tuple(sorted(processors))})
     if notes:
         summary = replace(summary, warnings=dict(sorted({**summary.warnings, **notes}.items())))
-    folder.write(folder.path / SUMMARY, json.dumps(asdict(summary), indent=1, ensure_ascii=False) + "\n")
-    return summary, results
+    content = {one.name: getattr(summary, one.name) for one in fields(summary)}
+    with folder.writing_piecewise(folder.path / SUMMARY) as write:
+        for piece in json.JSONEncoder(indent=1, ensure_ascii=False, default=asdict).iterencode(content):
+            write(piece)
+        write("\n")
+    return RunResults(
+        summary=summary,
+        micrographs=totals.micrographs,
+        cut=replace(cut, right={}),
+        candidates=finished.candidates,
+    )
+
+
+def read_result(folder: RunFolder, totals: MicrographTotals, cut: Cut) -> MicrographResult:
+    """A finished micrograph with its candidates at the run's threshold, read again."""
+    record = totals.record
+    candidates = at_threshold(folder.read_candidates(record), cut.threshold, belief=cut.belief_in(record.name))
+    return MicrographResult(record=record, candidates=candidates, verdict=totals.verdict)
 
 
 def _judged(result: MicrographResult, cut: Cut, plan: PickPlan) -> MicrographResult:
@@ -219,46 +288,82 @@ def _is_good(result: MicrographResult) -> bool:
     return result.verdict is None or result.verdict.verdict == GOOD
 
 
-def _write_list(folder: RunFolder, results: list[MicrographResult], place: str) -> None:
-    files = [folder.picks_path(result.record.key).relative_to(folder.path) for result in results]
-    text = relion_list_text(
-        [result.record.relion_name for result in results], [(PurePosixPath(place) / file).as_posix() for file in files]
-    )
-    folder.write(folder.path / AUTOPICK, text)
+def _names_in_particles(
+    folder: RunFolder, plan: PickPlan, records: Sequence[Record], cut: Cut
+) -> Callable[[Record], str]:
+    """What `particles.star` calls a micrograph: its file, or where two of the listed ones share that, the whole name.
 
-
-def _write_particles(folder: RunFolder, results: list[MicrographResult]) -> None:
-    base_names = [PurePosixPath(result.record.name).name for result in results]
-    is_unique = len(set(base_names)) == len(base_names)
-    picks = [
-        replace(result.candidates.kept(), micrograph_name=base if is_unique else result.record.name)
-        for result, base in zip(results, base_names, strict=True)
-    ]
-    folder.write(folder.path / PARTICLES, relion_particles_text(picks))
-
-
-def _write_micrographs(folder: RunFolder, records: list[Record], results: list[MicrographResult]) -> None:
-    result_of = {result.record.name: result for result in results}
-    rows: list[dict[str, Any]] = []
+    Which are listed is known only where they are judged; those that share the name of their file are, beforehand.
+    """
+    sharing: dict[str, list[Record]] = {}
     for record in records:
-        result = result_of.get(record.name)
-        mean_score = float("nan") if result is None else result.mean_score
-        rows.append(
-            {
-                "rlnMicrographName": record.relion_name,
-                "cryopickParticleCount": 0 if result is None else result.count,
-                "cryopickCandidateCount": 0 if result is None else len(result.candidates),
-                "cryopickMeanScore": round(mean_score, 6) if np.isfinite(mean_score) else NO_SCORE,
-                "cryopickSeconds": round(record.seconds, 3),
-                "cryopickStatus": "failed" if record.error else "done",
-                **_verdict_columns(None if result is None else result.verdict),
-                "cryopickWarnings": record.error or "; ".join(record.warnings) or "none",
-            }
-        )
-    columns = {
-        label: [_one_line(row[label]) for row in rows] for label in (rows[0] if rows else ("rlnMicrographName",))
+        if record.is_done:
+            sharing.setdefault(_file_name(record), []).append(record)
+
+    def is_listed(record: Record) -> bool:
+        if not plan.settings.run.drop_bad:
+            return True
+        candidates = at_threshold(folder.read_candidates(record), cut.threshold, belief=cut.belief_in(record.name))
+        return _is_good(_judged(MicrographResult(record=record, candidates=candidates), cut, plan))
+
+    several = (of_one_name for of_one_name in sharing.values() if len(of_one_name) > 1)
+    is_unique = not any(sum(map(is_listed, of_one_name)) > 1 for of_one_name in several)
+    return _file_name if is_unique else lambda record: record.name
+
+
+def _file_name(record: Record) -> str:
+    return PurePosixPath(record.name).name
+
+
+@dataclass(frozen=True)
+class _Tables:
+    """The tables of a run while rows are added to them: each takes text."""
+
+    place: str
+    autopick: Callable[[str], object]
+    particles: Callable[[str], object]
+    micrographs: Callable[[str], object]
+
+    def add(self, totals: MicrographTotals | None, record: Record) -> None:
+        """A row of `micrographs.star`; without `totals` for one that is not finished."""
+        mean_score = float("nan") if totals is None else totals.mean_score
+        row: dict[str, Any] = {
+            "rlnMicrographName": record.relion_name,
+            "cryopickParticleCount": 0 if totals is None else totals.count,
+            "cryopickCandidateCount": 0 if totals is None else totals.candidate_count,
+            "cryopickMeanScore": round(mean_score, 6) if np.isfinite(mean_score) else NO_SCORE,
+            "cryopickSeconds": round(record.seconds, 3),
+            "cryopickStatus": "failed" if record.error else "done",
+            **_verdict_columns(None if totals is None else totals.verdict),
+            "cryopickWarnings": record.error or "; ".join(record.warnings) or "none",
+        }
+        columns = {label: [_one_line(row[label])] for label in MICROGRAPH_COLUMNS}
+        self.micrographs(loop_rows(make_table("", columns).columns)[0])
+
+    def add_picks(self, folder: RunFolder, record: Record, name: str, rows: Sequence[str]) -> None:
+        """The rows of `autopick.star` and `particles.star`, in which the micrograph is called `name`."""
+        file = PurePosixPath(self.place) / folder.picks_path(record.key).relative_to(folder.path)
+        self.autopick(relion_list_rows([record.relion_name], [file.as_posix()])[0])
+        self.particles("".join(relion_particle_rows(name, rows)))
+
+
+@contextmanager
+def _writing_tables(folder: RunFolder, place: str, *, has_rows: bool) -> Iterator[_Tables]:
+    """The three tables, empty; each is renamed to its name when the block ends well."""
+    heads = {
+        AUTOPICK: RELION_LIST_HEAD,
+        PARTICLES: RELION_PARTICLES_HEAD,
+        MICROGRAPHS: loop_head(
+            "micrographs", MICROGRAPH_COLUMNS if has_rows else MICROGRAPH_COLUMNS[:1], version=VERSION
+        ),
     }
-    folder.write(folder.path / MICROGRAPHS, star_text([make_table("micrographs", columns)], version=VERSION))
+    with ExitStack() as stack:
+        written = [stack.enter_context(folder.writing_piecewise(folder.path / name)) for name in heads]
+        for write, head in zip(written, heads.values(), strict=True):
+            write(head)
+        yield _Tables(place, *written)
+        for write in written:
+            write(LOOP_END)
 
 
 def _verdict_columns(verdict: Verdict | None) -> dict[str, Any]:
@@ -278,28 +383,43 @@ def _one_line(value: Any) -> Any:
     return " ".join(value.replace('"', "'").split()) if isinstance(value, str) else value
 
 
-def _summarize(records: list[Record], results: list[MicrographResult], plan: PickPlan, cut: Cut) -> RunSummary:
+class _Totals:
+    """Counts of a run, to which one micrograph after the other is added."""
+
+    def __init__(self, diameter: Length | None) -> None:
+        self.micrographs: list[MicrographTotals] = []
+        self.diameter = diameter
+        self.sizes = SizesSeen(diameter)
+        self.rejected: Counter[str] = Counter()
+        self.warnings: Counter[str] = Counter()
+
+    def add(self, result: MicrographResult) -> None:
+        candidates = result.candidates
+        self.sizes.add(candidates.kept())
+        self.rejected.update(reason for reason in candidates.reason.tolist() if reason)
+        self.warnings.update(result.record.warnings)
+        self.micrographs.append(result.totals())
+
+
+def _summarize(finished: Finished, totals: _Totals, plan: PickPlan, cut: Cut) -> RunSummary:
     from cryopick.version import __version__
 
-    kept = [result.candidates.kept() for result in results]
-    picker = plan.picker
-    diameter = run_diameter(picker, plan.survey)
-    sizes = sizes_of_run(kept, diameter)
+    picker, results = plan.picker, totals.micrographs
+    sizes = totals.sizes.sizes()
     commonest = max(sizes, key=lambda size: (size.pixel_size_angstrom is not None, size.micrographs))
-    expected = expected_of(picker, {one.record.name: one.candidates for one in results}, cut, plan.seen)
-    reasons = Counter(reason for result in results for reason in result.candidates.reason.tolist() if reason)
-    warnings = Counter(warning for result in results for warning in result.record.warnings)
-    for doubt in (doubt_of_sizes(sizes, diameter), *plan.seen.doubts):
+    expected = expected_of(picker, finished.candidates, cut, plan.seen)
+    warnings = Counter(totals.warnings)
+    for doubt in (doubt_of_sizes(sizes, totals.diameter), *plan.seen.doubts):
         if doubt:
             warnings[doubt] = len(results)
     return RunSummary(
         cryopick_version=__version__,
         picker=picker.name,
-        micrographs=len(records),
-        failed={record.name: record.error for record in records if record.error},
-        particles=sum(len(picks) for picks in kept),
-        candidates=sum(len(result.candidates) for result in results),
-        rejected=dict(sorted(reasons.items())),
+        micrographs=len(finished.records),
+        failed={record.name: record.error for record in finished.records if record.error},
+        particles=sum(one.count for one in results),
+        candidates=sum(one.candidate_count for one in results),
+        rejected=dict(sorted(totals.rejected.items())),
         threshold=cut.threshold,
         threshold_source=cut.source,
         score_meaning=picker.score_meaning,
@@ -314,12 +434,12 @@ def _summarize(records: list[Record], results: list[MicrographResult], plan: Pic
         box_px=commonest.box_px,
         binned_box_px=commonest.binned_box_px,
         binned_pixel_size_angstrom=commonest.binned_pixel_size_angstrom,
-        seconds=round(sum(record.seconds for record in records), 2),
+        seconds=round(sum(record.seconds for record in finished.records), 2),
         warnings=dict(sorted(warnings.items())),
         sizes=sizes if results else (),
         score_is_probability=gives_probabilities(picker),
-        verdicts={result.record.name: result.verdict for result in results if result.verdict is not None},
-        best_score=best_score([result.candidates for result in results]),
+        verdicts={one.record.name: one.verdict for one in results if one.verdict is not None},
+        best_score=best_score(finished.candidates.values()),
         expected_doubt="" if expected is None else expected.doubt,
         box_doubt=box_doubt(sizes, plan.seen),
     )

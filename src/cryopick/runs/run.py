@@ -42,6 +42,7 @@ from cryopick.runs.picked_with import is_stale, picked_with
 from cryopick.runs.pinning import require_computing_here, settle_computing
 from cryopick.runs.place import folder_of_the_first_pick
 from cryopick.runs.record import Record, map_problem
+from cryopick.runs.renames import drop_record, moved_records, rename_keys
 from cryopick.runs.report.page import write_report
 from cryopick.runs.results import MicrographResult, RunSummary, read_finished, write_picks, write_results
 from cryopick.runs.sample import chosen_sample, sample_order
@@ -115,8 +116,8 @@ class Run:
         """Warnings about the run as a whole, and for how many micrographs each holds."""
         records, self._damaged_records = folder.read_records()
         self.records = {record.name: record for record in records}
-        self._candidates: dict[str, Picks] = {}
-        """By name, of micrographs that were picked, or read from the folder, by this call."""
+        self.moved = self._drop_moved([source.path for source in sources])
+        """Where micrographs are now that were renamed since they were picked, by their old name."""
         self._base = folder_of_the_first_pick(records)
         # names depend on what else is given, so a file that this run knows keeps the name that it has here
         known = {record.source: record.name for record in self.records.values()}
@@ -134,6 +135,44 @@ class Run:
         others = len(set(self.records) - set(self.sources))
         if others:
             self._log(f"{others} micrographs of this run are not among those given now; they stay in it")
+
+    def _drop_moved(self, given: Sequence[Path]) -> dict[str, Path]:
+        """Remove what was picked under names that files no longer have; they are picked under the new ones."""
+        moved = moved_records(self.records.values(), given)
+        if moved:
+            self.folder.begin_tables()
+        for name, path in moved.items():
+            drop_record(self.folder, self.records.pop(name))
+            self._log(f"{name}: was renamed to {path}; it is picked under its new name, and the old picks are removed")
+        return moved
+
+    def assign_keys_anew(self) -> list[str]:
+        """Call files as a run would that was given all these micrographs at once; the tables must be written after it.
+
+        A run that grew called its files when it knew fewer micrographs. Those that are not given keep their keys. Where
+        this is killed, the same call finishes it.
+
+        Returns
+        -------
+        names : of the micrographs whose files have another key now
+        """
+        others = {name: record.key for name, record in self.records.items() if name not in self.sources}
+        self.unnamable = {}
+        self.keys = assign_keys(list(self.sources), others, problems=self.unnamable)
+        done = {name: record for name, record in self.records.items() if name in self.sources and record.is_done}
+        renamed = [name for name, record in done.items() if record.key != self.keys[name]]
+        lost = [name for name in renamed if name in self.unnamable]
+        for name in lost:
+            self.folder.begin_tables()
+            drop_record(self.folder, self.records.pop(name))
+            self._keep(Outcome(name=name, error=self.unnamable[name]), self._provisional_threshold())
+        keys = {done[name].key: self.keys[name] for name in renamed if name not in lost}
+        rename_keys(self.folder, keys)
+        for name in renamed:
+            if name not in lost:
+                self.records[name] = replace(done[name], key=self.keys[name])
+                self._log(f"{name}: its files are called {self.keys[name]} now, and were {done[name].key}")
+        return renamed
 
     def look_first(self, *, ask: Callable[[Any], Computing] = computing_here) -> None:
         """Settle how the run computes, and let a picker that wants to see some micrographs first do so, once a folder.
@@ -393,7 +432,7 @@ class Run:
 
     def finish(self, *, is_stopped: bool = False) -> RunSummary:
         """Write tables and report; every micrograph must have its record, unless picking was stopped."""
-        finished = read_finished(self.folder, known=self._candidates)
+        finished = read_finished(self.folder, self.plan.picker)
         there = {record.name for record in finished.records}
         missing = [name for name in self.sources if name not in there]
         if missing and not is_stopped:
@@ -408,11 +447,12 @@ class Run:
                 finished.damaged,
             )
         self.folder.begin_tables()
-        summary, results = write_results(
+        results = write_results(
             self.folder, self.plan, finished, facts=self._facts(is_stopped=is_stopped), notes=self.notes
         )
-        write_report(self.folder, summary, results, settings_sections(self.plan.settings))
+        write_report(self.folder, results, settings_sections(self.plan.settings))
         self.folder.end_tables()
+        summary = results.summary
         self._log(f"{summary.particles} particles in {summary.micrographs} micrographs, {len(summary.failed)} failed")
         return summary
 
@@ -428,7 +468,6 @@ class Run:
         except DamagedError as error:
             damaged[name] = error.what
             return None
-        self._candidates[name] = candidates
         return MicrographResult(record=record, candidates=at_threshold(candidates, threshold))
 
     def has_changed(self, outcome: Outcome) -> bool:
@@ -469,12 +508,13 @@ class Run:
         return None if self.plan.settings.run.exclusion_masks is None else self._mask_stamps.get(name, NO_FILE)
 
     def _task(self, name: str) -> Task:
-        source = self.sources[name]
+        """What a worker is given: paths from the root, so that errors name the same file whoever meets them."""
+        source, mask = self.sources[name], self._mask_of.get(name)
         return Task(
             name=name,
-            path=source.path,
+            path=Path(os.path.abspath(source.path)),
             optics_pixel_size_angstrom=source.pixel_size_angstrom,
-            exclusion_mask=self._mask_of.get(name),
+            exclusion_mask=None if mask is None else Path(os.path.abspath(mask)),
         )
 
     def _keep(self, outcome: Outcome, threshold: float) -> None:
@@ -506,6 +546,7 @@ class Run:
             junk_share=None if picks is None else outcome.junk_share,
             mask_stamp=self._mask_stamp(outcome.name),
             picked_with=outcome.picked_with,
+            inode=_inode(source.path),
             processor=outcome.processor,
         )
         result: MicrographResult | None = None
@@ -538,9 +579,7 @@ class Run:
         for name, png in maps.items():
             self.folder.write(self.folder.map_path(record.key, name), png)
         candidates = replace(as_written(picks), micrograph_name=record.name, warnings=record.warnings)
-        result = write_picks(self.folder, record, candidates, Cut(threshold=threshold), is_durable=True)
-        self._candidates[record.name] = candidates
-        return result
+        return write_picks(self.folder, record, candidates, Cut(threshold=threshold), is_durable=True)
 
     def _relion_name(self, source: MicrographSource, before: Record | None) -> str:
         """What RELION calls a micrograph: as at the first pick, from whichever folder this call is made."""
@@ -578,6 +617,13 @@ class Run:
     def _log(self, line: str) -> None:
         _log.info(line)
         self.folder.append_log(f"{datetime.now():%Y-%m-%d %H:%M:%S} {line}")
+
+
+def _inode(path: Path) -> int | None:
+    try:
+        return path.stat().st_ino
+    except (OSError, ValueError):  # gone meanwhile
+        return None
 
 
 def _event(status: str, result: MicrographResult | Record, folder: RunFolder, threshold: float) -> PickEvent:

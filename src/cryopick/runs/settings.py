@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import logging
+import os
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, is_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from cryopick.errors import InputError, SettingsError
+from cryopick.errors import InputError, SettingsError, WeightsError
 from cryopick.geometry.selection import SelectionSettings
 from cryopick.inference.computing import Computing, pinned
 from cryopick.io.images.info import MAX_PIXELS
+from cryopick.io.weights import find_weights
 from cryopick.pickers.configurations import ConfigurationName, find_configuration, require_configuration_name
 from cryopick.pickers.registry import make_picker, picker_class
 from cryopick.pickers.survey import NOTHING_SEEN, Survey
@@ -105,10 +107,40 @@ class PickPlan:
         """The plan as this process picks by it: `auto` for device and precision means what it does in the whole run."""
         return replace(self, settings=replace(self.settings, picker=pinned(self.picker, self.computing)))
 
+    def with_absolute_paths(self) -> PickPlan:
+        """The plan with files and folders named from the root, as they mean the same in whatever folder it is used.
+
+        What is recorded of a run keeps them as the user wrote them. A name of shipped or downloaded weights stays one.
+        """
+        settings = replace(self.settings, picker=_absolute(self.picker), run=_absolute(self.settings.run))
+        return replace(self, settings=settings, survey=None if self.survey is None else _absolute(self.survey))
+
     @property
     def seen(self) -> Survey:
         """The survey, empty where there is none."""
         return NOTHING_SEEN if self.survey is None else self.survey
+
+
+def _absolute(settings: Any) -> Any:
+    """The same settings where all paths are absolute, else a copy in which those are that lead somewhere."""
+    if not is_dataclass(settings):
+        return settings
+    made: dict[str, Path] = {}
+    for setting in settings_of(type(settings)):
+        value = getattr(settings, setting.name)
+        if not (setting.is_path and isinstance(value, Path)):
+            continue
+        path = value.expanduser()
+        if setting.name == "weights":
+            try:
+                path = find_weights(value)
+            except WeightsError:  # the picker says what is the matter
+                continue
+            if path.is_absolute() and not value.exists():
+                continue
+        if not value.is_absolute() and path.exists():
+            made[setting.name] = Path(os.path.abspath(path))
+    return replace(settings, **made) if made else settings
 
 
 def make_settings(picker: str | Any = DEFAULT_PICKER, **given: Any) -> PickSettings:

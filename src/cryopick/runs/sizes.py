@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -38,7 +39,7 @@ def run_diameter(picker: Any, survey: Survey | None) -> Length | None:
     return given if given is not None or survey is None else survey.particle_size
 
 
-def sizes_of_run(kept: Sequence[Picks], diameter: Length | None) -> tuple[SizesAtPixelSize, ...]:
+def sizes_of_run(kept: Iterable[Picks], diameter: Length | None) -> tuple[SizesAtPixelSize, ...]:
     """One entry per pixel size of the micrographs, the smallest first, unknown last; one of no micrograph without any.
 
     Parameters
@@ -46,18 +47,71 @@ def sizes_of_run(kept: Sequence[Picks], diameter: Length | None) -> tuple[SizesA
     kept : the kept picks of each finished micrograph
     diameter : of the run, see `run_diameter`
     """
-    groups: list[list[Picks]] = []
-    known = [picks for picks in kept if picks.pixel_size_angstrom]
-    for picks in sorted(known, key=lambda one: one.pixel_size_angstrom or 0.0):
-        first = groups[-1][0].pixel_size_angstrom if groups else None
-        if first is not None and (picks.pixel_size_angstrom or 0.0) <= first * SAME_PIXEL_SIZE:
-            groups[-1].append(picks)
-        else:
-            groups.append([picks])
-    unknown = [picks for picks in kept if not picks.pixel_size_angstrom]
-    if unknown or not groups:
-        groups.append(unknown)
-    return tuple(_sizes(group, diameter) for group in groups)
+    seen = SizesSeen(diameter)
+    for picks in kept:
+        seen.add(picks)
+    return seen.sizes()
+
+
+class SizesSeen:
+    """Collects what `sizes_of_run` tells from one micrograph after the other; does not grow with their number.
+
+    Of the picks' own diameters, where these are needed, it counts how often each occurs: run folders keep them to
+    0.01 px.
+    """
+
+    def __init__(self, diameter: Length | None) -> None:
+        self._diameter = diameter
+        self._seen: dict[float | None, _Seen] = {}
+
+    def add(self, kept: Picks) -> None:
+        """Take the kept picks of one more micrograph into account."""
+        pixel_size = kept.pixel_size_angstrom or None
+        seen = self._seen.setdefault(pixel_size, _Seen())
+        is_first = not seen.micrographs or kept.micrograph_name < seen.first_micrograph
+        seen.first_micrograph = kept.micrograph_name if is_first else seen.first_micrograph
+        seen.micrographs += 1
+        if _known(self._diameter, pixel_size) is None or (self._diameter is not None and self._diameter.is_range):
+            seen.diameters.update(kept.diameter_px[np.isfinite(kept.diameter_px)].tolist())
+
+    def sizes(self) -> tuple[SizesAtPixelSize, ...]:
+        """As `sizes_of_run`."""
+        groups: list[list[float]] = []
+        for size in sorted(size for size in self._seen if size is not None):
+            if groups and size <= groups[-1][0] * SAME_PIXEL_SIZE:
+                groups[-1].append(size)
+            else:
+                groups.append([size])
+        sizes = [self._sizes_of(group) for group in groups]
+        return tuple([*sizes, self._sizes_of([None])] if None in self._seen or not groups else sizes)
+
+    def _sizes_of(self, group: Sequence[float | None]) -> SizesAtPixelSize:
+        seen = [self._seen.get(size, _Seen()) for size in group]
+        known = {size: one.micrographs for size, one in zip(group, seen, strict=True) if size is not None}
+        pixel_size = _median(known) if known else None
+        diameters = sum((one.diameters for one in seen), Counter[float]())
+        diameter_px = _diameter_px(diameters, self._diameter, pixel_size)
+        boxes = None if diameter_px is None else suggest_boxes(diameter_px, pixel_size)
+        return SizesAtPixelSize(
+            pixel_size_angstrom=pixel_size,
+            micrographs=sum(one.micrographs for one in seen),
+            first_micrograph=min(one.first_micrograph for one in seen),
+            diameter_px=None if diameter_px is None else round(diameter_px, 2),
+            diameter_angstrom=None if diameter_px is None or pixel_size is None else round(diameter_px * pixel_size, 1),
+            box_px=None if boxes is None else boxes.box_px,
+            binned_box_px=None if boxes is None else boxes.binned_box_px,
+            binned_pixel_size_angstrom=None if boxes is None else boxes.binned_pixel_size_angstrom,
+        )
+
+
+@dataclass
+class _Seen:
+    """Micrographs of one pixel size."""
+
+    micrographs: int = 0
+    first_micrograph: str = ""
+    diameters: Counter[float] = field(default_factory=Counter)
+    """How many picks have which diameter, px."""
 
 
 def sizes_at(sizes: Sequence[SizesAtPixelSize], pixel_size_angstrom: float | None) -> SizesAtPixelSize:
@@ -117,35 +171,33 @@ def _group_text(one: SizesAtPixelSize) -> str:
     return f"{pixel_size_text(one)} ({one.micrographs} micrographs such as {one.first_micrograph}{box})"
 
 
-def _sizes(group: Sequence[Picks], diameter: Length | None) -> SizesAtPixelSize:
-    sizes = [picks.pixel_size_angstrom for picks in group if picks.pixel_size_angstrom]
-    pixel_size = float(np.median(sizes)) if sizes else None
-    diameter_px = _diameter_px(group, diameter, pixel_size)
-    boxes = None if diameter_px is None else suggest_boxes(diameter_px, pixel_size)
-    return SizesAtPixelSize(
-        pixel_size_angstrom=pixel_size,
-        micrographs=len(group),
-        first_micrograph=min((picks.micrograph_name for picks in group), default=""),
-        diameter_px=None if diameter_px is None else round(diameter_px, 2),
-        diameter_angstrom=None if diameter_px is None or pixel_size is None else round(diameter_px * pixel_size, 1),
-        box_px=None if boxes is None else boxes.box_px,
-        binned_box_px=None if boxes is None else boxes.binned_box_px,
-        binned_pixel_size_angstrom=None if boxes is None else boxes.binned_pixel_size_angstrom,
-    )
+def _known(diameter: Length | None, pixel_size: float | None) -> Length | None:
+    """The diameter where it can be had in pixels."""
+    return None if diameter is not None and diameter.unit == "A" and pixel_size is None else diameter
 
 
-def _diameter_px(kept: Sequence[Picks], known: Length | None, pixel_size: float | None) -> float | None:
+def _diameter_px(picked: Mapping[float, int], given: Length | None, pixel_size: float | None) -> float | None:
     """The diameter that was given or measured for the run; where it is a range or unknown, the median of the picks.
 
     What a picker reads off single particles is often less than what people count as the diameter, to the tips of the
     longest view, and boxes are suggested for the latter.
+
+    Parameters
+    ----------
+    picked : how many picks have which diameter, px
     """
-    if known is not None and known.unit == "A" and pixel_size is None:
-        known = None
+    known = _known(given, pixel_size)
     if known is not None and not known.is_range:
         return float(known.middle_px(pixel_size))
-    diameters = np.concatenate([picks.diameter_px for picks in kept]) if kept else np.empty(0, np.float32)
-    diameters = diameters[np.isfinite(diameters)]
-    if len(diameters):
-        return float(np.median(diameters))
+    if picked:
+        return _median(picked, np.float32)
     return None if known is None else float(known.middle_px(pixel_size))
+
+
+def _median(count_of: Mapping[float, int], kind: type[np.floating] = np.float64) -> float:
+    """The median of values of which each occurs so many times, in the precision `kind`."""
+    values = sorted(count_of)
+    until = np.cumsum([count_of[value] for value in values])
+    middle = [(int(until[-1]) - 1) // 2, int(until[-1]) // 2]  # the same place twice where their number is odd
+    places = np.searchsorted(until, middle, side="right")
+    return float(np.median(np.array([values[place] for place in places], kind)))

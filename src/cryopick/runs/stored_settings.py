@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from cryopick.errors import RunFolderError, SettingsError
 from cryopick.geometry.selection import SelectionSettings
@@ -152,7 +152,7 @@ def require_same_settings(folder: RunFolder, settings: PickSettings, records: Se
     for name in dict.fromkeys([*old, *new]):
         one, other = old.get(name, _default(known.get(name))), new.get(name)
         is_same = one == other
-        if one is not None and other is not None and name in known and _is_path(known[name]):
+        if one is not None and other is not None and name in known and known[name].is_path:
             is_same = _is_same_path(str(one), str(other), base)
         if not is_same and name.rpartition(" ")[2] not in NOT_COMPARED:
             changes.append(f"{name}: {as_text(one)} -> {as_text(other)}")
@@ -187,10 +187,6 @@ def _default(setting: Setting | None) -> Any:
     if isinstance(setting.default, tuple):
         return list(setting.default)
     return setting.default if isinstance(setting.default, bool | int | float) else str(setting.default)
-
-
-def _is_path(setting: Setting) -> bool:
-    return setting.annotation is Path or Path in get_args(setting.annotation)
 
 
 def _is_same_path(old: str, new: str, base: Path | None) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from cryopick.geometry.selection import BELOW_THRESHOLD, NOT_BELIEVED
 from cryopick.pickers.protocol import ChoosesThreshold, JudgesMicrographs, gives_probabilities
-from cryopick.processing.belief import Beliefs
+from cryopick.processing.belief import Beliefs, OpenCandidates
 from cryopick.runs.folder import RunFolder
 from cryopick.runs.settings import PickPlan
 from cryopick.types import Picks
@@ -43,7 +43,7 @@ class Cut:
         return self.belief.get(name, 1.0)
 
 
-def cut_of(folder: RunFolder, plan: PickPlan, candidates: Mapping[str, Picks] | None = None) -> Cut:
+def cut_of(folder: RunFolder, plan: PickPlan, candidates: Mapping[str, OpenCandidates] | None = None) -> Cut:
     """The cut of a run: rethreshold, else as `choose_cut`.
 
     `candidates`, by micrograph, are those of all finished ones; where not given they are read when the picker wants to
@@ -52,15 +52,29 @@ def cut_of(folder: RunFolder, plan: PickPlan, candidates: Mapping[str, Picks] | 
     moved = folder.moved_threshold()
     if moved is not None:
         return Cut(threshold=moved, source="rethreshold")
-    if candidates is None and plan.settings.selection.threshold is None and isinstance(plan.picker, ChoosesThreshold):
-        candidates = {record.name: folder.read_candidates(record) for record in folder.records() if record.is_done}
+    if candidates is None and needs_all_scores(plan):
+        candidates = {
+            record.name: open_candidates(folder.read_candidates(record), plan.picker)
+            for record in folder.records()
+            if record.is_done
+        }
     return choose_cut(plan, candidates or {})
 
 
-def choose_cut(plan: PickPlan, candidates: Mapping[str, Picks]) -> Cut:
+def needs_all_scores(plan: PickPlan) -> bool:
+    """Whether the cut of a run follows from the candidates of all its micrographs, where it was not moved since."""
+    selection = plan.settings.selection
+    return selection.threshold is None and not selection.as_found and isinstance(plan.picker, ChoosesThreshold)
+
+
+def choose_cut(plan: PickPlan, candidates: Mapping[str, OpenCandidates]) -> Cut:
     """The cut for candidates of all micrographs: the threshold of the user, of the picker, or its default.
 
     A threshold that the user gives holds on every micrograph alike.
+
+    Parameters
+    ----------
+    candidates : by micrograph, in the order of their names, on which the last digits of what is chosen depend
     """
     given = plan.settings.selection.threshold
     if given is not None:
@@ -70,29 +84,46 @@ def choose_cut(plan: PickPlan, candidates: Mapping[str, Picks]) -> Cut:
         return Cut(threshold=-limit, source=ALL_KEPT)
     if not isinstance(plan.picker, ChoosesThreshold):
         return Cut(threshold=float(plan.picker.default_threshold), source="the picker's default")
-    open_candidates = {name: one.kept() for name, one in candidates.items()}
     belief: dict[str, float] = {}
     right: Mapping[str, NDArray[np.float64]] = {}
-    found = beliefs_of(plan.picker, list(open_candidates.values()))
+    found = beliefs_of(plan.picker, list(candidates.values()))
     if found is not None:
-        belief = dict(zip(open_candidates, found.belief.tolist(), strict=True))
-        right = dict(zip(open_candidates, found.right, strict=True))
-    done = [one.score * np.float32(belief.get(name, 1.0)) for name, one in open_candidates.items()]
-    scores = np.concatenate(done) if done else np.empty(0, np.float32)
+        belief = dict(zip(candidates, found.belief.tolist(), strict=True))
+        right = dict(zip(candidates, found.right, strict=True))
+    scores = believed_scores(candidates, belief)
     chosen = plan.picker.choose_threshold(scores, plan.seen, target_precision=plan.settings.run.target_precision)
     threshold = min(max(float(chosen), -limit), limit)
     return Cut(threshold=threshold, source="chosen by the picker from all scores", belief=belief, right=right)
 
 
-def beliefs_of(picker: Any, candidates: Sequence[Picks]) -> Beliefs | None:
-    """What the picker makes of all micrographs of a run together; None where its scores are no probabilities.
+def open_candidates(candidates: Picks, picker: Any) -> OpenCandidates:
+    """Of the candidates of a micrograph, as they stand in its table, what the cut of a run is chosen from.
 
-    `candidates` of each micrograph are those that are open, see `is_open`.
+    These are the ones that no rule rejects; the sizes only where the picker judges micrographs by them.
     """
-    if not (isinstance(picker, JudgesMicrographs) and gives_probabilities(picker)):
-        return None
-    found: Beliefs = picker.beliefs(candidates)
-    return found
+    is_kept = candidates.is_kept
+    sizes = candidates.diameter_px[is_kept] if judges_micrographs(picker) else np.empty(0, np.float32)
+    return OpenCandidates(score=candidates.score[is_kept], diameter_px=sizes)
+
+
+def judges_micrographs(picker: Any) -> bool:
+    """Whether a picker, set as it is, tells on which micrographs of a run what looks likely is believed."""
+    return isinstance(picker, JudgesMicrographs) and gives_probabilities(picker)
+
+
+def beliefs_of(picker: Any, candidates: Sequence[OpenCandidates]) -> Beliefs | None:
+    """What the picker makes of all micrographs of a run together; None where it does not judge them."""
+    return picker.beliefs(candidates) if judges_micrographs(picker) else None
+
+
+def believed_scores(candidates: Mapping[str, OpenCandidates], belief: Mapping[str, float]) -> NDArray[np.float32]:
+    """(n,) scores of all micrographs, each times the belief in its micrograph, 1 where there is none."""
+    believed = np.empty(sum(map(len, candidates.values())), np.float32)
+    start = 0
+    for name, one in candidates.items():
+        believed[start : start + len(one)] = one.score * np.float32(belief.get(name, 1.0))
+        start += len(one)
+    return believed
 
 
 def is_open(candidates: Picks) -> NDArray[np.bool_]:
@@ -100,11 +131,10 @@ def is_open(candidates: Picks) -> NDArray[np.bool_]:
     return np.isin(candidates.reason, ("", BELOW_THRESHOLD, NOT_BELIEVED))
 
 
-def best_score(candidates: Sequence[Picks]) -> float | None:
+def best_score(candidates: Iterable[OpenCandidates]) -> float | None:
     """The highest score that no rule but a threshold rejects; None where there is none that is finite."""
-    scores = np.concatenate([np.empty(0, np.float32), *[one.score[is_open(one)] for one in candidates]])
-    scores = scores[np.isfinite(scores)]
-    return float(scores.max()) if len(scores) else None
+    best = [one.score[np.isfinite(one.score)].max(initial=-np.inf) for one in candidates]
+    return float(max(best)) if best and max(best) > -np.inf else None
 
 
 def what_would_keep_some(best: float, score_meaning: str) -> str:

@@ -28,7 +28,7 @@ MUCH_SHARE = 0.03
 """Share of the image that candidates which look likely must cover for it not to be just empty."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Verdict:
     """What is told of one micrograph; None where it is not known, as for pickers whose scores are no probabilities.
 

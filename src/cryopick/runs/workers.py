@@ -96,7 +96,7 @@ class Workforce:
             )
         return open_executor(
             entry=entry_of(PickWorker),
-            state=plan,
+            state=plan.with_absolute_paths(),
             workers=workers,
             time_limit_s=self.time_limit_seconds,
             environments=self._environments,

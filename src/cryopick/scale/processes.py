@@ -27,9 +27,33 @@ def wait_patiently(environment: MutableMapping[str, str]) -> None:
 
 def usable_cores() -> int:
     """Cores that this process may use: on a cluster node or in a container fewer than the machine has."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota = _cores_of_control_groups(Path("/proc/self/cgroup"), Path("/sys/fs/cgroup"))
-    return cores if quota is None else max(1, min(cores, math.ceil(quota)))
+    quota = _quota_of_this_process()
+    return _cores_in_sight() if quota is None else max(1, min(_cores_in_sight(), math.ceil(quota)))
+
+
+def heed_quota(environment: MutableMapping[str, str]) -> None:
+    """Give thread pools that are loaded from now on as many threads as a container's quota has cores.
+
+    They count the cores that they see, and many threads on little time wait for one another. What the user set stays.
+    """
+    quota = _quota_of_this_process()
+    if quota is None or math.ceil(quota) >= _cores_in_sight():
+        return
+    for name in THREAD_VARIABLES:
+        if name not in environment:
+            environment[name] = _of_quota[name] = str(usable_cores())
+
+
+_of_quota: dict[str, str] = {}
+"""Numbers of threads that were set by `heed_quota`: for this process, not for one of several beside each other."""
+
+
+def _cores_in_sight() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _quota_of_this_process() -> float | None:
+    return _cores_of_control_groups(Path("/proc/self/cgroup"), Path("/sys/fs/cgroup"))
 
 
 def _cores_of_control_groups(membership: Path, mounted: Path) -> float | None:
@@ -144,7 +168,8 @@ def python_environment(*, threads: int | None = None, extra: Mapping[str, str] |
     wait_patiently(environment)
     if threads is not None:
         for variable in THREAD_VARIABLES:
-            environment.setdefault(variable, str(threads))
+            if environment.get(variable) == _of_quota.get(variable):  # also where neither is set
+                environment[variable] = str(threads)
     return environment
 
 

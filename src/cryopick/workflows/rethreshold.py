@@ -40,7 +40,7 @@ def rethreshold(run: str | Path, threshold: float | None) -> RunSummary:
     plan, sections = read_plan_of_run(folder)
     with folder.lock():
         folder.clean_up()
-        finished = read_finished(folder)
+        finished = read_finished(folder, plan.picker)
         if finished.damaged:
             raise RunFolderError(_damaged_text(folder, finished.damaged))
         if not finished.candidates:
@@ -53,9 +53,10 @@ def rethreshold(run: str | Path, threshold: float | None) -> RunSummary:
                 moved.unlink(missing_ok=True)
         else:
             folder.write(moved, json.dumps({"threshold": threshold}) + "\n", is_durable=True)
-        summary, results = write_results(folder, plan, finished, facts=read_facts(folder))
-        write_report(folder, summary, results, sections)
+        results = write_results(folder, plan, finished, facts=read_facts(folder))
+        write_report(folder, results, sections)
         folder.end_tables()
+        summary = results.summary
         folder.append_log(f"rethreshold: {summary.threshold:g} keeps {summary.particles} particles")
     return summary
 

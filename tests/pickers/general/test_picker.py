@@ -15,7 +15,7 @@ from cryopick.pickers.general.picker import GeneralPicker
 from cryopick.processing.probability import Calibration
 from cryopick.runs.one import pick_micrograph
 from cryopick.runs.settings import PickPlan, PickSettings
-from cryopick.runs.threshold import Cut, at_threshold, choose_cut
+from cryopick.runs.threshold import Cut, at_threshold, choose_cut, open_candidates
 from cryopick.simulation.suite import suite_sets
 from cryopick.types import Micrograph
 
@@ -35,7 +35,9 @@ def picks_of(picker, micrograph, *, survey=None, threshold=None):
     """As a run of this micrograph alone keeps them."""
     plan = PickPlan(settings=PickSettings(picker=picker), survey=survey)
     candidates = pick_micrograph(micrograph, plan)
-    cut = choose_cut(plan, {"it": candidates}) if threshold is None else Cut(threshold=threshold)
+    cut = (
+        choose_cut(plan, {"it": open_candidates(candidates, picker)}) if threshold is None else Cut(threshold=threshold)
+    )
     return at_threshold(candidates, cut.threshold, belief=cut.belief_in("it")).kept()
 
 

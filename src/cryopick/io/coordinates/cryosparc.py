@@ -154,7 +154,7 @@ def write_cryosparc(
         shape_yx, size = known_sizes(path, one, pixel_size_angstrom)
         part = np.zeros(len(one), dtype=dtype)
         fractions = one.xy_px / np.array([shape_yx[1], shape_yx[0]])
-        part["uid"] = _uids(one.micrograph_name, len(one))
+        part["uid"] = particle_uids(one.micrograph_name, len(one))
         part["location/micrograph_uid"] = _micrograph_uid(one.micrograph_name)
         part["location/exp_group_id"] = 1
         part["location/micrograph_path"] = one.micrograph_name.encode("utf-8", errors="surrogateescape")
@@ -315,7 +315,8 @@ def _micrograph_uid(name: str) -> int:
     return _hashed(name)
 
 
-def _uids(name: str, count: int) -> NDArray[np.uint64]:
+def particle_uids(name: str, count: int) -> NDArray[np.uint64]:
+    """(count,) uids of the particles of one micrograph, the same whenever they are made."""
     generator = np.random.default_rng(_hashed(f"particles of {name}"))
     return generator.integers(1, 2**63, size=count, dtype=np.uint64)
 

@@ -17,7 +17,7 @@ from cryopick.io.coordinates.box import read_box
 from cryopick.io.coordinates.grouping import NO_SCORES, as_class_id, as_float32, group_picks, require_writable
 from cryopick.io.coordinates.names import micrograph_name_of_file
 from cryopick.io.files.text import write_text
-from cryopick.io.star import StarTable, make_table, read_star, star_text
+from cryopick.io.star import LOOP_END, StarTable, loop_head, loop_rows, make_table, quoted, read_star, star_text
 from cryopick.types import Picks
 
 VERSION = 30001
@@ -25,6 +25,12 @@ VERSION = 30001
 _TOMOGRAM_LABELS = ("rlnTomoName", "rlnTomoParticle", "rlnCenteredCoordinate")
 NO_SCORE = -999.0
 """What RELION's own manual picker writes for the figure of merit (and class) that it does not have."""
+
+COORDINATE_LABELS = ("rlnCoordinateX", "rlnCoordinateY", "rlnClassNumber", "rlnAnglePsi", "rlnAutopickFigureOfMerit")
+_LIST_LABELS = ("rlnMicrographName", "rlnMicrographCoordinates")
+RELION_LIST_HEAD = loop_head("coordinate_files", _LIST_LABELS, version=VERSION)
+RELION_PARTICLES_HEAD = loop_head("", ("rlnMicrographName", *COORDINATE_LABELS))
+"""What comes before the first row of `autopick.star` and of a table of all particles."""
 
 PICKS_FOLDER, UNFINISHED_RUN = "picks", "unfinished.txt"
 """In a run folder of cryopick: the coordinate files, and what lies there while they and the tables are written."""
@@ -135,7 +141,17 @@ def write_relion_micrograph(path: Path, picks: Picks) -> None:
 
 def relion_micrograph_text(picks: Picks) -> str:
     """What `write_relion_micrograph` writes."""
-    return star_text([make_table("", _coordinate_columns(picks))])
+    return relion_text_of_rows(coordinate_rows(picks))
+
+
+def coordinate_rows(picks: Picks) -> list[str]:
+    """The lines of `picks` in a table of coordinates, each with its end."""
+    return loop_rows(make_table("", _coordinate_columns(picks)).columns)
+
+
+def relion_text_of_rows(rows: Sequence[str]) -> str:
+    """What `write_relion_micrograph` writes for picks with these `coordinate_rows`."""
+    return loop_head("", COORDINATE_LABELS) + "".join(rows) + LOOP_END
 
 
 def write_relion_list(path: Path, micrographs: Sequence[str], coordinate_files: Sequence[str]) -> None:
@@ -151,13 +167,27 @@ def relion_list_text(micrographs: Sequence[str], coordinate_files: Sequence[str]
     micrographs : names, equal to those in RELION's micrographs.star letter by letter (extraction compares so)
     coordinate_files : one per micrograph, relative to RELION's project folder
     """
-    columns = {"rlnMicrographName": micrographs, "rlnMicrographCoordinates": coordinate_files}
-    return star_text([make_table("coordinate_files", columns)], version=VERSION)
+    return RELION_LIST_HEAD + "".join(relion_list_rows(micrographs, coordinate_files)) + LOOP_END
+
+
+def relion_list_rows(micrographs: Sequence[str], coordinate_files: Sequence[str]) -> list[str]:
+    """The lines of `autopick.star` between `RELION_LIST_HEAD` and `LOOP_END`; see `relion_list_text`."""
+    columns = dict(zip(_LIST_LABELS, (micrographs, coordinate_files), strict=True))
+    return loop_rows(make_table("coordinate_files", columns).columns)
 
 
 def write_relion_particles(path: Path, picks: Sequence[Picks], *, optics: OpticsGroup | None = None) -> None:
     """All picks in one table; see `relion_particles_text`."""
     write_text(path, relion_particles_text(picks, optics=optics))
+
+
+def relion_particle_rows(micrograph_name: str, rows: Sequence[str]) -> list[str]:
+    """The lines of one micrograph in a table of all particles, see `relion_particles_text`, from `coordinate_rows`.
+
+    Before the first comes `RELION_PARTICLES_HEAD`, after the last `LOOP_END`.
+    """
+    name = quoted(micrograph_name) if rows else ""
+    return [f"{name} {row}" for row in rows]
 
 
 def relion_particles_text(picks: Sequence[Picks], *, optics: OpticsGroup | None = None) -> str:
@@ -167,13 +197,14 @@ def relion_particles_text(picks: Sequence[Picks], *, optics: OpticsGroup | None 
     ----------
     optics : writes the table in the style of RELION 3.1 and later; without it in that of 3.0, one plain table
     """
+    if optics is None:
+        rows = (row for one in picks for row in relion_particle_rows(one.micrograph_name, coordinate_rows(one)))
+        return RELION_PARTICLES_HEAD + "".join(rows) + LOOP_END
     parts = [_coordinate_columns(one) for one in picks]
     names = [one.micrograph_name for one in picks for _ in range(len(one))]
     columns: dict[str, Sequence[str] | NDArray[Any]] = {"rlnMicrographName": names}
-    for label in parts[0] if parts else _coordinate_columns(Picks(xy_px=np.empty((0, 2)))):
+    for label in COORDINATE_LABELS:
         columns[label] = np.concatenate([part[label] for part in parts]) if parts else np.empty(0)
-    if optics is None:
-        return star_text([make_table("", columns)])
     columns["rlnOpticsGroup"] = np.ones(len(names), dtype=np.int64)
     group: dict[str, Sequence[str] | NDArray[Any]] = {
         "rlnOpticsGroupName": [optics.name],
@@ -188,13 +219,14 @@ def relion_particles_text(picks: Sequence[Picks], *, optics: OpticsGroup | None 
 
 def _coordinate_columns(picks: Picks) -> dict[str, NDArray[Any]]:
     require_writable(picks)
-    return {
-        "rlnCoordinateX": picks.xy_px[:, 0],
-        "rlnCoordinateY": picks.xy_px[:, 1],
-        "rlnClassNumber": picks.class_id,
-        "rlnAnglePsi": np.zeros(len(picks)),
-        "rlnAutopickFigureOfMerit": np.where(np.isfinite(picks.score), picks.score, np.float32(NO_SCORE)),
-    }
+    columns = (
+        picks.xy_px[:, 0],
+        picks.xy_px[:, 1],
+        picks.class_id,
+        np.zeros(len(picks)),
+        np.where(np.isfinite(picks.score), picks.score, np.float32(NO_SCORE)),
+    )
+    return dict(zip(COORDINATE_LABELS, columns, strict=True))
 
 
 def _read_listed(path: Path, listing: StarTable) -> dict[str, Picks]:

@@ -27,8 +27,13 @@ _REASONS = {
 }
 
 
+_COMPARED_BYTES = 1 << 20
+
+
 @contextmanager
-def atomic_path(path: str | Path, *, below: Path | None = None, is_durable: bool = False) -> Iterator[Path]:
+def atomic_path(
+    path: str | Path, *, below: Path | None = None, is_durable: bool = False, keep_same: bool = False
+) -> Iterator[Path]:
     """Give a temporary path to write to; it becomes `path` when the block ends well, and is removed otherwise.
 
     Missing folders are made. A reader sees the old file or the whole new one, never a part, even when the process is
@@ -57,6 +62,9 @@ def atomic_path(path: str | Path, *, below: Path | None = None, is_durable: bool
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
             _make_folders(target.parent, below)
             yield temporary
+            if keep_same and _have_same_content(temporary, target):
+                temporary.unlink()
+                return
             if is_durable:
                 _force_to_disk(temporary)
             os.replace(temporary, target)
@@ -103,6 +111,17 @@ def _make_folders(folder: Path, below: Path | None) -> None:
     for part in folder.relative_to(below).parts:
         here = here / part
         here.mkdir(exist_ok=True)  # no parents: where `below` vanishes meanwhile this fails
+
+
+def _have_same_content(one: Path, other: Path) -> bool:
+    """Whether both are files of the same bytes; they are read piece by piece, as they may be large."""
+    if not other.is_file() or one.stat().st_size != other.stat().st_size:
+        return False
+    with open(one, "rb") as first, open(other, "rb") as second:
+        while piece := first.read(_COMPARED_BYTES):
+            if piece != second.read(_COMPARED_BYTES):
+                return False
+    return True
 
 
 def _force_to_disk(path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
@@ -13,12 +13,20 @@ from cryopick.geometry.selection import BELOW_THRESHOLD
 from cryopick.geometry.units import share_text
 from cryopick.pages.parts import Card, Histogram, Table, histogram_of
 from cryopick.pickers.exhibits import Exhibits, read_exhibits
+from cryopick.processing.belief import OpenCandidates
 from cryopick.processing.spread import evenly_taken
 from cryopick.runs.folder import MODEL, RunFolder
 from cryopick.runs.report.close_ups import CloseUpRow, close_up_rows
-from cryopick.runs.results import MicrographResult, RunSummary, why_nothing_is_kept
+from cryopick.runs.results import (
+    MicrographResult,
+    MicrographTotals,
+    RunResults,
+    RunSummary,
+    read_result,
+    why_nothing_is_kept,
+)
 from cryopick.runs.sizes import pixel_size_text
-from cryopick.runs.threshold import is_open
+from cryopick.runs.threshold import Cut, believed_scores
 from cryopick.settings import as_text
 from cryopick.types import Picks
 
@@ -64,40 +72,39 @@ class RunReport:
     settings: Table
 
 
-def run_report(
-    folder: RunFolder,
-    summary: RunSummary,
-    results: Sequence[MicrographResult],
-    settings: Mapping[str, Mapping[str, Any]],
-) -> RunReport:
-    """What is to be shown of a run; pictures are named here and read when they are drawn."""
-    shown = _spread(results)
+def run_report(folder: RunFolder, results: RunResults, settings: Mapping[str, Mapping[str, Any]]) -> RunReport:
+    """What is to be shown of a run; pictures are named here and read when they are drawn.
+
+    Of the candidates only those of the micrographs whose pictures are shown are read again.
+    """
+    summary, micrographs = results.summary, results.micrographs
+    shown = [read_result(folder, one, results.cut) for one in _spread(micrographs)]
     return RunReport(
         path=folder.path.as_posix(),
         name=folder.path.name,
         summary=summary,
-        cards=tuple(_cards(summary, results)),
+        cards=tuple(_cards(summary, micrographs)),
         nothing_kept="" if summary.particles else why_nothing_is_kept(summary),
         warnings=tuple(sorted(summary.warnings.items(), key=lambda item: (-item[1], item[0]))),
-        histograms=(score_histogram(summary, results), _count_histogram(results)),
+        histograms=(score_histogram(results.candidates, results.cut), _count_histogram(micrographs)),
         outcomes=_outcomes(summary),
         exhibits=read_exhibits(folder.path / MODEL),
         micrographs=tuple(_micrograph_view(folder, result) for result in shown),
         close_ups=close_up_rows(shown, threshold=summary.threshold),
-        every_micrograph=_every_micrograph(results),
+        every_micrograph=_every_micrograph(micrographs),
         settings=_settings(settings),
     )
 
 
-def _spread(results: Sequence[MicrographResult]) -> list[MicrographResult]:
-    if len(results) <= MOST_PICTURES:
-        return list(results)
-    by_count = sorted(results, key=lambda result: (result.count, result.record.name))
+def _spread(micrographs: Sequence[MicrographTotals]) -> list[MicrographTotals]:
+    if len(micrographs) <= MOST_PICTURES:
+        return list(micrographs)
+    by_count = sorted(micrographs, key=lambda one: (one.count, one.record.name))
     return evenly_taken(by_count, MOST_PICTURES)
 
 
-def _cards(summary: RunSummary, results: Sequence[MicrographResult]) -> list[Card]:
-    counts = [result.count for result in results]
+def _cards(summary: RunSummary, micrographs: Sequence[MicrographTotals]) -> list[Card]:
+    counts = [one.count for one in micrographs]
     cards = [
         (f"{summary.particles:,}", f"particles kept of {summary.candidates:,} candidates"),
         (f"{np.median(counts):g}" if counts else "0", "particles per micrograph (median)"),
@@ -122,23 +129,17 @@ def _cards(summary: RunSummary, results: Sequence[MicrographResult]) -> list[Car
     return [Card(value=value, text=text) for value, text in cards]
 
 
-def score_histogram(summary: RunSummary, results: Sequence[MicrographResult]) -> Histogram:
+def score_histogram(candidates: Mapping[str, OpenCandidates], cut: Cut) -> Histogram:
     """What the threshold decides on: scores, and where micrographs are believed in part or not at all, times that."""
-    belief = [1.0 if result.verdict is None else result.verdict.belief for result in results]
-    scores = [
-        result.candidates.score[is_open(result.candidates)] * np.float32(by)
-        for result, by in zip(results, belief, strict=True)
-    ]
-    score = np.concatenate([np.empty(0, np.float32), *scores])
     title = "Scores of all candidates that no other rule rejects"
-    if any(by < 1 for by in belief):
+    if any(cut.belief_in(name) < 1 for name in candidates):
         title += ", times how far their micrographs are believed"
-    mark_text = f"threshold {summary.threshold:.4g}"
-    return histogram_of(title, score[np.isfinite(score)], mark=summary.threshold, mark_text=mark_text)
+    mark_text = f"threshold {cut.threshold:.4g}"
+    return histogram_of(title, believed_scores(candidates, cut.belief), mark=cut.threshold, mark_text=mark_text)
 
 
-def _count_histogram(results: Sequence[MicrographResult]) -> Histogram:
-    counts = np.array([result.count for result in results], dtype=np.float64)
+def _count_histogram(micrographs: Sequence[MicrographTotals]) -> Histogram:
+    counts = np.array([one.count for one in micrographs], dtype=np.float64)
     return histogram_of("Particles per micrograph", counts, low=0.0)
 
 
@@ -167,20 +168,36 @@ def _micrograph_view(folder: RunFolder, result: MicrographResult) -> MicrographV
     )
 
 
-def _every_micrograph(results: Sequence[MicrographResult]) -> Table:
-    rows = tuple(
-        (
-            result.record.name,
-            str(result.count),
-            str(len(result.candidates)),
-            f"{result.mean_score:.3g}" if result.count else "",
-            "" if result.verdict is None else ": ".join(filter(None, (result.verdict.verdict, result.verdict.reason))),
-            "; ".join(result.record.warnings),
+class _Rows(Sequence[tuple[str, ...]]):
+    """A row of text for each micrograph, made when it is asked for."""
+
+    def __init__(self, micrographs: Sequence[MicrographTotals]) -> None:
+        self._micrographs = micrographs
+
+    def __len__(self) -> int:
+        return len(self._micrographs)
+
+    @overload
+    def __getitem__(self, place: int) -> tuple[str, ...]: ...
+    @overload
+    def __getitem__(self, place: slice) -> _Rows: ...
+    def __getitem__(self, place: int | slice) -> tuple[str, ...] | _Rows:
+        if isinstance(place, slice):
+            return _Rows(self._micrographs[place])
+        one = self._micrographs[place]
+        return (
+            one.record.name,
+            str(one.count),
+            str(one.candidate_count),
+            f"{one.mean_score:.3g}" if one.count else "",
+            "" if one.verdict is None else ": ".join(filter(None, (one.verdict.verdict, one.verdict.reason))),
+            "; ".join(one.record.warnings),
         )
-        for result in results
-    )
+
+
+def _every_micrograph(micrographs: Sequence[MicrographTotals]) -> Table:
     columns = ("micrograph", "particles", "candidates", "mean score", "verdict", "warnings")
-    return Table(title=f"All {len(results)} micrographs", columns=columns, rows=rows)
+    return Table(title=f"All {len(micrographs)} micrographs", columns=columns, rows=_Rows(micrographs))
 
 
 def _settings(settings: Mapping[str, Mapping[str, Any]]) -> Table:

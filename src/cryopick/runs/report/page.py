@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from cryopick.pages.render import render
+from cryopick.pages.render import render_pieces
 from cryopick.runs.folder import REPORT, RunFolder
 from cryopick.runs.report.model import run_report
-from cryopick.runs.results import MicrographResult, RunSummary
+from cryopick.runs.results import RunResults
 
 
-def write_report(
-    folder: RunFolder,
-    summary: RunSummary,
-    results: Sequence[MicrographResult],
-    settings: Mapping[str, Mapping[str, Any]],
-) -> None:
+def write_report(folder: RunFolder, results: RunResults, settings: Mapping[str, Mapping[str, Any]]) -> None:
     """Write `report.html`; the same run gives the same bytes, so times of day and durations are left to the log."""
-    report = run_report(folder, summary, results, settings)
-    folder.write(folder.path / REPORT, render("run.html", report=report, exhibits=report.exhibits))
+    report = run_report(folder, results, settings)
+    with folder.writing_piecewise(folder.path / REPORT) as write:
+        for piece in render_pieces("run.html", report=report, exhibits=report.exhibits):
+            write(piece)
