@@ -10,10 +10,13 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from cryopick.errors import SettingsError
+from cryopick.errors import InputError, SettingsError
 from cryopick.geometry.cliques import ABSENT, Groups
+from cryopick.geometry.selection import BELOW_THRESHOLD, NOT_BELIEVED
 from cryopick.geometry.units import Length
 from cryopick.inference.models import HoldsModels
+from cryopick.io.coordinates.formats import read_picks
+from cryopick.io.coordinates.names import without_extension
 from cryopick.io.weights import find_weights
 from cryopick.pickers.consensus.stacking import PICKER, Stacking, features, joined, load_stacking
 from cryopick.pickers.expected_f1 import ChoosesByExpectedF1
@@ -52,7 +55,7 @@ class ConsensusPicker(HoldsModels, ChoosesByExpectedF1):
     """It holds the networks of all members."""
     run_level_fields: ClassVar[frozenset[str]] = TOLD_FIELDS | {"is_empty"}
 
-    of: Annotated[tuple[str, ...], "the members: names of pickers"] = DEFAULT_MEMBERS
+    of: Annotated[tuple[str, ...], "the members: names of pickers, or of folders in --picks"] = DEFAULT_MEMBERS
     rule: Annotated[
         Literal["expected-f1", "majority", "union", "intersection"],
         "what is kept: by the probability that all members give together, or by how many members have it",
@@ -67,11 +70,12 @@ class ConsensusPicker(HoldsModels, ChoosesByExpectedF1):
             raise SettingsError(f"of is {', '.join(self.of) or 'empty'}: expected two different pickers or more")
         if PICKER in self.of:
             raise SettingsError(f"of is {', '.join(self.of)}: a consensus cannot be a member of itself")
-        for name in self.of:
-            picker_class(name)
+        if self.picks is None:
+            for name in self.of:
+                picker_class(name)
         if self.weights is not None and self.rule != "expected-f1":
             raise SettingsError(f"weights are for rule expected-f1; leave them out with rule {self.rule}")
-        if self.rule == "expected-f1":
+        if self.rule == "expected-f1" and self.picks is None:
             blind = [name for name in self.of if not gives_probabilities(picker_class(name)())]
             if blind:
                 raise SettingsError(
@@ -81,6 +85,27 @@ class ConsensusPicker(HoldsModels, ChoosesByExpectedF1):
 
     # ------------------------------------------------------------------------------------------------------- members
 
+    def require_files(self, configuration: str) -> None:  # noqa: ARG002  # of the protocol
+        """Raise where a member's picks, or what scores are worth together, are not there.
+
+        Raises
+        ------
+        InputError
+            If the folder of a member is missing.
+        WeightsError, SettingsError
+            As `load_stacking`.
+        """
+        for name in self.of if self.picks is not None else ():
+            if not (self.picks / name).is_dir():
+                raise InputError(f"{self.picks / name}: there is no such folder; expected the picks of member {name}")
+        if self.rule == "expected-f1":
+            self._stacking()
+
+    @property
+    def needs_survey(self) -> bool:
+        """Whether members look at some micrographs first."""
+        return self.picks is None
+
     @property
     def members(self) -> dict[str, Any]:
         """The pickers by name, set as this one is; they are made once and keep their models."""
@@ -88,7 +113,9 @@ class ConsensusPicker(HoldsModels, ChoosesByExpectedF1):
         return made
 
     def _made_members(self) -> dict[str, Any]:
-        made = {}
+        made: dict[str, Any] = {}
+        if self.picks is not None:
+            return made
         for name in self.of:
             own = {setting.name for setting in settings_of(picker_class(name))}
             shared = {"diameter": self.diameter, "device": self.device, "precision": self.precision}
@@ -141,20 +168,37 @@ class ConsensusPicker(HoldsModels, ChoosesByExpectedF1):
 
     def pick(self, micrograph: Micrograph, survey: Survey | None = None) -> Picks:
         """One pick of each group, best first; `maps` holds the junk probability of the first member that has one."""
+        if self.picks is not None:
+            found = [self._given(name, micrograph) for name in self.of]
+            return self.join(micrograph, found, diameter_px=self._diameter_px(found, micrograph))
         seen = self.survey([micrograph]) if survey is None else survey
         if seen.particle_size is None:
             return Picks.none_on(micrograph)
         found = [member.pick(micrograph, seen) for member in self.members.values()]
         return self.join(micrograph, found, diameter_px=seen.particle_size.middle_px(micrograph.pixel_size_angstrom))
 
+    def _given(self, member: str, micrograph: Micrograph) -> Picks:
+        """What a member has on a micrograph, in its folder; where it has none there, nothing."""
+        assert self.picks is not None
+        every: dict[str, Picks] = self._models.get(_read_member, [], self.picks / member)
+        name = without_extension(micrograph.name)
+        return every.get(name, Picks.none_on(micrograph))
+
+    def _diameter_px(self, found: Sequence[Picks], micrograph: Micrograph) -> float:
+        if self.diameter is not None:
+            return self.diameter.middle_px(micrograph.pixel_size_angstrom)
+        known = np.concatenate([one.diameter_px[np.isfinite(one.diameter_px)] for one in found])
+        if not len(known) and any(len(one) for one in found):
+            raise SettingsError(
+                "no member says how large its particles are; give --diameter, for example 180A or 108px"
+            )
+        return float(np.median(known)) if len(known) else 1.0
+
     def join(self, micrograph: Micrograph, found: Sequence[Picks], *, diameter_px: float) -> Picks:
         """One pick of each group of the members' picks on a micrograph, which are in their order."""
         junk = next((one.maps[JUNK_MAP] for one in found if JUNK_MAP in one.maps), None)
         if self.rule != "expected-f1":
-            found = [
-                one.take(np.flatnonzero(one.score >= np.float32(member.default_threshold)))
-                for one, member in zip(found, self.members.values(), strict=True)
-            ]
+            found = [self._kept(name, one) for name, one in zip(self.of, found, strict=True)]
             even = [replace(one, score=np.ones(len(one), np.float32)) for one in found]
             groups, centres = joined(even, diameter_px=diameter_px)
             score = (groups.size / len(found)).astype(np.float32)
@@ -173,7 +217,13 @@ class ConsensusPicker(HoldsModels, ChoosesByExpectedF1):
             warnings=tuple(dict.fromkeys(warning for one in found for warning in one.warnings)),
         )
 
-    # ---------------------------------------------------------------------------------------------------- the threshold
+    def _kept(self, member: str, found: Picks) -> Picks:
+        """What a member itself would keep: by the cut of its run, else by its default threshold."""
+        if self.picks is not None:
+            return found.kept()
+        return found.take(np.flatnonzero(found.score >= np.float32(self.members[member].default_threshold)))
+
+    # --------------------------------------------------------------------------------------------------- the threshold
 
     @property
     def has_calibrated_scores(self) -> bool:
@@ -201,6 +251,15 @@ class ConsensusPicker(HoldsModels, ChoosesByExpectedF1):
     def _stacking(self) -> Stacking:
         path = find_weights(self.weights or PICKER)
         return self._models.get(load_stacking, [path], self.weights, members=self.of)
+
+
+def _read_member(folder: Path) -> dict[str, Picks]:
+    """The picks in a folder of CSV files, by micrograph without extension, less those that rules of a run reject."""
+    found = read_picks(folder, format="csv") if any(folder.rglob("*.csv")) else {}
+    return {
+        without_extension(name): one.take(np.flatnonzero(np.isin(one.reason, ("", BELOW_THRESHOLD, NOT_BELIEVED))))
+        for name, one in found.items()
+    }
 
 
 def _sized(member: Any, seen: Survey) -> Any:

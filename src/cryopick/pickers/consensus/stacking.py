@@ -19,7 +19,7 @@ from scipy.special import expit
 
 from cryopick.errors import SettingsError
 from cryopick.geometry.cliques import ABSENT, Groups, group_points
-from cryopick.io.weights import open_checkpoint
+from cryopick.io.weights import find_weights, open_checkpoint, read_card
 from cryopick.processing.probability import Calibration, logit
 from cryopick.types import Picks
 
@@ -107,6 +107,11 @@ def choices_of(members: Sequence[str]) -> list[tuple[str, ...]]:
 def name_of(members: Sequence[str]) -> str:
     """By which a choice of members is kept in a file."""
     return "+".join(members)
+
+
+def known_members() -> tuple[str, ...]:
+    """The pickers whose scores the shipped file can join."""
+    return tuple(str(name) for name in read_card(find_weights(PICKER)).architecture["members"])
 
 
 def load_stacking(weights: Path | None, *, members: Sequence[str]) -> Stacking:
