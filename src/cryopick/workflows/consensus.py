@@ -15,8 +15,7 @@ from cryopick.geometry.units import Length, as_length
 from cryopick.io.coordinates.formats import write_picks
 from cryopick.io.coordinates.names import match_micrograph_names, without_extension
 from cryopick.io.inputs.sources import find_micrographs
-from cryopick.pickers.consensus import ConsensusPicker
-from cryopick.pickers.consensus.stacking import known_members
+from cryopick.pickers.consensus import known_members
 from cryopick.runs.folder import SUMMARY, RunFolder
 from cryopick.runs.place import output_folder
 from cryopick.runs.results import RunSummary

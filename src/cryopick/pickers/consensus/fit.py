@@ -1,6 +1,6 @@
 """Fit what members' scores are worth together, on simulated micrographs that none of them was trained or measured on.
 
-    cryopick simulate -o runs/consensus-data --structure random --proteins 150 --count 150 --size 1024x1024 --seed 70002
+    cryopick simulate -o runs/consensus-data --structure random --proteins 110 --count 110 --size 1024x1024 --seed 70002
     python -m cryopick.pickers.consensus.fit runs/consensus-data -o runs/consensus
 
 writes `weights.safetensors` and its card.
