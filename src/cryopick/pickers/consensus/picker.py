@@ -61,6 +61,10 @@ class ConsensusPicker(HoldsModels, ChoosesByExpectedF1):
         "what is kept: by the probability that all members give together, or by how many members have it",
     ] = "expected-f1"
     diameter: Annotated[Length | None, "particle diameter, for example 180A or 108px; measured when not given"] = None
+    picks: Annotated[
+        Path | None,
+        "folder with one folder of CSV files a member, joined instead of being picked; `cryopick consensus` makes it",
+    ] = None
     weights: Annotated[Path | None, "what members' scores are worth together, instead of the shipped file"] = None
     device: Annotated[str, "auto, cpu, cuda or cuda:N"] = "auto"
     precision: Annotated[str, "of all members: auto, float32 or bfloat16; auto takes each one's fastest"] = "auto"
