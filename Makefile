@@ -18,6 +18,7 @@ demo:
 test:
 	@scripts/environment dev
 	@scripts/relion
+	@scripts/chromium
 	@scripts/slurm
 	@$(MAKE) --no-print-directory check
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal

@@ -43,6 +43,7 @@ def test_every_command_that_is_shown_exists(page: Path) -> None:
     [
         ("pick_an_array.py", ["picks.png", "sample_picks.star"]),
         ("pick_a_folder.py", ["run/report.html", "run/autopick.star"]),
+        ("facility_service.py", ["External/job012/autopick.star"]),
     ],
 )
 def test_every_example_runs_as_it_is(script: str, made: list[str], tmp_path: Path) -> None:
@@ -58,4 +59,5 @@ def test_every_example_runs_as_it_is(script: str, made: list[str], tmp_path: Pat
 
 
 def test_no_example_is_left_out_of_the_tests() -> None:
-    assert sorted(path.name for path in (ROOT / "examples").glob("*.py")) == ["pick_a_folder.py", "pick_an_array.py"]
+    examples = ["facility_service.py", "pick_a_folder.py", "pick_an_array.py"]
+    assert sorted(path.name for path in (ROOT / "examples").glob("*.py")) == examples

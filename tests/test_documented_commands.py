@@ -23,6 +23,7 @@ from pathlib import Path
 import authors_emmae
 import numpy as np
 import pytest
+from documented_clusters import cluster_for
 from fake_cryosparc import FakeCryosparc, exposures_table
 
 import cryopick
@@ -98,6 +99,7 @@ SMALLER: tuple[tuple[str, str], ...] = (
     (r"reproduce cryosegnet --data", "--only modules"),
     (r"pick .*--picker cryosegnet --as", "--points-per-side 2 --crop-layers 0"),
     (r"pick .*--picker segmentation-crf --as", "--tile-px 128 --rim-px 8"),
+    (r"view ", "--no-open --stop-after 1"),
     (r"simulate .*--recipe segmentation-crf", "--count 1 --size 1024x1024 --pixel-size 7 --workers 1"),
     (r"simulate (?!.*--suite)", "--count 1 --size 320x320 --workers 1"),
 )
@@ -392,7 +394,11 @@ def working_folder(filled_folder: Path, tmp_path: Path) -> Iterator[Path]:
 
 @pytest.mark.parametrize("shown", different(), ids=lambda shown: f"{shown.where}: {shown.line}")
 def test_a_documented_command_works_as_printed(
-    shown: Shown, working_folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    shown: Shown,
+    working_folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
 ) -> None:
     line = as_run(shown.line)
     words = shlex.split(line)
@@ -408,7 +414,8 @@ def test_a_documented_command_works_as_printed(
     if shown.line in ONLY_PLANNED:
         output = None
         monkeypatch.setattr("cryopick.cli.train.train_picker", end_with_a_plan)
-    code = run_command(line)
+    with cluster_for(line, working_folder, request, monkeypatch) as line_there:
+        code = run_command(line_there)
     told = capsys.readouterr()
     assert code == 0, f"{line}\n{told.out}{told.err}"
     assert output is None or Path(output).exists(), f"{line} made no {output}"
@@ -458,9 +465,17 @@ def python_blocks() -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize(("where", "code"), python_blocks(), ids=lambda value: value.split("\n")[0])
-def test_python_in_the_documentation_works_as_printed(where: str, code: str, working_folder: Path) -> None:
+def test_python_in_the_documentation_works_as_printed(
+    where: str,
+    code: str,
+    working_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+) -> None:
     shutil.rmtree("run1")
-    exec(compile(code, where, "exec"), {"image": cryopick.read_micrograph(working_folder / "x.mrc").pixels})
+    with cluster_for(code, working_folder, request, monkeypatch) as code_there:
+        names = {"image": cryopick.read_micrograph(working_folder / "x.mrc").pixels}
+        exec(compile(code_there, where, "exec"), names)
 
 
 def test_config_files_in_the_documentation_work_as_printed(working_folder: Path) -> None:

@@ -18,6 +18,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "sam": ("transformers>=4.44",),
     "cryosparc": ("cryosparc-tools>=4.5",),
     "notebook": ("pandas>=2",),
+    "cluster": ("distributed>=2026.1", "dask-jobqueue>=0.9", "cryptography>=42"),
 }
 """Requirements by extra, as in `pyproject.toml`."""
 

@@ -208,6 +208,26 @@ def _type_names(annotation: Any) -> list[str]:
     return [plain.get(annotation, str(getattr(annotation, "__name__", annotation)))]
 
 
+_TIME_UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+_TIME_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*([a-z]*)\s*", re.IGNORECASE)
+
+
+def seconds_of(given: str | float, *, name: str) -> float:
+    """Seconds of `2s`, `30m`, `1h30m`, `4 h` or a bare number of seconds.
+
+    Raises
+    ------
+    SettingsError
+        If it is no such time, or less than 0.
+    """
+    text = str(given).strip()
+    parts = _TIME_PART.findall(text)
+    is_time = parts and not _TIME_PART.sub("", text) and all(unit.lower() in _TIME_UNITS for _, unit in parts)
+    if isinstance(given, bool) or not is_time:
+        raise SettingsError(f"{name} {given!r}: expected a time such as 2s, 30m, 1h30m, or seconds")
+    return sum(float(number) * _TIME_UNITS[unit.lower()] for number, unit in parts)
+
+
 def as_text(value: Any) -> str:
     """A setting's value as the command line would take it."""
     if isinstance(value, bool):

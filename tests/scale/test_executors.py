@@ -126,5 +126,5 @@ def test_one_worker_stays_in_this_process_unless_another_is_needed(tmp_path: Pat
     assert isinstance(open_executor(entry=ENTRY, state=0), InProcess)
     assert isinstance(open_executor(entry=ENTRY, state=0, time_limit_s=5), Processes)
     assert isinstance(open_executor(entry=ENTRY, state=0, environments=[{"A": "1"}]), Processes)
-    with pytest.raises(SettingsError, match="no place called 'mars'"):
+    with pytest.raises(SettingsError, match="mars: expected slurm, local, or a scheduler's"):
         open_executor("mars", entry=ENTRY, state=0)

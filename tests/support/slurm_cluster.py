@@ -54,6 +54,19 @@ class SlurmCluster:
         """Numbers of the jobs that wait or run."""
         return self.run("squeue", "-h", "-o", "%i").split()
 
+    def use(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """For the rest of a test, programs of Slurm that it starts speak to this one."""
+        monkeypatch.setenv("PATH", _WHERE)
+        for name, value in self.environment.items():
+            monkeypatch.setenv(name, value)
+
+    def wait_until_no_job_is_left(self, *, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while left := self.jobs():
+            if time.monotonic() > end:
+                raise AssertionError(f"jobs are left after {seconds:g} s: {left}")
+            time.sleep(0.2)
+
     def pid(self, daemon: str) -> int:
         """`munged`, `slurmctld`, `slurmd-n1` or `slurmd-n2`."""
         return int((self.folder / "run" / f"{daemon}.pid").read_text())

@@ -64,6 +64,9 @@ def _bar() -> Iterator[Listener]:
         def listen(event: Any) -> None:
             nonlocal skipped, particles
             particles += event.count
+            if event.status == "workers":
+                progress.update(bar, description=f"picking ({event.doing})")
+                return
             if event.status == "surveying":
                 progress.update(bar, description=survey_text(event), total=event.total, completed=event.position - 1)
                 return
@@ -89,6 +92,9 @@ def survey_text(event: Any) -> str:
 
 
 def _plain_lines(event: Any) -> None:
+    if event.status == "workers":
+        typer.echo(event.doing, err=True)
+        return
     if event.status == "surveying":
         typer.echo(survey_text(event), err=True)
         return

@@ -23,6 +23,7 @@ REQUIRED_MODULES = ("numpy", "scipy", "tifffile", "cv2", "skimage", "matplotlib"
 OPTIONAL_MODULES = {
     "train": (("lightning", "tensorboard"), "training"),
     "sam": (("transformers",), "the published Segment Anything and CryoTransformer networks"),
+    "cluster": (("distributed", "dask_jobqueue", "cryptography"), "picking on a cluster"),
     "cryosparc": (("cryosparc",), "jobs in CryoSPARC, and reading .cs files in its compressed form"),
 }
 """By extra: modules, and what they are for."""
@@ -33,12 +34,31 @@ LITTLE_SPACE_BYTES = 1_000_000_000
 
 def command(
     folder: Annotated[Path, typer.Argument(help="Folder in which runs will be written.")] = Path(),
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            metavar="slurm|local|tls://HOST:PORT",
+            help="Check this cluster by one job, in place of this machine: how long it waits, what is there.",
+        ),
+    ] = None,
+    wait: Annotated[
+        str | None, typer.Option(metavar="TIME", help="For the job to start, such as 10m; then an error. [for ever]")
+    ] = None,
+    cluster_config: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="TOML with [cluster]. [$CRYOPICK_CLUSTER_CONFIG, or the user's own]"),
+    ] = None,
 ) -> None:
     """Check this installation: packages, accelerator, other programs, and whether picking works here.
 
     cryopick doctor
+
+    Or check a cluster: does a job start, what is installed there, does it see the folder?
     """
     typer.echo(f"cryopick {__version__}, Python {platform.python_version()}, {platform.platform()}")
+    if cluster is not None or wait is not None or cluster_config is not None:
+        _check_cluster(folder, cluster, wait, cluster_config)
+        return
     typer.echo(f"{_cores()} cores usable")
     checks = [_modules, _accelerator, _pickers]
     checks += [partial(_weights, name) for name in SHIPPED_WEIGHTS]
@@ -49,6 +69,25 @@ def command(
     if failures:
         typer.echo(f"{failures} check{'' if failures == 1 else 's'} failed", err=True)
         raise typer.Exit(1)
+    typer.echo("all well")
+
+
+def _check_cluster(folder: Path, cluster: str | None, wait: str | None, config: Path | None) -> None:
+    from cryopick.runs.on_cluster import cluster_request
+    from cryopick.scale.cluster.place import LOCAL, SLURM
+    from cryopick.workflows.check_cluster import check_cluster
+
+    jobs = 1 if cluster in (SLURM, LOCAL) else None
+    request = cluster_request(cluster, jobs=jobs, wait=wait, config=config)
+    if request is None:
+        return
+    typer.echo(f"asking {cluster} for {'one job' if jobs else 'an answer'} ...", err=True)
+    found = check_cluster(request, folder)
+    typer.echo(f"ok      a worker was there after {found.joined_seconds:.1f} s")
+    typer.echo(f"ok      host {found.host}: {found.versions}")
+    typer.echo(f"ok      {found.processor}, {found.cores} cores usable; {found.device}")
+    typer.echo(f"ok      it writes into {found.folder}, and that is seen here")
+    typer.echo(f"ok      picking was loaded and answered after {found.answered_seconds:.1f} s")
     typer.echo("all well")
 
 

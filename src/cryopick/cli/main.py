@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 # options depend on what is typed. The help lines stand here, so that `cryopick --help` imports none of them.
 COMMANDS = {
     "pick": "Pick particles from micrographs.",
+    "view": "Look at picks in a browser, judge and mend them.",
     "relion": "Pick as an External job of RELION.",
     "cryosparc": "Save a run as an External job of cryoSPARC.",
     "rethreshold": "Move the score threshold of a finished run; instant.",
@@ -49,6 +50,7 @@ _RESUMING = {
         ("pick", "relion", "simulate", "denoise", "benchmark", "reproduce"),
         "what was finished is kept, and the same command resumes",
     ),
+    "view": "every mark is saved, and the same command shows it again",
     **dict.fromkeys(("train", "finetune"), "the same command with --resume goes on from the last checkpoint"),
 }
 

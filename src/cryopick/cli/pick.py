@@ -63,6 +63,26 @@ def pick(
             show_default="7200 with several workers",
         ),
     ] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            metavar="slurm|local|tls://HOST:PORT",
+            help="Pick on a cluster in place of this machine; see docs/cluster.md.",
+        ),
+    ] = None,
+    jobs: Annotated[
+        int | None, typer.Option(metavar="N", help="Jobs to keep at work on the cluster; needed for slurm.")
+    ] = None,
+    wait: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="For a first worker of the cluster, such as 10m; then an error. [for ever]"),
+    ] = None,
+    cluster_config: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="TOML with [cluster]: queue, memory, ... [$CRYOPICK_CLUSTER_CONFIG, or the user's own]"
+        ),
+    ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Start again and replace the run in the folder.")
     ] = False,
@@ -99,6 +119,10 @@ def pick(
             overwrite=overwrite,
             command=command_line(),
             on_event=listener,
+            cluster=cluster,
+            jobs=jobs,
+            wait=wait,
+            cluster_config=cluster_config,
         )
         if say is not None:
             say(summary_as_dict(summary), is_kept=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from queue import Full, Queue
 from threading import Event, Thread
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,22 @@ NO_FILE = (-1, -1)
 
 
 @dataclass(frozen=True, kw_only=True)
+class Looked:
+    """What a micrograph is picked by in a run whose survey changes while it grows, in place of what its plan holds."""
+
+    survey: Survey | None
+    picked_with: str
+
+
+class Errand(Protocol):
+    """Something else than picking that a worker of a run does, between two micrographs."""
+
+    def done(self, plan: PickPlan) -> Any:
+        """Do it by the plan of the worker, and give what came of it."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
 class Task:
     """One micrograph to pick: where it is, or the micrograph itself."""
 
@@ -45,6 +61,13 @@ class Task:
     """The image of where nothing may be picked, if the run has masks and this micrograph has one."""
     stamp: tuple[int, int] | None = None
     """Size and time of change of the file just before it was read; see `file_stamp`."""
+    looked: Looked | None = None
+
+    def plan_of(self, plan: PickPlan) -> PickPlan:
+        """The plan by which it is picked, where the worker has `plan`."""
+        if self.looked is None:
+            return plan
+        return replace(plan, survey=self.looked.survey, picked_with=self.looked.picked_with)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -87,9 +110,18 @@ def file_stamp(path: Path) -> tuple[int, int]:
 
 def outcomes_of(tasks: Iterable[Task], plan: PickPlan, *, draw: bool = True) -> Iterator[Outcome]:
     """Pick each micrograph, in order, reading the next one meanwhile."""
+    return results_of(tasks, plan, draw=draw)
+
+
+def results_of(items: Iterable[Task | Errand], plan: PickPlan, *, draw: bool = True) -> Iterator[Any]:
+    """As `outcomes_of`, and what came of errands among the tasks."""
     plan = plan.pinned_here()
-    for task, micrograph, seconds in _read_ahead(tasks, plan.settings.run):
-        yield replace(_outcome(task, micrograph, plan, seconds, draw), stamp=task.stamp)
+    for task, micrograph, seconds in _read_ahead(items, plan.settings.run):
+        if not isinstance(task, Task):
+            yield task.done(plan)
+            continue
+        outcome = _outcome(task, micrograph, task.plan_of(plan), seconds, draw)
+        yield replace(outcome, stamp=task.stamp)
 
 
 class PickWorker:
@@ -109,8 +141,8 @@ class PickWorker:
                 raise SettingsError(why)
         self._plan = plan
 
-    def results_of(self, items: Iterator[Task]) -> Iterator[Outcome]:
-        return outcomes_of(items, self._plan)
+    def results_of(self, items: Iterator[Task | Errand]) -> Iterator[Any]:
+        return results_of(items, self._plan)
 
 
 def read_task(task: Task, run: RunSettings) -> Micrograph:
@@ -199,12 +231,13 @@ def junk_mask(picks: Picks) -> NDArray[np.bool_] | None:
 
 
 def _outcome(
-    task: Task, micrograph: Micrograph | Exception, plan: PickPlan, read_seconds: float, draw: bool
+    task: Task, micrograph: Micrograph | Exception | None, plan: PickPlan, read_seconds: float, draw: bool
 ) -> Outcome:
     start = time.perf_counter()
     try:
         if isinstance(micrograph, Exception):
             raise micrograph
+        assert micrograph is not None
         picks = pick_micrograph(micrograph, plan, exclusion_mask=task.exclusion_mask)
         junk = junk_mask(picks)
         size = picks.shape_yx if plan.settings.run.full_maps else None
@@ -236,12 +269,25 @@ def _outcome(
         )
 
 
-def _read_ahead(tasks: Iterable[Task], run: RunSettings) -> Iterator[tuple[Task, Micrograph | Exception, float]]:
-    """Each task with its micrograph, or with what reading raised; the next one is read in a thread meanwhile."""
-    ready: Queue[tuple[Task, Micrograph | Exception, float] | Exception | None] = Queue(maxsize=1)
+def _read(task: Task, run: RunSettings) -> tuple[Task, Micrograph | Exception]:
+    if task.path is not None:
+        task = replace(task, stamp=file_stamp(task.path))
+    try:
+        return task, read_task(task, run)
+    except Exception as error:  # handed to the consumer, which tells expected from unexpected
+        return task, error
+
+
+_Read = tuple[Task | Errand, Micrograph | Exception | None, float]
+"""An item, its micrograph, or what reading it raised, or None for an errand, and the seconds that reading took."""
+
+
+def _read_ahead(items: Iterable[Task | Errand], run: RunSettings) -> Iterator[_Read]:
+    """Each item with what was read for it; the next one is read in a thread meanwhile."""
+    ready: Queue[_Read | Exception | None] = Queue(maxsize=1)
     is_abandoned = Event()
 
-    def hand_over(item: tuple[Task, Micrograph | Exception, float] | Exception | None) -> None:
+    def hand_over(item: _Read | Exception | None) -> None:
         while not is_abandoned.is_set():
             try:
                 ready.put(item, timeout=0.2)
@@ -251,14 +297,9 @@ def _read_ahead(tasks: Iterable[Task], run: RunSettings) -> Iterator[tuple[Task,
 
     def read_all() -> None:
         try:
-            for task in tasks:
+            for item in items:
                 start = time.perf_counter()
-                if task.path is not None:
-                    task = replace(task, stamp=file_stamp(task.path))  # noqa: PLW2901  # the same task, stamped
-                try:
-                    result: Micrograph | Exception = read_task(task, run)
-                except Exception as error:  # handed to the consumer, which tells expected from unexpected
-                    result = error
+                task, result = _read(item, run) if isinstance(item, Task) else (item, None)
                 hand_over((task, result, time.perf_counter() - start))
                 if is_abandoned.is_set():
                     return

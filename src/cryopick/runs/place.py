@@ -45,12 +45,13 @@ def settle_place(folder: RunFolder, records: Sequence[Record]) -> str:
     because the whole project moved. Otherwise the run was moved alone, and has its place anew: counted from the folder
     in which it was made, or where that does not hold it, as it is called now.
     """
-    place = _place_of(folder, records)
+    place = place_of(folder, records)
     folder.write(folder.path / PLACE, json.dumps({"output": place}, ensure_ascii=False) + "\n")
     return place
 
 
-def _place_of(folder: RunFolder, records: Sequence[Record]) -> str:
+def place_of(folder: RunFolder, records: Sequence[Record]) -> str:
+    """As `settle_place`, and nothing is written."""
     called = folder.path.as_posix()
     recorded = _recorded(folder) or _listed_before(folder, records)
     if recorded is None or _is_same_folder(Path(recorded), folder.path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -14,16 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from cryopick.errors import CryopickError, RunFolderError, SettingsError, UnknownPixelSizeError
+from cryopick.errors import RunFolderError, SettingsError
 from cryopick.inference.computing import Computing, computing_here
 from cryopick.inference.progress import told_to
 from cryopick.io.coordinates.candidates import as_written
-from cryopick.io.images.micrographs import probe_image
-from cryopick.io.images.pixel_size import choose_pixel_size
 from cryopick.io.inputs.search import shown
 from cryopick.io.inputs.sources import MicrographSource
-from cryopick.pickers.protocol import ChoosesSample, SurveysInFolder, surveys
-from cryopick.pickers.survey import SURVEYED_MICROGRAPHS, Survey
+from cryopick.pickers.protocol import surveys
+from cryopick.pickers.survey import Survey
 from cryopick.runs.exclusion_masks import match_masks, require_some_mask
 from cryopick.runs.facts import RunFacts, facts_of_now
 from cryopick.runs.files import used_files
@@ -37,7 +34,8 @@ from cryopick.runs.folder import (
     assign_keys,
     unnamed_key,
 )
-from cryopick.runs.one import NO_FILE, Outcome, Task, file_stamp, read_task
+from cryopick.runs.on_cluster import Cluster
+from cryopick.runs.one import NO_FILE, Outcome, Task, file_stamp
 from cryopick.runs.picked_with import is_stale, picked_with
 from cryopick.runs.pinning import require_computing_here, settle_computing
 from cryopick.runs.place import folder_of_the_first_pick
@@ -45,14 +43,14 @@ from cryopick.runs.record import Record, map_problem
 from cryopick.runs.renames import drop_record, moved_records, rename_keys
 from cryopick.runs.report.page import write_report
 from cryopick.runs.results import MicrographResult, RunSummary, read_finished, write_picks, write_results
-from cryopick.runs.sample import chosen_sample, sample_order
 from cryopick.runs.settings import PickPlan, PickSettings, settings_sections
 from cryopick.runs.stored_settings import read_survey
+from cryopick.runs.surveying import SurveyErrand, Surveying
 from cryopick.runs.threshold import Cut, at_threshold, cut_of
 from cryopick.runs.workers import Workforce
 from cryopick.scale.executor import Executor, run_all
 from cryopick.settings import to_toml
-from cryopick.types import Micrograph, Picks
+from cryopick.types import Picks
 
 MOST_NAMED = 3
 """Micrographs that a warning about several names; the log names all."""
@@ -69,12 +67,14 @@ class PickEvent:
     name: str
     status: str
     """`done`, `failed`, or `skipped` where an earlier call had finished it; before them `started`, with no name, and
-    before that `surveying`, also with no name, while the picker looks at a few micrographs."""
+    before that `surveying`, also with no name, while the picker looks at a few micrographs. On a cluster also
+    `workers`, with no name, whenever their number changes."""
     position: int
     """1 for the first micrograph, 0 for the start; while surveying, of those that are looked at."""
     total: int
     doing: str = ""
-    """What the survey is at, such as `measuring the particle diameter`."""
+    """What the survey is at, such as `measuring the particle diameter`; of `workers`, how many there are and why no
+    more, such as `3 of 16 workers; 13 jobs pending (Resources)`."""
     count: int = 0
     """Picks at the run's threshold; provisional where the picker chooses the threshold from all scores at the end."""
     candidates: int = 0
@@ -111,6 +111,8 @@ class Run:
         self.folder = folder
         self.plan = PickPlan(settings=settings)
         self.on_event = on_event
+        self.cluster: Cluster | None = None
+        """Where the run is looked at and picked, if not on this machine."""
         self._begun = facts_of_now()
         self.notes: dict[str, int] = {}
         """Warnings about the run as a whole, and for how many micrographs each holds."""
@@ -174,21 +176,30 @@ class Run:
                 self._log(f"{name}: its files are called {self.keys[name]} now, and were {done[name].key}")
         return renamed
 
-    def look_first(self, *, ask: Callable[[Any], Computing] = computing_here) -> None:
+    def look_first(self) -> None:
         """Settle how the run computes, and let a picker that wants to see some micrographs first do so, once a folder.
 
         Afterwards it is known which micrographs were picked otherwise than the run would pick them now.
-
-        Parameters
-        ----------
-        ask : what the settings of a picker mean where it will run, see `settle_computing`
         """
         is_begun = any(record.is_done for record in self.records.values())
-        computing = settle_computing(self.folder, self.plan.picker, is_begun=is_begun, ask=ask)
+        computing = settle_computing(self.folder, self.plan.picker, is_begun=is_begun, ask=self._ask)
         self.plan = replace(self.plan, computing=computing)
         self._look()
         self.plan = replace(self.plan, picked_with=picked_with(self.plan))
         self._pick_stale_again()
+
+    def _ask(self, picker: Any) -> Computing:
+        """What the settings of a picker mean where it will run."""
+        return computing_here(picker) if self.cluster is None else self.cluster.computing(self.plan)
+
+    def pick_on(self, cluster: Cluster) -> None:
+        """Look at the micrographs and pick them on a cluster; whoever opened it closes it."""
+        self.cluster = cluster
+        cluster.on_line, cluster.on_status = self._log, self._tell_workers
+
+    def _tell_workers(self, text: str) -> None:
+        if self.on_event is not None:
+            self.on_event(PickEvent(name="", status="workers", position=0, total=len(self.sources), doing=text))
 
     def stale(self) -> list[str]:
         """Names of finished micrographs, given now or not, that were picked otherwise than the plan of now would."""
@@ -232,84 +243,30 @@ class Run:
         self.plan = replace(self.plan, survey=survey)
 
     def require_computing_here(self) -> None:
-        """Raise `WorkerError` where this machine cannot compute as the run was begun."""
-        if self.plan.computing is not None:
+        """Raise `WorkerError` where this machine, if it is to pick, cannot compute as the run was begun."""
+        if self.plan.computing is not None and self.cluster is None:
             require_computing_here(self.folder, self.plan.picker, self.plan.computing)
 
     def _survey(self) -> Survey | None:
-        sample = self._sample()
-        sizes = {micrograph.pixel_size_angstrom for micrograph in sample}
-        if None in sizes and len(sizes) > 2:  # several magnifications: pixels are no common unit
-            sample = self._sample(only_of_known_pixel_size=True)
-        if not sample:
-            return None
-        try:
-            return self._surveyed(sample)
-        except UnknownPixelSizeError:
-            sample = self._sample(only_of_known_pixel_size=True)
-            if not sample:
-                raise
-            return self._surveyed(sample)
-
-    def _surveyed(self, sample: Sequence[Micrograph]) -> Survey:
-        picker = self.plan.picker
+        tasks = [self._task(name) for name in self.sources]
+        if self.cluster is not None:
+            return self._surveyed_on(self.cluster, tasks)
         with told_to(self._tell_survey):
-            if isinstance(picker, SurveysInFolder):
-                return picker.survey_in(self.folder.path / MODEL, sample)
-            survey: Survey = picker.survey(sample)
-            return survey
+            return Surveying(tasks, self.plan, self.folder.path / MODEL, self._log).survey()
+
+    def _surveyed_on(self, cluster: Cluster, tasks: Sequence[Task]) -> Survey | None:
+        self._tell_survey("looking at some micrographs, on a worker", 1, 1)
+        errand = SurveyErrand(tasks=tuple(tasks), model_folder=Path(os.path.abspath(self.folder.path)) / MODEL)
+        seen = cluster.surveyed(self.plan, errand)
+        for line in seen.log:
+            self._log(line)
+        if seen.error:
+            raise SettingsError(seen.error)
+        return seen.survey
 
     def _tell_survey(self, doing: str, position: int, total: int) -> None:
         if self.on_event is not None:
             self.on_event(PickEvent(name="", status="surveying", position=position, total=total, doing=doing))
-
-    def _sample(self, *, only_of_known_pixel_size: bool = False) -> list[Micrograph]:
-        names = list(self.sources)
-        picker = self.plan.picker
-        size = picker.sample_size if isinstance(picker, SurveysInFolder) else SURVEYED_MICROGRAPHS
-        wanted = min(size, len(names))
-        order = sample_order(len(names), wanted)
-        if isinstance(picker, ChoosesSample):
-            readable = self._readable(order, only_of_known_pixel_size=only_of_known_pixel_size)
-            with told_to(self._tell_survey):
-                chosen = chosen_sample(readable, picker, wanted=wanted, available=len(names))
-            self._log(chosen.sentence)
-            return chosen.micrographs
-        readable = self._readable(order, only_of_known_pixel_size=only_of_known_pixel_size)
-        return [micrograph for _, micrograph in itertools.islice(readable, wanted)]
-
-    def _readable(self, order: Sequence[int], *, only_of_known_pixel_size: bool) -> Iterator[tuple[int, Micrograph]]:
-        """Place in the run and content of the micrographs that can be read, in this order, each read when asked."""
-        names = list(self.sources)
-        for index in order:
-            if only_of_known_pixel_size and not self._has_pixel_size(names[index]):
-                self._log(f"{names[index]}: left out of the preparation: its pixel size is unknown")
-                continue
-            task = self._task(names[index])
-            before = file_stamp(self.sources[task.name].path)
-            try:
-                micrograph = read_task(task, self.plan.settings.run)
-            except CryopickError as error:
-                self._log(f"{task.name}: left out of the preparation: {error}")
-                continue
-            if file_stamp(self.sources[task.name].path) == before:
-                yield index, micrograph
-            else:
-                self._log(f"{task.name}: left out of the preparation: the file changed while it was read")
-
-    def _has_pixel_size(self, name: str) -> bool:
-        """Whether optics table or header say a pixel size, as the header alone tells."""
-        source = self.sources[name]
-        try:
-            header_angstrom = probe_image(source.path).pixel_size_angstrom
-            size, _ = choose_pixel_size(
-                given_angstrom=self.plan.settings.run.pixel_size_angstrom,
-                optics_angstrom=source.pixel_size_angstrom,
-                header_angstrom=header_angstrom,
-            )
-        except CryopickError:  # picking it says what is the matter
-            return False
-        return size is not None
 
     def _match_masks(self) -> dict[str, Path]:
         """The exclusion mask of each micrograph that has one."""
@@ -667,6 +624,8 @@ def event_as_dict(event: PickEvent) -> dict[str, Any]:
     """An event as one flat JSON object."""
     if event.status == "started":
         return {"event": "start", "total": event.total, "output": event.output, "settings": event.settings}
+    if event.status == "workers":
+        return {"event": "workers", "text": event.doing}
     if event.status == "surveying":
         return {"event": "survey", "doing": event.doing, "position": event.position, "total": event.total}
     content = {name: value for name, value in asdict(event).items() if name not in ("output", "settings")}

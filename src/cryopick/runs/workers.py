@@ -9,6 +9,7 @@ from typing import Any
 
 from cryopick.errors import SettingsError
 from cryopick.inference.device import current_device, separate_environments
+from cryopick.runs.on_cluster import Cluster
 from cryopick.runs.one import PickWorker
 from cryopick.runs.settings import PickPlan
 from cryopick.scale.executor import Executor, entry_of
@@ -35,6 +36,7 @@ class Workforce:
         there are worker processes, 0 no limit. Kept by worker processes, so that with a limit even one is a process
     devices : graphics cards, `cuda:0` and so on: each worker process sees one, in turn, and `WORKERS_PER_DEVICE` share
         each unless `workers` says otherwise
+    cluster : other machines, which pick in place of this one
 
     Raises
     ------
@@ -44,17 +46,25 @@ class Workforce:
 
     workers: int | None = None
     time_limit_seconds: float | None = None
+    cluster: Cluster | None = None
     devices: tuple[str, ...] = ()
     _environments: list[dict[str, str]] = field(init=False, repr=False, default_factory=list)
 
     def __post_init__(self) -> None:
         if self.workers is not None and self.workers < 1:
             raise SettingsError(f"workers {self.workers}: expected 1 or more")
+        if self.workers is not None and self.cluster is not None:
+            raise SettingsError(
+                f"workers {self.workers}: processes of this machine, while {self.cluster} picks; --jobs says how many "
+                "jobs, workers_per_job in --cluster-config how many workers each"
+            )
         limit = self.time_limit_seconds
         if limit is not None and not 0 <= limit < float("inf"):
             raise SettingsError(f"time limit {limit:g}: expected seconds for a micrograph, or 0 for no limit")
         if self.devices:
             object.__setattr__(self, "_environments", separate_environments(self.devices))
+            if self.cluster is not None:
+                self.cluster.share_out(self._environments, workers_each=WORKERS_PER_DEVICE)
 
     def require_fit(self, picker: Any) -> None:
         """Raise `SettingsError` where cards are named for a picker that cannot compute on them, or is told not to."""
@@ -78,6 +88,8 @@ class Workforce:
         ----------
         tasks : how many there will be; None where nobody knows, as in a session that goes on
         """
+        if self.cluster is not None:
+            return self.cluster.executor(plan, time_limit_seconds=self.time_limit_seconds)
         if self.workers is not None:
             workers = self.workers
         elif self.devices:

@@ -20,6 +20,7 @@ from cryopick.runs.exclusion_masks import match_masks
 from cryopick.runs.files import record_files, require_same_files
 from cryopick.runs.folder import COMMAND, CONFIG, LOG, OWN_FOLDERS, RunFolder
 from cryopick.runs.in_memory import pick_all
+from cryopick.runs.on_cluster import Cluster, cluster_request
 from cryopick.runs.one import Task, read_task
 from cryopick.runs.place import output_folder, settle_place
 from cryopick.runs.results import RunSummary
@@ -30,7 +31,10 @@ from cryopick.runs.workers import Workforce
 from cryopick.settings import to_toml
 from cryopick.types import Micrograph, Picks
 
-RUN_OPTIONS = ("workers", "devices", "time_limit_seconds", "overwrite")
+RUN_OPTIONS = (
+    *("workers", "devices", "time_limit_seconds", "overwrite"),
+    *("cluster", "jobs", "wait", "cluster_config"),
+)
 """Of a run, not of its picks: another value is no other run."""
 
 # ---------------------------------------------------------------------------------------------------- from Python
@@ -58,7 +62,8 @@ def pick(
     picker : a name from `list_pickers()`, or a picker, which keeps its networks from one image to the next
     output : the run folder
     settings : as on the command line with `_` for `-`: `diameter="180A"`, `pixel_size_angstrom=1.77`, `threshold=0.4`;
-        with `output` also `workers`, `devices`, `time_limit_seconds` and `overwrite`, see `pick_to_folder`
+        with `output` also `workers`, `devices`, `time_limit_seconds`, `overwrite`, and `cluster="slurm", jobs=16` with
+        what else belongs to a cluster, see `pick_to_folder`
 
     Returns
     -------
@@ -117,6 +122,10 @@ def pick_to_folder(
     overwrite: bool = False,
     command: str = "",
     on_event: Callable[[PickEvent], None] | None = None,
+    cluster: str | None = None,
+    jobs: int | None = None,
+    wait: str | float | None = None,
+    cluster_config: str | Path | None = None,
 ) -> RunSummary:
     """Pick every micrograph of `inputs` that the run folder has not finished yet, and write its tables and report.
 
@@ -133,6 +142,11 @@ def pick_to_folder(
     overwrite : start again, removing what the folder holds of an earlier run once the first micrograph is picked
     command : what the user typed, for `command.txt`
     on_event : called once per micrograph, in the order in which they end
+    cluster : where to pick in place of this machine: `slurm`, `local`, or a Dask scheduler's `tls://HOST:PORT`
+    jobs : to keep at work on the cluster, needed for `slurm`
+    wait : for a first worker of the cluster, such as `10m` or seconds, before that is an error; by default for ever
+    cluster_config : TOML file with the table `[cluster]`; by default that of `$CRYOPICK_CLUSTER_CONFIG`, else the
+        user's own, see docs/cluster.md
 
     Raises
     ------
@@ -141,14 +155,27 @@ def pick_to_folder(
     InputError
         If no micrograph is found; as `NoneDoneError` if not one of them could be picked.
     SettingsError
-        If the picker's device, or one of `devices`, is not there.
+        If the picker's device, or one of `devices`, is not there, or what is said of the cluster is impossible.
+    MissingExtraError
+        If a cluster is asked for and Dask is not installed.
     WorkerError
-        If no worker process can be started; what was finished is in the folder's tables.
+        If no worker can be started, here or on the cluster; what was finished is in the folder's tables.
     """
-    require_device(settings.picker)
+    request = cluster_request(
+        cluster,
+        jobs=jobs,
+        wait=wait,
+        config=None if cluster_config is None else Path(cluster_config),
+    )
+    if request is None:
+        require_device(settings.picker)
     output = output_folder(output)
+    where = None if request is None else Cluster(request, output)
     workforce = Workforce(
-        workers=workers, time_limit_seconds=time_limit_seconds, devices=tuple(filter(None, devices.split(",")))
+        workers=workers,
+        time_limit_seconds=time_limit_seconds,
+        devices=tuple(filter(None, devices.split(","))),
+        cluster=where,
     )
     workforce.require_fit(settings.picker)
     folder = RunFolder(output)
@@ -163,7 +190,15 @@ def pick_to_folder(
                 refuse_foreign_config(folder)
             folder.set_aside()
         try:
-            run = _begin(folder, sources, settings, command=command, on_event=on_event, told_of_search=told_of_search)
+            run = _begin(
+                folder,
+                sources,
+                settings,
+                command=command,
+                on_event=on_event,
+                told_of_search=told_of_search,
+                cluster=where,
+            )
             try:
                 run.pick(workforce)
             except WorkerError:
@@ -181,6 +216,8 @@ def pick_to_folder(
                 folder.append_log("--overwrite came to nothing before its first micrograph, so this run stays")
             raise
         finally:
+            if where is not None:
+                where.close()
             if isinstance(settings.picker, HoldsModels):
                 settings.picker.close()
     return summary
@@ -213,6 +250,7 @@ def _begin(
     command: str,
     on_event: Callable[[PickEvent], None] | None,
     told_of_search: Sequence[str],
+    cluster: Cluster | None,
 ) -> Run:
     """The run, ready to pick, after a check that the folder holds none of other settings.
 
@@ -239,6 +277,8 @@ def _begin(
     for sentence in told_of_search:
         folder.append_log(f"{datetime.now():%Y-%m-%d %H:%M:%S} {sentence}")
     run = Run(folder, sources, settings, on_event)
+    if cluster is not None:
+        run.pick_on(cluster)
     run.look_first()
     return run
 

@@ -84,6 +84,24 @@ def test_labels_of_a_sparse_run_are_barrels_with_their_views():
     assert {TOP, SIDE} == {int(view) for image in labelled.images for view in image.view[image.is_good]}
 
 
+@pytest.mark.parametrize("name", ["autocryopicker", "supercryopicker"])
+def test_clusters_mark_barrels_with_their_views_and_leave_the_ice_alone(name):
+    picker = make_picker(name)
+    seen = picker.survey(micrographs())
+    right = views = marked = 0
+    for truth in session():
+        picks = picker.pick(truth.micrograph, seen)
+        kept = picks.take(picks.score >= picker.default_threshold)
+        distance = np.hypot(*(kept.xy_px[:, None] - truth.xy_px[None]).transpose(2, 0, 1))
+        found = distance.min(axis=1) <= 12
+        marked += len(kept)
+        right += int(found.sum())
+        views += int((kept.class_id[found] == truth.view[distance.argmin(axis=1)[found]]).sum())
+    labels = sum(len(truth.xy_px) for truth in session())
+    assert 2 * right / (marked + labels) >= 0.9
+    assert views >= 0.9 * right
+
+
 def test_blob_marks_rings_at_their_centres_and_not_on_their_walls(count_found):
     picker = BlobPicker(diameter=px(48))
     seen = picker.survey(micrographs())

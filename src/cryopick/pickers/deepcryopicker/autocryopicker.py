@@ -16,11 +16,11 @@ from cryopick.pickers.deepcryopicker.objects import (
     CIRCLE_FLOOR,
     Found,
     WorkingImage,
-    as_views,
     clean_mask,
     distinct_objects,
     find_round,
     find_square,
+    find_square_at_levels,
     intensity_mask,
     joined,
 )
@@ -66,8 +66,5 @@ class AutoCryoPicker(ClusteringPicker):
             return joined(find_square(mask, size), circles), mask
         squares = find_square(mask, size)
         if size.is_hollow:
-            # side views let the beam through where top views stand on edge: they may be in the next darker cluster only
-            more = min(self.clusters + 1, self.k - 1)
-            wider = clean_mask(intensity_mask(image, clustering=self.clustering, clusters=more, k=self.k), size)
-            squares = joined(squares, find_square(wider, size))
-        return as_views(distinct_objects([squares, circles]), mask, size), mask
+            squares = joined(squares, find_square_at_levels(image, size))
+        return distinct_objects([squares, circles]), mask

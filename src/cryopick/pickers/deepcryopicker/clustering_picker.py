@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from cryopick.errors import SettingsError
 from cryopick.geometry.units import Length
+from cryopick.pickers.deepcryopicker.evidence import standing_out
 from cryopick.pickers.deepcryopicker.objects import (
     SMALLEST_DIAMETER_PX,
     Found,
@@ -21,6 +22,7 @@ from cryopick.pickers.deepcryopicker.objects import (
     working_image,
 )
 from cryopick.pickers.deepcryopicker.size import ParticleSize
+from cryopick.pickers.deepcryopicker.views import with_views
 from cryopick.pickers.survey import NOTHING_SEEN, TOLD_FIELDS, Survey
 from cryopick.processing.scale import NOMINAL_PARTICLE_PX
 from cryopick.types import Micrograph, Picks
@@ -31,6 +33,7 @@ class ClusteringPicker:
     """A picker that finds objects in the mask of a micrograph's darkest clusters; says how in `find`."""
 
     name: ClassVar[str]
+    default_threshold: ClassVar[float]
     k: ClassVar[int]
     """Number of clusters."""
     smallest_diameter_px: ClassVar[float] = SMALLEST_DIAMETER_PX
@@ -51,6 +54,11 @@ class ClusteringPicker:
             raise SettingsError(
                 f"{self.name}: clusters is {clusters}, expected 1 to {self.k - 1} of the {self.k} clusters"
             )
+
+    @property
+    def is_published(self) -> bool:
+        """Whether objects are those of the published method, all of them, without our views and negatives."""
+        return self.preprocessing == "published"
 
     def find(self, image: WorkingImage, size: ParticleSize) -> tuple[Found, NDArray[np.bool_]]:
         """Objects in working pixels, and the cleaned mask that they were found in."""
@@ -80,4 +88,9 @@ class ClusteringPicker:
         if image is None:
             return Picks.none_on(micrograph)
         found, mask = self.find(image, size)
+        if not self.is_published:
+            inverted = replace(image, pixels=-image.pixels)
+            negatives, _ = self.find(inverted, size)
+            found = standing_out(found, negatives, image.pixels, size, threshold=self.default_threshold)
+            found = with_views(found, mask, image.pixels, size)
         return to_picks(found, micrograph, image.scale, diameter_px, maps={"cluster": mask.astype(np.float32)})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Literal
 
 import numpy as np
@@ -17,7 +18,6 @@ from cryopick.pickers.deepcryopicker.denoise import prepare_autocryopicker
 from cryopick.pickers.deepcryopicker.shapes import (
     find_circles,
     is_square_view,
-    own_shape,
     smallest_rectangle,
 )
 from cryopick.pickers.deepcryopicker.size import ParticleSize, measure_size
@@ -49,6 +49,8 @@ SUPER_PIXEL_SMOOTHING = 0.2
 """Gaussian sigma in radii of the dark body: super-pixels follow whatever edges they are shown, those of noise too."""
 MASS_RADII = 1.1
 MASS_STEPS = 4
+SIDE_LEVELS, SIDE_CLASSES = 5, 8
+"""Side views of hollow particles are looked for in the darkest one to five of eight clusters."""
 SIDE_SIZE = (0.55, 1.5)
 """Feret diameters of side views, in diameters of the dark body."""
 
@@ -222,14 +224,16 @@ def find_square(mask: NDArray[np.bool_], size: ParticleSize) -> Found:
     return Found(table[:, :2], np.clip(table[:, 2], 0, 1).astype(np.float32), table[:, 3], view)
 
 
-def as_views(found: Found, mask: NDArray[np.bool_], size: ParticleSize) -> Found:
-    """The same with those circles as side views whose object in the mask is a square."""
-    view = found.view.copy()
-    for index in np.flatnonzero(found.view == TOP).tolist():
-        shape = own_shape(mask, found.xy_px[index], reach_px=1.3 * body_radius_px(size))
-        if np.count_nonzero(shape) > 1 and is_square_view(shape):
-            view[index] = SIDE
-    return Found(found.xy_px, found.score, found.radius_px, view)
+def find_square_at_levels(image: WorkingImage, size: ParticleSize) -> Found:
+    """Side views of hollow particles, each at the level of grey that shows its outline best.
+
+    They let the beam through where top views stand on edge, so they are fainter, and the ice under them decides which
+    cluster they are in. What is looked at is smoothed as for super-pixels, over their tiers and gaps.
+    """
+    grey = stretched(image, smoothing_px=max(SMOOTHING_PX, SUPER_PIXEL_SMOOTHING * body_radius_px(size)))
+    borders = k_means_borders(grey, k=SIDE_CLASSES)[:SIDE_LEVELS]
+    found = [find_square(clean_mask(np.asarray(grey < border), size), size) for border in borders]
+    return distinct_objects([reduce(joined, found)])
 
 
 def find_components(mask: NDArray[np.bool_]) -> Found:

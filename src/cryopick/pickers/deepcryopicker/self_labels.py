@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from cryopick.pickers.deepcryopicker.evidence import contrast_of, radial_profiles
 from cryopick.pickers.deepcryopicker.objects import (
     IRREGULAR,
     SAME_PARTICLE,
@@ -41,8 +42,6 @@ ROUND_SUPPORT, SQUARE_FILL, IRREGULAR_COVER = 0.10, 0.85, 0.15
 """Smallest scores of an object that may become an example: the default thresholds of the two pickers."""
 AREA_LIMITS = (0.7, 1.3)
 """Areas of good irregular particles, over the mean area (equation 6 with limits of ours; the paper gives none)."""
-PROFILE_REACH = 0.75
-PROFILE_RINGS = 12
 SMALLEST_LIKENESS = 0.3
 """Correlation of an example's radial profile with the mean profile of its view."""
 CONTRAST_SIGMAS = 3.5
@@ -118,11 +117,12 @@ def label_images(
     dark = _drop_outliers([_label(one, is_round=is_round) for one in measured])
     inverted = [_measured(WorkingImage(-image.pixels, image.scale), size, clustering) for image in images]
     bright = _drop_outliers([_label(one, is_round=is_round) for one in inverted])
-    by_chance = np.concatenate([_contrast(image, size)[image.is_good] for image in bright])
+    by_chance = np.concatenate([contrast_of(image.pixels, image.xy_px, size)[image.is_good] for image in bright])
     limit = float(np.percentile(by_chance, CHANCE_PERCENTILE)) if len(by_chance) else 0.0
     judged = [
-        _with_reason(image, np.where(image.is_good & (_contrast(image, size) <= limit), CHANCE, image.reason))
+        _with_reason(image, np.where(image.is_good & (own <= limit), CHANCE, image.reason))
         for image in dark
+        for own in [contrast_of(image.pixels, image.xy_px, size)]
     ]
     with_decoys = [
         replace(image, decoy_xy_px=_apart(inverted.xy_px[inverted.is_good], image.xy_px[image.is_good]))
@@ -172,14 +172,6 @@ def why_inconsistent(labelled: Sequence[LabelledImage]) -> str:
 
 def _with_reason(image: LabelledImage, reason: NDArray[np.str_]) -> LabelledImage:
     return replace(image, reason=reason.astype("<U32"))
-
-
-def _contrast(image: LabelledImage, size: ParticleSize) -> NDArray[np.float64]:
-    """(n,) how much darker the body of each object is than its surroundings, in standard deviations of the image."""
-    profiles = radial_profiles(image.pixels, image.xy_px)
-    radius = (np.arange(PROFILE_RINGS) + 0.5) * PROFILE_REACH / PROFILE_RINGS * 2  # in particle radii
-    is_body = (radius > 0.6) & (radius < 1.0) if size.is_hollow else radius < max(size.body, radius[1])
-    return np.asarray(profiles[:, radius > 1.0].mean(axis=1) - profiles[:, is_body].mean(axis=1))
 
 
 @dataclass(frozen=True, eq=False)
@@ -284,24 +276,6 @@ def _judge(one: _Measured, *, is_round: bool) -> tuple[NDArray[np.int32], NDArra
     share = one.area / one.area.mean()
     reason[(view == IRREGULAR) & ((share < AREA_LIMITS[0]) | (share > AREA_LIMITS[1]))] = AREA
     return view, reason
-
-
-def radial_profiles(pixels: NDArray[np.float32], xy_px: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(n, rings) mean grey value in rings around centres, out to `PROFILE_REACH` diameters; edges are reflected."""
-    import cv2
-
-    reach = PROFILE_REACH * NOMINAL_PARTICLE_PX
-    pad = int(np.ceil(reach)) + 1
-    offset = np.arange(-pad, pad + 1)
-    ring = np.hypot(offset[:, None], offset) * PROFILE_RINGS / reach
-    padded = cv2.copyMakeBorder(pixels, pad, pad, pad, pad, cv2.BORDER_REFLECT)
-    weights = np.stack([np.clip(1 - np.abs(ring - k - 0.5), 0, 1) for k in range(PROFILE_RINGS)])
-    weights /= weights.sum(axis=(1, 2), keepdims=True)
-    flat = weights.reshape(PROFILE_RINGS, -1)
-    profiles = np.zeros((len(xy_px), PROFILE_RINGS))
-    for index, (x, y) in enumerate(np.rint(xy_px).astype(int)):
-        profiles[index] = flat @ padded[y : y + 2 * pad + 1, x : x + 2 * pad + 1].ravel()
-    return profiles
 
 
 def _drop_outliers(images: list[LabelledImage]) -> list[LabelledImage]:

@@ -56,6 +56,11 @@ class SuperCryoPicker(ClusteringPicker):
         if self.clusters is not None:
             self.refuse_clusters(self.clusters)
 
+    @property
+    def is_published(self) -> bool:
+        """As for the other picker; connected objects of any kind are the published ones too."""
+        return super().is_published or self.objects != "discs"
+
     def find(self, image: WorkingImage, size: ParticleSize) -> tuple[Found, NDArray[np.bool_]]:
         # a super-pixel on a thin rim takes in some of its surroundings, so rings are in the two darkest clusters
         if self.objects != "discs":

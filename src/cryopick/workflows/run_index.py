@@ -1,0 +1,253 @@
+"""All scores, reasons and local powers of a run as flat arrays: counts and expectations at any cut, in milliseconds."""
+
+from __future__ import annotations
+
+import io
+import json
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryopick.io.files.atomic import write_bytes_atomic
+from cryopick.types import Picks
+
+LOWEST = -float(np.finfo(np.float32).max)
+"""The cut that keeps all, candidates without a score too."""
+CURVE_POINTS, SCORE_BINS, POWER_BINS = 1001, 100, 128
+LOG2_POWER_RANGE = (-4.0, 6.0)
+"""Of the histogram; power below or above is counted in its outermost bins."""
+_VERSION = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """The candidates of one micrograph that no rule but the cut rejects.
+
+    Parameters
+    ----------
+    stamp : by which a newer record is known
+    score, power : (n,) float32 of the open candidates; NaN where unknown
+    candidates : how many there are with the rejected ones
+    """
+
+    stamp: str
+    score: NDArray[np.float32]
+    power: NDArray[np.float32]
+    candidates: int
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """What keeping all scores from a threshold up would mean, at thresholds spread over the range of scores.
+
+    Parameters
+    ----------
+    threshold, kept : (1001,) float32
+    precision, recall : (1001,) float32; NaN where scores are no probabilities
+    histogram : (100, 128) float32, open candidates by score (from the lowest to the highest) and log2 power (-4 to 6)
+    """
+
+    threshold: NDArray[np.float32]
+    kept: NDArray[np.float32]
+    precision: NDArray[np.float32]
+    recall: NDArray[np.float32]
+    histogram: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class AtCut:
+    """A run at one cut: exact numbers; the shares are None where scores are no probabilities, or nothing is kept."""
+
+    kept: int
+    precision: float | None
+    recall: float | None
+    per_micrograph: NDArray[np.uint32] = field(compare=False)
+
+
+def is_above(
+    score: NDArray[np.float32],
+    power: NDArray[np.float32],
+    *,
+    threshold: float,
+    power_limits: tuple[float, float] = (0.0, float("inf")),
+) -> NDArray[np.bool_]:
+    """(n,) Which open candidates a cut keeps: a NaN score passes the lowest cut alone, a NaN power any limits."""
+    passes = score >= np.float32(threshold)
+    if threshold <= LOWEST:
+        passes = passes | np.isnan(score)
+    low, high = np.float32(power_limits[0]), np.float32(power_limits[1])
+    return np.asarray(passes & ~(power < low) & ~(power > high))
+
+
+class RunIndex:
+    """Parts by the micrograph's key, in the order in which they were put; numbers are made anew when they change.
+
+    Parameters
+    ----------
+    probability_of : makes (n,) probabilities of all open scores of a run; None where scores are none
+    """
+
+    def __init__(self, probability_of: Callable[[NDArray[np.float32]], NDArray[np.float64]] | None = None) -> None:
+        self._probability_of = probability_of
+        self._parts: dict[str, Part] = {}
+        self._joined: _Joined | None = None
+
+    def __len__(self) -> int:
+        return len(self._parts)
+
+    def put(self, key: str, part: Part) -> None:
+        """Add or replace what is known of one micrograph."""
+        self._parts[key] = part
+        self._joined = None
+
+    def has(self, key: str, stamp: str) -> bool:
+        """True where this very state of a micrograph is held."""
+        part = self._parts.get(key)
+        return part is not None and part.stamp == stamp
+
+    def part(self, key: str) -> Part | None:
+        return self._parts.get(key)
+
+    def names(self) -> list[str]:
+        """In the order of `AtCut.per_micrograph`."""
+        return list(self._parts)
+
+    @property
+    def score_range(self) -> tuple[float, float] | None:
+        """Of the finite scores; None without any."""
+        joined = self._join()
+        return None if not len(joined.sorted_score) else (float(joined.sorted_score[0]), float(joined.sorted_score[-1]))
+
+    def at(
+        self,
+        threshold: float,
+        *,
+        power_limits: tuple[float, float] = (0.0, float("inf")),
+        belief: Mapping[str, float] | None = None,
+    ) -> AtCut:
+        """Exact numbers at a cut, those that `cryopick rethreshold` tells where there are no limits on power.
+
+        Parameters
+        ----------
+        belief : of micrographs by key, by which their scores are multiplied; 1 where not given
+        """
+        joined = self._join()
+        score = joined.score
+        if belief:
+            factors = np.array([belief.get(key, 1.0) for key in self._parts], np.float32)
+            score = score * np.repeat(factors, joined.lengths)
+        is_kept = is_above(score, joined.power, threshold=threshold, power_limits=power_limits)
+        per = np.zeros(len(joined.lengths), np.uint32)
+        if len(per):
+            # where a micrograph has no candidate, reduceat gives what stands there, not nothing
+            counts = np.add.reduceat(np.append(is_kept, False).astype(np.uint32), joined.starts)
+            per = np.where(joined.lengths > 0, counts, 0).astype(np.uint32)
+        kept = int(np.count_nonzero(is_kept))
+        if joined.probability is None or not kept:
+            return AtCut(kept=kept, precision=None, recall=None, per_micrograph=per)
+        p = joined.probability
+        right = float(p[is_kept].sum())
+        total = float(p.sum())
+        return AtCut(kept=kept, precision=right / kept, recall=right / total if total > 0 else 1.0, per_micrograph=per)
+
+    def curve(self) -> Curve:
+        """See `Curve`; all zeros and NaN where no score is known."""
+        joined = self._join()
+        score = joined.sorted_score
+        low, high = self.score_range or (0.0, 1.0)
+        if self._probability_of is not None:
+            low, high = min(low, 0.0), max(high, 1.0)
+        threshold = np.linspace(low, high, CURVE_POINTS).astype(np.float32)
+        first = np.searchsorted(score, threshold, side="left")
+        kept = (len(score) - first).astype(np.float32)
+        precision = recall = np.full(CURVE_POINTS, np.nan, np.float32)
+        if joined.probability is not None and len(score):
+            tail = np.append(np.cumsum(joined.sorted_probability[::-1])[::-1], 0.0)
+            with np.errstate(invalid="ignore", divide="ignore"):
+                precision = (tail[first] / kept).astype(np.float32)
+                recall = (tail[first] / tail[0]).astype(np.float32)
+        return Curve(
+            threshold=threshold, kept=kept, precision=precision, recall=recall, histogram=joined.histogram(low, high)
+        )
+
+    def _join(self) -> _Joined:
+        if self._joined is None:
+            self._joined = _Joined(list(self._parts.values()), self._probability_of)
+        return self._joined
+
+    def save(self, path: Path) -> None:
+        """Keep all parts in one file; errors as in `write_bytes_atomic`."""
+        parts = list(self._parts.values())
+        names = json.dumps([[key, part.stamp, part.candidates, len(part.score)] for key, part in self._parts.items()])
+        nothing = np.zeros(0, np.float32)
+        stream = io.BytesIO()
+        np.savez(
+            stream,
+            version=np.array(_VERSION),
+            names=np.frombuffer(names.encode("ascii"), np.uint8),
+            score=np.concatenate([nothing, *(part.score for part in parts)]),
+            power=np.concatenate([nothing, *(part.power for part in parts)]),
+        )
+        write_bytes_atomic(path, stream.getvalue())
+
+    def load(self, path: Path, *, stamps: Mapping[str, str]) -> int:
+        """Take over the parts of a saved index whose stamps are still these; how many. A damaged file gives none."""
+        try:
+            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as stored:
+                if int(stored["version"]) != _VERSION:
+                    return 0
+                rows = json.loads(stored["names"].tobytes().decode("ascii"))
+                score, power = np.asarray(stored["score"], np.float32), np.asarray(stored["power"], np.float32)
+            lengths = [int(row[3]) for row in rows]
+            ends = np.cumsum([0, *lengths])
+            if len(score) != len(power) or ends[-1] != len(score) or min(lengths, default=0) < 0:
+                return 0
+            found = 0
+            for row, start, end in zip(rows, ends[:-1], ends[1:], strict=True):
+                key, stamp, count = str(row[0]), str(row[1]), int(row[2])
+                if stamps.get(key) == stamp:
+                    self.put(key, Part(stamp=stamp, score=score[start:end], power=power[start:end], candidates=count))
+                    found += 1
+        except (OSError, ValueError, KeyError, TypeError, IndexError, EOFError, RecursionError, BadZipFile, zlib.error):
+            return 0  # it is made again
+        return found
+
+
+class _Joined:
+    def __init__(
+        self, parts: list[Part], probability_of: Callable[[NDArray[np.float32]], NDArray[np.float64]] | None
+    ) -> None:
+        nothing = np.zeros(0, np.float32)
+        self.score = np.concatenate([nothing, *(part.score for part in parts)])
+        self.power = np.concatenate([nothing, *(part.power for part in parts)])
+        self.lengths = np.array([len(part.score) for part in parts], np.int64)
+        self.starts = np.cumsum([0, *self.lengths[:-1]])[: len(parts)]
+        self.probability = None if probability_of is None else np.asarray(probability_of(self.score), np.float64)
+        order = np.argsort(self.score, kind="stable")
+        order = order[
+            : np.count_nonzero(np.isfinite(self.score))
+        ]  # NaN sorts last; an infinite score is refused earlier
+        self.sorted_score = self.score[order]
+        self.sorted_probability = np.zeros(0) if self.probability is None else self.probability[order]
+
+    def histogram(self, low: float, high: float) -> NDArray[np.float32]:
+        known = np.isfinite(self.score) & (self.power > 0)
+        x = (self.score[known] - low) / max(high - low, 1e-30) * SCORE_BINS
+        bottom, top = LOG2_POWER_RANGE
+        y = (np.log2(self.power[known]) - bottom) / (top - bottom) * POWER_BINS
+        column = np.clip(x, 0, SCORE_BINS - 1).astype(np.int64)
+        row = np.clip(y, 0, POWER_BINS - 1).astype(np.int64)
+        counts = np.bincount(column * POWER_BINS + row, minlength=SCORE_BINS * POWER_BINS)
+        return counts.reshape(SCORE_BINS, POWER_BINS).astype(np.float32)
+
+
+def part_of(candidates: Picks, *, power: NDArray[np.float32] | None, stamp: str) -> Part:
+    """The part of one micrograph; `power` (n,) of all its candidates, None where it is unknown."""
+    is_open = candidates.is_kept
+    known = np.full(len(candidates), np.nan, np.float32) if power is None else power
+    return Part(stamp=stamp, score=candidates.score[is_open], power=known[is_open], candidates=len(candidates))
