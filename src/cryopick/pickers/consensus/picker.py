@@ -53,7 +53,7 @@ class ConsensusPicker(HoldsModels, ChoosesByExpectedF1):
     score_meaning: ClassVar[str] = _ScoreMeaning()  # type: ignore[assignment]  # a text, as the protocol says
     fills_machine: ClassVar[bool] = True
     """It holds the networks of all members."""
-    run_level_fields: ClassVar[frozenset[str]] = TOLD_FIELDS | {"is_empty"}
+    run_level_fields: ClassVar[frozenset[str]] = TOLD_FIELDS
 
     of: Annotated[tuple[str, ...], "the members: names of pickers, or of folders in --picks"] = DEFAULT_MEMBERS
     rule: Annotated[
