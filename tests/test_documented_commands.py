@@ -65,6 +65,7 @@ JUDGED = "--set validation_crops=2 --set calibration_crops=4"
 CROPS = f"--set crop_px=128 --set batch_size=2 {JUDGED} --set distinct_crops=0 --set micrograph_share=0"
 SMALLER: tuple[tuple[str, str], ...] = (
     (r"train -o trained/ --resume", "--max-minutes 5"),
+    (r"watch ", "--poll 0.2s --quiet 0.2s --stop-idle 1s --grace 1s -j 1"),
     (r"train general", f"{ONE_STEP} {CROPS}"),
     (r"train cryotransformer .*small", f"{ONE_STEP} {CROPS}"),
     (
@@ -216,7 +217,7 @@ def filled_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         simulate = "cryopick simulate -o sim --structure map.mrc --recipe clean --size 384x384 --pixel-size 5 --dose 60"
         assert run_command(f"{simulate} --count 2 --seed 3") == 0
         images = sorted(Path("sim/micrographs").glob("*.mrc"))
-        for place in ("micrographs", "mics", "extract"):
+        for place in ("micrographs", "mics", "extract", "session/Micrographs"):
             copy_all(images, Path(place))
         labels = [path.with_suffix(".csv") for path in images]
         copy_all(labels, Path("labels"))

@@ -26,5 +26,6 @@ from .workflows.rethreshold import rethreshold as rethreshold
 from .workflows.simulate import simulate as simulate
 from .workflows.train import plan_training as plan_training
 from .workflows.train import train_picker as train_picker
+from .workflows.watch import watch as watch
 
 __version__: str

@@ -17,6 +17,10 @@ class NoneDoneError(NotAllDoneError, InputError):
     """A command came to its end, and nothing of what it was asked for could be done."""
 
 
+class NothingArrivedError(InputError):
+    """No whole micrograph came while a folder was followed."""
+
+
 class FormatError(InputError):
     """A file exists but its content is not what its format promises (truncated, malformed, foreign)."""
 

@@ -16,9 +16,11 @@ import pytest
 from called import cryopick
 from discs import DIAMETER_PX, disc_micrograph
 
+from cryopick.errors import NoneDoneError
 from cryopick.io.images.micrographs import write_micrograph
 from cryopick.io.star import read_star
 from cryopick.types import Micrograph
+from cryopick.workflows import relion_job
 
 JOB = "External/job012/"
 LIST = "CtfFind/job003/micrographs_ctf.star"
@@ -143,6 +145,22 @@ def test_labels_are_settings_with_underscore_or_hyphen_and_without_value_they_sw
     config = (project / JOB / "config.toml").read_text()
     for line in ('min_distance = "30A"', "drop_bad = true", 'edge_margin = "12A"', "threshold = -0.5"):
         assert line in config
+
+
+def test_how_to_pick_is_given_by_labels_too(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, object] = {}
+
+    def pick(inputs: list[Path], folder: Path, settings: object, **how: object) -> None:
+        given.update(how)
+        raise NoneDoneError("not picked")
+
+    monkeypatch.setattr(relion_job, "pick_to_folder", pick)
+    job_of(project, "--in_mics", LIST, *BLOB, "--devices", "cuda:0,cuda:1", "--time_limit", "60", "--overwrite")
+    wanted = {"workers": 1, "devices": "cuda:0,cuda:1", "time_limit_seconds": 60.0, "overwrite": True, "cluster": None}
+    assert {name: given[name] for name in wanted} == wanted
+    job_of(project, "--in_mics", LIST, *BLOB, "--cluster", "slurm", "--jobs", "4", "--cluster_config", "gpu.toml")
+    wanted = {"workers": None, "cluster": "slurm", "jobs": 4, "cluster_config": Path("gpu.toml")}
+    assert {name: given[name] for name in wanted} == wanted
 
 
 @pytest.mark.parametrize(

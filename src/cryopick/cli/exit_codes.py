@@ -14,6 +14,7 @@ from cryopick.errors import (
     InputError,
     MissingExtraError,
     NotAllDoneError,
+    NothingArrivedError,
     OutputError,
     RunFolderError,
     ServerError,
@@ -68,7 +69,12 @@ ENDINGS = (
     Ending(code=0, kind="done", meaning="all well, also where not one particle was found"),
     FAILED,
     USAGE,
-    Ending(code=3, kind="nothing", meaning="nothing came: no whole micrograph arrived while a folder was followed"),
+    Ending(
+        code=3,
+        kind="nothing",
+        meaning="nothing came: no whole micrograph arrived while a folder was followed",
+        errors=(NothingArrivedError,),
+    ),
     Ending(
         code=4, kind="settings", meaning="a setting of impossible value, or an unknown one", errors=(SettingsError,)
     ),

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 # options depend on what is typed. The help lines stand here, so that `cryopick --help` imports none of them.
 COMMANDS = {
     "pick": "Pick particles from micrographs.",
+    "watch": "Follow a session: pick what arrives in a folder.",
     "view": "Look at picks in a browser, judge and mend them.",
     "relion": "Pick as an External job of RELION.",
     "cryosparc": "Save a run as an External job of cryoSPARC.",
@@ -46,7 +47,7 @@ COMMANDS = {
 }
 _RESUMING = {
     **dict.fromkeys(
-        ("pick", "relion", "simulate", "denoise", "benchmark", "reproduce"),
+        ("pick", "watch", "relion", "simulate", "denoise", "benchmark", "reproduce"),
         "what was finished is kept, and the same command resumes",
     ),
     "view": "every mark is saved, and the same command shows it again",

@@ -20,7 +20,7 @@ from cryopick.runs.folder import LOG
 from cryopick.runs.place import output_folder
 from cryopick.runs.results import RunSummary, why_nothing_is_kept
 from cryopick.runs.run import summary_as_dict
-from cryopick.runs.settings import DEFAULT_PICKER, RunSettings, make_settings, read_config
+from cryopick.runs.settings import DEFAULT_PICKER, PickSettings, RunSettings, make_settings, read_config
 from cryopick.runs.sizes import pixel_size_text, size_line
 from cryopick.runs.threshold import ALL_KEPT
 from cryopick.runs.verdicts import GOOD
@@ -103,11 +103,7 @@ def pick(
     to that --picker alone; `cryopick pickers` lists the pickers.
     """
     folder = output_folder(output)
-    from_config = {} if config is None else read_config(config)
-    name = picker or from_config.pop("picker", DEFAULT_PICKER)
-    if from_config and picker is not None:
-        from_config = _shared_settings(from_config, config, name)
-    settings = make_settings(name, **{**from_config, **(given or {})})
+    settings = chosen_settings(picker, config, given)
     with json_lines(is_wanted=json) as say, progress_listener(say) as listener:
         summary = pick_to_folder(
             inputs,
@@ -133,6 +129,15 @@ def pick(
         if fail_on == "any":
             raise NotAllDoneError(told)
         typer.echo(f"warning: {told}", err=True)
+
+
+def chosen_settings(picker: str | None, config: Path | None, given: dict[str, Any] | None) -> PickSettings:
+    """The settings of a config file, if any, and those that were typed, which win."""
+    from_config = {} if config is None else read_config(config)
+    name = picker or from_config.pop("picker", DEFAULT_PICKER)
+    if from_config and picker is not None:
+        from_config = _shared_settings(from_config, config, name)
+    return make_settings(name, **{**from_config, **(given or {})})
 
 
 def failed_text(summary: RunSummary, folder: Path) -> str:

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -186,3 +186,36 @@ def _signals_raise_stopped() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def first_signal_calls(action: Callable[[str], object]) -> Iterator[None]:
+    """Within it the first Ctrl-C, SIGTERM or SIGHUP calls `action` with what it says; the second raises `Stopped`.
+
+    For commands that end properly when they are asked to, which takes a while.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    called_at: list[float] = []
+    before: dict[int, Any] = {}
+
+    def put_back() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def hear(number: int, _frame: FrameType | None) -> None:
+        if not called_at:
+            called_at.append(time.monotonic())
+            action(_SIGNALS[number])
+        elif time.monotonic() - called_at[0] > 1.0:  # what comes sooner belongs to the first
+            put_back()
+            raise Stopped(number)
+
+    for number in _SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            before[number] = signal.signal(number, hear)
+    try:
+        yield
+    finally:
+        put_back()

@@ -44,6 +44,23 @@ def command(
         str | None, typer.Option("--picker", help="As for `cryopick pick`.", show_default=DEFAULT_PICKER)
     ] = None,
     config: Annotated[Path | None, typer.Option("--config", help="TOML settings; labels given here win.")] = None,
+    devices: Annotated[
+        str, typer.Option("--devices", metavar="cuda:0,cuda:1", help="As for `cryopick pick`.", show_default=False)
+    ] = "",
+    time_limit: Annotated[
+        float | None, typer.Option("--time_limit", metavar="SECONDS", help="As for `cryopick pick`.")
+    ] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            "--cluster", metavar="slurm|local|tls://HOST:PORT", help="As for `cryopick pick`; then --j is none."
+        ),
+    ] = None,
+    jobs: Annotated[int | None, typer.Option("--jobs", metavar="N", help="As for `cryopick pick`.")] = None,
+    wait: Annotated[str | None, typer.Option("--wait", metavar="TIME", help="As for `cryopick pick`.")] = None,
+    cluster_config: Annotated[
+        Path | None, typer.Option("--cluster_config", metavar="FILE", help="As for `cryopick pick`.")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Start again instead of continuing the job.")] = False,
     pipeline_control: Annotated[str | None, typer.Option("--pipeline_control", hidden=True)] = None,
 ) -> None:
@@ -76,7 +93,13 @@ def command(
             output,
             in_mics or "",
             settings,
-            workers=workers,
+            workers=None if cluster else workers,  # RELION gives a number of threads always
+            devices=devices,
+            time_limit_seconds=time_limit,
+            cluster=cluster,
+            jobs=jobs,
+            wait=wait,
+            cluster_config=cluster_config,
             overwrite=overwrite,
             command=command_line(),
             on_event=listener,

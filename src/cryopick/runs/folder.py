@@ -38,11 +38,13 @@ AUTOPICK, PARTICLES, MICROGRAPHS = "autopick.star", "particles.star", "micrograp
 REPORT, SUMMARY, CONFIG, COMMAND, LOG = "report.html", "summary.json", "config.toml", "command.txt", "run.log"
 PREPARED, MODEL, MOVED_THRESHOLD, LOCK = "prepared.toml", "model", "threshold.json", LOCK_FILE
 PLACE, FILES, UNFINISHED, COMPUTING = "place.json", "files.json", UNFINISHED_RUN, "computing.json"
+STATE = "state.json"
+"""Only while the run follows a session and its tables are provisional."""
 REPLACING, REPLACED = ".replacing", ".replaced"
 FOLDERS = (PICKS, CANDIDATES, RECORDS, IMAGES, MODEL)
 CONTENTS = (
     *(PICKS, CANDIDATES, RECORDS, IMAGES, AUTOPICK, PARTICLES, MICROGRAPHS, REPORT, SUMMARY, COMMAND, LOG, PREPARED),
-    *(MODEL, MOVED_THRESHOLD, PLACE, FILES, UNFINISHED, COMPUTING, CONFIG),
+    *(MODEL, MOVED_THRESHOLD, PLACE, FILES, UNFINISHED, COMPUTING, STATE, CONFIG),
 )
 OWN_FOLDERS = (PICKS, CANDIDATES, RECORDS, IMAGES, MODEL)
 """Folders that hold nothing but what runs wrote; what else lies in a run folder may be the user's."""

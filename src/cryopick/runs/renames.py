@@ -56,11 +56,14 @@ def moved_records(records: Iterable[Record], given: Iterable[Path]) -> dict[str,
 
 
 def drop_record(folder: RunFiles, record: Record) -> None:
-    """Remove all files of one micrograph, its record last, so that a killed call can be repeated."""
+    """Remove all files of one micrograph, its record last, so that a killed call can be repeated; and empty folders."""
     folder.remove_results(record.key, record.maps)
     path = folder.record_path(record.key)
     with folder.writing(path):
         path.unlink(missing_ok=True)
+    finders = (folder.picks_path, folder.candidates_path, folder.image_path, folder.record_path)
+    for find in finders:
+        _remove_empty_folders(find(record.key).parent, top=folder.path)
 
 
 def rename_keys(folder: RunFiles, keys: Mapping[str, str]) -> None:

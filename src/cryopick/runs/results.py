@@ -137,6 +137,8 @@ class RunSummary(RunFacts):
     """Where the scores and the run itself say different things of how many picks are right: what each says."""
     box_doubt: str = ""
     """Why the suggested box may be wrong, where the given diameter does not fit what is seen."""
+    provisional: bool = False
+    """Whether the run goes on, following a session: sizes, threshold and all picks may change."""
 
     @property
     def expected_right(self) -> str:
@@ -222,6 +224,8 @@ def write_results(
     *,
     facts: RunFacts,
     notes: Mapping[str, int] | None = None,
+    status: Mapping[str, str] | None = None,
+    so_far: Cut | None = None,
 ) -> RunResults:
     """Write every table of a run from its per-micrograph files, which are read again, one micrograph after the other.
 
@@ -229,9 +233,12 @@ def write_results(
     ----------
     facts : where, when and with what it was picked, for the summary
     notes : warnings about the run itself, and for how many micrographs each holds; they join those of the summary
+    status : of micrographs that are not simply done or failed, by name, for `micrographs.star`
+    so_far : the cut in force, of a run that goes on, which makes everything provisional; None chooses the cut
     """
     place = settle_place(folder, finished.records)
-    cut = cut_of(folder, plan, finished.candidates)
+    cut = cut_of(folder, plan, finished.candidates) if so_far is None else replace(so_far, right={})
+    status = status or {}
     totals = _Totals(run_diameter(plan.picker, plan.survey))
     name_of = _names_in_particles(folder, plan, finished.records, cut)
     with _writing_tables(folder, place, has_rows=bool(finished.records)) as tables:
@@ -240,14 +247,14 @@ def write_results(
                 result, rows = _write_picks(folder, record, folder.read_candidates(record), cut)
                 result = _judged(result, cut, plan)
                 totals.add(result)
-                tables.add(totals.micrographs[-1], record)
+                tables.add(totals.micrographs[-1], record, status.get(record.name, "done"))
                 if not plan.settings.run.drop_bad or _is_good(result):
                     tables.add_picks(folder, record, name_of(record), rows)
             else:  # picks of an earlier image, or of a table that is damaged now
                 with folder.writing(folder.picks_path(record.key)):
                     folder.picks_path(record.key).unlink(missing_ok=True)
-                tables.add(None, record)
-    summary = _summarize(finished, totals, plan, cut)
+                tables.add(None, record, "failed")
+    summary = replace(_summarize(finished, totals, plan, cut), provisional=so_far is not None)
     processors = {record.processor for record in finished.records if record.processor}
     summary = replace(summary, **{**facts.as_fields(), "processors": tuple(sorted(processors))})
     if notes:
@@ -324,7 +331,7 @@ class _Tables:
     particles: Callable[[str], object]
     micrographs: Callable[[str], object]
 
-    def add(self, totals: MicrographTotals | None, record: Record) -> None:
+    def add(self, totals: MicrographTotals | None, record: Record, status: str) -> None:
         """A row of `micrographs.star`; without `totals` for one that is not finished."""
         mean_score = float("nan") if totals is None else totals.mean_score
         row: dict[str, Any] = {
@@ -333,7 +340,7 @@ class _Tables:
             "cryopickCandidateCount": 0 if totals is None else totals.candidate_count,
             "cryopickMeanScore": round(mean_score, 6) if np.isfinite(mean_score) else NO_SCORE,
             "cryopickSeconds": round(record.seconds, 3),
-            "cryopickStatus": "failed" if record.error else "done",
+            "cryopickStatus": status,
             **_verdict_columns(None if totals is None else totals.verdict),
             "cryopickWarnings": record.error or "; ".join(record.warnings) or "none",
         }

@@ -114,6 +114,10 @@ class Run:
         self.cluster: Cluster | None = None
         """Where the run is looked at and picked, if not on this machine."""
         self._begun = facts_of_now()
+        self.status: dict[str, str] = {}
+        """What `micrographs.star` calls micrographs that are not simply done, by name."""
+        self.counts: dict[str, int] = {}
+        """Picks of each finished micrograph, once the tables are written."""
         self.notes: dict[str, int] = {}
         """Warnings about the run as a whole, and for how many micrographs each holds."""
         records, self._damaged_records = folder.read_records()
@@ -405,11 +409,17 @@ class Run:
             )
         self.folder.begin_tables()
         results = write_results(
-            self.folder, self.plan, finished, facts=self._facts(is_stopped=is_stopped), notes=self.notes
+            self.folder,
+            self.plan,
+            finished,
+            facts=self._facts(is_stopped=is_stopped),
+            notes=self.notes,
+            status=self.status,
         )
         write_report(self.folder, results, settings_sections(self.plan.settings))
         self.folder.end_tables()
         summary = results.summary
+        self.counts = {one.record.name: one.count for one in results.micrographs}
         self._log(f"{summary.particles} particles in {summary.micrographs} micrographs, {len(summary.failed)} failed")
         return summary
 

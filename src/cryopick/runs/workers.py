@@ -86,7 +86,8 @@ class Workforce:
 
         Parameters
         ----------
-        tasks : how many there will be; None where nobody knows, as in a session that goes on
+        tasks : how many there will be; None where nobody knows, as in a session that goes on: whoever follows that has
+            more to do than to wait, so that even one worker is a process
         """
         if self.cluster is not None:
             return self.cluster.executor(plan, time_limit_seconds=self.time_limit_seconds)
@@ -112,6 +113,7 @@ class Workforce:
             workers=workers,
             time_limit_s=self.time_limit_seconds,
             environments=self._environments,
+            is_beside=tasks is None,
         )
 
 

@@ -21,6 +21,7 @@ def open_executor(
     workers: int = 1,
     time_limit_s: float | None = None,
     environments: Sequence[Mapping[str, str]] = (),
+    is_beside: bool = False,
     jobs: int | None = None,
     config: Path | None = None,
     folder: Path | None = None,
@@ -36,6 +37,7 @@ def open_executor(
         process can keep: a time limit, or an environment
     time_limit_s : for one item, in seconds, see `Processes`
     environments : environment variables of the workers, in turn
+    is_beside : even one worker is another process, so that waiting for it takes no longer than it is told to
     jobs : on a cluster, to keep at work
     config : of the cluster, see `cryopick.scale.cluster.config.cluster_settings`
     folder : on a cluster, one that every worker sees under this path, for certificates and logs
@@ -71,6 +73,6 @@ def open_executor(
     from cryopick.scale.in_process import InProcess
     from cryopick.scale.process_pool import Processes
 
-    if workers <= 1 and not time_limit_s and not environments:
+    if workers <= 1 and not (time_limit_s or environments or is_beside):
         return InProcess(entry, state)
     return Processes(entry, state, workers=workers, time_limit_s=time_limit_s, environments=environments)

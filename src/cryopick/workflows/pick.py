@@ -87,7 +87,7 @@ def pick(
         chosen = make_settings(picker, **settings)
         return pick_to_folder(inputs, output, chosen, **options)
     chosen = make_settings(picker, **settings)
-    _require_weights(chosen)
+    require_weights(chosen)
     micrograph = read_task(_task_in_memory(micrographs), chosen.run)
     masks = chosen.run.exclusion_masks
     mask = None if masks is None else match_masks([micrograph.name], masks).of_micrograph.get(micrograph.name)
@@ -182,7 +182,7 @@ def pick_to_folder(
     folder.refuse_foreign_contents()
     with search_warnings(are_logged=True) as told_of_search:
         sources = find_micrographs(inputs, exclude_folders=[output / part for part in OWN_FOLDERS])
-    _require_weights(settings)
+    require_weights(settings)
     with workforce.leading(), folder.lock():
         folder.clean_up()
         if overwrite and folder.is_run:
@@ -223,7 +223,7 @@ def pick_to_folder(
     return summary
 
 
-def _require_weights(settings: PickSettings) -> None:
+def require_weights(settings: PickSettings) -> None:
     """Raise `WeightsError` for weights that are not there or have no card, before a run folder is begun with them.
 
     A picker that wants other files too, or that wants some for a published configuration, says so in
@@ -256,6 +256,18 @@ def _begin(
 
     `told_of_search` are the warnings of the search for micrographs, for run.log.
     """
+    claim_folder(folder, settings, command=command)
+    for sentence in told_of_search:
+        folder.append_log(f"{datetime.now():%Y-%m-%d %H:%M:%S} {sentence}")
+    run = Run(folder, sources, settings, on_event)
+    if cluster is not None:
+        run.pick_on(cluster)
+    run.look_first()
+    return run
+
+
+def claim_folder(folder: RunFolder, settings: PickSettings, *, command: str) -> None:
+    """Write settings, place and command into a run folder that holds no run of other settings."""
     records, damaged = folder.read_records()
     has_finished = bool(damaged) or any(record.is_done for record in records)
     if folder.is_run and (has_finished or (folder.path / CONFIG).stat().st_size > 0):
@@ -274,13 +286,6 @@ def _begin(
             folder.append_log("no micrograph was finished with the settings before; they are replaced by those of now")
     settle_place(folder, records)
     _note_start(folder, command)
-    for sentence in told_of_search:
-        folder.append_log(f"{datetime.now():%Y-%m-%d %H:%M:%S} {sentence}")
-    run = Run(folder, sources, settings, on_event)
-    if cluster is not None:
-        run.pick_on(cluster)
-    run.look_first()
-    return run
 
 
 def _note_start(folder: RunFolder, command: str) -> None:

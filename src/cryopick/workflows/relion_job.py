@@ -27,7 +27,6 @@ from cryopick.runs.folder import AUTOPICK, PICKS
 from cryopick.runs.place import output_folder
 from cryopick.runs.record import PICKS_TAIL
 from cryopick.runs.results import RunSummary
-from cryopick.runs.run import PickEvent
 from cryopick.runs.settings import PickSettings
 from cryopick.workflows.pick import pick_to_folder
 
@@ -114,11 +113,8 @@ def relion_job(
     in_mics: str | Path,
     settings: PickSettings | Callable[[], PickSettings],
     *,
-    workers: int | None = None,
-    overwrite: bool = False,
-    command: str = "",
-    on_event: Callable[[PickEvent], None] | None = None,
     abort: Callable[[], None] | None = None,
+    **how: Any,
 ) -> RunSummary:
     """Pick the micrographs of a RELION list into the folder of an External job, and tell RELION what was made.
 
@@ -127,8 +123,8 @@ def relion_job(
     output : the job folder, relative to the project folder, which is the working folder
     in_mics : a `micrographs.star`
     settings : or what makes them, so that RELION is told of wrong ones, too
-    workers, overwrite, command, on_event : as for `pick_to_folder`
     abort : called from another thread when RELION asks the job to end; it should raise in this one
+    how : as for `pick_to_folder`: `workers`, `cluster`, `on_event` and the others
 
     Raises
     ------
@@ -150,9 +146,7 @@ def relion_job(
                 "drop bad: RELION 3.1 finds coordinate files by their names, so that none can be left out; leave the "
                 "option out, and the micrographs that micrographs.star of this job calls bad, by RELION's selection"
             )
-        summary = pick_to_folder(
-            [listed], job.folder, chosen, workers=workers, overwrite=overwrite, command=command, on_event=on_event
-        )
+        summary = pick_to_folder([listed], job.folder, chosen, **how)
         _write_nodes(job, version, listed)
         _write_sizes(job, summary)
         _write_manual_picking(job, version, summary)

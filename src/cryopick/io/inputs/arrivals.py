@@ -173,12 +173,21 @@ class Arrivals:
             complete.sort(key=lambda source: source.path)
         return {source.name: source for source in complete}
 
+    def whole(self) -> frozenset[str]:
+        """Paths of the files that are believed to be as they stay: complete ones, and ones that only their reader
+        refuses."""
+        return frozenset(
+            path
+            for path, file in self._files.items()
+            if _is_whole(file) and file.left_out != "clash" and path not in self._unfinished
+        )
+
     def incomplete(self) -> list[str]:
         """Names of the files that are there and not whole, or called as unfinished files are; sorted."""
         return sorted(
             file.source.name
             for path, file in self._files.items()
-            if (not file.is_complete or path in self._unfinished) and not file.left_out
+            if (not _is_whole(file) or path in self._unfinished) and not file.left_out
         )
 
     def clashing(self) -> list[str]:
@@ -188,7 +197,7 @@ class Arrivals:
     def is_waiting(self) -> bool:
         """Whether a file is there that may still become complete."""
         return any(
-            not file.is_complete and path not in self._unfinished and not file.left_out
+            not _is_whole(file) and path not in self._unfinished and not file.left_out
             for path, file in self._files.items()
         )
 
@@ -332,3 +341,7 @@ class Arrivals:
         for _, name, file in sorted(there, key=lambda one: one[:2]):
             if file.is_complete and not file.left_out:
                 yield Arrival(what="complete", name=name, source=file.source, stamp=file.stamp)
+
+
+def _is_whole(file: _File) -> bool:
+    return file.is_complete or file.refusals > 0

@@ -70,6 +70,8 @@ class RunReport:
     close_ups: tuple[CloseUpRow, ...]
     every_micrograph: Table
     settings: Table
+    so_far: str = ""
+    """Of a run that goes on: how far it has come, and when."""
 
 
 def run_report(folder: RunFolder, results: RunResults, settings: Mapping[str, Mapping[str, Any]]) -> RunReport:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from cryopick.pages.render import render_pieces
@@ -11,9 +12,16 @@ from cryopick.runs.report.model import run_report
 from cryopick.runs.results import RunResults
 
 
-def write_report(folder: RunFolder, results: RunResults, settings: Mapping[str, Mapping[str, Any]]) -> None:
-    """Write `report.html`; the same run gives the same bytes, so times of day and durations are left to the log."""
-    report = run_report(folder, results, settings)
+def write_report(
+    folder: RunFolder, results: RunResults, settings: Mapping[str, Mapping[str, Any]], *, so_far: str = ""
+) -> None:
+    """Write `report.html`; the same run gives the same bytes, so times of day and durations are left to the log.
+
+    Parameters
+    ----------
+    so_far : of a run that goes on, how far it has come; the page shows that above all else, and loads itself again
+    """
+    report = replace(run_report(folder, results, settings), so_far=so_far)
     with folder.writing_piecewise(folder.path / REPORT) as write:
         for piece in render_pieces("run.html", report=report, exhibits=report.exhibits):
             write(piece)
