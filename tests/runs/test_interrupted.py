@@ -62,7 +62,7 @@ def files(run: Path) -> dict[str, bytes]:
         if path.is_file():
             name, data = path.relative_to(run).as_posix(), path.read_bytes()
             if name.startswith("records/") or name == "summary.json":
-                data = json.dumps(json.loads(data) | {"seconds": 0}).encode()
+                data = json.dumps(json.loads(data) | {"seconds": 0, "started": "", "ended": ""}).encode()
             found[name] = b"" if name in TIMED else data
     return found
 

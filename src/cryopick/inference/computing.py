@@ -79,7 +79,8 @@ def computing_here(picker: Any) -> Computing:
 
 def pinned(picker: Any, computing: Computing | None) -> Any:
     """The picker with the words of `computing` in place of `auto`; the same one where `auto` means that here."""
-    if computing is None or not isinstance(picker, ChoosesPrecision) or not is_dataclass(picker):
+    chooses = isinstance(picker, ChoosesPrecision) and is_dataclass(picker)
+    if computing is None or not chooses:
         return picker
     own = {one.name for one in fields(picker)}
     given: dict[str, str] = {}

@@ -85,11 +85,12 @@ def used_files(picker: Any, survey: Survey | None = None) -> dict[str, UsedFile]
                 found[role] = UsedFile(path=path.name, is_shipped=True, sha256=_sha256(path, file_version(path)))
             except (CryopickError, OSError):
                 continue
-    for role, sha256 in _digests(picker).items():
-        found[role] = UsedFile(path=str(getattr(picker, role)), is_shipped=False, sha256=sha256)
+    for role, digest in _digests(picker).items():
+        found[role] = UsedFile(path=str(getattr(picker, role)), is_shipped=False, sha256=digest)
     trained = None if survey is None else survey.trained_model
-    if trained is not None and (sha256 := digest_of(trained)) is not None:
-        found["trained_model"] = UsedFile(path=trained.name, is_shipped=False, sha256=sha256)
+    of_trained = None if trained is None else digest_of(trained)
+    if trained is not None and of_trained is not None:
+        found["trained_model"] = UsedFile(path=trained.name, is_shipped=False, sha256=of_trained)
     return found
 
 

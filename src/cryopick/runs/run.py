@@ -22,7 +22,7 @@ from cryopick.io.inputs.sources import MicrographSource
 from cryopick.pickers.protocol import surveys
 from cryopick.pickers.survey import Survey
 from cryopick.runs.exclusion_masks import match_masks, require_some_mask
-from cryopick.runs.facts import RunFacts, facts_of_now
+from cryopick.runs.facts import FINISHED, RunFacts, facts_of_now, read_facts
 from cryopick.runs.files import used_files
 from cryopick.runs.folder import (
     LOG,
@@ -114,6 +114,7 @@ class Run:
         self.cluster: Cluster | None = None
         """Where the run is looked at and picked, if not on this machine."""
         self._begun = facts_of_now()
+        self._has_picked = False
         self.status: dict[str, str] = {}
         """What `micrographs.star` calls micrographs that are not simply done, by name."""
         self.counts: dict[str, int] = {}
@@ -424,6 +425,9 @@ class Run:
         return summary
 
     def _facts(self, *, is_stopped: bool) -> RunFacts:
+        before = read_facts(self.folder)
+        if not (self._has_picked or is_stopped) and before.state == FINISHED:
+            return before  # of the call that picked
         facts = replace(self._begun, files=used_files(self.plan.picker, self.plan.survey))
         return facts.with_computing(self.plan.computing).at_end(is_stopped=is_stopped)
 
@@ -486,6 +490,7 @@ class Run:
 
     def _keep(self, outcome: Outcome, threshold: float) -> None:
         """Write the files of one micrograph, the record last."""
+        self._has_picked = True
         source, picks = self.sources[outcome.name], outcome.picks
         before = self.records.get(outcome.name)
         key = self.keys[outcome.name]
