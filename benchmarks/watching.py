@@ -298,7 +298,7 @@ def followed_files(place: Path, count: int) -> None:
     print(
         f"- {count:,} tiny files: picked after {begun['wall'] - start:.0f} s; then, for {quiet_s:.0f} s, watching "
         f"took {cpu_s / quiet_s:.1%} of one core, tables included; {len(tables)} summaries took {sum(tables):.1f} s, "
-        f"{sum(tables[:-1] or tables) / followed_s:.1%} of the time; peak memory of this process so far {peak_mb:.0f} MB"
+        f"{sum(tables[:-1] or tables) / followed_s:.1%} of the time; peak memory so far {peak_mb:.0f} MB"
     )
 
 
