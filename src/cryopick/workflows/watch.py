@@ -31,7 +31,7 @@ from cryopick.runs.run import PickEvent, summary_as_dict
 from cryopick.runs.settings import DEFAULT_PICKER, PickSettings, make_settings, settings_sections
 from cryopick.runs.workers import Workforce
 from cryopick.settings import seconds_of
-from cryopick.workflows.pick import claim_folder, require_weights
+from cryopick.workflows.begin import claim_folder, require_weights
 
 _TIMES = ("poll", "quiet", "stop_idle", "grace", "summary_every")
 _OTHERS = ("settle", "stop_count", "stop_file", "ignore")
