@@ -77,14 +77,14 @@ def test_fail_on_any_counts_the_failures_of_earlier_calls(project: Path) -> None
 
 def test_every_option_kind_and_field_that_the_page_names_exists(project: Path) -> None:
     page = PAGE.read_text(encoding="utf-8")
-    helps = "".join(cryopick(command, "--help").stdout for command in ("pick", "convert", "rethreshold", "relion"))
+    helps = "".join(cryopick(command, "--help").stdout for command in ("pick", "watch", "convert", "rethreshold"))
     ours = [row.split("|")[2] for row in page.splitlines() if row.startswith("|") and row.count("|") == 3]
     flags = {flag for cell in ours for flag in re.findall(r"--[a-z][a-z-]+", cell)}
     assert len(flags) > 10
     assert [flag for flag in sorted(flags) if flag not in helps] == []
     kinds = page.split("| kind | answer |")[1].split("\n\n")[0]
     named = {kind for row in kinds.splitlines()[2:] for kind in re.findall(r"`(\w+)`", row.split("|")[1])}
-    assert named == {one.kind for one in ENDINGS} - {"done", "unheard", "nothing"}
+    assert named == {one.kind for one in ENDINGS} - {"done", "unheard"}
     done = cryopick("pick", "mics/m0.mrc", *BLOB, cwd=project)
     _, event, run = (json.loads(line) for line in done.stdout.splitlines())
     fields = page.split("| wanted | field |")[1].split("\n\n")[0]

@@ -314,3 +314,31 @@ def test_relion_runs_and_continues_the_job_on_a_list_that_grew_twice_and_extract
     options_read = read_star(manual)["joboptions_values"]
     values = dict(zip(options_read.text("rlnJobOptionVariable"), options_read.text("rlnJobOptionValue"), strict=True))
     assert float(values["diameter"]) == 2 * DIAMETER_PX
+
+
+@pytest.mark.relion
+@pytest.mark.skipif(shutil.which("relion_scheduler") is None, reason="RELION's programs are not installed")
+def test_a_schedule_of_relion_reads_the_box_that_the_job_suggests(project: Path) -> None:
+    def scheduler(*words: str) -> None:
+        called = ["relion_scheduler", "--schedule", "s1", *words]
+        done = subprocess.run(called, cwd=project, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    assert job_of(project, "--in_mics", LIST, *BLOB).returncode == 0
+    box = json.loads((project / JOB / "summary.json").read_text())["box_px"]
+    (project / "default_pipeline.star").write_text(
+        "\n# version 30001\n\ndata_pipeline_general\n\n_rlnPipeLineJobCounter                       1\n \n"
+    )
+    table = f"{JOB}particle_sizes.star,sizes,rlnOriginalImageSize"
+    for name, value in (("sizes", table), ("zero", "0"), ("box", "1")):
+        scheduler("--add", "variable", "--name", name, "--value", value)
+    scheduler("--add", "operator", "--type", "float=read_star", "--i", "sizes", "--i2", "zero", "--o", "box")
+    scheduler("--add", "operator", "--type", "exit")
+    scheduler("--add", "edge", "--i", "box=STAR_sizes_zero", "--o", "EXIT")
+    scheduler("--set_current_node", "box=STAR_sizes_zero")
+    scheduler("--run", "--run_pipeline", "default")
+    variables = read_star(project / "Schedules" / "s1" / "schedule.star")["schedule_floats"]
+    values = zip(
+        variables.text("rlnScheduleFloatVariableName"), variables.floats("rlnScheduleFloatVariableValue"), strict=True
+    )
+    assert dict(values)["box"] == box

@@ -36,7 +36,7 @@ from cryopick.workflows.reproduce.results import (
     cell_text,
     write_reproduction,
 )
-from cryopick.workflows.reproduce.stand_in import StandIn, make_stand_ins
+from cryopick.workflows.reproduce.stand_in import Barrels, StandIn, make_stand_ins
 
 EXPECTED: Mapping[str, tuple[str, set[str], set[str]]] = {
     "cryotransformer": ("table-3", {"table-3"}, {"picks"}),
@@ -46,6 +46,18 @@ EXPECTED: Mapping[str, tuple[str, set[str], set[str]]] = {
     "segmentation-crf": ("pixel-table", {"pixel-table", "picks"}, {"picks"}),
 }
 """Of each paper one part, its tables and its figures; `cryopick reproduce all` makes every part."""
+ON_DATA = ("segmentation-crf",)
+"""Papers whose part is made on a folder of sets; the others, on the stand-in that is made without one."""
+
+
+def folder_of_sets(folder: Path, paper: papers.Paper) -> Path:
+    """Small sets named as the paper's: as many of them as there are stand-ins."""
+    stand_ins = (*paper.stand_in_training, *paper.stand_in_test)
+    training, test = len(paper.stand_in_training), len(paper.stand_in_test)
+    names = [*paper.training[:training], *paper.test[:test]] or ["learnt-train", "unseen"]
+    named = [replace(one, name=name) for one, name in zip(stand_ins, names, strict=True)]
+    make_stand_ins(folder, named, tell=print)
+    return folder
 
 
 @pytest.fixture
@@ -75,9 +87,10 @@ def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("few_steps")
 @pytest.mark.parametrize("paper", EXPECTED)
-def test_the_tables_and_figures_of_a_part_come_out_on_the_stand_in(paper: str, tmp_path: Path) -> None:
+def test_the_tables_and_figures_of_a_part_come_out(paper: str, tmp_path: Path) -> None:
     part, tables, figures = EXPECTED[paper]
-    result = reproduce(paper, tmp_path / "out", only=[part])
+    data = folder_of_sets(tmp_path / "data", papers.PAPERS[paper]) if paper in ON_DATA else None
+    result = reproduce(paper, tmp_path / "out", only=[part], data=data, small=None if data is None else True)
     assert {table.name for table in result.tables} == tables
     assert {figure.name for figure in result.figures} == figures
     assert all(table.rows for table in result.tables)
@@ -171,6 +184,46 @@ def test_what_cannot_be_is_refused_before_anything_is_made(
     with pytest.raises(error, match=told):
         reproduce(arguments.pop("paper"), tmp_path / "out", **arguments)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("paper", PAPERS)
+def test_of_a_folder_of_sets_what_the_paper_names_is_taken_and_what_is_missing_is_said(
+    paper: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Bench] = []
+
+    def part(bench: Bench) -> list[PaperTable]:
+        seen.append(bench)
+        return []
+
+    wanted = PAPERS[paper]
+    monkeypatch.setattr(papers, "PAPERS", {**PAPERS, paper: replace(wanted, parts={"part": part})})
+    training = list(wanted.training[:1]) or (["a-train"] if wanted.names_no_sets else [])
+    test = list(wanted.test[:1]) or ["b", "c"]
+    for name in (*training, *test, *([] if wanted.names_no_sets else ["of-another-paper"])):
+        Barrels(name=name, seed=1, count=1, side_px=200, particles=4).write(tmp_path / "data" / name)
+    result = reproduce(paper, tmp_path / "out", data=tmp_path / "data")
+    (bench,) = seen
+    test = [name for name in (*training, *test) if wanted.names_no_sets or name in wanted.test]  # some are both
+    test = [name for name in test if not (wanted.names_no_sets and name in training)]
+    assert (sorted(bench.training), sorted(bench.test)) == (sorted(training), sorted(test))
+    assert not bench.is_small
+    told = " ".join(result.missing)
+    lacking = {*wanted.training, *wanted.test} - {*training, *test}
+    assert all(name in told for name in lacking)
+    assert not any(f" {name}," in told for name in (*training, *test))
+    assert ("names no sets" in told) == wanted.names_no_sets
+    assert told.replace("; ", " ") in (tmp_path / "out/reproduction.md").read_text().replace("\n- ", " ") or told
+
+
+def test_of_unnamed_sets_the_last_is_tested_on_where_no_name_says_what_to_train_on(tmp_path: Path) -> None:
+    found = {name: tmp_path / name for name in ("a", "b", "c")}
+    training, test = papers._chosen(found, PAPERS["segmentation-crf"])
+    assert (list(training), list(test)) == (["a", "b"], ["c"])
+    assert papers._chosen({"a": tmp_path}, PAPERS["segmentation-crf"]) == ({}, {"a": tmp_path})
+    (tmp_path / "none").mkdir()
+    with pytest.raises(InputError, match="holds no folder of a set"):
+        reproduce("segmentation-crf", tmp_path / "out", data=tmp_path / "none")
 
 
 def test_a_folder_without_the_papers_sets_is_told_which_they_are(tmp_path: Path) -> None:

@@ -126,12 +126,17 @@ def finetune(
             continue
         after = result.after.get(name, float("nan"))
         typer.echo(f"{title:<12}{result.before[name]:>8.4f}{after:>8.4f}")
+    if not result.is_better and result.training.is_finished:
+        typer.echo("kept the old weights: no step was better on the labels that validate; nothing has to be changed")
+        typer.echo(f"curves:  {output / 'loss.png'}")
+        return
     typer.echo(f"kept the weights of step {result.training.best_step} of {result.training.steps}")
     if not result.training.is_finished:
         typer.echo(f"{result.training.reason}; the same command with --resume goes on")
     typer.echo(f"weights: {result.training.weights}")
     typer.echo(f"curves:  {output / 'loss.png'}")
-    typer.echo(f"use them: cryopick pick MICROGRAPHS -o RUN --picker {picker} --weights {result.training.weights}")
+    if result.is_better:
+        typer.echo(f"use them: cryopick pick MICROGRAPHS -o RUN --picker {picker} --weights {result.training.weights}")
 
 
 def _self_train(picker: str, micrographs: list[str], output: Path, **settings: Any) -> None:

@@ -125,7 +125,15 @@ class LabelledMicrograph:
             is_in = (x >= left - 0.5) & (x < right - 0.5) & (y >= top - 0.5) & (y < bottom - 0.5)
             xy_px = labels.xy_px[is_in] - [left, top]
             class_id = None if labels.class_id is None else labels.class_id[is_in]
-            labels = replace(labels, xy_px=xy_px, is_uncertain=labels.is_uncertain[is_in], class_id=class_id)
+            x, y = labels.background_xy_px.T
+            is_here = (x >= left - 0.5) & (x < right - 0.5) & (y >= top - 0.5) & (y < bottom - 0.5)
+            labels = replace(
+                labels,
+                xy_px=xy_px,
+                is_uncertain=labels.is_uncertain[is_in],
+                class_id=class_id,
+                background_xy_px=labels.background_xy_px[is_here] - [left, top],
+            )
         return replace(self, labels=labels, shape_yx=(bottom - top, right - left), region_px=region_px)
 
 
@@ -192,6 +200,7 @@ class Dataset:
                 digest.update(f"{item.labels.diameter_px} {len(item.labels)}\n".encode())
                 digest.update(np.round(item.labels.xy_px, 3).astype("<f8").tobytes())
                 digest.update(item.labels.is_uncertain.tobytes())
+                digest.update(np.round(item.labels.background_xy_px, 3).astype("<f8").tobytes())
         return digest.hexdigest()
 
     def card_entry(self) -> dict[str, Any]:
@@ -224,7 +233,8 @@ def open_dataset(
     path : a folder in one of the layouts above, or a coordinate file
     micrographs : the images, where they do not lie where the layout has them
     diameter, pixel_size_angstrom : above what the files say
-    completeness : "complete" or "sparse"; None takes what `set.json` says under `labels`, else complete
+    completeness : "complete" or "sparse"; None takes what `set.json` says under `labels`, else complete; what it
+        names under `complete` is complete also where the others are sparse
     labels : by micrograph, where more is known than the files in `path` say (of a run, from its candidates)
     flip_y : whether y must be counted from the other end than the format says. None checks the orientation on the
         images and raises when it is clearly another; "auto" takes the measured one and raises when that is unclear
@@ -539,14 +549,17 @@ def _pair(
             f"which holds names such as {sources[0].name}"
         )
     labels_of = {matched[name]: found for name, found in labels.items()}
-    stated = completeness or read_set_settings(one.labels).get("labels") or "complete"
+    settings = read_set_settings(one.labels)
+    stated = completeness or settings.get("labels") or "complete"
+    whole = set(match_micrograph_names(settings.get("complete", []), source_of).values())
     items = []
     for key, source in source_of.items():
         found = labels_of.get(key)
         sizes = (pixel_size_angstrom, source.pixel_size_angstrom, found.pixel_size_angstrom if found else None)
         size = next((value for value in sizes if value), infos[source.name].pixel_size_angstrom or None)
         shape_yx = infos[source.name].shape_yx
-        item = LabelledMicrograph(source, found, str(stated), one.group, shape_yx, size)
+        its = "complete" if key in whole else str(stated)
+        item = LabelledMicrograph(source, found, its, one.group, shape_yx, size)
         items.append(item if one.simulation is None else _with_truth(item, one.simulation))
     return items
 

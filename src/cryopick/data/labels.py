@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cryopick.io.coordinates.csv import UNCERTAIN
+from cryopick.io.coordinates.csv import BACKGROUND, UNCERTAIN
 from cryopick.io.coordinates.formats import read_picks
 from cryopick.io.set_json import read_set_settings
 from cryopick.types import Picks
@@ -29,6 +29,7 @@ class Labels:
     micrograph_name : as the label files name it; see `cryopick.io.coordinates.names.match_micrograph_names`
     pixel_size_angstrom : Å per px, or None when the files do not say
     class_id : (n,) int of each particle, such as its view; None where the files have no classes
+    background_xy_px : (k, 2) places where a person saw that there is no particle; they teach where labels are sparse
     """
 
     xy_px: NDArray[np.float64]
@@ -37,6 +38,7 @@ class Labels:
     micrograph_name: str
     pixel_size_angstrom: float | None = None
     class_id: NDArray[np.int32] | None = None
+    background_xy_px: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 2)))
 
     def __post_init__(self) -> None:
         if self.xy_px.shape != (len(self.is_uncertain), 2):
@@ -53,7 +55,8 @@ def read_labels(
 ) -> dict[str, Labels]:
     """Labels by micrograph name, from any coordinate file, or from a folder with one file per micrograph.
 
-    In CSV a column `kind` tells `particle` from `uncertain`; in all other formats every row is a particle. A file
+    In CSV a column `kind` tells `particle` from `uncertain` and from `background`, where no particle is; in all other
+    formats every row is a particle. A file
     `set.json` in the folder (or beside the file) may give `diameter_px` and `pixel_size_angstrom`; otherwise the
     diameter is the median of the rows' diameters, where they have any.
 
@@ -85,6 +88,7 @@ def read_labels(
             micrograph_name=name,
             pixel_size_angstrom=pixel_size_angstrom or picks.pixel_size_angstrom,
             class_id=picks.class_id[is_label],
+            background_xy_px=picks.xy_px[picks.reason == BACKGROUND],
         )
     return labels
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 TARGET_RADIUS = 0.2
 """The centre map is the probability that a particle centre lies within this many diameters."""
+BACKGROUND_DIAMETERS = 0.25
+"""Diameter of the disc that a person's mark "no particle here" makes background, in particle diameters."""
 
 
 def centre_targets(
@@ -142,7 +144,10 @@ def heatmap_loss(maps: Tensor, targets: Tensor) -> dict[str, Tensor]:
 
 
 def crop_targets(crop: LabelledCrop) -> NDArray[np.float32]:
-    """(5, h / stride, w / stride): centre, offset x, offset y, log size, weight; uncertain labels weigh nothing."""
+    """(6, h / stride, w / stride): centre, offset x, offset y, log size, weight, and 1 where background is labelled.
+
+    Uncertain labels weigh nothing. Where a person saw no particle, a disc of a quarter of a diameter is background.
+    """
     shape_yx = crop.image.shape[0] // STRIDE_PX, crop.image.shape[1] // STRIDE_PX
     certain = ~crop.is_uncertain
     centre, geometry = centre_targets(
@@ -151,4 +156,8 @@ def crop_targets(crop: LabelledCrop) -> NDArray[np.float32]:
     uncertain, _ = centre_targets(
         crop.xy_px[~certain], crop.diameter_px[~certain], shape_yx=shape_yx, stride_px=STRIDE_PX
     )
-    return np.stack([centre, *geometry, 1 - uncertain * (1 - centre)]).astype(np.float32)
+    size = float(np.median(crop.diameter_px)) if len(crop.diameter_px) else NOMINAL_PARTICLE_PX
+    seen = np.full(len(crop.background_xy_px), size * BACKGROUND_DIAMETERS / (2 * TARGET_RADIUS))
+    background, _ = centre_targets(crop.background_xy_px, seen, shape_yx=shape_yx, stride_px=STRIDE_PX)
+    weight = 1 - uncertain * (1 - centre)
+    return np.stack([centre, *geometry, weight, background * (1 - centre)]).astype(np.float32)

@@ -24,7 +24,8 @@ def read_set_settings(labels: Path) -> dict[str, Any]:
     Raises
     ------
     FormatError
-        If it is no JSON object, or `diameter_px`, `pixel_size_angstrom` or `labels` have impossible values.
+        If it is no JSON object, or `diameter_px`, `pixel_size_angstrom`, `labels` or `complete` (the names of the
+        micrographs on which every particle is labelled) have impossible values.
     """
     path = (labels if labels.is_dir() else labels.parent) / SETTINGS_FILE
     if not path.is_file():
@@ -35,6 +36,9 @@ def read_set_settings(labels: Path) -> dict[str, Any]:
     stated = settings.get("labels")
     if stated is not None and stated not in COMPLETENESS:
         raise FormatError(f"{path}: labels are {str(stated)[:60]!r}, expected complete or sparse")
+    whole = settings.get("complete", [])
+    if not isinstance(whole, list) or not all(isinstance(name, str) for name in whole):
+        raise FormatError(f"{path}: complete is {str(whole)[:60]!r}, expected a list of names of micrographs")
     return settings
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import numpy as np
@@ -23,6 +23,7 @@ class LabelledCrop:
     xy_px, diameter_px : (n, 2) and (n,), labelled particles whose centre is inside
     is_uncertain : (n,) True where a label must not count
     is_complete : True when every particle in the crop is labelled
+    background_xy_px : (k, 2) places where a person saw that there is no particle
     """
 
     image: NDArray[np.float32]
@@ -30,6 +31,7 @@ class LabelledCrop:
     diameter_px: NDArray[np.float64]
     is_uncertain: NDArray[np.bool_]
     is_complete: bool
+    background_xy_px: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 2)))
 
 
 def dihedral(crop: LabelledCrop, number: int) -> LabelledCrop:
@@ -39,12 +41,12 @@ def dihedral(crop: LabelledCrop, number: int) -> LabelledCrop:
     """
     if not 0 <= number < 8:
         raise ValueError(f"symmetry {number}: expected 0 to 7")
-    image, xy_px = crop.image, crop.xy_px
+    image, xy_px, background = crop.image, crop.xy_px, crop.background_xy_px
     shape_yx = image.shape[0], image.shape[1]
     for bit, move in ((1, flip_y), (2, flip_x), (4, transpose)):
         if number & bit:
-            xy_px = move(xy_px, shape_yx)
-    return replace(crop, image=dihedral_pixels(image, number), xy_px=xy_px)
+            xy_px, background = move(xy_px, shape_yx), move(background, shape_yx)
+    return replace(crop, image=dihedral_pixels(image, number), xy_px=xy_px, background_xy_px=background)
 
 
 def dihedral_pixels(image: NDArray[P], number: int) -> NDArray[P]:

@@ -26,7 +26,9 @@ def dice_loss(logits: Tensor, target: Tensor, *, smooth: float = 1.0) -> Tensor:
     return 1 - (2 * both + smooth) / (probability.sum() + target.sum() + smooth)
 
 
-def non_negative_pu_loss(logits: Tensor, is_positive: Tensor, weight: Tensor, *, prior: float) -> Tensor:
+def non_negative_pu_loss(
+    logits: Tensor, is_positive: Tensor, weight: Tensor, *, prior: float, is_negative: Tensor | None = None
+) -> Tensor:
     """Binary cross-entropy when only some positives are labelled and everything else may be either.
 
     `prior * P(+) + max(0, U(-) - prior * P(-))`: the unlabelled pixels are treated as a mixture that holds `prior`
@@ -36,10 +38,14 @@ def non_negative_pu_loss(logits: Tensor, is_positive: Tensor, weight: Tensor, *,
     ----------
     logits, is_positive, weight : same shape; `is_positive` 1 on labelled positives, else 0; `weight` 0 leaves out
     prior : share of positives among all pixels, labelled or not
+    is_negative : 1 where it is known that there is no positive; where any is, half of the risk is that of the labelled
+        pixels alone
 
     References
     ----------
     R. Kiryo et al., Positive-Unlabeled Learning with Non-Negative Risk Estimator, NeurIPS 2017, eq. 6.
+    T. Sakai et al., Semi-Supervised Classification Based on Classification from Positive and Unlabeled Data, ICML 2017,
+    eq. 6, with gamma = 1/2.
     """
     from torch.nn.functional import softplus
 
@@ -50,7 +56,10 @@ def non_negative_pu_loss(logits: Tensor, is_positive: Tensor, weight: Tensor, *,
     refused = (as_negative * positive).sum() / n_positive
     background = (as_negative * unlabelled).sum() / n_unlabelled
     loss: Tensor = prior * found + (background - prior * refused).clamp(min=0)
-    return loss
+    if is_negative is None or not bool((known := is_negative * weight).any()):
+        return loss
+    seen = (as_negative * known).sum() / known.sum()
+    return 0.5 * loss + 0.5 * (prior * found + (1 - prior) * seen)
 
 
 def loss_by_completeness(

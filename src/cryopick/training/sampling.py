@@ -154,7 +154,8 @@ class CropSampler(MicrographSampler[LabelledCrop]):
     crop_px : side of a crop in working pixels
     particle_px : diameter of particles in working pixels
     scale_range : factors by which particles are larger or smaller than nominal, log-uniform
-    particle_share : share of the crops that are centred near a labelled particle; the others lie anywhere
+    particle_share : share of the crops that are centred near a labelled particle, or near a place that is labelled as
+        background; the others lie anywhere
     """
 
     def __init__(
@@ -180,7 +181,7 @@ class CropSampler(MicrographSampler[LabelledCrop]):
         height, width = working.image.shape
         scale = float(np.exp(rng.uniform(*np.log(self.scale_range))))
         side = self.crop_px / scale  # of the window before it is resized
-        certain = working.xy_px[~working.is_uncertain]
+        certain = np.concatenate([working.xy_px[~working.is_uncertain], working.background_xy_px])
         if len(certain) and rng.random() < self.particle_share:
             centre = certain[rng.integers(len(certain))] + rng.uniform(-0.35, 0.35, 2) * side
         else:
@@ -204,6 +205,7 @@ class CropSampler(MicrographSampler[LabelledCrop]):
             diameter_px=np.full(len(item.labels), self.particle_px),
             is_uncertain=item.labels.is_uncertain,
             is_complete=item.is_complete,
+            background_xy_px=scale.to_working_xy(item.labels.background_xy_px),
         )
 
 
@@ -222,12 +224,14 @@ def cut(crop: LabelledCrop, *, left: int, top: int, side: int) -> LabelledCrop:
         window = filled
     moved = crop.xy_px - [left, top]
     inside = ((moved >= -0.5) & (moved < side - 0.5)).all(axis=1)
+    background = crop.background_xy_px - [left, top]
     return replace(
         crop,
         image=np.ascontiguousarray(window),
         xy_px=moved[inside],
         diameter_px=crop.diameter_px[inside],
         is_uncertain=crop.is_uncertain[inside],
+        background_xy_px=background[((background >= -0.5) & (background < side - 0.5)).all(axis=1)],
     )
 
 
@@ -243,5 +247,6 @@ def scaled(crop: LabelledCrop, *, crop_px: int) -> LabelledCrop:
         crop,
         image=np.asarray(image, dtype=np.float32),
         xy_px=(crop.xy_px + 0.5) * factor - 0.5,
+        background_xy_px=(crop.background_xy_px + 0.5) * factor - 0.5,
         diameter_px=crop.diameter_px * factor,
     )

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from cryopick.viewer import compare, exports, pages
+from cryopick.viewer import compare, exports, learning, pages
 from cryopick.viewer.guard import Guard
 from cryopick.viewer.session import Handler, Session, answer, endpoint
 
@@ -57,6 +57,7 @@ def create_app(session: Session, *, token: str, allowed_hosts: tuple[str, ...] =
         ("/api/runs", pages.runs),
         ("/api/changes", pages.changes),
         ("/api/jobs", exports.get_jobs),
+        ("/api/learn", learning.get_learnings),
         ("/api/r/{r:int}/micrographs", pages.micrographs),
         ("/api/r/{r:int}/curve", pages.curve),
         ("/api/r/{r:int}/expect", pages.expect),
@@ -75,6 +76,12 @@ def create_app(session: Session, *, token: str, allowed_hosts: tuple[str, ...] =
         ("/api/view", pages.write_view),
         ("/api/export", exports.post_export),
         ("/api/r/0/threshold", exports.post_threshold),
+        ("/api/learn/plan", learning.post_plan),
+        ("/api/learn", learning.post_learn),
+        ("/api/learn/{n:int}/stop", learning.post_stop),
+        ("/api/learn/{n:int}/resume", learning.post_resume),
+        ("/api/learn/{n:int}/after", learning.post_after),
+        ("/api/learn/{n:int}/pick", learning.post_pick),
     ]
     return Starlette(
         routes=[

@@ -7,7 +7,7 @@ import json
 import math
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -54,7 +54,7 @@ class Session:
     labels : what is known to be right, by micrograph; empty where nothing is
     """
 
-    sources: Sequence[Source]
+    sources: list[Source]
     edits: Path
     read_only: str = ""
     labels: Mapping[str, Labels] = field(default_factory=dict)
@@ -62,11 +62,15 @@ class Session:
     is_ended: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self) -> None:
-        self.pictures = Pictures(list(self.sources), most_bytes=self.cache_bytes)
+        self.pictures = Pictures(self.sources, most_bytes=self.cache_bytes)
         self.journals = Journals(self.edits)
         self.jobs = Jobs(lambda: self.note("jobs"))
         self.changes: list[tuple[str, int, int]] = []
         self._changed = threading.Lock()
+
+    def add(self, source: Source) -> None:
+        """Look at another run too, to compare with."""
+        self.sources.append(source)
 
     def note(self, what: str, run: int = 0, number: int = -1) -> None:
         """Tell the other pages of a change."""
@@ -78,7 +82,8 @@ class Session:
         saved = time.monotonic()
         todo = {run: list(range(len(source.rows))) for run, source in enumerate(self.sources)}
         while not self.is_ended.is_set():
-            for run, source in enumerate(self.sources):
+            for run, source in enumerate(list(self.sources)):
+                todo.setdefault(run, list(range(len(source.rows))))
                 unsaved = 0
                 while todo[run] and not self.is_ended.is_set():
                     source.index_one(todo[run].pop(0))
@@ -93,10 +98,10 @@ class Session:
                     self.note("index", run)
             if self.is_ended.wait(LOOK_AGAIN_S):
                 return
-            for run, source in enumerate(self.sources):
+            for run, source in enumerate(list(self.sources)):
                 with suppress(CryopickError, OSError):  # the next look may find it whole
                     for number in source.refresh():
-                        todo[run].append(number)
+                        todo.setdefault(run, []).append(number)
                         self.note("record", run, number)
 
 

@@ -221,6 +221,8 @@ def finetune(
     after = {name: result.scores[name] for name in ("new", "old") if name in result.scores}
     if old is None:
         after = {"new": result.scores.get("score", math.nan)}
+    if not is_better:  # one set of weights has one score; measured again, in the training's precision, it would differ
+        after = {name: value for name, value in asdict(before).items() if name in after or not math.isnan(value)}
     return FinetuneResult(
         training=result,
         before={"new": before.new, "old": before.old},

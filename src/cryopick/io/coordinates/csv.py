@@ -28,8 +28,12 @@ from cryopick.io.coordinates.names import micrograph_name_of_file
 from cryopick.io.files.text import read_text, shortest, write_text
 from cryopick.types import Picks
 
+BACKGROUND = "background"
+"""The `kind` and the `reason` of places that a person looked at and where no particle is; they get `class_id` 2."""
 UNCERTAIN = "uncertain"
 """The `kind` and the `reason` of labels that must count neither way; they get `class_id` 1, particles 0."""
+PARTICLE = "particle"
+KINDS = (PARTICLE, UNCERTAIN, BACKGROUND)
 
 _CENTRES_X = ("center_x", "centre_x", "x_center", "x_centre", "xcenter", "cx")
 _CENTRES_Y = ("center_y", "centre_y", "y_center", "y_centre", "ycenter", "cy")
@@ -238,9 +242,10 @@ def read_csv(
     if "reason" in table.fields:
         columns["reason"] = np.array(table.fields["reason"], dtype=np.str_)
     if "kind" in table.fields:
-        is_uncertain = _is_uncertain(table)
-        columns.setdefault("class_id", is_uncertain.astype(np.int32))
-        columns["reason"] = np.where(is_uncertain, UNCERTAIN, columns.get("reason", ""))
+        kinds = _kinds(table)
+        columns.setdefault("class_id", np.array([KINDS.index(kind) for kind in kinds], np.int32))
+        said = np.array([kind if kind != PARTICLE else "" for kind in kinds], dtype=np.str_)
+        columns["reason"] = np.where(said != "", said, columns.get("reason", ""))
     own_name = micrograph_name_of_file(path.name)
     names = [name.strip() for name in table.fields.get("micrograph", [own_name] * len(xy_px))]
     grouped = group_picks(names, xy_px, **columns)
@@ -381,14 +386,15 @@ def _field_of(cell: str, path: Path) -> str:
     return field
 
 
-def _is_uncertain(table: CsvTable) -> NDArray[np.bool_]:
+def _kinds(table: CsvTable) -> list[str]:
     kinds = [kind.strip().lower() for kind in table.fields["kind"]]
-    unknown = next((row for row, kind in enumerate(kinds) if kind not in ("particle", UNCERTAIN)), None)
+    unknown = next((row for row, kind in enumerate(kinds) if kind not in KINDS), None)
     if unknown is not None:
         raise FormatError(
-            f"{table.path} line {table.lines[unknown]}: kind is {kinds[unknown][:60]!r}, expected particle or uncertain"
+            f"{table.path} line {table.lines[unknown]}: kind is {kinds[unknown][:60]!r}, expected particle, uncertain "
+            "or background"
         )
-    return np.array([kind == UNCERTAIN for kind in kinds], dtype=np.bool_)
+    return kinds
 
 
 def _is_number(text: str) -> bool:

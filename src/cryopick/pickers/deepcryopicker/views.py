@@ -31,7 +31,7 @@ def with_views(found: Found, mask: NDArray[np.bool_], pixels: NDArray[np.float32
     candidates = np.arange(len(view)) if size.is_hollow else np.flatnonzero(view == TOP)
     for index in candidates.tolist():
         shape = own_shape(mask, found.xy_px[index], reach_px=1.3 * body_radius_px(size))
-        area = np.count_nonzero(shape)
+        area = int(np.count_nonzero(shape))
         if area > 1 and is_square_view(shape):
             view[index] = SIDE
         elif area > 1 and view[index] == IRREGULAR and circularity(area, perimeter(shape)) < ROUND_LIMIT:

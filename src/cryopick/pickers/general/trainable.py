@@ -124,14 +124,16 @@ def labelled_loss(maps: Tensor, targets: Tensor, is_complete: Tensor, *, prior: 
     """Cross-entropy of centres where labels are complete, non-negative PU risk where they are sparse; and offsets."""
     from torch.nn.functional import binary_cross_entropy_with_logits
 
-    logits, centre, weight = maps[:, 0], targets[:, 0], targets[:, 4]
+    logits, centre, weight, background = maps[:, 0], targets[:, 0], targets[:, 4], targets[:, 5]
 
     def entropy(chosen: Tensor) -> Tensor:
         per_pixel = binary_cross_entropy_with_logits(logits[chosen], centre[chosen], reduction="none")
         return (per_pixel * weight[chosen]).sum() / weight[chosen].sum().clamp(min=1)
 
     def risk(chosen: Tensor) -> Tensor:
-        return non_negative_pu_loss(logits[chosen], centre[chosen], weight[chosen], prior=prior)
+        return non_negative_pu_loss(
+            logits[chosen], centre[chosen], weight[chosen], prior=prior, is_negative=background[chosen]
+        )
 
     centre_loss = loss_by_completeness(is_complete, complete=entropy, sparse=risk)
     at_centres = centre.sum().clamp(min=1)

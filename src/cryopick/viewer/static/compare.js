@@ -7,7 +7,7 @@ import { colourOfStyle } from "./draw.js";
 const WORDS = { both: "in both", here: "only here", there: "only in the other", right: "right", wrong: "× wrong", missed: "missed", uncertain: "counts neither way" };
 const MODES = ["off", "all", "mine", "theirs"], MODE_WORDS = { off: "off", all: "both", mine: "only this", theirs: "only the other" };
 
-export function startCompare(facts) {
+export function startCompare(facts, chosen) {
   const others = [...(facts.has_truth ? [["truth", "truth"]] : []), ...facts.runs.slice(1).map((run, k) => [String(k + 1), `${run.title} · ${run.picker}`])];
   if (!others.length) return;
   const box = document.getElementById("compare");
@@ -36,7 +36,7 @@ export function startCompare(facts) {
     const present = new Set(state.rings.map((one) => one.style));
     return Object.entries(WORDS).filter(([style]) => present.has(style)).map(([style, text]) => [colourOfStyle(style), text]);
   }
-  let asking, last = "", timer;
+  let asking, last = "";
   async function refresh() {
     if (!state.isOn || app.number < 0) return;
     const query = `/api/r/0/m/${app.number}/matched/${select.value}?${cutQuery()}`, key = `${query} ${app.open?.state?.revision} ${app.queue.length}`;
@@ -52,7 +52,8 @@ export function startCompare(facts) {
       show(); changed();
     } catch (error) { if (error.name !== "AbortError") { last = ""; trouble(error); } }
   }
-  setInterval(() => { clearTimeout(timer); timer = setTimeout(refresh, 50); }, 250);
+  clearInterval(app.compareTimer);
+  app.compareTimer = setInterval(refresh, 300);
   async function measureAll() {
     measure.disabled = true;
     all.textContent = "measuring ...";
@@ -71,6 +72,7 @@ export function startCompare(facts) {
   select.onchange = () => { last = ""; state.every = []; show(); refresh(); };
   mode.onclick = next;
   measure.onclick = measureAll;
-  if (location.hash === "#compare") state.mode = "all";
-  show();
+  if (chosen) { select.value = chosen; state.mode = "all"; }
+  show(); refresh();
+  if (chosen) box.scrollIntoView();
 }

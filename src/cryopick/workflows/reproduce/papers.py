@@ -17,6 +17,11 @@ from cryopick.workflows.reproduce.bench import Bench
 from cryopick.workflows.reproduce.results import PaperFigure, PaperTable, Reproduction, write_reproduction
 from cryopick.workflows.reproduce.stand_in import Barrels, StandIn, make_stand_ins
 
+TRAINING_WORD = "train"
+UNNAMED = (
+    f"those with {TRAINING_WORD!r} in their names are trained on and the others tested on; where none has it, the last "
+    "by name is tested on and the others are trained on"
+)
 RESOLUTION = "tables of map resolution: by `cryopick validate3d`, which is not part of this version"
 
 
@@ -26,7 +31,7 @@ class Paper:
 
     Parameters
     ----------
-    training, test : names of the sets, as EMPIAR numbers them
+    training, test : names of the sets, as EMPIAR numbers them; none of both where the paper names none
     stand_in_training, stand_in_test : simulated ones in their place
     parts : what makes its tables and figures, by the name that `--only` takes
     elsewhere : what of the paper this command does not make
@@ -41,6 +46,11 @@ class Paper:
     stand_in_test: tuple[StandIn | Barrels, ...]
     parts: Mapping[str, Callable[[Bench], Iterator[PaperTable | PaperFigure]]]
     elsewhere: tuple[str, ...] = ()
+
+    @property
+    def names_no_sets(self) -> bool:
+        """Whether any set will do."""
+        return not self.training and not self.test
 
 
 def _some(prefix: str, seeds: Iterable[int], *, count: int = 2, side_px: int = 512) -> tuple[StandIn, ...]:
@@ -132,8 +142,8 @@ def reproduce(
     Parameters
     ----------
     paper : a name of `PAPERS`
-    data : folder with the paper's sets, one folder each, named by the EMPIAR number; what is missing is said. None
-        simulates small sets in their place
+    data : folder with the paper's sets, one folder each, named by the EMPIAR number; what is missing is said. Of a
+        paper that names no sets, any will do, see `UNNAMED`. None simulates small sets in their place
     weights : the authors' weights by picker, and `sam` for Meta's Segment Anything; without them networks are trained
     cryolo_model : for crYOLO, where it is installed
     only : names of parts; all where empty
@@ -165,10 +175,13 @@ def reproduce(
         told = [f"simulated sets in the place of the paper's: training {_listed(training)}; test {_listed(test)}"]
     else:
         found = sets_in(Path(data))
-        training = {name: path for name, path in found.items() if _is_one_of(name, wanted.training)}
-        test = {name: path for name, path in found.items() if _is_one_of(name, wanted.test)}
+        training, test = _chosen(found, wanted)
         missing += [_missing("training", wanted.training, training), _missing("test", wanted.test, test)]
-        if not test:
+        if wanted.names_no_sets:
+            if not test:
+                raise InputError(f"{data}: holds no folder of a set; expected one folder per set")
+            missing += ["the paper names no sets: " + UNNAMED]
+        elif not test:
             raise InputError(
                 f"{data}: holds none of the test sets of {wanted.title} ({', '.join(wanted.test)}); expected folders "
                 "with these numbers in their names, or leave --data out for a simulated stand-in"
@@ -210,6 +223,18 @@ def sets_in(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise InputError(f"{folder}: is no folder; expected one with a folder per set, named by its EMPIAR number")
     return {child.name: child for child in sorted(folder.iterdir()) if child.is_dir() and child.name[0] != "."}
+
+
+def _chosen(found: Mapping[str, Path], wanted: Paper) -> tuple[dict[str, Path], dict[str, Path]]:
+    """Sets to train on, and sets to test on."""
+    if not wanted.names_no_sets:
+        training, test = (
+            {name: path for name, path in found.items() if _is_one_of(name, names)}
+            for names in (wanted.training, wanted.test)
+        )
+        return training, test
+    named = [name for name in found if TRAINING_WORD in name.lower()] or list(found)[:-1]
+    return {name: found[name] for name in named}, {name: path for name, path in found.items() if name not in named}
 
 
 def _is_one_of(name: str, wanted: Sequence[str]) -> bool:
