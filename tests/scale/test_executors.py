@@ -14,7 +14,7 @@ from executor_contract import ExecutorContract, Opened, results
 from toy_workers import ENTRY, ToyWorker
 
 from cryopick.errors import SettingsError, WorkerError
-from cryopick.scale.executor import Done, Executor, entry_of, worker_class
+from cryopick.scale.executor import Done, Executor, entry_of, run_all, worker_class
 from cryopick.scale.in_process import InProcess
 from cryopick.scale.places import open_executor
 from cryopick.scale.process_pool import IN_FLIGHT, WINDOW, Processes
@@ -113,6 +113,15 @@ def test_the_same_key_twice_is_an_error_at_once() -> None:
         with pytest.raises(ValueError, match="twice"):
             executor.submit("a", ("add", 1))
         executor.close()
+
+
+def test_whoever_waits_on_an_executor_that_is_closed_hears_of_it() -> None:
+    executor = Processes(ENTRY, 0, workers=1)
+    given = run_all(executor, ((f"{number}", ("add", number)) for number in range(9)))
+    assert next(given).result == 0
+    executor.close()
+    with pytest.raises(WorkerError, match=r"1 worker process gave no result of \d items and has ended"):
+        next(given)
 
 
 def test_entries_are_names_that_lead_back() -> None:

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cryopick.cli.console import print_json
+from cryopick.cli.json_lines import print_json
 from cryopick.errors import InputError, OutputError, SettingsError
 from cryopick.geometry.units import parse_length
 

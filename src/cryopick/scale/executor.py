@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Protocol
 
+from cryopick.errors import WorkerError
+
 PAUSE_SECONDS = 0.2
 """Until a source that had nothing is asked again, where nothing is being worked on that could end meanwhile."""
 
@@ -90,6 +92,11 @@ def run_all(
     items : key and item of each, asked for only when the executor has room, so that they may depend on what was given
         before. None says that there is none now, but may be later; the end says that there will be none
     poll_s : after a None, ask again after so many seconds at the latest; None where only a result can bring new items
+
+    Raises
+    ------
+    WorkerError
+        As `Executor.next`, and where the executor was closed meanwhile.
     """
     source, is_open, outstanding = iter(items), True, 0
     while is_open or outstanding:
@@ -113,6 +120,8 @@ def run_all(
         if done is not None:
             outstanding -= 1
             yield done
+        elif not is_pausing or poll_s is None:
+            raise WorkerError(f"{executor} gave no result of {outstanding} items and has ended")
 
 
 def entry_of(worker: type[Any]) -> str:
