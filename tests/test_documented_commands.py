@@ -47,6 +47,9 @@ FOR_PLACEHOLDER = {
     "SET": "labelled/",
     "DATASET": "labelled/",
     "PARTICLES.star": "particles.star",
+    "K/N": "0/3",
+    "$SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT": "0/3",
+    "$JOB_COMPLETION_INDEX/16": "2/16",
 }
 """Words in capitals that stand for anything of their kind."""
 
