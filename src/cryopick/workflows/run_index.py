@@ -7,6 +7,7 @@ import json
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -227,13 +228,24 @@ class _Joined:
         self.power = np.concatenate([nothing, *(part.power for part in parts)])
         self.lengths = np.array([len(part.score) for part in parts], np.int64)
         self.starts = np.cumsum([0, *self.lengths[:-1]])[: len(parts)]
-        self.probability = None if probability_of is None else np.asarray(probability_of(self.score), np.float64)
+        self._probability_of = probability_of
+
+    @cached_property
+    def probability(self) -> NDArray[np.float64] | None:
+        return None if self._probability_of is None else np.asarray(self._probability_of(self.score), np.float64)
+
+    @cached_property
+    def _order(self) -> NDArray[np.intp]:
         order = np.argsort(self.score, kind="stable")
-        order = order[
-            : np.count_nonzero(np.isfinite(self.score))
-        ]  # NaN sorts last; an infinite score is refused earlier
-        self.sorted_score = self.score[order]
-        self.sorted_probability = np.zeros(0) if self.probability is None else self.probability[order]
+        return order[: np.count_nonzero(np.isfinite(self.score))]  # NaN sorts last
+
+    @cached_property
+    def sorted_score(self) -> NDArray[np.float32]:
+        return np.asarray(self.score[self._order])
+
+    @cached_property
+    def sorted_probability(self) -> NDArray[np.float64]:
+        return np.zeros(0) if self.probability is None else np.asarray(self.probability[self._order])
 
     def histogram(self, low: float, high: float) -> NDArray[np.float32]:
         known = np.isfinite(self.score) & (self.power > 0)
