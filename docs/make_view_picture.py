@@ -1,4 +1,4 @@
-"""Make the pictures of docs/view.md with the browser of the tests: `python docs/make_view_picture.py RUN docs/images`."""
+"""Make the pictures of docs/view.md, with the browser of the tests: make_view_picture.py RUN docs/images."""
 
 from __future__ import annotations
 
