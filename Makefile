@@ -54,6 +54,10 @@ weights:
 	$(BIN)/cryopick train segmentation-crf --preset small -o runs/segmentation-crf --resume
 	cp runs/segmentation-crf/weights.safetensors src/cryopick/weights/segmentation-crf.safetensors
 	cp runs/segmentation-crf/weights.json src/cryopick/weights/segmentation-crf.json
+	$(BIN)/cryopick simulate -o runs/consensus-data --structure random --proteins 110 --count 110 --size 1024x1024 --seed 70002
+	$(BIN)/python -m cryopick.pickers.consensus.fit runs/consensus-data -o runs/consensus
+	cp runs/consensus/weights.safetensors src/cryopick/weights/consensus.safetensors
+	cp runs/consensus/weights.json src/cryopick/weights/consensus.json
 
 clean:
 	rm -rf .venv $(DEMO)

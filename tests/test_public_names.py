@@ -10,7 +10,7 @@ import cryopick
 PROMISED = {
     *("Length", "Micrograph", "Picks", "__version__", "list_pickers", "make_picker", "parse_length"),
     *("find_micrographs", "read_labels", "read_micrograph", "read_picks", "write_micrograph", "write_picks"),
-    *("benchmark", "compare", "convert", "evaluate", "inspect", "pick", "rethreshold", "simulate"),
+    *("benchmark", "compare", "consensus", "convert", "evaluate", "inspect", "pick", "rethreshold", "simulate"),
     *("finetune", "label", "load_checkpoint", "open_dataset", "plan_training", "train_picker", "watch"),
 }
 

@@ -16,6 +16,7 @@ from .types import Micrograph as Micrograph
 from .types import Picks as Picks
 from .workflows.benchmark import benchmark as benchmark
 from .workflows.compare import compare as compare
+from .workflows.consensus import consensus as consensus
 from .workflows.convert import convert as convert
 from .workflows.evaluate import evaluate as evaluate
 from .workflows.finetune import finetune as finetune

@@ -60,6 +60,21 @@ def test_no_particle_is_exit_code_0_and_an_empty_table(project: Path) -> None:
     assert max(picture.size) <= OVERVIEW_PX
 
 
+def test_micrographs_are_added_by_processes_of_their_own_and_the_lists_come_with_one_call_for_all(
+    project: Path,
+) -> None:
+    for name in ("m0.mrc", "m1.mrc", "m0.mrc"):
+        done = cryopick("pick", f"mics/{name}", *BLOB, "--add", "--root", "mics", cwd=project)
+        assert done.returncode == 0, done.stderr
+        assert not (project / "External" / "job012" / "autopick.star").exists()
+    (event,) = (one for one in map(json.loads, done.stdout.splitlines()) if one["event"] == "micrograph")
+    assert (event["status"], event["count"], event["threshold"]) == ("skipped", 3, 5.0)
+    done = cryopick("pick", "mics", *BLOB, cwd=project)
+    assert done.returncode == 0, done.stderr
+    listed = read_star(project / "External" / "job012" / "autopick.star")["coordinate_files"]
+    assert listed.text("rlnMicrographName") == ["mics/m0.mrc", "mics/m1.mrc"]
+
+
 def test_a_folder_in_use_is_an_output_error(project: Path) -> None:
     assert cryopick("pick", "mics/m0.mrc", *BLOB, cwd=project).returncode == 0
     with RunFolder(project / "External" / "job012").lock():

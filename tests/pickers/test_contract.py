@@ -258,6 +258,7 @@ OTHERWISE = {
 """Another value of every field of a survey."""
 LOOKED_BY = {
     "blob": {"radial_profile"},
+    "consensus": {"working_size", "particle_size", "noise_level"},
     "general": {"working_size"},
     "cryotransformer": {"working_size"},
     "cryosegnet": {"working_size", "particle_size"},

@@ -101,17 +101,21 @@ def test_a_run_on_slurm_of_which_a_worker_is_killed_has_the_same_files(
 
 
 @pytest.mark.slurm
-def test_a_run_on_slurm_whose_coordinator_is_killed_leaves_no_job_and_goes_on(
+def test_a_run_on_slurm_whose_command_is_ended_and_killed_leaves_no_job_and_goes_on(
     used_slurm: SlurmCluster, micrographs: Path, here: dict[str, bytes], config: Path, tmp_path: Path
 ) -> None:
     command = [sys.executable, "-m", "cryopick.cli.main", "pick", str(micrographs), "-o", "run", "--picker", "blob"]
     command += ["-d", f"{DIAMETER_PX}px", "--cluster", "slurm", "--jobs", "2", "--cluster-config", str(config)]
-    first = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    _until(lambda: len(list((tmp_path / "run").rglob("records/*.json"))) >= 2, seconds=120)
-    first.kill()
-    first.communicate()
-    used_slurm.wait_until_no_job_is_left(seconds=15)
-    assert (tmp_path / "run" / ".cluster" / "key.pem").exists(), "of the killed run: the next one removes it"
+    told: list[str] = []
+    for number, signal_number in enumerate((signal.SIGTERM, signal.SIGKILL), start=1):
+        process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        _until(lambda many=number: len(list((tmp_path / "run").rglob("records/*.json"))) > many, seconds=120)
+        process.send_signal(signal_number)
+        told.append(process.communicate()[1].strip().splitlines()[-1])
+        used_slurm.wait_until_no_job_is_left(seconds=15)
+        is_key_left = (tmp_path / "run" / ".cluster" / "key.pem").exists()
+        assert is_key_left == (signal_number == signal.SIGKILL), "nobody removes it then; the next call does"
+    assert told[0] == ("cryopick: told to end (SIGTERM); what was finished is kept, and the same command resumes")
     again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300)
     assert again.returncode == 0, again.stderr
     assert "Traceback" not in again.stderr

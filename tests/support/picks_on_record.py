@@ -26,6 +26,7 @@ DISC_PX = 70
 SETTINGS: dict[str, dict[str, Any]] = {
     "autocryopicker": {},
     "blob": {"diameter": "140A"},
+    "consensus": {"precision": "float32"},
     "cryoemmae": {"precision": "float32"},
     "cryosegnet": {"precision": "float32"},
     "cryotransformer": {"precision": "float32"},

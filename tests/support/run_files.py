@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from pathlib import Path
 
 OF_THE_CALL = ("run.log", "command.txt", ".lock", ".owner")
@@ -37,6 +38,6 @@ def _star_without_seconds(text: str) -> str:
     column = names.index("_cryopickSeconds")
     rows = []
     for line in text.splitlines():
-        parts = line.split()
+        parts = shlex.split(line)
         rows.append(" ".join(parts[:column] + parts[column + 1 :]) if len(parts) == len(names) else line)
     return "\n".join(rows)

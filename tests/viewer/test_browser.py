@@ -317,7 +317,7 @@ def test_a_killed_viewer_loses_no_edit_and_the_page_sends_what_was_not_saved(bro
         one.kill()
         click(browser, 95.0, 112.0)  # not acknowledged
         wait_for(browser, "!document.getElementById('banner').hidden")
-        wait_for(browser, "document.getElementById('banner').textContent.includes('1 edits are not saved')")
+        wait_for(browser, "document.getElementById('banner').textContent.includes('1 edit is not saved')")
         assert "not connected" in browser.find_element("id", "banner").text
     assert {round(mark.x) for mark in journal(run, browser).of_kind("yes")} == {20, 45, 70}
     with viewer([run], port=one.port) as again:  # a restart has another token, so the page is opened by its new link

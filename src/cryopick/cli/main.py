@@ -32,6 +32,7 @@ COMMANDS = {
     "rethreshold": "Move the score threshold of a finished run; instant.",
     "evaluate": "Score picks against labels.",
     "compare": "Compare the picks of several runs or programs.",
+    "consensus": "Join the picks of several runs or programs into one.",
     "convert": "Convert coordinates between formats.",
     "inspect": "Say what is in a file, folder or data set.",
     "pickers": "List the pickers, or show one picker's settings.",

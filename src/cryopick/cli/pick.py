@@ -17,6 +17,7 @@ from cryopick.geometry.selection import BELOW_THRESHOLD, SelectionSettings
 from cryopick.geometry.units import share_text
 from cryopick.pickers.registry import list_pickers, picker_class
 from cryopick.runs.folder import LOG
+from cryopick.runs.parts import PartSummary, part_summary_as_dict
 from cryopick.runs.place import output_folder
 from cryopick.runs.results import RunSummary, why_nothing_is_kept
 from cryopick.runs.run import summary_as_dict
@@ -25,6 +26,7 @@ from cryopick.runs.sizes import pixel_size_text, size_line
 from cryopick.runs.threshold import ALL_KEPT
 from cryopick.runs.verdicts import GOOD
 from cryopick.workflows.pick import pick_to_folder
+from cryopick.workflows.pick_part import pick_some
 
 
 def pick(
@@ -86,6 +88,20 @@ def pick(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Start again and replace the run in the folder.")
     ] = False,
+    part: Annotated[
+        str | None,
+        typer.Option(
+            metavar="K/N",
+            help="Pick only the K-th of N parts, K from 0, beside other processes that pick the others; no tables.",
+        ),
+    ] = None,
+    add: Annotated[
+        bool, typer.Option("--add", help="Add these micrographs to the run, beside others that add; no tables.")
+    ] = False,
+    root: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="With --add: the folder from which the names of micrographs count."),
+    ] = None,
     fail_on: Annotated[
         Literal["any", "all"],
         typer.Option(help="Exit code 1 when any micrograph could not be picked, or only when all could not."),
@@ -104,31 +120,56 @@ def pick(
     """
     folder = output_folder(output)
     settings = chosen_settings(picker, config, given)
+    options: dict[str, Any] = {
+        "workers": workers,
+        "devices": devices,
+        "time_limit_seconds": time_limit,
+        "overwrite": overwrite,
+        "command": command_line(),
+        "cluster": cluster,
+        "jobs": jobs,
+        "wait": wait,
+        "cluster_config": cluster_config,
+    }
+    is_whole = part is None and not add and root is None
     with json_lines(is_wanted=json) as say, progress_listener(say) as listener:
-        summary = pick_to_folder(
-            inputs,
-            folder,
-            settings,
-            workers=workers,
-            devices=devices,
-            time_limit_seconds=time_limit,
-            overwrite=overwrite,
-            command=command_line(),
-            on_event=listener,
-            cluster=cluster,
-            jobs=jobs,
-            wait=wait,
-            cluster_config=cluster_config,
-        )
+        options["on_event"] = listener
+        if is_whole:
+            summary = pick_to_folder(inputs, folder, settings, **options)
+            told = summary_as_dict(summary)
+        else:
+            some = pick_some(inputs, folder, settings, part=part, add=add, root=root, **options)
+            told = part_summary_as_dict(some)
         if say is not None:
-            say(summary_as_dict(summary), is_kept=True)
+            say(told, is_kept=True)
+    if not is_whole:
+        _tell_part(some, folder, is_silent=json, is_strict=fail_on == "any")
+        return
     if not json:
         print_summary(summary, folder)
     if summary.failed:
-        told = failed_text(summary, folder)
+        text = failed_text(summary, folder)
         if fail_on == "any":
-            raise NotAllDoneError(told)
-        typer.echo(f"warning: {told}", err=True)
+            raise NotAllDoneError(text)
+        typer.echo(f"warning: {text}", err=True)
+
+
+def _tell_part(summary: PartSummary, folder: Path, *, is_silent: bool, is_strict: bool) -> None:
+    """What some micrographs of a run came to, and what is left to do."""
+    if not is_silent:
+        done = summary.micrographs - len(summary.failed)
+        which = f"part {summary.part}" if summary.part else "added"
+        typer.echo(
+            f"{which}: {summary.particles:,} particles in {done:,} micrograph{'' if done == 1 else 's'}, score "
+            f"{summary.threshold:.4g} or better so far"
+        )
+        again = "--part" if summary.part else "--add"
+        typer.echo(f"tables and report: the command for all micrographs without {again}, when nothing else picks")
+    if summary.failed:
+        text = failed_text(summary, folder)
+        if is_strict:
+            raise NotAllDoneError(text)
+        typer.echo(f"warning: {text}", err=True)
 
 
 def chosen_settings(picker: str | None, config: Path | None, given: dict[str, Any] | None) -> PickSettings:
@@ -140,7 +181,7 @@ def chosen_settings(picker: str | None, config: Path | None, given: dict[str, An
     return make_settings(name, **{**from_config, **(given or {})})
 
 
-def failed_text(summary: RunSummary, folder: Path) -> str:
+def failed_text(summary: RunSummary | PartSummary, folder: Path) -> str:
     """How many micrographs failed, the first of them and why, and where the others are named."""
     name, error = next(iter(summary.failed.items()))
     return (

@@ -28,9 +28,9 @@ from cryopick.io.coordinates.candidates import CANDIDATE_COLUMNS, candidates_tex
 from cryopick.io.coordinates.names import without_extension
 from cryopick.io.coordinates.relion import PICKS_FOLDER, UNFINISHED_RUN, unfinished_run_text
 from cryopick.io.files.atomic import TEMPORARY_PREFIX, atomic_path, write_bytes_atomic
-from cryopick.io.files.folder_lock import LOCK_FILE, FolderLock, locked_folder
+from cryopick.io.files.folder_lock import LOCK_FILE, FolderLock, locked_folder, one_at_a_time, shared_folder
 from cryopick.runs.record import PICKS_TAIL, Record, key_problem, read_record, record_text
-from cryopick.runs.renames import finish_renaming
+from cryopick.runs.renames import RENAMING, finish_renaming
 from cryopick.types import Picks
 
 PICKS, CANDIDATES, RECORDS, IMAGES = PICKS_FOLDER, "candidates", "records", "images"
@@ -38,6 +38,7 @@ AUTOPICK, PARTICLES, MICROGRAPHS = "autopick.star", "particles.star", "micrograp
 REPORT, SUMMARY, CONFIG, COMMAND, LOG = "report.html", "summary.json", "config.toml", "command.txt", "run.log"
 PREPARED, MODEL, MOVED_THRESHOLD, LOCK = "prepared.toml", "model", "threshold.json", LOCK_FILE
 PLACE, FILES, UNFINISHED, COMPUTING = "place.json", "files.json", UNFINISHED_RUN, "computing.json"
+PREPARE_LOCK = ".prepare.lock"
 STATE = "state.json"
 """Only while the run follows a session and its tables are provisional."""
 REPLACING, REPLACED = ".replacing", ".replaced"
@@ -296,15 +297,31 @@ class RunFolder:
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Keep other processes out while this one writes; a killed process holds no lock."""
-        with locked_folder(self.path) as lock:
-            self._known[LOCK] = lock.identity
-            self._locks.append(lock)
-            try:
-                self._require_own_contents()
-                yield
-            finally:
-                del self._known[LOCK]
-                self._locks.remove(lock)
+        with locked_folder(self.path) as lock, self._held(lock):
+            yield
+
+    @contextmanager
+    def lock_with_others(self) -> Iterator[None]:
+        """Write files of single micrographs, as others do meanwhile, each those of its own; see `runs.parts`."""
+        with shared_folder(self.path) as lock, self._held(lock):
+            yield
+
+    @contextmanager
+    def preparing(self) -> Iterator[bool]:
+        """Wait until no other process makes the files that all parts of a run share; see `one_at_a_time`."""
+        with one_at_a_time(self.path, PREPARE_LOCK) as is_alone:
+            yield is_alone
+
+    @contextmanager
+    def _held(self, lock: FolderLock) -> Iterator[None]:
+        self._known[LOCK] = lock.identity
+        self._locks.append(lock)
+        try:
+            self._require_own_contents()
+            yield
+        finally:
+            del self._known[LOCK]
+            self._locks.remove(lock)
 
     @property
     def lock_doubt(self) -> str:
@@ -326,8 +343,19 @@ class RunFolder:
             for path in folder.glob(pattern) if folder == self.path else folder.rglob(pattern):
                 with self.writing(path):
                     path.unlink(missing_ok=True)
+        with self.writing(self.path / PREPARE_LOCK):
+            (self.path / PREPARE_LOCK).unlink(missing_ok=True)  # nobody waits for it while the folder is locked
         self._settle_replacement()
         finish_renaming(self)
+
+    def refuse_unsettled(self) -> None:
+        """Raise `RunFolderError` where a call was killed that replaced or renamed files: a whole call settles it."""
+        there = [name for name in (REPLACING, REPLACED, RENAMING) if os.path.lexists(self.path / name)]
+        if there:
+            raise RunFolderError(
+                f"{self.path}: a call was interrupted while it replaced or renamed files ({', '.join(there)}); run the "
+                "`cryopick pick` command once without --part or --add, then go on"
+            )
 
     def has_records(self) -> bool:
         """True where any micrograph was finished, failed or not, readable or not."""

@@ -121,13 +121,11 @@ class Cluster:
         request: ClusterRequest,
         run_folder: Path,
         *,
-        time_limit_seconds: float | None = None,
         on_status: Callable[[str], None] = lambda _: None,
         on_line: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.request = request
         self._folder = Path(os.path.abspath(run_folder)) / FOLDER
-        self._time_limit_seconds = time_limit_seconds
         self.on_status, self.on_line = on_status, on_line
         self._environments: Sequence[Mapping[str, str]] = ()
         self._jobs = request.jobs
@@ -159,8 +157,8 @@ class Cluster:
 
     def executor(self, plan: PickPlan, *, time_limit_seconds: float | None = None) -> Executor:
         """Picks by this plan; closing it leaves the cluster open for the next."""
-        limit = self._time_limit_seconds if time_limit_seconds is None else time_limit_seconds
-        return DaskExecutor(self._opened(), entry_of(ClusterPickWorker), plan.with_absolute_paths(), time_limit_s=limit)
+        state = plan.with_absolute_paths()
+        return DaskExecutor(self._opened(), entry_of(ClusterPickWorker), state, time_limit_s=time_limit_seconds)
 
     def computing(self, plan: PickPlan) -> Computing:
         """What the settings of the picker mean on the first worker that is there.

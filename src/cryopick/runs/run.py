@@ -107,8 +107,12 @@ class Run:
         sources: Sequence[MicrographSource],
         settings: PickSettings,
         on_event: Callable[[PickEvent], None] | None,
+        *,
+        is_alone: bool = True,
     ) -> None:
+        """`is_alone` is False where other processes pick other micrographs of the run meanwhile."""
         self.folder = folder
+        self._is_alone = is_alone
         self.plan = PickPlan(settings=settings)
         self.on_event = on_event
         self.cluster: Cluster | None = None
@@ -123,7 +127,7 @@ class Run:
         """Warnings about the run as a whole, and for how many micrographs each holds."""
         records, self._damaged_records = folder.read_records()
         self.records = {record.name: record for record in records}
-        self.moved = self._drop_moved([source.path for source in sources])
+        self.moved = self._drop_moved([source.path for source in sources]) if is_alone else {}
         """Where micrographs are now that were renamed since they were picked, by their old name."""
         self._base = folder_of_the_first_pick(records)
         # names depend on what else is given, so a file that this run knows keeps the name that it has here
@@ -140,7 +144,7 @@ class Run:
         if folder.lock_doubt:
             self._note(folder.lock_doubt, folder.lock_doubt)
         others = len(set(self.records) - set(self.sources))
-        if others:
+        if others and is_alone:
             self._log(f"{others} micrographs of this run are not among those given now; they stay in it")
 
     def _drop_moved(self, given: Sequence[Path]) -> dict[str, Path]:
@@ -172,7 +176,7 @@ class Run:
         for name in lost:
             self.folder.begin_tables()
             drop_record(self.folder, self.records.pop(name))
-            self._keep(Outcome(name=name, error=self.unnamable[name]), self._provisional_threshold())
+            self._keep(Outcome(name=name, error=self.unnamable[name]), self.threshold_so_far())
         keys = {done[name].key: self.keys[name] for name in renamed if name not in lost}
         rename_keys(self.folder, keys)
         for name in renamed:
@@ -186,12 +190,18 @@ class Run:
 
         Afterwards it is known which micrographs were picked otherwise than the run would pick them now.
         """
-        is_begun = any(record.is_done for record in self.records.values())
+        is_begun = not self._is_alone or any(record.is_done for record in self.records.values())
         computing = settle_computing(self.folder, self.plan.picker, is_begun=is_begun, ask=self._ask)
         self.plan = replace(self.plan, computing=computing)
         self._look()
         self.plan = replace(self.plan, picked_with=picked_with(self.plan))
         self._pick_stale_again()
+
+    def keep_to(self, names: Iterable[str]) -> None:
+        """Pick these alone of the micrographs that are given; after `look_first`, which looks at all of them."""
+        own = set(names)
+        self.sources = {name: source for name, source in self.sources.items() if name in own}
+        self.skipped = [name for name in self.skipped if name in own]
 
     def _ask(self, picker: Any) -> Computing:
         """What the settings of a picker mean where it will run."""
@@ -290,7 +300,7 @@ class Run:
 
     def pick(self, workforce: Workforce) -> None:
         """Pick what is not finished, and keep what comes of it, in the order in which it ends."""
-        threshold = self._provisional_threshold()
+        threshold = self.threshold_so_far()
         if self.on_event is not None:
             self.on_event(
                 PickEvent(
@@ -446,7 +456,8 @@ class Run:
         now = file_stamp(self.sources[outcome.name].path)
         return outcome.stamp is not None and now not in (NO_FILE, outcome.stamp)
 
-    def _provisional_threshold(self) -> float:
+    def threshold_so_far(self) -> float:
+        """By which picks are counted and written until the tables are."""
         if self.plan.settings.selection.threshold is None and self.folder.moved_threshold() is None:
             return float(self.plan.picker.default_threshold)
         return cut_of(self.folder, self.plan).threshold

@@ -123,7 +123,7 @@ class PickPlan:
 
 def _absolute(settings: Any) -> Any:
     """The same settings where all paths are absolute, else a copy in which those are that lead somewhere."""
-    if not is_dataclass(settings):
+    if not is_dataclass(settings) or isinstance(settings, type):
         return settings
     made: dict[str, Path] = {}
     for setting in settings_of(type(settings)):

@@ -47,12 +47,14 @@ def runs(request: Request, session: Session) -> Response:
 
 def _run_facts(source: Source) -> dict[str, Any]:
     summary = source.cutting.summary
+    with source.guard:
+        score_range = source.index.score_range
     return {
         "title": source.title,
         "picker": source.picker,
         "score_meaning": source.score_meaning,
         "is_probability": source.is_probability,
-        "score_range": source.index.score_range,
+        "score_range": score_range,
         "threshold": source.cutting.threshold,
         "threshold_source": source.cutting.source,
         "has_diameter": source.has_diameter,

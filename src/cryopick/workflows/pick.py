@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import datetime
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, Literal, overload
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -13,23 +12,22 @@ from numpy.typing import ArrayLike
 from cryopick.errors import InputError, NoneDoneError, SettingsError, WorkerError
 from cryopick.inference.device import require_device
 from cryopick.inference.models import HoldsModels
-from cryopick.io.inputs.sources import MicrographSource, find_micrographs, search_warnings
-from cryopick.io.weights import find_weights, is_published_file, read_card
-from cryopick.pickers.published_weights import read_published
+from cryopick.io.inputs.sources import find_micrographs, search_warnings
 from cryopick.runs.exclusion_masks import match_masks
-from cryopick.runs.files import record_files, require_same_files
-from cryopick.runs.folder import COMMAND, CONFIG, LOG, OWN_FOLDERS, RunFolder
+from cryopick.runs.folder import LOG, OWN_FOLDERS, RunFolder
 from cryopick.runs.in_memory import pick_all
 from cryopick.runs.on_cluster import Cluster, cluster_request
 from cryopick.runs.one import Task, read_task
-from cryopick.runs.place import output_folder, settle_place
+from cryopick.runs.parts import PartSummary
+from cryopick.runs.place import output_folder
 from cryopick.runs.results import RunSummary
-from cryopick.runs.run import PickEvent, Run
-from cryopick.runs.settings import DEFAULT_PICKER, PickSettings, make_settings, settings_sections
-from cryopick.runs.stored_settings import refuse_foreign_config, require_picking_config, require_same_settings
+from cryopick.runs.run import PickEvent
+from cryopick.runs.settings import DEFAULT_PICKER, PickSettings, make_settings
+from cryopick.runs.stored_settings import refuse_foreign_config
 from cryopick.runs.workers import Workforce
-from cryopick.settings import to_toml
 from cryopick.types import Micrograph, Picks
+from cryopick.workflows.begin import begin_run, require_weights
+from cryopick.workflows.pick_part import pick_some
 
 RUN_OPTIONS = (
     *("workers", "devices", "time_limit_seconds", "overwrite"),
@@ -46,13 +44,39 @@ def pick(
 ) -> Picks: ...
 @overload
 def pick(
+    micrographs: str | Path | Sequence[str | Path],
+    picker: str | Any = ...,
+    *,
+    output: str | Path,
+    part: str,
+    **settings: Any,
+) -> PartSummary: ...
+@overload
+def pick(
+    micrographs: str | Path | Sequence[str | Path],
+    picker: str | Any = ...,
+    *,
+    output: str | Path,
+    add: Literal[True],
+    root: str | Path,
+    **settings: Any,
+) -> PartSummary: ...
+@overload
+def pick(
     micrographs: str | Path | Sequence[str | Path], picker: str | Any = ..., *, output: str | Path, **settings: Any
 ) -> RunSummary: ...
 
 
 def pick(
-    micrographs: Any, picker: str | Any = DEFAULT_PICKER, *, output: str | Path | None = None, **settings: Any
-) -> Picks | RunSummary:
+    micrographs: Any,
+    picker: str | Any = DEFAULT_PICKER,
+    *,
+    output: str | Path | None = None,
+    part: str | None = None,
+    add: bool = False,
+    root: str | Path | None = None,
+    **settings: Any,
+) -> Picks | RunSummary | PartSummary:
     """Pick particles from one image in memory, or from files into a run folder.
 
     Parameters
@@ -61,6 +85,9 @@ def pick(
         number of files, folders, globs, `@list.txt` or a RELION `micrographs.star`
     picker : a name from `list_pickers()`, or a picker, which keeps its networks from one image to the next
     output : the run folder
+    part : with `output`, `K/N`: the K-th of N parts of the run, from 0, and no tables; see `pick_part`
+    add, root : with `output`: these micrographs are added to the run, named from the folder `root`, and no tables; see
+        `add_to_folder`
     settings : as on the command line with `_` for `-`: `diameter="180A"`, `pixel_size_angstrom=1.77`, `threshold=0.4`;
         with `output` also `workers`, `devices`, `time_limit_seconds`, `overwrite`, and `cluster="slurm", jobs=16` with
         what else belongs to a cluster, see `pick_to_folder`
@@ -71,6 +98,8 @@ def pick(
         Without `output`: every candidate; `.kept()` gives the accepted ones, `.reason` says why others are not.
     RunSummary
         With `output`: as `summary.json`; the picks are in the folder.
+    PartSummary
+        With `part` or `add`: what was picked; the same call without them writes the tables.
 
     Examples
     --------
@@ -85,7 +114,11 @@ def pick(
         options = {name: settings.pop(name) for name in RUN_OPTIONS if name in settings}
         inputs = [micrographs] if isinstance(micrographs, str | Path) else list(micrographs)
         chosen = make_settings(picker, **settings)
-        return pick_to_folder(inputs, output, chosen, **options)
+        if part is None and not add and root is None:
+            return pick_to_folder(inputs, output, chosen, **options)
+        return pick_some(inputs, output, chosen, part=part, add=add, root=root, **options)
+    if part is not None or add or root is not None:
+        raise SettingsError("part, add and root are for runs; give the run folder with output=")
     chosen = make_settings(picker, **settings)
     require_weights(chosen)
     micrograph = read_task(_task_in_memory(micrographs), chosen.run)
@@ -190,7 +223,7 @@ def pick_to_folder(
                 refuse_foreign_config(folder)
             folder.set_aside()
         try:
-            run = _begin(
+            run = begin_run(
                 folder,
                 sources,
                 settings,
@@ -221,76 +254,3 @@ def pick_to_folder(
             if isinstance(settings.picker, HoldsModels):
                 settings.picker.close()
     return summary
-
-
-def require_weights(settings: PickSettings) -> None:
-    """Raise `WeightsError` for weights that are not there or have no card, before a run folder is begun with them.
-
-    A picker that wants other files too, or that wants some for a published configuration, says so in
-    `require_files(configuration)`.
-    """
-    if not type(settings.picker).__module__.startswith("cryopick."):
-        return
-    weights = getattr(settings.picker, "weights", None)
-    path = None if weights is None else find_weights(weights)
-    if path is not None and is_published_file(path):
-        read_published(path, picker=settings.picker.name)
-    elif path is not None:
-        read_card(path)
-    require_files = getattr(settings.picker, "require_files", None)
-    if require_files is not None:
-        require_files(settings.run.as_)
-
-
-def _begin(
-    folder: RunFolder,
-    sources: Sequence[MicrographSource],
-    settings: PickSettings,
-    *,
-    command: str,
-    on_event: Callable[[PickEvent], None] | None,
-    told_of_search: Sequence[str],
-    cluster: Cluster | None,
-) -> Run:
-    """The run, ready to pick, after a check that the folder holds none of other settings.
-
-    `told_of_search` are the warnings of the search for micrographs, for run.log.
-    """
-    claim_folder(folder, settings, command=command)
-    for sentence in told_of_search:
-        folder.append_log(f"{datetime.now():%Y-%m-%d %H:%M:%S} {sentence}")
-    run = Run(folder, sources, settings, on_event)
-    if cluster is not None:
-        run.pick_on(cluster)
-    run.look_first()
-    return run
-
-
-def claim_folder(folder: RunFolder, settings: PickSettings, *, command: str) -> None:
-    """Write settings, place and command into a run folder that holds no run of other settings."""
-    records, damaged = folder.read_records()
-    has_finished = bool(damaged) or any(record.is_done for record in records)
-    if folder.is_run and (has_finished or (folder.path / CONFIG).stat().st_size > 0):
-        require_picking_config(folder)
-    if folder.is_run and has_finished:
-        require_same_settings(folder, settings, records)  # config.toml stays as it is: it says the same
-        require_same_files(folder, settings.picker)
-    else:
-        config = to_toml(settings_sections(settings))
-        is_other = folder.is_run and (folder.path / CONFIG).read_bytes() != config.encode("utf-8", "surrogateescape")
-        if is_other:
-            folder.forget_preparation()
-        folder.write(folder.path / CONFIG, config, is_durable=True)
-        record_files(folder, settings.picker)
-        if is_other:
-            folder.append_log("no micrograph was finished with the settings before; they are replaced by those of now")
-    settle_place(folder, records)
-    _note_start(folder, command)
-
-
-def _note_start(folder: RunFolder, command: str) -> None:
-    from cryopick.version import __version__
-
-    if command:
-        folder.write(folder.path / COMMAND, command + "\n")
-    folder.append_log(f"{datetime.now():%Y-%m-%d %H:%M:%S} cryopick {__version__}: {command or 'called from Python'}")

@@ -31,7 +31,7 @@ from cryopick.runs.run import PickEvent, summary_as_dict
 from cryopick.runs.settings import DEFAULT_PICKER, PickSettings, make_settings, settings_sections
 from cryopick.runs.workers import Workforce
 from cryopick.settings import seconds_of
-from cryopick.workflows.pick import claim_folder, require_weights
+from cryopick.workflows.begin import claim_folder, require_weights
 
 _TIMES = ("poll", "quiet", "stop_idle", "grace", "summary_every")
 _OTHERS = ("settle", "stop_count", "stop_file", "ignore")
@@ -179,14 +179,17 @@ class Watch:
         waiting: SimpleQueue[WatchEvent | BaseException | None] = SimpleQueue()
         is_left = threading.Event()
 
-        def hand_over(event: WatchEvent) -> None:
+        def require_listener() -> None:
             if is_left.is_set():
                 raise _LeftError
+
+        def hand_over(event: WatchEvent) -> None:
+            require_listener()
             waiting.put(event)
 
         def follow() -> None:
             try:
-                self.run(hand_over)
+                self.run(hand_over, require_listener=require_listener)
             except _LeftError:
                 return
             except BaseException as error:  # raised where the events are read
@@ -203,11 +206,17 @@ class Watch:
                 yield event
         finally:
             is_left.set()
-            self.stop("its events are not read any more")
             thread.join()
 
-    def run(self, on_event: Callable[[WatchEvent], None]) -> RunSummary:
+    def run(
+        self, on_event: Callable[[WatchEvent], None], *, require_listener: Callable[[], None] = lambda: None
+    ) -> RunSummary:
         """Follow the session in this thread.
+
+        Parameters
+        ----------
+        on_event : hears of everything
+        require_listener : called again and again; what it raises ends the session where it is
 
         Raises
         ------
@@ -235,7 +244,7 @@ class Watch:
                 if self._options.settle is not None:
                     settings = settled_before(folder, settings)
                 follower = self._follower = self._begin(
-                    settings, lister, on_event, is_settled=settings != self._settings
+                    settings, lister, on_event, require_listener, is_settled=settings != self._settings
                 )
                 try:
                     if is_ending:
@@ -261,7 +270,13 @@ class Watch:
     # ------------------------------------------------------------------------------------------------------- within
 
     def _begin(
-        self, settings: PickSettings, lister: Any, on_event: Callable[[WatchEvent], None], *, is_settled: bool
+        self,
+        settings: PickSettings,
+        lister: Any,
+        on_event: Callable[[WatchEvent], None],
+        require_listener: Callable[[], None],
+        *,
+        is_settled: bool,
     ) -> Follower:
         claim_folder(self.folder, settings, command=self._command)
         run = GrowingRun(self.folder, [], settings, None)
@@ -290,6 +305,7 @@ class Watch:
             clock=self._clock,
             write_settled=write_settled,
             on_event=on_event,
+            require_listener=require_listener,
         )
         follower.preparing.is_settled = is_settled
         return follower

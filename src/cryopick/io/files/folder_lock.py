@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from cryopick.errors import RunFolderError
-from cryopick.io.files.folder_owner import OWNER_FILE, FolderOwner
+from cryopick.io.files.folder_owner import OWNER_FILE, FolderOwner, refuse_living_owner
 
 LOCK_FILE = ".lock"
 LOCK_FILES = (LOCK_FILE, OWNER_FILE)
@@ -61,16 +62,8 @@ def locked_folder(folder: Path) -> Iterator[FolderLock]:
     RunFolderError
         If another process is writing there, or the folder cannot be made or written.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
-        stream = os.fdopen(os.open(folder / LOCK_FILE, flags, 0o666))
-    except OSError as error:
-        reason = "is a file" if folder.is_file() else error.strerror
-        raise RunFolderError(f"{folder}: cannot make or write the folder ({reason}); choose another with -o") from error
-    with stream:
-        status = os.fstat(stream.fileno())
-        identity = (status.st_dev, status.st_ino)
+    with _opened(folder) as stream:
+        identity = _identity(stream)
         if _lock(stream.fileno(), folder):
             yield FolderLock(identity)
             return
@@ -83,6 +76,53 @@ def locked_folder(folder: Path) -> Iterator[FolderLock]:
             owner.release()
 
 
+@contextmanager
+def shared_folder(folder: Path) -> Iterator[FolderLock]:
+    """Write into `folder` beside others that do so by this function, until the block ends.
+
+    Who wants the folder for itself, by `locked_folder`, is kept out, and keeps these out. Where the file system has no
+    locks only the latter holds, and a warning is logged.
+
+    Raises
+    ------
+    RunFolderError
+        If another process has the folder for itself, or it cannot be made or written.
+    """
+    with _opened(folder) as stream:
+        if not _lock(stream.fileno(), folder, is_shared=True):
+            refuse_living_owner(folder)
+            _log.warning(
+                "%s: the file system has no locks (flock); let nothing else write to this folder until all parts ended",
+                folder,
+            )
+        yield FolderLock(_identity(stream))
+
+
+@contextmanager
+def one_at_a_time(folder: Path, name: str) -> Iterator[bool]:
+    """Wait until no other process is in such a block for the file `name` of `folder`, and keep others waiting.
+
+    Gives False, without having waited, where the file system has no locks.
+    """
+    with _opened(folder, name) as stream:
+        yield _lock(stream.fileno(), folder, is_waited_for=True)
+
+
+def _opened(folder: Path, name: str = LOCK_FILE) -> IO[str]:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
+        return os.fdopen(os.open(folder / name, flags, 0o666))
+    except OSError as error:
+        reason = "is a file" if folder.is_file() else error.strerror
+        raise RunFolderError(f"{folder}: cannot make or write the folder ({reason}); choose another with -o") from error
+
+
+def _identity(stream: IO[str]) -> tuple[int, int]:
+    status = os.fstat(stream.fileno())
+    return status.st_dev, status.st_ino
+
+
 def _owned(folder: Path) -> FolderOwner:
     try:
         return FolderOwner(folder)
@@ -92,14 +132,15 @@ def _owned(folder: Path) -> FolderOwner:
         ) from error
 
 
-def _lock(descriptor: int, folder: Path) -> bool:
+def _lock(descriptor: int, folder: Path, *, is_shared: bool = False, is_waited_for: bool = False) -> bool:
     """Whether the file system took the lock; False where it has none."""
     try:
         import fcntl
     except ImportError:  # Windows has no flock
         return False
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        kind = fcntl.LOCK_SH if is_shared else fcntl.LOCK_EX
+        fcntl.flock(descriptor, kind if is_waited_for else kind | fcntl.LOCK_NB)
     except BlockingIOError as error:
         raise RunFolderError(
             f"{folder}: another cryopick is writing to this folder; wait for it to end, or choose another with -o"

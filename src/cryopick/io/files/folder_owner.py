@@ -38,7 +38,7 @@ class FolderOwner:
         self._folder, self._path = folder, folder / OWNER_FILE
         self._token = token_hex(8)
         self._is_released = Event()
-        self._refuse_living_owner()
+        refuse_living_owner(folder)
         write_text_atomic(self._path, json.dumps(self._content) + "\n")
         time.sleep(SETTLING_SECONDS)
         self.require()
@@ -69,22 +69,25 @@ class FolderOwner:
                 if _read(self._path).get("token") == self._token:
                     os.utime(self._path)
 
-    def _refuse_living_owner(self) -> None:
-        try:
-            renewed = self._path.stat().st_mtime
-        except FileNotFoundError:
-            return
-        owner = _read(self._path)
-        host, pid = owner.get("host"), owner.get("pid")
-        if host == socket.gethostname() and isinstance(pid, int) and not _lives(pid):
-            return
-        age_s = _time_there(self._folder) - renewed
-        if age_s < EXPIRED_SECONDS:
-            raise RunFolderError(
-                f"{self._folder}: another cryopick is writing to this folder (process {pid} on {host}, heard of "
-                f"{max(0.0, age_s):.0f} s ago); wait for it to end, or choose another with -o. If it was killed, the "
-                f"folder is free {EXPIRED_SECONDS:.0f} s after it was last heard of"
-            )
+
+def refuse_living_owner(folder: Path) -> None:
+    """Raise `RunFolderError` if a process owns `folder`, here or on another machine."""
+    path = folder / OWNER_FILE
+    try:
+        renewed = path.stat().st_mtime
+    except FileNotFoundError:
+        return
+    owner = _read(path)
+    host, pid = owner.get("host"), owner.get("pid")
+    if host == socket.gethostname() and isinstance(pid, int) and not _lives(pid):
+        return
+    age_s = _time_there(folder) - renewed
+    if age_s < EXPIRED_SECONDS:
+        raise RunFolderError(
+            f"{folder}: another cryopick is writing to this folder (process {pid} on {host}, heard of "
+            f"{max(0.0, age_s):.0f} s ago); wait for it to end, or choose another with -o. If it was killed, the "
+            f"folder is free {EXPIRED_SECONDS:.0f} s after it was last heard of"
+        )
 
 
 def _read(path: Path) -> dict[str, Any]:

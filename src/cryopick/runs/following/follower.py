@@ -91,6 +91,7 @@ class Follower:
     clock : by which everything here is timed
     write_settled : keeps the settings with a size that stays; None where no settings can hold it
     on_event : hears of everything
+    require_listener : called again and again; raises what ends the run where it is
     """
 
     def __init__(
@@ -103,6 +104,7 @@ class Follower:
         clock: Clock,
         write_settled: Callable[[Survey], Settled | None],
         on_event: Callable[[WatchEvent], None],
+        require_listener: Callable[[], None] = lambda: None,
     ) -> None:
         self.run = run
         self.folder: RunFolder = run.folder
@@ -112,6 +114,7 @@ class Follower:
         self._executor: Executor = open_executor()
         self._write_settled = write_settled
         self._emit = on_event
+        self._require_listener = require_listener
         known = {record.name: (record.size_bytes, record.modified_ns) for record in run.records.values()}
         self.arrivals = Arrivals(lister, options.quiet_s, known=known)
         self.preparing = Preparing(run.plan.picker, settle=options.settle, survey=run.plan.survey)
@@ -172,6 +175,7 @@ class Follower:
 
     def _step(self, *, is_ending: bool = False) -> None:
         """Look, give out work, take what is done, tell; or wait until one of these is due."""
+        self._require_listener()
         now = self._clock.now()
         if now >= self._next_look:
             self._take_in(self.arrivals.look(now))

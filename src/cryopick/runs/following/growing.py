@@ -44,7 +44,7 @@ class GrowingRun(Run):
             except RunFolderError as error:
                 self._log(f"{error}; it is made again")
         self.look_by(survey)
-        self.threshold = self._provisional_threshold()
+        self.threshold = self.threshold_so_far()
 
     def add(self, sources: Iterable[MicrographSource]) -> None:
         """Take in micrographs that were not there before, and those that have changed."""

@@ -111,6 +111,8 @@ class Place:
     _opened: float = field(default_factory=time.monotonic)
     _unfit: dict[str, str] = field(default_factory=dict)
     """By host, why its workers were sent away."""
+    _away: set[str] = field(default_factory=set)
+    """Names of those workers."""
     _losses: deque[tuple[float, Mapping[str, Any]]] = field(default_factory=deque)
     """When and which workers the scheduler lost, as its events tell, from another thread."""
     _told: str = ""
@@ -130,7 +132,7 @@ class Place:
 
     def workers(self) -> int:
         """Workers that are there now and were not sent away."""
-        return sum(member.host not in self._unfit for member in self._members.values())
+        return sum(member.name not in self._away for member in self._members.values())
 
     def look_after(self, *, at_once: bool = False) -> None:
         """Notice workers that came and went, tell of them, and raise `WorkerError` when none will come any more.
@@ -151,7 +153,8 @@ class Place:
             raise self.keeper.error
         if self._fit_since is None and self._unfit and self._nobody_else_comes():
             raise WorkerError(f"every worker was sent away: {self.unfit_text()}")
-        if self._fit_since is None and self.wait_seconds is not None and now - self._opened > self.wait_seconds:
+        is_waiting = self._fit_since is None and self.workers() == 0
+        if is_waiting and self.wait_seconds is not None and now - self._opened > self.wait_seconds:
             why = f"; {self.unfit_text()}" if self._unfit else ""
             raise WorkerError(f"no worker could work within {self.wait_seconds:g} s: {self.status()}{why}")
 
@@ -233,6 +236,7 @@ class Place:
 
     def send_away(self, worker: str, host: str, why: str) -> None:
         """A worker that must not work for this run."""
+        self._away.add(worker)
         if host not in self._unfit:
             self._unfit[host] = why
             self.on_line(f"host {host}: {why}; its workers are sent away")

@@ -419,7 +419,7 @@ async function send() {
 
 export function trouble(error) {
   app.isTroubled = true;
-  const unsaved = app.queue.length ? `; ${app.queue.length} edits are not saved and kept in this page` : "";
+  const unsaved = app.queue.length ? `; ${app.queue.length} ${app.queue.length === 1 ? "edit is" : "edits are"} not saved and kept in this page` : "";
   banner(`${error.message}${unsaved}`, error.status === 401 ? [] : [["try again", () => { banner(""); app.isTroubled = false; send(); if (root.dataset.state !== "sharp" && app.number >= 0) openMicrograph(app.number); }]]);
   root.dataset.trouble = String(error.status ?? "");
 }
@@ -677,6 +677,7 @@ export function dialog(title, ...content) {
   box.replaceChildren(make("h2", { textContent: title }), ...content);
   box.setAttribute("aria-label", title);
   if (!box.open) box.showModal();
+  box.scrollTop = 0;
   return box;
 }
 export const closeButton = (text = "close") => make("button", { textContent: text, onclick: () => $("dialog").close() });
@@ -719,7 +720,7 @@ function buttons() {
 }
 
 const dark = matchMedia("(prefers-color-scheme: dark)");
-function applyScheme() { root.dataset.scheme = localStorage.getItem("cryopick-scheme") ?? (dark.matches ? "dark" : "light"); if (app.table) charts(); }
+function applyScheme() { root.dataset.scheme = localStorage.getItem("cryopick-scheme") ?? (dark.matches ? "dark" : "light"); if (app.table) charts(); document.dispatchEvent(new Event("scheme")); }
 dark.addEventListener("change", applyScheme);
 applyScheme();
 

@@ -12,6 +12,7 @@ export function startLearning() {
   if (app.runs[0].can_learn) {
     actions.prepend(make("button", { id: "learn", textContent: "Learn", title: "teach the picker what you marked", disabled: Boolean(app.readOnly), onclick: learnDialog }));
     listeners.push((changes) => { if (changes.some(([what]) => what === "jobs")) showLearnings(); });
+    document.addEventListener("scheme", () => showLearnings());
     showLearnings();
   }
   actions.prepend(make("button", { id: "export", textContent: "Export", title: "write the picks for RELION, cryoSPARC and other programs", disabled: Boolean(app.readOnly), onclick: exportDialog }));
@@ -82,7 +83,7 @@ async function learnDialog() {
       const p = await json("/api/learn/plan", { body: { ...cutBody(), confident: confident.checked } });
       const text = (tag, content) => make(tag, { textContent: content });
       told.replaceChildren(
-        text("p", `${p.particles} particles teach (${p.confident} of them picks that are surely right) and ${p.background} places without one, on ${p.micrographs} micrographs${p.complete.length ? `; ${p.complete.length} are complete, where all else is background` : ""}. A fifth of the micrographs judges.`),
+        text("p", `${p.particles} particles teach (${p.confident} of them picks that are surely right) and ${p.background} places without one, on ${p.micrographs} ${p.micrographs === 1 ? "micrograph" : "micrographs"}${p.complete.length ? `; ${p.complete.length} are complete, where all else is background` : ""}. A fifth of the micrographs judges.`),
         ...p.doubts.map((one) => text("p", `Mind: ${one}.`)), ...p.problems.map((one) => text("p", `Not possible: ${one}.`)));
       start.disabled = p.problems.length > 0;
     } catch (error) { told.textContent = `not possible: ${error.message}`; }

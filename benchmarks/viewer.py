@@ -1,0 +1,167 @@
+"""How quick `cryopick view` is in a headless Chromium without a GPU: pictures, threshold, 5,000 micrographs.
+
+    python benchmarks/viewer.py benchmarks/results/viewer.json
+
+Times are in ms unless named otherwise. On a busy machine read them against `still_frame`, the median time of a frame of
+the same page in which nothing changes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+import tempfile
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
+
+from browser import chromium, open_page, serving, wait_for
+
+from cryopick.io.coordinates.candidates import candidates_text
+from cryopick.io.images.mrc import write_mrc
+from cryopick.runs.folder import RunFolder
+from cryopick.runs.record import record_text
+from cryopick.runs.settings import make_settings
+from cryopick.types import Picks
+from cryopick.viewer.session import Session
+from cryopick.viewer.sources import RunSource
+from cryopick.workflows.pick import pick_to_folder
+
+FRAMES = """
+const [count, change, done] = [arguments[0], arguments[1], arguments[arguments.length - 1]];
+const act = new Function('n', change), times = [];
+const step = (n) => {
+  if (n === count) return done(times);
+  const start = performance.now();
+  act(n);
+  requestAnimationFrame(() => requestAnimationFrame(() => { times.push(performance.now() - start); step(n + 1); }));
+};
+step(0);
+"""
+
+
+def picked(folder: Path, side: int, count: int, *, names: int) -> Path:
+    """A run of `names` micrographs of one size with `count` candidates each; picked once, the candidates made up."""
+    rng = np.random.default_rng(0)
+    for number in range(names):
+        path = folder / "mics" / f"m{number}.mrc"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = rng.integers(-3000, 3000, (side, side), np.int16).astype(np.float32)
+        write_mrc(path, pixels, pixel_size_angstrom=1.0)
+    settings = make_settings("blob", diameter="150px")
+    pick_to_folder([folder / "mics"], folder / "run", settings, workers=1)
+    run = RunFolder(folder / "run")
+    for record in run.records():
+        xy = rng.uniform(0, side - 1, (count, 2))
+        score = rng.uniform(0, 1, count).astype(np.float32)
+        picks = Picks(xy_px=xy, score=score, diameter_px=np.float32(100), micrograph_name=record.name)
+        run.write(run.candidates_path(record.key), candidates_text(picks))
+        run.write_record(replace(record, candidate_count=count))
+    return folder / "run"
+
+
+def multiplied(run: Path, count: int) -> None:
+    """`count` more records of the first micrograph, whose files are hard links."""
+    folder = RunFolder(run)
+    first = folder.records()[0]
+    for number in range(count):
+        key = f"more/x{number:05d}"
+        for of in (folder.candidates_path, folder.image_path):
+            of(key).parent.mkdir(parents=True, exist_ok=True)
+            os.link(of(first.key), of(key))
+        record = replace(first, name=f"{key}.mrc", key=key, relion_name=f"{key}.mrc", maps=())
+        folder.record_path(key).parent.mkdir(parents=True, exist_ok=True)
+        folder.record_path(key).write_text(record_text(record))
+
+
+def frames(driver: Any, count: int, change: str) -> list[float]:
+    """Time from each change to the frame after the one that shows it, ms."""
+    # a page under the viewer's policy makes no function of a text, so the change is named, not sent
+    return list(
+        driver.execute_async_script(FRAMES.replace("new Function('n', change)", f"(n) => {{ {change} }}"), count, "")
+    )
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    return {"median": round(float(np.median(values)), 1), "p95": round(float(np.percentile(values, 95)), 1)}
+
+
+def look(driver: Any, run: Path, *, micrographs: int, indexed: int) -> dict[str, Any]:
+    """Everything that is measured on one run."""
+    told: dict[str, Any] = {}
+    before = time.process_time()
+    session = Session([RunSource(run)], run / "edits")
+    told["start_s"] = round(time.process_time() - before, 2)
+    with serving(session) as one:
+        open_page(driver, one)
+        told["overview"] = round(driver.execute_script("return cryopick.firstPicture"))
+        told["sharp"] = round(driver.execute_script("return cryopick.lastOpenMs"))
+        sizes = "return performance.getEntriesByType('resource').reduce((n, e) => n + e.transferSize, 0)"
+        told["bytes_of_first_page"] = driver.execute_script(sizes)
+        told["requests_of_first_page"] = driver.execute_script("return performance.getEntriesByType('resource').length")
+        told["still_frame"] = spread(frames(driver, 20, ""))
+        slider = "const s = document.getElementById('threshold'); s.value = 100 + 40 * (n % 20);"
+        told["threshold_step"] = spread(frames(driver, 30, slider + "s.dispatchEvent(new Event('input'))"))
+        driver.execute_script("document.getElementById('threshold').dispatchEvent(new Event('change'))")
+        driver.execute_script("cryopick.view.zoom(2)")
+        told["pan"] = spread(frames(driver, 30, "cryopick.view.pan(n % 2 ? 9 : -9, 4)"))
+        driver.execute_script("cryopick.view.fit()")
+        nexts = []
+        for _ in range(min(4, micrographs - 1)):
+            time.sleep(1.5)  # the neighbours are fetched beforehand
+            driver.execute_script("document.documentElement.dataset.state = 'leaving'; cryopick.list.go(1)")
+            wait_for(driver, "document.documentElement.dataset.state === 'sharp'")
+            nexts.append(driver.execute_script("return cryopick.lastOpenMs"))
+        told["next_micrograph"] = [round(value) for value in nexts]
+        if indexed > 100:
+            told["scroll"] = spread(frames(driver, 40, "document.getElementById('list').scrollTop = n * 5000"))
+            start = time.monotonic()
+            while session.sources[0].indexed < indexed:
+                time.sleep(0.5)
+            told["index_wall_s_after_the_above"] = round(time.monotonic() - start, 1)
+            told["exact_numbers"] = round(
+                driver.execute_async_script(
+                    "const [done] = arguments, t = performance.now();"
+                    "fetch('/api/r/0/expect?threshold=0.5', {headers: {Authorization: 'Bearer token-of-the-test'}})"
+                    ".then((r) => r.arrayBuffer()).then(() => done(performance.now() - t))"
+                )
+            )
+        told["cpu_s"] = round(time.process_time() - before, 1)
+        told["resident_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+        driver.get("about:blank")
+    return told
+
+
+def main() -> None:
+    from cryopick.evaluation.machine import describe_machine
+
+    results: dict[str, Any] = {"machine": asdict(describe_machine()), "load": os.getloadavg()}
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        chromium(Path(scratch) / "profile", width=1400, height=1000) as driver,
+    ):
+        for name, side, count, names in (
+            ("4096", 4096, 1500, 3),
+            ("4096, 5000 picks", 4096, 5000, 2),
+            ("8192", 8192, 1500, 2),
+        ):
+            run = picked(Path(scratch) / name.replace(", ", "-").replace(" ", "-"), side, count, names=names)
+            results[name] = look(driver, run, micrographs=names, indexed=names)
+            print(name, json.dumps(results[name]), flush=True)
+        run = picked(Path(scratch) / "many", 1024, 400, names=1)
+        multiplied(run, 4999)
+        results["5000 micrographs"] = look(driver, run, micrographs=5000, indexed=5000)
+        print("5000", json.dumps(results["5000 micrographs"]), flush=True)
+    results["load_at_end"] = os.getloadavg()
+    Path(sys.argv[1]).write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
