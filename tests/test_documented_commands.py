@@ -41,6 +41,7 @@ FOR_PLACEHOLDER = {
     "COMMAND": "pick",
     "OTHER": "mics/",
     "FILE": "x.mrc",
+    "micrographs/x.mrc": "micrographs/sim_0001.mrc",
     "INPUT...": "micrographs/ x.mrc",
     "FROM": "good.star",
     "TO": "out.csv",
@@ -51,7 +52,7 @@ FOR_PLACEHOLDER = {
     "$SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT": "0/3",
     "$JOB_COMPLETION_INDEX/16": "2/16",
 }
-"""Words in capitals that stand for anything of their kind."""
+"""Words in capitals that stand for anything of their kind, and a file that stands for any in its folder."""
 
 COMPLETED = {
     "cryopick train cryoemmae --set preprocessing=program": "--data micrographs/ --diameter 180A -o trained/",

@@ -242,7 +242,7 @@ def test_the_last_line_of_json_says_what_a_part_came_to(session: Path) -> None:
         "threshold": 4.2,
     }
     told = call(
-        "pick", "micrographs/", "-o", "run1", *OPTIONS, "--part", "0/2", "--fail-on", "any", folder=session, code=2
+        "pick", "micrographs/", "-o", "run1", *OPTIONS, "--part", "0/2", "--fail-on", "any", folder=session, code=1
     )
     assert "1 of 5 micrographs could not be picked" in told
 

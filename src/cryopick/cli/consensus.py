@@ -36,12 +36,13 @@ def command(
 
     Example: cryopick consensus run1 run2 -o agreed --rule majority
     """
-    from cryopick.cli.console import command_line, print_json, progress_listener
+    from cryopick.cli.console import command_line, progress_listener
+    from cryopick.cli.json_lines import json_lines
     from cryopick.cli.pick import print_summary
     from cryopick.runs.run import summary_as_dict
     from cryopick.workflows.consensus import consensus
 
-    with progress_listener(is_json=json) as listener:
+    with json_lines(is_wanted=json) as say, progress_listener(say) as listener:
         summary = consensus(
             sets,
             output,
@@ -54,7 +55,7 @@ def command(
             command=command_line(),
             on_event=listener,
         )
-    if json:
-        print_json(summary_as_dict(summary))
-    else:
+        if say is not None:
+            say(summary_as_dict(summary), is_kept=True)
+    if not json:
         print_summary(summary, output)

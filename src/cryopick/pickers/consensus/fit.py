@@ -151,7 +151,8 @@ def main(arguments: Sequence[str]) -> None:
         looked.append(one)
         sys.stderr.write(f"\r{len(looked)} micrographs looked at")
     sys.stderr.write("\n")
-    tensors, knots, scores = {}, {}, {}
+    tensors, knots = {}, {}
+    scores: dict[str, float] = {}
     for members in choices_of(DEFAULT_MEMBERS):
         stacking, found = fit(looked, members)
         name = name_of(members)

@@ -99,9 +99,10 @@ class ConsensusPicker(HoldsModels, ChoosesByExpectedF1):
         WeightsError, SettingsError
             As `load_stacking`.
         """
-        for name in self.of if self.picks is not None else ():
-            if not (self.picks / name).is_dir():
-                raise InputError(f"{self.picks / name}: there is no such folder; expected the picks of member {name}")
+        folders = [] if self.picks is None else [self.picks / name for name in self.of]
+        for folder in folders:
+            if not folder.is_dir():
+                raise InputError(f"{folder}: there is no such folder; expected the picks of member {folder.name}")
         if self.rule == "expected-f1":
             self._stacking()
 
@@ -268,7 +269,7 @@ def _read_member(folder: Path) -> dict[str, Picks]:
 
 def _sized(member: Any, seen: Survey) -> Any:
     """A member that measures nothing that was measured before it."""
-    if not is_dataclass(member) or seen.particle_size is None:
+    if not is_dataclass(member) or isinstance(member, type) or seen.particle_size is None:
         return member
     own = {field.name for field in fields(member)}
     known = {"diameter": seen.particle_size, "working_diameter": seen.working_size}
