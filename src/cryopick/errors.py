@@ -53,6 +53,10 @@ class RunFolderError(CryopickError):
     """A run folder belongs to other settings, is not a run folder, or cannot be written."""
 
 
+class NotARunFolderError(InputError, RunFolderError):
+    """What was given as a run folder is none."""
+
+
 class WorkerError(CryopickError):
     """No process here can do the work, or none can be started; what was finished before is kept."""
 

@@ -27,7 +27,10 @@ OPTIONAL_MODULES = {
     "cryosparc": (("cryosparc",), "jobs in CryoSPARC, and reading .cs files in its compressed form"),
 }
 """By extra: modules, and what they are for."""
-SHIPPED_WEIGHTS = ("general", "cryosegnet", "cryosegnet_sam", "cryotransformer", "cryoemmae", "segmentation-crf")
+SHIPPED_WEIGHTS = (
+    *("general", "cryosegnet", "cryosegnet_sam", "cryotransformer", "cryoemmae", "segmentation-crf"),
+    "consensus",
+)
 SAMPLE_PICKERS = ("blob", "general")
 LITTLE_SPACE_BYTES = 1_000_000_000
 

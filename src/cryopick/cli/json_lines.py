@@ -46,10 +46,11 @@ class JsonLines:
 
     A reader that stops reading stops nothing: `most_waiting` lines wait for it, and what comes then is dropped. Where
     lines are missing stands `{"event": "dropped", "count": n}`. A reader that is gone, or a disk that is full, is told
-    of once on stderr, and `close` raises it.
+    of once on stderr (unless `warns` is False), and `close` raises it.
     """
 
-    def __init__(self, *, most_waiting: int = MOST_WAITING, patience_s: float = PATIENCE_S) -> None:
+    def __init__(self, *, most_waiting: int = MOST_WAITING, patience_s: float = PATIENCE_S, warns: bool = True) -> None:
+        self._warns = warns
         self._most_waiting = most_waiting
         self._patience_s = patience_s
         self._write = _raw_writer(sys.stdout)
@@ -122,11 +123,13 @@ class JsonLines:
             try:
                 self._write_all(line)
             except BaseException as error:  # handed to the main thread, by `close`
+                # first, so that what the main thread says of it stands below
+                if self._warns:
+                    _warn(f"{str(error) or 'nobody reads stdout any more'}; the run goes on without it")
                 with self._changed:
                     self._failure = error
                     self._waiting.clear()
                     self._changed.notify_all()
-                _warn(f"{str(error) or 'nobody reads stdout any more'}; the run goes on without it")
                 return
             with self._changed:
                 if self._waiting and self._waiting[0] is line:

@@ -175,7 +175,7 @@ def _tell(ending: Ending, message: str) -> None:
     if "--json" not in words:
         return
     with suppress(NobodyListens, OutputError):  # the exit code says what it was to say
-        lines = JsonLines(patience_s=1.0)
+        lines = JsonLines(patience_s=1.0, warns=False)
         lines(error_event(ending, message), is_kept=True)
         lines.close()
 

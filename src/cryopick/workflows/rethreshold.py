@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from cryopick.errors import RunFolderError
+from cryopick.errors import NotARunFolderError, RunFolderError
 from cryopick.runs.facts import read_facts
 from cryopick.runs.folder import CONFIG, MOVED_THRESHOLD, RunFolder
 from cryopick.runs.place import output_folder
@@ -34,7 +34,9 @@ def rethreshold(run: str | Path, threshold: float | None) -> RunSummary:
     """
     folder = RunFolder(output_folder(run))
     if not folder.is_run:
-        raise RunFolderError(f"{run}: has no {CONFIG}, so it is no run folder; expected what `cryopick pick -o` made")
+        raise NotARunFolderError(
+            f"{run}: has no {CONFIG}, so it is no run folder; expected what `cryopick pick -o` made"
+        )
     if threshold is not None:
         threshold = float(plain_number(threshold, "threshold, the smallest score to keep,"))
     plan, sections = read_plan_of_run(folder)
