@@ -29,6 +29,7 @@ from fake_cryosparc import FakeCryosparc, exposures_table
 import cryopick
 from cryopick.cli.main import COMMANDS, build_app, command_of, main
 from cryopick.io.images.mrc import write_mrc
+from cryopick.scale.cluster.config import ClusterSettings, cluster_settings
 from cryopick.simulation.specimens.proteins import random_protein
 from cryopick.workflows.train import TrainPlan
 
@@ -489,6 +490,9 @@ def test_config_files_in_the_documentation_work_as_printed(working_folder: Path)
     assert blocks
     for number, block in enumerate(blocks):
         Path("run.toml").write_text(block, encoding="utf-8")
+        if block.startswith("[cluster]"):
+            assert cluster_settings(Path("run.toml")) != ClusterSettings()
+            continue
         assert run_command(f"cryopick pick micrographs/ -o configured{number} --config run.toml") == 0
 
 

@@ -56,8 +56,8 @@ def test_picks_of_other_programs_are_joined_with_their_micrographs(
 
 
 def test_what_cannot_be_joined_is_said(tmp_path: Path, two_runs: list[Path]) -> None:
-    with pytest.raises(InputError, match="need as many different names, got blob, blob; give --names"):
-        cryopick.consensus(two_runs, tmp_path / "agreed")
+    with pytest.raises(InputError, match="need as many different names, got a, a; give --names"):
+        cryopick.consensus(two_runs, tmp_path / "agreed", names=["a", "a"])
     with pytest.raises(InputError, match="two sets of picks or more, got 1"):
         cryopick.consensus(two_runs[:1], tmp_path / "agreed")
     with pytest.raises(SettingsError, match="not those of a, b"):
@@ -66,7 +66,8 @@ def test_what_cannot_be_joined_is_said(tmp_path: Path, two_runs: list[Path]) -> 
     cryopick.convert(two_runs[1], theirs)
     with pytest.raises(SettingsError, match="only runs of cryopick hold"):
         cryopick.consensus([two_runs[0], theirs], tmp_path / "agreed", rule="expected-f1")
-    cryopick.consensus(two_runs, tmp_path / "agreed", names=["a", "b"])
+    cryopick.consensus(two_runs, tmp_path / "agreed")
+    assert sorted(path.name for path in (tmp_path / "agreed" / "members").iterdir()) == ["all", "some"]
     with pytest.raises(RunFolderError, match="holds a run"):
         cryopick.consensus(two_runs, tmp_path / "agreed", names=["a", "b"])
     summary = cryopick.consensus(two_runs, tmp_path / "agreed", names=["a", "b"], rule="union", overwrite=True)

@@ -131,7 +131,8 @@ class Processes:
         for worker in working:
             worker.process.kill()
         for thread in self._threads:
-            thread.join()
+            if thread.ident is not None:  # a signal may have come before it was started
+                thread.join()
         if self._missing and self._error is None and not self._outstanding:
             count = f"{len(self._missing)} of {self}"
             _log.warning("%s could not be started (%s); the others did the work", count, self._missing[-1])

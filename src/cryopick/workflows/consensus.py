@@ -15,7 +15,7 @@ from cryopick.geometry.units import Length, as_length
 from cryopick.io.coordinates.formats import write_picks
 from cryopick.io.coordinates.names import match_micrograph_names, without_extension
 from cryopick.io.inputs.sources import find_micrographs
-from cryopick.pickers.consensus import known_members
+from cryopick.pickers.consensus import known_members, load_stacking
 from cryopick.runs.folder import SUMMARY, RunFolder
 from cryopick.runs.place import output_folder
 from cryopick.runs.results import RunSummary
@@ -48,7 +48,8 @@ def consensus(
     ----------
     sets : run folders, coordinate files, or folders of them; two or more
     output : run folder of the consensus, which holds a copy of what was joined
-    names : what to call the sets, as many; by default runs are called by their pickers, others by their files
+    names : what to call the sets, as many; by default runs are called by their pickers, others by their files, and all
+        by their folders and files where two would be called the same
     micrographs : the images; runs know theirs
     rule : None is `expected-f1` where all are runs of different pickers whose scores can be joined, else `majority`
     diameter : of the particles; None takes the median of the picks' diameters
@@ -64,6 +65,8 @@ def consensus(
     if len(paths) < 2:
         raise InputError(f"expected two sets of picks or more, got {len(paths)}")
     called = list(names) or _names(paths)
+    if not names and len(set(called)) < len(called):  # runs of one picker
+        called = [path.name for path in paths]
     if len(called) != len(paths) or len(set(called)) != len(called):
         raise InputError(f"{len(paths)} sets need as many different names, got {', '.join(called)}; give --names a,b")
     if rule is None:
@@ -73,6 +76,8 @@ def consensus(
             "rule expected-f1 joins the probabilities of all candidates, which only runs of cryopick hold; give runs, "
             "or choose --rule majority, union or intersection"
         )
+    if rule == "expected-f1":
+        load_stacking(None, members=called)  # what cannot be joined is told before anything is written
     folder = output_folder(output)
     members = Path(os.path.abspath(folder)) / MEMBERS
     sources = list(micrographs) or _micrographs_of(paths)

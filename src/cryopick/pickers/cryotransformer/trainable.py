@@ -233,8 +233,11 @@ def labelled_particles(crop: LabelledCrop) -> NDArray[np.float64]:
 
 
 def labelled_targets(crop: LabelledCrop) -> NDArray[np.float32]:
-    """(6, h / 2, w / 2) as those of `example`; nothing is known of junk; sparse labels say nothing of background."""
-    centre, offset_x, offset_y, size, weight = crop_targets(crop)
+    """(6, h / 2, w / 2) as those of `example`; nothing is known of junk; sparse labels say nothing of background.
+
+    Labels of the kind `background` teach `general` alone.
+    """
+    centre, offset_x, offset_y, size, weight, _ = crop_targets(crop)
     if not crop.is_complete:
         weight = weight * centre
     return np.stack([centre, offset_x, offset_y, size, np.zeros_like(centre), weight])
