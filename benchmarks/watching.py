@@ -28,6 +28,7 @@ from pathlib import Path
 import numpy as np
 
 from cryopick.io.images.micrographs import write_micrograph
+from cryopick.io.inputs.sources import find_micrographs
 from cryopick.types import Micrograph
 
 WATCH = [sys.executable, "-m", "cryopick", "watch"]
@@ -181,7 +182,7 @@ def general(options: argparse.Namespace) -> None:
     place = options.output
     shutil.rmtree(place, ignore_errors=True)
     (place / "in").mkdir(parents=True)
-    images = sorted(path for path in options.images.iterdir() if path.suffix.lower() in (".mrc", ".tif", ".tiff"))[:8]
+    images = [source.path for source in find_micrographs([options.images])][:8]
 
     def write() -> None:
         for path in random.Random(3).sample(images, len(images)):
