@@ -24,7 +24,6 @@ from cryopick import extras
 from cryopick.errors import MissingExtraError, SettingsError, WorkerError
 from cryopick.inference.computing import Computing
 from cryopick.io.images.micrographs import write_micrograph
-from cryopick.runs import on_cluster
 from cryopick.runs.on_cluster import ClusterPickWorker, ClusterRequest, cluster_request
 from cryopick.runs.run import PickEvent
 from cryopick.runs.settings import PickPlan, make_settings
@@ -156,7 +155,7 @@ def test_a_finished_run_asks_for_no_job(micrographs: Path, tmp_path: Path, monke
     def refuse(*_: Any, **__: Any) -> None:
         raise AssertionError("a cluster is opened")
 
-    monkeypatch.setattr(on_cluster, "open_place", refuse)
+    monkeypatch.setattr("cryopick.scale.cluster.place.open_place", refuse)
     with pytest.raises(AssertionError, match="a cluster is opened"):
         pick_to_folder([micrographs / "m0.mrc"], tmp_path / "run", BLOB, cluster="local", jobs=1)
     pick_to_folder([micrographs / "m0.mrc"], tmp_path / "run", BLOB, workers=1)

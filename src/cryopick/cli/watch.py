@@ -19,7 +19,8 @@ from cryopick.pickers.registry import list_pickers, picker_class
 from cryopick.runs.following.events import WatchEvent
 from cryopick.runs.place import output_folder
 from cryopick.runs.settings import DEFAULT_PICKER, RunSettings
-from cryopick.workflows.watch import Watch, watch_options, who_picks
+from cryopick.runs.workers import who_picks
+from cryopick.workflows.watch import Watch, watch_options
 
 
 def watch(

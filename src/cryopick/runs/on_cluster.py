@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cryopick.errors import SettingsError, WorkerError
 from cryopick.inference.computing import Computing, computing_here, remedy, why_not_here
@@ -19,10 +19,11 @@ from cryopick.runs.one import PickWorker
 from cryopick.runs.settings import PickPlan
 from cryopick.runs.surveying import Surveyed, SurveyErrand
 from cryopick.scale.cluster.config import ClusterSettings, cluster_settings
-from cryopick.scale.cluster.executor import DaskExecutor
-from cryopick.scale.cluster.place import LOCAL, Place, open_place, require_place
 from cryopick.scale.executor import Executor, entry_of
 from cryopick.settings import seconds_of
+
+if TYPE_CHECKING:
+    from cryopick.scale.cluster.place import Place
 
 FOLDER = ".cluster"
 """In a run folder, while it is picked on a cluster: certificates, and the logs of jobs; afterwards those of what went
@@ -52,6 +53,8 @@ class ClusterRequest:
     settings: ClusterSettings = field(default_factory=ClusterSettings)
 
     def __post_init__(self) -> None:
+        from cryopick.scale.cluster.place import require_place  # here and below: most runs ask for no cluster
+
         require_place(self.where, self.settings, jobs=self.jobs)
 
 
@@ -144,6 +147,8 @@ class Cluster:
         SettingsError
             If the workers are on other machines.
         """
+        from cryopick.scale.cluster.place import LOCAL
+
         if self.request.where != LOCAL:
             raise SettingsError(
                 f"devices: names graphics cards of this machine, while {self} picks; gpus_per_job in --cluster-config "
@@ -157,6 +162,8 @@ class Cluster:
 
     def executor(self, plan: PickPlan, *, time_limit_seconds: float | None = None) -> Executor:
         """Picks by this plan; closing it leaves the cluster open for the next."""
+        from cryopick.scale.cluster.executor import DaskExecutor
+
         state = plan.with_absolute_paths()
         return DaskExecutor(self._opened(), entry_of(ClusterPickWorker), state, time_limit_s=time_limit_seconds)
 
@@ -189,6 +196,8 @@ class Cluster:
     def _opened(self) -> Place:
         if self._place is None:
             request = self.request
+            from cryopick.scale.cluster.place import open_place
+
             self._place = open_place(
                 request.where,
                 folder=self._folder,

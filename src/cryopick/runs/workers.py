@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from cryopick.errors import SettingsError
 from cryopick.inference.device import current_device, separate_environments
-from cryopick.runs.on_cluster import Cluster
+from cryopick.runs.on_cluster import Cluster, cluster_request
 from cryopick.runs.one import PickWorker
+from cryopick.runs.place import output_folder
 from cryopick.runs.settings import PickPlan
 from cryopick.scale.executor import Executor, entry_of
 from cryopick.scale.places import open_executor
@@ -115,6 +117,28 @@ class Workforce:
             environments=self._environments,
             is_beside=tasks is None,
         )
+
+
+def who_picks(
+    output: str | Path,
+    *,
+    workers: int | None = None,
+    time_limit_seconds: float | None = None,
+    devices: str = "",
+    cluster: str | None = None,
+    jobs: int | None = None,
+    wait: str | float | None = None,
+    cluster_config: str | Path | None = None,
+) -> Workforce:
+    """Who picks into a run folder, from the words of a call; the parameters are those of `pick_to_folder`."""
+    config = None if cluster_config is None else Path(cluster_config)
+    request = cluster_request(cluster, jobs=jobs, wait=wait, config=config)
+    return Workforce(
+        workers=workers,
+        time_limit_seconds=time_limit_seconds,
+        devices=tuple(filter(None, devices.split(","))),
+        cluster=None if request is None else Cluster(request, output_folder(output)),
+    )
 
 
 def default_workers(tasks: int | None, *, picker: Any) -> int:

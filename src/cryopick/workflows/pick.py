@@ -16,7 +16,6 @@ from cryopick.io.inputs.sources import find_micrographs, search_warnings
 from cryopick.runs.exclusion_masks import match_masks
 from cryopick.runs.folder import LOG, OWN_FOLDERS, RunFolder
 from cryopick.runs.in_memory import pick_all
-from cryopick.runs.on_cluster import Cluster, cluster_request
 from cryopick.runs.one import Task, read_task
 from cryopick.runs.parts import PartSummary
 from cryopick.runs.place import output_folder
@@ -24,7 +23,7 @@ from cryopick.runs.results import RunSummary
 from cryopick.runs.run import PickEvent
 from cryopick.runs.settings import DEFAULT_PICKER, PickSettings, make_settings
 from cryopick.runs.stored_settings import refuse_foreign_config
-from cryopick.runs.workers import Workforce
+from cryopick.runs.workers import who_picks
 from cryopick.types import Micrograph, Picks
 from cryopick.workflows.begin import begin_run, require_weights
 from cryopick.workflows.pick_part import pick_some
@@ -194,22 +193,19 @@ def pick_to_folder(
     WorkerError
         If no worker can be started, here or on the cluster; what was finished is in the folder's tables.
     """
-    request = cluster_request(
-        cluster,
-        jobs=jobs,
-        wait=wait,
-        config=None if cluster_config is None else Path(cluster_config),
-    )
-    if request is None:
-        require_device(settings.picker)
-    output = output_folder(output)
-    where = None if request is None else Cluster(request, output)
-    workforce = Workforce(
+    workforce = who_picks(
+        output,
         workers=workers,
         time_limit_seconds=time_limit_seconds,
-        devices=tuple(filter(None, devices.split(","))),
-        cluster=where,
+        devices=devices,
+        cluster=cluster,
+        jobs=jobs,
+        wait=wait,
+        cluster_config=cluster_config,
     )
+    if workforce.cluster is None:
+        require_device(settings.picker)
+    output = output_folder(output)
     workforce.require_fit(settings.picker)
     folder = RunFolder(output)
     folder.refuse_foreign_contents()
@@ -230,7 +226,7 @@ def pick_to_folder(
                 command=command,
                 on_event=on_event,
                 told_of_search=told_of_search,
-                cluster=where,
+                cluster=workforce.cluster,
             )
             try:
                 run.pick(workforce)
@@ -249,8 +245,8 @@ def pick_to_folder(
                 folder.append_log("--overwrite came to nothing before its first micrograph, so this run stays")
             raise
         finally:
-            if where is not None:
-                where.close()
+            if workforce.cluster is not None:
+                workforce.cluster.close()
             if isinstance(settings.picker, HoldsModels):
                 settings.picker.close()
     return summary

@@ -23,7 +23,7 @@ from cryopick.runs.parts import Part, PartSummary, parse_part
 from cryopick.runs.place import output_folder
 from cryopick.runs.run import PickEvent, Run
 from cryopick.runs.settings import PickSettings
-from cryopick.runs.workers import Workforce
+from cryopick.runs.workers import Workforce, who_picks
 from cryopick.workflows.begin import begin_run, require_weights
 
 
@@ -104,7 +104,7 @@ def pick_part(
         inputs,
         output,
         settings,
-        workforce=_workforce(workers, devices, time_limit_seconds),
+        workforce=who_picks(output, workers=workers, devices=devices, time_limit_seconds=time_limit_seconds),
         command=command,
         on_event=on_event,
         part=part,
@@ -144,16 +144,10 @@ def add_to_folder(
         inputs,
         output,
         settings,
-        workforce=_workforce(workers, devices, time_limit_seconds),
+        workforce=who_picks(output, workers=workers, devices=devices, time_limit_seconds=time_limit_seconds),
         command=command,
         on_event=on_event,
         root=Path(root),
-    )
-
-
-def _workforce(workers: int | None, devices: str, time_limit_seconds: float | None) -> Workforce:
-    return Workforce(
-        workers=workers, time_limit_seconds=time_limit_seconds, devices=tuple(filter(None, devices.split(",")))
     )
 
 

@@ -24,12 +24,11 @@ from cryopick.runs.following.growing import GrowingRun
 from cryopick.runs.following.options import WatchOptions
 from cryopick.runs.following.settling import settled_before, settled_settings
 from cryopick.runs.following.state import ENDING, read_state, remove_state
-from cryopick.runs.on_cluster import Cluster, cluster_request
 from cryopick.runs.place import output_folder
 from cryopick.runs.results import RunSummary
 from cryopick.runs.run import PickEvent, summary_as_dict
 from cryopick.runs.settings import DEFAULT_PICKER, PickSettings, make_settings, settings_sections
-from cryopick.runs.workers import Workforce
+from cryopick.runs.workers import Workforce, who_picks
 from cryopick.settings import seconds_of
 from cryopick.workflows.begin import claim_folder, require_weights
 
@@ -81,28 +80,6 @@ def watch(
         watch_options(**given),
         workforce=who_picks(output, **workforce),
         overwrite=overwrite,
-    )
-
-
-def who_picks(
-    output: str | Path,
-    *,
-    workers: int | None = None,
-    time_limit_seconds: float | None = None,
-    devices: str = "",
-    cluster: str | None = None,
-    jobs: int | None = None,
-    wait: str | float | None = None,
-    cluster_config: str | Path | None = None,
-) -> Workforce:
-    """Who picks into a run folder; the parameters are those of `pick_to_folder`."""
-    config = None if cluster_config is None else Path(cluster_config)
-    request = cluster_request(cluster, jobs=jobs, wait=wait, config=config)
-    return Workforce(
-        workers=workers,
-        time_limit_seconds=time_limit_seconds,
-        devices=tuple(filter(None, devices.split(","))),
-        cluster=None if request is None else Cluster(request, output_folder(output)),
     )
 
 
