@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -147,13 +147,14 @@ def run_kept(
 def _keep(request: Mapping[str, Any], result: Path) -> None:
     start = time.perf_counter()
     ended_by = ""
-    with open(request["out"], "wb") as out:
-        with open(request["err"], "wb") if request["err"] != request["out"] else out as err:
-            try:
-                exit_code, ended_by = _call(request, out, err)
-            except OSError as error:
-                err.write(f"{request['command'][0]}: {error.strerror}\n".encode())
-                exit_code = NOT_STARTED
+    with ExitStack() as stack:
+        out = stack.enter_context(open(request["out"], "wb"))
+        err = out if request["err"] == request["out"] else stack.enter_context(open(request["err"], "wb"))
+        try:
+            exit_code, ended_by = _call(request, out, err)
+        except OSError as error:
+            err.write(f"{request['command'][0]}: {error.strerror}\n".encode())
+            exit_code = NOT_STARTED
     wall_seconds = time.perf_counter() - start
     cpu_seconds, peak = float("nan"), None
     if sys.platform != "win32":

@@ -76,7 +76,7 @@ def all_commands(relion: Relion) -> list[list[str]]:
 
 def pairs(words: list[str]) -> dict[str, str]:
     """Option -> what follows it."""
-    return {word: (words + [""])[place + 1] for place, word in enumerate(words) if word.startswith("--")}
+    return {word: [*words, ""][place + 1] for place, word in enumerate(words) if word.startswith("--")}
 
 
 @pytest.mark.parametrize("version", ["3.1", "4", "5"])

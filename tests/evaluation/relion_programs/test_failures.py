@@ -26,8 +26,8 @@ from cryopick.evaluation.relion_programs.running import require_space
 # As RELION 3.1.3 and Open MPI 4.1 were seen to say it, on the stream where they say it.
 SEEN = {
     "columns": "ERROR: \nA line in the STAR file contains more columns than the number of labels.",
-    "reference": "ERROR: \nERROR  The reference pixel size is 8.84615 A/px, but the pixel size of the first optics group "
-    "of the data is 8.75 A/px! ",
+    "reference": "ERROR: \nERROR  The reference pixel size is 8.84615 A/px, but the pixel size of the first optics "
+    "group of the data is 8.75 A/px! ",
     "gone": "ERROR: \nCannot read file Extract/micrographs/m9.mrcs It does not exist",
     "no table": "ERROR: \nMetaDataTable::read: File nothere.star does not exist",
     "root": "mpirun has detected an attempt to run as root.\n\nRunning as root is *strongly* discouraged\n"

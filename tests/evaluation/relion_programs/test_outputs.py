@@ -42,15 +42,16 @@ LABELS = {
     "50001": ["ClassIndex", "ReferenceImage", "ClassDistribution", "AccuracyRotations", "AccuracyTranslationsAngst",
               "EstimatedResolution", "OverallFourierCompleteness", "ClassPriorOffsetX", "ClassPriorOffsetY"],
 }  # fmt: skip
+WRITTEN = ("ReferenceImage", "ClassDistribution", "AccuracyRotations", "AccuracyTranslationsAngst",
+           "EstimatedResolution", "OverallFourierCompleteness")  # fmt: skip
 VALUES = [
-    {"ReferenceImage": "000001@c/run_it006_classes.mrcs", "ClassDistribution": "0.750000", "AccuracyRotations": "1.480000",
-     "AccuracyTranslationsAngst": "4.593750", "EstimatedResolution": "26.250000", "OverallFourierCompleteness": "1.0"},
-    {"ReferenceImage": "000002@c/run_it006_classes.mrcs", "ClassDistribution": "0.250000", "AccuracyRotations": "4.400000",
-     "AccuracyTranslationsAngst": "10.106250", "EstimatedResolution": "32.307692", "OverallFourierCompleteness": "0.94"},
-    {"ReferenceImage": "000003@c/run_it006_classes.mrcs", "ClassDistribution": "0.000000", "AccuracyRotations":
-     "999.000000", "AccuracyTranslationsAngst": "999.000000", "EstimatedResolution": "inf",
-     "OverallFourierCompleteness": "-nan"},
-]  # fmt: skip
+    dict(zip(WRITTEN, row.split(), strict=True))
+    for row in (
+        "000001@c/run_it006_classes.mrcs 0.750000   1.480000   4.593750 26.250000 1.0",
+        "000002@c/run_it006_classes.mrcs 0.250000   4.400000  10.106250 32.307692 0.94",
+        "000003@c/run_it006_classes.mrcs 0.000000 999.000000 999.000000       inf -nan",
+    )
+]
 
 
 def model_star(version: str, *, without: str = "") -> str:

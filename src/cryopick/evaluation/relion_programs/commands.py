@@ -69,7 +69,7 @@ def extract(
     picks_folder, suffix : coordinates of the micrograph `a/b.mrc` are PICKS_FOLDER/a/bSUFFIX
     coordinate_list : STAR of micrographs and their coordinate files, which versions 4 and 5 take instead
     box_px, scaled_px : size of the box in the micrograph, and to what it is scaled; both even
-    background_radius_px : in pixels of the scaled box, outside of which is background, which becomes 0 with deviation 1;
+    background_radius_px : in pixels of the scaled box, outside of which is background, made 0 with deviation 1;
         None leaves the values as they are
     """
     for name, value in (("box", box_px), ("scaled box", scaled_px)):
@@ -285,8 +285,8 @@ def local_resolution(
 ) -> list[str]:
     """The resolution around each place: FOLDER/locres_locres.mrc, in Å.
 
-    RELION's defaults are for maps finer than 10 Å; sampling, the sphere in which shells are compared, the coarsest value
-    and the start of the random phases follow the particle here.
+    RELION's defaults are for maps finer than 10 Å; sampling, the sphere in which shells are compared, the coarsest
+    value and the start of the random phases follow the particle here.
 
     Parameters
     ----------

@@ -102,7 +102,7 @@ _KNOWN = (
 _PASSED_ON = re.compile(r"exited on signal (\d+)")
 
 
-def failure_of(
+def failure_of(  # noqa: PLR0911  # one return for each way to fail, the surest sign first
     stage: str, usage: Usage, *, out: str, err: str, missing: Sequence[str], ranks: int = 1, said_failure: bool = False
 ) -> ProgramFailedError | None:
     """What a run of a program came to; None where it did what it should.

@@ -136,8 +136,8 @@ def require_space(folder: Path, stack_bytes: int, *, scratch: str = "") -> None:
     needed, free = STACKS_OF_SPACE * stack_bytes, shutil.disk_usage(place).free
     if free < needed:
         raise ProgramFailedError(
-            f"{place}: {free / 1e9:.1f} GB are free and {needed / 1e9:.1f} GB are needed, three times the particles; free "
-            "some, or give another disk by --scratch",
+            f"{place}: {free / 1e9:.1f} GB are free and {needed / 1e9:.1f} GB are needed, three times the particles; "
+            "free some, or give another disk by --scratch",
             "disk",
         )
 

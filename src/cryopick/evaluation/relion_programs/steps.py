@@ -202,7 +202,7 @@ def extract_particles(
         if (cut := len(read_star(project.folder / star)["particles"])) != count:  # it ends well all the same
             (project.folder / star).unlink()
             raise ProgramFailedError(
-                f"{name}: {count} picks were given, and RELION cut out {cut}: {_first_warning(done.err)}; RELION counts "
+                f"{name}: {count} picks were given, and RELION cut out {cut}: {_first_warning(done.err)}; it counts "
                 f"paths from the project folder; see programs/{name}.err",
                 "path",
             )
