@@ -102,6 +102,7 @@ def class_2d(
     iterations: int,
     seed: int,
     computing: Computing,
+    is_ctf_corrected: bool = True,
     psi_step_deg: float = 15.0,
     offset_range_px: float = 3.0,
     offset_step_px: float = 2.0,
@@ -109,7 +110,7 @@ def class_2d(
     """Class averages by expectation maximisation: FOLDER/run_itNNN_*."""
     words = [relion.path("relion_refine"), "--i", particles, "--o", f"{_folder(folder)}run"]
     words += ["--iter", str(iterations), "--K", str(classes), "--tau2_fudge", "2"]
-    words += _image_model(diameter_angstrom)
+    words += _image_model(diameter_angstrom, is_ctf_corrected)
     words += ["--psi_step", _number(psi_step_deg), "--offset_range", _number(offset_range_px)]
     words += ["--offset_step", _number(offset_step_px)]
     return [*words, *_run_words(folder, seed, computing)]
@@ -124,6 +125,7 @@ def initial_model(
     symmetry: str,
     seed: int,
     computing: Computing,
+    is_ctf_corrected: bool = True,
     iterations: tuple[int, int, int] = (50, 200, 50),
     subsets: tuple[int, int] = (100, 300),
     resolutions_angstrom: tuple[float, float],
@@ -142,7 +144,7 @@ def initial_model(
     resolutions_angstrom : at first and at the end
     """
     words = [relion.path("relion_refine"), "--i", particles, "--o", f"{_folder(folder)}run", "--denovo_3dref"]
-    words += ["--K", "1", "--sym", symmetry, *_image_model(diameter_angstrom)]
+    words += ["--K", "1", "--sym", symmetry, *_image_model(diameter_angstrom, is_ctf_corrected)]
     words += ["--healpix_order", "1", "--offset_range", _number(offset_range_px)]
     words += ["--offset_step", _number(offset_step_px)]
     first, last = (_number(one) for one in resolutions_angstrom)
@@ -171,6 +173,7 @@ def auto_refine(
     symmetry: str,
     seed: int,
     computing: Computing,
+    is_ctf_corrected: bool = True,
     low_resol_join_halves_angstrom: float = 40.0,
     healpix_order: int = 2,
     local_healpix_order: int = 4,
@@ -194,7 +197,7 @@ def auto_refine(
     words = [relion.path("relion_refine_mpi"), "--i", particles, "--o", f"{_folder(folder)}run"]
     words += ["--auto_refine", "--split_random_halves", "--ref", reference, "--ini_high", _number(low_pass_angstrom)]
     words += [] if is_on_scale else ["--firstiter_cc"]
-    words += ["--sym", symmetry, *_image_model(diameter_angstrom)]
+    words += ["--sym", symmetry, *_image_model(diameter_angstrom, is_ctf_corrected)]
     words += ["--healpix_order", str(healpix_order), "--auto_local_healpix_order", str(local_healpix_order)]
     words += ["--offset_range", _number(offset_range_px), "--offset_step", _number(offset_step_px)]
     words += ["--low_resol_join_halves", _number(low_resol_join_halves_angstrom)]
@@ -329,9 +332,11 @@ def log_picker(program: str, options: Sequence[tuple[str, str]]) -> list[str]:
     return [program, "--LoG", *(word for pair in options for word in pair)]
 
 
-def _image_model(diameter_angstrom: float) -> list[str]:
-    words = ["--particle_diameter", _number(MASK_DIAMETERS * diameter_angstrom), "--ctf", "--flatten_solvent"]
-    return [*words, "--zero_mask", "--oversampling", "1", "--norm", "--scale", "--pad", str(PADDING)]
+def _image_model(diameter_angstrom: float, is_ctf_corrected: bool) -> list[str]:
+    words = ["--particle_diameter", _number(MASK_DIAMETERS * diameter_angstrom)]
+    words += ["--ctf"] if is_ctf_corrected else []
+    words += ["--flatten_solvent", "--zero_mask", "--oversampling", "1", "--norm", "--scale"]
+    return [*words, "--pad", str(PADDING)]
 
 
 def _run_words(folder: str, seed: int, computing: Computing) -> list[str]:

@@ -35,6 +35,7 @@ class ModelTable:
     resolution_angstrom : (k,) RELION's estimate; inf and NaN for empty classes
     current_resolution_angstrom, mean_peak_probability : of the whole; NaN where not written
     pixel_size_angstrom : of the references
+    log_likelihood : of the particles of the last iteration, under the model; NaN where not written
     """
 
     images: tuple[str, ...]
@@ -45,6 +46,7 @@ class ModelTable:
     current_resolution_angstrom: float
     mean_peak_probability: float
     pixel_size_angstrom: float
+    log_likelihood: float
 
     @property
     def is_empty(self) -> NDArray[np.bool_]:
@@ -117,6 +119,7 @@ def read_model(path: Path) -> ModelTable:
         current_resolution_angstrom=_value(general, "rlnCurrentResolution"),
         mean_peak_probability=_value(general, "rlnAveragePmax"),
         pixel_size_angstrom=_value(general, "rlnPixelSize"),
+        log_likelihood=_value(general, "rlnLogLikelihood"),
     )
 
 

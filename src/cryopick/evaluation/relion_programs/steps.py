@@ -50,6 +50,7 @@ class RelionProject:
     folder : all paths are relative to it
     ranks : of MPI in refinements: one leads, the others share the half sets; odd, at least 3
     time_limit_s : of each program; None is none
+    is_ctf_corrected : False where particles have no CTF; then no map is corrected for it
     """
 
     folder: Path
@@ -57,6 +58,7 @@ class RelionProject:
     computing: Computing = field(default_factory=Computing)
     ranks: int = 3
     time_limit_s: float | None = None
+    is_ctf_corrected: bool = True
 
     def run(self, name: str, words: Sequence[str], folder: str, expected: Sequence[str] = ()) -> StageRun:
         """Run a program, with MPI where its name says so."""
@@ -300,6 +302,7 @@ def classify_2d(
                 iterations=iterations,
                 seed=seed,
                 computing=project.computing,
+                is_ctf_corrected=project.is_ctf_corrected,
             )
         else:
             words = commands.continued(
@@ -354,6 +357,7 @@ def make_initial_model(
                 symmetry=symmetry,
                 seed=seed,
                 computing=project.computing,
+                is_ctf_corrected=project.is_ctf_corrected,
                 iterations=iterations,
                 subsets=(int(np.clip(count // 5, min(count, 50), 100)), min(count, 300)),
                 resolutions_angstrom=(0.3 * diameter_angstrom, 0.12 * diameter_angstrom),
@@ -398,6 +402,7 @@ def refine(
                 symmetry=symmetry,
                 seed=seed,
                 computing=project.computing,
+                is_ctf_corrected=project.is_ctf_corrected,
                 is_on_scale=is_on_scale,
             )
         else:
