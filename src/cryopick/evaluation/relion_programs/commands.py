@@ -130,6 +130,7 @@ def initial_model(
     subsets: tuple[int, int] = (100, 300),
     resolutions_angstrom: tuple[float, float],
     write_every: int = 10,
+    healpix_order: int = 1,
     offset_range_px: float = 6.0,
     offset_step_px: float = 2.0,
 ) -> list[str]:
@@ -145,7 +146,7 @@ def initial_model(
     """
     words = [relion.path("relion_refine"), "--i", particles, "--o", f"{_folder(folder)}run", "--denovo_3dref"]
     words += ["--K", "1", "--sym", symmetry, *_image_model(diameter_angstrom, is_ctf_corrected)]
-    words += ["--healpix_order", "1", "--offset_range", _number(offset_range_px)]
+    words += ["--healpix_order", str(healpix_order), "--offset_range", _number(offset_range_px)]
     words += ["--offset_step", _number(offset_step_px)]
     first, last = (_number(one) for one in resolutions_angstrom)
     if relion.version == "3.1":
@@ -180,6 +181,7 @@ def auto_refine(
     offset_range_px: float = 5.0,
     offset_step_px: float = 2.0,
     is_on_scale: bool = False,
+    is_quick: bool = False,
     most_iterations: int | None = None,
 ) -> list[str]:
     """Refinement of two half sets, to be started by `mpi_command`: FOLDER/run_*.
@@ -192,7 +194,8 @@ def auto_refine(
     low_pass_angstrom : of the reference, in the first iteration
     low_resol_join_halves_angstrom : to which the half sets share what they find, so that their maps stay aligned
     is_on_scale : the reference has the particles' grey scale; otherwise the first iteration correlates only
-    most_iterations : after which it stops without having converged
+    is_quick : angles are refined by the resolution alone; with some hundred particles it ends too early
+    most_iterations : after which it stops without having converged, and without its last step
     """
     words = [relion.path("relion_refine_mpi"), "--i", particles, "--o", f"{_folder(folder)}run"]
     words += ["--auto_refine", "--split_random_halves", "--ref", reference, "--ini_high", _number(low_pass_angstrom)]
@@ -201,6 +204,7 @@ def auto_refine(
     words += ["--healpix_order", str(healpix_order), "--auto_local_healpix_order", str(local_healpix_order)]
     words += ["--offset_range", _number(offset_range_px), "--offset_step", _number(offset_step_px)]
     words += ["--low_resol_join_halves", _number(low_resol_join_halves_angstrom)]
+    words += ["--auto_ignore_angles", "--auto_resol_angles"] if is_quick else []
     words += ["--auto_iter_max", str(most_iterations)] if most_iterations is not None else []
     return [*words, *_run_words(folder, seed, computing)]
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cryopick.errors import FormatError
+from cryopick.errors import FormatError, SettingsError
 from cryopick.evaluation.relion_programs import commands
 from cryopick.evaluation.relion_programs.commands import Computing
 from cryopick.evaluation.relion_programs.failures import ProgramFailedError
@@ -37,6 +37,10 @@ STAR_VERSION = 30001
 HALF_SET = "rlnRandomSubset"
 FROM_PICKS = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi", "rlnOriginXAngst", "rlnOriginYAngst", "rlnClassNumber")
 """Columns that a picker may leave and a refinement finds: two of one name end RELION."""
+FINEST_PIXELS = 2.2
+"""To which resolution gradient descent goes at most, in pixels: at Nyquist's, 2, RELION 3.1 fails in its projector."""
+SMALLEST_BOX_PX = 22
+"""RELION 3.1's gradient descent fails in 20 px, twice the radius to which it interpolates."""
 FEW_PARTICLES = 3000
 """Below so many, RELION's refinement takes longer than it is worth; the specification measured it."""
 
@@ -333,6 +337,7 @@ def make_initial_model(
     symmetry: str,
     seed: int,
     iterations: tuple[int, int, int] | None = None,
+    healpix_order: int = 1,
 ) -> str:
     """A first map without a reference; its path from the project folder.
 
@@ -348,6 +353,12 @@ def make_initial_model(
     total = sum(iterations)
     newest = newest_iteration(project.folder, folder)
     if newest is None or newest.number < total:
+        optics = read_star(project.folder / particles)["optics"]
+        if (box := int(min(optics.ints("rlnImageSize")))) < SMALLEST_BOX_PX:
+            raise SettingsError(
+                f"{name}: boxes have {box} px, and RELION's first map needs {SMALLEST_BOX_PX} or more; give finer pixels"
+            )
+        finest = FINEST_PIXELS * max(optics.floats("rlnImagePixelSize"))
         if newest is None or newest.number < 1:
             words = commands.initial_model(
                 project.relion,
@@ -359,8 +370,9 @@ def make_initial_model(
                 computing=project.computing,
                 is_ctf_corrected=project.is_ctf_corrected,
                 iterations=iterations,
+                healpix_order=healpix_order,
                 subsets=(int(np.clip(count // 5, min(count, 50), 100)), min(count, 300)),
-                resolutions_angstrom=(0.3 * diameter_angstrom, 0.12 * diameter_angstrom),
+                resolutions_angstrom=(max(0.3 * diameter_angstrom, finest), max(0.12 * diameter_angstrom, finest)),
                 offset_range_px=3.0 if is_few else 6.0,
             )
         else:
@@ -385,6 +397,7 @@ def refine(
     symmetry: str,
     seed: int,
     is_on_scale: bool = False,
+    is_quick: bool = False,
 ) -> Refined:
     """Refine two half sets until RELION says that they have converged."""
     _require_particles(project.folder, particles, name)
@@ -404,6 +417,7 @@ def refine(
                 computing=project.computing,
                 is_ctf_corrected=project.is_ctf_corrected,
                 is_on_scale=is_on_scale,
+                is_quick=is_quick,
             )
         else:
             words = commands.continued(
