@@ -175,8 +175,8 @@ def _edges(low: float, high: float, mark: float | None) -> NDArray[np.float64]:
     if mark is None or not low < mark < high:
         return np.histogram_bin_edges(np.empty(0), bins=_BARS, range=(low, high))
     width = (high - low) / _BARS
-    below = math.ceil((mark - low) / width - 1e-9)
-    above = math.ceil((high - mark) / width - 1e-9)
+    below = max(1, math.ceil((mark - low) / width - 1e-9))
+    above = max(1, math.ceil((high - mark) / width - 1e-9))
     return np.concatenate([mark - width * np.arange(below, 0, -1), mark + width * np.arange(above + 1)])
 
 
