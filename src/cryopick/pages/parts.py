@@ -45,7 +45,11 @@ class Table:
 
 @dataclass(frozen=True, kw_only=True)
 class Curves:
-    """Lines in one plot, both axes 0 to 1; points are (x, y)."""
+    """Lines in one plot, both axes 0 to 1; points are (x, y).
+
+    `x_ticks` are places along x and their texts, where the axis shows something that is not from 0 to 1; `levels` are
+    horizontal lines and their texts.
+    """
 
     kind: ClassVar[str] = "curves"
     title: str
@@ -53,6 +57,8 @@ class Curves:
     x_label: str
     y_label: str
     lines: Mapping[str, tuple[tuple[float, float], ...]]
+    x_ticks: tuple[tuple[float, str], ...] = ()
+    levels: tuple[tuple[float, str], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
