@@ -18,14 +18,11 @@ def command(
     truth: Annotated[
         Path | None, typer.Option(help="Folder of the simulation that the micrographs come from, or the true map.")
     ] = None,
-    engine: Annotated[
-        str, typer.Option(help="embedded; known: a simulation's angles; relion: its programs on PATH.")
-    ] = "embedded",
+    engine: Annotated[str, typer.Option(help="What makes the maps; known: the angles of the simulation.")] = "known",
     ctf: Annotated[
         str | None,
         typer.Option(
-            help="RELION's micrographs_ctf.star, cryoSPARC's exposures (.cs), estimate (ctffind), or none: nothing is "
-            "corrected.",
+            help="RELION's micrographs_ctf.star, cryoSPARC's exposures (.cs), or none: nothing is corrected.",
             show_default="the simulation's own",
         ),
     ] = None,
@@ -42,8 +39,8 @@ def command(
     select2d: Annotated[
         str | None,
         typer.Option(
-            help="2D selection: none, auto, or a file with the numbers of good classes; several with commas.",
-            show_default="none,auto",
+            help="2D selection; so far: none.",
+            show_default="none",
         ),
     ] = None,
     compare: Annotated[
@@ -79,7 +76,7 @@ def command(
 ) -> None:
     """Judge picks by the map: extract, classify, reconstruct from each run alike, and measure resolution and yield.
 
-    Example: cryopick validate3d run1 run2 -o v3d/ --ctf micrographs_ctf.star --diameter 180A
+    Example: cryopick validate3d run1 run2 -o v3d/ --truth sim/ --engine known
     """
     from cryopick.workflows.validate3d.run import validate3d
     from cryopick.workflows.validate3d.table import table_text

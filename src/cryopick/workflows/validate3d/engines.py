@@ -138,14 +138,16 @@ class KnownEngine:
         shifts = (job.known.centre_px - job.stack.centres_px) / binning
         poses = Poses.of_angles(job.known.euler_deg, shifts)
         halves = [
-            reconstruct(job.stack.take(job.halves == one), poses.take(job.halves == one), symmetry=job.symmetry)
+            reconstruct(
+                job.stack.take(job.halves == one), poses.take(job.halves == one), symmetry=job.symmetry, is_masked=True
+            )
             for one in (1, 2)
         ]
         curve = fourier_shell_correlation(halves[0].density, halves[1].density)
         return Reconstruction(
             half1=halves[0],
             half2=halves[1],
-            map=reconstruct(job.stack, poses, symmetry=job.symmetry, snr=snr_of_both(curve)),
+            map=reconstruct(job.stack, poses, symmetry=job.symmetry, snr=snr_of_both(curve), is_masked=True),
             poses=poses,
         )
 
@@ -156,6 +158,7 @@ def snr_of_both(curve: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(2 * clipped / (1 - clipped))
 
 
+DEFAULT_ENGINE = "known"
 ENGINES: dict[str, Engine] = {one.name: one for one in (KnownEngine(),)}
 
 

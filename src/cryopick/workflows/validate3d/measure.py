@@ -21,7 +21,9 @@ from cryopick.metrics.fourier_shell_correlation import (
     half_map_curves,
     resolution_at,
 )
+from cryopick.metrics.viewing_directions import viewing_directions
 from cryopick.reconstruction.masks import soft_mask_of
+from cryopick.reconstruction.symmetry import operators
 from cryopick.types import Volume
 from cryopick.workflows.validate3d.engines import Reconstruction
 from cryopick.workflows.validate3d.geometry import BoxGeometry
@@ -41,6 +43,7 @@ class Figures:
     half_angstrom : where the corrected half-map FSC falls below 0.143; Nyquist where it never does
     truth_angstrom : where the FSC against the true map falls below 0.5; None where it is unknown
     low_fsc : the least FSC out to a quarter of the diameter, against the truth where it is known, else of half maps
+    evenness : of the directions of view, see `cryopick.metrics.viewing_directions`
     mirrored : the map fits the truth as its mirror image, which no projection can tell
     curves : (shells,) by name, see `CURVES`
     """
@@ -49,6 +52,7 @@ class Figures:
     truth_angstrom: float | None
     low_fsc: float
     mirrored: bool | None
+    evenness: float
     curves: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
 
     @property
@@ -63,6 +67,7 @@ class Figures:
             "truth_angstrom": None if self.truth_angstrom is None else _or_none(self.truth_angstrom),
             "low_fsc": self.low_fsc,
             "mirrored": self.mirrored,
+            "evenness": self.evenness,
         }
 
 
@@ -79,7 +84,6 @@ def measure(
     mask = soft_mask_of(found.map, diameter_angstrom=geometry.diameter_angstrom)
     curves = half_map_curves(found.half1.density, found.half2.density, mask)
     every = {name: getattr(curves, name) for name in CURVES[:-1]}
-    box = {"box_px": geometry.scaled_px, "pixel_size_angstrom": geometry.pixel_size_angstrom}
     write_volume(folder / "mask.mrc", Volume(mask, geometry.pixel_size_angstrom))
     truth_angstrom, mirrored, low = None, None, curves.corrected
     if truth is not None:
@@ -91,16 +95,21 @@ def measure(
             aligned, mirrored = alignment.aligned, bool(alignment.is_mirrored)
         true_mask = soft_mask_of(truth, diameter_angstrom=geometry.diameter_angstrom)
         every["truth"] = low = fourier_shell_correlation(aligned.density, truth.density, true_mask)
-        truth_angstrom = resolution_at(low, AGAINST_TRUTH, **box)
+        truth_angstrom = _resolution(low, AGAINST_TRUTH, geometry)
         write_volume(folder / "aligned.mrc", aligned)
     write_text_atomic(folder / "fsc.csv", curves_csv(every, geometry))
     return Figures(
-        half_angstrom=resolution_at(curves.corrected, HALF_MAPS, **box),
+        half_angstrom=_resolution(curves.corrected, HALF_MAPS, geometry),
         truth_angstrom=truth_angstrom,
         low_fsc=float(low[1 : success_shell(geometry) + 1].min()),
         mirrored=mirrored,
+        evenness=viewing_directions(found.poses.rotations, operators(symmetry)).evenness,
         curves=every,
     )
+
+
+def _resolution(curve: NDArray[np.float64], threshold: float, geometry: BoxGeometry) -> float:
+    return resolution_at(curve, threshold, box_px=geometry.scaled_px, pixel_size_angstrom=geometry.pixel_size_angstrom)
 
 
 def success_shell(geometry: BoxGeometry) -> int:

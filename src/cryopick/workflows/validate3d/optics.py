@@ -10,9 +10,9 @@ import numpy as np
 from cryopick.errors import InputError
 from cryopick.evaluation.scored_sets import some_names
 from cryopick.io.coordinates.names import match_micrograph_names
-from cryopick.io.optics import read_micrograph_optics
 from cryopick.io.star import make_table, write_star
 from cryopick.processing.ctf import CtfParameters
+from cryopick.workflows.validate3d.ctf_tables import read_micrograph_optics
 from cryopick.workflows.validate3d.picks import Image
 
 RELION_VERSION = 30001
@@ -24,8 +24,8 @@ def no_ctf_text(names: Sequence[str]) -> str:
     """What is said where nothing tells the CTF."""
     return (
         f"no CTF is known of {len(names)} micrographs ({some_names(names)}), and a map needs it; give RELION's "
-        "micrographs_ctf.star or cryoSPARC's exposures (--ctf FILE), let ctffind estimate it (--ctf estimate), or, for "
-        "negative stain, say that nothing is to be corrected (--ctf none)"
+        "micrographs_ctf.star or cryoSPARC's exposures (--ctf FILE), the simulation (--truth SIM), or, for negative "
+        "stain, say that nothing is to be corrected (--ctf none)"
     )
 
 
@@ -55,7 +55,8 @@ def write_micrographs_ctf(path: Path, images: Sequence[Image], optics: Sequence[
     """
     groups: list[tuple[float, float, float, float]] = []
     numbers = []
-    for image, one in zip(images, optics or [None] * len(images), strict=True):
+    for number, image in enumerate(images):
+        one = None if optics is None else optics[number]
         key = (
             (300.0, 2.7, 0.1, image.pixel_size_angstrom)
             if one is None

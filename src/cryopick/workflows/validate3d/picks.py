@@ -119,8 +119,8 @@ def find_images(
     sizes = {round(one.pixel_size_angstrom, 3) for one in images}
     if len(sizes) > 1:
         raise InputError(
-            f"the micrographs have pixels of {', '.join(f'{size:g}' for size in sorted(sizes))} Å; particles of one map "
-            "come from micrographs of one pixel size; validate them apart, or give --pixel-size"
+            f"the micrographs have pixels of {', '.join(f'{size:g}' for size in sorted(sizes))} Å; particles of one "
+            "map come from micrographs of one pixel size; validate them apart, or give --pixel-size"
         )
     return images
 

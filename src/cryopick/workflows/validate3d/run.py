@@ -22,17 +22,18 @@ from cryopick.io.files.atomic import write_text_atomic
 from cryopick.io.files.folder_lock import LOCK_FILES, locked_folder
 from cryopick.io.structures.volume import read_volume
 from cryopick.metrics.map_yield import yield_against
+from cryopick.metrics.viewing_directions import viewing_directions
 from cryopick.processing.ctf import CtfParameters
 from cryopick.processing.volumes import resampled_volume
 from cryopick.reconstruction.poses import Poses
+from cryopick.reconstruction.symmetry import operators
 from cryopick.settings import to_toml
 from cryopick.types import Picks, Volume
 from cryopick.workflows.compare import names_of_sets
-from cryopick.workflows.validate3d.engines import engine_named
+from cryopick.workflows.validate3d.engines import DEFAULT_ENGINE, engine_named
 from cryopick.workflows.validate3d.geometry import BoxGeometry, box_geometry
 from cryopick.workflows.validate3d.measure import SUCCESS_FSC, read_curves
 from cryopick.workflows.validate3d.optics import (
-    ESTIMATE,
     NONE,
     linked_name,
     no_ctf_text,
@@ -49,7 +50,8 @@ from cryopick.workflows.validate3d.pipeline import (
     read_reconstruction,
     reconstructed,
 )
-from cryopick.workflows.validate3d.settings import COMPARISONS, SELECTIONS, ValidationSettings
+from cryopick.workflows.validate3d.report import best_start, validation_page
+from cryopick.workflows.validate3d.settings import COMPARISONS, ValidationSettings
 from cryopick.workflows.validate3d.stages import StageFolder
 from cryopick.workflows.validate3d.table import Row, SeedResult, rows_as_json, sentences, table_csv
 from cryopick.workflows.validate3d.truth import Truth, is_simulation, read_simulation, true_map
@@ -133,9 +135,9 @@ def validate3d(
     ----------
     runs : run folders of `cryopick pick`, or coordinate files of any program; all of the same micrographs
     output : folder; the same call resumes in it
-    engine : what makes the maps (see `engines.ENGINES`); None takes `embedded`
+    engine : what makes the maps (see `engines.ENGINES`)
     truth : folder of the simulation that the micrographs come from, or the true map (MRC)
-    ctf : RELION's `micrographs_ctf.star`, cryoSPARC's exposures, "estimate" (ctffind), or "none"; None takes the
+    ctf : RELION's `micrographs_ctf.star`, cryoSPARC's exposures, or "none"; None takes the
         simulation's own
     symmetry : point group
     diameter : of the particle, with its unit or in Å; None takes the simulation's, or the median of the picks'
@@ -144,7 +146,7 @@ def validate3d(
     micrographs : the images; run folders know theirs
     names : what to call the runs; by default the names of their folders
     compare : of "truth" and "random", picks that are made here; None takes "truth" where a simulation is given
-    select2d : of "none", "auto" and files of class numbers; None takes none and auto
+    select2d : of "none", "auto" and files of class numbers; None takes none
     reference, low_pass_angstrom : a map to start from, and how far it is low-passed
     seeds, seed, max_particles, penalty_angstrom : see `ValidationSettings`
     cores : None takes those that this process may use
@@ -163,7 +165,7 @@ def validate3d(
         If another process writes to the folder, or it holds something else.
     """
     say = on_progress or (lambda _: None)
-    chosen = engine_named(engine or "embedded")
+    chosen = engine_named(engine or DEFAULT_ENGINE)
     truth_path = None if truth is None else Path(truth)
     paths = [Path(one) for one in runs]
     if not paths:
@@ -175,7 +177,7 @@ def validate3d(
     settings = ValidationSettings(
         engine=chosen.name,
         symmetry=symmetry,
-        selections=tuple(select2d) if select2d is not None else SELECTIONS,
+        selections=tuple(select2d) if select2d is not None else ("none",),
         seeds=seeds if chosen.is_seeded else 1,
         seed=seed,
         low_pass_angstrom=low_pass_angstrom,
@@ -287,8 +289,6 @@ def _optics(
         return truth.optics, "the simulation's own"
     if str(ctf) == NONE:
         return None, NONE
-    if str(ctf) == ESTIMATE:
-        raise SettingsError("--ctf estimate: not there yet")
     return optics_from_file(Path(ctf), images), str(ctf)
 
 
@@ -381,15 +381,43 @@ def _run(root: Path, problem: Problem, say: Callable[[str], None]) -> Validation
     }
     write_text_atomic(root / "table.json", json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     write_text_atomic(root / "table.csv", table_csv(rows))
+    report = root / "report.html"
+    page = validation_page(
+        root,
+        rows,
+        geometry=problem.geometry,
+        true_volume=problem.true_volume,
+        flags=problem.flags,
+        sentences=told,
+        settings={**asdict(problem.settings), "ctf": problem.ctf_source, "command": shlex.join(sys.argv)},
+        directions=_directions(rows, best, problem),
+    )
+    write_text_atomic(report, page.html())
     return Validation(
         folder=root,
         table=tuple(rows),
         sentences=tuple(told),
         made=tuple(work.folder.made),
         geometry=problem.geometry,
+        report=report,
         flags=problem.flags,
         _seed_folders=best,
     )
+
+
+def _directions(
+    rows: Sequence[Row], best: Mapping[str, Path], problem: Problem
+) -> dict[str, tuple[NDArray[np.float64], float]]:
+    """Of each run's best start: views per solid angle, and their evenness as the table has it."""
+    found = {}
+    for run, path in best.items():
+        row = next(one for one in rows if one.run == run)
+        seen = viewing_directions(
+            read_reconstruction(path / "Refine").poses.rotations, operators(problem.settings.symmetry)
+        )
+        told = next(one.evenness for one in row.seeds if path.name == f"seed{one.seed}")
+        found[run] = (seen.density, seen.evenness if told is None else told)
+    return found
 
 
 def _announcement(problem: Problem) -> str:
@@ -397,12 +425,12 @@ def _announcement(problem: Problem) -> str:
     settings = problem.settings
     seconds = sum(problem.engine.seconds(count, problem.geometry) for count in picks.values())
     minutes = seconds * len(settings.selections) * settings.seeds / 60
+    geometry = problem.geometry
     return (
         f"{len(picks)} pick sets x {len(settings.selections)} selections x {settings.seeds} seeds, engine "
-        f"{problem.engine.name}, {len(problem.images)} micrographs, particles of "
-        f"{problem.geometry.diameter_angstrom:.0f} Å in boxes of {problem.geometry.box_px} px binned to {problem.geometry.scaled_px} px of "
-        f"{problem.geometry.pixel_size_angstrom:.2f} Å: about {max(1, math.ceil(minutes))} min of processor time; "
-        "Ctrl-C loses nothing that is finished"
+        f"{problem.engine.name}, {len(problem.images)} micrographs, particles of {geometry.diameter_angstrom:.0f} Å in "
+        f"boxes of {geometry.box_px} px binned to {geometry.scaled_px} px of {geometry.pixel_size_angstrom:.2f} Å: "
+        f"about {max(1, math.ceil(minutes))} min of processor time; Ctrl-C loses nothing that is finished"
     )
 
 
@@ -431,6 +459,7 @@ def _row(work: Work, particles: Extracted, selection: str) -> tuple[Row, Path | 
                 truth_angstrom=post.facts["truth_angstrom"],
                 mirrored=post.facts["mirrored"],
                 score=refined.facts["score"],
+                evenness=post.facts["evenness"],
                 cpu_seconds=refined.cpu_seconds,
             )
         )
@@ -452,22 +481,14 @@ def _row(work: Work, particles: Extracted, selection: str) -> tuple[Row, Path | 
         seeds=tuple(results),
         nyquist_angstrom=problem.geometry.nyquist_angstrom,
     )
-    with_map = [one for one in results if not one.failure]
-    if not with_map:
-        return row, None
-    headline = row.headline
-    top = min(
-        with_map,
-        key=lambda one: (not one.is_right, value if (value := getattr(one, headline)) is not None else math.inf),
-    )
-    return row, work.folder.root / run / selection / f"seed{top.seed}"
+    return row, best_start(work.folder.root, row)
 
 
 def _selected(particles: Extracted, selection: str) -> Selected:
     everything = np.arange(particles.particles, dtype=np.int64)
     if selection == "none":
         return Selected(selection, everything, "")
-    raise SettingsError(f"--select2d {selection}: not there yet")
+    raise SettingsError(f"--select2d {selection} is unknown; known: none")
 
 
 def _with_yields(root: Path, problem: Problem, rows: Sequence[Row]) -> list[Row]:
@@ -488,7 +509,13 @@ def _with_yields(root: Path, problem: Problem, rows: Sequence[Row]) -> list[Row]
                 for one in seeds
             )
         found.append(replace(row, seeds=seeds, expected_yield=expected))
-    return found
+    even = None if reference is None else reference.mean("evenness")
+    return found if not even else [_relative_evenness(row, even) for row in found]
+
+
+def _relative_evenness(row: Row, even: float) -> Row:
+    seeds = (one if one.evenness is None else replace(one, evenness=one.evenness / even) for one in row.seeds)
+    return replace(row, seeds=tuple(seeds))
 
 
 def _yield(

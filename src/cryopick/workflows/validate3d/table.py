@@ -26,14 +26,12 @@ COLUMNS = (
     "expected yield",
     "yield",
     "success",
-    "half .143 mean",
-    "half .143 best",
-    "truth .5 mean",
-    "truth .5 best",
+    "half .143",
+    "truth .5",
     "counted mean",
-    "Nyquist",
     "CPU s",
 )
+_ALWAYS = ("run", "selection", "N", "success", "half .143")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,14 +143,16 @@ def cells(row: Row) -> tuple[str, ...]:
         share(row.expected_yield),
         share(row.mean("yield_share")),
         row.success,
-        angstrom(row.mean("half_angstrom"), nyquist),
-        angstrom(row.best("half_angstrom"), nyquist),
-        angstrom(row.mean("truth_angstrom"), nyquist),
-        angstrom(row.best("truth_angstrom"), nyquist),
+        _mean_and_best(row, "half_angstrom"),
+        _mean_and_best(row, "truth_angstrom"),
         angstrom(row.counted_mean, nyquist),
-        f"{nyquist:.1f}",
         f"{sum(one.cpu_seconds for one in row.seeds):.0f}",
     )
+
+
+def _mean_and_best(row: Row, name: str) -> str:
+    mean = angstrom(row.mean(name), row.nyquist_angstrom)
+    return mean if len(row.seeds) == 1 else f"{mean} ({angstrom(row.best(name), row.nyquist_angstrom)})"
 
 
 def share(value: float | None) -> str:
@@ -167,11 +167,21 @@ def angstrom(value: float | None, nyquist_angstrom: float) -> str:
     return f"<= {nyquist_angstrom:.1f}" if value <= nyquist_angstrom * (1 + 1e-6) else f"{value:.1f}"
 
 
+def shown_cells(rows: Sequence[Row]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """The columns that say something, and every row's texts in them."""
+    every = [cells(row) for row in rows]
+    shown = [
+        k
+        for k, name in enumerate(COLUMNS)
+        if name in _ALWAYS or any(row[k] not in ("-", "- (-)", "0") for row in every)
+    ]
+    return tuple(COLUMNS[k] for k in shown), [tuple(row[k] for k in shown) for row in every]
+
+
 def table_text(rows: Sequence[Row]) -> str:
     """The table in Markdown, without columns that say nothing."""
-    every = [cells(row) for row in rows]
-    shown = [k for k in range(len(COLUMNS)) if k < 2 or any(row[k] not in ("-", "0") for row in every)]
-    return markdown_table([COLUMNS[k] for k in shown], [[row[k] for k in shown] for row in every])
+    columns, every = shown_cells(rows)
+    return markdown_table(list(columns), [list(row) for row in every])
 
 
 def table_csv(rows: Sequence[Row]) -> str:
