@@ -23,6 +23,7 @@ from .workflows.finetune import finetune as finetune
 from .workflows.inspect import inspect as inspect
 from .workflows.label import label as label
 from .workflows.pick import pick as pick
+from .workflows.report import report as report
 from .workflows.rethreshold import rethreshold as rethreshold
 from .workflows.simulate import simulate as simulate
 from .workflows.train import plan_training as plan_training
