@@ -5,7 +5,7 @@ BIN := .venv/bin
 DEMO := demo
 WORKERS ?= 2
 
-.PHONY: demo test check docs weights clean
+.PHONY: demo test check docs site weights clean
 
 demo:
 	@scripts/environment
@@ -32,6 +32,12 @@ docs:
 	@scripts/environment dev
 	$(BIN)/python -m cryopick.pickers.catalogue README.md
 	$(BIN)/python docs/make_picture.py docs/picture.jpg
+
+# the documentation, to open as build/site/index.html; also in the tests
+site:
+	@scripts/environment dev
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+	@echo "Open build/site/index.html in a browser"
 
 # train every shipped weight file again; general takes nearly two hours, each other up to an hour on 2 CPU cores with bfloat16 units
 weights:

@@ -1,13 +1,12 @@
 """RELION's own extraction from written picks: the boxes are the pixels around each particle, and only in our frame."""
 
 import shutil
-import subprocess
 from pathlib import Path
 
-import mrcfile
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from relion_here import cut_out
 
 from cryopick.io.coordinates.formats import write_picks
 from cryopick.io.images.micrographs import write_micrograph
@@ -51,16 +50,7 @@ def extract(folder: Path, xy_px: NDArray[np.float64], *, is_inverted: bool = Fal
         "g1 1 1.5 300 2.7 0.1\n\n# version 30001\n\ndata_micrographs\n\nloop_\n_rlnMicrographName #1\n"
         f"_rlnOpticsGroup #2\n{micrograph.name} 1\n\n"
     )
-    command = (
-        "relion_preprocess --i micrographs.star --coord_dir picks/ --coord_suffix _picks.star --extract "
-        f"--extract_size {BOX_PX} --part_star particles.star --part_dir Extract/"
-    )
-    subprocess.run(
-        [*command.split(), *(["--invert_contrast"] if is_inverted else [])],
-        cwd=folder, check=True, capture_output=True, timeout=120,
-    )  # fmt: skip
-    (stack,) = (folder / "Extract").rglob("*.mrcs")
-    return np.asarray(mrcfile.read(stack))
+    return cut_out(folder, "picks", box_px=BOX_PX, is_inverted=is_inverted)
 
 
 def similarity(average: NDArray[np.float32]) -> float:

@@ -123,3 +123,21 @@ def test_faint_particles_of_a_wide_spread_of_sizes_are_learnt_until_nothing_move
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("cryopick.processing.belief.MOST_ROUNDS", 60)
         assert belief_of(run) == pytest.approx(settled, abs=0.05)
+
+
+def test_sure_scores_and_sizes_a_hundredfold_apart_give_finite_beliefs_whatever_their_order():
+    rng = np.random.default_rng(12)
+    scores = [rng.choice([0.0, 0.3, 1.0], size=count) for count in (1, 7, 93, 250)]
+    sizes = [np.exp(rng.normal(5, 1.5, len(each))) for each in scores]
+    orders = [rng.permutation(len(each)) for each in scores]
+    found = beliefs(scores, sizes, calibration=calibration())
+    shuffled = beliefs(
+        [each[order] for each, order in zip(scores, orders, strict=True)],
+        [each[order] for each, order in zip(sizes, orders, strict=True)],
+        calibration=calibration(),
+    )
+    assert np.isfinite(found.filled).all()
+    assert shuffled.filled == pytest.approx(found.filled, abs=1e-9)
+    for right, mixed, order in zip(found.right, shuffled.right, orders, strict=True):
+        assert ((right >= 0) & (right <= 1 + 1e-12)).all()
+        assert mixed == pytest.approx(right[order], abs=1e-9)

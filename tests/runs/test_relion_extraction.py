@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 from pathlib import Path
 
-import mrcfile
 import numpy as np
 import pytest
+from relion_here import cut_out
 
 from cryopick.io.images.micrographs import write_micrograph
 from cryopick.runs.settings import make_settings
@@ -61,13 +60,7 @@ def lopsided_micrograph(seed: int, *, sign: float) -> Micrograph:
 
 def extract_and_average(project: Path) -> np.ndarray:
     """(box, box) mean of the particles that RELION cuts out, background 0."""
-    command = (
-        f"relion_preprocess --i micrographs.star --coord_dir run/picks/ --coord_suffix _picks.star --extract "
-        f"--extract_size {BOX_PX} --norm --bg_radius 25 --part_star particles.star --part_dir Extract/"
-    )
-    subprocess.run(command.split(), cwd=project, check=True, capture_output=True, timeout=120)
-    stacks = [mrcfile.read(path) for path in sorted((project / "Extract").rglob("*.mrcs"))]
-    return np.concatenate(stacks).mean(axis=0)
+    return cut_out(project, "run/picks", box_px=BOX_PX, background_radius_px=25).mean(axis=0)
 
 
 @pytest.mark.parametrize(("suffix", "contrast"), [(".mrc", "dark"), (".mrc", "bright"), (".tif", "dark")])

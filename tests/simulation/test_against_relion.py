@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import starfile
+from relion_here import relion_with, run_relion
 
+from cryopick.evaluation.relion_programs import reconstruct
 from cryopick.geometry.rotations import euler_to_matrix, random_rotations
 from cryopick.io.structures.volume import read_volume, write_volume
 from cryopick.processing.ctf import CtfParameters, ctf_2d
@@ -28,11 +29,6 @@ needs_relion = pytest.mark.skipif(
     reason="RELION's programs are not on the PATH",
 )
 pytestmark = [pytest.mark.relion, needs_relion]
-
-
-def run(folder: Path, *command: str) -> None:
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, f"{' '.join(command)}: {done.stdout[-1000:]} {done.stderr[-1000:]}"
 
 
 def random_optics(rng: np.random.Generator, *, phase_shift_deg: float = 0.0) -> CtfParameters:
@@ -137,8 +133,8 @@ def test_projections_through_the_lens_match_relion_project(
         pixel_size_angstrom=voxel_size_angstrom,
         size_px=size,
     )
-    run(tmp_path, "relion_project", "--i", "map.mrc", "--o", "relion", "--ang", "angles.star", "--ctf",
-        "--angpix", str(voxel_size_angstrom))  # fmt: skip
+    words = ["relion_project", "--i", "map.mrc", "--o", "relion", "--ang", "angles.star", "--ctf"]
+    run_relion(tmp_path, [*words, "--angpix", str(voxel_size_angstrom)])
     relion = mrcfile.read(tmp_path / "relion.mrcs")
     ours = imaged(project(volume, euler_to_matrix(angles), shifts_px=shifts), voxel_size_angstrom, optics)
     correlation = [np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in zip(ours, relion, strict=True)]
@@ -185,7 +181,8 @@ def test_reconstruction_from_projections_gives_the_map_back(tmp_path: Path) -> N
         pixel_size_angstrom=pixel,
         size_px=size,
     )
-    run(tmp_path, "relion_reconstruct", "--i", "stack.star", "--o", "map.mrc", "--ctf", "--angpix", str(pixel))
+    relion = relion_with("relion_reconstruct")
+    run_relion(tmp_path, reconstruct(relion, particles="stack.star", output="map.mrc", pixel_size_angstrom=pixel))
     assert_map_comes_back(volume, read_volume(tmp_path / "map.mrc"))
 
 
@@ -203,8 +200,9 @@ def test_reconstruction_from_written_micrographs_gives_the_map_back(tmp_path: Pa
     summary = simulate(folder, settings, count=4)
     assert summary.particles > 400
     size = len(volume.density)
-    run(folder, "relion_preprocess", "--i", "micrographs.star", "--reextract_data_star", "particles.star", "--extract",
-        "--extract_size", str(size), "--invert_contrast", "--norm", "--bg_radius", str(size // 2 - 2),
-        "--part_dir", "Extract/", "--part_star", "Extract/particles.star")  # fmt: skip
-    run(folder, "relion_reconstruct", "--i", "Extract/particles.star", "--o", "map.mrc", "--ctf")
+    words = ["relion_preprocess", "--i", "micrographs.star", "--reextract_data_star", "particles.star", "--extract"]
+    words += ["--extract_size", str(size), "--invert_contrast", "--norm", "--bg_radius", str(size // 2 - 2)]
+    run_relion(folder, [*words, "--part_dir", "Extract/", "--part_star", "Extract/particles.star"], output="Extract")
+    relion = relion_with("relion_reconstruct")
+    run_relion(folder, reconstruct(relion, particles="Extract/particles.star", output="map.mrc"))
     assert_map_comes_back(volume, read_volume(folder / "map.mrc"))

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 import time
 from pathlib import Path
 
-import mrcfile
 import numpy as np
 import pytest
+from relion_here import cut_out
 from starlette.testclient import TestClient
 
 from cryopick.io.images.mrc import write_mrc
@@ -49,16 +48,7 @@ def test_relion_cuts_out_what_was_picked_and_marked_and_nothing_that_was_removed
         "g1 1 1.5 300 2.7 0.1\n\n# version 30001\n\ndata_micrographs\n\nloop_\n_rlnMicrographName #1\n"
         "_rlnOpticsGroup #2\nm1.mrc 1\n\n"
     )
-    coordinates = f"--coord_dir {edited}/picks/ --coord_suffix _picks.star"
-    words = f"relion_preprocess --i micrographs.star {coordinates} --extract --extract_size {BOX_PX}"
-    subprocess.run(
-        [*words.split(), "--part_star", "particles.star", "--part_dir", "Extract/"],
-        check=True,
-        capture_output=True,
-        timeout=120,
-    )
-    (stack,) = Path("Extract").rglob("*.mrcs")
-    boxes = mrcfile.read(stack)
+    boxes = cut_out(Path(), f"{edited}/picks", box_px=BOX_PX)
     assert len(boxes) == job["result"]["particles"] == 3
     half = BOX_PX // 2
     for x, y in ((40, 30), (300, 40), (160, 150)):

@@ -15,6 +15,7 @@ import numpy as np
 
 from cryopick.errors import InputError
 from cryopick.evaluation.benchmark_rows import BenchmarkSet
+from cryopick.evaluation.relion_programs import Stage, log_picker, run_stage
 from cryopick.evaluation.usage import Usage, run_measured
 from cryopick.io.coordinates.formats import read_picks
 from cryopick.io.coordinates.names import match_micrograph_names
@@ -73,8 +74,8 @@ def run_relion_log(
 
     Raises
     ------
-    InputError
-        If the program fails; the message is its last line.
+    ProgramFailedError
+        If the program fails, in one sentence.
     """
     low, high = limits
     pixel_size = data.pixel_size_angstrom or 1.0
@@ -92,9 +93,10 @@ def run_relion_log(
         "--shrink": "0",
         "--lowpass": "20",
     }
-    usage = _run([program, "--LoG", *(word for pair in options.items() for word in pair)], project)
+    words = log_picker(program, list(options.items()))
+    run = run_stage(Stage(name=output.name, words=words, folder=output.name, hang_s=None), project)
     picks = read_picks(output / "mics", format="star", shapes_yx=dict(shapes_yx))
-    return PeerRun(_of_all(data, picks), [usage], options)
+    return PeerRun(_of_all(data, picks), [run.usage], options)
 
 
 def run_topaz(program: str, data: BenchmarkSet, project: Path, *, shapes_yx: Mapping[str, tuple[int, int]]) -> PeerRun:

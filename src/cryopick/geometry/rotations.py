@@ -50,3 +50,36 @@ def random_rotations(n: int, rng: np.random.Generator) -> NDArray[np.float64]:
     rot, psi = rng.uniform(-180.0, 180.0, size=(2, n))
     tilt = np.degrees(np.arccos(rng.uniform(-1.0, 1.0, size=n)))
     return np.stack([rot, tilt, psi], axis=-1)
+
+
+def matrix_to_euler(matrices: ArrayLike) -> NDArray[np.float64]:
+    """RELION's angles of rotation matrices: the inverse of `euler_to_matrix`.
+
+    Parameters
+    ----------
+    matrices : (n, 3, 3) or (3, 3), rotations
+
+    Returns
+    -------
+    rot_tilt_psi_deg : (n, 3) or (3,); rot and psi in (-180, 180], tilt in [0, 180]; psi is 0 where tilt is 0 or 180
+    """
+    matrix = np.asarray(matrices, dtype=np.float64)
+    if matrix.shape[-2:] != (3, 3) or matrix.ndim > 3:
+        raise ValueError(f"rotation matrices: expected an array (n, 3, 3), got shape {matrix.shape}")
+    sine = np.hypot(matrix[..., 2, 0], matrix[..., 2, 1])
+    tilt = np.arctan2(sine, matrix[..., 2, 2])
+    is_polar = sine < 1e-9
+    sign = np.where(matrix[..., 2, 2] < 0, -1.0, 1.0)
+    rot = np.where(
+        is_polar,
+        np.arctan2(sign * matrix[..., 0, 1], sign * matrix[..., 0, 0]),
+        np.arctan2(matrix[..., 2, 1], matrix[..., 2, 0]),
+    )
+    psi = np.where(is_polar, 0.0, np.arctan2(matrix[..., 1, 2], -matrix[..., 0, 2]))
+    return np.asarray(np.degrees(np.stack([rot, tilt, psi], axis=-1)))
+
+
+def rotation_angle_deg(matrices: ArrayLike) -> NDArray[np.float64]:
+    """By how much each rotation turns, 0 to 180 degrees, for matrices (..., 3, 3)."""
+    trace = np.trace(np.asarray(matrices, dtype=np.float64), axis1=-2, axis2=-1)
+    return np.asarray(np.degrees(np.arccos(np.clip((trace - 1) / 2, -1.0, 1.0))))

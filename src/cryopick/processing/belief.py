@@ -7,7 +7,7 @@ from dataclasses import astuple, dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit, logsumexp
+from scipy.special import expit, ndtr
 
 from cryopick.processing.probability import Calibration, logit
 from cryopick.processing.spread import evenly_taken
@@ -47,6 +47,8 @@ _STRAY_SHARE, _STRAY_SPREAD = 0.15, 0.2
 """Particles, such as unusual views, whose sizes are spread widely."""
 _STRENGTHS = np.linspace(0.4, 3.0, 27)
 _STRENGTH_SPREAD = 0.5
+_WEIGHS_NOTHING = 1e-16
+"""Weight, of 1, below which something that may hold changes no digit of a probability."""
 _LOWEST, _LOWEST_WIDTH = float(np.log(0.12 / 0.88)), 0.3
 """Logit below which right candidates cannot be told from noise, and how gradually."""
 
@@ -143,7 +145,7 @@ class _Scores:
 
     def log_wrong(self, odds: NDArray[np.float64], tilts: NDArray[np.float64]) -> NDArray[np.float64]:
         """(k, n) of candidates' log odds, for each tilt."""
-        norms = logsumexp(tilts[:, None] * self._odds + self._log_wrong, axis=1)
+        norms = np.logaddexp.reduce(tilts[:, None] * self._odds + self._log_wrong, axis=1)
         return np.asarray(tilts[:, None] * odds - norms[:, None])
 
     def log_right(self, odds: NDArray[np.float64], strength: float) -> NDArray[np.float64]:
@@ -153,7 +155,7 @@ class _Scores:
     def log_norm(self, strengths: NDArray[np.float64]) -> NDArray[np.float64]:
         """(k,) logarithm of the norm of right ones' densities."""
         each = strengths[:, None] * self._odds + self._log_wrong + self._log_told(self._odds)
-        return np.asarray(logsumexp(each, axis=1))
+        return np.asarray(np.logaddexp.reduce(each, axis=1))
 
     def _log_told(self, odds: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.asarray(np.log(np.maximum(expit((odds + self.base - _LOWEST) / _LOWEST_WIDTH), 1e-12)))
@@ -267,26 +269,21 @@ def _first_guess(candidates: Sequence[_Candidates], *, has_sizes: bool) -> _Run:
 
 def _median_and_spread(values: NDArray[np.float64], weight: NDArray[np.float64]) -> tuple[float, float]:
     """Weighted median, and half the distance of the quantiles that lie one standard deviation off in a Gaussian."""
-    from scipy.stats import norm
-
     if not weight.sum() > 0:
         return float(np.median(values)), _WIDEST
     order = np.argsort(values)
     cumulative = np.cumsum(weight[order]) / weight.sum()
-    low, middle, high = np.interp(norm.cdf([-1, 0, 1]), cumulative, values[order])
+    low, middle, high = np.interp(ndtr([-1.0, 0.0, 1.0]), cumulative, values[order])
     return float(middle), float(high - low) / 2
 
 
 def _judge(one: _Candidates, scores: _Scores, run: _Run) -> tuple[NDArray[np.float64], float, float]:
     """Of one micrograph: (n,) probability that each candidate is right, that it holds any, and its expected share."""
-    from scipy.stats import norm
-
     odds = one.odds
-    size_of_noise = 0.0 if one.size is None else norm.logpdf(one.size, run.noise_size, run.noise_spread)
+    size_of_noise = 0.0 if one.size is None else _log_normal_density(one.size, run.noise_size, run.noise_spread)
     noise = scores.log_wrong(odds, _TILTS) + size_of_noise
     junk = odds + size_of_noise  # scores as calibrated particles do, but sizes as noise
-    with np.errstate(divide="ignore"):
-        wrong = np.exp(np.logaddexp(np.log1p(-_JUNK)[:, None, None] + noise, np.log(_JUNK)[:, None, None] + junk))
+    wrong = (1 - _JUNK)[:, None, None] * np.exp(noise) + _JUNK[:, None, None] * np.exp(junk)
     of_junk = _weights(-np.log1p((_JUNK / _JUNK_USUAL) ** 2))
     # without sizes nothing tells junk from particles where there are any, so all counts as particles there
     of_junk_beside = of_junk if one.size is not None else np.where(_JUNK > 0, 0.0, 1.0)
@@ -301,26 +298,47 @@ def _judge(one: _Candidates, scores: _Scores, run: _Run) -> tuple[NDArray[np.flo
         beside = np.log(of_junk_beside)[:, None] + np.log(of_filled)
     prior = np.log(of_share)[:, None, None] + beside + np.log(run.filled)
     evidence: list[NDArray[np.float64]] = []
-    ratios: list[NDArray[np.float64]] = []
+    densities: list[tuple[NDArray[np.float64], NDArray[np.float64]]] = []
     for shift, weight in zip(shifts, of_shift, strict=True):
         log_size = 0.0 if one.size is None else _log_size_of_right(one.size, run, shift)
         right = _SHARES[:, None] * np.exp(scores.log_right(odds, run.strength) + log_size)
-        every = right[:, None, None] + (1 - _SHARES)[:, None, None, None] * wrong
-        evidence.append(np.log(every).sum(-1) + prior + np.log(weight))
-        ratios.append(right[:, None, None] / every)
-    total = logsumexp([logsumexp(empty), *map(logsumexp, evidence)])
+        every = (1 - _SHARES)[:, None, None, None] * wrong
+        every += right[:, None, None]
+        evidence.append(_sum_of_logs(every) + prior + np.log(weight))
+        densities.append((right, every))
+    total = _log_of_sum(np.array([_log_of_sum(empty), *map(_log_of_sum, evidence)]))
     weights = [np.exp(each - total) for each in evidence]
     filled = float(sum(weight.sum() for weight in weights))
-    probability = sum(np.tensordot(weight, ratio, 3) for weight, ratio in zip(weights, ratios, strict=True))
     share = sum(float((weight.sum((1, 2)) * _SHARES).sum()) for weight in weights) / max(filled, 1e-9)
-    return np.asarray(probability), filled, max(share, float(_SHARES[0]))
+    probability = np.zeros(len(odds))
+    for weight, (right, every) in zip(weights, densities, strict=True):
+        for number in np.flatnonzero(weight.sum((1, 2)) > _WEIGHS_NOTHING):
+            probability += right[number] * np.tensordot(weight[number], 1 / every[number], 2)
+    return probability, filled, max(share, float(_SHARES[0]))
+
+
+def _sum_of_logs(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Sum over the last axis of the logarithms; of products of four, since a logarithm takes longer than a product.
+
+    Densities of candidates that may be right are at least about 1e-40, by the bounds of odds, strengths and sizes, and
+    at most 1e20, so that four of them neither vanish nor overflow.
+    """
+    whole = values.shape[-1] // 4 * 4
+    fours = values[..., :whole].reshape(*values.shape[:-1], 4, -1).prod(-2)
+    return np.asarray(np.log(fours).sum(-1) + np.log(values[..., whole:]).sum(-1))
 
 
 def _log_size_of_right(size: NDArray[np.float64], run: _Run, shift: float) -> NDArray[np.float64]:
-    from scipy.stats import norm
+    usual = (1 - _STRAY_SHARE) * _normal_density(size, run.size + shift, run.spread)
+    return np.asarray(np.log(usual + _STRAY_SHARE * _normal_density(size, run.size, _STRAY_SPREAD) + 1e-12))
 
-    usual = (1 - _STRAY_SHARE) * norm.pdf(size, run.size + shift, run.spread)
-    return np.asarray(np.log(usual + _STRAY_SHARE * norm.pdf(size, run.size, _STRAY_SPREAD) + 1e-12))
+
+def _normal_density(values: NDArray[np.float64], mean: float, spread: float) -> NDArray[np.float64]:
+    return np.asarray(np.exp(_log_normal_density(values, mean, spread)))
+
+
+def _log_normal_density(values: NDArray[np.float64], mean: float, spread: float) -> NDArray[np.float64]:
+    return _gaussian(values, mean, spread) - np.log(spread * np.sqrt(2 * np.pi))
 
 
 def _gaussian(values: NDArray[np.float64], mean: float, spread: float) -> NDArray[np.float64]:
@@ -329,4 +347,9 @@ def _gaussian(values: NDArray[np.float64], mean: float, spread: float) -> NDArra
 
 def _weights(log_weight: NDArray[np.float64]) -> NDArray[np.float64]:
     """Weights that add up to 1."""
-    return np.asarray(np.exp(log_weight - logsumexp(log_weight)))
+    return np.asarray(np.exp(log_weight - _log_of_sum(log_weight)))
+
+
+def _log_of_sum(logarithms: NDArray[np.float64]) -> float:
+    """Of what they are the logarithms of."""
+    return float(np.logaddexp.reduce(logarithms, axis=None))

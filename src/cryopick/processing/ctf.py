@@ -116,6 +116,23 @@ def ctf_2d(shape_yx: tuple[int, int], pixel_size_angstrom: float, params: CtfPar
     rows, columns = shape_yx
     frequency_y = np.fft.fftfreq(rows, pixel_size_angstrom)[:, None].astype(np.float32)
     frequency_x = np.fft.rfftfreq(columns, pixel_size_angstrom)[None, :].astype(np.float32)
+    return ctf_at(frequency_x, frequency_y, params)
+
+
+def ctf_at(
+    frequency_x: NDArray[np.floating], frequency_y: NDArray[np.floating], params: CtfParameters
+) -> NDArray[np.float32]:
+    """Transfer function at given spatial frequencies in 1/Å; the sign is that of `ctf_2d`.
+
+    Parameters
+    ----------
+    frequency_x, frequency_y : of shapes that broadcast together
+    params : the optics
+
+    Returns
+    -------
+    ctf : float32, of their common shape
+    """
     amplitude_phase = math.asin(params.amplitude_contrast)
     ctf = -np.sin(phase_aberration(frequency_x, frequency_y, params) + amplitude_phase)
     if params.b_factor_angstrom2 != 0:

@@ -17,9 +17,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from cryopick.errors import FormatError, InputError, SettingsError
+from cryopick.evaluation.relion_programs import ABORT, ABORTED, FAILURE, SUCCESS, Version
 from cryopick.io.coordinates.relion import VERSION, read_micrographs_star
 from cryopick.io.files.text import write_text
 from cryopick.io.star import StarTable, make_table, star_text
@@ -30,13 +31,9 @@ from cryopick.runs.results import RunSummary
 from cryopick.runs.settings import PickSettings
 from cryopick.workflows.pick import pick_to_folder
 
-Version = Literal["3.1", "4", "5"]
-
 PIPELINE, NODES, SIZES = "default_pipeline.star", "RELION_OUTPUT_NODES.star", "particle_sizes.star"
 MANUAL_PICKING = ".gui_manualpickjob.star"
 """In the project folder: RELION shows coordinates only where the settings of a manual picking job are saved."""
-ABORT = "RELION_JOB_ABORT_NOW"
-SUCCESS, FAILURE, ABORTED = (f"RELION_JOB_EXIT_{word}" for word in ("SUCCESS", "FAILURE", "ABORTED"))
 COORDS_SUFFIX = f"coords_suffix{PICKS_TAIL}"
 """What stands for all coordinate files of a folder in RELION 3.1: their ending is the rest of its name."""
 NODE_LABELS: dict[Version, str] = {

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 from pathlib import Path
 
-import mrcfile
 import numpy as np
 import pytest
+from relion_here import cut_out
 
 from cryopick.io.coordinates.formats import write_picks
 from cryopick.io.images.micrographs import write_micrograph
@@ -38,13 +37,8 @@ def test_relion_extracts_the_box_around_each_centre_of_a_rectangular_image(
     write_star(tmp_path / "micrographs.star", tables, version=30001)
     picks = Picks(xy_px=XY, micrograph_name="m1.mrc", shape_yx=SHAPE)
     (file, *_) = write_picks([picks], tmp_path / "picks", format=format_name, box_px=box_px)
-    command = (
-        f"relion_preprocess --i micrographs.star --coord_dir picks/ --coord_suffix {file.name.removeprefix('m1')} "
-        f"--extract --extract_size {SIZE_PX} --part_star particles.star --part_dir Extract/"
-    )
-    subprocess.run(command.split(), cwd=tmp_path, check=True, capture_output=True, timeout=120)
-    (stack,) = (tmp_path / "Extract").rglob("*.mrcs")
+    boxes = cut_out(tmp_path, "picks", box_px=SIZE_PX, suffix=file.name.removeprefix("m1"))
     half = SIZE_PX // 2
-    for cut, (x, y) in zip(mrcfile.read(stack), XY.astype(int), strict=True):
+    for cut, (x, y) in zip(boxes, XY.astype(int), strict=True):
         inside = pixels[max(0, y - half) : y + half, max(0, x - half) : x + half]
         assert np.array_equal(cut[: inside.shape[0], : inside.shape[1]], inside)
