@@ -23,6 +23,7 @@ from cryopick.workflows.reproduce.figures import curves_picture
 from cryopick.workflows.reproduce.results import Cell, PaperFigure, PaperTable
 from cryopick.workflows.reproduce.stand_in import StandIn, make_stand_ins
 from cryopick.workflows.validate3d.run import Validation, validate3d
+from cryopick.workflows.validate3d.settings import DEFAULT_SELECTIONS
 from cryopick.workflows.validate3d.table import Row
 from cryopick.workflows.validate3d.truth import is_simulation
 
@@ -265,7 +266,7 @@ def _validated(
             truth=folder if is_known else None,
             ctf=None if is_known else _ctf_of(folder),
             names=[slug(method.label) for method in able],
-            select2d=["none"] if count is not None else ["none", "auto"],
+            select2d=["none"] if count is not None else DEFAULT_SELECTIONS,
             penalty_angstrom=PENALTY_ANGSTROM if not is_known else 0.0,
         )
     except CryopickError as error:

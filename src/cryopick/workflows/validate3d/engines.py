@@ -181,7 +181,9 @@ class KnownEngine:
 
 def embedded_classes(job: EngineJob, count: int) -> Classified:
     """2D classes by cryopick's own classification."""
-    raise SettingsError(f"--select2d auto and files are for engines of other programs so far ({count} classes of {job.table})")
+    raise SettingsError(
+        f"--select2d auto and files are for engines of other programs so far ({count} classes of {job.table})"
+    )
 
 
 def snr_of_both(curve: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -225,11 +227,16 @@ class EmbeddedEngine:
 
 
 DEFAULT_ENGINE = "embedded"
-ENGINES: dict[str, Engine] = {one.name: one for one in (KnownEngine(), EmbeddedEngine())}
+
+
+def engines() -> dict[str, Engine]:
+    """All engines by name."""
+    return {one.name: one for one in (KnownEngine(), EmbeddedEngine())}
 
 
 def engine_named(name: str) -> Engine:
     """The engine; an unknown name raises `SettingsError` listing the known ones."""
-    if name not in ENGINES:
-        raise SettingsError(f"engine {name!r} is unknown; known: {', '.join(ENGINES)}")
-    return ENGINES[name]
+    known = engines()
+    if name not in known:
+        raise SettingsError(f"engine {name!r} is unknown; known: {', '.join(known)}")
+    return known[name]

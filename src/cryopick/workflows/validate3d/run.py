@@ -55,7 +55,7 @@ from cryopick.workflows.validate3d.pipeline import (
 )
 from cryopick.workflows.validate3d.report import best_start, validation_page
 from cryopick.workflows.validate3d.selection import chosen_classes
-from cryopick.workflows.validate3d.settings import COMPARISONS, SELECTIONS, ValidationSettings
+from cryopick.workflows.validate3d.settings import COMPARISONS, DEFAULT_SELECTIONS, SELECTIONS, ValidationSettings
 from cryopick.workflows.validate3d.stages import Done, StageFolder
 from cryopick.workflows.validate3d.table import Row, SeedResult, rows_as_json, sentences, table_csv
 from cryopick.workflows.validate3d.truth import Truth, is_simulation, read_simulation, true_map
@@ -141,7 +141,7 @@ def validate3d(
     ----------
     runs : run folders of `cryopick pick`, or coordinate files of any program; all of the same micrographs
     output : folder; the same call resumes in it
-    engine : what makes the maps (see `engines.ENGINES`)
+    engine : what makes the maps (see `engines.engines`)
     truth : folder of the simulation that the micrographs come from, or the true map (MRC)
     ctf : RELION's `micrographs_ctf.star`, cryoSPARC's exposures, or "none"; None takes the
         simulation's own
@@ -152,7 +152,7 @@ def validate3d(
     micrographs : the images; run folders know theirs
     names : what to call the runs; by default the names of their folders
     compare : of "truth" and "random", picks that are made here; None takes "truth" where a simulation is given
-    select2d : of "none", "auto" and files of class numbers; None takes none and auto
+    select2d : of "none", "auto" and files of class numbers; None takes none
     reference, low_pass_angstrom : a map to start from, and how far it is low-passed
     seeds, seed, max_particles, penalty_angstrom : see `ValidationSettings`
     cores : None takes those that this process may use
@@ -234,7 +234,7 @@ def _selections(
 ) -> tuple[tuple[str, ...], dict[str, Mapping[str, tuple[int, ...]]]]:
     """The rows' names, and the classes that files keep, by the name of their row."""
     names, chosen = [], {}
-    for one in SELECTIONS if select2d is None else select2d:
+    for one in DEFAULT_SELECTIONS if select2d is None else select2d:
         if one in SELECTIONS:
             names.append(one)
             continue
