@@ -25,7 +25,6 @@ def test_the_lowest_versions_pick_convert_and_judge_without_torch() -> None:
         pytest.skip(f"packages cannot be downloaded here: {done.stderr.strip().splitlines()[-1]}")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
-    print(found)
     assert set(found["picks"]) == {"general", "blob", "template"}
     assert min(found["picks"].values()) > 150  # the sample holds 200 particles
     assert found["megabytes"] < 700
