@@ -33,7 +33,7 @@ PARTS = ("start", "speed", "real")
 DIAMETER_PX, PIXEL_ANGSTROM = 108, 1.77
 """As beta-galactosidase of EMPIAR-10017 in its micrographs of 4096 pixels."""
 SIDES_PX = (2048, 4096)
-TRIES = 3
+TRIES = 2
 ACCURACY = """
 import json, sys
 from pathlib import Path
