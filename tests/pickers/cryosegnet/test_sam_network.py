@@ -1,5 +1,7 @@
 """Segment Anything: published sizes, Meta's files, and a compact model of the same class."""
 
+import json
+
 import numpy as np
 import pytest
 
