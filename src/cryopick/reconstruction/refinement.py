@@ -88,7 +88,7 @@ def refine(
     start: Volume,
     *,
     symmetry: str = "C1",
-    iterations: int = 8,
+    iterations: int = 12,
     start_resolution_angstrom: float | None = None,
     progress: Progress | None = None,
     workers: int = 1,
