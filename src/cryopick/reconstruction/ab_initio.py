@@ -35,7 +35,7 @@ Progress = Callable[[str], None]
 
 FIRST_PER_DIAMETER, LAST_PER_DIAMETER = 1 / 2.7, 1 / 6
 """Images are compared down to 0.37 diameters at first and to a sixth at the end (105 and 47 Å for 280 Å)."""
-FEWEST_PARTICLES = 20
+FEWEST_PARTICLES, MOST_PARTICLES = 20, 6000
 STEPS = 40
 STARTS, STARTS_WITH_SYMMETRY = 3, 8
 _BATCH = 150
@@ -96,7 +96,7 @@ def initial_volume(
 
     Parameters
     ----------
-    stack : particles; at least 20
+    stack : particles; at least 20, and of more than 6000 a random 6000
     symmetry : imposed from the first step
     seed : of the random orientations and batches
     starts : so many runs with seeds of their own, of which the one with the best score is given; None is
@@ -121,6 +121,8 @@ def initial_volume(
     starts = starts_for(symmetry) if starts is None else starts
     if starts < 1:
         raise SettingsError(f"{starts} starts: expected at least 1")
+    if len(stack) > MOST_PARTICLES:  # more than all steps together look at
+        stack = stack.take(np.sort(np.random.default_rng(seed).permutation(len(stack))[:MOST_PARTICLES]))
     run = _Starting(stack, symmetry, steps)
     seeds = [int(one.generate_state(1)[0]) for one in np.random.SeedSequence(seed).spawn(starts)]
     found = [run.start(one, progress or (lambda _: None)) for one in seeds]
