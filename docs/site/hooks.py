@@ -14,6 +14,7 @@ from typing import Any
 from mkdocs.structure.files import File, Files, InclusionLevel
 
 import made_pages
+from made_figures import with_tables
 
 ROOT = Path(__file__).parents[2]
 BESIDE = "repository"
@@ -53,7 +54,7 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
             return found.group(0)
         return f"{found.group(1)}{relpath(f'{BESIDE}/{path}', str(PurePosixPath(here).parent))}{found.group(3)}"
 
-    return _LINK.sub(led, markdown)
+    return _LINK.sub(led, with_tables(markdown))
 
 
 def _content(file: File) -> str:

@@ -22,7 +22,7 @@ GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {
         "",
         ("simulate", "label", "plan_training", "train_picker", "finetune", "load_checkpoint"),
     ),
-    "Pickers": ("", ("list_pickers", "make_picker")),
+    "Pickers": ("[How to write one](../plugin.md).", ("list_pickers", "make_picker")),
     "Types": ("", ("Micrograph", "Picks", "Length", "parse_length")),
 }
 """The public names by what they are for, with a sentence; a test holds them against `cryopick.__all__`."""
