@@ -24,8 +24,9 @@ def test_the_table_of_pickers_in_the_readme_is_current() -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_link_to_a_file_leads_somewhere(page: Path) -> None:
     links = re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8"))
-    broken = [link for link in links if "://" not in link and not (page.parent / link).exists()]
-    assert broken == []
+    made = ("reference/", "gallery/")  # pages that the site makes; `test_site.py` follows these links
+    there = [link for link in links if "://" not in link and not link.startswith(made)]
+    assert [link for link in there if not (page.parent / link).exists()] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -25,6 +25,7 @@ import numpy as np
 import pytest
 from documented_clusters import cluster_for
 from fake_cryosparc import FakeCryosparc, exposures_table
+from walked import WALKED
 
 import cryopick
 from cryopick.cli.main import COMMANDS, build_app, command_of, main
@@ -34,7 +35,7 @@ from cryopick.simulation.specimens.proteins import random_protein
 from cryopick.workflows.train import TrainPlan
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted(path for path in (ROOT / "docs").glob("*.md") if path.name not in WALKED)]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 
 FOR_PLACEHOLDER = {

@@ -11,7 +11,8 @@ PROMISED = {
     *("Length", "Micrograph", "Picks", "__version__", "list_pickers", "make_picker", "parse_length"),
     *("find_micrographs", "read_labels", "read_micrograph", "read_picks", "write_micrograph", "write_picks"),
     *("benchmark", "compare", "consensus", "convert", "evaluate", "inspect", "pick", "rethreshold", "simulate"),
-    *("finetune", "label", "load_checkpoint", "open_dataset", "plan_training", "train_picker", "watch"),
+    *("finetune", "label", "load_checkpoint", "open_dataset", "plan_training", "report", "train_picker", "watch"),
+    *("Validation", "validate3d"),
 }
 
 

@@ -23,10 +23,13 @@ from .workflows.finetune import finetune as finetune
 from .workflows.inspect import inspect as inspect
 from .workflows.label import label as label
 from .workflows.pick import pick as pick
+from .workflows.report import report as report
 from .workflows.rethreshold import rethreshold as rethreshold
 from .workflows.simulate import simulate as simulate
 from .workflows.train import plan_training as plan_training
 from .workflows.train import train_picker as train_picker
+from .workflows.validate3d.run import Validation as Validation
+from .workflows.validate3d.run import validate3d as validate3d
 from .workflows.watch import watch as watch
 
 __version__: str

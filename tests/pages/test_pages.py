@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cryopick.pages.parts import Card, Curves, Histogram, Picture, Table, histogram_of
-from cryopick.pages.render import circles, render, ticks
+from cryopick.pages.render import circles, levels, render, ticks
 from cryopick.pickers.exhibits import Exhibits
 from cryopick.runs.report.close_ups import CloseUp, CloseUpRow
+from cryopick.runs.report.full_views import FullView, FullViews
 from cryopick.runs.report.model import MicrographView, RunReport
 from cryopick.runs.results import RunSummary
 from cryopick.types import Picks
@@ -62,6 +63,10 @@ def hostile_report(image: Path) -> RunReport:
         name=HOSTILE, caption=HOSTILE, shape_yx=(30, 40), image=image, maps={HOSTILE: image}, kept=picks(),
         ruled_out=picks(1), low=picks(0),
     )  # fmt: skip
+    window = FullView(
+        micrograph=0, name=HOSTILE, caption=HOSTILE, left=0, top=0, width=20, height=10, jpeg=b"jpeg", kept=picks(),
+        ruled_out=picks(1), low=picks(0),
+    )  # fmt: skip
     one = CloseUp(micrograph=0, x=10, y=10, side_px=9, score=0.5, reason=HOSTILE)
     summary = RunSummary(
         cryopick_version=HOSTILE, picker=HOSTILE, micrographs=1, failed={HOSTILE: HOSTILE}, particles=2, candidates=3,
@@ -76,7 +81,32 @@ def hostile_report(image: Path) -> RunReport:
         cards=(Card(value=HOSTILE, text=HOSTILE),),
         nothing_kept=HOSTILE,
         warnings=((HOSTILE, 1),),
-        histograms=(histogram_of(HOSTILE, np.arange(5.0), mark=2.0, mark_text=HOSTILE), Histogram(title=HOSTILE)),
+        doubts=(HOSTILE,),
+        charts=(
+            histogram_of(
+                HOSTILE,
+                np.arange(5.0),
+                mark=2.0,
+                mark_text=HOSTILE,
+                x_label=HOSTILE,
+                y_label=HOSTILE,
+                outline=np.arange(3.0),
+                bars_text=HOSTILE,
+                below_text=HOSTILE,
+                outline_text=HOSTILE,
+            ),
+            Histogram(title=HOSTILE),
+            Curves(
+                title=HOSTILE,
+                x_label=HOSTILE,
+                y_label=HOSTILE,
+                lines={HOSTILE: ((0.0, 1.0),)},
+                mark=0.5,
+                mark_text=HOSTILE,
+            ),
+        ),
+        thresholds=table,
+        full=FullViews(views=(window,), missing=(HOSTILE,)),
         outcomes=table,
         exhibits=None,
         micrographs=(view,),
@@ -92,6 +122,7 @@ def every_page(image: Path) -> dict[str, str]:
     items = (Picture(title=HOSTILE, png=b"png"), table, curves)
     report = hostile_report(image)
     return {
+        "notebook": report._repr_html_(),
         "run": render("run.html", report=report, exhibits=Exhibits(HOSTILE, items)),
         "benchmark": render(
             "benchmark.html", scores=table, sets=[HOSTILE], errors=[HOSTILE], pictures=items, machine=HOSTILE
@@ -99,7 +130,7 @@ def every_page(image: Path) -> dict[str, str]:
     }
 
 
-@pytest.mark.parametrize("name", ["run", "benchmark"])
+@pytest.mark.parametrize("name", ["run", "benchmark", "notebook"])
 def test_a_page_escapes_every_text_closes_every_element_and_needs_no_network(name: str, tmp_path: Path) -> None:
     page = every_page(tmp_path / "missing.jpg")[name]
     found = Elements(page)
@@ -108,7 +139,7 @@ def test_a_page_escapes_every_text_closes_every_element_and_needs_no_network(nam
     assert HOSTILE in found.words
     assert HOSTILE not in page
     sources = [value for key, value in found.attributes if key in ("src", "href", "xlink:href")]
-    assert sources
+    assert sources or name == "notebook"
     assert all(re.match(r"data:image/(png|jpeg);base64,|#picture0$", str(source)) for source in sources)
     assert "http" not in page
     assert "url(" not in page
@@ -121,17 +152,64 @@ def test_the_picture_of_a_micrograph_is_inside_the_page(tmp_path: Path) -> None:
 
 
 def test_a_histogram_has_a_bar_for_each_count_grey_below_the_mark() -> None:
-    chart = histogram_of("scores", np.repeat([0.0, 1.0, 4.0], [3, 1, 6]), mark=2.0, mark_text="cut")
+    chart = histogram_of("scores", np.repeat([0.0, 1.0, 4.0], [3, 1, 6]), mark=2.0, mark_text="cut", x_label="score")
     assert (sum(chart.counts), len(chart.edges)) == (10, 41)
     html = render("exhibits.html", exhibits=Exhibits("x", (chart,)))
     bars = re.findall(r'<rect class="bar( below)?" x="([\d.]+)" y="([\d.]+)" width="[\d.]+" height="([\d.]+)"', html)
     assert bars == [
-        (" below", "40.0", "105.0", "75.0"),
-        (" below", "133.0", "155.0", "25.0"),
-        ("", "402.7", "30.0", "150.0"),
+        (" below", "58.0", "128.0", "98.0"),
+        (" below", "146.0", "193.3", "32.7"),
+        ("", "401.2", "30.0", "196.0"),
     ]
+    assert ">score</text>" in html
     empty = Exhibits("x", (histogram_of("none", np.empty(0)),))
     assert "nothing to show" in render("exhibits.html", exhibits=empty)
+
+
+@given(
+    st.lists(st.floats(-50, 50, width=32), min_size=1, max_size=60),
+    st.lists(st.floats(-60, 60, width=32), max_size=20),
+    st.floats(-60, 60, width=32),
+)
+def test_every_bar_lies_on_one_side_of_the_mark_and_no_value_is_lost(values, others, mark) -> None:
+    score, beside = np.array(values, np.float32), np.array(others, np.float32)
+    chart = histogram_of("s", score, mark=mark, outline=beside)
+    assert sum(chart.counts) == len(values)
+    assert sum(chart.outline) == len(others)
+    assert list(chart.edges) == sorted(chart.edges)
+    if min(values + others) < mark < max(values + others):
+        below = sum(count for count, _, high in chart.bars if chart.is_below(high))
+        assert below == np.count_nonzero(score < np.float32(mark))
+
+
+def test_heights_are_logarithms_only_where_one_bar_towers_above_the_rest() -> None:
+    even = histogram_of("even", np.arange(400.0))
+    noisy = histogram_of("noisy", np.concatenate([np.zeros(100_000), np.arange(400.0)]))
+    assert not even.is_log
+    assert noisy.is_log
+    assert [text for _, text in levels(noisy.largest, is_log=True)] == ["0", "1", "100", "10,000"]
+    # ten candidates beside a hundred thousand: 2 px of 196 would be nothing, this is a fifth
+    assert noisy.height(10) / noisy.height(noisy.largest) > 0.2
+    html = render("exhibits.html", exhibits=Exhibits("x", (noisy,)))
+    heights = [float(height) for height in re.findall(r'<rect class="bar"[^>]* height="([\d.]+)"', html)]
+    assert len(heights) == 40
+    assert min(heights) > 20
+
+
+@given(st.integers(1, 10**7), st.booleans())
+def test_levels_are_few_whole_counts_that_are_drawn(largest: int, is_log: bool) -> None:
+    found = [count for count, _ in levels(largest, is_log=is_log)]
+    assert found[0] == 0
+    assert found == sorted(set(found))
+    assert 2 <= len(found) <= 9
+    assert found[-1] <= largest
+
+
+def test_the_legend_names_only_what_is_there() -> None:
+    words = {"bars_text": "kept", "below_text": "low", "outline_text": "out"}
+    assert histogram_of("s", np.arange(5.0), mark=-1.0, **words).legend == [("kept", "kept")]
+    every = histogram_of("s", np.arange(5.0), mark=2.0, outline=np.arange(2.0), **words)
+    assert [text for _, text in every.legend] == ["kept", "low", "out"]
 
 
 @given(st.floats(-1e6, 1e6), st.floats(1e-3, 1e6))

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+WALKED = ("tutorial-pick.md", "tutorial-finetune.md", "tutorial-relion.md", "plugin.md")
+"""Pages whose commands need what those before them made; `test_tutorials.py` and `test_picker_plugin.py` walk them."""
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", flags=re.DOTALL | re.MULTILINE)
 
 

@@ -33,6 +33,7 @@ COMMANDS = {
     "evaluate": "Score picks against labels.",
     "compare": "Compare the picks of several runs or programs.",
     "consensus": "Join the picks of several runs or programs into one.",
+    "validate3d": "Judge picks by the map that they give.",
     "convert": "Convert coordinates between formats.",
     "inspect": "Say what is in a file, folder or data set.",
     "pickers": "List the pickers, or show one picker's settings.",
@@ -48,7 +49,7 @@ COMMANDS = {
 }
 _RESUMING = {
     **dict.fromkeys(
-        ("pick", "watch", "relion", "simulate", "denoise", "benchmark", "reproduce"),
+        ("pick", "watch", "relion", "simulate", "denoise", "benchmark", "reproduce", "validate3d"),
         "what was finished is kept, and the same command resumes",
     ),
     "view": "every mark is saved, and the same command shows it again",

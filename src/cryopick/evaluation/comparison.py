@@ -327,7 +327,9 @@ def as_json_object(comparison: Comparison) -> dict[str, Any]:
 def distance_histograms(comparison: Comparison) -> list[Histogram]:
     """One for each two sets that agree somewhere."""
     return [
-        histogram_of(f"Distance of {first} and {second}, in diameters", distance, low=0.0)
+        histogram_of(
+            f"Distance of {first} and {second}", distance, low=0.0, x_label="distance (diameters)", y_label="pairs"
+        )
         for (first, second), distance in comparison.distances.items()
         if len(distance)
     ]

@@ -36,7 +36,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {"base64": _base64, "px": lambda value: f"{value:.1f}"}
-    environment.globals |= {"scale": _scale, "ticks": ticks, "circles": circles}
+    environment.globals |= {"scale": _scale, "ticks": ticks, "levels": levels, "circles": circles}
     return environment
 
 
@@ -59,6 +59,16 @@ def ticks(low: float, high: float) -> list[tuple[float, str]]:
     digits = max(0, -math.floor(math.log10(step) + 1e-9))
     numbers = range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)
     return [(number * step, f"{number * step:.{digits}f}") for number in numbers]
+
+
+def levels(largest: int, *, is_log: bool) -> list[tuple[int, str]]:
+    """Counts to be written at the axis of a histogram, and their texts; at most six from 0 up."""
+    if is_log:
+        decades = range(math.floor(math.log10(largest)) + 1)
+        step = 1 + len(decades) // 6
+        return [(0, "0"), *((10**n, f"{10**n:,}") for n in decades[::step])]
+    whole = [(round(value), f"{round(value):,}") for value, _ in ticks(0, largest) if abs(value - round(value)) < 1e-9]
+    return whole[:: 1 + len(whole) // 6]
 
 
 def circles(xy_px: NDArray[Any], diameter_px: NDArray[Any], *, unknown_px: float) -> str:

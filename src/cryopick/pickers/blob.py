@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal, cast
 
@@ -17,10 +17,9 @@ from cryopick.processing.fourier import chance_spread
 from cryopick.processing.normalize import normalize_locally
 from cryopick.processing.peaks import find_peaks
 from cryopick.processing.profiles import (
-    EVIDENCE_FLOOR,
     SCALE_STEP,
     WORKING_DIAMETER_PX,
-    dark_and_bright_matches,
+    dark_and_bright_peaks,
     middle_piece,
     profile_correlations,
 )
@@ -90,10 +89,9 @@ class BlobPicker:
         total: dict[ProfileName, float] = dict.fromkeys(PROFILES, 0.0)
         explained: dict[ProfileName, float] = dict.fromkeys(PROFILES, 0.0)
         for micrograph in micrographs:
-            scaled = self._scaled(micrograph)
-            for sums, found in ((total, _evidence(scaled)), (explained, _explained(scaled))):
-                for name, value in found.items():
-                    sums[name] += value
+            for name, correlation, diameter_px in _matches(self._scaled(micrograph)):
+                total[name] += _evidence(correlation, diameter_px)
+                explained[name] += _explained(correlation, diameter_px)
         return Survey(
             particle_size=self.diameter, radial_profile=_strongest(explained), contrast_doubt=_contrast_doubt(total)
         )
@@ -104,7 +102,7 @@ class BlobPicker:
         profile = self.profile
         if profile == "auto":
             seen = None if survey is None else survey.radial_profile
-            profile = _strongest(_explained(scaled)) if seen is None else cast(ProfileName, seen)
+            profile = _strongest_alone(scaled) if seen is None else cast(ProfileName, seen)
         correlations = [
             next(
                 profile_correlations(
@@ -158,39 +156,34 @@ class _ScaledImage:
         return self.diameter_px * self.scale.factor
 
 
-def _evidence(scaled: Sequence[_ScaledImage]) -> dict[ProfileName, float]:
-    """Per profile: squared correlation of strong dark peaks minus that of strong bright ones."""
-    evidence: dict[ProfileName, float] = dict.fromkeys(PROFILES, 0.0)
-    for image in scaled:
-        middle, diameter_px = middle_piece(image.pixels, EVIDENCE_PX), image.working_diameter_px
-        matches = dark_and_bright_matches(
-            middle, list(PROFILES.values()), diameter_px=diameter_px, edge_width=EDGE_WIDTH_RADII
-        )
-        for name, (dark, bright) in zip(PROFILES, matches, strict=True):
-            evidence[name] += float(np.sum(dark**2))
-            evidence[name] -= float(np.sum(bright**2))
-    return evidence
-
-
-def _explained(scaled: Sequence[_ScaledImage]) -> dict[ProfileName, float]:
-    """Per profile: how much better dark particles of it explain the image than bright ones do.
-
-    Particles do not overlap, so a place of nearly a diameter has one, and what it explains is the logarithm of what is
-    left: one good ring counts more than the four pieces of its wall that a small core fits.
-    """
-    explained: dict[ProfileName, float] = dict.fromkeys(PROFILES, 0.0)
+def _matches(scaled: Sequence[_ScaledImage]) -> Iterator[tuple[ProfileName, NDArray[np.float32], float]]:
+    """Each profile, its correlation with the middle of each image, and the diameter there, in working pixels."""
     for image in scaled:
         middle, diameter_px = middle_piece(image.pixels, EVIDENCE_PX), image.working_diameter_px
         correlations = profile_correlations(
             middle, list(PROFILES.values()), diameter_px=diameter_px, edge_width=EDGE_WIDTH_RADII
         )
         for name, correlation in zip(PROFILES, correlations, strict=True):
-            for sign in (1.0, -1.0):
-                _, score = find_peaks(
-                    np.float32(sign) * correlation, min_score=EVIDENCE_FLOOR, radius_px=PLACE_DIAMETERS * diameter_px
-                )
-                explained[name] -= sign * float(np.log1p(-(np.minimum(score, 0.98).astype(np.float64) ** 2)).sum())
-    return explained
+            yield name, correlation, diameter_px
+
+
+def _evidence(correlation: NDArray[np.float32], diameter_px: float) -> float:
+    """Squared correlation of strong dark peaks minus that of strong bright ones."""
+    dark, bright = dark_and_bright_peaks(correlation, radius_px=0.5 * diameter_px)
+    return float(np.sum(dark**2)) - float(np.sum(bright**2))
+
+
+def _explained(correlation: NDArray[np.float32], diameter_px: float) -> float:
+    """How much better dark particles explain the image than bright ones do.
+
+    Particles do not overlap, so a place of nearly a diameter has one, and what it explains is the logarithm of what is
+    left: one good ring counts more than the four pieces of its wall that a small core fits.
+    """
+    dark, bright = (
+        float(np.log1p(-(np.minimum(score, 0.98) ** 2)).sum())
+        for score in dark_and_bright_peaks(correlation, radius_px=PLACE_DIAMETERS * diameter_px)
+    )
+    return bright - dark
 
 
 def _contrast_doubt(evidence: dict[ProfileName, float]) -> str | None:
@@ -212,6 +205,14 @@ def _diameters_px(diameter: Length | None, micrograph: Micrograph) -> NDArray[np
     low_px, high_px = diameter.to_px(micrograph.pixel_size_angstrom)
     steps = int(np.ceil(np.log(high_px / low_px) / np.log(SCALE_STEP)))
     return np.geomspace(low_px, high_px, steps + 1)
+
+
+def _strongest_alone(scaled: Sequence[_ScaledImage]) -> ProfileName:
+    """The profile that explains one micrograph best."""
+    explained: dict[ProfileName, float] = dict.fromkeys(PROFILES, 0.0)
+    for name, correlation, diameter_px in _matches(scaled):
+        explained[name] += _explained(correlation, diameter_px)
+    return _strongest(explained)
 
 
 def _strongest(evidence: dict[ProfileName, float]) -> ProfileName:

@@ -75,8 +75,16 @@ def _item(content: Mapping[str, Any]) -> Exhibit:
             return Table(title=title, caption=caption, columns=tuple(map(str, content["columns"])), rows=rows)
         case "curves":
             lines = {name: tuple((float(x), float(y)) for x, y in line) for name, line in content["lines"].items()}
+            low, high = content.get("x_range", (0.0, 1.0))
             return Curves(
-                title=title, caption=caption, x_label=content["x_label"], y_label=content["y_label"], lines=lines
+                title=title,
+                caption=caption,
+                x_label=content["x_label"],
+                y_label=content["y_label"],
+                lines=lines,
+                x_range=(float(low), float(high)),
+                mark=None if (mark := content.get("mark")) is None else float(mark),
+                mark_text=str(content.get("mark_text", "")),
             )
         case other:
             raise ValueError(f"there is no exhibit of kind {other!r}")

@@ -25,17 +25,10 @@ def find_peaks(
     xy_px : (n, 2) float64, in pixels of `response`, best first; ties by y, then x
     score : (n,) float32, value of `response` at the whole pixel
     """
-    import cv2
-
-    reach = max(1, int(radius_px))
-    offset = np.arange(-reach, reach + 1)
-    disc = (np.hypot(offset[:, None], offset) <= max(radius_px, 1.5)).astype(np.uint8)
     response = np.ascontiguousarray(response, dtype=np.float32)
-    # cv2 pads with the smallest (dilate) or largest (erode) value, so the border neither makes nor hides a maximum
-    highest = cv2.dilate(response, disc)
-    lowest = cv2.erode(response, disc)
-    is_peak = (response >= highest) & (response > lowest) & (response >= min_score)  # `> lowest`: a plateau is no peak
-    row, column = np.nonzero(is_peak)
+    row, column = np.nonzero(_is_highest_beside(response) & (response >= min_score))
+    is_kept = _is_highest_within(response, row, column, radius_px=max(radius_px, 1.5))
+    row, column = row[is_kept], column[is_kept]
     score = response[row, column]
     xy_px = np.stack(
         [column + _vertex(response, row, column, step=(0, 1)), row + _vertex(response, row, column, step=(1, 0))],
@@ -43,6 +36,36 @@ def find_peaks(
     )
     order = np.lexsort((xy_px[:, 0], xy_px[:, 1], -score))
     return xy_px[order], score[order]
+
+
+def _is_highest_beside(response: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """(h, w) whether none of the eight neighbours is higher."""
+    import cv2
+
+    # cv2 pads with the smallest value, so the border hides no maximum
+    return np.asarray(response >= cv2.dilate(response, np.ones((3, 3), np.uint8)))
+
+
+def _is_highest_within(
+    response: NDArray[np.float32], row: NDArray[np.intp], column: NDArray[np.intp], *, radius_px: float
+) -> NDArray[np.bool_]:
+    """(n,) whether nothing within the distance is higher, and something is lower: a plateau is no peak."""
+    import cv2
+
+    height, width = response.shape
+    reach = int(radius_px)
+    down, right = np.mgrid[-reach : reach + 1, -reach : reach + 1]
+    is_near = np.hypot(down, right) <= radius_px
+    if len(row) * np.count_nonzero(is_near) > response.size:  # so many that all pixels are as fast
+        disc = is_near.astype(np.uint8)  # cv2 pads with the smallest value for `dilate`, with the largest for `erode`
+        highest, lowest = cv2.dilate(response, disc)[row, column], cv2.erode(response, disc)[row, column]
+    else:
+        y, x = row[:, None] + down[is_near], column[:, None] + right[is_near]  # (n, m)
+        is_inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
+        near = response[np.where(is_inside, y, row[:, None]), np.where(is_inside, x, column[:, None])]
+        highest, lowest = near.max(axis=1), near.min(axis=1)
+    here = response[row, column]
+    return np.asarray((here >= highest) & (here > lowest))
 
 
 def _vertex(

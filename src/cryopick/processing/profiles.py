@@ -59,11 +59,18 @@ def dark_and_bright_matches(
     Noise matches dark and bright profiles alike, so what the dark side has in excess is evidence of particles.
     """
     for correlation in profile_correlations(image, profiles, diameter_px=diameter_px, edge_width=edge_width):
-        dark, bright = (
-            find_peaks(signed, min_score=EVIDENCE_FLOOR, radius_px=0.5 * diameter_px)[1].astype(np.float64)
-            for signed in (correlation, -correlation)
-        )
-        yield dark, bright
+        yield dark_and_bright_peaks(correlation, radius_px=0.5 * diameter_px)
+
+
+def dark_and_bright_peaks(
+    correlation: NDArray[np.float32], *, radius_px: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Correlations of the strong dark and of the strong bright places: the highest within this radius of themselves."""
+    dark, bright = (
+        find_peaks(signed, min_score=EVIDENCE_FLOOR, radius_px=radius_px)[1].astype(np.float64)
+        for signed in (correlation, -correlation)
+    )
+    return dark, bright
 
 
 def middle_piece(pixels: NDArray[np.float32], side_px: int) -> NDArray[np.float32]:

@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cryopick.errors import RunFolderError
 from cryopick.geometry.units import Length, share_decimal, share_range_text
@@ -27,14 +28,24 @@ from cryopick.io.coordinates.relion import (
 from cryopick.io.star import LOOP_END, loop_head, loop_rows, make_table
 from cryopick.pickers.protocol import gives_probabilities
 from cryopick.processing.belief import OpenCandidates
+from cryopick.runs.cut_curve import CutCurve, curve_of_run
 from cryopick.runs.expected import expected_of
-from cryopick.runs.facts import RunFacts
+from cryopick.runs.facts import RunFacts, read_facts
 from cryopick.runs.folder import AUTOPICK, MICROGRAPHS, PARTICLES, RECORDS, SUMMARY, DamagedError, RunFolder
 from cryopick.runs.place import settle_place
 from cryopick.runs.record import Record
 from cryopick.runs.settings import PickPlan
 from cryopick.runs.sizes import SizesAtPixelSize, SizesSeen, box_doubt, doubt_of_sizes, run_diameter
-from cryopick.runs.threshold import Cut, at_threshold, best_score, cut_of, open_candidates, what_would_keep_some
+from cryopick.runs.threshold import (
+    Cut,
+    at_threshold,
+    believed_scores,
+    best_score,
+    cut_of,
+    is_open,
+    open_candidates,
+    what_would_keep_some,
+)
 from cryopick.runs.verdicts import GOOD, Verdict, verdict_of
 from cryopick.types import Picks
 
@@ -187,19 +198,23 @@ class Finished:
 
 @dataclass(frozen=True, kw_only=True)
 class RunResults:
-    """What `write_results` wrote: the summary, and what the report shows besides.
+    """What `write_results` wrote, or `read_results` read: the summary, and what the report shows besides.
 
     Parameters
     ----------
     micrographs : finished ones, sorted by name
     cut : which candidates are kept
     candidates : see `Finished`
+    ruled_out : (n,) scores of the candidates that a rule rejects, each times the belief in its micrograph
+    curve : what other thresholds would keep
     """
 
     summary: RunSummary
     micrographs: list[MicrographTotals]
     cut: Cut
     candidates: Mapping[str, OpenCandidates]
+    ruled_out: NDArray[np.float32]
+    curve: CutCurve
 
 
 def read_finished(folder: RunFolder, picker: Any) -> Finished:
@@ -246,7 +261,7 @@ def write_results(
             if record.is_done:
                 result, rows = _write_picks(folder, record, folder.read_candidates(record), cut)
                 result = _judged(result, cut, plan)
-                totals.add(result)
+                totals.add(result, belief=cut.belief_in(record.name))
                 tables.add(totals.micrographs[-1], record, status.get(record.name, "done"))
                 if not plan.settings.run.drop_bad or _is_good(result):
                     tables.add_picks(folder, record, name_of(record), rows)
@@ -254,9 +269,8 @@ def write_results(
                 with folder.writing(folder.picks_path(record.key)):
                     folder.picks_path(record.key).unlink(missing_ok=True)
                 tables.add(None, record, "failed")
-    summary = replace(_summarize(finished, totals, plan, cut), provisional=so_far is not None)
-    processors = {record.processor for record in finished.records if record.processor}
-    summary = replace(summary, **{**facts.as_fields(), "processors": tuple(sorted(processors))})
+    results = _results(finished, totals, plan, cut, facts)
+    summary = replace(results.summary, provisional=so_far is not None)
     if notes:
         summary = replace(summary, warnings=dict(sorted({**summary.warnings, **notes}.items())))
     content = {one.name: getattr(summary, one.name) for one in fields(summary)}
@@ -264,11 +278,40 @@ def write_results(
         for piece in json.JSONEncoder(indent=1, ensure_ascii=False, default=asdict).iterencode(content):
             write(piece)
         write("\n")
+    return replace(results, summary=summary)
+
+
+def read_results(folder: RunFolder, plan: PickPlan, finished: Finished) -> RunResults:
+    """What `write_results` would say of a run, writing nothing; a run that goes on is shown as far as it came.
+
+    Warnings of the run itself, which no file but `summary.json` holds, are not among those of its summary.
+    """
+    cut = cut_of(folder, plan, finished.candidates)
+    totals = _Totals(run_diameter(plan.picker, plan.survey))
+    for record in finished.records:
+        if record.is_done:
+            chosen = at_threshold(folder.read_candidates(record), cut.threshold, belief=cut.belief_in(record.name))
+            judged = _judged(MicrographResult(record=record, candidates=chosen), cut, plan)
+            totals.add(judged, belief=cut.belief_in(record.name))
+    return _results(finished, totals, plan, cut, read_facts(folder))
+
+
+def _results(finished: Finished, totals: _Totals, plan: PickPlan, cut: Cut, facts: RunFacts) -> RunResults:
+    processors = {record.processor for record in finished.records if record.processor}
+    summary = replace(
+        _summarize(finished, totals, plan, cut), **{**facts.as_fields(), "processors": tuple(sorted(processors))}
+    )
+    has_probabilities = gives_probabilities(plan.picker)
     return RunResults(
         summary=summary,
         micrographs=totals.micrographs,
         cut=replace(cut, right={}),
         candidates=finished.candidates,
+        ruled_out=np.concatenate([np.zeros(0, np.float32), *totals.ruled_out]),
+        curve=curve_of_run(
+            believed_scores(finished.candidates, cut.belief),
+            (lambda scores: plan.picker.run_probabilities(scores, plan.seen)) if has_probabilities else None,
+        ),
     )
 
 
@@ -399,9 +442,11 @@ class _Totals:
         self.sizes = SizesSeen(diameter)
         self.rejected: Counter[str] = Counter()
         self.warnings: Counter[str] = Counter()
+        self.ruled_out: list[NDArray[np.float32]] = []
 
-    def add(self, result: MicrographResult) -> None:
+    def add(self, result: MicrographResult, *, belief: float) -> None:
         candidates = result.candidates
+        self.ruled_out.append(candidates.score[~is_open(candidates)] * np.float32(belief))
         self.sizes.add(candidates.kept())
         self.rejected.update(reason for reason in candidates.reason.tolist() if reason)
         self.warnings.update(result.record.warnings)

@@ -427,7 +427,7 @@ class Run:
             notes=self.notes,
             status=self.status,
         )
-        write_report(self.folder, results, settings_sections(self.plan.settings))
+        write_report(self.folder, results, settings_sections(self.plan.settings), full_with=self.plan.settings.run)
         self.folder.end_tables()
         summary = results.summary
         self.counts = {one.record.name: one.count for one in results.micrographs}

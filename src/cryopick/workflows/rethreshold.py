@@ -56,7 +56,7 @@ def rethreshold(run: str | Path, threshold: float | None) -> RunSummary:
         else:
             folder.write(moved, json.dumps({"threshold": threshold}) + "\n", is_durable=True)
         results = write_results(folder, plan, finished, facts=read_facts(folder))
-        write_report(folder, results, sections)
+        write_report(folder, results, sections, full_with=plan.settings.run)
         folder.end_tables()
         summary = results.summary
         folder.append_log(f"rethreshold: {summary.threshold:g} keeps {summary.particles} particles")

@@ -15,11 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryopick.io.files.atomic import write_bytes_atomic
+from cryopick.runs.cut_curve import CURVE_POINTS, CutCurve, curve_range, cut_curve
 from cryopick.types import Picks
 
 LOWEST = -float(np.finfo(np.float32).max)
 """The cut that keeps all, candidates without a score too."""
-CURVE_POINTS, SCORE_BINS, POWER_BINS = 1001, 100, 128
+SCORE_BINS, POWER_BINS = 100, 128
 LOG2_POWER_RANGE = (-4.0, 6.0)
 """Of the histogram; power below or above is counted in its outermost bins."""
 _VERSION = 1
@@ -42,21 +43,15 @@ class Part:
     candidates: int
 
 
-@dataclass(frozen=True, eq=False)
-class Curve:
-    """What keeping all scores from a threshold up would mean, at thresholds spread over the range of scores.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Curve(CutCurve):
+    """The curve of a run at 1001 thresholds, and how its candidates lie.
 
     Parameters
     ----------
-    threshold, kept : (1001,) float32
-    precision, recall : (1001,) float32; NaN where scores are no probabilities
     histogram : (100, 128) float32, open candidates by score (from the lowest to the highest) and log2 power (-4 to 6)
     """
 
-    threshold: NDArray[np.float32]
-    kept: NDArray[np.float32]
-    precision: NDArray[np.float32]
-    recall: NDArray[np.float32]
     histogram: NDArray[np.float32]
 
 
@@ -160,21 +155,11 @@ class RunIndex:
         """See `Curve`; all zeros and NaN where no score is known."""
         joined = self._join()
         score = joined.sorted_score
-        low, high = self.score_range or (0.0, 1.0)
-        if self._probability_of is not None:
-            low, high = min(low, 0.0), max(high, 1.0)
-        threshold = np.linspace(low, high, CURVE_POINTS).astype(np.float32)
-        first = np.searchsorted(score, threshold, side="left")
-        kept = (len(score) - first).astype(np.float32)
-        precision = recall = np.full(CURVE_POINTS, np.nan, np.float32)
-        if joined.probability is not None and len(score):
-            tail = np.append(np.cumsum(joined.sorted_probability[::-1])[::-1], 0.0)
-            with np.errstate(invalid="ignore", divide="ignore"):
-                precision = (tail[first] / kept).astype(np.float32)
-                recall = (tail[first] / tail[0]).astype(np.float32)
-        return Curve(
-            threshold=threshold, kept=kept, precision=precision, recall=recall, histogram=joined.histogram(low, high)
-        )
+        low, high = curve_range(score, is_probability=self._probability_of is not None)
+        thresholds = np.linspace(low, high, CURVE_POINTS).astype(np.float32)
+        probability = None if self._probability_of is None else joined.sorted_probability
+        found = cut_curve(score, probability, thresholds=thresholds)
+        return Curve(**vars(found), histogram=joined.histogram(low, high))
 
     def _join(self) -> _Joined:
         if self._joined is None:

@@ -73,7 +73,7 @@ def test_the_report_shows_every_kind_and_escapes_text(tmp_path):
     assert '<td>b</td><td class="n">3</td>' in html
     assert "of &lt;all&gt;" in html
     # recall 0 at precision 1 is the upper left corner of the plot, recall 1 at 0.25 three quarters down its right side
-    assert 'points="52.0,12.0 412.0,207.0"' in html
+    assert 'points="58.0,26.0 410.0,176.0"' in html
 
 
 def test_clusters_are_tinted_and_every_object_is_marked_by_what_became_of_it():

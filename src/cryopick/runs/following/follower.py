@@ -293,7 +293,8 @@ class Follower:
         while self._executor.free() > 0:
             now = self._clock.now()
             count = len(self._complete)
-            if SURVEY_KEY not in self._out and self.preparing.is_due(count, now):
+            is_due = SURVEY_KEY not in self._out and self.preparing.is_due(count, now)
+            if is_due and (not self._new or self.preparing.cannot_wait(count)):
                 self.preparing.begun(count, now)
                 names = [name for name in self.arrivals.sources if name in self._complete]
                 task = SurveyErrand(

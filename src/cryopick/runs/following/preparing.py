@@ -96,6 +96,14 @@ class Preparing:
             and count - self._looked_at >= LOOK_AGAIN_MICROGRAPHS
         )
 
+    def cannot_wait(self, count: int) -> bool:
+        """Whether a look that is due goes before micrographs that wait for their picks.
+
+        The first does, since it tells how to pick, and one after which another is due already: where more arrives than
+        is picked, some always wait.
+        """
+        return self.survey is None or count >= next_look(next_look(self._looked_at))
+
     def begun(self, count: int, now: float) -> None:
         """A look at so many micrographs has begun."""
         self._looked_at, self._looked_when = count, now

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cryopick.geometry.selection import BELOW_THRESHOLD
 from cryopick.geometry.units import share_text
-from cryopick.pages.parts import Card, Histogram, Table, histogram_of
+from cryopick.pages.parts import Card, Curves, Histogram, Table, histogram_of
+from cryopick.pages.render import render, ticks
 from cryopick.pickers.exhibits import Exhibits, read_exhibits
 from cryopick.processing.belief import OpenCandidates
 from cryopick.processing.spread import evenly_taken
+from cryopick.runs.cut_curve import CutCurve
 from cryopick.runs.folder import MODEL, RunFolder
 from cryopick.runs.report.close_ups import CloseUpRow, close_up_rows
+from cryopick.runs.report.full_views import FullViews, full_views
 from cryopick.runs.results import (
     MicrographResult,
     MicrographTotals,
@@ -25,6 +29,7 @@ from cryopick.runs.results import (
     read_result,
     why_nothing_is_kept,
 )
+from cryopick.runs.settings import RunSettings
 from cryopick.runs.sizes import pixel_size_text
 from cryopick.runs.threshold import Cut, believed_scores
 from cryopick.settings import as_text
@@ -32,6 +37,8 @@ from cryopick.types import Picks
 
 MOST_PICTURES = 24
 """Micrographs shown; all of them up to here, else spread evenly from the fewest picks to the most."""
+CURVE_STEP = 10
+"""Every tenth of the 1001 points of a curve is drawn: one for 3.6 px of its plot."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,25 +66,45 @@ class RunReport:
     name: str
     summary: RunSummary
     cards: tuple[Card, ...]
+    doubts: tuple[str, ...]
+    """Of what the cards say."""
     nothing_kept: str
     """Why no particle is kept; "" where some are."""
     warnings: tuple[tuple[str, int], ...]
     """Each different warning, and for how many micrographs it was given, the commonest first."""
-    histograms: tuple[Histogram, ...]
+    charts: tuple[Histogram | Curves, ...]
+    """Scores, what is expected over the threshold where scores are probabilities, and counts."""
+    thresholds: Table
+    """What some thresholds would keep, the run's own among them."""
     outcomes: Table
     exhibits: Exhibits | None
     micrographs: tuple[MicrographView, ...]
     close_ups: tuple[CloseUpRow, ...]
     every_micrograph: Table
     settings: Table
+    full: FullViews = field(default_factory=FullViews)
     so_far: str = ""
     """Of a run that goes on: how far it has come, and when."""
 
+    def _repr_html_(self) -> str:
+        """For notebooks: the numbers, warnings and charts; micrographs are in `report.html` and `cryopick view`."""
+        return render("run_notebook.html", report=self)
 
-def run_report(folder: RunFolder, results: RunResults, settings: Mapping[str, Mapping[str, Any]]) -> RunReport:
+
+def run_report(
+    folder: RunFolder,
+    results: RunResults,
+    settings: Mapping[str, Mapping[str, Any]],
+    *,
+    full_with: RunSettings | None = None,
+) -> RunReport:
     """What is to be shown of a run; pictures are named here and read when they are drawn.
 
     Of the candidates only those of the micrographs whose pictures are shown are read again.
+
+    Parameters
+    ----------
+    full_with : how micrographs are read, to show windows of a few at full resolution; None shows none
     """
     summary, micrographs = results.summary, results.micrographs
     shown = [read_result(folder, one, results.cut) for one in _spread(micrographs)]
@@ -86,15 +113,22 @@ def run_report(folder: RunFolder, results: RunResults, settings: Mapping[str, Ma
         name=folder.path.name,
         summary=summary,
         cards=tuple(_cards(summary, micrographs)),
+        doubts=tuple(filter(None, (summary.expected_doubt, summary.box_doubt if summary.particles else ""))),
         nothing_kept="" if summary.particles else why_nothing_is_kept(summary),
         warnings=tuple(sorted(summary.warnings.items(), key=lambda item: (-item[1], item[0]))),
-        histograms=(score_histogram(results.candidates, results.cut), _count_histogram(micrographs)),
+        charts=(
+            score_histogram(results.candidates, results.cut, ruled_out=results.ruled_out),
+            *expected_curves(results.curve, threshold=summary.threshold),
+            _count_histogram(micrographs),
+        ),
+        thresholds=_thresholds(results.curve, summary),
         outcomes=_outcomes(summary),
         exhibits=read_exhibits(folder.path / MODEL),
         micrographs=tuple(_micrograph_view(folder, result) for result in shown),
         close_ups=close_up_rows(shown, threshold=summary.threshold),
         every_micrograph=_every_micrograph(micrographs),
         settings=_settings(settings),
+        full=FullViews() if full_with is None else full_views(shown, full_with),
     )
 
 
@@ -113,7 +147,7 @@ def _cards(summary: RunSummary, micrographs: Sequence[MicrographTotals]) -> list
         (f"{summary.threshold:.4g}", f"score threshold ({summary.threshold_source})"),
     ]
     if summary.expected_precision is not None and summary.expected_recall is not None:
-        unsure = f" (unsure: {summary.expected_doubt})" if summary.expected_doubt else ""
+        unsure = "; unsure, see below" if summary.expected_doubt else ""
         cards.append((summary.expected_right, f"of the picks are expected to be right{unsure}"))
         cards.append((share_text(summary.expected_recall), "of the particles are expected to be picked"))
     for one in summary.sizes if summary.particles else ():
@@ -126,23 +160,109 @@ def _cards(summary: RunSummary, micrographs: Sequence[MicrographTotals]) -> list
         if one.binned_box_px is not None:
             text = f"suggested binned box, {one.binned_pixel_size_angstrom:.3g} Å/px{at and f', binned from {at[4:]}'}"
             cards.append((f"{one.binned_box_px} px", text))
-    if summary.box_doubt and summary.particles:
-        cards.append(("doubtful", summary.box_doubt))
     return [Card(value=value, text=text) for value, text in cards]
 
 
-def score_histogram(candidates: Mapping[str, OpenCandidates], cut: Cut) -> Histogram:
-    """What the threshold decides on: scores, and where micrographs are believed in part or not at all, times that."""
-    title = "Scores of all candidates that no other rule rejects"
-    if any(cut.belief_in(name) < 1 for name in candidates):
-        title += ", times how far their micrographs are believed"
-    mark_text = f"threshold {cut.threshold:.4g}"
-    return histogram_of(title, believed_scores(candidates, cut.belief), mark=cut.threshold, mark_text=mark_text)
+def score_histogram(
+    candidates: Mapping[str, OpenCandidates], cut: Cut, *, ruled_out: NDArray[np.float32] | None = None
+) -> Histogram:
+    """What the threshold decides on: scores, and where micrographs are believed in part or not at all, times that.
+
+    Parameters
+    ----------
+    ruled_out : (n,) scores of what other rules reject, which no threshold brings back
+    """
+    is_believed = all(cut.belief_in(name) == 1 for name in candidates)
+    times = "" if is_believed else ", times how far its micrograph is believed"
+    return histogram_of(
+        "Scores of all candidates",
+        believed_scores(candidates, cut.belief),
+        mark=float(np.float32(cut.threshold)),
+        outline=ruled_out,
+        mark_text=f"threshold {cut.threshold:.4g}",
+        x_label=f"score{times}",
+        y_label="candidates",
+        bars_text="kept",
+        below_text="below the threshold",
+        outline_text="rejected by a rule, at any threshold",
+    )
+
+
+def expected_curves(curve: CutCurve, *, threshold: float) -> tuple[Curves, ...]:
+    """Expected shares over the threshold; none where scores are no probabilities, or there is no candidate."""
+    if not curve.is_expected:
+        return ()
+    x, precision, recall = curve.threshold, curve.precision, curve.recall
+    with np.errstate(invalid="ignore", divide="ignore"):
+        f1 = np.nan_to_num(2 * precision * recall / (precision + recall))
+    lines = {
+        "right, of those kept (precision)": precision,
+        "kept, of all particles (recall)": recall,
+        "both (F1)": np.where(np.isfinite(precision), f1, np.nan),
+    }
+    return (
+        Curves(
+            title="What other thresholds would give, as the scores say",
+            x_label="threshold",
+            y_label="expected share",
+            lines={
+                name: tuple(
+                    (float(a), float(b))
+                    for a, b in zip(x[::CURVE_STEP].tolist(), line[::CURVE_STEP].tolist(), strict=True)
+                    if np.isfinite(b)
+                )
+                for name, line in lines.items()
+            },
+            x_range=(float(x[0]), float(x[-1])),
+            mark=threshold,
+            mark_text=f"threshold {threshold:.4g}",
+        ),
+    )
+
+
+def _thresholds(curve: CutCurve, summary: RunSummary) -> Table:
+    """The run's own threshold among round ones; its row is what the summary says."""
+    low, high = float(curve.threshold[0]), float(curve.threshold[-1])
+    rows = []
+    if high > low and curve.kept[0]:
+        others = [float(text) for _, text in ticks(low, high)]
+        near = (high - low) / 50
+        at = [
+            (value, curve.at(value))
+            for value in others
+            if abs(value - summary.threshold) > near and curve.kept[curve.at(value)]
+        ]
+        rows = [
+            (
+                value,
+                f"{value:g}",
+                f"{int(curve.kept[place]):,}",
+                _share(curve.precision[place]),
+                _share(curve.recall[place]),
+            )
+            for value, place in at
+        ]
+        own = (summary.expected_precision, summary.expected_recall)
+        shares = tuple("" if one is None else share_text(one) for one in own)
+        rows.append((summary.threshold, f"{summary.threshold:.4g} (now)", f"{summary.particles:,}", *shares))
+    is_expected = curve.is_expected
+    columns = ("threshold", "particles", *(("expected right", "expected found") if is_expected else ()))
+    return Table(
+        title="Other thresholds",
+        columns=columns,
+        rows=tuple(row[1 : 1 + len(columns)] for row in sorted(rows)),
+    )
+
+
+def _share(value: np.float32) -> str:
+    return share_text(float(value)) if np.isfinite(value) else ""
 
 
 def _count_histogram(micrographs: Sequence[MicrographTotals]) -> Histogram:
     counts = np.array([one.count for one in micrographs], dtype=np.float64)
-    return histogram_of("Particles per micrograph", counts, low=0.0)
+    return histogram_of(
+        "Particles per micrograph", counts, low=0.0, x_label="particles in a micrograph", y_label="micrographs"
+    )
 
 
 def _outcomes(summary: RunSummary) -> Table:
