@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from cryopick.cli.loudness import say_progress
+
 
 def command(
     *,
@@ -83,7 +85,7 @@ def command(
     def show(name: str) -> None:
         nonlocal done
         done += 1
-        typer.echo(f"{name} simulated ({done})", err=True)
+        say_progress(f"{name} simulated ({done})")
 
     summary = simulate(output, settings, count=count, workers=workers, on_done=show)
     if json:
@@ -115,5 +117,5 @@ def command(
 def _write_suite(output: Path) -> None:
     from cryopick.simulation.suite_files import write_suite
 
-    folders = write_suite(output, on_done=lambda name: typer.echo(f"{name} written", err=True))
+    folders = write_suite(output, on_done=lambda name: say_progress(f"{name} written"))
     typer.echo(f"{len(folders)} sets in {output}; each holds micrographs/ with labels")
