@@ -8,9 +8,9 @@ from cryopick import errors
 GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {
     "Pick": (
         "The verbs of the command line: they take what it takes. Lengths are texts with their unit, `180A` or `108px`.",
-        ("pick", "watch", "rethreshold", "consensus"),
+        ("pick", "watch", "rethreshold", "consensus", "open_run"),
     ),
-    "Look and score": ("", ("evaluate", "compare", "validate3d", "benchmark", "inspect")),
+    "Look and score": ("", ("report", "evaluate", "compare", "validate3d", "benchmark", "inspect")),
     "Files": (
         "",
         (
