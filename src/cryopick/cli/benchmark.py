@@ -9,6 +9,7 @@ import typer
 
 from cryopick.cli.loudness import say_progress
 from cryopick.errors import SettingsError
+from cryopick.extras import require_extra
 
 
 def command(
@@ -40,6 +41,7 @@ def command(
 
     Example: cryopick benchmark --pickers blob,template --data sim/ real/ -o bench/
     """
+    require_extra("plots", ("matplotlib",), "benchmark")
     from cryopick.evaluation.benchmark_report import as_json, as_markdown, write_benchmark
     from cryopick.workflows.benchmark import benchmark
 
