@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from notebooks import shown_by
 
 import cryopick
 from cryopick import Micrograph, Picks
@@ -136,19 +136,13 @@ def test_every_notebook_of_the_gallery_runs_and_what_its_cells_end_with_can_be_s
 ) -> None:
     pytest.importorskip("pandas")
     monkeypatch.chdir(tmp_path)
-    names: dict[str, Any] = {}
+    assert not any(
+        cell.get("outputs") for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]
+    )  # they would age
     shown = 0
-    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
-        assert cell.get("outputs", []) == []  # they would age
-        if cell["cell_type"] != "code":
-            continue
-        code = ast.parse("".join(cell["source"]))
-        last = code.body.pop() if isinstance(code.body[-1], ast.Expr) else None
-        exec(compile(code, path.name, "exec"), names)
-        if last is not None:
-            value = eval(compile(ast.Expression(last.value), path.name, "eval"), names)
-            for draw in ("_repr_png_", "_repr_html_"):
-                if hasattr(value, draw):
-                    assert getattr(value, draw)()
-                    shown += 1
+    for value in shown_by(path):
+        for draw in ("_repr_png_", "_repr_html_"):
+            if hasattr(value, draw):
+                assert getattr(value, draw)()
+                shown += 1
     assert shown >= 5
