@@ -160,13 +160,21 @@ def test_f1_before_and_after_is_told_on_complete_micrographs_that_judge_and_else
     client: TestClient, session: Session, children: list[list[str]]
 ):
     mark_discs(client)
-    for number in (0, 1):
-        done = [{"op": "complete", "id": "", "value": True, "group": "c"}]
-        assert client.post(f"/api/r/0/m/{number}/marks", json={"ops": done}).status_code == 200
+    source, lowest = session.sources[0], 1.0
+    for number in (0, 1):  # particles are what is surest; the run itself keeps nothing of them
+        found = source.candidates(number).kept()
+        best = np.argsort(-found.score)[:4]
+        lowest = min(lowest, float(found.score[best].min()))
+        ops = [
+            {"op": "put", "id": f"b{k}", "kind": "yes", "x": x, "y": y, "d": 20, "group": "b"}
+            for k, (x, y) in enumerate(found.xy_px[best].tolist())
+        ]
+        ops.append({"op": "complete", "id": "", "value": True, "group": "c"})
+        assert client.post(f"/api/r/0/m/{number}/marks", json={"ops": ops}).status_code == 200
     client.post("/api/learn", json=BODY)
-    folder, source = session.edits.with_name("learn") / "1", session.sources[0]
+    folder = session.edits.with_name("learn") / "1"
     shutil.copytree(source.folder.path, folder / "after")
-    rethreshold(folder / "after", 1e-6)
+    rethreshold(folder / "after", 0.999 * lowest)
     names = [str(row.source) for row in source.rows]
     (folder / "split.json").write_text(json.dumps({"seed": 0, "train": names[2:], "validation": names[:2]}))
     found = learning.judged(source, folder)
@@ -177,13 +185,14 @@ def test_f1_before_and_after_is_told_on_complete_micrographs_that_judge_and_else
     for run in (source.folder.path, folder / "after"):
         right = picked = 0
         for name, marked in truth.items():
-            own = cryopick.read_picks(run)[name if name in cryopick.read_picks(run) else f"micrographs/{name}"]
+            own = next(one for key, one in cryopick.read_picks(run).items() if Path(key).name == name)
             near = np.linalg.norm(own.xy_px[:, None] - marked.xy_px[None], axis=2) <= 5.0
             right += int(min(near.any(axis=0).sum(), near.any(axis=1).sum()))
             picked += len(own)
         counts.append(2 * right / (picked + sum(map(len, truth.values()))))
     assert [found["before"][0], found["after"][0]] == pytest.approx(counts, abs=0.02)
-    assert found["after"][0] < found["before"][0]  # that low a threshold lets everything through
+    assert found["after"][0] > found["before"][0]
+    assert found["after"][1] <= found["after"][0] <= found["after"][2]
     (folder / "split.json").write_text(json.dumps({"seed": 0, "train": names[:2], "validation": names[2:]}))
     assert "complete" in learning.judged(source, folder)["why"]
 
