@@ -75,7 +75,7 @@ function thresholdDialog() {
 
 
 async function learnDialog() {
-  const told = make("div", { id: "learn-told" }), confident = make("input", { type: "checkbox", checked: true, id: "learn-confident" }), steps = make("input", { id: "learn-steps", inputMode: "numeric", size: 6, value: "120" });
+  const told = make("div", { id: "learn-told" }), confident = make("input", { type: "checkbox", checked: true, id: "learn-confident" }), steps = make("input", { id: "learn-steps", inputMode: "numeric", size: 6, value: "60" });
   const start = make("button", { id: "learn-start", textContent: "learn", disabled: true });
   const plan = async () => {
     told.textContent = "counting ...";
