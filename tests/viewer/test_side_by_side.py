@@ -26,7 +26,8 @@ from cryopick.workflows.pick import pick_to_folder
 
 NAMES = (
     "with space and ümläut é 粒子.mrc",
-    'it\'s "quoted" & <b>.mrc',
+    "it's one.mrc",
+    '"quoted"&<b>.mrc',
     "a,b;c=d?e#f%20.mrc",
     "-rf.mrc",
     "Grid 1/deep er/m[1]{2}.mrc",
