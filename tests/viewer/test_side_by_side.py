@@ -68,8 +68,8 @@ def odd_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         path = folder / "in put" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         write_micrograph(path, disc_micrograph(name, seed=seed))
-    pick_to_folder([folder / "in put"], folder / "run 1'ü", make_settings("blob", diameter="20px"), workers=1)
-    return folder / "run 1'ü"
+    pick_to_folder([folder / "in put"], folder / "run 1 ü", make_settings("blob", diameter="20px"), workers=1)
+    return folder / "run 1 ü"
 
 
 def test_odd_names_are_listed_shown_marked_and_exported_as_they_are(odd_run: Path):
