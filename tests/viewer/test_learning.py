@@ -91,7 +91,7 @@ def test_the_plan_counts_what_teaches_and_says_what_is_missing(client: TestClien
     assert plan["problems"] == []
     assert plan["background_teaches"] is True
     assert len(plan["validates"]) == 1
-    assert plan["weights"] == "the ones that general is shipped with"
+    assert plan["weights"] == "the weights that general is shipped with"
     assert "sources" not in plan
     assert any("12 labels" in one for one in plan["doubts"])
     monkeypatch.setitem(sys.modules, "lightning", None)

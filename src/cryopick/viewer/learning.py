@@ -109,7 +109,7 @@ def post_plan(request: Request, session: Session) -> Response:
 def _start_weights(source: RunSource) -> str:
     """What a learning starts from, in words."""
     weights = getattr(source.plan.picker, "weights", None)
-    return f"those of the run, {weights}" if weights else f"the ones that {source.picker} is shipped with"
+    return f"the weights of the run, {weights}" if weights else f"the weights that {source.picker} is shipped with"
 
 
 def _told(told: Teaching) -> dict[str, Any]:

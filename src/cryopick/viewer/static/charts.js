@@ -18,7 +18,7 @@ const short = (value) => Number(value.toPrecision(3)).toString();
 
 // s: {curve, range, threshold, low, high, candidates, states, hovered}
 export function drawScatter(canvas, s) {
-  const { g, w, h, fore, soft } = prepare(canvas), left = 30, bottom = h - 28, right = w - 6, top = 6;
+  const { g, w, h, fore, soft } = prepare(canvas), left = 46, bottom = h - 28, right = w - 6, top = 6;
   const [lo, hi] = s.range, x = (score) => left + (score - lo) / Math.max(hi - lo, 1e-9) * (right - left);
   const y = (power) => bottom - (Math.min(POWER[1], Math.max(POWER[0], Math.log2(power))) - POWER[0]) / (POWER[1] - POWER[0]) * (bottom - top);
   if (s.curve) {
@@ -51,7 +51,7 @@ export function drawScatter(canvas, s) {
 // over them the shares that are expected to be right (solid) and found (dashed) at each threshold, as the report has them.
 export function drawHistogram(canvas, s) {
   const hasShares = s.curve && Number.isFinite(s.curve.recall[0]);
-  const { g, w, h, fore, soft } = prepare(canvas), left = 44, bottom = h - 32, top = 20, right = w - (hasShares ? 36 : 8);
+  const { g, w, h, fore, soft } = prepare(canvas), left = 44, bottom = h - 32, top = 20, right = w - (hasShares ? 42 : 8);
   if (!s.curve) return;
   const [lo, hi] = s.range, counts = new Float64Array(BINS), kept = s.curve.kept, t = s.curve.threshold;
   for (let b = 0; b < BINS; b++) counts[b] = kept[b * 10] - (b < BINS - 1 ? kept[(b + 1) * 10] : 0);
