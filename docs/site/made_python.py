@@ -10,7 +10,7 @@ GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {
         "The verbs of the command line: they take what it takes. Lengths are texts with their unit, `180A` or `108px`.",
         ("pick", "watch", "rethreshold", "consensus"),
     ),
-    "Look and score": ("", ("evaluate", "compare", "benchmark", "inspect")),
+    "Look and score": ("", ("evaluate", "compare", "validate3d", "benchmark", "inspect")),
     "Files": (
         "",
         (
@@ -23,7 +23,7 @@ GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {
         ("simulate", "label", "plan_training", "train_picker", "finetune", "load_checkpoint"),
     ),
     "Pickers": ("", ("list_pickers", "make_picker")),
-    "Types": ("", ("Micrograph", "Picks", "Length", "parse_length")),
+    "Types": ("", ("Micrograph", "Picks", "Validation", "Length", "parse_length")),
 }
 """The public names by what they are for, with a sentence; a test holds them against `cryopick.__all__`."""
 

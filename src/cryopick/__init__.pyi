@@ -28,6 +28,8 @@ from .workflows.rethreshold import rethreshold as rethreshold
 from .workflows.simulate import simulate as simulate
 from .workflows.train import plan_training as plan_training
 from .workflows.train import train_picker as train_picker
+from .workflows.validate3d.run import Validation as Validation
+from .workflows.validate3d.run import validate3d as validate3d
 from .workflows.watch import watch as watch
 
 __version__: str

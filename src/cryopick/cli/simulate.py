@@ -21,7 +21,9 @@ def command(
     diameter: Annotated[str, typer.Option(help="With random: diameters, for example 100-250A.")] = "80-350A",
     recipe: Annotated[
         str,
-        typer.Option(help="general, clean, noise-light, segmentation-crf, or a TOML file (see recipe.toml of a run)."),
+        typer.Option(
+            help="general, clean, noise-light, segmentation-crf, validation, or a TOML file (see recipe.toml of a run)."
+        ),
     ] = "general",
     defocus: Annotated[str | None, typer.Option(help="Underfocus, for example 0.8-2.5um.")] = None,
     dose: Annotated[str | None, typer.Option(help="Electrons per Å², for example 40 or 20-60.")] = None,

@@ -76,10 +76,10 @@ def matrix_to_euler(matrices: ArrayLike) -> NDArray[np.float64]:
         np.arctan2(matrix[..., 2, 1], matrix[..., 2, 0]),
     )
     psi = np.where(is_polar, 0.0, np.arctan2(matrix[..., 1, 2], -matrix[..., 0, 2]))
-    return np.degrees(np.stack([rot, tilt, psi], axis=-1))
+    return np.asarray(np.degrees(np.stack([rot, tilt, psi], axis=-1)))
 
 
 def rotation_angle_deg(matrices: ArrayLike) -> NDArray[np.float64]:
     """By how much each rotation turns, 0 to 180 degrees, for matrices (..., 3, 3)."""
     trace = np.trace(np.asarray(matrices, dtype=np.float64), axis1=-2, axis2=-1)
-    return np.degrees(np.arccos(np.clip((trace - 1) / 2, -1.0, 1.0)))
+    return np.asarray(np.degrees(np.arccos(np.clip((trace - 1) / 2, -1.0, 1.0))))

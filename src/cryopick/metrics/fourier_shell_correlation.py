@@ -41,15 +41,15 @@ def fourier_shell_correlation(
         raise ValueError(f"two maps of the same cube: got {first.shape} and {second.shape}")
     if mask is not None and mask.shape != first.shape:
         raise ValueError(f"maps of {first.shape} voxels but a mask of {mask.shape}")
-    spectra = [fft.rfftn(one if mask is None else one * mask, workers=1) for one in (first, second)]
-    return _correlation(*spectra, _shells(first.shape[0]))
+    one, other = (fft.rfftn(one if mask is None else one * mask, workers=1) for one in (first, second))
+    return _correlation(one, other, _shells(first.shape[0]))
 
 
 def _shells(n: int) -> NDArray[np.int64]:
     """Radius in cycles per box, rounded, of every element of a cube's rfftn."""
     along = np.fft.fftfreq(n) * n
     square = along[:, None, None] ** 2 + along[:, None] ** 2 + np.arange(n // 2 + 1) ** 2
-    return np.rint(np.sqrt(square)).astype(np.int64)
+    return np.asarray(np.rint(np.sqrt(square)), dtype=np.int64)
 
 
 def _correlation(
@@ -66,7 +66,7 @@ def _correlation(
         for values in ((one * other.conj()).real, np.abs(one) ** 2, np.abs(other) ** 2)
     ]
     power = np.sqrt(sums[1] * sums[2])
-    return np.divide(sums[0], power, out=np.zeros(len(power)), where=power > 0)
+    return np.asarray(np.divide(sums[0], power, out=np.zeros(len(power)), where=power > 0), dtype=np.float64)
 
 
 def resolution_at(curve: NDArray[np.floating], threshold: float, *, box_px: int, pixel_size_angstrom: float) -> float:

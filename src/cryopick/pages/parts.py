@@ -49,7 +49,11 @@ class Table:
 
 @dataclass(frozen=True, kw_only=True)
 class Curves:
-    """Lines in one plot, y from 0 to 1; points are (x, y)."""
+    """Lines in one plot, y from 0 to 1; points are (x, y).
+
+    `x_ticks` are places along x and their texts, where round numbers do not fit; `levels` are horizontal lines and
+    their texts.
+    """
 
     kind: ClassVar[str] = "curves"
     title: str
@@ -58,6 +62,8 @@ class Curves:
     y_label: str
     lines: Mapping[str, tuple[tuple[float, float], ...]]
     x_range: tuple[float, float] = (0.0, 1.0)
+    x_ticks: tuple[tuple[float, str], ...] = ()
+    levels: tuple[tuple[float, str], ...] = ()
     mark: float | None = None
     """A value of x marked by a line."""
     mark_text: str = ""

@@ -45,10 +45,14 @@ class FrequencyPixels:
     shell: NDArray[np.int64] = None  # type: ignore[assignment]
     """(m,) radius, rounded."""
 
+    def shell_means(self, values: NDArray[np.floating]) -> NDArray[np.float64]:
+        """(shells,) mean of `values` (m,) over the frequencies of each shell."""
+        return np.asarray(np.bincount(self.shell, values) / np.maximum(np.bincount(self.shell), 1), dtype=np.float64)
+
     def shift_factors(self, shifts_px: NDArray[np.floating]) -> NDArray[np.complex64]:
         """(k, m) what the transforms of centred particles are multiplied with when they move by (x, y)."""
         turns = np.asarray(shifts_px, dtype=np.float32) @ self.xy.astype(np.float32)
-        return np.exp(np.complex64(-2j * np.pi / self.box_px) * turns).astype(np.complex64)
+        return np.asarray(np.exp(np.complex64(-2j * np.pi / self.box_px) * turns), dtype=np.complex64)
 
 
 def soft_disc(box_px: int, radius_px: float, edge_px: float) -> NDArray[np.float32]:
@@ -93,6 +97,12 @@ class FourierImages:
     def take(self, index: NDArray[np.integer] | NDArray[np.bool_]) -> FourierImages:
         """The particles at `index`, integers or a mask."""
         return FourierImages(self.pixels, self.transforms[index], self.transfer[index], self.kept_noise)
+
+    def up_to(self, radius_px: float) -> FourierImages:
+        """The same images at the frequencies inside a radius."""
+        pixels = FrequencyPixels(self.pixels.box_px, radius_px)
+        place = np.searchsorted(self.pixels.index, pixels.index)
+        return FourierImages(pixels, self.transforms[:, place], self.transfer[:, place], self.kept_noise)
 
 
 def fourier_images(stack: ParticleStack, *, radius_px: float | None = None, is_masked: bool = True) -> FourierImages:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
 
-from cryopick.reconstruction.fourier_images import FourierImages, FrequencyPixels, fourier_images
+from cryopick.reconstruction.fourier_images import FourierImages, fourier_images
 from cryopick.reconstruction.particles import ParticleStack
 from cryopick.reconstruction.poses import Poses
 from cryopick.reconstruction.symmetry import operators
@@ -130,7 +128,7 @@ class FourierVolume:
         spectrum.reshape(-1)[index] = data[is_inside] / (weight[is_inside] + floor[shell] + 1e-12)
         density = fft.irfftn(spectrum, s=(size, size, size), workers=1)
         take = (np.arange(n) - n // 2) % size
-        density = density[np.ix_(take, take, take)] * padding**3
+        density = density[np.ix_(take, take, take)]
         interpolation = np.sinc((np.arange(n) - n // 2) / size) ** 2
         density /= interpolation[:, None, None] * interpolation[:, None] * interpolation
         return np.asarray(density, dtype=np.float32)
@@ -198,13 +196,3 @@ def reconstruct(
         raise ValueError(f"{len(stack)} particles and {len(poses)} poses: expected as many of both, at least one")
     grid = collect(fourier_images(stack, is_masked=is_masked), poses, symmetry=symmetry, weights=weights)
     return Volume(grid.volume(snr), stack.pixel_size_angstrom)
-
-
-def shell_means(pixels: FrequencyPixels, values: NDArray[np.floating]) -> NDArray[np.float64]:
-    """(shells,) mean over the frequencies of each shell of `values` (m,)."""
-    count = np.bincount(pixels.shell)
-    return np.bincount(pixels.shell, values) / np.maximum(count, 1)
-
-
-Progress = Callable[[str], None]
-"""Told one sentence a step."""

@@ -240,6 +240,8 @@ def named_recipe(name: str) -> Recipe:
     clean = Recipe(layout=scattered, ice=even_ice, dirt=no_dirt, optics=plain_optics, detector=good_camera, look=raw)
     if name == "clean":
         return clean
+    if name == "validation":
+        return _validation(raw)
     if name == "noise-light":
         return replace(
             clean,
@@ -285,9 +287,47 @@ def named_recipe(name: str) -> Recipe:
     )
 
 
-RECIPE_NAMES = ("general", "clean", "noise-light", "segmentation-crf")
+def _validation(raw: LookRanges) -> Recipe:
+    """One session that pickers can be judged on by a map: dirt and film, but one microscope, no preferred views, raw.
+
+    Pixels of 5 Å over micrographs of 1024 px hold some hundred particles each at a few seconds a micrograph; the dose
+    is such that a map of some hundred particles of 2 MDa ends near 24 Å, short of its Nyquist frequency.
+    """
+    return Recipe(
+        shape_yx=(1024, 1024),
+        pixel_size_angstrom=5.0,
+        layout=LayoutRanges(
+            coverage=(0.2, 0.35),
+            empty_probability=0.0,
+            clumped_probability=0.0,
+            packed_probability=0.0,
+            preferred_probability=0.0,
+        ),
+        ice=IceRanges(thickness_angstrom=(300.0, 500.0)),
+        dirt=DirtRanges(
+            carbon_probability=0.4,
+            gold_probability=0.0,
+            blob_probability=0.7,
+            fragment_probability=0.5,
+            aggregate_probability=0.4,
+        ),
+        optics=OpticsRanges(
+            voltage_kv=(300.0,),
+            spherical_aberration_mm=(2.7,),
+            defocus_um=(1.5, 3.0),
+            amplitude_contrast=(0.1, 0.1),
+            b_factor_angstrom2=(80.0, 80.0),
+            phase_plate_probability=0.0,
+        ),
+        detector=DetectorRanges(dose_e_per_angstrom2=(4.0, 4.0), border_probability=0.0),
+        look=raw,
+    )
+
+
+RECIPE_NAMES = ("general", "clean", "noise-light", "segmentation-crf", "validation")
 """`general`: everything. `clean`: physical noise, no dirt, raw. `noise-light`: nearly noiseless, for reconstructions.
-`segmentation-crf`: as the segmentation + CRF picker's authors simulated."""
+`segmentation-crf`: as the segmentation + CRF picker's authors simulated. `validation`: one session for
+`cryopick validate3d`, with dirt and film, but without what no reconstruction should meet."""
 
 
 def _check_ranges(group: str, ranges: Any) -> None:

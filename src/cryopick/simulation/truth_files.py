@@ -121,6 +121,11 @@ def read_facts(folder: Path, name: str) -> dict[str, Any]:
     return facts
 
 
+def optics_of_micrograph(folder: Path, name: str) -> CtfParameters:
+    """The optics that a simulated micrograph was seen through; errors as in `read_facts`."""
+    return _ctf_of(read_facts(folder, name))
+
+
 def _damaged(path: Path, name: str) -> FormatError:
     return FormatError(f"{path}: is damaged; delete it and run the same command again to simulate {name} again")
 

@@ -58,7 +58,7 @@ def compare(
         If no diameter is known.
     """
     paths = [Path(one) for one in sets]
-    called = _names(paths, names)
+    called = names_of_sets(paths, names)
     picked = {name: read_picked_set(path) for name, path in zip(called, paths, strict=True)}
     images = _images(list(picked[called[0]].candidates), paths, micrographs)
     comparison = compare_sets(
@@ -115,7 +115,7 @@ def _views(pixels: NDArray[np.float32], xy_px: NDArray[np.float64], side_px: flo
     return [padded[y : y + 2 * half, x : x + 2 * half] for x, y in inside.tolist()]
 
 
-def _names(paths: Sequence[Path], given: Sequence[str]) -> list[str]:
+def names_of_sets(paths: Sequence[Path], given: Sequence[str]) -> list[str]:
     if given:
         if len(given) != len(paths) or len(set(given)) != len(given):
             raise InputError(f"{len(paths)} sets need as many different names, got {len(given)}: {', '.join(given)}")

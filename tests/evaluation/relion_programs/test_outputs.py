@@ -8,8 +8,13 @@ import numpy as np
 import pytest
 
 from cryopick.errors import FormatError
-from cryopick.evaluation.relion_programs import newest_iteration, read_model, read_postprocessing
-from cryopick.evaluation.relion_programs.outputs import finished_refinement, unfiltered_halves
+from cryopick.evaluation.relion_programs import (
+    finished_refinement,
+    newest_iteration,
+    read_model,
+    read_postprocessing,
+)
+from cryopick.io.images.mrc import write_mrc
 
 GENERAL = """
 # version {version}
@@ -148,16 +153,47 @@ def test_a_run_that_was_continued_has_another_root_which_its_own_files_tell(tmp_
     assert newest.root == "Refine/run_ct02"
 
 
-def test_only_a_converged_refinement_is_finished_and_only_its_unfiltered_halves_count(tmp_path: Path) -> None:
+def write_finished(project: Path, root: str = "run", *, without: str = "") -> None:
+    """The files of a refinement that has converged, as RELION 3.1.3 leaves them: no optimiser is among them."""
+    (project / "Refine").mkdir(exist_ok=True)
+    texts = {"model.star": model_star("30001"), "data.star": "data_particles\n\nloop_\n_rlnCoordinateX #1\n1\n\n"}
+    for name, text in texts.items():
+        if name != without:
+            (project / f"Refine/{root}_{name}").write_text(text)
+    for name in ("class001.mrc", "half1_class001_unfil.mrc", "half2_class001_unfil.mrc"):
+        path = project / f"Refine/{root}_{name}"
+        write_mrc(path, np.zeros((4, 4, 4), np.float32), pixel_size_angstrom=2.0)
+        if name == without:
+            path.write_bytes(path.read_bytes()[:-9])
+
+
+def test_iterations_alone_are_no_finished_refinement_and_their_half_maps_do_not_count(tmp_path: Path) -> None:
     write_iteration(tmp_path, 9)
-    assert finished_refinement(tmp_path, "Refine") is None
-    write_iteration(tmp_path, None)
-    finished = finished_refinement(tmp_path, "Refine")
-    assert finished is not None
-    assert finished.has_converged
-    assert finished.accuracy_deg == 12.5  # worse than 10 degrees: it cannot align
-    with pytest.raises(FormatError, match=r"run_half1_class001_unfil\.mrc.*converged"):
-        unfiltered_halves(tmp_path, finished)
     for half in (1, 2):
-        (tmp_path / f"Refine/run_half{half}_class001_unfil.mrc").write_bytes(b"x")
-    assert unfiltered_halves(tmp_path, finished)[1] == "Refine/run_half2_class001_unfil.mrc"
+        (tmp_path / f"Refine/run_it009_half{half}_class001_unfil.mrc").write_bytes(b"x")
+    assert finished_refinement(tmp_path, "Refine") is None
+    write_finished(tmp_path)
+    found = finished_refinement(tmp_path, "Refine")
+    assert found is not None
+    assert found.halves == ("Refine/run_half1_class001_unfil.mrc", "Refine/run_half2_class001_unfil.mrc")
+    assert (found.data, found.volume) == ("Refine/run_data.star", "Refine/run_class001.mrc")
+    assert found.can_align
+
+
+@pytest.mark.parametrize("part", ["model.star", "data.star", "half2_class001_unfil.mrc", "class001.mrc"])
+def test_a_refinement_that_was_killed_while_it_wrote_its_last_files_is_not_finished(tmp_path: Path, part: str) -> None:
+    write_finished(tmp_path, without=part)
+    assert finished_refinement(tmp_path, "Refine") is None
+    write_finished(tmp_path, "run_ct03")
+    found = finished_refinement(tmp_path, "Refine")
+    assert found is not None
+    assert found.data == "Refine/run_ct03_data.star"
+
+
+def test_an_accuracy_worse_than_ten_degrees_means_that_nothing_can_be_aligned(tmp_path: Path) -> None:
+    write_finished(tmp_path)
+    path = tmp_path / "Refine/run_model.star"
+    path.write_text(path.read_text().replace(" 1.480000", " 12.50000"))
+    found = finished_refinement(tmp_path, "Refine")
+    assert found is not None
+    assert not found.can_align

@@ -33,9 +33,11 @@ from cryopick.evaluation.relion_programs.installation import (
 )
 from cryopick.evaluation.relion_programs.markers import ABORT, ABORTED, FAILURE, SUCCESS, remove_markers
 from cryopick.evaluation.relion_programs.outputs import (
+    FinishedRefinement,
     Iteration,
     ModelTable,
     Postprocessing,
+    finished_refinement,
     newest_iteration,
     read_model,
     read_postprocessing,
@@ -48,6 +50,7 @@ __all__ = [
     "FAILURE",
     "SUCCESS",
     "Computing",
+    "FinishedRefinement",
     "Iteration",
     "ModelTable",
     "Postprocessing",
@@ -61,6 +64,7 @@ __all__ = [
     "continued",
     "extract",
     "find_relion",
+    "finished_refinement",
     "initial_model",
     "local_resolution",
     "log_picker",

@@ -102,6 +102,7 @@ def class_2d(
     iterations: int,
     seed: int,
     computing: Computing,
+    is_ctf_corrected: bool = True,
     psi_step_deg: float = 15.0,
     offset_range_px: float = 3.0,
     offset_step_px: float = 2.0,
@@ -109,7 +110,7 @@ def class_2d(
     """Class averages by expectation maximisation: FOLDER/run_itNNN_*."""
     words = [relion.path("relion_refine"), "--i", particles, "--o", f"{_folder(folder)}run"]
     words += ["--iter", str(iterations), "--K", str(classes), "--tau2_fudge", "2"]
-    words += _image_model(diameter_angstrom)
+    words += _image_model(diameter_angstrom, is_ctf_corrected)
     words += ["--psi_step", _number(psi_step_deg), "--offset_range", _number(offset_range_px)]
     words += ["--offset_step", _number(offset_step_px)]
     return [*words, *_run_words(folder, seed, computing)]
@@ -124,10 +125,12 @@ def initial_model(
     symmetry: str,
     seed: int,
     computing: Computing,
+    is_ctf_corrected: bool = True,
     iterations: tuple[int, int, int] = (50, 200, 50),
     subsets: tuple[int, int] = (100, 300),
     resolutions_angstrom: tuple[float, float],
     write_every: int = 10,
+    healpix_order: int = 1,
     offset_range_px: float = 6.0,
     offset_step_px: float = 2.0,
 ) -> list[str]:
@@ -142,8 +145,8 @@ def initial_model(
     resolutions_angstrom : at first and at the end
     """
     words = [relion.path("relion_refine"), "--i", particles, "--o", f"{_folder(folder)}run", "--denovo_3dref"]
-    words += ["--K", "1", "--sym", symmetry, *_image_model(diameter_angstrom)]
-    words += ["--healpix_order", "1", "--offset_range", _number(offset_range_px)]
+    words += ["--K", "1", "--sym", symmetry, *_image_model(diameter_angstrom, is_ctf_corrected)]
+    words += ["--healpix_order", str(healpix_order), "--offset_range", _number(offset_range_px)]
     words += ["--offset_step", _number(offset_step_px)]
     first, last = (_number(one) for one in resolutions_angstrom)
     if relion.version == "3.1":
@@ -171,12 +174,14 @@ def auto_refine(
     symmetry: str,
     seed: int,
     computing: Computing,
+    is_ctf_corrected: bool = True,
     low_resol_join_halves_angstrom: float = 40.0,
     healpix_order: int = 2,
     local_healpix_order: int = 4,
     offset_range_px: float = 5.0,
     offset_step_px: float = 2.0,
     is_on_scale: bool = False,
+    is_quick: bool = False,
     most_iterations: int | None = None,
 ) -> list[str]:
     """Refinement of two half sets, to be started by `mpi_command`: FOLDER/run_*.
@@ -189,15 +194,17 @@ def auto_refine(
     low_pass_angstrom : of the reference, in the first iteration
     low_resol_join_halves_angstrom : to which the half sets share what they find, so that their maps stay aligned
     is_on_scale : the reference has the particles' grey scale; otherwise the first iteration correlates only
-    most_iterations : after which it stops without having converged
+    is_quick : angles are refined by the resolution alone; with some hundred particles it ends too early
+    most_iterations : after which it stops without having converged, and without its last step
     """
     words = [relion.path("relion_refine_mpi"), "--i", particles, "--o", f"{_folder(folder)}run"]
     words += ["--auto_refine", "--split_random_halves", "--ref", reference, "--ini_high", _number(low_pass_angstrom)]
     words += [] if is_on_scale else ["--firstiter_cc"]
-    words += ["--sym", symmetry, *_image_model(diameter_angstrom)]
+    words += ["--sym", symmetry, *_image_model(diameter_angstrom, is_ctf_corrected)]
     words += ["--healpix_order", str(healpix_order), "--auto_local_healpix_order", str(local_healpix_order)]
     words += ["--offset_range", _number(offset_range_px), "--offset_step", _number(offset_step_px)]
     words += ["--low_resol_join_halves", _number(low_resol_join_halves_angstrom)]
+    words += ["--auto_ignore_angles", "--auto_resol_angles"] if is_quick else []
     words += ["--auto_iter_max", str(most_iterations)] if most_iterations is not None else []
     return [*words, *_run_words(folder, seed, computing)]
 
@@ -329,9 +336,11 @@ def log_picker(program: str, options: Sequence[tuple[str, str]]) -> list[str]:
     return [program, "--LoG", *(word for pair in options for word in pair)]
 
 
-def _image_model(diameter_angstrom: float) -> list[str]:
-    words = ["--particle_diameter", _number(MASK_DIAMETERS * diameter_angstrom), "--ctf", "--flatten_solvent"]
-    return [*words, "--zero_mask", "--oversampling", "1", "--norm", "--scale", "--pad", str(PADDING)]
+def _image_model(diameter_angstrom: float, is_ctf_corrected: bool) -> list[str]:
+    words = ["--particle_diameter", _number(MASK_DIAMETERS * diameter_angstrom)]
+    words += ["--ctf"] if is_ctf_corrected else []
+    words += ["--flatten_solvent", "--zero_mask", "--oversampling", "1", "--norm", "--scale"]
+    return [*words, "--pad", str(PADDING)]
 
 
 def _run_words(folder: str, seed: int, computing: Computing) -> list[str]:

@@ -7,13 +7,14 @@ class is empty.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cryopick.errors import CryopickError, FormatError
+from cryopick.io.images.mrc import read_mrc_header
 from cryopick.io.star import StarTable, read_star
 
 UNKNOWN_ACCURACY = 999.0
@@ -35,6 +36,7 @@ class ModelTable:
     resolution_angstrom : (k,) RELION's estimate; inf and NaN for empty classes
     current_resolution_angstrom, mean_peak_probability : of the whole; NaN where not written
     pixel_size_angstrom : of the references
+    log_likelihood : of the particles of the last iteration, under the model; NaN where not written
     """
 
     images: tuple[str, ...]
@@ -45,6 +47,7 @@ class ModelTable:
     current_resolution_angstrom: float
     mean_peak_probability: float
     pixel_size_angstrom: float
+    log_likelihood: float
 
     @property
     def is_empty(self) -> NDArray[np.bool_]:
@@ -71,6 +74,30 @@ class Iteration:
     root: str
     has_converged: bool
     accuracy_deg: float
+
+
+@dataclass(frozen=True)
+class FinishedRefinement:
+    """What a refinement wrote when it had converged; files from the project folder.
+
+    Attributes
+    ----------
+    halves : the unfiltered maps of both half sets
+    volume : the map of all particles, filtered by RELION
+    data : STAR of the particles with their angles
+    accuracy_deg : of alignment; NaN where it is not written
+    """
+
+    halves: tuple[str, str]
+    volume: str
+    data: str
+    model: str
+    accuracy_deg: float
+
+    @property
+    def can_align(self) -> bool:
+        """False where RELION itself says that particles cannot be aligned."""
+        return not self.accuracy_deg > WORST_ACCURACY_DEG
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,6 +144,7 @@ def read_model(path: Path) -> ModelTable:
         current_resolution_angstrom=_value(general, "rlnCurrentResolution"),
         mean_peak_probability=_value(general, "rlnAveragePmax"),
         pixel_size_angstrom=_value(general, "rlnPixelSize"),
+        log_likelihood=_value(general, "rlnLogLikelihood"),
     )
 
 
@@ -160,31 +188,32 @@ def newest_iteration(project: Path, folder: str) -> Iteration | None:
     return None
 
 
-def finished_refinement(project: Path, folder: str) -> Iteration | None:
-    """What an auto-refinement wrote when it had converged: FOLDER/run_optimiser.star without a number."""
-    newest = None
-    for path in sorted((project / folder).glob("*_optimiser.star"), key=lambda one: one.stat().st_mtime_ns):
-        if _ITERATION.fullmatch(path.name) is None and (iteration := _whole(project, path, -1)) is not None:
-            newest = iteration
-    return newest
+def finished_refinement(project: Path, folder: str) -> FinishedRefinement | None:
+    """What an auto-refinement wrote when it had converged; None where its files are not all there and whole.
 
-
-def unfiltered_halves(project: Path, finished: Iteration) -> tuple[str, str]:
-    """The unfiltered maps of both half sets, which alone may be compared.
-
-    Those of iterations are regularised: their empty shells correlate through the mask.
-
-    Raises
-    ------
-    FormatError
-        If they are not there.
+    Only the unfiltered half maps may be compared. Those of iterations are regularised: their empty shells correlate
+    through the mask.
     """
-    root = finished.optimiser.removesuffix("_optimiser.star")
-    halves = [f"{root}_half{half}_class001_unfil.mrc" for half in (1, 2)]
-    missing = [one for one in halves if not (project / one).is_file()]
-    if missing:
-        raise FormatError(f"{', '.join(missing)}: not written; has the refinement converged?")
-    return halves[0], halves[1]
+    halves = [path for path in (project / folder).glob("*_half1_class001_unfil.mrc") if "_it" not in path.name]
+    for half in sorted(halves, key=lambda one: one.stat().st_mtime_ns, reverse=True):
+        root = half.relative_to(project).as_posix().removesuffix("_half1_class001_unfil.mrc")
+        found = FinishedRefinement(
+            halves=(f"{root}_half1_class001_unfil.mrc", f"{root}_half2_class001_unfil.mrc"),
+            volume=f"{root}_class001.mrc",
+            data=f"{root}_data.star",
+            model=f"{root}_model.star",
+            accuracy_deg=float("nan"),
+        )
+        try:
+            for volume in (*found.halves, found.volume):
+                read_mrc_header(project / volume)  # also whether it is as long as it says
+            rows = read_star(project / found.data).get("particles")
+            accuracy = read_model(project / found.model).accuracy_deg
+        except (CryopickError, OSError):
+            continue
+        if rows is not None and len(rows):
+            return replace(found, accuracy_deg=float(accuracy[0]))
+    return None
 
 
 def _whole(project: Path, path: Path, number: int) -> Iteration | None:

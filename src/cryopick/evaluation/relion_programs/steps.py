@@ -13,21 +13,19 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cryopick.errors import FormatError
+from cryopick.errors import FormatError, SettingsError
 from cryopick.evaluation.relion_programs import commands
 from cryopick.evaluation.relion_programs.commands import Computing
 from cryopick.evaluation.relion_programs.failures import ProgramFailedError
 from cryopick.evaluation.relion_programs.installation import Relion, mpi_command
 from cryopick.evaluation.relion_programs.outputs import (
-    WORST_ACCURACY_DEG,
-    Iteration,
+    FinishedRefinement,
     ModelTable,
     Postprocessing,
     finished_refinement,
     newest_iteration,
     read_model,
     read_postprocessing,
-    unfiltered_halves,
 )
 from cryopick.evaluation.relion_programs.running import Stage, StageRun, run_stage
 from cryopick.io.star import StarTable, make_table, read_star, write_star
@@ -37,6 +35,10 @@ STAR_VERSION = 30001
 HALF_SET = "rlnRandomSubset"
 FROM_PICKS = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi", "rlnOriginXAngst", "rlnOriginYAngst", "rlnClassNumber")
 """Columns that a picker may leave and a refinement finds: two of one name end RELION."""
+FINEST_PIXELS = 2.2
+"""To which resolution gradient descent goes at most, in pixels: at Nyquist's, 2, RELION 3.1 fails in its projector."""
+SMALLEST_BOX_PX = 22
+"""RELION 3.1's gradient descent fails in 20 px, twice the radius to which it interpolates."""
 FEW_PARTICLES = 3000
 """Below so many, RELION's refinement takes longer than it is worth; the specification measured it."""
 
@@ -50,6 +52,7 @@ class RelionProject:
     folder : all paths are relative to it
     ranks : of MPI in refinements: one leads, the others share the half sets; odd, at least 3
     time_limit_s : of each program; None is none
+    is_ctf_corrected : False where particles have no CTF; then no map is corrected for it
     """
 
     folder: Path
@@ -57,6 +60,7 @@ class RelionProject:
     computing: Computing = field(default_factory=Computing)
     ranks: int = 3
     time_limit_s: float | None = None
+    is_ctf_corrected: bool = True
 
     def run(self, name: str, words: Sequence[str], folder: str, expected: Sequence[str] = ()) -> StageRun:
         """Run a program, with MPI where its name says so."""
@@ -111,28 +115,6 @@ class Classified:
     averages: str
     class_of: NDArray[np.int64]
     data: str
-
-
-@dataclass(frozen=True)
-class Refined:
-    """A refinement of two half sets that converged.
-
-    Attributes
-    ----------
-    halves : the unfiltered maps; `volume` is the map of all particles, filtered by RELION
-    data : STAR of the particles with their angles
-    accuracy_deg : NaN where RELION does not say it
-    """
-
-    halves: tuple[str, str]
-    volume: str
-    data: str
-    iteration: Iteration
-
-    @property
-    def can_align(self) -> bool:
-        """False where RELION itself says that particles cannot be aligned."""
-        return not self.iteration.accuracy_deg > WORST_ACCURACY_DEG
 
 
 def write_coordinates(
@@ -215,13 +197,14 @@ def _first_warning(path: Path) -> str:
     return warnings[0] if warnings else "it does not say why"
 
 
-def _require_particles(project: Path, star: str, name: str) -> None:
-    """RELION crashes without a word where there is none."""
+def _require_particles(project: Path, star: str, name: str) -> int:
+    """How many there are: RELION crashes without a word where there is none."""
     particles = read_star(project / star).get("particles")
     if particles is None or not len(particles):
         raise ProgramFailedError(
             f"{name}: {star} has no particles; nothing was picked, or selection kept none", "picks"
         )
+    return len(particles)
 
 
 def read_extracted(project: Path, star: str) -> Extracted:
@@ -300,6 +283,7 @@ def classify_2d(
                 iterations=iterations,
                 seed=seed,
                 computing=project.computing,
+                is_ctf_corrected=project.is_ctf_corrected,
             )
         else:
             words = commands.continued(
@@ -330,6 +314,7 @@ def make_initial_model(
     symmetry: str,
     seed: int,
     iterations: tuple[int, int, int] | None = None,
+    healpix_order: int = 1,
 ) -> str:
     """A first map without a reference; its path from the project folder.
 
@@ -345,6 +330,12 @@ def make_initial_model(
     total = sum(iterations)
     newest = newest_iteration(project.folder, folder)
     if newest is None or newest.number < total:
+        optics = read_star(project.folder / particles)["optics"]
+        if (box := int(min(optics.ints("rlnImageSize")))) < SMALLEST_BOX_PX:
+            raise SettingsError(
+                f"{name}: boxes have {box} px, and a first map needs {SMALLEST_BOX_PX} or more; give finer pixels"
+            )
+        finest = FINEST_PIXELS * max(optics.floats("rlnImagePixelSize"))
         if newest is None or newest.number < 1:
             words = commands.initial_model(
                 project.relion,
@@ -354,9 +345,11 @@ def make_initial_model(
                 symmetry=symmetry,
                 seed=seed,
                 computing=project.computing,
+                is_ctf_corrected=project.is_ctf_corrected,
                 iterations=iterations,
+                healpix_order=healpix_order,
                 subsets=(int(np.clip(count // 5, min(count, 50), 100)), min(count, 300)),
-                resolutions_angstrom=(0.3 * diameter_angstrom, 0.12 * diameter_angstrom),
+                resolutions_angstrom=(max(0.3 * diameter_angstrom, finest), max(0.12 * diameter_angstrom, finest)),
                 offset_range_px=3.0 if is_few else 6.0,
             )
         else:
@@ -381,9 +374,19 @@ def refine(
     symmetry: str,
     seed: int,
     is_on_scale: bool = False,
-) -> Refined:
-    """Refine two half sets until RELION says that they have converged."""
-    _require_particles(project.folder, particles, name)
+    is_quick: bool = False,
+    healpix_orders: tuple[int, int] | None = None,
+) -> FinishedRefinement:
+    """Refine two half sets until RELION says that they have converged.
+
+    Parameters
+    ----------
+    healpix_orders : of the first angles, and from which they are searched for near the last ones only. By default 15
+        degrees (2) and RELION's 3.75 (4), with few particles 7.5 (3): all angles of 7.5 degrees took 384 particles of
+        32 px an hour a iteration, and so few do not tell them apart
+    """
+    count = _require_particles(project.folder, particles, name)
+    orders = healpix_orders or ((2, 3) if count < FEW_PARTICLES else (2, 4))
     finished = finished_refinement(project.folder, folder)
     if finished is None:
         newest = newest_iteration(project.folder, folder)
@@ -398,7 +401,11 @@ def refine(
                 symmetry=symmetry,
                 seed=seed,
                 computing=project.computing,
+                is_ctf_corrected=project.is_ctf_corrected,
                 is_on_scale=is_on_scale,
+                is_quick=is_quick,
+                healpix_order=orders[0],
+                local_healpix_order=orders[1],
             )
         else:
             words = commands.continued(
@@ -408,9 +415,7 @@ def refine(
         finished = finished_refinement(project.folder, folder)
         if finished is None:
             raise ProgramFailedError(f"{name}: ended well and has not converged: see programs/{name}.out")
-    halves = unfiltered_halves(project.folder, finished)
-    volume = finished.optimiser.removesuffix("_optimiser.star") + "_class001.mrc"
-    return Refined(halves, volume, finished.data, finished)
+    return finished
 
 
 def make_mask(

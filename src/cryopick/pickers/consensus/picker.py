@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
@@ -89,6 +90,12 @@ class ConsensusPicker(HoldsModels, ChoosesByExpectedF1):
 
     # ------------------------------------------------------------------------------------------------------- members
 
+    @property
+    def needs_extra(self) -> str:
+        """What a member needs that is picked."""
+        needed = [] if self.picks is not None else [getattr(picker_class(name), "needs_extra", "") for name in self.of]
+        return next(filter(None, needed), "")
+
     def require_files(self, configuration: str) -> None:  # noqa: ARG002  # of the protocol
         """Raise where a member's picks, or what scores are worth together, are not there.
 
@@ -101,7 +108,7 @@ class ConsensusPicker(HoldsModels, ChoosesByExpectedF1):
         """
         folders = [] if self.picks is None else [self.picks / name for name in self.of]
         for folder in folders:
-            if not folder.is_dir():
+            if not os.path.isdir(folder):
                 raise InputError(f"{folder}: there is no such folder; expected the picks of member {folder.name}")
         if self.rule == "expected-f1":
             self._stacking()

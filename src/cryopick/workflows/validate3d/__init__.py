@@ -1,0 +1,1 @@
+"""From picks to a map and an honest number: see `run.validate3d`."""
