@@ -4,8 +4,8 @@
     python benchmarks/viewer.py benchmarks/results/viewer.json "5000 micrographs"    # that part alone, measured anew
 
 Times are in ms unless named otherwise; those named `cpu` are of the server's process, and say the same on a busy
-machine. `script` is what the page's own code took for a frame. Read the others against `still_frame`, the median time of
-a frame of the same page in which nothing changes.
+machine. `script` is what the page's own code took for a frame. Read the others against `still_frame`, the median time
+of a frame of the same page in which nothing changes.
 """
 
 from __future__ import annotations
