@@ -109,7 +109,8 @@ class _Graph:
 
     def doubled(self, x: Node) -> Node:
         """Every pixel twice in both directions."""
-        factors, axes = (self.op.constant(np.array(pair)) for pair in ((2.0, 2.0), (2, 3)))
+        factors = self.op.constant(np.array([2, 2], np.float32))
+        axes = self.op.constant(np.array([2, 3], np.int64))
         return self.op.interpolate(
             x,
             factors,
