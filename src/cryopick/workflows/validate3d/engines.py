@@ -159,11 +159,18 @@ def snr_of_both(curve: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 DEFAULT_ENGINE = "known"
-ENGINES: dict[str, Engine] = {one.name: one for one in (KnownEngine(),)}
+
+
+def engines() -> dict[str, Engine]:
+    """All engines by name. RELION's row is a module of its own, which needs the types above."""
+    from cryopick.workflows.validate3d.relion import RelionEngine
+
+    return {one.name: one for one in (KnownEngine(), RelionEngine())}
 
 
 def engine_named(name: str) -> Engine:
     """The engine; an unknown name raises `SettingsError` listing the known ones."""
-    if name not in ENGINES:
-        raise SettingsError(f"engine {name!r} is unknown; known: {', '.join(ENGINES)}")
-    return ENGINES[name]
+    known = engines()
+    if name not in known:
+        raise SettingsError(f"engine {name!r} is unknown; known: {', '.join(known)}")
+    return known[name]

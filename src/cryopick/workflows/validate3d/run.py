@@ -135,7 +135,7 @@ def validate3d(
     ----------
     runs : run folders of `cryopick pick`, or coordinate files of any program; all of the same micrographs
     output : folder; the same call resumes in it
-    engine : what makes the maps (see `engines.ENGINES`)
+    engine : what makes the maps (see `engines.engines`)
     truth : folder of the simulation that the micrographs come from, or the true map (MRC)
     ctf : RELION's `micrographs_ctf.star`, cryoSPARC's exposures, or "none"; None takes the
         simulation's own
