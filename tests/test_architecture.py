@@ -158,6 +158,7 @@ def test_no_module_keeps_models():
         "cryopick.inference.computing: processor_model",  # a name
         "cryopick.inference.device: _automatic_device",  # a word
         "cryopick.inference.device: _why_unusable",  # a sentence
+        "cryopick.inference.processor: cpu_flags",  # words
         "cryopick.pickers.denoisers: _makers",
         "cryopick.pickers.families: _families",
         "cryopick.pickers.published_weights: _readers",

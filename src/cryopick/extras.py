@@ -47,12 +47,13 @@ def require_extra(extra: str, modules: Sequence[str], what: str) -> None:
     MissingExtraError
         If one of the modules cannot be found.
     """
-    absent = [module for module in modules if not _is_installed(module)]
+    absent = [module for module in modules if not is_installed(module)]
     if absent:
         raise MissingExtraError(f"{missing_extra(extra, what)} (not found: {', '.join(absent)})")
 
 
-def _is_installed(module: str) -> bool:
+def is_installed(module: str) -> bool:
+    """Whether a module can be found; it is not imported, which may take seconds."""
     try:
         return find_spec(module) is not None
     except (ImportError, ValueError):  # a parent package is missing, or a module of that name has no specification

@@ -7,12 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from discs import disc_micrograph
 
 import cryopick
 from cryopick.errors import WeightsError
+from cryopick.inference.openvino_network import OpenVinoNetwork
 from cryopick.io.images.micrographs import write_micrograph
 from cryopick.io.weights import card_path, find_weights, load_checkpoint, save_checkpoint
 from cryopick.pickers.cryoemmae import CryoEmmaePicker
@@ -34,7 +36,9 @@ LOADED: dict[str, tuple[str, Callable[[Path], Any]]] = {
 
 
 def weights_in(found: object, *, depth: int = 0) -> list[torch.Tensor]:
-    """Every parameter of the networks inside a loaded model."""
+    """Every parameter of the networks inside a loaded model; of a graph, which shows none, what it answers."""
+    if isinstance(found, OpenVinoNetwork):
+        return [torch.from_numpy(found(np.random.default_rng(0).normal(size=(3, 32, 32)).astype(np.float32)))]
     if isinstance(found, torch.nn.Module):
         return list(found.parameters())
     if depth > 5 or not hasattr(found, "__dict__"):

@@ -250,7 +250,8 @@ def test_a_run_goes_on_in_the_numbers_that_it_began_in(
 ) -> None:
     run = tmp_path / "run"
     pick(folder_of_discs / "m1.mrc", run, numbers())
-    assert json.loads((run / "computing.json").read_text()) == {"device": "cpu", "precision": "int8"}
+    noted = json.loads((run / "computing.json").read_text())
+    assert noted == {"device": "cpu", "precision": "int8", "runtime": ""}
     monkeypatch.setattr(AnyNumbers, "fastest", "float32")  # another machine, which can do both
     pick(folder_of_discs, run, numbers())
     assert scores(run) == {0.75}
@@ -268,6 +269,27 @@ def test_a_machine_that_cannot_go_on_so_says_what_to_do_and_changes_nothing(
         pick(folder_of_discs, run, numbers())
     assert [one.name for one in RunFolder(run).records()] == ["m1.mrc"]
     assert pick(folder_of_discs / "m1.mrc", run, numbers()).micrographs == 1  # nothing is left to compute
+
+
+def test_a_run_that_another_library_began_goes_on_and_says_so(
+    folder_of_discs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also one of before there was a choice, whose note has no library: that was torch."""
+    run = tmp_path / "run"
+    pick(folder_of_discs / "m1.mrc", run, numbers())
+    note = run / "computing.json"
+    older = {name: value for name, value in json.loads(note.read_text()).items() if name != "runtime"}
+    note.write_text(json.dumps(older))
+    monkeypatch.setattr(AnyNumbers, "runtime_on", lambda self, device: "OpenVINO", raising=False)
+    found = statuses(folder_of_discs, run, numbers())
+    assert found.pop("m1.mrc") == "skipped"
+    assert set(found.values()) == {"done"}
+    assert "was begun with torch and goes on with OpenVINO, which computes on the CPU in int8, too" in caplog.text
+    caplog.clear()
+    pick(folder_of_discs, tmp_path / "new", numbers())
+    assert json.loads((tmp_path / "new" / "computing.json").read_text())["runtime"] == "OpenVINO"
+    pick(folder_of_discs, tmp_path / "new", numbers())
+    assert "was begun with" not in caplog.text
 
 
 def test_a_damaged_note_is_made_again(folder_of_discs: Path, tmp_path: Path) -> None:
@@ -294,10 +316,10 @@ def test_auto_is_kept_where_it_means_the_same_and_spelt_out_where_it_does_not(mo
 
 
 def test_general_computes_in_eight_bits_where_its_card_and_the_cpu_can(monkeypatch: pytest.MonkeyPatch) -> None:
-    from cryopick.heatmap import network_int8
+    from cryopick.heatmap import model
 
     picker = make_settings("general", device="cpu").picker
     for can, precision in ((True, "int8"), (False, "float32")):
-        monkeypatch.setattr(network_int8, "is_int8_fast", lambda can=can: can)
+        monkeypatch.setattr(model, "multiplies_int8", lambda can=can: can)
         assert computing_here(picker).precision in (precision, "bfloat16")
     assert "8-bit integers" in why_not_here(picker, Computing(device="cpu", precision="int8"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,23 +12,22 @@ from numpy.typing import NDArray
 
 from cryopick.errors import SettingsError
 from cryopick.heatmap.carbon import with_whole_carbon
+from cryopick.heatmap.layout import OUTPUTS, STRIDE_PX, TOTAL_STRIDE_PX, tensor_shapes
 from cryopick.heatmap.second_look import doubted, in_noise, stands_out, without_doubted_junk
-from cryopick.inference.dense import DenseNetwork, sigmoid
+from cryopick.inference.dense import DenseNetwork, TileNetwork, sigmoid
 from cryopick.inference.device import PRECISIONS, chosen_bfloat16, chosen_device
 from cryopick.inference.looks import LOOKS, Look, mean_of_looks, seen_turned
 from cryopick.inference.models import Models
-from cryopick.io.weights import files_of_weights, find_weights, open_checkpoint, read_card
+from cryopick.inference.processor import multiplies_bfloat16, multiplies_int8
+from cryopick.inference.runtime import OPENVINO, TORCH, runtime_on
+from cryopick.io.weights import Checkpoint, ModelCard, files_of_weights, find_weights, open_checkpoint, read_card
 from cryopick.processing.probability import Calibration
 from cryopick.processing.scale import NOMINAL_PARTICLE_PX, network_planes, resample
 from cryopick.types import JUNK_MAP, Micrograph, Picks
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from cryopick.heatmap.network import HeatmapUNet
 
-STRIDE_PX = 2
-"""Working pixels per pixel of the network's maps."""
 TILE_PX = 1536
 """Largest side that the network sees at once: fewer and larger tiles read less twice, and hold more memory."""
 INT8 = "int8"
@@ -70,7 +69,7 @@ class HeatmapModel:
 
     Parameters
     ----------
-    dense : a `HeatmapUNet`, batch norms folded
+    dense : the network, batch norms folded
     calibration : of the centre map's values at candidates
     input_planes : of `network_planes` that it sees
     """
@@ -112,15 +111,44 @@ def load_model(weights: Path | None, *, device: str = "auto", precision: str = "
     ------
     WeightsError
         If the file is missing, damaged, or of another architecture.
+    SettingsError
+        If the device is not there, or cannot compute as it is asked to.
     """
-    from cryopick.heatmap.network import build_heatmap_unet
-
-    with open_checkpoint(weights or "general", picker="general") as checkpoint:
+    device = chosen_device(device)
+    uses_torch = runtime_on(device) == TORCH
+    with open_checkpoint(weights or "general", picker="general", as_arrays=not uses_torch) as checkpoint:
         card = checkpoint.card
-        network = checkpoint.build(build_heatmap_unet)
         calibration = Calibration.from_list(card.postprocessing["calibration"])
-        ranges = card.postprocessing.get("activation_ranges")
-        return heatmap_model(network, calibration, ranges=ranges, device=device, precision=precision)
+        if uses_torch:
+            from cryopick.heatmap.network import build_heatmap_unet
+
+            network = checkpoint.build(build_heatmap_unet)
+            return heatmap_model(network, calibration, device=device, precision=precision)
+        checkpoint.require_shapes(checkpoint.described(tensor_shapes))
+        in_force = _precision_in_force(device, precision, card)
+        seen = _openvino_network(checkpoint, precision=in_force)
+        return HeatmapModel(_dense(seen, device=device), calibration, int(card.architecture["in_channels"]))
+
+
+def _openvino_network(checkpoint: Checkpoint, *, precision: str) -> TileNetwork:
+    from cryopick.heatmap.graph import heatmap_graph
+    from cryopick.inference.openvino_network import OpenVinoNetwork
+
+    card = checkpoint.card
+    ranges = card.postprocessing["activation_ranges"] if precision == INT8 else None
+    graph = heatmap_graph(checkpoint.tensors, card.architecture, ranges=ranges)
+    return OpenVinoNetwork(graph, is_bfloat16=precision == "bfloat16")
+
+
+def _dense(network: TileNetwork, *, device: str) -> DenseNetwork:
+    return DenseNetwork(
+        network,
+        device=device,
+        channels=len(OUTPUTS),
+        stride_px=STRIDE_PX,
+        multiple_px=TOTAL_STRIDE_PX,
+        tile_px=TILE_PX,
+    )
 
 
 def kept_model(
@@ -131,39 +159,21 @@ def kept_model(
 
 
 def heatmap_model(
-    network: HeatmapUNet,
-    calibration: Calibration,
-    *,
-    ranges: Mapping[str, Sequence[float]] | None = None,
-    device: str = "auto",
-    precision: str = "auto",
+    network: HeatmapUNet, calibration: Calibration, *, device: str = "auto", precision: str = "auto"
 ) -> HeatmapModel:
-    """A network, which is copied, as the picker runs it; 8-bit integers need the `ranges` of its activations.
+    """A network of torch, which is copied, as torch runs it: in training, and on graphics cards.
 
     Raises
     ------
     SettingsError
-        If 8-bit integers are asked for where they cannot be had.
+        If the device is not there, or `precision` is none that torch computes in.
     """
-    from cryopick.heatmap.network import OUTPUTS, TOTAL_STRIDE_PX, fold_batch_norm, without_shape
+    from cryopick.heatmap.network import fold_batch_norm, without_shape
+    from cryopick.inference.torch_network import TorchNetwork
 
     folded = without_shape(fold_batch_norm(network))
-    runner: nn.Module = folded
-    device = chosen_device(device)
-    if _chosen_int8(device, precision, has_ranges=ranges is not None):
-        from cryopick.heatmap.network_int8 import Int8HeatmapUNet
-
-        runner, precision = Int8HeatmapUNet(folded, ranges or {}), "float32"
-    dense = DenseNetwork.loaded(
-        runner,
-        device=device,
-        precision=precision,
-        channels=len(OUTPUTS),
-        stride_px=STRIDE_PX,
-        multiple_px=TOTAL_STRIDE_PX,
-        tile_px=TILE_PX,
-    )
-    return HeatmapModel(dense, calibration, network.in_channels)
+    seen = TorchNetwork.loaded(folded, device=device, precision=precision)
+    return HeatmapModel(_dense(seen, device=seen.device), calibration, network.in_channels)
 
 
 def precision_in_force(weights: Path | None, *, device: str, precision: str) -> str:
@@ -174,34 +184,35 @@ def precision_in_force(weights: Path | None, *, device: str, precision: str) -> 
     WeightsError
         If the card is missing or damaged.
     SettingsError
-        If 8-bit integers are asked for where they cannot be had.
+        If the device cannot compute in it.
     """
-    has_ranges = False
+    return _precision_in_force(device, precision, read_card(find_weights(weights or "general")))
+
+
+def _precision_in_force(device: str, precision: str, card: ModelCard) -> str:
+    is_openvino = runtime_on(device) == OPENVINO
+    has_ranges = card.postprocessing.get("activation_ranges") is not None
     if precision in ("auto", INT8):
-        has_ranges = read_card(find_weights(weights or "general")).postprocessing.get("activation_ranges") is not None
-    if _chosen_int8(device, precision, has_ranges=has_ranges):
-        return INT8
-    return "bfloat16" if chosen_bfloat16(device, precision) else "float32"
-
-
-def _chosen_int8(device: str, precision: str, *, has_ranges: bool) -> bool:
-    """Whether to run in 8-bit integers; `auto` does on CPUs that have the units, with weights that can."""
-    if precision not in ("auto", INT8):
-        return False
-    from cryopick.heatmap.network_int8 import is_int8_fast
-
-    lacking = [
-        text
-        for text, is_there in (
-            (f"a CPU, not {device}", device == "cpu"),
-            ("weights whose card holds activation_ranges", has_ranges),
-            ("a CPU that multiplies 8-bit integers (VNNI), and a torch that uses it", is_int8_fast()),
+        lacking = [
+            text
+            for text, is_there in (
+                (f"a CPU, not {device}", device == "cpu"),
+                ("weights whose card holds activation_ranges", has_ranges),
+                ("a CPU that multiplies 8-bit integers (VNNI)", multiplies_int8()),
+                ("OpenVINO (pip install openvino)", is_openvino),
+            )
+            if not is_there
+        ]
+        if not lacking:
+            return INT8
+        if precision == INT8:
+            raise SettingsError(f"precision int8 needs {' and '.join(lacking)}; auto takes the fastest that works here")
+    is_bfloat16 = chosen_bfloat16(device, precision)
+    if is_bfloat16 and is_openvino and not multiplies_bfloat16():
+        raise SettingsError(
+            "precision bfloat16 needs a CPU that multiplies such numbers (AVX512_BF16 or AMX); float32 works everywhere"
         )
-        if not is_there
-    ]
-    if precision == INT8 and lacking:
-        raise SettingsError(f"precision int8 needs {' and '.join(lacking)}; auto takes the fastest that works here")
-    return not lacking
+    return "bfloat16" if is_bfloat16 else "float32"
 
 
 def picks_at_scale(

@@ -10,20 +10,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-STRIDE_PX = 2
-"""Input pixels per output pixel."""
-TRUNK_STRIDE_PX = 4
-"""Input pixels per pixel of the finest features; each holds a block of input pixels, so that no detail is lost."""
-TOTAL_STRIDE_PX = 16
-"""Input heights and widths must be multiples of it; tiles must start at multiples of it to equal the whole."""
-OUTPUTS = ("centre", "offset_x", "offset_y", "log_size", "junk")
-"""What picking needs."""
-SHAPE_OUTPUTS = ("particle", "inward_x", "inward_y")
-"""What a network may be taught besides: which pixels belong to particles, and where from there the centre lies. Every
-pixel of a particle then says something about it, so that fewer crops are needed."""
-
-HEAD_CHANNELS = len(OUTPUTS) * (TRUNK_STRIDE_PX // STRIDE_PX) ** 2
-"""Of the last convolution that belong to `OUTPUTS`, before its blocks of pixels are unfolded."""
+from cryopick.heatmap.layout import HEAD_CHANNELS, OUTPUTS, SHAPE_OUTPUTS, STRIDE_PX, TRUNK_STRIDE_PX
 
 AnyNetwork = TypeVar("AnyNetwork", bound=nn.Module)
 

@@ -6,14 +6,14 @@ machines or on several days settles both once.
 
 from __future__ import annotations
 
-import platform
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from cryopick.errors import SettingsError
 from cryopick.inference.device import chosen_bfloat16, chosen_device, is_bfloat16_fast
+from cryopick.inference.processor import cpu_model
+from cryopick.inference.runtime import TORCH
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +24,9 @@ class Computing:
     """cpu, cuda or mps: the kind, without a card's number."""
     precision: str = ""
     """float32, bfloat16 or int8; "" where the picker has no such choice."""
+    runtime: str = field(default="", compare=False)
+    """The library that runs the network: OpenVINO or torch; "" where none does, or a run does not say. Two that compute
+    in the same numbers differ by rounding alone, so a run goes on with another one, which is said."""
 
     @property
     def text(self) -> str:
@@ -58,6 +61,10 @@ class RunsNetworks:
         """bfloat16 where that is asked for, or `auto` and fast on the device; else float32."""
         return "bfloat16" if chosen_bfloat16(device, self.precision) else "float32"
 
+    def runtime_on(self, _device: str) -> str:
+        """The library that runs the networks: torch, on every device."""
+        return TORCH
+
 
 def computing_here(picker: Any) -> Computing:
     """What the settings of a picker mean on this machine.
@@ -74,7 +81,13 @@ def computing_here(picker: Any) -> Computing:
             device=_kind(getattr(picker, "device", "cpu")), precision=str(getattr(picker, "precision", ""))
         )
     device = chosen_device(picker.device)
-    return Computing(device=_kind(device), precision=picker.precision_on(device))
+    precision = picker.precision_on(device)
+    return Computing(device=_kind(device), precision=precision, runtime=runtime_of(picker, device))
+
+
+def runtime_of(picker: Any, device: str) -> str:
+    """The library that runs a picker's networks on a device; "" where it has none, or does not say."""
+    return str(picker.runtime_on(device)) if hasattr(picker, "runtime_on") else ""
 
 
 def pinned(picker: Any, computing: Computing | None) -> Any:
@@ -136,12 +149,7 @@ def processor_model(device: str = "cpu") -> str:
         return torch.cuda.get_device_name(device)
     if device != "cpu":
         return device
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
-    named = [" ".join(line.partition(":")[2].split()) for line in lines if line.startswith("model name")]
-    return next(filter(None, [*named, platform.processor(), platform.machine()]), "unknown")
+    return cpu_model()
 
 
 def _kind(device: Any) -> str:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
 from cryopick.errors import SettingsError
+from cryopick.inference.processor import multiplies_bfloat16
 
 _log = logging.getLogger(__name__)
 PRECISIONS = ("auto", "float32", "bfloat16")
 DEVICE_KINDS = ("cpu", "cuda", "mps")
+CARD_FILES = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/nvhost-gpu", "/dev/dxg", "/dev/kfd")
+"""What Linux has where there is a graphics card with its driver: NVIDIA's, of Jetson boards, under Windows, AMD's."""
 
 
 def require_device(picker: Any) -> None:
@@ -150,6 +154,8 @@ def cuda_devices() -> tuple[int, str, str]:
     """CUDA devices that torch sees; where there is none, why; and what torch complained of, such as an old driver."""
     import warnings
 
+    if not _may_have_card():  # torch takes two seconds to say the same
+        return 0, "there is no driver or no card", ""
     import torch
 
     if not torch.backends.cuda.is_built():  # type: ignore[no-untyped-call]  # of torch
@@ -159,6 +165,13 @@ def cuda_devices() -> tuple[int, str, str]:
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     complaint = " ".join(str(caught[-1].message).split(". ")[0].split()) if caught else ""
     return count, "torch finds no driver or no card", complaint
+
+
+def _may_have_card() -> bool:
+    """False where it is plain, without torch, that there is no card of NVIDIA or AMD, which torch calls cuda."""
+    if sys.platform == "linux":
+        return any(os.path.exists(device) for device in CARD_FILES)
+    return sys.platform != "darwin"
 
 
 @lru_cache(maxsize=16)
@@ -189,9 +202,8 @@ def chosen_bfloat16(device: str, precision: str) -> bool:
 
 def is_bfloat16_fast(device: str) -> bool:
     """True where the hardware multiplies bfloat16; elsewhere it is emulated and slower than float32."""
+    if device == "cpu":
+        return multiplies_bfloat16()
     import torch
 
-    if device != "cpu":
-        return torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-    checks = (getattr(torch.cpu, name, None) for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"))
-    return any(check is not None and bool(check()) for check in checks)
+    return torch.cuda.is_available() and torch.cuda.is_bf16_supported()

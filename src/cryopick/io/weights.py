@@ -14,6 +14,8 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from numpy.typing import NDArray
+
 from cryopick.errors import CryopickError, WeightsError
 from cryopick.io.files.atomic import atomic_path, write_text_atomic
 from cryopick.version import __version__
@@ -36,6 +38,7 @@ FOLDER_VARIABLE = "CRYOPICK_WEIGHTS"
 
 
 Network = TypeVar("Network", bound="nn.Module")
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,9 +78,12 @@ class ModelCard:
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """Weights by parameter name, with their card and the file that they came from."""
+    """Weights by parameter name, with their card and the file that they came from.
 
-    tensors: Mapping[str, Tensor]
+    The tensors are torch's, or NumPy arrays where they were asked for as such.
+    """
+
+    tensors: Mapping[str, Any]
     card: ModelCard
     path: Path | None = None
 
@@ -89,8 +95,7 @@ class Checkpoint:
         WeightsError
             If there is no such network, or the weights do not fit it.
         """
-        with _explain_card(self.path, (Exception,)):  # libraries that build networks have errors of their own
-            network = make(self.card.architecture)
+        network = self.described(make)
         self.load_into(network)
         return network
 
@@ -104,14 +109,25 @@ class Checkpoint:
         """
         import torch
 
+        self.require_shapes({name: tuple(tensor.shape) for name, tensor in network.state_dict().items()})
+        with torch.no_grad():
+            network.load_state_dict(dict(self.tensors))
+
+    def require_shapes(self, expected: Mapping[str, tuple[int, ...]]) -> None:
+        """Check that these are the tensors of a network, by name and shape.
+
+        Raises
+        ------
+        WeightsError
+            If names or shapes differ; the first of them are listed.
+        """
         where = self.path or f"weights of {self.card.picker}"
-        own = network.state_dict()
-        problems = [f"lacks {name}" for name in own if name not in self.tensors]
-        problems += [f"has unknown {name}" for name in self.tensors if name not in own]
+        problems = [f"lacks {name}" for name in expected if name not in self.tensors]
+        problems += [f"has unknown {name}" for name in self.tensors if name not in expected]
         problems += [
-            f"{name} is {tuple(tensor.shape)}, expected {tuple(own[name].shape)}"
+            f"{name} is {tuple(tensor.shape)}, expected {expected[name]}"
             for name, tensor in self.tensors.items()
-            if name in own and own[name].shape != tensor.shape
+            if name in expected and expected[name] != tuple(tensor.shape)
         ]
         if problems:
             more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
@@ -119,8 +135,17 @@ class Checkpoint:
                 f"{where}: does not fit the network: {'; '.join(problems[:3])}{more}; "
                 "use weights trained for this picker and preset"
             )
-        with torch.no_grad():
-            network.load_state_dict(dict(self.tensors))
+
+    def described(self, make: Callable[[Mapping[str, Any]], Made]) -> Made:
+        """What `make` makes of the card's architecture.
+
+        Raises
+        ------
+        WeightsError
+            If it cannot be used.
+        """
+        with _explain_card(self.path, (Exception,)):  # libraries that build networks have errors of their own
+            return make(self.card.architecture)
 
 
 def card_path(weights: Path) -> Path:
@@ -258,13 +283,18 @@ def is_published_file(path: Path) -> bool:
 
 @contextmanager
 def open_checkpoint(
-    name_or_path: str | Path, *, picker: str, published: Callable[[Path], Checkpoint] | None = None
+    name_or_path: str | Path,
+    *,
+    picker: str,
+    published: Callable[[Path], Checkpoint] | None = None,
+    as_arrays: bool = False,
 ) -> Iterator[Checkpoint]:
     """The weights meant by a path or a name; card values that the block cannot use become a `WeightsError`.
 
     Parameters
     ----------
     published : reads a file that others published for this picker, which has no card; None where nobody did
+    as_arrays : the tensors as NumPy arrays, which needs no torch
 
     Raises
     ------
@@ -276,13 +306,19 @@ def open_checkpoint(
         if published is not None and is_published_file(path):
             yield published(path)
         else:
-            yield load_checkpoint(path, picker=picker)
+            yield load_checkpoint(path, picker=picker, as_arrays=as_arrays)
 
 
 def load_checkpoint(
-    path: Path | str, *, picker: str | None = None, architecture: Mapping[str, Any] | None = None
+    path: Path | str,
+    *,
+    picker: str | None = None,
+    architecture: Mapping[str, Any] | None = None,
+    as_arrays: bool = False,
 ) -> Checkpoint:
     """Read weights, after checking their hash and, where given, that they are for `picker` and `architecture`.
+
+    Their tensors are torch's, or NumPy arrays with `as_arrays`.
 
     Raises
     ------
@@ -301,7 +337,8 @@ def load_checkpoint(
         raise WeightsError(f"{path}: weights of picker {card.picker!r}, expected {picker!r}")
     if architecture is not None:
         check_architecture(card, architecture, where=str(path))
-    return Checkpoint(read_tensors(path, sha256=card.sha256), card, path)
+    read = read_arrays if as_arrays else read_tensors
+    return Checkpoint(read(path, sha256=card.sha256), card, path)
 
 
 def check_architecture(card: ModelCard, expected: Mapping[str, Any], *, where: str) -> None:
@@ -355,6 +392,12 @@ def read_tensors(path: Path, *, sha256: str | None = None) -> dict[str, Tensor]:
     return read_tensors_and_metadata(path, sha256=sha256)[0]
 
 
+def read_arrays(path: Path, *, sha256: str | None = None) -> dict[str, NDArray[Any]]:
+    """All tensors of a safetensors file as NumPy arrays; raises as `read_tensors_and_metadata`."""
+    found: dict[str, NDArray[Any]] = _read_safetensors(path, "numpy", sha256=sha256)[0]
+    return found
+
+
 def read_tensors_and_metadata(path: Path, *, sha256: str | None = None) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors and the texts stored in the header of a safetensors file.
 
@@ -363,6 +406,10 @@ def read_tensors_and_metadata(path: Path, *, sha256: str | None = None) -> tuple
     WeightsError
         If the file is missing, is no safetensors file, or has another hash.
     """
+    return _read_safetensors(path, "pt", sha256=sha256)
+
+
+def _read_safetensors(path: Path, framework: str, *, sha256: str | None) -> tuple[dict[str, Any], dict[str, str]]:
     from safetensors import SafetensorError, safe_open
 
     if sha256 is not None and (found := file_sha256(path)) != sha256:
@@ -371,7 +418,7 @@ def read_tensors_and_metadata(path: Path, *, sha256: str | None = None) -> tuple
             "copy the weights and their card again"
         )
     try:
-        with safe_open(str(path), framework="pt") as file:
+        with safe_open(str(path), framework=framework) as file:
             return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise WeightsError(f"{path}: cannot be read as safetensors ({error})") from error

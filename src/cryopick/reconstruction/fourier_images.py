@@ -52,7 +52,7 @@ class FrequencyPixels:
     def shift_factors(self, shifts_px: NDArray[np.floating]) -> NDArray[np.complex64]:
         """(k, m) what the transforms of centred particles are multiplied with when they move by (x, y)."""
         turns = np.asarray(shifts_px, dtype=np.float32) @ self.xy.astype(np.float32)
-        return np.exp(np.complex64(-2j * np.pi / self.box_px) * turns).astype(np.complex64)
+        return np.asarray(np.exp(np.complex64(-2j * np.pi / self.box_px) * turns), dtype=np.complex64)
 
 
 def soft_disc(box_px: int, radius_px: float, edge_px: float) -> NDArray[np.float32]:

@@ -42,7 +42,7 @@ def view_directions(count: int, symmetry: str = "C1") -> NDArray[np.float64]:
     directions = euler_to_matrix(np.column_stack([angles, np.zeros(count)]))[:, 2]
     fixed = np.array([0.299, 0.137, 0.944])
     nearness = np.einsum("ni,gij,j->ng", directions, group, fixed)
-    return angles[nearness.argmax(axis=1) == 0]  # the identity is the first operator
+    return np.asarray(angles[nearness.argmax(axis=1) == 0])  # the identity is the first operator
 
 
 def shift_grid(reach_px: float, step_px: float) -> NDArray[np.float64]:
@@ -50,7 +50,7 @@ def shift_grid(reach_px: float, step_px: float) -> NDArray[np.float64]:
     steps = int(reach_px / step_px + 1e-6)
     along = np.arange(-steps, steps + 1) * step_px
     grid = np.stack(np.meshgrid(along, along), axis=-1).reshape(-1, 2)
-    return grid[np.hypot(*grid.T) <= reach_px + 1e-6]
+    return np.asarray(grid[np.hypot(*grid.T) <= reach_px + 1e-6])
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,7 +124,7 @@ class References:
         return cls.of_samples(source.slices(rotations, grid.xy), grid)
 
     def __len__(self) -> int:
-        return self.coefficients.shape[1]
+        return int(self.coefficients.shape[1])
 
 
 def shell_weights(grid: PolarGrid, noise_power: NDArray[np.floating]) -> NDArray[np.float32]:

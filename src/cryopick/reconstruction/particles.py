@@ -326,4 +326,4 @@ def normalized_background(images: NDArray[np.float32], *, radius_px: float) -> N
     spread = flat[:, outside].std(axis=1)
     is_flat = spread <= 1e-6 * np.abs(images).max(initial=1e-30)
     flat /= np.where(is_flat, np.inf, spread)[:, None]
-    return flat.reshape(images.shape).astype(np.float32)
+    return np.asarray(flat.reshape(images.shape), dtype=np.float32)

@@ -73,7 +73,7 @@ class PolarGrid:
     def xy(self) -> NDArray[np.float64]:
         """(2, radii, half_angles) frequencies of the samples."""
         angle = np.pi * np.arange(self.half_angles) / self.half_angles
-        return self.radii[:, None] * np.stack([np.cos(angle), np.sin(angle)])[:, None]
+        return np.asarray(self.radii[:, None] * np.stack([np.cos(angle), np.sin(angle)])[:, None])
 
     def coefficients(self, samples: NDArray[np.complexfloating]) -> NDArray[np.complex64]:
         """Angular coefficients, (orders, ...,  radii), of samples (..., radii, half_angles)."""

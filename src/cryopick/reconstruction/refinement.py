@@ -228,7 +228,11 @@ class _Refining:
         )
         images = fourier_images(stack)
         near = images.up_to(self.last_shell + 0.5)
-        poses = Poses(rotations=found.rotations[:, 0], shifts_px=found.shifts_px[:, 0], score=found.scores[:, 0])
+        poses = Poses(
+            rotations=found.rotations[:, 0],
+            shifts_px=found.shifts_px[:, 0],
+            score=found.scores[:, 0].astype(np.float64),
+        )
         polished = polish(near, source, poses, noise_power=self.noise_power)
         residual = polished.residual_power
         poses = polished.poses

@@ -41,7 +41,7 @@ def operators(symmetry: str) -> NDArray[np.float64]:
     SettingsError
         No such group.
     """
-    return _operators(symmetry.strip().upper()).copy()
+    return np.array(_operators(symmetry.strip().upper()))
 
 
 @lru_cache(maxsize=16)
@@ -69,7 +69,7 @@ def _closed(group: NDArray[np.float64]) -> NDArray[np.float64]:
         _, first = np.unique(np.rint(products * 1e6).astype(np.int64), axis=0, return_index=True)
         distinct = products[np.sort(first)].reshape(-1, 3, 3)
         if len(distinct) == len(group):
-            return distinct
+            return np.asarray(distinct)
         group = distinct
 
 
@@ -88,4 +88,4 @@ def in_asymmetric_unit(rotations: NDArray[np.float64], symmetry: str) -> NDArray
     group = operators(symmetry)
     fixed = np.array([0.299, 0.137, 0.944])  # on no axis and in no mirror plane of any of the groups
     nearness = np.einsum("ni,gij,j->ng", rotations[:, 2], group, fixed)
-    return np.einsum("nij,njk->nik", rotations, group[nearness.argmax(axis=1)])
+    return np.asarray(np.einsum("nij,njk->nik", rotations, group[nearness.argmax(axis=1)]))

@@ -48,7 +48,7 @@ def picked_with(plan: PickPlan) -> str:
         },
         "selection": _changed(settings.selection, NO_LOOK["selection"], files),
         "survey": look_fields(picker, plan.survey),
-        "computing": as_plain(plan.computing or Computing()),
+        "computing": _numbers(plan.computing or Computing()),
         "files": {role: one.sha256 for role, one in files.items()},
     }
     text = to_toml({section: dict(sorted(values.items())) for section, values in content.items()})
@@ -115,6 +115,11 @@ def _changed(settings: Any, aside: tuple[str, ...], files: Mapping[str, Any]) ->
         and one.name not in files
         and getattr(settings, one.name) != one.default
     }
+
+
+def _numbers(computing: Computing) -> dict[str, Any]:
+    """Device and precision; another library, which computes in the same numbers, finds the same candidates."""
+    return {name: value for name, value in as_plain(computing).items() if name != "runtime"}
 
 
 def _hash(text: str) -> str:

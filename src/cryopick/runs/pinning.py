@@ -10,7 +10,8 @@ from dataclasses import asdict
 from typing import Any
 
 from cryopick.errors import WorkerError
-from cryopick.inference.computing import Computing, computing_here, remedy, why_not_here
+from cryopick.inference.computing import Computing, computing_here, remedy, runtime_of, why_not_here
+from cryopick.inference.runtime import TORCH
 from cryopick.runs.folder import COMPUTING, RunFolder
 
 _log = logging.getLogger(__name__)
@@ -35,6 +36,11 @@ def settle_computing(
     if known is None:
         known = ask(picker)
         folder.write(folder.path / COMPUTING, json.dumps(asdict(known)) + "\n", is_durable=True)
+    elif (here := runtime_of(picker, known.device)) and here != (known.runtime or TORCH):
+        _log.warning(
+            "%s: was begun with %s and goes on with %s, which computes %s, too: scores may differ by rounding",
+            *(folder.path, known.runtime or TORCH, here, known.text),
+        )
     return known
 
 
@@ -45,13 +51,13 @@ def read_computing(folder: RunFolder) -> Computing | None:
         return None
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        device, precision = content["device"], content["precision"]
-        if not (isinstance(device, str) and device and isinstance(precision, str)):
-            raise ValueError("expected two texts")
+        device, precision, runtime = content["device"], content["precision"], content.get("runtime", "")
+        if not (isinstance(device, str) and device and isinstance(precision, str) and isinstance(runtime, str)):
+            raise ValueError("expected texts")
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         _log.warning("%s is damaged (%.200s) and is made again, from what this machine has", path, error)
         return None
-    return Computing(device=device, precision=precision)
+    return Computing(device=device, precision=precision, runtime=runtime)
 
 
 def require_computing_here(folder: RunFolder, picker: Any, computing: Computing) -> None:

@@ -1,6 +1,8 @@
 """The general picker with its shipped weights: finds simulated particles, sizes them, and leaves noise alone."""
 
-from dataclasses import replace
+import json
+import shutil
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -8,11 +10,10 @@ import pytest
 from cryopick.errors import SettingsError
 from cryopick.geometry.units import Length
 from cryopick.heatmap.emptiness import EMPTY_FILLED_SHARE
-from cryopick.heatmap.model import heatmap_model, load_model
-from cryopick.io.weights import load_checkpoint, weights_folders
+from cryopick.heatmap.model import load_model
+from cryopick.io.weights import load_checkpoint, read_card, weights_folders
 from cryopick.metrics.detection import match_picks, pooled
 from cryopick.pickers.general.picker import GeneralPicker
-from cryopick.processing.probability import Calibration
 from cryopick.runs.one import pick_micrograph
 from cryopick.runs.settings import PickPlan, PickSettings
 from cryopick.runs.threshold import Cut, at_threshold, choose_cut, open_candidates
@@ -123,9 +124,9 @@ def test_half_precision_changes_scores_by_little(rings):
 
 
 def test_eight_bit_integers_change_scores_by_little_and_are_what_auto_takes(rings):
-    from cryopick.heatmap.network_int8 import is_int8_fast
+    from cryopick.inference.processor import multiplies_int8
 
-    if not is_int8_fast():
+    if not multiplies_int8():
         pytest.skip("this CPU does not multiply 8-bit integers")
     one, simulated = rings
     size = one.protein.diameter_angstrom
@@ -141,12 +142,14 @@ def test_eight_bit_integers_change_scores_by_little_and_are_what_auto_takes(ring
     assert np.array_equal(fastest.score, rounded.score)
 
 
-def test_eight_bit_integers_are_refused_where_they_cannot_be_had():
-    from cryopick.heatmap.network import HeatmapUNet
-
-    network = HeatmapUNet(widths=(8, 8, 8)).eval()
+def test_eight_bit_integers_are_refused_where_they_cannot_be_had(tmp_path):
+    card = read_card(WEIGHTS)
+    without = {name: value for name, value in card.postprocessing.items() if name != "activation_ranges"}
+    shutil.copy(WEIGHTS, tmp_path / "mine.safetensors")
+    (tmp_path / "mine.json").write_text(json.dumps(asdict(replace(card, postprocessing=without))))
     with pytest.raises(SettingsError, match="activation_ranges"):
-        heatmap_model(network, Calibration.none(), device="cpu", precision="int8")
+        load_model(tmp_path / "mine.safetensors", device="cpu", precision="int8")
+    assert load_model(tmp_path / "mine.safetensors", device="cpu").input_planes == 3
 
 
 def test_the_card_tells_what_the_weights_are():

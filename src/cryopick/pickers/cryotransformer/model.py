@@ -98,7 +98,8 @@ def local_model(
     """A network, which is copied, as the picker runs it."""
     import torch
 
-    from cryopick.heatmap.network import TOTAL_STRIDE_PX, TRUNK_STRIDE_PX, fold_batch_norm
+    from cryopick.heatmap.layout import TOTAL_STRIDE_PX, TRUNK_STRIDE_PX
+    from cryopick.heatmap.network import fold_batch_norm
     from cryopick.pickers.cryotransformer.network import DENSE_PLANES
 
     network = deepcopy(network).eval().float()

@@ -23,6 +23,7 @@ from cryopick.heatmap.diameter import (
 from cryopick.heatmap.doubts import doubts_about_sample
 from cryopick.heatmap.model import GENERAL_PRECISIONS, HeatmapModel, kept_model, picks_at_scale, precision_in_force
 from cryopick.inference.models import HoldsModels
+from cryopick.inference.runtime import runtime_on
 from cryopick.pickers.expected_f1 import ChoosesByExpectedF1
 from cryopick.pickers.registry import register_picker
 from cryopick.pickers.survey import NOTHING_SEEN, TOLD_FIELDS, Survey, holding_with_general
@@ -108,6 +109,10 @@ class GeneralPicker(HoldsModels, ChoosesByExpectedF1):
     def precision_on(self, device: str) -> str:
         """The number format on a device: `auto` is the fastest that it and the weights have."""
         return precision_in_force(self.weights, device=device, precision=self.precision)
+
+    def runtime_on(self, device: str) -> str:
+        """The library that runs the network on a device."""
+        return runtime_on(device)
 
     def shipped_weights(self) -> Mapping[str, str]:
         """Of the network that it looks through."""

@@ -188,8 +188,13 @@ def ranges_on(model: HeatmapModel, crops: Sequence[Crop]) -> dict[str, list[floa
     """What 8-bit integers need to know of the network's activations, as plain JSON."""
     import torch
 
-    from cryopick.heatmap.network_int8 import activation_ranges
+    from cryopick.heatmap.activation_ranges import activation_ranges
+    from cryopick.inference.torch_network import TorchNetwork
+
+    seen = model.dense.network
+    if not isinstance(seen, TorchNetwork):
+        raise TypeError(f"expected a network of torch, got {type(seen)}")
 
     images = (torch.from_numpy(model.planes(crop.image))[None].to(model.dense.device) for crop in crops)
-    found = activation_ranges(model.dense.network, images)
+    found = activation_ranges(seen.module, images)
     return {name: [round(low, 5), round(high, 5)] for name, (low, high) in found.items()}
