@@ -1,8 +1,8 @@
 """From a run's picks to maps in cryoSPARC, judged by our own code: the same for every picker, on the user's own server.
 
-The picks become an External job as `cryopick cryosparc` makes it; extraction, 2D classes and their selection, first maps
-and refinements are jobs of cryoSPARC's. What comes back are half maps and maps, whose figures are made here as those of
-every other engine, beside nothing that cryoSPARC says of itself.
+The picks become an External job as `cryopick cryosparc` makes it; extraction, 2D classes and their selection, first
+maps and refinements are jobs of cryoSPARC's. What comes back are half maps and maps, whose figures are made here as
+those of every other engine.
 """
 
 from __future__ import annotations
