@@ -106,6 +106,7 @@ SMALLER: tuple[tuple[str, str], ...] = (
     (r"pick .*--picker cryosegnet --as", "--points-per-side 2 --crop-layers 0"),
     (r"pick .*--picker segmentation-crf --as", "--tile-px 128 --rim-px 8"),
     (r"view ", "--no-open --stop-after 1"),
+    (r"validate3d (?!.*--engine known)", "--max-particles 30"),  # too few for a map, which is a result
     (r"simulate .*--recipe segmentation-crf", "--count 1 --size 1024x1024 --pixel-size 7 --workers 1"),
     (r"simulate (?!.*--suite)", "--count 1 --size 320x320 --workers 1"),
 )
@@ -238,6 +239,7 @@ def filled_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for name in ("x.mrc", "image.mrc"):
             shutil.copy(images[0], name)
         shutil.copy("sim/particles.star", "particles.star")
+        shutil.copy("sim/micrographs.star", "micrographs_ctf.star")
         Path("6z6u.pdb").write_text(globular_pdb())
         truth = cryopick.read_picks(Path("labels"))
         for name in ("good.star", "picks.star"):

@@ -23,6 +23,7 @@ from cryopick.workflows.reproduce import (
     cryosegnet,
     cryotransformer,
     deepcryopicker,
+    maps,
     papers,
     reproduce,
     segmentation_crf,
@@ -253,3 +254,49 @@ def test_the_command_exists_and_shows_a_line_to_paste() -> None:
     done = CliRunner().invoke(build_app("reproduce", ["reproduce", "--help"]), ["reproduce", "--help"])
     assert done.exit_code == 0
     assert "cryopick reproduce deepcryopicker -o reproduced/" in done.output
+
+
+def test_maps_stand_beside_the_papers_with_the_particles_that_made_them(tmp_path: Path) -> None:
+    stand_in = StandIn(name="unseen", seed=1, count=1, side_px=256)
+    folders = make_stand_ins(tmp_path, [stand_in], tell=lambda _: None)
+    bench = Bench(
+        output=tmp_path / "out",
+        test={"unseen": open_sets(list(folders.values()))[0]},
+        training={},
+        folders=dict(folders),
+        is_small=True,
+        weights={},
+        cryolo_model=None,
+        tell=lambda _: None,
+    )
+    methods = [Method(label="ours (general)", picker="general"), Method(label="blob", picker="blob")]
+    made = list(maps.maps(bench, methods=lambda _: methods, paper=[maps.CRYOTRANSFORMER_2, maps.CRYOTRANSFORMER_1]))
+    tables = {one.name: one for one in made if isinstance(one, PaperTable)}
+    assert set(tables) == {"maps-table-2", "maps-table-1", "maps-micrographs"}
+    rows = {row[1]: row for row in tables["maps-table-2"].rows}
+    assert set(rows) == {"ours (general)", "blob", "true picks"}
+    assert rows["true picks"][8] == pytest.approx(1)
+    assert 0.5 < float(rows["ours (general)"][8] or 0) < 1.2
+    assert int(rows["ours (general)"][2] or 0) > 40
+    by_count = tables["maps-micrographs"].rows
+    truth = {row[0]: row[2] for row in by_count if row[1] == "truth"}
+    assert truth[4] > truth[2]
+    assert len(tables["maps-table-2"].paper) == 18
+    assert bench.told() == []
+
+
+def test_a_set_without_ctf_is_told_and_gives_no_map(tmp_path: Path) -> None:
+    images = folder_of_sets(tmp_path / "data", PAPERS["segmentation-crf"])
+    bench = Bench(
+        output=tmp_path / "out",
+        test={"unseen": open_sets([images / "unseen"])[0]},
+        training={},
+        folders={"unseen": images / "unseen"},
+        is_small=True,
+        weights={},
+        cryolo_model=None,
+        tell=lambda _: None,
+    )
+    made = list(maps.maps(bench, methods=lambda _: [], paper=[maps.CRYOSEGNET_2]))
+    assert [one.rows for one in made if isinstance(one, PaperTable)] == [()]
+    assert "micrographs_ctf.star" in bench.told()[0]

@@ -18,7 +18,9 @@ def command(
     truth: Annotated[
         Path | None, typer.Option(help="Folder of the simulation that the micrographs come from, or the true map.")
     ] = None,
-    engine: Annotated[str, typer.Option(help="What makes the maps; known: the angles of the simulation.")] = "known",
+    engine: Annotated[
+        str, typer.Option(help="embedded: cryopick's own; known: the angles of the simulation.")
+    ] = "embedded",
     ctf: Annotated[
         str | None,
         typer.Option(
@@ -39,7 +41,7 @@ def command(
     select2d: Annotated[
         str | None,
         typer.Option(
-            help="2D selection; so far: none.",
+            help="2D selection: none, auto, or a file with the numbers of good classes; several with commas.",
             show_default="none",
         ),
     ] = None,
@@ -76,7 +78,7 @@ def command(
 ) -> None:
     """Judge picks by the map: extract, classify, reconstruct from each run alike, and measure resolution and yield.
 
-    Example: cryopick validate3d run1 run2 -o v3d/ --truth sim/ --engine known
+    Example: cryopick validate3d run1 run2 -o v3d/ --ctf micrographs_ctf.star --diameter 180A
     """
     from cryopick.workflows.validate3d.run import validate3d
     from cryopick.workflows.validate3d.table import table_text
@@ -117,3 +119,7 @@ def command(
             typer.echo(f"- {sentence}")
     if validation.report is not None:
         typer.echo(f"look: {validation.report}", err=True)
+    if validation.program_failures:
+        for failure in validation.program_failures:
+            typer.echo(f"cryopick: {failure}", err=True)
+        raise typer.Exit(1)

@@ -162,6 +162,30 @@ def test_the_same_call_makes_nothing_again_and_other_pixels_all_of_it(
     assert again().made == ("half/none/seed1/Post",)
 
 
+def test_cryopick_s_own_engine_finds_the_map_from_the_particles_alone(
+    simulated: Path, validated: cryopick.Validation
+) -> None:
+    found = cryopick.validate3d(
+        [simulated / "good.csv"],
+        output=simulated / "embedded",
+        truth=simulated / "sim",
+        micrographs=[simulated / "sim/micrographs"],
+        names=["good"],
+        engine="embedded",
+        select2d=["none"],
+        compare=[],
+        seeds=1,
+        cores=2,
+    )
+    (row,) = found.table
+    known = row_of(validated, "good").mean("truth_angstrom")
+    assert row.success == "1/1"
+    assert row.mean("truth_angstrom") < max(1.05 * known, known + 1)
+    assert row.seeds[0].mirrored in (True, False)
+    assert (found.folder / "good/none/seed1/Initial/initial.mrc").is_file()
+    assert "First volumes of the starts" in (found.folder / "report.html").read_text()
+
+
 # --------------------------------------------------------------------------------------------------- killed and resumed
 
 COMMAND = """

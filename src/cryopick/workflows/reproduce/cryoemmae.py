@@ -24,6 +24,7 @@ from cryopick.pickers.cryoemmae import (
 )
 from cryopick.workflows.reproduce.bench import IN_STEPS, Bench, Method, Trained
 from cryopick.workflows.reproduce.figures import curves_picture, picks_figure
+from cryopick.workflows.reproduce.maps import CRYOEMMAE_2, CRYOEMMAE_3, maps_of
 from cryopick.workflows.reproduce.results import Cell, PaperFigure, PaperTable
 
 NUMBERS = ("IoU", "recall", "precision", "F1")
@@ -238,4 +239,16 @@ def _sample(model: LatentModel, data: BenchmarkSet) -> LatentSample:
     return replace(found, name=f"{data.name}, {path.stem}")
 
 
-PARTS = {"table-1": table_1, "clusters": clusters, "micrographs": micrographs, "latent-space": latent_space}
+def _mapped(bench: Bench) -> list[Method]:
+    """The first training, and what it is compared with."""
+    others = [Method(label="blob", picker="blob"), Method(label="ours (cryoemmae)", picker="cryoemmae")]
+    return [*(method for _, method in _methods(bench)[:1]), *others]
+
+
+PARTS = {
+    "table-1": table_1,
+    "clusters": clusters,
+    "micrographs": micrographs,
+    "latent-space": latent_space,
+    "maps": maps_of(_mapped, (CRYOEMMAE_2, CRYOEMMAE_3)),
+}

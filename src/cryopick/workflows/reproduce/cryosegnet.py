@@ -11,6 +11,7 @@ from cryopick.io.weights import find_weights
 from cryopick.pickers.cryosegnet import MODULES, PAPER_WIDTHS, u_net_ablations
 from cryopick.workflows.reproduce.bench import IN_STEPS, TEMPLATE, Bench, Method, Trained
 from cryopick.workflows.reproduce.figures import bars_picture, picks_figure
+from cryopick.workflows.reproduce.maps import CRYOSEGNET_2, CRYOSEGNET_3, maps_of
 from cryopick.workflows.reproduce.pixel_tables import NUMBERS, PIXEL_NOTE, pixel_rows
 from cryopick.workflows.reproduce.results import Cell, PaperFigure, PaperTable
 
@@ -262,4 +263,13 @@ def _u_net_numbers(bench: Bench, words: str, trained: Trained | None) -> tuple[C
     return (*rows[-1][3:], trained.scores.get("dice", trained.scores.get("score")))
 
 
-PARTS = {"table-1": table_1, "modules": modules, "ablations": ablations}
+def _mapped(bench: Bench) -> list[Method]:
+    return _methods(bench, _published(bench))
+
+
+PARTS = {
+    "table-1": table_1,
+    "modules": modules,
+    "ablations": ablations,
+    "maps": maps_of(_mapped, (CRYOSEGNET_2, CRYOSEGNET_3)),
+}

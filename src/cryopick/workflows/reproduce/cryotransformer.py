@@ -9,6 +9,7 @@ import numpy as np
 
 from cryopick.workflows.reproduce.bench import IN_STEPS, Bench, Method, Trained
 from cryopick.workflows.reproduce.figures import picks_figure
+from cryopick.workflows.reproduce.maps import CRYOTRANSFORMER_1, CRYOTRANSFORMER_2, maps_of
 from cryopick.workflows.reproduce.pixel_tables import NUMBERS, PIXEL_NOTE, pixel_rows
 from cryopick.workflows.reproduce.results import PaperFigure, PaperTable
 
@@ -121,4 +122,8 @@ def ablations(bench: Bench) -> Iterator[PaperTable | PaperFigure]:
     )
 
 
-PARTS = {"table-3": table_3, "ablations": ablations}
+PARTS = {
+    "table-3": table_3,
+    "ablations": ablations,
+    "maps": maps_of(_methods, (CRYOTRANSFORMER_1, CRYOTRANSFORMER_2)),
+}

@@ -22,7 +22,6 @@ UNNAMED = (
     f"those with {TRAINING_WORD!r} in their names are trained on and the others tested on; where none has it, the last "
     "by name is tested on and the others are trained on"
 )
-RESOLUTION = "tables of map resolution: by `cryopick validate3d`, which is not part of this version"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +75,6 @@ PAPERS: Mapping[str, Paper] = {
             stand_in_training=_some("learnt", (11, 12), count=4),
             stand_in_test=_some("unseen", (13, 14)),
             parts=cryotransformer.PARTS,
-            elsewhere=(RESOLUTION,),
         ),
         Paper(
             name="cryosegnet",
@@ -87,7 +85,6 @@ PAPERS: Mapping[str, Paper] = {
             stand_in_training=_some("learnt", (21, 22), count=4),
             stand_in_test=_some("unseen", (23, 24)),
             parts=cryosegnet.PARTS,
-            elsewhere=(RESOLUTION,),
         ),
         Paper(
             name="cryoemmae",
@@ -98,7 +95,6 @@ PAPERS: Mapping[str, Paper] = {
             stand_in_training=_some("learnt", (31, 32, 33, 34), count=5),
             stand_in_test=_some("unseen", (35, 36, 37), count=1),
             parts=cryoemmae.PARTS,
-            elsewhere=(RESOLUTION,),
         ),
         Paper(
             name="deepcryopicker",

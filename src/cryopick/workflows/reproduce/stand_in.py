@@ -30,8 +30,9 @@ class StandIn:
     structure : file of a structure or map, or `random` for a procedural protein
     diameter_angstrom : smallest and largest of the protein
     side_px : of its square micrographs
-    snr : matched-filter SNR of the median particle; 16 is easy, 9 medium
-    recipe : `clean`, or `segmentation-crf`, which sets its own noise
+    snr : matched-filter SNR of the median particle; 16 is easy, 9 medium; None takes the
+        recipe's dose
+    recipe : `clean`, `validation`, or `segmentation-crf`, which sets its own noise
     """
 
     name: str
@@ -40,7 +41,7 @@ class StandIn:
     pixel_size_angstrom: float = 3.0
     side_px: int = 512
     count: int = 2
-    snr: float = 16.0
+    snr: float | None = 16.0
     structure: str = "random"
     recipe: str = "clean"
 

@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 
 from cryopick.errors import SettingsError
 from cryopick.metrics.fourier_shell_correlation import fourier_shell_correlation
+from cryopick.reconstruction.ab_initio import initial_volume
 from cryopick.reconstruction.gridding import reconstruct
 from cryopick.reconstruction.particles import ParticleStack
 from cryopick.reconstruction.poses import Poses
+from cryopick.reconstruction.refinement import refine
 from cryopick.types import Volume
 from cryopick.workflows.validate3d.geometry import BoxGeometry
 from cryopick.workflows.validate3d.truth import MatchedPicks
@@ -54,6 +56,25 @@ class EngineJob:
     start: Volume | None = None
     is_start_given: bool = False
     log: Callable[[str], None] = field(default=lambda _: None)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Classified:
+    """2D classes, and which of them `--select2d auto` keeps.
+
+    Parameters
+    ----------
+    averages : (k, box, box) float32, protein bright; 0 where a class is empty
+    assignment : (n,) class of each particle, from 0
+    quality : (k,) how much each average stands out of the noise
+    is_kept, reason : of each class, why it is kept or dropped
+    """
+
+    averages: NDArray[np.float32]
+    assignment: NDArray[np.int64]
+    quality: NDArray[np.float64]
+    is_kept: tuple[bool, ...]
+    reason: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -97,6 +118,9 @@ class Engine(Protocol):
     def seconds(self, particles: int, geometry: BoxGeometry) -> float:
         """A guess of the processor time of one row and seed."""
 
+    def classes(self, job: EngineJob, count: int) -> Classified:
+        """Sort the particles into at most `count` 2D classes, and say which are of particles."""
+
     def initial(self, job: EngineJob) -> StartVolume:
         """A volume from the particles alone."""
 
@@ -129,6 +153,9 @@ class KnownEngine:
     def seconds(self, particles: int, geometry: BoxGeometry) -> float:
         return 4e-3 * particles * (geometry.scaled_px / 48) ** 2 + 2
 
+    def classes(self, job: EngineJob, count: int) -> Classified:
+        return embedded_classes(job, count)
+
     def initial(self, job: EngineJob) -> StartVolume:  # noqa: ARG002  # the protocol's
         raise AssertionError("known angles start from no volume")
 
@@ -152,20 +179,61 @@ class KnownEngine:
         )
 
 
+def embedded_classes(job: EngineJob, count: int) -> Classified:
+    """2D classes by cryopick's own classification."""
+    raise SettingsError(
+        f"--select2d auto and files are for engines of other programs so far ({count} classes of {job.table})"
+    )
+
+
 def snr_of_both(curve: NDArray[np.float64]) -> NDArray[np.float64]:
     """(shells,) signal over noise power of the average of two half maps whose FSC this is."""
     clipped = np.clip(curve, 1e-3, 0.999)
     return np.asarray(2 * clipped / (1 - clipped))
 
 
-DEFAULT_ENGINE = "known"
+class EmbeddedEngine:
+    """cryopick's own reconstruction (`cryopick.reconstruction`): honest and light, for some thousand particles.
+
+    Its limits: one pose a particle, no classes in 3D, no polishing of optics; small proteins fail first.
+    """
+
+    name = "embedded"
+    needs = "nothing but cryopick"
+    needs_start = True
+    is_seeded = True
+    is_aligned = False
+
+    def check(self, *, has_poses: bool) -> None:  # the protocol's
+        """Nothing can be missing."""
+
+    def version(self) -> str:
+        return "1"
+
+    def seconds(self, particles: int, geometry: BoxGeometry) -> float:
+        return 30 + 0.08 * particles * (geometry.scaled_px / 48) ** 2
+
+    def classes(self, job: EngineJob, count: int) -> Classified:
+        return embedded_classes(job, count)
+
+    def initial(self, job: EngineJob) -> StartVolume:
+        found = initial_volume(job.stack, symmetry=job.symmetry, seed=job.seed, progress=job.log)
+        return StartVolume(volume=found.volume, score=found.score)
+
+    def refine(self, job: EngineJob) -> Reconstruction:
+        assert job.start is not None
+        found = refine(job.stack, job.halves, job.start, symmetry=job.symmetry, progress=job.log, workers=job.cores)
+        return Reconstruction(half1=found.half1, half2=found.half2, map=found.map, poses=found.poses)
+
+
+DEFAULT_ENGINE = "embedded"
 
 
 def engines() -> dict[str, Engine]:
     """All engines by name. RELION's row is a module of its own, which needs the types above."""
     from cryopick.workflows.validate3d.relion import RelionEngine
 
-    return {one.name: one for one in (KnownEngine(), RelionEngine())}
+    return {one.name: one for one in (KnownEngine(), EmbeddedEngine(), RelionEngine())}
 
 
 def engine_named(name: str) -> Engine:

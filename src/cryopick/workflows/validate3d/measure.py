@@ -22,6 +22,7 @@ from cryopick.metrics.fourier_shell_correlation import (
     resolution_at,
 )
 from cryopick.metrics.viewing_directions import viewing_directions
+from cryopick.metrics.volume_alignment import align_volumes
 from cryopick.reconstruction.masks import soft_mask_of
 from cryopick.reconstruction.symmetry import operators
 from cryopick.types import Volume
@@ -89,9 +90,12 @@ def measure(
     if truth is not None:
         aligned = found.map
         if not is_aligned:
-            from cryopick.metrics.volume_alignment import align_volumes
-
-            alignment = align_volumes(found.map, truth, symmetry=symmetry)
+            alignment = align_volumes(
+                found.map,
+                truth,
+                diameter_angstrom=geometry.diameter_angstrom,
+                symmetry_operators=operators(symmetry),
+            )
             aligned, mirrored = alignment.aligned, bool(alignment.is_mirrored)
         true_mask = soft_mask_of(truth, diameter_angstrom=geometry.diameter_angstrom)
         every["truth"] = low = fourier_shell_correlation(aligned.density, truth.density, true_mask)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +14,23 @@ from numpy.typing import NDArray
 from cryopick.errors import InputError
 from cryopick.io.coordinates.names import without_extension
 from cryopick.io.coordinates.relion import write_relion_micrograph
+from cryopick.io.files.atomic import write_text_atomic
 from cryopick.io.images.micrographs import read_micrograph
+from cryopick.io.images.mrc import write_mrc
 from cryopick.io.star import write_star
 from cryopick.io.structures.volume import read_volume, write_volume
+from cryopick.metrics.fourier_shell_correlation import fourier_shell_correlation
+from cryopick.metrics.volume_alignment import align_volumes
 from cryopick.processing.ctf import CtfParameters
 from cryopick.reconstruction.halves import split_half_sets
+from cryopick.reconstruction.masks import soft_mask_of
 from cryopick.reconstruction.particles import (
     ContrastTransfer,
     ParticleStack,
     extract_particles,
     extraction_centres,
 )
+from cryopick.reconstruction.symmetry import operators
 from cryopick.types import Picks, Volume
 from cryopick.workflows.validate3d.engines import Engine, EngineJob, Reconstruction
 from cryopick.workflows.validate3d.geometry import BoxGeometry
@@ -39,6 +46,7 @@ from cryopick.workflows.validate3d.picks import (
     Image,
     clean_picks,
 )
+from cryopick.workflows.validate3d.selection import class_count, class_facts, classes_csv
 from cryopick.workflows.validate3d.settings import ValidationSettings
 from cryopick.workflows.validate3d.stages import Done, StageFolder
 from cryopick.workflows.validate3d.truth import MatchedPicks, Truth, matched
@@ -48,6 +56,9 @@ FEWEST_PARTICLES = 40
 RESERVED = ("picks", "micrographs", "programs")
 STATE = "validation.json"
 """Marks the folder as a validation's."""
+
+
+AGREE_FSC, AGREE_DIAMETERS = 0.5, 0.2
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +71,7 @@ class Problem:
     picks : of each run as read, in the order of the images
     truth : of a simulation; None without
     true_volume : the true map on the reconstructions' voxels; None where unknown
+    chosen : classes kept by hand: by the name of the selection, then by run
     reference : the user's starting volume, on the reconstructions' voxels
     """
 
@@ -72,6 +84,7 @@ class Problem:
     truth: Truth | None
     true_volume: Volume | None
     reference: Volume | None
+    chosen: Mapping[str, Mapping[str, tuple[int, ...]]]
     engine: Engine
     cores: int
     flags: tuple[str, ...]
@@ -83,6 +96,7 @@ class Work:
 
     folder: StageFolder
     problem: Problem
+    program_failures: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, eq=False)
@@ -214,6 +228,54 @@ class Selected:
     cpu_seconds: float = 0.0
 
 
+def selected(work: Work, particles: Extracted, selection: str, chosen: Mapping[str, tuple[int, ...]]) -> Selected:
+    """The particles of a run that a selection keeps; `auto` and files go by the stage `RUN/Class2D`.
+
+    Parameters
+    ----------
+    selection : none, auto, or the name of a file's row
+    chosen : classes that the file keeps, by run
+    """
+    everything = np.arange(particles.particles, dtype=np.int64)
+    if selection == "none":
+        return Selected("none", everything, "")
+    run = particles.clean.name
+    count = class_count(particles.particles)
+    engine = work.problem.engine
+    inputs = {
+        "extract": particles.done.digest,
+        "engine": engine.name,
+        "version": engine.version(),
+        "count": count,
+        "seed": work.problem.settings.seed,
+    }
+
+    def make(target: Path) -> dict[str, Any]:
+        every = Selected("all", everything, "")
+        job = _job(work, particles, every, work.problem.settings.seed)
+        job = replace(job, folder=target, log=lambda text: work.folder.log(f"{run}/Class2D: {text}"))
+        found = engine.classes(job, count)
+        facts = class_facts(found.assignment, found.quality, found.is_kept, found.reason, particles.known)
+        write_mrc(
+            target / "averages.mrcs", found.averages, pixel_size_angstrom=work.problem.geometry.pixel_size_angstrom
+        )
+        write_text_atomic(target / "classes.csv", classes_csv(facts))
+        np.save(target / "assignment.npy", found.assignment)
+        return {"classes": [asdict(one) for one in facts]}
+
+    done = work.folder.stage(f"{run}/Class2D", inputs, make, can_go_on=True)
+    assignment = np.load(done.folder / "assignment.npy")
+    if selection == "auto":
+        kept = [one["number"] for one in done.facts["classes"] if one["is_kept"]]
+    else:
+        kept = list(chosen[run])
+        unknown = sorted(set(kept) - {one["number"] for one in done.facts["classes"]})
+        if unknown:
+            raise InputError(f"--select2d {selection}: {run} has no class {unknown[0]}, only 1 to {count}")
+    index = np.flatnonzero(np.isin(assignment + 1, kept))
+    return Selected(selection, index, _array_digest(index), done.cpu_seconds)
+
+
 def reconstructed(work: Work, particles: Extracted, selected: Selected, seed: int) -> tuple[Done, Done] | str:
     """The stages `Initial`, `Refine` and `Post` of one run, selection and seed; or why there is no map."""
     if len(selected.index) < FEWEST_PARTICLES:
@@ -274,6 +336,42 @@ def reconstructed(work: Work, particles: Extracted, selected: Selected, seed: in
     truth_digest = None if problem.true_volume is None else _array_digest(problem.true_volume.density)
     post = folder.stage(f"{base}/Post", {"refined": refined.digest, "truth": truth_digest, "version": 1}, make_post)
     return replace(refined, cpu_seconds=refined.cpu_seconds + cpu + post.cpu_seconds), post
+
+
+def starts_that_agree(work: Work, run: str, selection: str, refined: Mapping[int, Done]) -> set[int]:
+    """The starts, by seed, whose map another start found too: where the truth is unknown, the sign of a right one.
+
+    Two maps agree where one laid onto the other has an FSC of 0.5 or more beyond a fifth of the diameter.
+
+    Parameters
+    ----------
+    refined : the stage `Refine` of each seed
+    """
+    geometry, symmetry = work.problem.geometry, work.problem.settings.symmetry
+
+    def make(_: Path) -> dict[str, Any]:
+        maps = {seed: read_volume(done.folder / "map.mrc") for seed, done in refined.items()}
+        found = {}
+        for first, second in combinations(maps, 2):
+            aligned = align_volumes(
+                maps[second],
+                maps[first],
+                diameter_angstrom=geometry.diameter_angstrom,
+                symmetry_operators=operators(symmetry),
+            ).aligned
+            mask = soft_mask_of(maps[first], diameter_angstrom=geometry.diameter_angstrom)
+            curve = fourier_shell_correlation(aligned.density, maps[first].density, mask)
+            shell = geometry.scaled_px * geometry.pixel_size_angstrom / (AGREE_DIAMETERS * geometry.diameter_angstrom)
+            found[f"{first},{second}"] = float(curve[1 : int(shell) + 2].min())
+        return {"low_fsc": found}
+
+    inputs = {"refined": {str(seed): done.digest for seed, done in refined.items()}, "symmetry": symmetry}
+    done = work.folder.stage(f"{run}/{selection}/Agreement", inputs, make)
+    agreed: set[int] = set()
+    for pair, value in done.facts["low_fsc"].items():
+        if value >= AGREE_FSC:
+            agreed |= {int(one) for one in pair.split(",")}
+    return agreed
 
 
 def _job(work: Work, particles: Extracted, selected: Selected, seed: int) -> EngineJob:

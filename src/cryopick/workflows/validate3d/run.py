@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryopick.errors import InputError, RunFolderError, SettingsError
+from cryopick.evaluation.relion_programs import ProgramFailedError
 from cryopick.geometry.units import as_length
 from cryopick.io.files.atomic import write_text_atomic
 from cryopick.io.files.folder_lock import LOCK_FILES, locked_folder
@@ -49,10 +50,13 @@ from cryopick.workflows.validate3d.pipeline import (
     extracted,
     read_reconstruction,
     reconstructed,
+    selected,
+    starts_that_agree,
 )
 from cryopick.workflows.validate3d.report import best_start, validation_page
-from cryopick.workflows.validate3d.settings import COMPARISONS, ValidationSettings
-from cryopick.workflows.validate3d.stages import StageFolder
+from cryopick.workflows.validate3d.selection import chosen_classes
+from cryopick.workflows.validate3d.settings import COMPARISONS, DEFAULT_SELECTIONS, SELECTIONS, ValidationSettings
+from cryopick.workflows.validate3d.stages import Done, StageFolder
 from cryopick.workflows.validate3d.table import Row, SeedResult, rows_as_json, sentences, table_csv
 from cryopick.workflows.validate3d.truth import Truth, is_simulation, read_simulation, true_map
 
@@ -75,7 +79,8 @@ class Validation:
     sentences : what the table says in words; what cannot be known comes first
     made : the stages that this call made; () where all were there
     geometry : box and pixels of the maps
-    report : the page; None where it was not asked for
+    report : the page
+    program_failures : what programs of others ended with; not bad picks, which are a result
     """
 
     folder: Path
@@ -84,6 +89,7 @@ class Validation:
     made: tuple[str, ...]
     geometry: BoxGeometry
     report: Path | None = None
+    program_failures: tuple[str, ...] = ()
     flags: tuple[str, ...] = ()
     _seed_folders: Mapping[str, Path] = field(default_factory=dict)
 
@@ -174,10 +180,11 @@ def validate3d(
     taken = sorted({*RESERVED, *COMPARISONS} & set(called))
     if taken:
         raise SettingsError(f"a run cannot be called {taken[0]}, which means something else here; name it (--names)")
+    selections, chosen_by_hand = _selections(select2d, called, compare)
     settings = ValidationSettings(
         engine=chosen.name,
         symmetry=symmetry,
-        selections=tuple(select2d) if select2d is not None else ("none",),
+        selections=selections,
         seeds=seeds if chosen.is_seeded else 1,
         seed=seed,
         low_pass_angstrom=low_pass_angstrom,
@@ -209,6 +216,7 @@ def validate3d(
         true_volume=true_volume,
         reference=None if reference is None else _reference(Path(reference), low_pass_angstrom, geometry),
         engine=chosen,
+        chosen=chosen_by_hand,
         cores=cores or len(os.sched_getaffinity(0)),
         flags=_flags(optics, true_volume, reference),
     )
@@ -219,6 +227,23 @@ def validate3d(
 
 
 # ------------------------------------------------------------------------------------------------ what is asked, whole
+
+
+def _selections(
+    select2d: Sequence[str] | None, runs: Sequence[str], compare: Sequence[str] | None
+) -> tuple[tuple[str, ...], dict[str, Mapping[str, tuple[int, ...]]]]:
+    """The rows' names, and the classes that files keep, by the name of their row."""
+    names, chosen = [], {}
+    for one in DEFAULT_SELECTIONS if select2d is None else select2d:
+        if one in SELECTIONS:
+            names.append(one)
+            continue
+        name = _folder_name(Path(one).stem)
+        if name in SELECTIONS:
+            raise SettingsError(f"--select2d {one}: a file of this name would be taken for {name}; rename it")
+        chosen[name] = chosen_classes(Path(one), [*runs, *(compare or ())])
+        names.append(name)
+    return tuple(names), chosen
 
 
 def _folder_name(name: str) -> str:
@@ -363,7 +388,7 @@ def _run(root: Path, problem: Problem, say: Callable[[str], None]) -> Validation
     for run in problem.picks:
         particles = extracted(work, run)
         for name in problem.settings.selections:
-            row, where = _row(work, particles, name)
+            row, where = _row(work, particles, name, problem.chosen.get(name, {}))
             rows.append(row)
             if where is not None:
                 best.setdefault(run, where)
@@ -400,6 +425,7 @@ def _run(root: Path, problem: Problem, say: Callable[[str], None]) -> Validation
         made=tuple(work.folder.made),
         geometry=problem.geometry,
         report=report,
+        program_failures=tuple(dict.fromkeys(work.program_failures)),
         flags=problem.flags,
         _seed_folders=best,
     )
@@ -434,23 +460,36 @@ def _announcement(problem: Problem) -> str:
     )
 
 
-def _row(work: Work, particles: Extracted, selection: str) -> tuple[Row, Path | None]:
+def _row(
+    work: Work, particles: Extracted, selection: str, chosen: Mapping[str, tuple[int, ...]]
+) -> tuple[Row, Path | None]:
     """The row of one run and selection, and the folder of its best start."""
     problem, run = work.problem, particles.clean.name
     failure = particles.failure
-    selected = Selected(selection, np.zeros(0, np.int64), "")
+    chosen_particles = Selected(selection, np.zeros(0, np.int64), "")
     if not failure:
-        selected = _selected(particles, selection)
+        try:
+            chosen_particles = selected(work, particles, selection, chosen)
+        except ProgramFailedError as error:
+            failure = str(error)
     results: list[SeedResult] = []
+    maps: dict[int, Done] = {}
     for seed in range(1, problem.settings.seeds + 1):
         if failure:
             results.append(SeedResult(seed=seed, failure=failure))
             continue
-        found = reconstructed(work, particles, selected, seed)
+        try:
+            found = reconstructed(work, particles, chosen_particles, seed)
+        except ProgramFailedError as error:
+            work.folder.log(f"{run}, {selection}, seed {seed}: {error}")
+            found = str(error)
+            if error.kind != "picks":
+                work.program_failures.append(found)
         if isinstance(found, str):
             results.append(SeedResult(seed=seed, failure=found))
             continue
         refined, post = found
+        maps[seed] = refined
         results.append(
             SeedResult(
                 seed=seed,
@@ -463,7 +502,10 @@ def _row(work: Work, particles: Extracted, selection: str) -> tuple[Row, Path | 
                 cpu_seconds=refined.cpu_seconds,
             )
         )
-    known = None if particles.known is None else particles.known.take(selected.index)
+    if problem.true_volume is None and len(maps) > 1:
+        agreed = starts_that_agree(work, run, selection, maps)
+        results = [replace(one, is_right=one.is_right and one.seed in agreed) for one in results]
+    known = None if particles.known is None else particles.known.take(chosen_particles.index)
     clean = particles.clean
     row = Row(
         run=run,
@@ -473,7 +515,7 @@ def _row(work: Work, particles: Extracted, selection: str) -> tuple[Row, Path | 
         at_border=clean.at_border,
         left_out=clean.left_out,
         particles=particles.particles,
-        selected=len(selected.index),
+        selected=len(chosen_particles.index),
         true_particles=None if known is None else int(known.is_true.sum()),
         precision=None if known is None else known.precision,
         recall=None if known is None else known.recall,
@@ -482,13 +524,6 @@ def _row(work: Work, particles: Extracted, selection: str) -> tuple[Row, Path | 
         nyquist_angstrom=problem.geometry.nyquist_angstrom,
     )
     return row, best_start(work.folder.root, row)
-
-
-def _selected(particles: Extracted, selection: str) -> Selected:
-    everything = np.arange(particles.particles, dtype=np.int64)
-    if selection == "none":
-        return Selected(selection, everything, "")
-    raise SettingsError(f"--select2d {selection} is unknown; known: none")
 
 
 def _with_yields(root: Path, problem: Problem, rows: Sequence[Row]) -> list[Row]:

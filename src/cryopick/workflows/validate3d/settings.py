@@ -8,6 +8,7 @@ from typing import Annotated
 from cryopick.errors import SettingsError
 
 SELECTIONS = ("none", "auto")
+DEFAULT_SELECTIONS = ("none",)
 COMPARISONS = ("truth", "random")
 """Picks that `--compare` makes itself."""
 
