@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from cryopick.reconstruction.ab_initio import initial_volume
 from numpy.typing import NDArray
 from skimage.filters import threshold_otsu
 
@@ -30,6 +29,7 @@ from cryopick.io.structures.volume import read_volume, write_volume
 from cryopick.metrics.fourier_shell_correlation import fourier_shell_correlation, half_map_curves, resolution_at
 from cryopick.metrics.volume_alignment import align_volumes
 from cryopick.processing.volumes import resampled_volume
+from cryopick.reconstruction.ab_initio import initial_volume
 from cryopick.reconstruction.gridding import reconstruct as gridded
 from cryopick.reconstruction.halves import split_half_sets
 from cryopick.reconstruction.masks import soft_mask_of

@@ -108,6 +108,8 @@ class Engine(Protocol):
     is_seeded: bool
     is_aligned: bool
     """Its maps lie as the true map does."""
+    ranks: int
+    """Of MPI that it starts; 1 where it starts none."""
 
     def check(self, *, has_poses: bool) -> None:
         """Raise the sentence of what is missing."""
@@ -139,6 +141,7 @@ class KnownEngine:
     needs_start = False
     is_seeded = False
     is_aligned = True
+    ranks = 1
 
     def check(self, *, has_poses: bool) -> None:
         if not has_poses:
@@ -203,6 +206,7 @@ class EmbeddedEngine:
     needs_start = True
     is_seeded = True
     is_aligned = False
+    ranks = 1
 
     def check(self, *, has_poses: bool) -> None:  # the protocol's
         """Nothing can be missing."""

@@ -42,6 +42,7 @@ class RelionEngine:
     needs_start = True
     is_seeded = True
     is_aligned = False
+    ranks = RANKS
 
     def check(self, *, has_poses: bool) -> None:  # noqa: ARG002  # the protocol's
         relion = require_relion(WHOLE_PATH)
