@@ -26,6 +26,7 @@ from cryopick.runs.place import output_folder
 from cryopick.runs.results import RunSummary
 from cryopick.runs.run import PickEvent
 from cryopick.runs.settings import make_settings
+from cryopick.workflows.begin import require_weights
 from cryopick.workflows.evaluate import evaluate
 from cryopick.workflows.pick import pick_to_folder
 from cryopick.workflows.rethreshold import rethreshold
@@ -643,3 +644,9 @@ def test_the_work_of_resuming_grows_with_the_number_of_micrographs_and_no_faster
             one.pick(Workforce(workers=1))
         counts.append(CountedName.lookups)
     assert counts[1] <= 4.5 * counts[0]
+
+
+@pytest.mark.parametrize("setting", ["exclusion_masks", "weights"])
+def test_a_path_in_settings_that_no_file_system_can_hold_is_refused_in_words(setting: str) -> None:
+    with pytest.raises((SettingsError, WeightsError)):
+        require_weights(make_settings("general", **{setting: "a" * 300}))

@@ -139,6 +139,10 @@ def test_missing_structure_is_named() -> None:
         ("simulation.json", ""),
         ("simulation.json", "[" * 100_000),
         ("simulation.json", '{"structures": ["random"], "proteins": 1, "diameter_angstrom": 5, "seed": 0}'),
+        (
+            "simulation.json",
+            json.dumps({"structures": ["a" * 300], "proteins": 1, "diameter_angstrom": [80, 90], "seed": 0}),
+        ),
         ("simulation.json", '{"structures": 3, "proteins": 1, "diameter_angstrom": [80, 90], "seed": 0}'),
         ("recipe.toml", "x = " + "[" * 100_000),
         ("recipe.toml", "shape_yx = [128]"),

@@ -445,10 +445,11 @@ def find_weights(name_or_path: str | Path) -> Path:
         If there is none; the message lists what is known and where it was looked for.
     """
     path = Path(name_or_path)
+    # os.path and not pathlib asks what is there: its answer to a name that is too long is no, not an error
     if path.suffix in (".safetensors", *PUBLISHED_SUFFIXES) or len(path.parts) > 1:
-        if path.is_dir() and (path / "weights.safetensors").is_file():
+        if os.path.isfile(path / "weights.safetensors"):
             return path / "weights.safetensors"  # a folder written by `cryopick train`
-        if path.is_file():
+        if os.path.isfile(path):
             return path
         raise WeightsError(
             f"{path}: no such weights file; expected a .safetensors file, a folder of `cryopick train`, or a file that "
@@ -457,9 +458,9 @@ def find_weights(name_or_path: str | Path) -> Path:
     folders = weights_folders()
     for folder in folders:
         candidate = folder / f"{name_or_path}.safetensors"
-        if candidate.is_file():
+        if os.path.isfile(candidate):
             return candidate
-    if (path / "weights.safetensors").is_file():  # `trained/`, of which a path keeps no slash
+    if os.path.isfile(path / "weights.safetensors"):  # `trained/`, of which a path keeps no slash
         return path / "weights.safetensors"
     known = sorted({file.stem for folder in folders for file in folder.glob("*.safetensors")})
     raise WeightsError(

@@ -44,6 +44,7 @@ _ROUGH_STEPS, _FINAL_STEPS = 8, 6  # at the first and at the last resolution
 _CENTRED_STEPS = 4  # without shifts
 _REACH_PER_DIAMETER = 0.06
 _VIEW_SPACING_PX = 1.4
+_LEAST_SHARE = 1e-3  # of a particle's weight; what views and shifts get less than that is left out
 _LARGEST_SCORED = 300  # particles by which a finished volume is scored
 
 
@@ -194,15 +195,19 @@ class _Starting:
             base_shifts_px=np.zeros((len(batch), 2)),
             offsets_px=offsets,
         ):
-            here, shifts, count = scores.shape[1:]
             best[part] = scores.max(axis=(0, 2, 3))
             likely = np.exp(scores - best[part, None, None])
-            likely /= likely.sum(axis=(0, 2, 3), keepdims=True)
+            by_view = likely.sum(axis=0)  # (b, s, views)
+            whole = by_view.sum(axis=(1, 2))[:, None, None]
             transfer = particles.transfer[part]
-            weight += likely.sum(axis=(0, 2)).T @ transfer**2
-            turned = fft.rfft(likely, axis=0, workers=1)[: polar.orders].reshape(polar.orders, here * shifts, count)
-            filtered = (coefficients * transfer[:, None]).reshape(polar.orders, here * shifts, -1)
-            data += np.matmul(turned.conj().transpose(0, 2, 1), filtered)
+            weight += (by_view / whole).sum(axis=1).T @ transfer**2
+            one, shift, view = np.nonzero(by_view > _LEAST_SHARE * whole)
+            turned = fft.rfft(likely[:, one, shift, view], axis=0, workers=1)[: polar.orders]  # (orders, k)
+            turned /= whole[one, 0, 0]
+            filtered = (coefficients[:, one, shift] * transfer[one]) * turned.conj()[..., None]  # (orders, k, radii)
+            order = np.argsort(view, kind="stable")
+            seen, first = np.unique(view[order], return_index=True)
+            data[:, seen] += np.add.reduceat(filtered[:, order], first, axis=1)
         return self.gridded(polar, views, data, weight), float(best.mean())
 
     def gridded(

@@ -16,8 +16,8 @@ from cryopick.reconstruction.particles import ParticleStack
 from cryopick.reconstruction.polar import PolarGrid, SliceSource, polar_images
 from cryopick.reconstruction.symmetry import operators
 
-_SCORES_PER_BLOCK = 1 << 24
-"""Scores held at once; 64 MB of float32."""
+_SCORES_PER_BLOCK = 1 << 21
+"""Scores held at once; 8 MB of float32 stay in a processor's cache."""
 
 
 def view_directions(count: int, symmetry: str = "C1") -> NDArray[np.float64]:

@@ -63,7 +63,7 @@ def simulated_stack(
     ctf = ContrastTransfer.of_micrographs(optics, micrograph)
     rotations = euler_to_matrix(random_rotations(count, rng))
     shifts = rng.uniform(-largest_shift_px, largest_shift_px, size=(count, 2))
-    images = _through_the_lens(Projector(volume).project(rotations, shifts_px=shifts), volume.voxel_size_angstrom, ctf)
+    images = through_the_lens(Projector(volume).project(rotations, shifts_px=shifts), volume.voxel_size_angstrom, ctf)
     images /= 1 / np.sqrt(dose_e_per_angstrom2 * volume.voxel_size_angstrom**2)  # of counting, per pixel
     images += rng.normal(size=images.shape).astype(np.float32)
     diameter = particle_diameter_angstrom(volume) if diameter_angstrom is None else diameter_angstrom
@@ -83,7 +83,7 @@ def simulated_stack(
     return stack, Poses(rotations=rotations, shifts_px=shifts, score=np.full(count, np.nan))
 
 
-def _through_the_lens(
+def through_the_lens(
     projections: NDArray[np.float32], pixel_size_angstrom: float, ctf: ContrastTransfer
 ) -> NDArray[np.float32]:
     """Contrast (intensity over mean, minus 1, protein bright) of projected potential in V Å."""

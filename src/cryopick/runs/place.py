@@ -67,7 +67,7 @@ def place_of(folder: RunFolder, records: Sequence[Record]) -> str:
         return here.relative_to(real_base).as_posix() if here.is_relative_to(real_base) else called
     tail = [part for part in PurePosixPath(os.path.normpath(recorded)).parts if part != ".."]
     leads_here = list(here.parts[len(here.parts) - len(tail) :]) == tail
-    leads_elsewhere = bool(tail) and Path(recorded).exists()
+    leads_elsewhere = bool(tail) and os.path.exists(recorded)
     return recorded if leads_here and not leads_elsewhere else called
 
 

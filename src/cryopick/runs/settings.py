@@ -73,7 +73,7 @@ class RunSettings:
             raise SettingsError(f"pixel size {self.pixel_size_angstrom:g}: expected Å per pixel, above 0")
         if self.target_precision is not None and not 0 < self.target_precision < 1:
             raise SettingsError(f"target precision {self.target_precision:g}: expected a fraction between 0 and 1")
-        if self.exclusion_masks is not None and not self.exclusion_masks.is_dir():
+        if self.exclusion_masks is not None and not os.path.isdir(self.exclusion_masks):
             raise SettingsError(f"exclusion masks: {self.exclusion_masks} is not a folder")
 
 
@@ -136,9 +136,9 @@ def _absolute(settings: Any) -> Any:
                 path = find_weights(value)
             except WeightsError:  # the picker says what is the matter
                 continue
-            if path.is_absolute() and not value.exists():
+            if path.is_absolute() and not os.path.exists(value):
                 continue
-        if not value.is_absolute() and path.exists():
+        if not value.is_absolute() and os.path.exists(path):
             made[setting.name] = Path(os.path.abspath(path))
     return replace(settings, **made) if made else settings
 

@@ -191,5 +191,5 @@ def _default(setting: Setting | None) -> Any:
 
 def _is_same_path(old: str, new: str, base: Path | None) -> bool:
     """Whether a path in the settings of a run, counted from where it was made, and one of now lead to one file."""
-    there = Path(old) if base is None or not (base / old).exists() else base / old
-    return os.path.realpath(there) == os.path.realpath(new) or (old == new and not there.exists())
+    there = Path(old) if base is None or not os.path.exists(base / old) else base / old
+    return os.path.realpath(there) == os.path.realpath(new) or (old == new and not os.path.exists(there))

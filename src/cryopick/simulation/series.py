@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -73,7 +74,7 @@ class SimulationSettings:
         if not 60 <= low <= high <= 600:
             raise SettingsError(f"diameter is {low:g} to {high:g} Å, expected 60 <= lowest <= highest <= 600")
         for path in self.structures:
-            if path != RANDOM and not Path(path).is_file():
+            if path != RANDOM and not os.path.isfile(path):
                 raise InputError(f"{path}: no such file; expected a PDB, mmCIF or MRC file, or the word random")
         check_kinds(self.session)
         if self.snr is not None and not 0 < self.snr < np.inf:

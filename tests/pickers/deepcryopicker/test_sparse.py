@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -37,6 +38,13 @@ def test_seventeen_barrels_on_a_micrograph_have_a_size_and_are_hollow():
     size = measure_size(micrographs()[:1], diameter=None)
     assert size.is_hollow
     assert size.diameter.middle_px(None) == pytest.approx(48, rel=0.2)
+
+
+@pytest.mark.parametrize("ring_px", [42.0, 46.0, 51.0])  # between the sizes that are tried, which are 19 % apart
+def test_the_diameter_of_rings_is_read_off_their_edge(ring_px):
+    look = replace(LOOK, ring_px=ring_px)
+    drawn = [draw_sparse_barrels(look, seed=seed, side_px=SIDE_PX).micrograph for seed in (1, 2)]
+    assert measure_size(drawn, diameter=None).diameter.middle_px(None) == pytest.approx(ring_px, rel=0.04)
 
 
 def test_dirt_of_all_sizes_has_no_size():

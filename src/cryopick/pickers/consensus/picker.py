@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
@@ -101,7 +102,7 @@ class ConsensusPicker(HoldsModels, ChoosesByExpectedF1):
         """
         folders = [] if self.picks is None else [self.picks / name for name in self.of]
         for folder in folders:
-            if not folder.is_dir():
+            if not os.path.isdir(folder):
                 raise InputError(f"{folder}: there is no such folder; expected the picks of member {folder.name}")
         if self.rule == "expected-f1":
             self._stacking()

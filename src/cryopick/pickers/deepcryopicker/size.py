@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter1d
 
 from cryopick.geometry.units import Length
 from cryopick.processing.normalize import normalize_locally
@@ -38,6 +39,12 @@ PIECE_DIAMETERS = 32.0
 """Side of the middle piece that is looked at; it holds several hundred particles of a crowded micrograph."""
 MICROGRAPHS = 6
 EDGE_WIDTH_RADII = 2 / WORKING_DIAMETER_PX
+
+PROFILE_STEPS, PROFILE_UNITS = 48, 0.95
+"""Steps of radial profiles within one dark diameter, and how far they reach, in dark diameters."""
+DARKEST, FRINGE = (0.2, 0.62), 0.4
+"""Where the wall of a ring is looked for, and how far outside it the bright fringe, in dark diameters: those of rings
+are read as 1.0 to 1.25 times too large."""
 
 SOLID_BODY = 0.7
 """Dark part of solid particles over the circle around them, which people mean by a diameter: most are long or domed."""
@@ -151,6 +158,8 @@ def measure_size(micrographs: Sequence[Micrograph], *, diameter: Length | None) 
             return None
         best = max(populations, key=lambda one: one.evidence)
         around, body = _circle_around(chosen, per_px, best)
+        if best.is_hollow:
+            around = _ring_diameter(chosen, per_px, best) or around
         return ParticleSize(Length(around, around, unit), body, best.is_hollow, best.share)
     given = float(np.mean([diameter.middle_px(m.pixel_size_angstrom) * p for m, p in zip(chosen, per_px, strict=True)]))
     return _at_given(chosen, populations, diameter, given=given, unit=unit)
@@ -330,6 +339,53 @@ def _circle_around(
     if 0 < row < len(sizes) - 1:
         offset = float(vertex_offset(*explained[row - 1 : row + 2, column]))
     return float(sizes[row] * SCALE_STEP**offset), CORES[column][0]
+
+
+def _ring_diameter(micrographs: Sequence[Micrograph], per_px: Sequence[float], population: Population) -> float | None:
+    """Outer diameter of the rings of a population, read off their mean radial profile; None where too few are there.
+
+    The edge is halfway up from the darkest radius to the brightest one outside it. The sizes that are tried are 19 %
+    apart and the walls of the rings that are tried are of two widths: which of them fits best says no more than that.
+    """
+    profiles: list[NDArray[np.float64]] = []
+    for micrograph, scale in zip(micrographs, per_px, strict=True):
+        sizes = population.dark_diameter / scale * SCALE_STEP ** np.arange(-2, 3)
+        won = _winners(_things(micrograph.pixels, sizes.tolist(), sign=1.0))
+        is_clear = IS_RING[won[:, _TEMPLATE].astype(int)] & (won[:, _CORRELATION] > SMALLEST_STRONG)
+        for xy in won[is_clear][:, [_X, _Y]]:
+            profile = _radial_profile(micrograph.pixels, xy, unit_px=population.dark_diameter / scale)
+            if profile is not None:
+                profiles.append(profile)
+    if len(profiles) < MINIMUM_EXCESS:
+        return None
+    mean = gaussian_filter1d(np.mean(profiles, axis=0), 1.2)
+    low, high = (int(bound * PROFILE_STEPS) for bound in DARKEST)
+    darkest = low + int(np.argmin(mean[low:high]))
+    brightest = darkest + int(np.argmax(mean[darkest : darkest + int(FRINGE * PROFILE_STEPS)]))
+    half = (mean[darkest] + mean[brightest]) / 2
+    after = darkest + int(np.argmax(mean[darkest : brightest + 1] >= half))
+    if not darkest < after:
+        return None
+    edge = after + 0.5 - (mean[after] - half) / (mean[after] - mean[after - 1])
+    return float(2 * edge / PROFILE_STEPS * population.dark_diameter)
+
+
+def _radial_profile(
+    pixels: NDArray[np.float32], xy: NDArray[np.float64], *, unit_px: float
+) -> NDArray[np.float64] | None:
+    """Mean of the pixels at each distance from a place, `PROFILE_STEPS` of them a unit; None at a border."""
+    reach = int(np.ceil(PROFILE_UNITS * unit_px)) + 1
+    column, row = np.rint(xy).astype(int)
+    if not (reach <= row < pixels.shape[0] - reach and reach <= column < pixels.shape[1] - reach):
+        return None
+    patch = pixels[row - reach : row + reach + 1, column - reach : column + reach + 1].astype(np.float64)
+    y, x = np.mgrid[row - reach : row + reach + 1, column - reach : column + reach + 1]
+    step = (np.hypot(x - xy[0], y - xy[1]) * PROFILE_STEPS / unit_px).astype(int).ravel()
+    steps = int(PROFILE_UNITS * PROFILE_STEPS)
+    count = np.bincount(step, minlength=steps)[:steps]
+    total = np.bincount(step, patch.ravel(), minlength=steps)[:steps]
+    filled = np.flatnonzero(count)
+    return np.asarray(np.interp(np.arange(steps), filled, total[filled] / count[filled]))
 
 
 def _body_at(micrographs: Sequence[Micrograph], diameter: Length) -> tuple[float, float]:
