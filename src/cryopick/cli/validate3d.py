@@ -19,7 +19,7 @@ def command(
         Path | None, typer.Option(help="Folder of the simulation that the micrographs come from, or the true map.")
     ] = None,
     engine: Annotated[
-        str, typer.Option(help="embedded: cryopick's own; known: the angles of the simulation.")
+        str, typer.Option(help="embedded: cryopick's own; relion: RELION's; known: the angles of the simulation.")
     ] = "embedded",
     ctf: Annotated[
         str | None,
