@@ -22,7 +22,7 @@ from cryopick.scale.cluster.batch import BatchJob
 from cryopick.simulation.recipe import named_recipe
 from cryopick.simulation.series import SimulationSettings
 from cryopick.simulation.specimens.proteins import random_protein
-from cryopick.workflows.validate3d import parts
+from cryopick.workflows.validate3d import part_worker, parts
 
 PART = "good/none/seed1"
 
@@ -137,7 +137,10 @@ def test_a_job_of_an_earlier_call_is_waited_for_and_not_asked_for_again(
     root = tmp_path / "v3d"
     (root / "parts/jobs.json").write_text(json.dumps({"truth/none/seed1": "1", PART: "2"}))
     queue.known = {"1", "2"}
-    commands = [shlex.join(parts._command(root, part)) for part in ("truth/none/seed1", PART)]
+    commands = [
+        shlex.join(parts._command(root, part, f"{cryopick.validate3d.__module__}:validate3d"))
+        for part in ("truth/none/seed1", PART)
+    ]
     workers = [subprocess.Popen(shlex.split(one), stdout=subprocess.DEVNULL) for one in commands]
     found = validate(simulated, root, submit="slurm")
     assert [worker.wait() for worker in workers] == [0, 0]
@@ -151,9 +154,8 @@ def test_what_a_job_says_of_its_failure_stands_in_the_table(
     queue = Queue().use(monkeypatch)
 
     def damaged(root: Path, call: Mapping[str, Any]) -> None:
-        parts.write_call_before(root, {**call, "engine": "no such engine"})  # type: ignore[attr-defined]
+        part_worker.write_call(root, {**call, "engine": "no such engine"})
 
-    monkeypatch.setattr(parts, "write_call_before", parts.write_call, raising=False)
     monkeypatch.setattr("cryopick.workflows.validate3d.run.write_call", damaged)
     found = validate(simulated, tmp_path / "v3d", submit="slurm")
     assert len(queue.submitted) == 2
@@ -166,7 +168,7 @@ def test_a_part_is_named_by_run_selection_and_seed_and_a_damaged_call_is_told(tm
         with pytest.raises(SettingsError, match="RUN/SELECTION/seedN"):
             parts.split_part(wrong)
     with pytest.raises(FormatError, match="is damaged or missing"):
-        parts.read_call(tmp_path)
+        part_worker.read_call(tmp_path)
 
 
 @pytest.mark.slurm

@@ -24,7 +24,8 @@ from cryopick.simulation.series import SimulationSettings
 from cryopick.simulation.specimens.proteins import random_protein
 from cryopick.types import Volume
 from cryopick.workflows.validate3d import relion
-from cryopick.workflows.validate3d.engines import EngineJob, engine_named
+from cryopick.workflows.validate3d.engine_table import engine_named
+from cryopick.workflows.validate3d.engines import EngineJob
 from cryopick.workflows.validate3d.geometry import BoxGeometry
 
 PROGRAMS = ("relion_refine", "relion_refine_mpi", "relion_preprocess", "relion_mask_create", "relion_postprocess")

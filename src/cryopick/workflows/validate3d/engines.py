@@ -228,21 +228,3 @@ class EmbeddedEngine:
         assert job.start is not None
         found = refine(job.stack, job.halves, job.start, symmetry=job.symmetry, progress=job.log, workers=job.cores)
         return Reconstruction(half1=found.half1, half2=found.half2, map=found.map, poses=found.poses)
-
-
-DEFAULT_ENGINE = "embedded"
-
-
-def engines() -> dict[str, Engine]:
-    """All engines by name. RELION's row is a module of its own, which needs the types above."""
-    from cryopick.workflows.validate3d.relion import RelionEngine
-
-    return {one.name: one for one in (KnownEngine(), EmbeddedEngine(), RelionEngine())}
-
-
-def engine_named(name: str) -> Engine:
-    """The engine; an unknown name raises `SettingsError` listing the known ones."""
-    known = engines()
-    if name not in known:
-        raise SettingsError(f"engine {name!r} is unknown; known: {', '.join(known)}")
-    return known[name]

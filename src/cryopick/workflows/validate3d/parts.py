@@ -11,20 +11,21 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cryopick.errors import FormatError, SettingsError
+from cryopick.errors import SettingsError
 from cryopick.io.files.atomic import write_text_atomic
 from cryopick.scale.cluster.batch import BatchJob, script_of, states_of, submit
 from cryopick.scale.cluster.config import cluster_settings
 from cryopick.scale.processes import import_path, python_command
 from cryopick.workflows.validate3d import part_worker
+from cryopick.workflows.validate3d.part_worker import FOLDER, ended_file, stem_of
 from cryopick.workflows.validate3d.stages import DONE
 
-CALL, FOLDER, NUMBERS, ENDED = "call.json", "parts", "jobs.json", ".ended.json"
+NUMBERS = "jobs.json"
 SLURM = "slurm"
 """In place of a template: the script is made of the cluster configuration."""
 LOOK_SECONDS = 2.0
@@ -43,17 +44,20 @@ class PartJobs:
     template : a script for Slurm, or None for the cluster configuration
     cores : of each job
     ranks : of MPI that the engine starts in it; 1 for engines without
+    entry : module and name of the function that a job calls
     """
 
     template: Path | None
     cores: int
     ranks: int = 1
+    entry: str = ""
 
 
-def part_jobs(submit: Path | str, *, cores: int | None, ranks: int) -> PartJobs:
-    """As `--submit` asks for them: `slurm`, or a template."""
+def part_jobs(submit: Path | str, *, cores: int | None, ranks: int, call: Callable[..., Any]) -> PartJobs:
+    """As `--submit` asks for them: `slurm`, or a template; `call` is what a job calls, with `part` more."""
     template = None if str(submit) == SLURM else Path(submit)
-    return PartJobs(template=template, cores=cores or cluster_settings(None).job_cores, ranks=ranks)
+    entry = f"{call.__module__}:{call.__qualname__}"
+    return PartJobs(template=template, cores=cores or cluster_settings(None).job_cores, ranks=ranks, entry=entry)
 
 
 def part_name(run: str, selection: str, seed: int) -> str:
@@ -63,35 +67,6 @@ def part_name(run: str, selection: str, seed: int) -> str:
 def is_made(root: Path, part: str) -> bool:
     """Whether the part's map and its figures are there; stages look closer."""
     return all((root / part / stage / DONE).is_file() for stage in ("Refine", "Post"))
-
-
-def write_call(root: Path, call: Mapping[str, Any]) -> None:
-    """How `validate3d` was called, for the jobs."""
-    content = {"folder": os.getcwd(), "call": call}
-    write_text_atomic(root / FOLDER / CALL, json.dumps(content, default=str, indent=1, ensure_ascii=False) + "\n")
-
-
-def read_call(root: Path) -> tuple[Path, dict[str, Any]]:
-    """The folder in which `validate3d` was called, and how.
-
-    Raises
-    ------
-    FormatError
-        If the file is not what `write_call` wrote.
-    """
-    path = root / FOLDER / CALL
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return Path(content["folder"]), dict(content["call"])
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise FormatError(
-            f"{path}: is damaged or missing ({error}); run `cryopick validate3d --submit` again"
-        ) from None
-
-
-def write_ended(root: Path, part: str, failure: str) -> None:
-    """The last word of a job: "" when its part is made."""
-    write_text_atomic(root / FOLDER / f"{_stem(part)}{ENDED}", json.dumps({"failure": failure}) + "\n")
 
 
 def made_by_jobs(root: Path, parts: Sequence[str], jobs: PartJobs, log: Callable[[str], None]) -> dict[str, str]:
@@ -119,11 +94,10 @@ def made_by_jobs(root: Path, parts: Sequence[str], jobs: PartJobs, log: Callable
             waiting[part] = numbers[part]
             log(f"{part}: job {numbers[part]} of an earlier call")
             continue
-        ended = root / FOLDER / f"{_stem(part)}{ENDED}"
-        ended.unlink(missing_ok=True)
+        ended_file(root, part).unlink(missing_ok=True)
         job = BatchJob(
-            name=_stem(part),
-            command=_command(root, part),
+            name=stem_of(part),
+            command=_command(root, part, jobs.entry),
             folder=(root / FOLDER).absolute(),
             ranks=jobs.ranks,
             threads=max(1, jobs.cores // max(1, jobs.ranks - 1)),  # one rank of several leads and sleeps
@@ -150,7 +124,7 @@ def _await(root: Path, waiting: dict[str, str], log: Callable[[str], None]) -> d
         for part, number in list(waiting.items()):
             failure = _failure(root, part)
             if failure is None and now - unknown_since.get(part, now) > UNKNOWN_SECONDS:
-                failure = f"its job {number} ended without a word; see {FOLDER}/{_stem(part)}.err"
+                failure = f"its job {number} ended without a word; see {FOLDER}/{stem_of(part)}.err"
             if failure is None:
                 continue
             del waiting[part]
@@ -167,15 +141,15 @@ def _failure(root: Path, part: str) -> str | None:
     if is_made(root, part):
         return ""
     try:
-        said = json.loads((root / FOLDER / f"{_stem(part)}{ENDED}").read_text(encoding="utf-8"))["failure"]
+        said = json.loads(ended_file(root, part).read_text(encoding="utf-8"))["failure"]
     except (OSError, ValueError, LookupError, TypeError):
         return None
     return str(said) or "its job says that it is made, and its files are not here"
 
 
-def _command(root: Path, part: str) -> list[str]:
+def _command(root: Path, part: str, entry: str) -> list[str]:
     path = os.pathsep.join(import_path().first)
-    return ["env", f"PYTHONPATH={path}", *python_command(part_worker.__name__, str(root.absolute()), part)]
+    return ["env", f"PYTHONPATH={path}", *python_command(part_worker.__name__, str(root.absolute()), part, entry)]
 
 
 def _numbers(root: Path) -> dict[str, str]:
@@ -184,10 +158,6 @@ def _numbers(root: Path) -> dict[str, str]:
         return {str(part): str(number) for part, number in content.items()}
     except (OSError, ValueError, AttributeError):
         return {}
-
-
-def _stem(part: str) -> str:
-    return part.replace("/", "-")
 
 
 def split_part(part: str) -> tuple[str, str, int]:

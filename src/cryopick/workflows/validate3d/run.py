@@ -31,7 +31,7 @@ from cryopick.reconstruction.symmetry import operators
 from cryopick.settings import to_toml
 from cryopick.types import Picks, Volume
 from cryopick.workflows.compare import names_of_sets
-from cryopick.workflows.validate3d.engines import DEFAULT_ENGINE, engine_named
+from cryopick.workflows.validate3d.engine_table import DEFAULT_ENGINE, engine_named
 from cryopick.workflows.validate3d.geometry import BoxGeometry, box_geometry
 from cryopick.workflows.validate3d.measure import SUCCESS_FSC, read_curves
 from cryopick.workflows.validate3d.optics import (
@@ -41,7 +41,8 @@ from cryopick.workflows.validate3d.optics import (
     optics_from_file,
     write_micrographs_ctf,
 )
-from cryopick.workflows.validate3d.parts import PartJobs, made_by_jobs, part_jobs, part_name, split_part, write_call
+from cryopick.workflows.validate3d.part_worker import write_call
+from cryopick.workflows.validate3d.parts import PartJobs, made_by_jobs, part_jobs, part_name, split_part
 from cryopick.workflows.validate3d.picks import Image, find_images, on_images, random_picks, read_runs
 from cryopick.workflows.validate3d.pipeline import (
     FEWEST_PARTICLES,
@@ -145,7 +146,7 @@ def validate3d(
     ----------
     runs : run folders of `cryopick pick`, or coordinate files of any program; all of the same micrographs
     output : folder; the same call resumes in it
-    engine : what makes the maps (see `engines.engines`)
+    engine : what makes the maps (see `engine_table.ENGINES`)
     truth : folder of the simulation that the micrographs come from, or the true map (MRC)
     ctf : RELION's `micrographs_ctf.star`, cryoSPARC's exposures, or "none"; None takes the
         simulation's own
@@ -235,7 +236,7 @@ def validate3d(
         return _make_part(root, problem, part, say)
     with locked_folder(root):
         _claim(root, problem, overwrite=overwrite)
-        jobs = None if submit is None else part_jobs(submit, cores=cores, ranks=chosen.ranks)
+        jobs = None if submit is None else part_jobs(submit, cores=cores, ranks=chosen.ranks, call=validate3d)
         if jobs is not None:
             write_call(root, call | {"cores": jobs.cores})
         return _run(root, problem, say, jobs=jobs)
