@@ -135,7 +135,6 @@ def relion_path(folder: Path, relion: Relion) -> dict[str, Any]:
         diameter_angstrom=DIAMETER_ANGSTROM,
         symmetry="C1",
         seed=SEED,
-        is_on_scale=True,
     )
     density = read_volume(folder / refined.volume).density
     mask = steps.make_mask(

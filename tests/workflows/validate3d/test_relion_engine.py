@@ -108,7 +108,7 @@ def test_half_maps_and_poses_come_back_in_the_order_of_the_particles(
     assert told["particles"] == "run/none/particles.star"
     assert told["name"] == "run/none/seed1/Refine/refine"
     assert told["reference"] == f"{place}/start.mrc"
-    assert told["is_on_scale"]
+    assert not told.get("is_on_scale")  # the first iteration correlates, or a first map on another scale is lost
     assert told["seed"] == 3
     assert told["project"].computing.threads == 2  # two half sets on four cores
     assert told["project"].is_ctf_corrected
@@ -116,7 +116,6 @@ def test_half_maps_and_poses_come_back_in_the_order_of_the_particles(
 
     plain = replace(job, stack=replace(job.stack, ctf=None), is_start_given=True)
     engine_named("relion").refine(plain)
-    assert not told["is_on_scale"]
     assert not told["project"].is_ctf_corrected
 
 

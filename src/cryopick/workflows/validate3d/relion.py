@@ -126,7 +126,6 @@ class RelionEngine:
             diameter_angstrom=job.geometry.diameter_angstrom,
             symmetry=job.symmetry,
             seed=job.seed,
-            is_on_scale=not job.is_start_given,
         )
         if not found.can_align:
             job.log(f"RELION cannot align these particles: accuracy {found.accuracy_deg:.0f} degrees")
