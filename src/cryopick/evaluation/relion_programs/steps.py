@@ -384,8 +384,8 @@ def refine(
 
     Parameters
     ----------
-    is_on_scale : see `commands.auto_refine`; a map of RELION's own gradient descent is not: taken for one it was lost in
-        the first iteration
+    is_on_scale : see `commands.auto_refine`; a map of RELION's own gradient descent is not: taken for one, it was lost
+        in the first iteration
     healpix_orders : of the first angles, and from which they are searched for near the last ones only. By default 15
         degrees (2) and RELION's 3.75 (4), with few particles 7.5 (3): all angles of 7.5 degrees took 384 particles of
         32 px an hour a iteration, and so few do not tell them apart
