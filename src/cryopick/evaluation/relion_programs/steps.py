@@ -387,8 +387,8 @@ def refine(
     is_on_scale : see `commands.auto_refine`; a map of RELION's own gradient descent is not: taken for one, it was lost
         in the first iteration
     healpix_orders : of the first angles, and from which they are searched for near the last ones only. By default 15
-        degrees (2) and RELION's 3.75 (4), with few particles 7.5 (3): all angles of 7.5 degrees took 384 particles of
-        32 px an hour a iteration, and so few do not tell them apart
+        degrees (2) and RELION's 3.75 (4), with few particles 7.5 (3): searching all angles of 7.5 degrees takes eight
+        times as long as 15, and so few particles do not tell them apart
     """
     count = _require_particles(project.folder, particles, name)
     orders = healpix_orders or ((2, 3) if count < FEW_PARTICLES else (2, 4))
