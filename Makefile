@@ -8,7 +8,7 @@ WORKERS ?= 2
 .PHONY: demo test check docs site weights clean
 
 demo:
-	@scripts/environment
+	@scripts/environment plots
 	@test -d $(DEMO)/micrographs || $(BIN)/python -m cryopick.simulation.sample $(DEMO)
 	$(BIN)/cryopick pick $(DEMO)/micrographs -o $(DEMO)/run
 	$(BIN)/cryopick evaluate $(DEMO)/run --truth $(DEMO)/truth --diameter 70px

@@ -164,15 +164,15 @@ def thresholds(protein: Protein, sim: Path, folder: Path, run: Path, asked: argp
     able = np.concatenate(list(every.is_threshold_only.values()))
     levels = sorted({own, *np.quantile(scores[able], (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 0.85)).tolist()})
     runs = {}
-    for level in levels:
+    for number, level in enumerate(levels):
         kept = [
             replace(one, reason=np.full(len(one), "")).take(every.is_threshold_only[name] & (one.score >= level))
             for name, one in every.candidates.items()
         ]
-        path = folder / "thresholds" / f"t{level:.3f}.csv"
+        path = folder / "thresholds" / f"t{number}.csv"
         path.parent.mkdir(exist_ok=True)
         cryopick.write_picks(kept, path)
-        runs[f"t{level:.3f}"] = path
+        runs[f"t{number}"] = path
     found = cryopick.validate3d(
         list(runs.values()),
         names=list(runs),
@@ -226,7 +226,7 @@ def as_markdown(results: dict[str, Any]) -> str:
         cells = [
             [
                 row["protein"],
-                f"{row['threshold']:.3f}" + (" (own)" if row["is_own"] else ""),
+                f"{row['threshold']:.4f}" + (" (own)" if row["is_own"] else ""),
                 f"{row['particles']:,}",
                 *(f"{row[key]:.2f}" if row[key] is not None else "-" for key in ("precision", "recall", "yield")),
                 *(f"{row[key]:.2f}" if row[key] is not None else "-" for key in ("half_angstrom", "truth_angstrom")),
@@ -253,7 +253,7 @@ def main() -> None:
         "engine": asked.engine,
         "select2d": asked.select2d,
         "seeds": asked.seeds,
-        "machine": describe_machine(),
+        "machine": str(describe_machine()),
         "sets": {},
         "thresholds": [],
     }

@@ -88,7 +88,7 @@ def test_the_plan_counts_what_teaches_and_says_what_is_missing(client: TestClien
     assert any("12 labels" in one for one in plan["doubts"])
     monkeypatch.setitem(sys.modules, "lightning", None)
     monkeypatch.setattr("cryopick.extras.find_spec", lambda name: None)
-    assert any("pip install" in one for one in client.post("/api/learn/plan", json=BODY).json()["problems"])
+    assert any("install with: " in one for one in client.post("/api/learn/plan", json=BODY).json()["problems"])
     assert client.post("/api/learn", json=BODY).status_code == 422  # found before anything is measured
 
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from cryopick.errors import SettingsError
+from cryopick.extras import require_extra
 
 
 def command(
@@ -39,6 +40,7 @@ def command(
 
     Example: cryopick benchmark --pickers blob,template --data sim/ real/ -o bench/
     """
+    require_extra("plots", ("matplotlib",), "benchmark")
     from cryopick.evaluation.benchmark_report import as_json, as_markdown, write_benchmark
     from cryopick.workflows.benchmark import benchmark
 

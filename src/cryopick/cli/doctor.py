@@ -21,9 +21,12 @@ from cryopick.evaluation.relion_programs.installation import WHOLE_PATH
 from cryopick.extras import install_hint
 from cryopick.version import __version__
 
-REQUIRED_MODULES = ("numpy", "scipy", "tifffile", "cv2", "skimage", "matplotlib", "torch")
+REQUIRED_MODULES = ("numpy", "scipy", "tifffile", "cv2", "openvino")
 OPTIONAL_MODULES = {
+    "torch": (("torch", "torchvision", "skimage", "sklearn", "PIL"), "graphics cards and the research pickers"),
     "train": (("lightning", "tensorboard"), "training"),
+    "plots": (("matplotlib",), "curves of evaluations"),
+    "tiff": (("imagecodecs",), "compressed TIFF files"),
     "sam": (("transformers",), "the published Segment Anything and CryoTransformer networks"),
     "cluster": (("distributed", "dask_jobqueue", "cryptography"), "picking on a cluster"),
     "cryosparc": (("cryosparc",), "jobs in CryoSPARC, and reading .cs files in its compressed form"),
@@ -119,12 +122,12 @@ def _modules() -> str:
 
 
 def _accelerator() -> str:
-    import torch
-
     from cryopick.inference.device import chosen_device, cuda_devices
 
     count, reason, complaint = cuda_devices()
     if count:
+        import torch
+
         names = [torch.cuda.get_device_name(index) for index in range(count)]
         for index in range(count):
             chosen_device(f"cuda:{index}")  # raises where it cannot compute
@@ -146,8 +149,8 @@ def _pickers() -> str:
 def _weights(name: str) -> str:
     from cryopick.io.weights import find_weights, load_checkpoint
 
-    checkpoint = load_checkpoint(find_weights(name))
-    return f"weights {name}: whole, {sum(tensor.numel() for tensor in checkpoint.tensors.values()):,} numbers"
+    checkpoint = load_checkpoint(find_weights(name), as_arrays=True)
+    return f"weights {name}: whole, {sum(tensor.size for tensor in checkpoint.tensors.values()):,} numbers"
 
 
 def _writable(folder: Path) -> str:

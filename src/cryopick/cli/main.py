@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from cryopick.cli.exit_codes import FAILED, FAULT, USAGE, Ending, ending_of, error_event, lines_text
 from cryopick.cli.json_lines import JsonLines
 from cryopick.cli.process import NobodyListens, Stopped, prepared_process
-from cryopick.errors import CryopickError, OutputError
+from cryopick.errors import CryopickError, MissingExtraError, OutputError
+from cryopick.extras import extra_of, missing_extra
 from cryopick.version import __version__
 
 if TYPE_CHECKING:
@@ -125,8 +126,13 @@ def main() -> None:
         except (CryopickError, MemoryError, OSError) as error:
             code = _fail(ending_of(error), _sentence(error))
         except Exception as fault:
-            traceback.print_exc()
-            code = _fail(FAULT, f"a fault of cryopick's own: {type(fault).__name__}: {fault}")
+            extra = extra_of(fault.name or "") if isinstance(fault, ModuleNotFoundError) else None
+            if extra is not None:  # what was not looked for beforehand
+                missing = MissingExtraError(missing_extra(extra, called or "cryopick"))
+                code = _fail(ending_of(missing), str(missing))
+            else:
+                traceback.print_exc()
+                code = _fail(FAULT, f"a fault of cryopick's own: {type(fault).__name__}: {fault}")
         sys.exit(code)
 
 

@@ -42,7 +42,7 @@ def command(
         str | None,
         typer.Option(
             help="2D selection: none, auto, or a file with the numbers of good classes; several with commas.",
-            show_default="none",
+            show_default="none,auto",
         ),
     ] = None,
     compare: Annotated[

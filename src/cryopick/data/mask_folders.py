@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from cryopick.data.labels import Labels, read_labels
 from cryopick.errors import FormatError, InputError, SettingsError
+from cryopick.extras import require_extra
 from cryopick.geometry.units import Length
 from cryopick.io.coordinates.names import without_extension
 from cryopick.io.files.json_object import read_json_object
@@ -403,6 +404,7 @@ def _shrunk(is_particle: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], float]:
 
 
 def _parted(parts: NDArray[Any], is_particle: NDArray[np.bool_], diameter_px: float) -> tuple[NDArray[Any], int]:
+    require_extra("masks", ("skimage",), "parting particles that touch in a mask")
     import cv2
     from scipy import ndimage
     from skimage.feature import peak_local_max

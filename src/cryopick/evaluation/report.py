@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -12,12 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cryopick.evaluation.scores import Evaluation, ToleranceScores
+from cryopick.extras import is_installed, missing_extra
 from cryopick.geometry.units import share_decimal
 from cryopick.io.files.atomic import write_bytes_atomic, write_text_atomic
 from cryopick.metrics.calibration import Calibration
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+_log = logging.getLogger(__name__)
 
 
 def as_json_object(evaluation: Evaluation) -> dict[str, Any]:
@@ -92,6 +96,8 @@ def _diameter(evaluation: Evaluation) -> str:
 def write_evaluation(evaluation: Evaluation, folder: Path | str) -> list[Path]:
     """Write evaluation.json, evaluation.md, micrographs.csv and, where defined, curve.csv, curve.png, calibration.png.
 
+    Without matplotlib the pictures are left out, which is logged.
+
     Raises
     ------
     InputError
@@ -111,10 +117,14 @@ def write_evaluation(evaluation: Evaluation, folder: Path | str) -> list[Path]:
     write("evaluation.json", json.dumps(as_json_object(evaluation), indent=1, ensure_ascii=False) + "\n")
     write("evaluation.md", "# Evaluation\n\n" + as_table(evaluation))
     write("micrographs.csv", _micrographs_csv(evaluation.main))
+    can_draw = is_installed("matplotlib")
     if evaluation.main.curve is not None:
         write("curve.csv", _curve_csv(evaluation.main))
-        write("curve.png", draw_curves({"picks": evaluation}))
-    if evaluation.calibration is not None:
+        if can_draw:
+            write("curve.png", draw_curves({"picks": evaluation}))
+        else:
+            _log.warning("%s: no curves are drawn: %s", folder, missing_extra("plots", "drawing"))
+    if evaluation.calibration is not None and can_draw:
         write("calibration.png", draw_calibration(evaluation.calibration))
     return written
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import lru_cache
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from cryopick.errors import SettingsError
 from cryopick.inference.device import chosen_bfloat16, chosen_device, is_bfloat16_fast
@@ -53,8 +53,9 @@ class ChoosesPrecision(Protocol):
 
 
 class RunsNetworks:
-    """Gives a picker with settings `device` and `precision` the method `precision_on`."""
+    """Gives a picker whose networks torch runs, with settings `device` and `precision`, the method `precision_on`."""
 
+    needs_extra: ClassVar[str] = "torch"
     precision: str
 
     def precision_on(self, device: str) -> str:

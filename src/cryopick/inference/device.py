@@ -11,7 +11,9 @@ from functools import lru_cache
 from typing import Any
 
 from cryopick.errors import SettingsError
+from cryopick.extras import is_installed, missing_extra, require_extra
 from cryopick.inference.processor import multiplies_bfloat16
+from cryopick.inference.runtime import require_runtime
 
 _log = logging.getLogger(__name__)
 PRECISIONS = ("auto", "float32", "bfloat16")
@@ -21,13 +23,16 @@ CARD_FILES = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/nvhost-gpu", "/dev/dxg", "
 
 
 def require_device(picker: Any) -> None:
-    """Raise if the device that a picker is set to is not there, before anything is read.
+    """Raise if the device that a picker is set to, or the library that runs it, is not there, before anything is read.
 
     Raises
     ------
     SettingsError
         As `chosen_device`; a picker without a device is not concerned.
+    MissingExtraError
+        As `require_runtime`, and where a graphics card is asked for without torch.
     """
+    require_runtime(picker)
     device = getattr(picker, "device", "auto")
     if device not in ("auto", "cpu"):
         _require_present(device)
@@ -86,11 +91,12 @@ def _automatic_device() -> str:
 
 def _require_present(device: str) -> None:
     """Raise `SettingsError` unless the machine has the device; it is not touched, which would take memory on it."""
-    import torch
-
     kind, _, number = device.partition(":")
     if kind not in DEVICE_KINDS or (":" in device and not (number.isascii() and number.isdecimal())):
         raise SettingsError(f"device {device!r}: expected auto, cpu, cuda, cuda:N (N a card's number) or mps")
+    require_extra("torch", ("torch",), f"device {device}")
+    import torch
+
     if kind == "mps" and not (torch.backends.mps.is_available() and int(number or 0) == 0):
         raise SettingsError(f"device {device}: this machine has no Apple graphics; --device auto takes what there is")
     if kind == "cuda":
@@ -154,6 +160,9 @@ def cuda_devices() -> tuple[int, str, str]:
     """CUDA devices that torch sees; where there is none, why; and what torch complained of, such as an old driver."""
     import warnings
 
+    if not is_installed("torch"):
+        complaint = f"there is a graphics card, but {missing_extra('torch', 'using it')}" if _may_have_card() else ""
+        return 0, "torch, which uses them, is not installed", complaint
     if not _may_have_card():  # torch takes two seconds to say the same
         return 0, "there is no driver or no card", ""
     import torch

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from cryopick.extras import is_installed
+from typing import Any
+
+from cryopick.extras import is_installed, modules_of, require_extra
 
 OPENVINO, TORCH = "OpenVINO", "torch"
 
@@ -15,3 +17,16 @@ def runtime_on(device: str) -> str:
     device : cpu, cuda, cuda:N or mps
     """
     return OPENVINO if device == "cpu" and is_installed("openvino") else TORCH
+
+
+def require_runtime(picker: Any) -> None:
+    """Raise, before anything is read, if a picker's networks run by a library that is not installed.
+
+    Raises
+    ------
+    MissingExtraError
+        With the command that installs it. A picker says by `needs_extra` what it needs.
+    """
+    extra = getattr(picker, "needs_extra", "")
+    if extra:
+        require_extra(extra, modules_of(extra), f"picker {getattr(picker, 'name', type(picker).__name__)}")

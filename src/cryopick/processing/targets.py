@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from cryopick.extras import require_extra
 from cryopick.processing.projection import Projector
 from cryopick.types import Volume
 
@@ -99,6 +100,7 @@ def density_instances(pixels: NDArray[np.float32], xy_px: ArrayLike, diameter_px
 
 def _segment(window: NDArray[np.float32], radius: NDArray[np.float64], *, sigma_px: float) -> NDArray[np.bool_]:
     """The dark object at the middle of a window; `radius` is the distance from the centre in diameters."""
+    require_extra("masks", ("skimage",), "outlining particles")
     from scipy import ndimage
     from skimage.filters import threshold_otsu
 
@@ -142,6 +144,7 @@ def projected_instances(
     ----------
     C. H. Li and C. K. Lee, Pattern Recognition 26(4), 617-625 (1993).
     """
+    require_extra("masks", ("skimage",), "outlining particles")
     from scipy import ndimage
     from skimage.filters import threshold_li
 

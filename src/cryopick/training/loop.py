@@ -147,7 +147,7 @@ def train(
 
 def require_training_packages() -> None:
     """Raise `MissingExtraError` unless training could start; to be called before the first costly step."""
-    require_extra("train", ("lightning",), "training")
+    require_extra("train", ("torch", "lightning"), "training")
 
 
 def _make_fabric(settings: TrainSettings) -> Any:

@@ -9,10 +9,12 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from cryopick.errors import OutputError, WorkerError
+from cryopick.extras import is_installed
 from cryopick.runs.on_cluster import ClusterRequest
 from cryopick.scale.cluster.executor import DaskExecutor
 from cryopick.scale.cluster.place import open_place
@@ -54,21 +56,20 @@ class ProbeWorker:
 
 
 def _probed(folder: Path) -> dict[str, Any]:
-    import torch
-
     from cryopick.inference.computing import processor_model
     from cryopick.inference.device import chosen_device, cuda_devices
     from cryopick.scale.processes import usable_cores
 
     count, reason, complaint = cuda_devices()
-    names = ", ".join(torch.cuda.get_device_name(index) for index in range(count))
+    names = ", ".join(processor_model(f"cuda:{index}") for index in range(count))
     device = (
         f"graphics card {names}" if chosen_device("auto") == "cuda" else f"no graphics card ({complaint or reason})"
     )
+    libraries = [f"{name} {version(name)}" for name in ("openvino", "torch") if is_installed(name)]
     (folder / MARK).write_text(platform.node())
     return {
         "host": platform.node(),
-        "versions": f"cryopick {__version__}, Python {platform.python_version()}, torch {torch.__version__}",
+        "versions": f"cryopick {__version__}, Python {platform.python_version()}, {', '.join(libraries)}",
         "processor": processor_model("cpu"),
         "cores": usable_cores(),
         "device": device,

@@ -119,6 +119,7 @@ def pick(
     if part is not None or add or root is not None:
         raise SettingsError("part, add and root are for runs; give the run folder with output=")
     chosen = make_settings(picker, **settings)
+    require_device(chosen.picker)
     require_weights(chosen)
     micrograph = read_task(_task_in_memory(micrographs), chosen.run)
     masks = chosen.run.exclusion_masks

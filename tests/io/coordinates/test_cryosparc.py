@@ -94,7 +94,7 @@ def test_compressed_form_is_recognised_and_names_the_extra(tmp_path: Path, monke
     monkeypatch.setitem(__import__("sys").modules, "cryosparc.dataset", None)
     for first_byte in (b"\x94", b"\x95"):  # of different versions of cryosparc-tools
         (tmp_path / "p.cs").write_bytes(first_byte + b"CSDAT" + b"\0" * 100)
-        with pytest.raises(MissingExtraError, match=r"pip install 'cryosparc-tools>=4\.5'"):
+        with pytest.raises(MissingExtraError, match=r"cryosparc-tools; install with: "):
             read_cryosparc(tmp_path / "p.cs", rows="relion")
 
 

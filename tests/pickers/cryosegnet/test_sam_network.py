@@ -1,5 +1,7 @@
 """Segment Anything: published sizes, Meta's files, and a compact model of the same class."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -183,6 +185,17 @@ def test_a_folder_whose_weights_do_not_fill_the_model_is_refused(tmp_path):
     weights = tmp_path / "folder" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:100])
     with pytest.raises(WeightsError, match="folder"):
+        load_sam(str(tmp_path / "folder"))
+
+
+def test_a_folder_that_wants_more_layers_than_it_has_tensors_is_refused_before_they_are_built(tmp_path):
+    torch.save(meta_tensors(), tmp_path / "meta.pth")
+    load_sam(str(tmp_path / "meta.pth")).save_pretrained(tmp_path / "folder")
+    file = tmp_path / "folder" / "config.json"
+    config = json.loads(file.read_text())
+    config["mask_decoder_config"]["iou_head_depth"] = 10**400
+    file.write_text(json.dumps(config))
+    with pytest.raises(WeightsError, match=r"iou_head_depth is 1000.*tensors beside it"):
         load_sam(str(tmp_path / "folder"))
 
 

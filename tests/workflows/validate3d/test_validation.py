@@ -162,9 +162,42 @@ def test_the_same_call_makes_nothing_again_and_other_pixels_all_of_it(
     assert again().made == ("half/none/seed1/Post",)
 
 
-def test_cryopick_s_own_engine_finds_the_map_from_the_particles_alone(
+def test_2d_selection_makes_half_random_picks_purer(simulated: Path) -> None:
+    found = cryopick.validate3d(
+        [simulated / "half.csv"],
+        output=simulated / "selected",
+        truth=simulated / "sim",
+        micrographs=[simulated / "sim/micrographs"],
+        names=["half"],
+        engine="known",
+    )
+    plain, selected = (row for row in found.table if row.run == "half")
+    assert (plain.selection, selected.selection) == ("none", "auto")
+    assert selected.precision > plain.precision + 0.1
+    assert selected.recall <= plain.recall
+    assert selected.mean("yield_share") > plain.mean("yield_share")
+    page = (found.folder / "report.html").read_text()
+    assert "2D classes: " in page
+    assert "weak average" in page
+    by_hand = simulated / "by_hand.txt"
+    by_hand.write_text("half: 99\n")
+    with pytest.raises(CryopickError, match="half has no class 99"):
+        cryopick.validate3d(
+            [simulated / "half.csv"],
+            output=simulated / "selected",
+            truth=simulated / "sim",
+            micrographs=[simulated / "sim/micrographs"],
+            names=["half"],
+            engine="known",
+            compare=[],
+            select2d=[str(by_hand)],
+        )
+
+
+def test_cryopick_s_own_engine_refines_as_far_as_known_angles_from_a_blurred_reference(
     simulated: Path, validated: cryopick.Validation
 ) -> None:
+    """From the particles alone: `tests/reconstruction/test_ab_initio.py`."""
     found = cryopick.validate3d(
         [simulated / "good.csv"],
         output=simulated / "embedded",
@@ -175,15 +208,14 @@ def test_cryopick_s_own_engine_finds_the_map_from_the_particles_alone(
         select2d=["none"],
         compare=[],
         seeds=1,
-        cores=2,
+        reference=simulated / "protein.mrc",
     )
     (row,) = found.table
     known = row_of(validated, "good").mean("truth_angstrom")
     assert row.success == "1/1"
-    assert row.mean("truth_angstrom") < max(1.05 * known, known + 1)
-    assert row.seeds[0].mirrored in (True, False)
-    assert (found.folder / "good/none/seed1/Initial/initial.mrc").is_file()
-    assert "First volumes of the starts" in (found.folder / "report.html").read_text()
+    assert row.mean("truth_angstrom") < known + 2
+    assert found.sentences[0].startswith("reference-biased")
+    assert not (found.folder / "good/none/seed1/Initial").exists()
 
 
 # --------------------------------------------------------------------------------------------------- killed and resumed

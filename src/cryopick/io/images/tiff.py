@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cryopick.errors import CryopickError, FormatError, SettingsError
+from cryopick.extras import require_extra
 from cryopick.io.files.atomic import atomic_path
 from cryopick.io.files.reading import explain_read_errors, file_size_bytes
 from cryopick.io.images.greyscale import to_grey
@@ -32,6 +33,7 @@ TIFF_DTYPES = ("uint8", "int8", "uint16", "int16", "float16", "float32")
 _MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # classic and big TIFF, both byte orders
 _EER_COMPRESSIONS = range(65000, 65003)
 _UNCOMPRESSED, _LZW, _JPEG = 1, 5, 7
+_DEFLATE = (8, 32946)  # read by Python itself
 _MIN_IS_WHITE, _PALETTE = 0, 3  # photometric interpretation
 _PLANES_APART = 2  # planar configuration
 _LOWEST_BIT_FIRST = 2  # fill order
@@ -132,6 +134,8 @@ def _decode(
                 path, held_bytes, n_pixels=info.shape_yx[0] * info.shape_yx[1], unpacked_bytes=unpacked_bytes
             )
             require_allowed_pixels(path, info.shape_yx, max_pixels=max_pixels)
+            if int(page.compression) not in (_UNCOMPRESSED, *_DEFLATE):
+                require_extra("tiff", ("imagecodecs",), f"{path}: its TIFF compression {page.compression.name}")
             doubts = _doubts_about_segments(path, file, page)
             stored = page.asarray()
             if stored.ndim == 3 and page.planarconfig == _PLANES_APART:

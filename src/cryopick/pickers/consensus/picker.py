@@ -90,6 +90,12 @@ class ConsensusPicker(HoldsModels, ChoosesByExpectedF1):
 
     # ------------------------------------------------------------------------------------------------------- members
 
+    @property
+    def needs_extra(self) -> str:
+        """What a member needs that is picked."""
+        needed = [] if self.picks is not None else [getattr(picker_class(name), "needs_extra", "") for name in self.of]
+        return next(filter(None, needed), "")
+
     def require_files(self, configuration: str) -> None:  # noqa: ARG002  # of the protocol
         """Raise where a member's picks, or what scores are worth together, are not there.
 

@@ -124,7 +124,7 @@ def load_stacking(weights: Path | None, *, members: Sequence[str]) -> Stacking:
     SettingsError
         If nothing was fitted for such members.
     """
-    with open_checkpoint(weights or PICKER, picker=PICKER) as checkpoint:
+    with open_checkpoint(weights or PICKER, picker=PICKER, as_arrays=True) as checkpoint:
         known = [str(name) for name in checkpoint.card.architecture["members"]]
         strange = sorted(set(members) - set(known))
         if strange:
@@ -133,7 +133,7 @@ def load_stacking(weights: Path | None, *, members: Sequence[str]) -> Stacking:
                 f"{', '.join(strange)}; leave these out, or choose --rule majority, union or intersection"
             )
         ordered = tuple(name for name in known if name in set(members))
-        fitted = checkpoint.tensors[name_of(ordered)].double().numpy()
+        fitted = checkpoint.tensors[name_of(ordered)].astype(np.float64)
         knots: Mapping[str, Any] = checkpoint.card.postprocessing["calibration"]
         return Stacking(
             members=ordered,

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cryopick.errors import WeightsError
+from cryopick.errors import InputError, WeightsError
+from cryopick.io.files.json_object import read_json_object
 from cryopick.io.torch_files import read_torch_file
 from cryopick.io.weights import read_tensors
 from cryopick.pickers.cryosegnet.sam_network import _first_line, import_transformers
@@ -92,6 +93,8 @@ def load_sam(path_or_name: str) -> nn.Module:
     sam = import_transformers()
     if (path.suffix in (".pth", ".pt", ".safetensors") or path.is_absolute()) and not path.is_dir():
         raise WeightsError(f"{path}: no such file or folder; expected a checkpoint of Segment Anything")
+    if path.is_dir():
+        _require_possible_layers(path)
     try:
         model: nn.Module
         # safetensors alone: the library would read pickles (pytorch_model.bin) without the checks of `read_torch_file`
@@ -109,6 +112,30 @@ def load_sam(path_or_name: str) -> nn.Module:
             "and the weights do not belong together, or the file is damaged; download both again"
         )
     return model
+
+
+def _require_possible_layers(folder: Path) -> None:
+    """Refuse a folder whose `config.json` wants more layers than there are tensors: building them might never end."""
+    from safetensors import SafetensorError, safe_open
+
+    files = list(folder.glob("*.safetensors"))
+    if not files:  # the library looks for them first, and says what is missing
+        return
+    file, tensors = folder / "config.json", 0
+    try:
+        config = read_json_object(file, what="the configuration of Segment Anything")
+        for weights in files:
+            with safe_open(weights, framework="numpy") as opened:
+                tensors += len(opened.keys())
+    except (InputError, OSError, SafetensorError) as error:
+        raise WeightsError(f"{folder}: cannot be loaded as Segment Anything ({_first_line(error)})") from error
+    for part in (config, *(value for value in config.values() if isinstance(value, dict))):
+        for name, value in part.items():
+            if ("layers" in name or "depth" in name) and isinstance(value, int) and value > tensors:
+                raise WeightsError(
+                    f"{file}: {name} is {str(value)[:20]}, but there are {tensors} tensors beside it; config.json and "
+                    "the weights do not belong together, or the file is damaged; download both again"
+                )
 
 
 def from_meta_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -100,6 +100,7 @@ class DeepCryoPicker(HoldsModels):
     name: ClassVar[str]
     configurations: ClassVar[Mapping[ConfigurationName, Configuration]] = DEEPCRYOPICKER
     has_calibrated_scores: ClassVar[bool] = False
+    needs_extra: ClassVar[str] = "torch"
     sample_size: ClassVar[int] = 8
     """Micrographs of a run that labels are made from."""
     score_meaning: ClassVar[str] = "probability of being a particle rather than background, 0 to 1, not calibrated"

@@ -39,6 +39,7 @@ class SuperCryoPicker(ClusteringPicker):
     name: ClassVar[str]
     configurations: ClassVar[Mapping[ConfigurationName, Configuration]] = SUPERCRYOPICKER
     has_calibrated_scores: ClassVar[bool] = False
+    needs_extra: ClassVar[str] = "masks"
     k: ClassVar[int] = 5
     score_meaning: ClassVar[str] = "covered share of the particle's disc less that of its surroundings, 0 to 1"
     default_threshold: ClassVar[float] = 0.15

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from cryopick.errors import SettingsError
 from cryopick.metrics.fourier_shell_correlation import fourier_shell_correlation
 from cryopick.reconstruction.ab_initio import initial_volume
+from cryopick.reconstruction.classes_2d import classify_2d, select_classes
 from cryopick.reconstruction.gridding import reconstruct
 from cryopick.reconstruction.particles import ParticleStack
 from cryopick.reconstruction.poses import Poses
@@ -183,9 +184,16 @@ class KnownEngine:
 
 
 def embedded_classes(job: EngineJob, count: int) -> Classified:
-    """2D classes by cryopick's own classification."""
-    raise SettingsError(
-        f"--select2d auto and files are for engines of other programs so far ({count} classes of {job.table})"
+    """2D classes by cryopick's own classification, and those whose average stands out of the noise."""
+    found = classify_2d(job.stack, classes=count, seed=job.seed, progress=job.log)
+    chosen = select_classes(found)
+    job.log(chosen.sentence)
+    return Classified(
+        averages=found.averages,
+        assignment=found.assignment,
+        quality=found.quality,
+        is_kept=tuple(bool(one) for one in chosen.is_kept),
+        reason=chosen.reasons,
     )
 
 

@@ -22,6 +22,7 @@ from cryopick.io.structures.volume import read_volume, write_volume
 from cryopick.metrics.fourier_shell_correlation import fourier_shell_correlation
 from cryopick.metrics.volume_alignment import align_volumes
 from cryopick.processing.ctf import CtfParameters
+from cryopick.reconstruction.classes_2d import class_count
 from cryopick.reconstruction.halves import split_half_sets
 from cryopick.reconstruction.masks import soft_mask_of
 from cryopick.reconstruction.particles import (
@@ -46,7 +47,7 @@ from cryopick.workflows.validate3d.picks import (
     Image,
     clean_picks,
 )
-from cryopick.workflows.validate3d.selection import class_count, class_facts, classes_csv
+from cryopick.workflows.validate3d.selection import class_facts, classes_csv
 from cryopick.workflows.validate3d.settings import ValidationSettings
 from cryopick.workflows.validate3d.stages import Done, StageFolder
 from cryopick.workflows.validate3d.truth import MatchedPicks, Truth, matched

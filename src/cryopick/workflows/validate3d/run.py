@@ -157,7 +157,7 @@ def validate3d(
     micrographs : the images; run folders know theirs
     names : what to call the runs; by default the names of their folders
     compare : of "truth" and "random", picks that are made here; None takes "truth" where a simulation is given
-    select2d : of "none", "auto" and files of class numbers; None takes none
+    select2d : of "none", "auto" and files of class numbers; None takes none and auto
     reference, low_pass_angstrom : a map to start from, and how far it is low-passed
     seeds, seed, max_particles, penalty_angstrom : see `ValidationSettings`
     cores : None takes those that this process may use
@@ -599,8 +599,8 @@ def _with_yields(root: Path, problem: Problem, rows: Sequence[Row]) -> list[Row]
     found = []
     for row in rows:
         expected = None
-        if reference is not None and reference.true_particles and row.true_particles is not None and row.selected:
-            expected = row.true_particles**2 / (row.selected * reference.true_particles)
+        if row.precision is not None and row.recall is not None and row.selected:
+            expected = row.precision * row.recall
         seeds = row.seeds
         if yardstick is not None:
             seeds = tuple(

@@ -15,8 +15,6 @@ from cryopick.errors import FormatError, InputError
 from cryopick.io.files.text import read_text
 from cryopick.workflows.validate3d.truth import MatchedPicks
 
-FEWEST_CLASSES, MOST_CLASSES, PARTICLES_PER_CLASS = 8, 50, 60
-
 
 @dataclass(frozen=True, kw_only=True)
 class ClassFact:
@@ -28,11 +26,6 @@ class ClassFact:
     is_kept: bool
     reason: str
     precision: float | None = None
-
-
-def class_count(particles: int) -> int:
-    """One class for sixty particles, 8 to 50."""
-    return int(np.clip(particles // PARTICLES_PER_CLASS, FEWEST_CLASSES, MOST_CLASSES))
 
 
 def class_facts(

@@ -8,7 +8,7 @@ from typing import Annotated
 from cryopick.errors import SettingsError
 
 SELECTIONS = ("none", "auto")
-DEFAULT_SELECTIONS = ("none",)
+DEFAULT_SELECTIONS = SELECTIONS
 COMPARISONS = ("truth", "random")
 """Picks that `--compare` makes itself."""
 
@@ -25,7 +25,7 @@ class ValidationSettings:
     engine: Annotated[str, "what makes the maps: embedded, known (a simulation's angles), relion, cryosparc"] = "known"
     symmetry: Annotated[str, "point group, its axes as RELION's: C1, C4, D7, T, O, I"] = "C1"
     selections: Annotated[tuple[str, ...], "2D selection: none, auto, or a file of class numbers; a row each"] = (
-        "none",
+        SELECTIONS
     )
     seeds: Annotated[int, "starts of every map; the table shows their mean and the best"] = 3
     seed: Annotated[int, "of everything that is drawn: half sets, random picks, starts"] = 0

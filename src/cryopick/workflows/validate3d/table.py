@@ -69,7 +69,7 @@ class Row:
     particles : extracted; `selected` of them went into the map
     true_particles : of the selected, where the truth is known
     precision, recall : of the selected
-    expected_yield : precision x recall relative to the truth picks', what the yield is if the errors do only that
+    expected_yield : precision x recall, what the yield is if false and missed picks do no other harm
     nyquist_angstrom : finest detail that the pixels hold
     penalty_angstrom : what a failed map counts with in `counted_mean`
     """

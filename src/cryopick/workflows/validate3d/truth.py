@@ -67,13 +67,14 @@ class MatchedPicks:
     is_true : (n,) the pick lies at a particle, pickable or not
     euler_deg : (n, 3) its particle's angles; of the others random ones
     centre_px : (n, 2) its particle's centre in the micrograph; of the others the pick itself
-    pickable_found, pickable : how many of the particles that count were found, and how many there are
+    counts : (n,) its particle is one that counts: neither on junk, nor hidden, nor at the border
+    pickable : how many particles count
     """
 
     is_true: NDArray[np.bool_]
     euler_deg: NDArray[np.float64]
     centre_px: NDArray[np.float64]
-    pickable_found: int
+    counts: NDArray[np.bool_]
     pickable: int
 
     @property
@@ -84,12 +85,16 @@ class MatchedPicks:
     @property
     def recall(self) -> float:
         """Share of the particles that count that were found; NaN without any."""
-        return self.pickable_found / self.pickable if self.pickable else float("nan")
+        return float(self.counts.sum()) / self.pickable if self.pickable else float("nan")
 
     def take(self, index: NDArray[np.integer] | NDArray[np.bool_]) -> MatchedPicks:
-        """Those of some picks; the counts of particles stay those of all."""
+        """Those of some picks; the others count as not found."""
         return replace(
-            self, is_true=self.is_true[index], euler_deg=self.euler_deg[index], centre_px=self.centre_px[index]
+            self,
+            is_true=self.is_true[index],
+            euler_deg=self.euler_deg[index],
+            centre_px=self.centre_px[index],
+            counts=self.counts[index],
         )
 
 
@@ -159,7 +164,7 @@ def matched(
     n = len(picks)
     is_true, centre = np.zeros(n, bool), picks.xy_px.copy()
     euler = random_rotations(n, np.random.default_rng(seed))
-    found = count = 0
+    is_counted, count = np.zeros(n, bool), 0
     for number, (xy, angles, image) in enumerate(zip(truth.xy_px, truth.euler_deg, images, strict=True)):
         counts = truth.is_pickable[number] & box_fits(xy, image, diameter_px=diameter_px, box_px=geometry.box_px)
         count += int(counts.sum())
@@ -168,8 +173,8 @@ def matched(
         mine = rows[pairs.first]
         is_true[mine], euler[mine] = True, angles[pairs.second]
         centre[mine] = xy[pairs.second]
-        found += int(counts[pairs.second].sum())
-    return MatchedPicks(is_true, euler, centre, found, count)
+        is_counted[mine] = counts[pairs.second]
+    return MatchedPicks(is_true, euler, centre, is_counted, count)
 
 
 def true_map(truth: Volume | Path, geometry: BoxGeometry) -> Volume:
