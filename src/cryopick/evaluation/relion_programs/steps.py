@@ -184,7 +184,8 @@ def extract_particles(
             background_radius_px=background_radius_px,
         )
         done = project.run(name, words, folder, [star])
-        if (cut := len(read_star(project.folder / star)["particles"])) != count:  # it ends well all the same
+        table = read_star(project.folder / star).get("particles")  # which it leaves out where there is none
+        if (cut := 0 if table is None else len(table)) != count:  # it ends well all the same
             (project.folder / star).unlink()
             raise ProgramFailedError(
                 f"{name}: {count} picks were given, and RELION cut out {cut}: {_first_warning(done.err)}; it counts "
