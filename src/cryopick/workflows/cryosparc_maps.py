@@ -38,7 +38,7 @@ from cryopick.metrics.volume_alignment import align_volumes
 from cryopick.processing.volumes import resampled_volume
 from cryopick.reconstruction.masks import soft_mask_of
 from cryopick.runs.folder import RunFolder
-from cryopick.runs.picks import is_picking_run, micrographs_of_run
+from cryopick.runs.picks import RunMicrograph, is_picking_run, micrographs_of_run
 from cryopick.types import Volume
 from cryopick.workflows.cryosparc_job import save_to_cryosparc
 
@@ -205,16 +205,21 @@ def _figures(maps: RefinedMaps, truth: Volume | None, diameter_angstrom: float, 
     half_a, half_b, whole = (Volume(one, pixel) for one in (maps.half_a, maps.half_b, maps.map))
     for name, volume in (("half1", half_a), ("half2", half_b), ("map", whole)):
         write_volume(folder / f"{name}.mrc", volume)
-    size = {"box_px": len(whole.density), "pixel_size_angstrom": pixel}
+    box_px = len(whole.density)
     mask = soft_mask_of(whole, diameter_angstrom=diameter_angstrom)
-    half = resolution_at(half_map_curves(half_a.density, half_b.density, mask).corrected, HALF_MAPS, **size)
+    half = resolution_at(
+        half_map_curves(half_a.density, half_b.density, mask).corrected,
+        HALF_MAPS,
+        box_px=box_px,
+        pixel_size_angstrom=pixel,
+    )
     figures: dict[str, Any] = {"half_angstrom": half if math.isfinite(half) else None}
     if truth is not None:
-        fitted = resampled_volume(truth, size_px=size["box_px"], voxel_size_angstrom=pixel)
+        fitted = resampled_volume(truth, size_px=box_px, voxel_size_angstrom=pixel)
         alignment = align_volumes(whole, fitted, diameter_angstrom=diameter_angstrom)
         true_mask = soft_mask_of(fitted, diameter_angstrom=diameter_angstrom)
         curve = fourier_shell_correlation(alignment.aligned.density, fitted.density, true_mask)
-        value = resolution_at(curve, AGAINST_TRUTH, **size)
+        value = resolution_at(curve, AGAINST_TRUTH, box_px=box_px, pixel_size_angstrom=pixel)
         figures |= {"truth_angstrom": value if math.isfinite(value) else None, "is_mirrored": alignment.is_mirrored}
     return figures
 
@@ -234,7 +239,7 @@ def _diameter_of(run: Path) -> float:
     raise SettingsError(f"{run}: knows no diameter in Å, in which maps are compared; give it (--diameter 180)")
 
 
-def _micrographs(run: Path) -> list[Any]:
+def _micrographs(run: Path) -> list[RunMicrograph]:
     if not is_picking_run(run):
         raise InputError(f"{run}: is no run folder; give one that `cryopick pick` made")
     return list(micrographs_of_run(RunFolder(run)))

@@ -539,16 +539,15 @@ def _row(
             results.append(SeedResult(seed=seed, failure=failure))
             continue
         try:
-            found = work.part_failures.get(part_name(run, selection, seed), "")
-            if found:
-                work.program_failures.append(found)
-            else:
-                found = reconstructed(work, particles, chosen_particles, seed)
+            lost = work.part_failures.get(part_name(run, selection, seed), "")
+            if lost:
+                work.program_failures.append(lost)
+            found = lost or reconstructed(work, particles, chosen_particles, seed)
         except ProgramFailedError as error:
             work.folder.log(f"{run}, {selection}, seed {seed}: {error}")
             found = str(error)
             if error.kind != "picks":
-                work.program_failures.append(found)
+                work.program_failures.append(str(error))
         if isinstance(found, str):
             results.append(SeedResult(seed=seed, failure=found))
             continue
