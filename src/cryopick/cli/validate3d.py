@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from cryopick.cli.loudness import say_progress
+
 
 def command(
     runs: Annotated[
@@ -117,7 +119,7 @@ def command(
         cores=jobs,
         overwrite=overwrite,
         submit=submit,
-        on_progress=lambda text: typer.echo(text, err=True),
+        on_progress=say_progress,
     )
     if json:
         typer.echo((output / "table.json").read_text(encoding="utf-8"), nl=False)
@@ -126,7 +128,7 @@ def command(
         for sentence in validation.sentences:
             typer.echo(f"- {sentence}")
     if validation.report is not None:
-        typer.echo(f"look: {validation.report}", err=True)
+        say_progress(f"look: {validation.report}")
     if validation.program_failures:
         for failure in validation.program_failures:
             typer.echo(f"cryopick: {failure}", err=True)
