@@ -35,8 +35,8 @@ ITERATIONS_2D, ITERATIONS_2D_OF_MANY, MANY_PARTICLES = 6, 25, 10_000
 one of them 87 % true, where at 6 it was 99 %. RELION's default is for many."""
 RANKS = 3
 """One leads and sleeps, two refine a half set each."""
-SECONDS_PER_PARTICLE = 3.0
-"""Of one start and refinement at 32 px, in processor time: 384 particles took so on the benchmark's set."""
+SECONDS_PER_PARTICLE = 2.4
+"""Of one start and refinement at 32 px, in processor time, as 384 particles took (`benchmarks/validate3d_relion.py`)."""
 
 
 class RelionEngine:
