@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import typer
 
 from cryopick.cli.json_lines import JsonLines
+from cryopick.cli.loudness import is_quiet, say_progress
 
 
 class Listener(Protocol):
@@ -34,7 +35,7 @@ def progress_listener(say: JsonLines | None) -> Iterator[Listener]:
         from cryopick.runs.run import event_as_dict
 
         yield lambda event: say(event_as_dict(event))
-    elif sys.stderr.isatty():
+    elif sys.stderr.isatty() and not is_quiet():
         with _bar() as listener:
             yield listener
     else:
@@ -93,16 +94,16 @@ def survey_text(event: Any) -> str:
 
 def _plain_lines(event: Any) -> None:
     if event.status == "workers":
-        typer.echo(event.doing, err=True)
+        say_progress(event.doing)
         return
     if event.status == "surveying":
-        typer.echo(survey_text(event), err=True)
+        say_progress(survey_text(event))
         return
     if event.error:
         typer.echo(f"not picked: {event.name}: {event.error}", err=True)
     tenth = max(1, event.total // 10)
     if event.status in ("done", "failed") and (event.position % tenth == 0 or event.position == event.total):
-        typer.echo(f"{event.position} of {event.total} micrographs", err=True)
+        say_progress(f"{event.position} of {event.total} micrographs")
 
 
 def print_warnings(warnings: dict[str, int], *, most: int = 5) -> None:
