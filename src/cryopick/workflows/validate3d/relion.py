@@ -36,7 +36,7 @@ one of them 87 % true, where at 6 it was 99 %. RELION's default is for many."""
 RANKS = 3
 """One leads and sleeps, two refine a half set each."""
 SECONDS_PER_PARTICLE = 2.4
-"""Of one start and refinement at 32 px, in processor time, as 384 particles took (`benchmarks/validate3d_relion.py`)."""
+"""Of one start and refinement at 32 px, in processor time, as in `benchmarks/results/validate3d_relion.md`."""
 
 
 class RelionEngine:
