@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from discs import disc_centres, disc_micrograph
 from starlette.testclient import TestClient
 
+import cryopick
 from cryopick.io.images.micrographs import write_micrograph
 from cryopick.runs.settings import make_settings
 from cryopick.viewer import learning
 from cryopick.viewer.server import create_app
-from cryopick.viewer.session import Session
+from cryopick.viewer.session import CutAsked, Session, shown_picks
 from cryopick.viewer.sources import RunSource
 from cryopick.workflows.pick import pick_to_folder
+from cryopick.workflows.rethreshold import rethreshold
 
 SMALL = [
     "crop_px=128",
@@ -85,6 +89,10 @@ def test_the_plan_counts_what_teaches_and_says_what_is_missing(client: TestClien
     plan = client.post("/api/learn/plan", json=BODY).json()
     assert (plan["particles"], plan["background"], plan["micrographs"]) == (9, 3, 3)
     assert plan["problems"] == []
+    assert plan["background_teaches"] is True
+    assert len(plan["validates"]) == 1
+    assert plan["weights"] == "the weights that general is shipped with"
+    assert "sources" not in plan
     assert any("12 labels" in one for one in plan["doubts"])
     monkeypatch.setitem(sys.modules, "lightning", None)
     monkeypatch.setattr("cryopick.extras.find_spec", lambda name: None)
@@ -148,6 +156,47 @@ def test_how_a_learning_ended_is_told_from_its_files(
     assert client.post("/api/learn/1/pick", json={}).status_code == after.status_code
 
 
+def test_f1_before_and_after_is_told_on_complete_micrographs_that_judge_and_else_why_not(
+    client: TestClient, session: Session, children: list[list[str]]
+):
+    mark_discs(client)
+    source, lowest = session.sources[0], 1.0
+    for number in (0, 1):  # particles are what is surest; the run itself keeps nothing of them
+        found = source.candidates(number).kept()
+        best = np.argsort(-found.score)[:4]
+        lowest = min(lowest, float(found.score[best].min()))
+        ops = [
+            {"op": "put", "id": f"b{k}", "kind": "yes", "x": x, "y": y, "d": 20, "group": "b"}
+            for k, (x, y) in enumerate(found.xy_px[best].tolist())
+        ]
+        ops.append({"op": "complete", "id": "", "value": True, "group": "c"})
+        assert client.post(f"/api/r/0/m/{number}/marks", json={"ops": ops}).status_code == 200
+    client.post("/api/learn", json=BODY)
+    folder = session.edits.with_name("learn") / "1"
+    shutil.copytree(source.folder.path, folder / "after")
+    rethreshold(folder / "after", 0.999 * lowest)
+    names = [str(row.source) for row in source.rows]
+    (folder / "split.json").write_text(json.dumps({"seed": 0, "train": names[2:], "validation": names[:2]}))
+    found = learning.judged(source, folder)
+    assert found["micrographs"] == ["m0.mrc", "m1.mrc"]
+    cut = CutAsked(source.cutting.threshold, (0.0, float("inf")), True)
+    truth = {row.name: shown_picks(session, 0, number, cut) for number, row in enumerate(source.rows[:2])}
+    counts = []
+    for run in (source.folder.path, folder / "after"):
+        right = picked = 0
+        for name, marked in truth.items():
+            own = next(one for key, one in cryopick.read_picks(run).items() if Path(key).name == name)
+            near = np.linalg.norm(own.xy_px[:, None] - marked.xy_px[None], axis=2) <= 5.0
+            right += int(min(near.any(axis=0).sum(), near.any(axis=1).sum()))
+            picked += len(own)
+        counts.append(2 * right / (picked + sum(map(len, truth.values()))))
+    assert [found["before"][0], found["after"][0]] == pytest.approx(counts, abs=0.02)
+    assert found["after"][0] > found["before"][0]
+    assert found["after"][1] <= found["after"][0] <= found["after"][2]
+    (folder / "split.json").write_text(json.dumps({"seed": 0, "train": names[:2], "validation": names[2:]}))
+    assert "complete" in learning.judged(source, folder)["why"]
+
+
 @pytest.mark.slow
 def test_marks_become_a_learning_with_an_honest_end_and_the_run_stays_as_it_was(
     client: TestClient, session: Session, general_run: Path
@@ -166,6 +215,7 @@ def test_marks_become_a_learning_with_an_honest_end_and_the_run_stays_as_it_was(
         assert time.monotonic() - start < 300
     assert "measuring the starting weights" in seen
     assert state["phase"] in ("better", "not better"), state["log"]
+    assert state["judges"] == client.post("/api/learn/plan", json=BODY).json()["validates"]
     if not state["is_better"]:
         assert state["before"] == state["after"]  # one set of weights, one score
         assert "use them" not in state["log"]

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.stats import spearmanr
 
-from cryopick.processing.local_power import local_power, power_at
+from cryopick.processing.local_power import coarsening, local_power, power_at
 from cryopick.processing.probability import expected_scores
-from cryopick.viewer.sources import RunSource
+from cryopick.runs.record import read_record
+from cryopick.viewer.sources import LOOK_AT_ALL_EVERY, RunSource
 from cryopick.workflows.rethreshold import rethreshold
 from cryopick.workflows.run_index import LOWEST, Part, RunIndex
 
@@ -46,6 +49,29 @@ def test_counts_and_expectations_are_those_of_brute_force(threshold: float, limi
             assert (found.precision, found.recall) == pytest.approx(expected_scores(p, threshold)[:2])
     else:
         assert found.precision is None
+
+
+def test_micrographs_that_are_believed_in_part_count_as_a_comparison_of_each_score_says():
+    rng = np.random.default_rng(1)
+    index, scores = RunIndex(lambda score: np.nan_to_num(score.astype(np.float64))), {}
+    for number in range(60):
+        # few different values, so that many scores stand exactly at the cut, and some that are unknown
+        score = rng.choice(np.float32([0.1, 0.3, 0.5, 0.7, np.nan]), int(rng.integers(0, 40)))
+        scores[f"m{number}"] = score
+        power = np.ones(len(score), np.float32)
+        index.put(f"m{number}", Part(stamp="s", score=score, power=power, candidates=len(score)))
+    belief = {key: float(rng.choice([0.0, 0.3, 0.9, 1.0])) for key in list(scores)[:40]}
+    for threshold in (LOWEST, 0.0, 0.09, 0.3, 0.45, 0.7, 0.71):
+        found = index.at(threshold, belief=belief)
+        cut = np.float32(threshold)
+        kept = [
+            (score * np.float32(belief.get(key, 1.0)) >= cut) | (np.isnan(score) & (threshold <= LOWEST))
+            for key, score in scores.items()
+        ]
+        assert found.per_micrograph.tolist() == [int(one.sum()) for one in kept]
+        if found.kept:
+            every = [np.nan_to_num(score[one]) for score, one in zip(scores.values(), kept, strict=True)]
+            assert found.precision == pytest.approx(np.concatenate(every).mean(dtype=np.float64))
 
 
 def test_the_curve_has_the_exact_numbers_at_its_thresholds():
@@ -111,3 +137,48 @@ def test_local_power_is_high_on_what_is_rough_and_the_same_on_a_smaller_picture(
     assert at_full[rough].min() > 3 * np.median(at_full[~rough])
     assert np.corrcoef(np.argsort(np.argsort(at_full)), np.argsort(np.argsort(at_small)))[0, 1] > 0.7
     assert np.isnan(local_power(np.full((50, 50), 3.0, np.float32), diameter_px=10)).all()
+
+
+def test_power_is_measured_on_a_smaller_picture_where_particles_are_wide_and_ranks_the_same():
+    import cv2
+
+    rng = np.random.default_rng(0)
+    image = cv2.GaussianBlur(rng.normal(0, 1, (768, 768)).astype(np.float32), (0, 0), 1.5)
+    for x, y, height in rng.uniform([0, 0, 0.1], [768, 768, 1.5], (60, 3)):
+        cv2.circle(image, (int(x), int(y)), 50, float(height), -1)
+    diameter = 130.0
+    assert coarsening(diameter) == 4
+    sigmas = (diameter / 16, diameter, diameter / 3)
+    fine, coarse = (cv2.GaussianBlur(image, (0, 0), sigma, borderType=cv2.BORDER_REFLECT) for sigma in sigmas[:2])
+    full = cv2.GaussianBlur((fine - coarse) ** 2, (0, 0), sigmas[2], borderType=cv2.BORDER_REFLECT)
+    full /= np.median(full)
+    small = local_power(image, diameter_px=diameter)
+    assert small.shape == (192, 192)
+    xy = rng.uniform(0, 767, (500, 2))
+    at_full, at_small = (power_at(one, xy, shape_yx=(768, 768)) for one in (full, small))
+    np.testing.assert_allclose(at_small, at_full, rtol=0.15)
+    assert spearmanr(at_small, at_full).statistic > 0.99
+
+
+def test_a_run_that_grows_or_changes_is_seen_and_one_that_rests_is_not_read_again(run: Path, monkeypatch):
+    source = RunSource(run)
+    folder = source.folder
+    (first, *_rest) = folder.records()
+    read = []
+    monkeypatch.setattr("cryopick.viewer.sources.read_record", lambda *a, **k: read.append(1) or read_record(*a, **k))
+    assert source.refresh() == []
+    folder.write_record(replace(first, seconds=first.seconds + 1))  # the folder changed just now
+    assert len(source.refresh()) == 1
+    new = replace(first, name="new/one.mrc", key="new/one")
+    folder.write_record(new)
+    assert source.refresh() == [len(source.rows) - 1]
+    assert source.rows[-1].name == "new/one.mrc"
+    # long after, nothing is looked at until a folder's time changes, or a dozen looks later
+    monkeypatch.setattr("cryopick.viewer.sources.time.time", lambda: 4e9)
+    source.refresh()
+    listed = []
+    monkeypatch.setattr("cryopick.viewer.sources.os.walk", lambda top: listed.append(top) or [])
+    for _ in range(LOOK_AT_ALL_EVERY):
+        source.refresh()
+    assert len(listed) == 1
+    assert len(read) == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -66,13 +67,25 @@ def split_by_micrograph(
     test: list[str] = []
     for number, group in enumerate(sorted({item.group for item in items})):
         names = sorted(item.name for item in items if item.group == group)
-        order = np.random.default_rng([seed, number]).permutation(len(names))
-        count = min(max(round(validation_fraction * len(names)), 1), len(names) - 1)
+        order, count = _drawn(names, validation_fraction, seed=seed, number=number)
         validation += [names[i] for i in order[:count]]
         kept = min(max(round(test_fraction * len(names)), 1), len(names) - count - 1) if test_fraction else 0
         test += [names[i] for i in order[count : count + kept]]
         train += [names[i] for i in order[count + kept :]]
     return Split(seed, tuple(sorted(train)), tuple(sorted(validation)), tuple(sorted(test)))
+
+
+def validating_names(names: Sequence[str], *, validation_fraction: float = 0.2, seed: int = 0) -> list[str]:
+    """Which micrographs of one labelled set `divide` would let validate; all of a single one's name, which is cut."""
+    names = sorted(names)
+    order, count = _drawn(names, validation_fraction, seed=seed, number=0)
+    return sorted(names[i] for i in order[:count]) if len(names) > 1 else names
+
+
+def _drawn(names: Sequence[str], validation_fraction: float, *, seed: int, number: int) -> tuple[list[int], int]:
+    """An order of the names of one set, and how many of the first validate."""
+    order = np.random.default_rng([seed, number]).permutation(len(names)).tolist()
+    return order, min(max(round(validation_fraction * len(names)), 1), len(names) - 1)
 
 
 def read_split(path: Path, dataset: Dataset, *, needs_validation: bool = True) -> Split:

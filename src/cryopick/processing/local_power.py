@@ -12,6 +12,11 @@ FINEST, COARSEST, WINDOW = 1 / 16, 1.0, 1 / 3
 real micrographs power on a picture of 768 px agreed with that of the full pixels to a rank correlation of 0.998."""
 
 
+def coarsening(diameter_px: float) -> int:
+    """By how many times a picture may be smaller: as far as the finest band is still two pixels wide."""
+    return max(1, int(diameter_px * FINEST / 2))
+
+
 def local_power(pixels: NDArray[np.float32], *, diameter_px: float) -> NDArray[np.float32]:
     """Power of the band between a sixteenth of a diameter and a diameter, divided by its median over the image.
 
@@ -22,14 +27,22 @@ def local_power(pixels: NDArray[np.float32], *, diameter_px: float) -> NDArray[n
 
     Returns
     -------
-    power : (h, w) float32, 0 or more; 1 is what most of the image has. NaN all over where the image is constant
+    power : (h', w') float32, 0 or more, of the image made smaller by `coarsening`, which `power_at` knows to read; 1 is
+        what most of the image has. NaN all over where the image is constant
     """
+    import cv2
+
     if not diameter_px > 0:
         raise ValueError(f"diameter is {diameter_px:g} px, expected above 0")
     image = fill_non_finite(np.asarray(pixels, np.float32))
+    times = coarsening(diameter_px)
+    if times > 1:
+        height, width = image.shape
+        size = -(-width // times), -(-height // times)
+        image, diameter_px = cv2.resize(image, size, interpolation=cv2.INTER_AREA), diameter_px * size[0] / width
     band = gaussian_blur(image, sigma_px=diameter_px * FINEST) - gaussian_blur(image, sigma_px=diameter_px * COARSEST)
     power = gaussian_blur(band * band, sigma_px=diameter_px * WINDOW)
-    middle = float(np.median(power))
+    middle = float(np.median(power[::2, ::2]))  # smooth over a third of a diameter
     spread = float(np.ptp(image))
     if (
         not spread or middle <= (1e-6 * spread) ** 2

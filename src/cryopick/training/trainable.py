@@ -308,6 +308,8 @@ class Family:
     finetune_task, finetune_training : settings of the task and of the training that fine-tuning changes
     needs_labels : False for a family that learns from micrographs alone; it is then given all micrographs of a folder
         to train on, and none to validate
+    learns_from_background : whether places that labels call background teach where labels are sparse; complete labels
+        say of all else that it is background, whatever the family
     """
 
     presets: Mapping[str, Preset]
@@ -316,6 +318,7 @@ class Family:
     finetune_task: Mapping[str, Any] = field(default_factory=dict)
     finetune_training: Mapping[str, Any] = field(default_factory=dict)
     needs_labels: bool = True
+    learns_from_background: bool = False
 
 
 def as_family(module: Any) -> Family:

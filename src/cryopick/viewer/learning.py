@@ -20,13 +20,18 @@ import numpy as np
 from starlette.requests import Request
 from starlette.responses import Response
 
+from cryopick.data.labels import Labels
+from cryopick.data.splits import validating_names
 from cryopick.errors import CryopickError
 from cryopick.extras import missing_extra, require_extra
+from cryopick.io.coordinates.csv import PARTICLE
 from cryopick.io.files.atomic import write_text_atomic
-from cryopick.pickers.families import trainable_pickers
+from cryopick.io.set_json import SETTINGS_FILE
+from cryopick.pickers.families import family_of, trainable_pickers
 from cryopick.viewer.exports import cut_of_body
 from cryopick.viewer.session import CutAsked, Refused, Session, as_json, shown_picks
 from cryopick.viewer.sources import RunSource
+from cryopick.workflows.evaluate import evaluate
 from cryopick.workflows.teaching import (
     MICROGRAPHS,
     Taught,
@@ -37,8 +42,11 @@ from cryopick.workflows.teaching import (
 )
 
 FOLDER, JOB, LOG, AFTER, LOCK = "learn", "job.json", "log.txt", "after", ".alive"
-STEPS, EVERY = 120, 30
-"""Steps of a learning, and after how many it is judged: a first answer within minutes on two cores."""
+TAUGHT, JUDGED = "taught", "judged.json"
+STEPS, EVERY = 60, 20
+"""Steps of a learning, and after how many it is judged: a first answer within minutes on two cores. On simulated
+particles that `general` centres badly (two balls on a rod), with three micrographs and 94 corrections, the average
+precision on others rose until step 40 and fell again after it, at learning rates from 1.5e-4 to 1.5e-3."""
 FREE_BYTES = 200_000_000
 MOST_AFTER = 8
 """Micrographs that are picked with new weights for a first look."""
@@ -87,11 +95,25 @@ def post_plan(request: Request, session: Session) -> Response:
     told = teaching_counts(
         taught(session, cut_of_body(content, session), with_confident=bool(content.get("confident")))
     )
-    return as_json(request, {**_told(told), "problems": _problems(session, told), "picker": session.sources[0].picker})
+    source = source_that_learns(session)
+    facts = {
+        "problems": _problems(session, told),
+        "picker": source.picker,
+        "background_teaches": family_of(source.picker).learns_from_background,
+        "validates": [Path(name).name for name in validating_names(told.sources)] if told.sources else [],
+        "weights": _start_weights(source),
+    }
+    return as_json(request, {**_told(told), **facts})
+
+
+def _start_weights(source: RunSource) -> str:
+    """What a learning starts from, in words."""
+    weights = getattr(source.plan.picker, "weights", None)
+    return f"the weights of the run, {weights}" if weights else f"the weights that {source.picker} is shipped with"
 
 
 def _told(told: Teaching) -> dict[str, Any]:
-    return {**vars(told), "doubts": told.doubts}
+    return {**{name: value for name, value in vars(told).items() if name != "sources"}, "doubts": told.doubts}
 
 
 def _problems(session: Session, told: Teaching) -> list[str]:
@@ -140,6 +162,7 @@ def post_learn(request: Request, session: Session) -> Response:
     number = 1 + max((one["number"] for one in learnings(session)), default=0)
     folder = home(session) / str(number)
     folder.mkdir(parents=True)
+    shutil.copytree(teach, folder / TAUGHT)  # what judges stays known when marks change
     words = [
         *("finetune", source.picker, "--picks", str(teach)),
         *("--micrographs", f"@{teach.with_name(f'{teach.name}-{MICROGRAPHS}')}"),
@@ -247,7 +270,54 @@ def _state(folder: Path) -> dict[str, Any]:
         "validation": _curves(folder / "validation.csv"),
         "log": log[-3000:],
         "after_phase": _after_phase(folder),
+        "judges": [Path(name).name for name in _judges(folder)],
+        "judged": _read_json(folder / JUDGED),
     }
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def _judges(folder: Path) -> list[str]:
+    """Images of the micrographs that judge; one of which a part does is named with its rows."""
+    split = _read_json(folder / "split.json")
+    return [str(name) for name in split.get("validation", [])] if isinstance(split, dict) else []
+
+
+def judged(source: RunSource, folder: Path) -> dict[str, Any]:
+    """F1 with its interval on the complete micrographs that judged, before and after; why there is none, elsewhere.
+
+    Sparse labels say how many of the marked particles are found, and not how many picks are wrong: of them no F1 is
+    told. Both are at the threshold that holds in the run, and in the run with the new weights.
+    """
+    wanted, settings = set(_judges(folder)), _read_json(folder / TAUGHT / SETTINGS_FILE) or {}
+    labels: dict[str, Labels] = {}
+    for row in source.rows:
+        if str(row.source) in wanted and row.key in settings.get("complete", []):
+            with open(folder / TAUGHT / f"{row.key}.csv", encoding="utf-8", newline="") as stream:
+                xy = [(float(one["x"]), float(one["y"])) for one in csv.DictReader(stream) if one["kind"] == PARTICLE]
+            labels[row.name] = Labels(
+                xy_px=np.array(xy, np.float64).reshape(-1, 2),
+                is_uncertain=np.zeros(len(xy), bool),
+                diameter_px=float(settings["diameter_px"]),
+                micrograph_name=row.name,
+            )
+    if not labels:
+        return {"why": "none of the micrographs that judge is complete (k), so how many picks are wrong is not known"}
+    found: dict[str, Any] = {"micrographs": sorted(Path(name).name for name in labels)}
+    for name, run in (("before", source.folder.path), ("after", folder / AFTER)):
+        main = evaluate(run, labels).main
+        interval = main.intervals.f1
+        found[name] = [_or_none(value) for value in (main.counts.f1, interval.low, interval.high)]
+    return found
+
+
+def _or_none(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
 
 
 def _after_phase(folder: Path) -> str:
@@ -335,6 +405,8 @@ def post_after(request: Request, session: Session) -> Response:
         raise Refused(409, "these weights are not better than the old ones, so there is nothing to compare")
     if state["after_phase"] == "ready":
         wanted = (folder / AFTER).resolve()
+        if not (folder / JUDGED).is_file():
+            write_text_atomic(folder / JUDGED, json.dumps(judged(source, folder)) + "\n")
         runs = [(number, one) for number, one in enumerate(session.sources) if isinstance(one, RunSource)]
         known = [number for number, one in runs if one.folder.path.resolve() == wanted]
         if not known:

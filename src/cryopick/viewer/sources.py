@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,10 +21,11 @@ from cryopick.io.images.info import ImageInfo
 from cryopick.io.images.micrographs import probe_image
 from cryopick.io.inputs.sources import find_micrographs
 from cryopick.pickers.protocol import gives_probabilities
-from cryopick.processing.local_power import local_power, power_at
+from cryopick.processing.local_power import coarsening, local_power, power_at
 from cryopick.runs.folder import CONFIG, RECORDS, SUMMARY, RunFolder
 from cryopick.runs.one import Task, file_stamp, read_task
 from cryopick.runs.record import Record, key_problem, read_record
+from cryopick.runs.report.pictures import OVERVIEW_PX
 from cryopick.runs.results import read_summary
 from cryopick.runs.settings import PickPlan, RunSettings
 from cryopick.runs.sizes import run_diameter
@@ -33,6 +35,10 @@ from cryopick.workflows.edits import UNKNOWN_DIAMETER_SHARE
 from cryopick.workflows.run_index import LOWEST, RunIndex, part_of
 
 INDEX_FOLDER, INDEX_FILE = ".view", "index.npz"
+LOOK_AT_ALL_EVERY, CLOCK_DOUBT_S = 12, 5.0
+"""Looks for new records of which one looks at every file, and by how much clocks may differ."""
+_REDUCED = {1: 0, 2: 16, 4: 32, 8: 64}
+"""OpenCV's IMREAD_GRAYSCALE and IMREAD_REDUCED_GRAYSCALE_2, 4 and 8."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,7 +152,10 @@ class Source:
             return None
         import cv2
 
-        small = cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_GRAYSCALE)
+        # decoded as small as the power may be measured on: that takes most of the time
+        diameter = self.diameter_px(number) * min(1.0, OVERVIEW_PX / max(candidates.shape_yx))
+        times = next((times for times in (8, 4, 2) if times <= coarsening(diameter)), 1)
+        small = cv2.imdecode(np.frombuffer(picture, np.uint8), _REDUCED[times])
         if small is None:
             return None
         diameter = self.diameter_px(number) * small.shape[1] / candidates.shape_yx[1]
@@ -199,6 +208,8 @@ class RunSource(Source):
         self._stamps: dict[str, str] = {}
         self._number: dict[str, int] = {}
         self._cut_stamp: tuple[int, int] | None = None
+        self._record_folders: list[str] = []
+        self._looked, self._looks = 0.0, 0
         self.damaged: dict[str, str] = {}
         probability = self.plan.picker.run_probabilities if self.is_probability else None
         seen = self.plan.seen
@@ -210,9 +221,7 @@ class RunSource(Source):
     def refresh(self) -> list[int]:
         is_recut = self._read_cut()
         changed = []
-        top = self.folder.path / RECORDS
-        for path in sorted(top.rglob("*.json")):
-            key = path.relative_to(top).as_posix().removesuffix(".json")
+        for path, key in self._record_files():
             try:
                 status = path.stat()
                 stamp = f"{status.st_mtime_ns:x}-{status.st_size:x}"
@@ -231,6 +240,28 @@ class RunSource(Source):
                 self._put(key)
             changed = list(range(len(self.rows)))
         return changed
+
+    def _record_files(self) -> list[tuple[Path, str]]:
+        """Every record and its key, sorted; none where no folder of them changed since they were last looked at.
+
+        Records are written by renaming, which changes the time of their folder. A look at all of thousands of files
+        holds up whoever waits for an answer, so that is done anyway only now and then.
+        """
+        top, now = self.folder.path / RECORDS, time.time()
+        if self._looks % LOOK_AT_ALL_EVERY and not any(_is_newer(one, self._looked) for one in self._record_folders):
+            self._looks += 1
+            return []
+        found, folders = [], []
+        for folder, _, names in os.walk(top):
+            folders.append(folder)
+            inside = Path(folder).relative_to(top)
+            found += [
+                (Path(folder, name), (inside / name).as_posix().removesuffix(".json"))
+                for name in names
+                if name.endswith(".json")
+            ]
+        self._record_folders, self._looked, self._looks = folders, now, 1
+        return sorted(found)
 
     def _put(self, key: str) -> int:
         record = self._records[key]
@@ -399,6 +430,14 @@ class PicksSource(Source):
 
     def map_png(self, number: int, which: int) -> bytes | None:  # noqa: ARG002  # other programs' maps are not read
         return None
+
+
+def _is_newer(folder: str, seconds: float) -> bool:
+    """Whether a folder changed since a time, or so shortly before it that clocks and file systems may disagree."""
+    try:
+        return os.stat(folder).st_mtime > seconds - CLOCK_DOUBT_S
+    except OSError:
+        return True
 
 
 def _read(path: Path) -> bytes | None:

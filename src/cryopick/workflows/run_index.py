@@ -116,8 +116,7 @@ class RunIndex:
     @property
     def score_range(self) -> tuple[float, float] | None:
         """Of the finite scores; None without any."""
-        joined = self._join()
-        return None if not len(joined.sorted_score) else (float(joined.sorted_score[0]), float(joined.sorted_score[-1]))
+        return self._join().score_range
 
     def at(
         self,
@@ -133,22 +132,16 @@ class RunIndex:
         belief : of micrographs by key, by which their scores are multiplied; 1 where not given
         """
         joined = self._join()
-        score = joined.score
+        factor = None
         if belief:
-            factors = np.array([belief.get(key, 1.0) for key in self._parts], np.float32)
-            score = score * np.repeat(factors, joined.lengths)
-        is_kept = is_above(score, joined.power, threshold=threshold, power_limits=power_limits)
-        per = np.zeros(len(joined.lengths), np.uint32)
-        if len(per):
-            # where a micrograph has no candidate, reduceat gives what stands there, not nothing
-            counts = np.add.reduceat(np.append(is_kept, False).astype(np.uint32), joined.starts)
-            per = np.where(joined.lengths > 0, counts, 0).astype(np.uint32)
-        kept = int(np.count_nonzero(is_kept))
-        if joined.probability is None or not kept:
+            factor = np.array([belief.get(key, 1.0) for key in self._parts], np.float32)
+        if power_limits == (0.0, float("inf")):
+            per, right, total = joined.above(threshold, factor)
+        else:
+            per, right, total = joined.within(threshold, factor, power_limits)
+        kept = int(per.sum())
+        if right is None or total is None or not kept:
             return AtCut(kept=kept, precision=None, recall=None, per_micrograph=per)
-        p = joined.probability
-        right = float(p[is_kept].sum())
-        total = float(p.sum())
         return AtCut(kept=kept, precision=right / kept, recall=right / total if total > 0 else 1.0, per_micrograph=per)
 
     def curve(self) -> Curve:
@@ -204,28 +197,79 @@ class RunIndex:
         return found
 
 
+_Found = tuple[NDArray[np.uint32], float | None, float | None]
+"""Kept of each micrograph; of all, the sums of the probabilities of what is kept, and of everything."""
+
+
 class _Joined:
+    """All parts end to end; inside each the best score comes first and NaN last, so that a cut is one place in it."""
+
     def __init__(
         self, parts: list[Part], probability_of: Callable[[NDArray[np.float32]], NDArray[np.float64]] | None
     ) -> None:
         nothing = np.zeros(0, np.float32)
-        self.score = np.concatenate([nothing, *(part.score for part in parts)])
-        self.power = np.concatenate([nothing, *(part.power for part in parts)])
+        orders = [np.argsort(-part.score) for part in parts]
+        self.score = np.concatenate([nothing, *(part.score[o] for part, o in zip(parts, orders, strict=True))])
+        self.power = np.concatenate([nothing, *(part.power[o] for part, o in zip(parts, orders, strict=True))])
         self.lengths = np.array([len(part.score) for part in parts], np.int64)
         self.starts = np.cumsum([0, *self.lengths[:-1]])[: len(parts)]
         self._probability_of = probability_of
+
+    def above(self, threshold: float, factor: NDArray[np.float32] | None) -> _Found:
+        """What reaches a threshold, times a factor by micrograph: a search in each of them, all at the same time."""
+        low, high = self.starts.copy(), self.starts + self.lengths
+        if threshold > LOWEST:
+            wanted = np.float32(threshold)
+            times = np.float32(1) if factor is None else factor
+            last = max(len(self.score) - 1, 0)
+            while (is_open := low < high).any():
+                middle = (low + high) // 2
+                # one product of two float32 rises with the score, rounding included, so the search finds the same
+                # candidates as a comparison of each; NaN reaches nothing
+                reaches = self.score[np.minimum(middle, last)] * times >= wanted
+                low = np.where(is_open & reaches, middle + 1, low)
+                high = np.where(is_open & ~reaches, middle, high)
+        ends = high
+        per = (ends - self.starts).astype(np.uint32)
+        if self.probability is None:
+            return per, None, None
+        summed = self._summed_probability
+        return per, float((summed[ends] - summed[self.starts]).sum()), float(summed[-1])
+
+    def within(self, threshold: float, factor: NDArray[np.float32] | None, limits: tuple[float, float]) -> _Found:
+        """As `above`, of candidates whose power lies within limits: each is looked at."""
+        score = self.score if factor is None else self.score * np.repeat(factor, self.lengths)
+        is_kept = is_above(score, self.power, threshold=threshold, power_limits=limits)
+        counted = np.append(0, np.cumsum(is_kept, dtype=np.int64))
+        per = (counted[self.starts + self.lengths] - counted[self.starts]).astype(np.uint32)
+        if self.probability is None:
+            return per, None, None
+        return per, float(self.probability[is_kept].sum()), float(self.probability.sum())
+
+    @cached_property
+    def score_range(self) -> tuple[float, float] | None:
+        finite = self.score[np.isfinite(self.score)]
+        return None if not len(finite) else (float(finite.min()), float(finite.max()))
 
     @cached_property
     def probability(self) -> NDArray[np.float64] | None:
         return None if self._probability_of is None else np.asarray(self._probability_of(self.score), np.float64)
 
     @cached_property
+    def _summed_probability(self) -> NDArray[np.float64]:
+        """(n + 1,)"""
+        assert self.probability is not None
+        return np.append(0.0, np.cumsum(self.probability))
+
+    @cached_property
     def _order(self) -> NDArray[np.intp]:
-        order = np.argsort(self.score, kind="stable")
+        order = np.argsort(self.score)
         return order[: np.count_nonzero(np.isfinite(self.score))]  # NaN sorts last
 
     @cached_property
     def sorted_score(self) -> NDArray[np.float32]:
+        if self._probability_of is None:
+            return np.sort(self.score[np.isfinite(self.score)])
         return np.asarray(self.score[self._order])
 
     @cached_property

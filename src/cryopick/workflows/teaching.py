@@ -57,6 +57,8 @@ class Teaching:
     confident: int = 0
     micrographs: int = 0
     complete: list[str] = field(default_factory=list)
+    sources: list[str] = field(default_factory=list)
+    """Their images."""
     missing: list[str] = field(default_factory=list)
     """Images that are not there any more; their marks are left out."""
     diameter_px: float | None = None
@@ -141,7 +143,6 @@ def write_teaching_set(folder: Path, micrographs: Iterable[Taught]) -> Teaching:
 
 def _collect(micrographs: Iterable[Taught], folder: Path | None) -> Teaching:
     told = Teaching()
-    sources: list[str] = []
     diameters: list[float] = []
     sizes: list[float] = []
     for one in micrographs:
@@ -161,15 +162,17 @@ def _collect(micrographs: Iterable[Taught], folder: Path | None) -> Teaching:
         sizes += [one.pixel_size_angstrom] if one.pixel_size_angstrom else []
         if "\n" in str(one.source) or "\r" in str(one.source):
             raise InputError(f"{one.source!s}: a path with a line break cannot stand in a list; rename the file")
-        sources.append(str(one.source))
+        told.sources.append(str(one.source))
         if folder is not None:
             rows = [f"{x:.3f},{y:.3f},{PARTICLE}\n" for x, y in particles.tolist()]
             rows += [f"{x:.3f},{y:.3f},{BACKGROUND}\n" for x, y in background.tolist()]
             write_text_atomic(folder / f"{one.key}.csv", "x,y,kind\n" + "".join(rows))
     told.diameter_px = float(np.median(diameters)) if diameters else None
     told.pixel_size_angstrom = float(np.median(sizes)) if sizes else None
-    if folder is not None and sources:
-        write_text_atomic(folder.with_name(f"{folder.name}-{MICROGRAPHS}"), "".join(f"{path}\n" for path in sources))
+    if folder is not None and told.sources:
+        write_text_atomic(
+            folder.with_name(f"{folder.name}-{MICROGRAPHS}"), "".join(f"{path}\n" for path in told.sources)
+        )
         settings = {
             "diameter_px": told.diameter_px,
             "pixel_size_angstrom": told.pixel_size_angstrom,

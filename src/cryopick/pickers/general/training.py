@@ -67,4 +67,5 @@ FAMILY = Family(
     finetune_task={"batch_size": 8, "validation_crops": 16, "micrograph_share": 0.2},
     # orthogonal steps move all of a matrix, also what few new labels say nothing about
     finetune_training={"optimizer": "adamw", "learning_rate": 1.5e-4},
+    learns_from_background=True,
 )

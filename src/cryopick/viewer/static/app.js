@@ -11,7 +11,7 @@ import { startLearning } from "./learn.js";
 
 const $ = (id) => document.getElementById(id);
 const root = document.documentElement;
-const REST_MS = 80, TILE_PX = 512, BASE_PX = 2048, GALLERY = 24, KEPT_MICROGRAPHS = 5, POLL_MS = 2000;
+const REST_MS = 80, TILE_PX = 512, BASE_PX = 2048, GALLERY = 24, KEPT_MICROGRAPHS = 5, POLL_MS = 2000, FIRST_REST_MS = 1000;
 
 export const app = {
   runs: [], table: null, number: -1, open: null, cache: new Map(), view: null, curve: null,
@@ -122,7 +122,8 @@ export async function openMicrograph(i) {
     root.dataset.state = "sharp";
     app.lastOpenMs = performance.now() - started;
     say(`${app.table.name[i]}, ${entry.picks?.length ?? 0} picks`);
-    prefetch(signal);
+    setTimeout(() => { if (!signal.aborted) prefetch(signal); }, app.hasRested ? 0 : FIRST_REST_MS);  // a first page stays small
+    app.hasRested = true;
   } catch (error) {
     if (error.name !== "AbortError") trouble(error);
   } finally {

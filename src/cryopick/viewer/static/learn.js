@@ -75,7 +75,7 @@ function thresholdDialog() {
 
 
 async function learnDialog() {
-  const told = make("div", { id: "learn-told" }), confident = make("input", { type: "checkbox", checked: true, id: "learn-confident" }), steps = make("input", { id: "learn-steps", inputMode: "numeric", size: 6, value: "120" });
+  const told = make("div", { id: "learn-told" }), confident = make("input", { type: "checkbox", checked: true, id: "learn-confident" }), steps = make("input", { id: "learn-steps", inputMode: "numeric", size: 6, value: "60" });
   const start = make("button", { id: "learn-start", textContent: "learn", disabled: true });
   const plan = async () => {
     told.textContent = "counting ...";
@@ -83,7 +83,10 @@ async function learnDialog() {
       const p = await json("/api/learn/plan", { body: { ...cutBody(), confident: confident.checked } });
       const text = (tag, content) => make(tag, { textContent: content });
       told.replaceChildren(
-        text("p", `${p.particles} particles teach (${p.confident} of them picks that are surely right) and ${p.background} places without one, on ${p.micrographs} ${p.micrographs === 1 ? "micrograph" : "micrographs"}${p.complete.length ? `; ${p.complete.length} are complete, where all else is background` : ""}. A fifth of the micrographs judges.`),
+        text("p", `${p.particles} particles teach (${p.confident} of them picks that are surely right) and ${p.background} places without one, on ${p.micrographs} ${p.micrographs === 1 ? "micrograph" : "micrographs"}${p.complete.length ? `; ${p.complete.length} are complete, where all else is background` : ""}.`),
+        text("p", p.validates.length ? p.micrographs > 1 ? `A fifth of them judges and does not teach: ${p.validates.slice(0, 6).join(", ")}${p.validates.length > 6 ? ` and ${p.validates.length - 6} more` : ""}.` : `The lower rows of ${p.validates[0]} judge and do not teach.` : ""),
+        text("p", p.background && !p.background_teaches ? `Removed picks and junk teach ${p.picker} only on complete micrographs (k): of the pickers, general alone learns from single places without a particle.` : ""),
+        text("p", `It starts from ${p.weights}.`),
         ...p.doubts.map((one) => text("p", `Mind: ${one}.`)), ...p.problems.map((one) => text("p", `Not possible: ${one}.`)));
       start.disabled = p.problems.length > 0;
     } catch (error) { told.textContent = `not possible: ${error.message}`; }
@@ -119,15 +122,23 @@ export async function showLearnings() {
 
 const post = async (path) => { try { return await json(path, { body: {} }); } catch (error) { banner(error.message, [["close", () => banner("")]]); return null; } };
 
+function judgedWords(j) {
+  if (j.why) return `No F1: ${j.why}.`;
+  const told = ([f1, low, high]) => f1 === null ? "unknown" : `${f1.toFixed(3)}${low === null ? "" : ` (${low.toFixed(3)} to ${high.toFixed(3)}, 95 %)`}`;
+  const noInterval = j.before[1] === null ? "; one micrograph alone gives no interval" : "";
+  return `F1 of the picks on the complete micrographs that judge (${j.micrographs.join(", ")}): ${told(j.before)} before, ${told(j.after)} after${noInterval}.`;
+}
+
 function draw(learnings) {
   const box = document.getElementById("learning"), one = learnings[learnings.length - 1];
   box.hidden = !one;
   if (!one) return;
   const seconds = Math.round(Date.now() / 1000 - one.started), parts = [make("h2", { textContent: `Learning ${one.number}` })];
   document.documentElement.dataset.learning = one.is_running ? "running" : one.phase;
+  const judges = one.judges.length ? `what judges, ${one.judges.slice(0, 4).join(", ")}${one.judges.length > 4 ? ", ..." : ""}` : "the marked micrographs that judge";
   const words = {
-    better: `Better: ${one.before?.toFixed(3)} before, ${one.after?.toFixed(3)} after, on the marked micrographs that judge.`,
-    "not better": `Your labels did not improve it (it stays at ${one.before?.toFixed(3)}); the old weights stay.`,
+    better: `Better: a score of ${one.before?.toFixed(3)} before, ${one.after?.toFixed(3)} after, on ${judges}.`,
+    "not better": `Your labels did not improve it (it stays at ${one.before?.toFixed(3)} on ${judges}); the old weights stay.`,
     failed: `Nothing came of it: ${one.error}. The old weights stay.`,
   };
   parts.push(make("p", { id: "learn-phase", role: "status", textContent: one.is_running ? `${one.phase}, ${Math.floor(seconds / 60)} min ${seconds % 60} s; ${one.particles} particles and ${one.background} places without one teach` : words[one.phase] }));
@@ -142,6 +153,7 @@ function draw(learnings) {
       if (found?.run !== null && found?.run !== undefined) { const facts = await json("/api/runs"); app.runs = facts.runs; startCompare(facts, String(found.run)); } else showLearnings();
     } }), make("button", { id: "learn-pick", textContent: "pick all with these weights", onclick: async () => { const found = await post(`/api/learn/${one.number}/pick`); if (found) banner(`picking into ${found.folder}; look at it with: cryopick view ${found.folder}`, [["close", () => banner("")]]); } }));
   }
+  if (one.judged) parts.push(make("p", { id: "learn-judged", textContent: judgedWords(one.judged) }));
   parts.push(make("details", {}, make("summary", { textContent: "log" }), make("pre", { className: "log", textContent: one.log })));
   box.replaceChildren(...parts);
   if (has) drawLines(curve, one.validation, "steps");

@@ -87,33 +87,46 @@ export class List {
     if (!t) return;
     const visible = Math.ceil(this.box.clientHeight / ROW_PX) + 2;
     while (this.rows.length < visible) this.rows.push(this.makeRow());
-    const first = Math.max(0, Math.floor(this.box.scrollTop * this.squeeze / ROW_PX));
-    const shift = this.squeeze > 1 ? this.box.scrollTop - first * ROW_PX : 0;
-    this.rows.forEach((row, k) => {
-      const at = first + k, i = this.order[at];
-      row.hidden = i === undefined || k >= visible;
-      if (row.hidden) { row.id = ""; return; }
-      row.style.transform = `translateY(${at * ROW_PX + shift}px)`;
-      if (row.dataset.number !== String(i)) { row.dataset.number = String(i); row.picture.getContext("2d").clearRect(0, 0, 96, 96); row.has = null; }
-      row.id = `micrograph-${i}`;
-      row.setAttribute("aria-setsize", this.order.length);
-      row.setAttribute("aria-posinset", at + 1);
-      row.setAttribute("aria-selected", i === this.current);
-      row.name.textContent = t.name[i];
-      row.title = t.failed[i] ? `${t.name[i]}\n${t.failed[i]}` : [t.name[i], t.told[i], ...t.warnings[i]].filter(Boolean).join("\n");
-      const marks = [t.edited[i] ? `✎${t.edited[i]}` : "", t.complete[i] ? "complete" : "", t.warnings[i].length || (t.told[i] && !t.told[i].startsWith("good")) ? "!" : ""].filter(Boolean).join(" ");
-      const right = t.expected_right[i];
-      row.facts.textContent = t.failed[i] ? "not picked" : `${t.kept[i] ?? "…"} of ${t.candidates[i] ?? "?"}${right === null || right === undefined ? "" : ` · ${Math.round(100 * right)} %`}`;
-      row.flags.textContent = `${{ good: "✓ good", bad: "✕ bad", none: "" }[t.verdict[i]]} ${marks}`;
-      row.flags.className = `facts flag-${t.verdict[i]}`;
+    const top = this.box.scrollTop, first = Math.max(0, Math.floor(top * this.squeeze / ROW_PX));
+    const shift = this.squeeze > 1 ? top - first * ROW_PX : 0;
+    // a place in the list stays with its element as long as it is in sight, so that scrolling by a row changes one
+    for (let at = first; at < first + this.rows.length; at++) {
+      const row = this.rows[at % this.rows.length], i = this.order[at];
+      row.hidden = i === undefined || at >= first + visible;
+      if (row.hidden) { row.id = ""; row.shown = ""; continue; }
+      const y = at * ROW_PX + shift;
+      if (row.y !== y) { row.y = y; row.style.transform = `translateY(${y}px)`; }
+      this.fill(row, i, at);
       this.paint(row, i);
-    });
+    }
     this.box.setAttribute("aria-activedescendant", this.place.has(this.current) ? `micrograph-${this.current}` : "");
     clearTimeout(this.still);
     this.still = setTimeout(() => this.fetchThumbs(), STILL_MS);
     let empty = this.box.querySelector(".empty");
     if (!this.order.length && !empty) { empty = document.createElement("p"); empty.className = "empty"; this.box.append(empty); }
     if (empty) { empty.hidden = this.order.length > 0; empty.textContent = t.name.length ? "no micrograph passes the filter" : "no micrograph is finished yet; the list grows by itself"; }
+  }
+  fill(row, i, at) {
+    const t = this.table, right = t.expected_right[i], told = t.told[i];
+    const marks = [t.edited[i] ? `✎${t.edited[i]}` : "", t.complete[i] ? "complete" : "", t.warnings[i].length || (told && !told.startsWith("good")) ? "!" : ""].filter(Boolean).join(" ");
+    const facts = t.failed[i] ? "not picked" : `${t.kept[i] ?? "…"} of ${t.candidates[i] ?? "?"}${right === null || right === undefined ? "" : ` · ${Math.round(100 * right)} %`}`;
+    const flags = `${{ good: "✓ good", bad: "✕ bad", none: "" }[t.verdict[i]]} ${marks}`;
+    const shown = `${i}/${at}/${this.order.length}/${t.stamp[i]}/${i === this.current}/${facts}/${flags}`;
+    if (row.shown === shown) return;
+    row.shown = shown;
+    if (row.dataset.number !== String(i)) {
+      row.dataset.number = String(i); row.has = null;
+      row.picture.getContext("2d").clearRect(0, 0, 96, 96);
+    }
+    row.id = `micrograph-${i}`;
+    row.setAttribute("aria-setsize", this.order.length);
+    row.setAttribute("aria-posinset", at + 1);
+    row.setAttribute("aria-selected", i === this.current);
+    row.name.textContent = t.name[i];
+    row.title = t.failed[i] ? `${t.name[i]}\n${t.failed[i]}` : [t.name[i], told, ...t.warnings[i]].filter(Boolean).join("\n");
+    row.facts.textContent = facts;
+    row.flags.textContent = flags;
+    row.flags.className = `facts flag-${t.verdict[i]}`;
   }
   makeRow() {
     const row = document.createElement("div"), texts = document.createElement("div");
