@@ -88,7 +88,7 @@ def refine(
     start: Volume,
     *,
     symmetry: str = "C1",
-    iterations: int = 8,
+    iterations: int = 12,
     start_resolution_angstrom: float | None = None,
     progress: Progress | None = None,
     workers: int = 1,
@@ -195,13 +195,13 @@ class _Refining:
                 rows[first : first + _PARTICLES_PER_BATCH] for first in range(0, len(rows), _PARTICLES_PER_BATCH)
             ]
             with ThreadPoolExecutor(self.workers) as pool:
-                found = pool.map(
-                    lambda batch, to=source: self._match_batch(batch, to, views, offsets, searched), batches
-                )
-                for batch, (poses, residual_power, images) in zip(batches, found, strict=True):
-                    parts.append((batch, poses))
-                    residual = residual_power * len(batch) + (residual if len(residual) else 0)
-                    grid.add_other(collect(images, poses, symmetry=self.symmetry))
+                for first in range(0, len(batches), self.workers):  # no more in memory than are worked on
+                    some = batches[first : first + self.workers]
+                    found = pool.map(lambda one, to=source: self._match_batch(one, to, views, offsets, searched), some)
+                    for batch, (poses, residual_power, images) in zip(some, found, strict=True):
+                        parts.append((batch, poses))
+                        residual = residual_power * len(batch) + (residual if len(residual) else 0)
+                        grid.add_other(collect(images, poses, symmetry=self.symmetry))
             grids.append(grid)
         self.poses = self.poses.with_parts(parts)
         self.has_poses = True
