@@ -121,9 +121,9 @@ def simulate(
     `cryopick.simulate("sim/", structure="random", count=20, defocus="0.8-2.5um", size="2048x2048", seed=1)`
     """
     if settings is None:
-        known = {name for name in inspect.signature(simulation_settings).parameters if name != "count"}
-        if unknown := sorted(set(words) - known):
-            raise SettingsError(f"simulate has no setting {', '.join(unknown)}; it has: {', '.join(sorted(known))}")
+        settable = {name for name in inspect.signature(simulation_settings).parameters if name != "count"}
+        if unknown := sorted(set(words) - settable):
+            raise SettingsError(f"simulate has no setting {', '.join(unknown)}; it has: {', '.join(sorted(settable))}")
         settings = simulation_settings(count=count, **words)
     elif words:
         raise SettingsError(f"simulate: give settings, or {', '.join(sorted(words))}; not both")
