@@ -24,15 +24,15 @@ def test_the_table_of_pickers_in_the_readme_is_current() -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_link_to_a_file_leads_somewhere(page: Path) -> None:
     links = re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8"))
-    broken = [link for link in links if "://" not in link and not (page.parent / link).exists()]
-    assert broken == []
+    made = ("reference/", "gallery/")  # pages that the site makes; `test_site.py` follows these links
+    there = [link for link in links if "://" not in link and not link.startswith(made)]
+    assert [link for link in there if not (page.parent / link).exists()] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_command_that_is_shown_exists(page: Path) -> None:
-    shown = set(
-        re.findall(r"(?:^|`)cryopick ([a-z]+(?:-[a-z]+)*)", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
-    )
+    text = page.read_text(encoding="utf-8")
+    shown = set(re.findall(r"(?:^|`)cryopick ([a-z][a-z0-9]*(?:-[a-z]+)*)", text, flags=re.MULTILINE))
     # CITATION and prose also say "cryopick finds"; only lines of code and inline code are looked at
     unknown = {word for word in shown if word not in COMMANDS} - {"finds"}
     assert unknown == set()

@@ -25,16 +25,18 @@ import numpy as np
 import pytest
 from documented_clusters import cluster_for
 from fake_cryosparc import FakeCryosparc, exposures_table
+from small_trainings import CROPS, ONE_EPOCH, ONE_STEP
+from walked import WALKED
 
 import cryopick
-from cryopick.cli.main import COMMANDS, build_app, command_of, main
+from cryopick.cli.main import BEGIN, COMMANDS, build_app, command_of, main
 from cryopick.io.images.mrc import write_mrc
 from cryopick.scale.cluster.config import ClusterSettings, cluster_settings
 from cryopick.simulation.specimens.proteins import random_protein
 from cryopick.workflows.train import TrainPlan
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted(path for path in (ROOT / "docs").glob("*.md") if path.name not in WALKED)]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 
 FOR_PLACEHOLDER = {
@@ -64,10 +66,6 @@ COMPLETED = {
 }
 """Commands in a sentence that says the rest in words."""
 
-ONE_STEP = "--steps 1 --warmup-steps 0 --validate-every 1 --workers 0 --precision 32-true --accelerator cpu"
-ONE_EPOCH = f"--epochs 1 {ONE_STEP.replace('--steps 1', '').replace('--validate-every 1', '')}"
-JUDGED = "--set validation_crops=2 --set calibration_crops=4"
-CROPS = f"--set crop_px=128 --set batch_size=2 {JUDGED} --set distinct_crops=0 --set micrograph_share=0"
 SMALLER: tuple[tuple[str, str], ...] = (
     (r"train -o trained/ --resume", "--max-minutes 5"),
     (r"watch ", "--poll 0.2s --quiet 0.2s --stop-idle 1s --grace 1s -j 1"),
@@ -156,6 +154,7 @@ def without_comment(line: str) -> str:
 
 
 def commands_of_help() -> Iterator[Shown]:
+    yield from (Shown("cryopick", line) for line in shown_in(BEGIN))
     yield from (Shown("cryopick --help", line) for line in shown_in(build_app(None).info.help or ""))
     for name in COMMANDS:
         text = command_of(name).__doc__ or ""
@@ -235,7 +234,8 @@ def filled_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         make_released_coco(Path("train_val_test_data"), images)
         assert run_command("cryopick label labelled -o lab") == 0
         copy_all(images, Path("own/images"))
-        copy_all(sorted(Path("lab/masks").glob("*.png")), Path("own/masks"))
+        for place in ("own/masks", "masks"):
+            copy_all(sorted(Path("lab/masks").glob("*.png")), Path(place))
         for name in ("x.mrc", "image.mrc"):
             shutil.copy(images[0], name)
         shutil.copy("sim/particles.star", "particles.star")

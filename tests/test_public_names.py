@@ -12,7 +12,7 @@ PROMISED = {
     *("find_micrographs", "read_labels", "read_micrograph", "read_picks", "write_micrograph", "write_picks"),
     *("benchmark", "compare", "consensus", "convert", "evaluate", "inspect", "pick", "rethreshold", "simulate"),
     *("finetune", "label", "load_checkpoint", "open_dataset", "plan_training", "report", "train_picker", "watch"),
-    *("Validation", "validate3d"),
+    *("Validation", "open_run", "validate3d"),
 }
 
 

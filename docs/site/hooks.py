@@ -14,6 +14,7 @@ from typing import Any
 from mkdocs.structure.files import File, Files, InclusionLevel
 
 import made_pages
+from made_figures import with_tables
 
 ROOT = Path(__file__).parents[2]
 BESIDE = "repository"
@@ -43,17 +44,23 @@ def on_files(files: Files, config: Any) -> Files:
     return files
 
 
-def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Links to files of the repository beside `docs/` lead to their copies."""
+def on_page_markdown(markdown: str, page: Any, files: Files, **_: Any) -> str:
+    """Links to files of the repository beside `docs/` lead to their copies, and those of copies back."""
     here = page.file.src_uri
+    parent = str(PurePosixPath(here).parent)
 
     def led(found: re.Match[str]) -> str:
-        path = _of_repository(here, found.group(2))
-        if path is None:
-            return found.group(0)
-        return f"{found.group(1)}{relpath(f'{BESIDE}/{path}', str(PurePosixPath(here).parent))}{found.group(3)}"
+        link = found.group(2)
+        path = _of_repository(here, link)
+        if here.startswith(f"{BESIDE}/") and "://" not in link:
+            target = normpath(f"{parent.removeprefix(BESIDE).lstrip('/')}/{link}").lstrip("/")
+            place = target.removeprefix("docs/") if target.startswith("docs/") else f"{BESIDE}/{target}"
+            return f"{found.group(1)}{relpath(place, parent)}{found.group(3)}" if place in files.src_uris else "]"
+        return (
+            found.group(0) if path is None else f"{found.group(1)}{relpath(f'{BESIDE}/{path}', parent)}{found.group(3)}"
+        )
 
-    return _LINK.sub(led, markdown)
+    return _LINK.sub(led, with_tables(markdown))
 
 
 def _content(file: File) -> str:

@@ -8,9 +8,9 @@ from cryopick import errors
 GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {
     "Pick": (
         "The verbs of the command line: they take what it takes. Lengths are texts with their unit, `180A` or `108px`.",
-        ("pick", "watch", "rethreshold", "consensus"),
+        ("pick", "watch", "rethreshold", "consensus", "open_run"),
     ),
-    "Look and score": ("", ("evaluate", "compare", "validate3d", "benchmark", "inspect")),
+    "Look and score": ("", ("report", "evaluate", "compare", "validate3d", "benchmark", "inspect")),
     "Files": (
         "",
         (
@@ -22,7 +22,7 @@ GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {
         "",
         ("simulate", "label", "plan_training", "train_picker", "finetune", "load_checkpoint"),
     ),
-    "Pickers": ("", ("list_pickers", "make_picker")),
+    "Pickers": ("[How to write one](../plugin.md).", ("list_pickers", "make_picker")),
     "Types": ("", ("Micrograph", "Picks", "Validation", "Length", "parse_length")),
 }
 """The public names by what they are for, with a sentence; a test holds them against `cryopick.__all__`."""

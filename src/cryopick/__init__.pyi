@@ -22,6 +22,7 @@ from .workflows.evaluate import evaluate as evaluate
 from .workflows.finetune import finetune as finetune
 from .workflows.inspect import inspect as inspect
 from .workflows.label import label as label
+from .workflows.open_run import open_run as open_run
 from .workflows.pick import pick as pick
 from .workflows.report import report as report
 from .workflows.rethreshold import rethreshold as rethreshold

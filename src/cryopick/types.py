@@ -20,6 +20,8 @@ from cryopick.extras import require_extra
 if TYPE_CHECKING:
     import pandas
 
+    from cryopick.pages.picture import Picture
+
 FRAME = "relion"
 """The only frame inside cryopick: centres `(x, y)` in pixels, `(0, 0)` the centre of the first stored pixel, y grows
 with the row. Other frames are converted in `cryopick.io`."""
@@ -107,6 +109,16 @@ class Micrograph:
     def shape_yx(self) -> tuple[int, int]:
         """Rows, columns."""
         return self.pixels.shape[0], self.pixels.shape[1]
+
+    def draw(self, *, width_px: int = 900) -> Picture:
+        """As a picture, its contrast stretched; a notebook shows it, `.save("x.png")` writes it."""
+        from cryopick.pages.picture import picture_of
+
+        return picture_of(self.pixels, width_px=width_px)
+
+    def _repr_png_(self) -> bytes:
+        """What a notebook shows."""
+        return self.draw().png
 
     def inverted(self) -> Micrograph:
         """The same micrograph with opposite contrast (negative stain becomes particles-dark)."""
@@ -227,7 +239,33 @@ class Picks:
 
         kept = self.kept()
         best = kept.take(np.argsort(-kept.score, kind="stable")[:5])  # NaN last
-        return render("picks.html", picks=self, best=best, rejected=Counter(self.reason[~self.is_kept].tolist()))
+        return render(
+            "picks.html", picks=self, kept=kept, best=best, rejected=Counter(self.reason[~self.is_kept].tolist())
+        )
+
+    def draw(self, micrograph: Micrograph, *, rejected: bool = False, width_px: int = 900) -> Picture:
+        """On their micrograph, kept ones green; with `rejected` the others amber. A notebook shows the picture.
+
+        Raises
+        ------
+        SettingsError
+            If the micrograph has another shape than the one that was picked.
+        """
+        from cryopick.pages.picture import picture_of
+
+        if self.shape_yx is not None and self.shape_yx != micrograph.shape_yx:
+            raise SettingsError(
+                f"picks of {self.micrograph_name} are on {self.shape_yx[1]} x {self.shape_yx[0]} px, {micrograph.name} "
+                f"has {micrograph.shape_yx[1]} x {micrograph.shape_yx[0]}; give the micrograph that they were picked on"
+            )
+        drawn = self if rejected else self.kept()
+        return picture_of(
+            micrograph.pixels,
+            xy_px=drawn.xy_px,
+            diameter_px=drawn.diameter_px,
+            is_kept=drawn.is_kept,
+            width_px=width_px,
+        )
 
     def to_dataframe(self) -> pandas.DataFrame:
         """One row per candidate with its micrograph, place, score, diameter, class and reason ("" where it is kept).

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from pkgutil import iter_modules
@@ -59,11 +60,13 @@ SETTINGS = {"template": disc_references, "deepcryopicker": model_trained_on_disc
 """What a picker needs besides the diameter. Pickers not named here are made from the diameter alone."""
 
 
+STRANGER = os.environ.get("CRYOPICK_PICKER")
+"""A picker of another package that these tests are run on instead: `CRYOPICK_PICKER=mine pytest test_contract.py`."""
 OURS = [name for name in list_pickers() if picker_class(name).__module__.startswith("cryopick.")]
 """Other tests register toys of their own, in whatever order they are collected."""
 
 
-@pytest.fixture(params=OURS)
+@pytest.fixture(params=[STRANGER] if STRANGER else OURS)
 def picker(request, tmp_path_factory):
     name = request.param
     folder = tmp_path_factory.getbasetemp()

@@ -13,7 +13,7 @@ from cryopick.reconstruction.filtering import low_passed, on_finer_voxels, soft_
 def test_first_volume_is_the_particle_in_one_hand_or_the_other(ribosome, imaged_ribosome) -> None:
     stack, _ = imaged_ribosome
     told: list[str] = []
-    found = initial_volume(stack, seed=1, steps=20, progress=told.append)
+    found = initial_volume(stack, seed=1, starts=1, steps=20, progress=told.append)
     assert len(told) == 2
     aligned = align_volumes(found.volume, ribosome, diameter_angstrom=240).aligned.density
     sphere = soft_sphere(40, 240 / 9)
@@ -26,9 +26,9 @@ def test_first_volume_is_the_particle_in_one_hand_or_the_other(ribosome, imaged_
 def test_the_seed_decides_every_bit_and_the_best_of_several_starts_is_given(imaged_ribosome) -> None:
     stack, _ = imaged_ribosome
     few = stack.take(np.arange(60))
-    one, again = (initial_volume(few, seed=3, steps=6) for _ in range(2))
+    one, again = (initial_volume(few, seed=3, starts=1, steps=6) for _ in range(2))
     np.testing.assert_array_equal(one.volume.density, again.volume.density)
-    other = initial_volume(few, seed=4, steps=6)
+    other = initial_volume(few, seed=4, starts=1, steps=6)
     assert not np.array_equal(one.volume.density, other.volume.density)
     best = initial_volume(few, seed=3, steps=6, starts=2)
     assert best.score >= max(best.others)

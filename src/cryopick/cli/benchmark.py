@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from cryopick.cli.loudness import say_progress
 from cryopick.errors import SettingsError
 from cryopick.extras import require_extra
 
@@ -54,7 +55,7 @@ def command(
         flip_y=flip_y,
         ids=[word for word in (ids or "").split(",") if word.strip()],
         seed=seed,
-        on_progress=lambda line: typer.echo(line, err=True),
+        on_progress=say_progress,
     )
     written = write_benchmark(result, output)
     if json:
@@ -63,7 +64,7 @@ def command(
         typer.echo(dumps(as_json(result), ensure_ascii=False, indent=1))
     else:
         typer.echo(as_markdown(result), nl=False)
-    typer.echo(f"wrote {', '.join(str(path) for path in written)}", err=True)
+    say_progress(f"wrote {', '.join(str(path) for path in written)}")
     if all(row.evaluation is None for row in result.rows):
         raise typer.Exit(1)
 

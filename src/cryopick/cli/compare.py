@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from cryopick.cli.loudness import say_progress
+
 
 def command(
     sets: Annotated[
@@ -54,4 +56,4 @@ def command(
         dumps(as_json_object(comparison), ensure_ascii=False, indent=1) if json else as_text(comparison), nl=json
     )
     if output is not None:
-        typer.echo(f"look: {output / 'comparison.html'}", err=True)
+        say_progress(f"look: {output / 'comparison.html'}")

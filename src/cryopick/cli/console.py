@@ -11,6 +11,10 @@ from typing import Any, Protocol
 import typer
 
 from cryopick.cli.json_lines import JsonLines
+from cryopick.cli.loudness import is_quiet, say_progress
+
+READING, LOADING, WRITING = "reading the list of micrographs", "loading the picker", "writing tables and report"
+"""What is waited for before the first micrograph and after the last one."""
 
 
 class Listener(Protocol):
@@ -34,7 +38,7 @@ def progress_listener(say: JsonLines | None) -> Iterator[Listener]:
         from cryopick.runs.run import event_as_dict
 
         yield lambda event: say(event_as_dict(event))
-    elif sys.stderr.isatty():
+    elif sys.stderr.isatty() and not is_quiet():
         with _bar() as listener:
             yield listener
     else:
@@ -59,7 +63,7 @@ def _bar() -> Iterator[Listener]:
         TimeRemainingColumn(), TextColumn("{task.fields[particles]:,} particles"),
     )  # fmt: skip
     with Progress(*columns, console=Console(stderr=True)) as progress:
-        bar = progress.add_task("picking", total=None, particles=0)
+        bar = progress.add_task(READING, total=None, particles=0)
 
         def listen(event: Any) -> None:
             nonlocal skipped, particles
@@ -71,7 +75,7 @@ def _bar() -> Iterator[Listener]:
                 progress.update(bar, description=survey_text(event), total=event.total, completed=event.position - 1)
                 return
             if event.status == "started":
-                progress.reset(bar, description="picking", total=event.total, particles=0)
+                progress.reset(bar, description=LOADING, total=event.total, particles=0)
                 return
             if event.status == "skipped":  # known before: no part of the rate
                 skipped += 1
@@ -81,7 +85,8 @@ def _bar() -> Iterator[Listener]:
                 progress.console.print(
                     f"not picked: {event.name}: {event.error}", style="red", markup=False, highlight=False
                 )
-            progress.update(bar, advance=1, particles=particles)
+            doing = WRITING if event.position == event.total else "picking"
+            progress.update(bar, description=doing, advance=1, particles=particles)
 
         yield listen
 
@@ -93,16 +98,20 @@ def survey_text(event: Any) -> str:
 
 def _plain_lines(event: Any) -> None:
     if event.status == "workers":
-        typer.echo(event.doing, err=True)
+        say_progress(event.doing)
         return
     if event.status == "surveying":
-        typer.echo(survey_text(event), err=True)
+        say_progress(survey_text(event))
         return
     if event.error:
         typer.echo(f"not picked: {event.name}: {event.error}", err=True)
     tenth = max(1, event.total // 10)
     if event.status in ("done", "failed") and (event.position % tenth == 0 or event.position == event.total):
-        typer.echo(f"{event.position} of {event.total} micrographs", err=True)
+        say_progress(f"{event.position} of {event.total} micrographs")
+    if event.status == "started":
+        say_progress(f"{LOADING}, then picking")
+    if event.status in ("done", "failed") and event.position == event.total:
+        say_progress(WRITING)
 
 
 def print_warnings(warnings: dict[str, int], *, most: int = 5) -> None:

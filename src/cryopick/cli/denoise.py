@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from cryopick.cli.loudness import say_progress
+
 
 def _print_methods(is_asked: bool) -> None:
     if not is_asked:
@@ -58,7 +60,7 @@ def command(
     def show(name: str) -> None:
         nonlocal done
         done += 1
-        typer.echo(f"{name} ({done})", err=True)
+        say_progress(f"{name} ({done})")
 
     summary = denoise(
         micrographs,

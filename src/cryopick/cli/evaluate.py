@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from cryopick.cli.loudness import say_progress
+
 
 def command(
     picks: Annotated[Path, typer.Argument(help="A run folder, a coordinate file, or a folder of coordinate files.")],
@@ -93,4 +95,4 @@ def command(
     else:
         typer.echo("\n".join(texts), nl=False)
     for path in written:
-        typer.echo(f"wrote {path}", err=True)
+        say_progress(f"wrote {path}")

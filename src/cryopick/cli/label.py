@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from cryopick.cli.loudness import say_progress
+
 
 def command(
     source: Annotated[
@@ -45,7 +47,7 @@ def command(
         map_path=map_,
         flip_y=flip_y,
         stride_px=stride,
-        on_done=lambda name: typer.echo(name, err=True),
+        on_done=say_progress,
     )
     ways = "".join(f", {way} on {count}" for way, count in summary.shapes.items())
     typer.echo(f"{summary.kind} of {summary.particles} particles on {summary.micrographs} micrographs{ways}")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from importlib import import_module
@@ -48,6 +49,29 @@ COMMANDS = {
     "benchmark": "Compare pickers on labelled sets.",
     "reproduce": "Make the tables and figures of a published system's paper.",
 }
+BEGIN = """\
+Find protein particles in cryo-EM micrographs. To begin with:
+
+  pick, with a report and files for RELION and cryoSPARC
+    cryopick pick micrographs/ -o run1
+  look, judge and mend in a browser
+    cryopick view run1
+  move the score threshold; instant
+    cryopick rethreshold run1 --threshold 0.4
+  precision and recall against labels
+    cryopick evaluate run1 --truth labels/ --diameter 180A
+  other formats
+    cryopick convert run1 boxes/ --to box
+
+No micrographs at hand: cryopick simulate -o sim/
+All commands: cryopick -h      Options of one: cryopick pick -h
+"""
+"""What `cryopick` alone shows."""
+COMPLETING = "_CRYOPICK_COMPLETE"
+"""The variable by which a shell asks for completions."""
+RELIONS_CALL = "cryopick relion --o External/job012/ --in_mics CtfFind/job003/micrographs_ctf.star"
+RELIONS_WORDS = tuple(f"--in_{what}" for what in ("mics", "movies", "parts", "coords", "3dref", "mask"))
+HELP_FLAGS = {"help_option_names": ["-h", "--help"]}
 _RESUMING = {
     **dict.fromkeys(
         ("pick", "watch", "relion", "simulate", "denoise", "benchmark", "reproduce", "validate3d"),
@@ -67,7 +91,7 @@ def build_app(called: str | None, arguments: Sequence[str] = ()) -> typer.Typer:
         help="Find protein particles in cryo-EM micrographs.\n\nStart with: cryopick pick micrographs/ -o run1",
         epilog=f"\b\nExit codes:\n{lines_text()}",
         no_args_is_help=True,
-        add_completion=False,
+        context_settings=HELP_FLAGS,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
     )
@@ -81,7 +105,7 @@ def build_app(called: str | None, arguments: Sequence[str] = ()) -> typer.Typer:
     for name, help_line in COMMANDS.items():
         if name == called:
             function = command_of(name, arguments)
-            words = getattr(function, "context_settings", None)  # such as: unknown options are taken
+            words = {**HELP_FLAGS, **getattr(function, "context_settings", {})}  # such as: unknown options are taken
             app.command(name, no_args_is_help=False, context_settings=words)(function)
         else:
             app.command(name, help=help_line)(_not_called)
@@ -90,13 +114,26 @@ def build_app(called: str | None, arguments: Sequence[str] = ()) -> typer.Typer:
 
 def command_of(name: str, arguments: Sequence[str] = ()) -> Callable[..., None]:
     """The typer function of a command, with the options that these words ask for."""
+    from cryopick.cli.loudness import with_loudness
+
     module = import_module(f"{__package__}.{name.replace('-', '_')}")
     command: Callable[..., None] = module.command_for(arguments) if hasattr(module, "command_for") else module.command
-    return command
+    return with_loudness(command)
 
 
 def _not_called() -> None:
     raise AssertionError("only the called command's module is imported")
+
+
+def typed_words(arguments: Sequence[str], environment: Mapping[str, str]) -> list[str]:
+    """The words behind `cryopick`; where a shell asks how they might go on, those that it says were typed so far.
+
+    typer's scripts for shells call the program without words, which stand in variables of the environment.
+    """
+    if COMPLETING not in environment:
+        return list(arguments[1:])
+    typed = environment.get("_TYPER_COMPLETE_ARGS") or environment.get("COMP_WORDS", "")
+    return typed.split()[1:]
 
 
 class _WrongWords(Exception):  # noqa: N818  # what typer calls a usage error, which it has shown on stderr
@@ -110,7 +147,7 @@ def main() -> None:
     the last on stdout, whenever the exit code is not 0. Only a fault of cryopick's own has its traceback on stderr.
     """
     with prepared_process():
-        called = next((word for word in sys.argv[1:] if not word.startswith("-")), None)
+        called = next((word for word in typed_words(sys.argv, os.environ) if not word.startswith("-")), None)
         try:
             code = _called(called)
             if code:  # said on stderr by the command itself
@@ -147,11 +184,18 @@ def _called(called: str | None) -> int:
     code: Any = 0
     try:
         sys.argv[1:] = as_meant(sys.argv[1:])
-        code = build_app(called, sys.argv[1:])(standalone_mode=False)
+        words = typed_words(sys.argv, os.environ)
+        if not words and COMPLETING not in os.environ:
+            sys.stdout.write(BEGIN)
+            sys.stdout.flush()
+            return 0
+        code = build_app(called, words)(standalone_mode=False, prog_name="cryopick")
     except SystemExit as end:
         code = end.code
     except usage_error as error:
         error.show()
+        if called != "relion" and any(word.split("=")[0] in RELIONS_WORDS for word in sys.argv[1:]):
+            sys.stderr.write(f"These are words of RELION, whose External jobs call: {RELIONS_CALL}\n")
         raise _WrongWords(" ".join(str(error.format_message()).split())) from None
     except Abort:  # what older versions of typer make of a KeyboardInterrupt
         raise Stopped(signal.SIGINT) from None

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from cryopick.cli.loudness import say_progress
 from cryopick.cli.options import parse_files
 from cryopick.errors import SettingsError
 
@@ -73,7 +74,7 @@ def command(
             cryolo_model=cryolo_model,
             only=only or (),
             small=small,
-            on_progress=lambda line: typer.echo(line, err=True),
+            on_progress=say_progress,
         )
         if json:
             from json import dumps
@@ -81,4 +82,4 @@ def command(
             typer.echo(dumps(as_json(result), ensure_ascii=False))
         else:
             typer.echo(as_markdown(result), nl=False)
-        typer.echo(f"look: {folder / 'reproduction.html'}", err=True)
+        say_progress(f"look: {folder / 'reproduction.html'}")

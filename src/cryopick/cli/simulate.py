@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from cryopick.cli.loudness import say_progress
+
 
 def command(
     *,
@@ -54,36 +56,35 @@ def command(
     A session: cryopick simulate -o session/ --session full=0.4,empty=0.6 --count 10 --snr 9 --size 2048x2048
     """
     from cryopick.errors import SettingsError
-    from cryopick.geometry.units import parse_range
-    from cryopick.simulation.recipe_words import recipe_with
-    from cryopick.simulation.series import SimulationSettings
-    from cryopick.simulation.session import parse_session, session_kinds
-    from cryopick.workflows.simulate import simulate
+    from cryopick.simulation.session import parse_session
+    from cryopick.workflows.simulate import simulate, simulation_settings
 
     if suite and session is not None:
         raise SettingsError("--suite and --session are two things to make; give one of them")
     if suite:
         _write_suite(output)
         return
-    if dose is not None and snr is not None:
-        raise SettingsError("--dose and --snr both set the dose; give one of them")
-    weights = {} if session is None else parse_session(session)
-    chosen = recipe_with(recipe, defocus=defocus, dose=dose, size=size, pixel_size_angstrom=pixel_size)
-    settings = SimulationSettings(
-        structures=tuple(structure),
-        proteins=proteins,
-        diameter_angstrom=parse_range(diameter, what="diameter", units={"": 1.0, "A": 1.0, "Å": 1.0, "nm": 10.0}),
+    settings = simulation_settings(
+        structure=structure,
+        count=count,
         seed=seed,
-        recipe=chosen,
-        session=session_kinds(weights, count=count, seed=seed) if weights else (),
+        proteins=proteins,
+        diameter=diameter,
+        recipe=recipe,
+        defocus=defocus,
+        dose=dose,
+        size=size,
+        pixel_size=pixel_size,
+        session=session,
         snr=snr,
     )
+    weights = {} if session is None else parse_session(session)
     done = 0
 
     def show(name: str) -> None:
         nonlocal done
         done += 1
-        typer.echo(f"{name} simulated ({done})", err=True)
+        say_progress(f"{name} simulated ({done})")
 
     summary = simulate(output, settings, count=count, workers=workers, on_done=show)
     if json:
@@ -115,5 +116,5 @@ def command(
 def _write_suite(output: Path) -> None:
     from cryopick.simulation.suite_files import write_suite
 
-    folders = write_suite(output, on_done=lambda name: typer.echo(f"{name} written", err=True))
+    folders = write_suite(output, on_done=lambda name: say_progress(f"{name} written"))
     typer.echo(f"{len(folders)} sets in {output}; each holds micrographs/ with labels")

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-import typer
+from cryopick.cli.loudness import is_quiet, say_progress
 
 
 class ConsoleMonitor:
@@ -22,10 +22,10 @@ class ConsoleMonitor:
         if self._bar is not None:
             self._bar.console.print(f"{text} …", markup=False, highlight=False)
         else:
-            typer.echo(f"{text} …", err=True)
+            say_progress(f"{text} …")
 
     def prepared(self, made: int, crops: int) -> None:
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and not is_quiet():
             if self._bar is None:
                 self._bar = _make_bar()
                 self._bar.start()
@@ -36,23 +36,23 @@ class ConsoleMonitor:
                 self._bar = None  # that of the training follows, perhaps in another process
         elif made >= self._next_line or made == crops:
             self._next_line = made + max(1, crops // 20)
-            typer.echo(f"{made} of {crops} images prepared", err=True)
+            say_progress(f"{made} of {crops} images prepared")
 
     def started(self, *, step: int, steps: int) -> None:
         self._steps, self._next_line = steps, step
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and not is_quiet():
             self._bar = _make_bar()
             self._bar.start()
             self._task = self._bar.add_task("training", total=steps, completed=step, loss="")
         elif step:
-            typer.echo(f"resuming at step {step} of {steps}", err=True)
+            say_progress(f"resuming at step {step} of {steps}")
 
     def stepped(self, *, step: int, losses: Mapping[str, float]) -> None:
         if self._bar is not None:
             self._bar.update(self._task, completed=step, loss=f"loss {losses['loss']:.4g}")
         elif step >= self._next_line:
             self._next_line = step + max(1, self._steps // 20)
-            typer.echo(f"step {step} of {self._steps}: loss {losses['loss']:.4g}", err=True)
+            say_progress(f"step {step} of {self._steps}: loss {losses['loss']:.4g}")
 
     def validated(self, *, step: int, scores: Mapping[str, float], is_best: bool) -> None:
         shown = ", ".join(f"{name} {value:.4g}" for name, value in scores.items())
@@ -60,14 +60,14 @@ class ConsoleMonitor:
         if self._bar is not None:
             self._bar.console.print(text, markup=False, highlight=False)
         else:
-            typer.echo(text, err=True)
+            say_progress(text)
 
     def stopped(self, *, step: int, reason: str) -> None:
         if self._bar is not None:
             self._bar.update(self._task, completed=step)
             self._bar.stop()
         else:
-            typer.echo(f"{reason} at step {step}", err=True)
+            say_progress(f"{reason} at step {step}")
 
 
 def _make_bar() -> Any:

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from cryopick.cli.loudness import say_progress
+
 
 def command(
     runs: Annotated[
@@ -109,7 +111,7 @@ def command(
         penalty_angstrom=penalty or 0.0,
         cores=jobs,
         overwrite=overwrite,
-        on_progress=lambda text: typer.echo(text, err=True),
+        on_progress=say_progress,
     )
     if json:
         typer.echo((output / "table.json").read_text(encoding="utf-8"), nl=False)
@@ -118,7 +120,7 @@ def command(
         for sentence in validation.sentences:
             typer.echo(f"- {sentence}")
     if validation.report is not None:
-        typer.echo(f"look: {validation.report}", err=True)
+        say_progress(f"look: {validation.report}")
     if validation.program_failures:
         for failure in validation.program_failures:
             typer.echo(f"cryopick: {failure}", err=True)

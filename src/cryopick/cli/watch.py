@@ -10,6 +10,7 @@ import typer
 
 from cryopick.cli.console import command_line
 from cryopick.cli.json_lines import JsonLines, json_lines
+from cryopick.cli.loudness import say_progress
 from cryopick.cli.options import with_options
 from cryopick.cli.pick import called_picker, chosen_settings, failed_text, print_summary
 from cryopick.cli.process import first_signal_calls
@@ -168,7 +169,7 @@ def _teller(say: JsonLines | None) -> Any:
 def _print_event(event: WatchEvent) -> None:
     text = _sentence(event)
     if text:
-        typer.echo(text, err=True)
+        say_progress(text)
 
 
 def _sentence(event: WatchEvent) -> str:

@@ -59,7 +59,8 @@ class FourierVolume:
         weight : (n, m) squared CTF, times the same weight
         symmetry : (k, 3, 3) every slice is inserted as seen through each of them
         """
-        batch = max(1, _POINTS_PER_BATCH // max(1, xy.shape[1]))
+        # As many points as the grid has, where that is more: every batch goes over the whole grid
+        batch = max(1, max(_POINTS_PER_BATCH, self.weight.size // 2) // max(1, xy.shape[1]))
         for operator in symmetry:
             turned = rotations @ operator
             for first in range(0, len(rotations), batch):

@@ -13,7 +13,7 @@ from typing import Any
 from cryopick.data.datasets import Dataset, open_dataset
 from cryopick.data.splits import Split, divide
 from cryopick.errors import InputError, RunFolderError, SettingsError
-from cryopick.geometry.units import Length
+from cryopick.geometry.units import Length, as_length
 from cryopick.inference.device import require_accelerator
 from cryopick.io.files.atomic import write_text_atomic
 from cryopick.io.weights import Checkpoint, check_architecture, is_published_file
@@ -83,7 +83,7 @@ def finetune(
     *,
     micrographs: Sequence[Path | str] = (),
     weights: Path | str | None = None,
-    diameter: Length | None = None,
+    diameter: Length | str | float | None = None,
     pixel_size_angstrom: float | None = None,
     contrast: str | None = None,
     labels: str | None = "sparse",
@@ -128,6 +128,7 @@ def finetune(
         See `cryopick.training.loop.train` and `cryopick.training.folder.training_folder`.
     """
     output, monitor = Path(output), monitor or LoggingMonitor()
+    diameter = None if diameter is None else as_length(diameter)
     require_training_packages()
     refuse_other_folders(output, resume=resume)
     start = load_weights(picker, weights or picker)

@@ -17,7 +17,7 @@ from cryopick.data.datasets import LabelledMicrograph, open_dataset
 from cryopick.data.mask_folders import CENTRES, IGNORED, INSTANCES, MASKS, SUMMARY
 from cryopick.errors import InputError, SettingsError
 from cryopick.geometry.rotations import euler_to_matrix
-from cryopick.geometry.units import Length
+from cryopick.geometry.units import Length, as_length
 from cryopick.io.coordinates.box import write_box
 from cryopick.io.coordinates.coco import write_coco
 from cryopick.io.coordinates.csv import UNCERTAIN
@@ -70,7 +70,7 @@ def label(
     kind: str = "masks",
     shape: str = "auto",
     micrographs: Sequence[Path | str] = (),
-    diameter: Length | None = None,
+    diameter: Length | str | float | None = None,
     pixel_size_angstrom: float | None = None,
     map_path: Path | None = None,
     flip_y: str | None = None,
@@ -113,6 +113,7 @@ def label(
     if shape == "projection" and map_path is None:
         raise SettingsError("shape projection needs the 3D map of the particle (--map)")
     output = Path(output)
+    diameter = None if diameter is None else as_length(diameter)
     dataset = open_dataset(
         source,
         micrographs=micrographs,

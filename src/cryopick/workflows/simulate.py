@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import subprocess
@@ -16,8 +17,11 @@ from typing import Any
 import numpy as np
 
 from cryopick.errors import CryopickError, RunFolderError, SettingsError
+from cryopick.geometry.units import parse_range
 from cryopick.scale.processes import end_process, start_python
+from cryopick.simulation.recipe_words import recipe_with
 from cryopick.simulation.series import SimulationSettings, claim_folder, micrograph_name, read_settings, simulate_one
+from cryopick.simulation.session import parse_session, session_kinds
 from cryopick.simulation.truth_files import (
     is_written,
     read_facts,
@@ -43,19 +47,64 @@ class SimulationSummary:
     kinds: Mapping[str, int] = field(default_factory=dict)
 
 
+def simulation_settings(
+    *,
+    structure: str | Path | Sequence[str | Path] = "random",
+    count: int = 10,
+    seed: int = 0,
+    proteins: int = 1,
+    diameter: str = "80-350A",
+    recipe: str = "general",
+    defocus: str | None = None,
+    dose: str | float | None = None,
+    size: str | None = None,
+    pixel_size: float | None = None,
+    session: str | None = None,
+    snr: float | None = None,
+) -> SimulationSettings:
+    """The settings that words mean, which are those of `cryopick simulate`: `defocus="0.8-2.5um"`, `size="1024x1024"`.
+
+    Parameters
+    ----------
+    structure : PDB, mmCIF or MRC files, which all occur together, or `"random"` for procedural proteins
+    count : of a session, how many micrographs it has
+
+    Raises
+    ------
+    SettingsError
+        For words that are not understood, or two that both set the dose.
+    """
+    if dose is not None and snr is not None:
+        raise SettingsError("--dose and --snr both set the dose; give one of them")
+    structures = (structure,) if isinstance(structure, str | Path) else tuple(structure)
+    weights = {} if session is None else parse_session(session)
+    dose = None if dose is None else str(dose)
+    return SimulationSettings(
+        structures=tuple(str(one) for one in structures),
+        proteins=proteins,
+        diameter_angstrom=parse_range(diameter, what="diameter", units={"": 1.0, "A": 1.0, "Å": 1.0, "nm": 10.0}),
+        seed=seed,
+        recipe=recipe_with(recipe, defocus=defocus, dose=dose, size=size, pixel_size_angstrom=pixel_size),
+        session=session_kinds(weights, count=count, seed=seed) if weights else (),
+        snr=snr,
+    )
+
+
 def simulate(
     output: Path | str,
-    settings: SimulationSettings,
+    settings: SimulationSettings | None = None,
     *,
-    count: int,
+    count: int = 10,
     workers: int = 1,
     on_done: Callable[[str], None] | None = None,
+    **words: Any,
 ) -> SimulationSummary:
     """Simulate micrographs into a folder (see `cryopick.simulation.truth_files` for its files).
 
     Parameters
     ----------
     output : a new folder, or one of an earlier run with equal settings, in which only what is missing is made
+    settings : what is simulated; or in its place the options of `cryopick simulate` as `words`
     count : micrographs in the end, of a session no more than it has; a larger number later adds to the same series
     workers : processes; the files do not depend on it
     on_done : called with the name of each micrograph as it is finished
@@ -66,7 +115,18 @@ def simulate(
         The folder belongs to other settings, or to something else.
     SettingsError, InputError, OutputError
         Impossible settings, unreadable structures, a disk that is full.
+
+    Examples
+    --------
+    `cryopick.simulate("sim/", structure="random", count=20, defocus="0.8-2.5um", size="2048x2048", seed=1)`
     """
+    if settings is None:
+        settable = {name for name in inspect.signature(simulation_settings).parameters if name != "count"}
+        if unknown := sorted(set(words) - settable):
+            raise SettingsError(f"simulate has no setting {', '.join(unknown)}; it has: {', '.join(sorted(settable))}")
+        settings = simulation_settings(count=count, **words)
+    elif words:
+        raise SettingsError(f"simulate: give settings, or {', '.join(sorted(words))}; not both")
     if count < 1:
         raise SettingsError(f"count is {count}, expected 1 or more micrographs")
     if settings.session and count > len(settings.session):
