@@ -14,10 +14,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import Bounds, LinearConstraint, milp
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import connected_components
-from scipy.spatial import cKDTree
 
 ABSENT = -1
 """In place of an index where a set has no point in a group."""
@@ -170,6 +166,8 @@ def _overlapping(
     minimum_overlap: float,
 ) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float64]]:
     """Indices of the pairs whose boxes overlap by more than `minimum_overlap`, and by how much."""
+    from scipy.spatial import cKDTree
+
     nothing = np.empty(0, np.intp)
     if not len(first_xy) or not len(second_xy):
         return nothing, nothing, np.empty(0)
@@ -223,6 +221,9 @@ def _heaviest(
     cliques: Sequence[Sequence[int]], weight: NDArray[np.float64], vertices: int, time_limit_seconds: float
 ) -> tuple[list[int], bool, float]:
     """Indices of the cliques of largest total weight that share no vertex; whether that is proven; and a bound."""
+    from scipy.sparse import csr_array
+    from scipy.sparse.csgraph import connected_components
+
     if not cliques:
         return [], True, 0.0
     row = np.concatenate([np.asarray(one, np.intp) for one in cliques])
@@ -248,6 +249,8 @@ def _heaviest(
 
 def _solved(holds: Any, weight: NDArray[np.float64], time_limit_seconds: float) -> tuple[NDArray[np.intp], bool, float]:
     """The integer program of the components in which cliques compete, in one call: it falls apart by itself."""
+    from scipy.optimize import Bounds, LinearConstraint, milp
+
     is_held = np.asarray(holds.sum(axis=1)).ravel() > 1
     result = milp(
         -weight,

@@ -8,10 +8,6 @@ from heapq import heappop, heappush
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import connected_components
-from scipy.spatial import cKDTree
 
 UNPAIRED = -1
 
@@ -56,6 +52,8 @@ def candidates_within(
     first_xy: NDArray[np.float64], second_xy: NDArray[np.float64], *, max_distance: float
 ) -> Candidates:
     """Every pair from (n, 2) and (m, 2) points no further apart than `max_distance`; the cost is the distance."""
+    from scipy.spatial import cKDTree
+
     if not max_distance >= 0:
         raise ValueError(f"max_distance is {max_distance}, expected a number >= 0")
     first_xy = np.asarray(first_xy, dtype=np.float64).reshape(-1, 2)
@@ -89,6 +87,9 @@ def pair_candidates(candidates: Candidates) -> Pairs:
     The graph falls apart into small groups of elements that compete with each other; each is solved by itself
     (Kuhn, Naval Research Logistics 2, 1955, as implemented by SciPy), so thousands of points cost milliseconds.
     """
+    from scipy.sparse import csr_array
+    from scipy.sparse.csgraph import connected_components
+
     n, m = candidates.count_first, candidates.count_second
     if len(candidates.first) == 0:
         nothing = np.zeros(0, np.intp)
@@ -107,6 +108,8 @@ def pair_candidates(candidates: Candidates) -> Pairs:
 
 def _solve_group(candidates: Candidates, edge: NDArray[np.intp]) -> NDArray[np.intp]:
     """Indices of the chosen edges among those of one connected group."""
+    from scipy.optimize import linear_sum_assignment
+
     if len(edge) == 1:
         return edge
     rows, row = np.unique(candidates.first[edge], return_inverse=True)

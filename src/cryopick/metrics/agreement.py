@@ -7,8 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import uniform_filter
-from scipy.spatial import cKDTree
 
 from cryopick.geometry.pairing import pair_points
 from cryopick.geometry.transforms import TRANSFORMS, transformed_shape
@@ -109,6 +107,8 @@ def placement(pairs: Sequence[PickedPair], *, tolerance: float) -> Placement | N
 
 def _peak(pairs: Sequence[PickedPair], transform: str, tolerance: float) -> tuple[tuple[float, float], float] | None:
     """Where vectors between two sets pile up, in diameters, and how many more there are than elsewhere."""
+    from scipy.ndimage import uniform_filter
+
     vectors = np.concatenate([np.empty((0, 2)), *(_vectors(one, transform) for one in pairs)])
     if not len(vectors):
         return ((0.0, 0.0), 0.0) if transform == "identity" else None
@@ -130,6 +130,8 @@ def _peak(pairs: Sequence[PickedPair], transform: str, tolerance: float) -> tupl
 
 def _vectors(pair: PickedPair, transform: str) -> NDArray[np.float64]:
     """(k, 2) from every pick of the first set to all of the second, transformed, in a square about it; in diameters."""
+    from scipy.spatial import cKDTree
+
     second = pair.second_xy_px
     if transform != "identity":
         if pair.shape_yx is None or transformed_shape(transform, pair.shape_yx) != pair.shape_yx:

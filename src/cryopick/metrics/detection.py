@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 
 from cryopick.geometry.pairing import UNPAIRED, Pairs, candidates_within, pair_candidates, pair_one_by_one
 
@@ -116,6 +115,8 @@ def is_near(
     xy_px: NDArray[np.float64], others_xy_px: NDArray[np.float64], *, max_distance_px: float
 ) -> NDArray[np.bool_]:
     """(n,) True where one of `others_xy_px` is no further away than `max_distance_px`."""
+    from scipy.spatial import cKDTree
+
     if len(xy_px) == 0 or len(others_xy_px) == 0:
         return np.zeros(len(xy_px), dtype=bool)
     _, nearest = cKDTree(others_xy_px).query(xy_px)

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 
 from cryopick.geometry.pairing import Candidates, pair_candidates
 
@@ -173,6 +172,8 @@ def box_counts(
     picks_xy_px: NDArray[np.float64], particles_xy_px: NDArray[np.float64], *, side_px: float, min_iou: float = 0.6
 ) -> BoxCounts:
     """Compare equal squares of side `side_px` around (n, 2) picks and (m, 2) labels; a hit has IoU > `min_iou`."""
+    from scipy.spatial import cKDTree
+
     n, m = len(picks_xy_px), len(particles_xy_px)
     if n == 0 or m == 0:
         return BoxCounts(picks=n, labels=m)

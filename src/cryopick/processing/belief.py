@@ -7,7 +7,6 @@ from dataclasses import astuple, dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit, ndtr
 
 from cryopick.processing.probability import Calibration, logit
 from cryopick.processing.spread import evenly_taken
@@ -158,6 +157,8 @@ class _Scores:
         return np.asarray(np.logaddexp.reduce(each, axis=1))
 
     def _log_told(self, odds: NDArray[np.float64]) -> NDArray[np.float64]:
+        from scipy.special import expit
+
         return np.asarray(np.log(np.maximum(expit((odds + self.base - _LOWEST) / _LOWEST_WIDTH), 1e-12)))
 
 
@@ -269,6 +270,8 @@ def _first_guess(candidates: Sequence[_Candidates], *, has_sizes: bool) -> _Run:
 
 def _median_and_spread(values: NDArray[np.float64], weight: NDArray[np.float64]) -> tuple[float, float]:
     """Weighted median, and half the distance of the quantiles that lie one standard deviation off in a Gaussian."""
+    from scipy.special import ndtr
+
     if not weight.sum() > 0:
         return float(np.median(values)), _WIDEST
     order = np.argsort(values)

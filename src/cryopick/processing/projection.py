@@ -6,8 +6,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import fft
-from scipy.ndimage import map_coordinates
 
 from cryopick.types import Volume
 
@@ -28,6 +26,8 @@ class Projector:
     """
 
     def __init__(self, volume: Volume) -> None:
+        from scipy import fft
+
         self.voxel_size_angstrom = float(volume.voxel_size_angstrom)
         self.size_px = n = len(volume.density)
         padded = n * _PADDING
@@ -65,6 +65,9 @@ class Projector:
         return images
 
     def _project_batch(self, matrices: NDArray[np.float64], shifts: NDArray[np.float64]) -> NDArray[np.float32]:
+        from scipy import fft
+        from scipy.ndimage import map_coordinates
+
         n = self.size_px
         xyz = np.einsum("nji,jm->inm", matrices[:, :2], self._xy) * _PADDING  # (3, n, m), frequency of each slice point
         is_negative = xyz[0] < 0

@@ -110,6 +110,22 @@ def test_picks_do_not_depend_on_the_tiling(rings, monkeypatch):
     assert np.allclose(whole.score, tiled.score, atol=1e-3)
 
 
+def test_one_look_finds_nearly_what_three_find(rings):
+    one, simulated = rings
+    size = Length(one.protein.diameter_angstrom, one.protein.diameter_angstrom, "A")
+    three, single = (
+        picks_of(GeneralPicker(diameter=size, precision="float32", looks=looks), simulated[0].micrograph, threshold=0.5)
+        for looks in (3, 1)
+    )
+    assert match_picks(three.xy_px, single.xy_px, NO_POINTS, max_distance_px=5.0).counts.f1 > 0.95
+    assert not np.array_equal(three.score, single.score)
+
+
+def test_looks_are_one_or_three():
+    with pytest.raises(SettingsError, match="looks is 2, expected 1 or 3"):
+        GeneralPicker(looks=2)
+
+
 def test_half_precision_changes_scores_by_little(rings):
     one, simulated = rings
     size = one.protein.diameter_angstrom

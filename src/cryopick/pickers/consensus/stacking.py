@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit
 
 from cryopick.errors import SettingsError
 from cryopick.geometry.cliques import ABSENT, Groups, group_points
@@ -49,6 +48,8 @@ class Stacking:
 
     def probability(self, features: NDArray[np.float64]) -> NDArray[np.float32]:
         """(g,) that a group is a particle, from its `features` (g, 2 k + OF_A_GROUP)."""
+        from scipy.special import expit
+
         return self.calibration(expit(features @ self.coefficients + self.intercept))
 
 

@@ -12,7 +12,6 @@ from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 
 from cryopick.errors import TrainingError
 from cryopick.geometry.selection import SelectionSettings, select
@@ -261,6 +260,8 @@ def cells_of(one: Reference, latent: LatentMap) -> NDArray[np.bool_]:
 
 def kinds_of(one: Reference, found: Analysis) -> NDArray[np.int64]:
     """(n,) 1 for candidates near the middle of a particle, 0 for those clearly elsewhere, -1 between."""
+    from scipy.spatial import cKDTree
+
     if len(one.xy_px) == 0 or len(found.xy) == 0:
         return np.zeros(len(found.xy), np.int64)
     distance, _ = cKDTree(one.xy_px).query(found.stored_xy())

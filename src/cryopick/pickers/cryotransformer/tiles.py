@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 
 SAME_DIAMETERS = 0.5
 """Answers of different tiles closer than this many diameters are the same particle, seen twice."""
@@ -90,6 +89,8 @@ def owned(
     ----------
     answers : (n, 2) centres of each tile, in pixels of the whole image
     """
+    from scipy.spatial import cKDTree
+
     tile_of = np.concatenate([np.full(len(one), number) for number, one in enumerate(answers)]).astype(np.intp)
     xy_px = np.concatenate([np.asarray(one, np.float64).reshape(-1, 2) for one in answers])
     depth = np.concatenate(

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import softmax
 
 from cryopick.errors import SettingsError, TrainingError
 from cryopick.geometry.units import Length, parse_length
@@ -268,6 +267,8 @@ class DeepCryoPicker(HoldsModels):
 
     def pick(self, micrograph: Micrograph, survey: Survey | None = None) -> Picks:
         """Candidates, best first; `class_id` is the view: 1 top, 2 side, 3 irregular; `maps` holds the score."""
+        from scipy.special import softmax
+
         try:
             seen = self.survey([micrograph]) if survey is None else survey
         except TrainingError as error:

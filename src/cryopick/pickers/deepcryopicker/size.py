@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter1d
 
 from cryopick.geometry.units import Length
 from cryopick.processing.normalize import normalize_locally
@@ -347,6 +346,8 @@ def _ring_diameter(micrographs: Sequence[Micrograph], per_px: Sequence[float], p
     The edge is halfway up from the darkest radius to the brightest one outside it. The sizes that are tried are 19 %
     apart and the walls of the rings that are tried are of two widths: which of them fits best says no more than that.
     """
+    from scipy.ndimage import gaussian_filter1d
+
     profiles: list[NDArray[np.float64]] = []
     for micrograph, scale in zip(micrographs, per_px, strict=True):
         sizes = population.dark_diameter / scale * SCALE_STEP ** np.arange(-2, 3)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import fft
 
 SPREAD = 0.05
 """Standard deviation, in diameters and along each axis, of the centres that are to be improved."""
@@ -42,6 +41,8 @@ def recentred(
     ----------
     P. Penczek, M. Radermacher, J. Frank, Ultramicroscopy 40, 1992, 33: centring on a rotationally averaged reference.
     """
+    from scipy import fft
+
     order = np.argsort(-np.asarray(weight, np.float64), kind="stable")
     order = order[weight[order] > 0]
     if float(weight.sum()) < FEWEST:
@@ -65,6 +66,7 @@ def _average_and_noise(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """(2 r + 1, 2 r + 1) rotational average, and the power of what is left, by rings of a Fourier pixel."""
     import cv2
+    from scipy import fft
 
     radius = int(np.ceil(OUTER * diameter_px))
     side = 2 * radius + 1
@@ -92,6 +94,8 @@ def _fade(radius: NDArray[np.float64], outer: float) -> NDArray[np.float64]:
 
 def _frequency(shape_yx: tuple[int, int]) -> NDArray[np.float64]:
     """Cycles per pixel on the grid of `rfft2`."""
+    from scipy import fft
+
     return np.asarray(np.hypot(fft.fftfreq(shape_yx[0])[:, None], fft.rfftfreq(shape_yx[1])[None, :]))
 
 
@@ -113,6 +117,8 @@ def _matched_filter(
     shape_yx: tuple[int, int],
 ) -> NDArray[np.float32]:
     """(h, w) logarithm of the likelihood, up to a constant, that the average lies at each pixel."""
+    from scipy import fft
+
     radius = average.shape[0] // 2
     template = np.zeros(shape_yx)
     template[: 2 * radius + 1, : 2 * radius + 1] = average
