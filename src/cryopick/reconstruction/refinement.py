@@ -36,6 +36,9 @@ _LARGEST_SEARCHED_SHELL = 10
 poses then lie well inside the range from which the polish converges."""
 _VIEW_SPACING_PX = 1.25  # of the outermost searched shell, between neighbouring directions
 _PARTICLES_PER_BATCH = 512
+_SCALED_BY, _SCALE_ROUNDS = 200, 3
+"""Particles by which the start is scaled to the images, and how often: the third time nothing changes any more."""
+_FIRST_SCALED_SHELL = 2  # coarser ones hold the background
 _SETTLED_DEG = 1.0
 
 
@@ -135,7 +138,44 @@ class _Refining:
         """Both half sets' first reference: the start, low-passed, in the images' scale."""
         self.last_shell = int(np.clip(round(self.edge_angstrom / resolution_angstrom), 4, self.box // 2 - 1))
         density = low_passed(start.density, self.last_shell) * self.sphere
-        self.references = [matched_in_power(density, self.stack, self.noise_power, self.last_shell)] * 2
+        density = matched_in_power(density, self.stack, self.noise_power, self.last_shell)
+        self.references = [self._scaled_to_images(density)] * 2
+
+    def _scaled_to_images(self, density: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The density in the images' scale: some particles are matched, and its views fitted to them, a few times.
+
+        Powers alone do not tell the scale, because the noise of micrographs is coloured: what is under the particle is
+        not known from what is beyond its resolution. A reference that is too strong makes the views of least power
+        win, and one that is too weak is still fitted well.
+        """
+        searched = min(self.last_shell, _LARGEST_SEARCHED_SHELL)
+        some = np.linspace(0, len(self.stack) - 1, min(len(self.stack), _SCALED_BY)).astype(np.int64)
+        few = self.stack.take(np.unique(some))
+        images = fourier_images(few, radius_px=searched + 0.5)
+        views = view_directions(round(4 * math.pi * (searched / _VIEW_SPACING_PX) ** 2), self.symmetry)
+        step = self.box / (4.5 * searched)
+        offsets = shift_grid(max(REACH_PER_DIAMETER * self.diameter_px, 1.5 * step), step)
+        polar = PolarParticles.of_stack(few, searched)
+        weight = 1 / self.noise_power[images.pixels.shell]
+        weight[images.pixels.shell < _FIRST_SCALED_SHELL] = 0
+        for _ in range(_SCALE_ROUNDS):
+            source = SliceSource(density)
+            found = search(
+                polar,
+                source,
+                rot_tilt_deg=views,
+                noise_power=self.noise_power,
+                base_shifts_px=np.zeros((len(few), 2)),
+                offsets_px=offsets,
+            )
+            seen = source.slices(found.rotations[:, 0], images.pixels.xy) * images.transfer
+            seen = seen * images.pixels.shift_factors(found.shifts_px[:, 0])
+            common = float((weight * (seen.conj() * images.transforms).real).sum())
+            own = float((weight * np.abs(seen) ** 2).sum())
+            if common <= 0 or own <= 0:
+                break
+            density = np.asarray(density * (common / own), dtype=np.float32)
+        return density
 
     def run(self, iterations: int, progress: Progress) -> Refinement:
         if iterations < 1:
