@@ -1,6 +1,6 @@
 """Whether a hundred corrections on three micrographs make `general` better on others, where it does badly: simulated.
 
-    python benchmarks/learn_from_corrections.py FOLDER benchmarks/results/learn_from_corrections.json
+    python benchmarks/learn_from_corrections.py FOLDER benchmarks/results/learn_from_corrections.json [dumbbell torus]
 
 Two made-up particles that `general` centres badly: two balls on a rod, whose balls it picks, and a ring, whose rim it
 picks. For each ten micrographs are simulated and picked with the shipped weights. The three whose mistakes are together
@@ -184,7 +184,7 @@ def learnt(folder: Path, name: str) -> dict[str, Any]:
 def main() -> None:
     folder, output = Path(sys.argv[1]), Path(sys.argv[2])
     results: dict[str, Any] = {"machine": asdict(describe_machine())}
-    for name in PARTICLES:
+    for name in sys.argv[3:] or PARTICLES:
         results[name] = learnt(folder / name, name)
         text = json.dumps(results, indent=1)
         output.write_text(re.sub(r"\[\s+([^\[\]{}]*?)\s+\]", lambda m: f"[{' '.join(m[1].split())}]", text) + "\n")

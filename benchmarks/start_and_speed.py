@@ -70,6 +70,7 @@ def main() -> None:
                     found[part] = {name: start(at, folder) for name, at in checkouts.items()}
                 elif part == "speed":
                     found[part] = speed(checkouts, folder, count=arguments.count)
+                    found["count"] = arguments.count
                 elif arguments.real.is_dir():
                     found[part] = {name: accuracy(at, arguments.real) for name, at in checkouts.items()}
                 found["machine"] = {**found.get("machine", {}), part: str(describe_machine())}
@@ -194,7 +195,10 @@ def as_markdown(found: dict[str, Any]) -> str:
         lines.append("")
     if "speed" in found:
         sizes = list(found["speed"])
-        lines += [f"| a micrograph of a run | {' | '.join(sizes)} |", "| --- |" + " --- |" * len(sizes)]
+        lines += [
+            f"| a micrograph of a run of {found['count']} | {' | '.join(sizes)} |",
+            "| --- |" + " --- |" * len(sizes),
+        ]
         for name in found["speed"][sizes[0]]:
             lines.append(f"| {name} | {' | '.join(f'{one[name]:.2f}' for one in found['speed'].values())} |")
         lines.append("")

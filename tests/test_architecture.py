@@ -186,7 +186,10 @@ def test_no_text_names_a_module_of_the_package():
 
 @pytest.mark.parametrize(
     "module",
-    ["cryopick", "cryopick.scale.worker_process", "cryopick.workflows.simulate", "cryopick.evaluation.usage"],
+    [
+        *("cryopick", "cryopick.scale.worker_process", "cryopick.workflows.simulate", "cryopick.evaluation.usage"),
+        "cryopick.workflows.validate3d.part_worker",
+    ],
 )
 def test_what_child_processes_run_is_a_module_that_knows_its_name(module):
     spec = find_spec(module)

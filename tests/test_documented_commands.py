@@ -25,6 +25,7 @@ import numpy as np
 import pytest
 from documented_clusters import cluster_for
 from fake_cryosparc import FakeCryosparc, exposures_table
+from small_trainings import CROPS, ONE_EPOCH, ONE_STEP
 from walked import WALKED
 
 import cryopick
@@ -65,10 +66,6 @@ COMPLETED = {
 }
 """Commands in a sentence that says the rest in words."""
 
-ONE_STEP = "--steps 1 --warmup-steps 0 --validate-every 1 --workers 0 --precision 32-true --accelerator cpu"
-ONE_EPOCH = f"--epochs 1 {ONE_STEP.replace('--steps 1', '').replace('--validate-every 1', '')}"
-JUDGED = "--set validation_crops=2 --set calibration_crops=4"
-CROPS = f"--set crop_px=128 --set batch_size=2 {JUDGED} --set distinct_crops=0 --set micrograph_share=0"
 SMALLER: tuple[tuple[str, str], ...] = (
     (r"train -o trained/ --resume", "--max-minutes 5"),
     (r"watch ", "--poll 0.2s --quiet 0.2s --stop-idle 1s --grace 1s -j 1"),

@@ -6,9 +6,8 @@ import shutil
 from pathlib import Path
 
 import pytest
+from small_trainings import CROPS, ONE_STEP
 from walked import WALKED, blocks_of, walk
-
-from test_documented_commands import CROPS, ONE_STEP
 
 DOCS = Path(__file__).parents[1] / "docs"
 

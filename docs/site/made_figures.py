@@ -15,19 +15,19 @@ PLACE = "<!-- made: {} -->"
 """Where in a page a made table stands."""
 
 NEEDS = {
-    "general": "nothing",
-    "consensus": "nothing; about 2.6 times the time",
-    "segmentation-crf": "nothing",
-    "cryotransformer": "nothing",
-    "cryosegnet": "nothing",
-    "cryoemmae": "nothing",
-    "deepcryopicker": "ten micrographs to learn from, no labels",
-    "supercryopicker": "nothing",
-    "autocryopicker": "nothing; particles round or square",
+    "general": "–",
+    "consensus": "time",
+    "segmentation-crf": "–",
+    "cryotransformer": "–",
+    "cryosegnet": "–",
+    "cryoemmae": "–",
+    "deepcryopicker": "ten micrographs",
+    "supercryopicker": "–",
+    "autocryopicker": "round or square particles",
     "blob": "the diameter",
     "template": "references or a map",
     "RELION LoG": "the diameter",
-    "Topaz": "the diameter; torch",
+    "Topaz": "the diameter",
 }
 """What a picker must be given, beyond micrographs."""
 
@@ -40,14 +40,14 @@ def table_of_pickers() -> str:
     """One row a picker: F1 on real and simulated sets, and picks where nothing is; "–" where it was not measured."""
     rows = {**_learned(), **_unsupervised(), **_peers()}
     ordered = sorted(rows, key=lambda name: -mean(value for value in (rows[name].get(one, 0.0) for one in REAL)))
-    head = ("picker", "apoferritin", "EMPIAR-10017", "simulated, medium", "simulated, hard", "picks on empty", "needs")
+    head = ("picker", "needs", "apoferritin", "EMPIAR-10017", "medium", "hard", "picks on empty")
     columns = (*REAL, "medium", "hard", "empty")
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for name in ordered:
         shown = f"`{name}`" if name in NEEDS and name[0].islower() else name
         cells = [_number(rows[name].get(column), 1 if column == "empty" else 3) for column in columns]
         need = next(text for key, text in NEEDS.items() if name.startswith(key))
-        lines.append("| " + " | ".join([shown, *cells, need]) + " |")
+        lines.append("| " + " | ".join([shown, need, *cells]) + " |")
     return "\n".join(lines)
 
 

@@ -11,6 +11,8 @@ from cryopick import errors
 from cryopick.cli.exit_codes import ending_of
 
 SOURCE = Path(errors.__file__).parent
+FEWEST_WORDS = 3
+"""With fewer of its own, a message is made of others."""
 OPEN = "…"
 """Stands for what a message fills in: names, numbers, values."""
 
@@ -36,7 +38,7 @@ def messages() -> list[Message]:
             kind = getattr(node.func, "id", getattr(node.func, "attr", ""))
             if kind in known:
                 text = " ".join(text_of(node.args[0]).split())
-                if re.sub(rf"[{OPEN}\W]+", "", text):
+                if len(re.findall(r"\w{2,}", text)) >= FEWEST_WORDS:
                     found.setdefault((kind, text), Message(kind, text, path.relative_to(SOURCE).as_posix()))
     return sorted(found.values(), key=lambda one: (one.kind, one.text.lstrip(f"{OPEN}: ").lower()))
 

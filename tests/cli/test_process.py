@@ -243,4 +243,4 @@ def test_variables_of_other_programs_change_nothing(folder: Path, environment: d
     done = shell(folder, f"cryopick pick in -o run {' '.join(BLOB)} -j 2", **environment)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("3 particles in 1 micrograph, ")
-    assert done.stderr == "1 of 1 micrographs\n"
+    assert done.stderr == "loading the picker, then picking\n1 of 1 micrographs\nwriting tables and report\n"

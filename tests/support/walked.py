@@ -26,7 +26,8 @@ class Block:
 
 def blocks_of(page: Path) -> Iterator[Block]:
     for language, content in BLOCK.findall(page.read_text(encoding="utf-8")):
-        yield Block(language, tuple(line.strip() for line in content.splitlines() if line.strip()))
+        lines = content.replace("\\\n", " ").splitlines()
+        yield Block(language, tuple(line.strip() for line in lines if line.strip()))
 
 
 def as_here(line: str) -> list[str]:

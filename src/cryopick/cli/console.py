@@ -13,6 +13,9 @@ import typer
 from cryopick.cli.json_lines import JsonLines
 from cryopick.cli.loudness import is_quiet, say_progress
 
+READING, LOADING, WRITING = "reading the list of micrographs", "loading the picker", "writing tables and report"
+"""What is waited for before the first micrograph and after the last one."""
+
 
 class Listener(Protocol):
     """Hears of each micrograph as it ends."""
@@ -60,7 +63,7 @@ def _bar() -> Iterator[Listener]:
         TimeRemainingColumn(), TextColumn("{task.fields[particles]:,} particles"),
     )  # fmt: skip
     with Progress(*columns, console=Console(stderr=True)) as progress:
-        bar = progress.add_task("picking", total=None, particles=0)
+        bar = progress.add_task(READING, total=None, particles=0)
 
         def listen(event: Any) -> None:
             nonlocal skipped, particles
@@ -72,7 +75,7 @@ def _bar() -> Iterator[Listener]:
                 progress.update(bar, description=survey_text(event), total=event.total, completed=event.position - 1)
                 return
             if event.status == "started":
-                progress.reset(bar, description="picking", total=event.total, particles=0)
+                progress.reset(bar, description=LOADING, total=event.total, particles=0)
                 return
             if event.status == "skipped":  # known before: no part of the rate
                 skipped += 1
@@ -82,7 +85,8 @@ def _bar() -> Iterator[Listener]:
                 progress.console.print(
                     f"not picked: {event.name}: {event.error}", style="red", markup=False, highlight=False
                 )
-            progress.update(bar, advance=1, particles=particles)
+            doing = WRITING if event.position == event.total else "picking"
+            progress.update(bar, description=doing, advance=1, particles=particles)
 
         yield listen
 
@@ -104,6 +108,10 @@ def _plain_lines(event: Any) -> None:
     tenth = max(1, event.total // 10)
     if event.status in ("done", "failed") and (event.position % tenth == 0 or event.position == event.total):
         say_progress(f"{event.position} of {event.total} micrographs")
+    if event.status == "started":
+        say_progress(f"{LOADING}, then picking")
+    if event.status in ("done", "failed") and event.position == event.total:
+        say_progress(WRITING)
 
 
 def print_warnings(warnings: dict[str, int], *, most: int = 5) -> None:

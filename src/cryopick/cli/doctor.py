@@ -15,7 +15,9 @@ from typing import Annotated
 
 import typer
 
-from cryopick.errors import CryopickError
+from cryopick.errors import CryopickError, InputError
+from cryopick.evaluation.relion_programs import find_relion
+from cryopick.evaluation.relion_programs.installation import WHOLE_PATH
 from cryopick.extras import install_hint
 from cryopick.version import __version__
 
@@ -191,5 +193,18 @@ def _optional() -> None:
             except Exception as error:  # a package that is there and broken may raise anything
                 reason = "" if isinstance(error, ModuleNotFoundError) else f" ({type(error).__name__}: {error})"
                 typer.echo(f"absent  {module}{reason}, only for {purpose}: {install_hint(extra)}")
-    relion = shutil.which("relion_preprocess") or shutil.which("relion_autopick")
-    typer.echo(f"RELION: {os.path.dirname(relion) if relion else 'not on the PATH; only comparisons need it'}")
+    typer.echo(f"RELION: {_relion()}")
+
+
+def _relion() -> str:
+    """Which is there, and what it lacks for `validate3d --engine relion`."""
+    try:
+        found = find_relion()
+    except InputError as error:
+        return str(error)
+    if found is None:
+        return "not on the PATH; validate3d --engine relion and comparisons need it"
+    missing = [name for name in WHOLE_PATH if name not in found.programs]
+    missing += ["mpirun"] if found.mpirun is None else []
+    lacks = f"; without {', '.join(missing)}, which validate3d --engine relion needs" if missing else ""
+    return f"{found.said} in {os.path.dirname(next(iter(found.programs.values())))}{lacks}"

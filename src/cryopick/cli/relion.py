@@ -13,12 +13,13 @@ import typer
 from cryopick.cli.console import command_line, progress_listener
 from cryopick.cli.pick import failed_text, print_summary
 from cryopick.errors import InputError, SettingsError
+from cryopick.evaluation.relion_programs import ABORT
 from cryopick.geometry.selection import SelectionSettings
 from cryopick.pickers.registry import picker_class
 from cryopick.runs.place import output_folder
 from cryopick.runs.settings import DEFAULT_PICKER, PickSettings, RunSettings, make_settings, read_config
 from cryopick.settings import settings_of
-from cryopick.workflows.relion_job import ABORT, relion_job
+from cryopick.workflows.relion_job import relion_job
 
 EXPECTED = "expected micrographs: RELION's field 'Input micrographs' (--in_mics micrographs_ctf.star)"
 

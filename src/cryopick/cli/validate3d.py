@@ -21,7 +21,7 @@ def command(
         Path | None, typer.Option(help="Folder of the simulation that the micrographs come from, or the true map.")
     ] = None,
     engine: Annotated[
-        str, typer.Option(help="embedded: cryopick's own; known: the angles of the simulation.")
+        str, typer.Option(help="embedded: cryopick's own; relion: RELION's; known: the angles of the simulation.")
     ] = "embedded",
     ctf: Annotated[
         str | None,
@@ -72,6 +72,13 @@ def command(
         typer.Option(help="What to call the runs, with commas between.", show_default="their folders' names"),
     ] = None,
     pixel_size: Annotated[float | None, typer.Option(help="Å per pixel, where no file says it.")] = None,
+    submit: Annotated[
+        str | None,
+        typer.Option(
+            metavar="slurm|FILE",
+            help="Each map as a job of Slurm, by the cluster configuration or a script as RELION's queue has.",
+        ),
+    ] = None,
     jobs: Annotated[int | None, typer.Option("--jobs", "-j", help="Processor cores.", show_default="all")] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Write into a folder that holds other things.")
@@ -111,6 +118,7 @@ def command(
         penalty_angstrom=penalty or 0.0,
         cores=jobs,
         overwrite=overwrite,
+        submit=submit,
         on_progress=say_progress,
     )
     if json:

@@ -392,11 +392,17 @@ def refined_maps(project: Any, uid: str) -> RefinedMaps:
             raise FormatError(
                 f"cryoSPARC {uid}: its volume has no {', '.join(missing)}; expected those of a refinement"
             )
-        maps = [
+        half_a, half_b, whole = (
             np.asarray(project.download_mrc(_text(volume[name][0]))[1], dtype=np.float32)
             for name in ("map_half_A/path", "map_half_B/path", "map/path")
-        ]
-        return RefinedMaps(*maps, pixel_size_angstrom=float(volume["map/psize_A"][0]), particles=particles)
+        )
+        return RefinedMaps(
+            half_a=half_a,
+            half_b=half_b,
+            map=whole,
+            pixel_size_angstrom=float(volume["map/psize_A"][0]),
+            particles=particles,
+        )
 
 
 def _text(value: Any) -> str:

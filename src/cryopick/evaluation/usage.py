@@ -163,7 +163,7 @@ def _keep(request: Mapping[str, Any], result: Path) -> None:
         usage = resource.getrusage(resource.RUSAGE_CHILDREN)
         cpu_seconds = usage.ru_utime + usage.ru_stime
         peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    content = {"exit_code": exit_code, "wall_seconds": wall_seconds, "cpu_seconds": cpu_seconds}
+    content: dict[str, Any] = {"exit_code": exit_code, "wall_seconds": wall_seconds, "cpu_seconds": cpu_seconds}
     content |= {"peak_memory_bytes": peak, "ended_by": ended_by}
     unfinished = result.with_suffix(".partial")
     unfinished.write_text(json.dumps(content), encoding="utf-8")

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryopick.heatmap.layout import HEAD_CHANNELS, STRIDE_PX, TRUNK_STRIDE_PX
+from cryopick.inference.runtime import load_openvino
 
 if TYPE_CHECKING:
     from openvino import Model, Node
@@ -53,14 +54,11 @@ def heatmap_graph(
 
 class _Graph:
     def __init__(self, tensors: Mapping[str, NDArray[Any]], ranges: Mapping[str, Sequence[float]] | None) -> None:
-        from openvino import opset13
-
-        self.op: Any = opset13
+        self.op: Any = load_openvino().opset13
         self.tensors, self.ranges = tensors, ranges
 
     def whole(self, *, in_channels: int, depths: Sequence[int]) -> Model:
-        import openvino
-
+        openvino = load_openvino()
         image = self.op.parameter([1, in_channels, -1, -1], np.float32, name="image")
         x = self.rounded(self.op.space_to_depth(image, "depth_first", TRUNK_STRIDE_PX), "unshuffle")
         x = self.normalised("stem.0", "stem.1", x, out="stem")
@@ -109,7 +107,8 @@ class _Graph:
 
     def doubled(self, x: Node) -> Node:
         """Every pixel twice in both directions."""
-        factors, axes = self.op.constant(np.float32([2, 2])), self.op.constant(np.int64([2, 3]))
+        factors = self.op.constant(np.array([2, 2], np.float32))
+        axes = self.op.constant(np.array([2, 3], np.int64))
         return self.op.interpolate(
             x,
             factors,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from cryopick.heatmap.model import STRIDE_PX
+from cryopick.heatmap.layout import OUTPUTS, STRIDE_PX
 from cryopick.processing.scale import NOMINAL_PARTICLE_PX, network_planes
 from cryopick.simulation.crops import Crop
 from cryopick.training.augment import LabelledCrop
@@ -122,8 +122,6 @@ def heatmap_loss(maps: Tensor, targets: Tensor) -> dict[str, Tensor]:
     targets : (b, 10, h, w) of `example`
     """
     from torch.nn.functional import binary_cross_entropy_with_logits
-
-    from cryopick.heatmap.network import OUTPUTS
 
     centre, weight = targets[:, 0], targets[:, 5]
     per_pixel = binary_cross_entropy_with_logits(maps[:, 0], centre, reduction="none")

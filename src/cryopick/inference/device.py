@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
+import platform
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
@@ -178,9 +178,8 @@ def cuda_devices() -> tuple[int, str, str]:
 
 def _may_have_card() -> bool:
     """False where it is plain, without torch, that there is no card of NVIDIA or AMD, which torch calls cuda."""
-    if sys.platform == "linux":
-        return any(os.path.exists(device) for device in CARD_FILES)
-    return sys.platform != "darwin"
+    system = platform.system()
+    return any(map(os.path.exists, CARD_FILES)) if system == "Linux" else system != "Darwin"
 
 
 @lru_cache(maxsize=16)

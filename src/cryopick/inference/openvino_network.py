@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from cryopick.inference.runtime import load_openvino
+
 if TYPE_CHECKING:
     from openvino import Model
 
@@ -23,8 +25,7 @@ class OpenVinoNetwork:
     """
 
     def __init__(self, graph: Model, *, is_bfloat16: bool = False) -> None:
-        import openvino
-
+        openvino = load_openvino()
         compiled = openvino.Core().compile_model(
             graph,
             "CPU",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from cryopick.extras import is_installed, modules_of, require_extra
@@ -17,6 +18,24 @@ def runtime_on(device: str) -> str:
     device : cpu, cuda, cuda:N or mps
     """
     return OPENVINO if device == "cpu" and is_installed("openvino") else TORCH
+
+
+def load_openvino() -> Any:
+    """The package `openvino`, imported so that it reports nothing to anybody.
+
+    At its import it sends an event to its makers' analytics where the package `openvino_telemetry`, which it installs,
+    can be imported; where that fails it takes a stub of its own that sends nothing.
+    """
+    name = "openvino_telemetry"
+    if "openvino" not in sys.modules and name not in sys.modules:
+        sys.modules[name] = None  # type: ignore[assignment]  # so that Python calls it missing
+        try:
+            import openvino
+        finally:
+            del sys.modules[name]
+    import openvino
+
+    return openvino
 
 
 def require_runtime(picker: Any) -> None:

@@ -133,7 +133,13 @@ def histogram_of(
     low: float | None = None,
     mark: float | None = None,
     outline: NDArray[np.floating] | None = None,
-    **texts: str,
+    caption: str = "",
+    x_label: str = "",
+    y_label: str = "",
+    mark_text: str = "",
+    bars_text: str = "",
+    below_text: str = "",
+    outline_text: str = "",
 ) -> Histogram:
     """A histogram of 40 bars from `low`, or the smallest value, to the largest, of the values that are finite.
 
@@ -143,13 +149,13 @@ def histogram_of(
     Parameters
     ----------
     outline : values that are counted apart, between the same edges
-    texts : `caption`, `x_label`, `y_label`, `mark_text`, `bars_text`, `below_text`, `outline_text` of the histogram
+    caption, x_label, y_label, mark_text, bars_text, below_text, outline_text : of the histogram
     """
 
     given = [values] if outline is None else [values, outline]
     ends = [(part.min(), part.max()) for every in given for part in _finite_parts(every)]
     if not ends:
-        return Histogram(title=title, mark=mark, **texts)
+        return Histogram(title=title, caption=caption, mark=mark, mark_text=mark_text)
     is_from = low is not None
     low = float(min(end[0] for end in ends)) if low is None else low
     high = float(max(end[1] for end in ends))
@@ -159,12 +165,18 @@ def histogram_of(
     counts, beside = (_counts(every, edges) for every in (values, outline))
     return Histogram(
         title=title,
+        caption=caption,
+        x_label=x_label,
+        y_label=y_label,
         counts=counts,
         edges=tuple(edges.tolist()),
         mark=mark,
+        mark_text=mark_text,
+        bars_text=bars_text,
+        below_text=below_text,
         outline=beside,
+        outline_text=outline_text,
         is_log=_towers(counts),
-        **texts,
     )
 
 

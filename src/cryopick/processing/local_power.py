@@ -39,7 +39,8 @@ def local_power(pixels: NDArray[np.float32], *, diameter_px: float) -> NDArray[n
     if times > 1:
         height, width = image.shape
         size = -(-width // times), -(-height // times)
-        image, diameter_px = cv2.resize(image, size, interpolation=cv2.INTER_AREA), diameter_px * size[0] / width
+        image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.float32)
+        diameter_px *= size[0] / width
     band = gaussian_blur(image, sigma_px=diameter_px * FINEST) - gaussian_blur(image, sigma_px=diameter_px * COARSEST)
     power = gaussian_blur(band * band, sigma_px=diameter_px * WINDOW)
     middle = float(np.median(power[::2, ::2]))  # smooth over a third of a diameter

@@ -250,6 +250,7 @@ class Run:
             survey = None
         if survey is None:
             self.require_computing_here()
+            self._log(f"picker {picker.name} looks at some micrographs first, to measure what it was not given")
             survey = self._survey()
             if survey is None:  # nothing can be read: each micrograph will say why
                 return
@@ -419,6 +420,7 @@ class Run:
                 finished.damaged,
             )
         self.folder.begin_tables()
+        self._log("choosing the threshold; writing tables and report")
         results = write_results(
             self.folder,
             self.plan,

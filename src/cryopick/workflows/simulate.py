@@ -78,13 +78,13 @@ def simulation_settings(
         raise SettingsError("--dose and --snr both set the dose; give one of them")
     structures = (structure,) if isinstance(structure, str | Path) else tuple(structure)
     weights = {} if session is None else parse_session(session)
-    words = {"defocus": defocus, "dose": None if dose is None else str(dose), "size": size}
+    dose = None if dose is None else str(dose)
     return SimulationSettings(
         structures=tuple(str(one) for one in structures),
         proteins=proteins,
         diameter_angstrom=parse_range(diameter, what="diameter", units={"": 1.0, "A": 1.0, "Å": 1.0, "nm": 10.0}),
         seed=seed,
-        recipe=recipe_with(recipe, **words, pixel_size_angstrom=pixel_size),
+        recipe=recipe_with(recipe, defocus=defocus, dose=dose, size=size, pixel_size_angstrom=pixel_size),
         session=session_kinds(weights, count=count, seed=seed) if weights else (),
         snr=snr,
     )
@@ -121,9 +121,9 @@ def simulate(
     `cryopick.simulate("sim/", structure="random", count=20, defocus="0.8-2.5um", size="2048x2048", seed=1)`
     """
     if settings is None:
-        known = {name for name in inspect.signature(simulation_settings).parameters if name != "count"}
-        if unknown := sorted(set(words) - known):
-            raise SettingsError(f"simulate has no setting {', '.join(unknown)}; it has: {', '.join(sorted(known))}")
+        settable = {name for name in inspect.signature(simulation_settings).parameters if name != "count"}
+        if unknown := sorted(set(words) - settable):
+            raise SettingsError(f"simulate has no setting {', '.join(unknown)}; it has: {', '.join(sorted(settable))}")
         settings = simulation_settings(count=count, **words)
     elif words:
         raise SettingsError(f"simulate: give settings, or {', '.join(sorted(words))}; not both")

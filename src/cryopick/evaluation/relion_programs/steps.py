@@ -39,6 +39,9 @@ FINEST_PIXELS = 2.2
 """To which resolution gradient descent goes at most, in pixels: at Nyquist's, 2, RELION 3.1 fails in its projector."""
 SMALLEST_BOX_PX = 22
 """RELION 3.1's gradient descent fails in 20 px, twice the radius to which it interpolates."""
+JOINED_DIAMETERS = 0.25
+"""Coarser than this share of the diameter the half sets share what they find, and never finer than RELION's 40 Å: what
+they share agrees by itself, and maps of some hundred particles end near 40 Å."""
 FEW_PARTICLES = 3000
 """Below so many, RELION's refinement takes longer than it is worth; the specification measured it."""
 
@@ -181,7 +184,8 @@ def extract_particles(
             background_radius_px=background_radius_px,
         )
         done = project.run(name, words, folder, [star])
-        if (cut := len(read_star(project.folder / star)["particles"])) != count:  # it ends well all the same
+        table = read_star(project.folder / star).get("particles")  # which it leaves out where there is none
+        if (cut := 0 if table is None else len(table)) != count:  # it ends well all the same
             (project.folder / star).unlink()
             raise ProgramFailedError(
                 f"{name}: {count} picks were given, and RELION cut out {cut}: {_first_warning(done.err)}; it counts "
@@ -381,9 +385,11 @@ def refine(
 
     Parameters
     ----------
+    is_on_scale : see `commands.auto_refine`; a map of RELION's own gradient descent is not: taken for one, it was lost
+        in the first iteration
     healpix_orders : of the first angles, and from which they are searched for near the last ones only. By default 15
-        degrees (2) and RELION's 3.75 (4), with few particles 7.5 (3): all angles of 7.5 degrees took 384 particles of
-        32 px an hour a iteration, and so few do not tell them apart
+        degrees (2) and RELION's 3.75 (4), with few particles 7.5 (3): searching all angles of 7.5 degrees takes eight
+        times as long as 15, and so few particles do not tell them apart
     """
     count = _require_particles(project.folder, particles, name)
     orders = healpix_orders or ((2, 3) if count < FEW_PARTICLES else (2, 4))
@@ -403,6 +409,7 @@ def refine(
                 computing=project.computing,
                 is_ctf_corrected=project.is_ctf_corrected,
                 is_on_scale=is_on_scale,
+                low_resol_join_halves_angstrom=max(40.0, JOINED_DIAMETERS * diameter_angstrom),
                 is_quick=is_quick,
                 healpix_order=orders[0],
                 local_healpix_order=orders[1],

@@ -19,7 +19,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from cryopick.heatmap.network import HEAD_CHANNELS, STRIDE_PX, TRUNK_STRIDE_PX, HeatmapUNet
+from cryopick.heatmap.layout import HEAD_CHANNELS, STRIDE_PX, TRUNK_STRIDE_PX
+from cryopick.heatmap.network import HeatmapUNet
 from cryopick.processing.scale import NOMINAL_PARTICLE_PX
 
 REACH_PX = 30.0

@@ -12,7 +12,8 @@ import numpy as np
 from cryopick.errors import SettingsError
 from cryopick.geometry.selection import SelectionSettings, select
 from cryopick.heatmap.diameter import WORKING_FACTOR
-from cryopick.heatmap.model import STRIDE_PX, HeatmapModel, centres_from_maps, heatmap_model, picks_at_scale
+from cryopick.heatmap.layout import STRIDE_PX
+from cryopick.heatmap.model import HeatmapModel, centres_from_maps, heatmap_model, picks_at_scale
 from cryopick.heatmap.targets import crop_targets, example, heatmap_loss
 from cryopick.processing.probability import Calibration
 from cryopick.processing.scale import NOMINAL_PARTICLE_PX, PLANES, network_planes

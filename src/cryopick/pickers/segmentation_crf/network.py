@@ -17,7 +17,8 @@ from typing import Any
 from torch import Tensor, autocast, cat, nn
 
 from cryopick.errors import MissingExtraError
-from cryopick.heatmap.network import TRUNK_STRIDE_PX, HeatmapUNet, fold_batch_norm
+from cryopick.heatmap.layout import TRUNK_STRIDE_PX
+from cryopick.heatmap.network import HeatmapUNet, fold_batch_norm
 from cryopick.pickers.segmentation_crf.conv_crf import ConvCrf
 
 CLASSES = ("background", "rim", "core", "hollow", "junk")

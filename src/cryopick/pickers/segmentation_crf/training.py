@@ -315,7 +315,7 @@ def load_trunk(network: nn.Module) -> None:
     WeightsError
         If they are missing or have other widths or depths.
     """
-    from cryopick.heatmap.network import TRUNK_STRIDE_PX
+    from cryopick.heatmap.layout import TRUNK_STRIDE_PX
     from cryopick.io.weights import find_weights, load_checkpoint
 
     trunk: Any = network.trunk

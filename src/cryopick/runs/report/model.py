@@ -223,35 +223,19 @@ def expected_curves(curve: CutCurve, *, threshold: float) -> tuple[Curves, ...]:
 def _thresholds(curve: CutCurve, summary: RunSummary) -> Table:
     """The run's own threshold among round ones; its row is what the summary says."""
     low, high = float(curve.threshold[0]), float(curve.threshold[-1])
-    rows = []
+    width = 4 if curve.is_expected else 2
+    rows: list[tuple[float, tuple[str, ...]]] = []
     if high > low and curve.kept[0]:
-        others = [float(text) for _, text in ticks(low, high)]
         near = (high - low) / 50
-        at = [
-            (value, curve.at(value))
-            for value in others
-            if abs(value - summary.threshold) > near and curve.kept[curve.at(value)]
-        ]
-        rows = [
-            (
-                value,
-                f"{value:g}",
-                f"{int(curve.kept[place]):,}",
-                _share(curve.precision[place]),
-                _share(curve.recall[place]),
-            )
-            for value, place in at
-        ]
-        own = (summary.expected_precision, summary.expected_recall)
-        shares = tuple("" if one is None else share_text(one) for one in own)
-        rows.append((summary.threshold, f"{summary.threshold:.4g} (now)", f"{summary.particles:,}", *shares))
-    is_expected = curve.is_expected
-    columns = ("threshold", "particles", *(("expected right", "expected found") if is_expected else ()))
-    return Table(
-        title="Other thresholds",
-        columns=columns,
-        rows=tuple(row[1 : 1 + len(columns)] for row in sorted(rows)),
-    )
+        for value in (float(text) for _, text in ticks(low, high)):
+            place = curve.at(value)
+            if abs(value - summary.threshold) > near and curve.kept[place]:
+                shares = (_share(curve.precision[place]), _share(curve.recall[place]))
+                rows.append((value, (f"{value:g}", f"{int(curve.kept[place]):,}", *shares)))
+        own = ("" if one is None else share_text(one) for one in (summary.expected_precision, summary.expected_recall))
+        rows.append((summary.threshold, (f"{summary.threshold:.4g} (now)", f"{summary.particles:,}", *own)))
+    columns = ("threshold", "particles", "expected right", "expected found")
+    return Table(title="Other thresholds", columns=columns[:width], rows=tuple(row[:width] for _, row in sorted(rows)))
 
 
 def _share(value: np.float32) -> str:

@@ -109,6 +109,8 @@ class Engine(Protocol):
     is_seeded: bool
     is_aligned: bool
     """Its maps lie as the true map does."""
+    ranks: int
+    """Of MPI that it starts; 1 where it starts none."""
 
     def check(self, *, has_poses: bool) -> None:
         """Raise the sentence of what is missing."""
@@ -140,6 +142,7 @@ class KnownEngine:
     needs_start = False
     is_seeded = False
     is_aligned = True
+    ranks = 1
 
     def check(self, *, has_poses: bool) -> None:
         if not has_poses:
@@ -211,6 +214,7 @@ class EmbeddedEngine:
     needs_start = True
     is_seeded = True
     is_aligned = False
+    ranks = 1
 
     def check(self, *, has_poses: bool) -> None:  # the protocol's
         """Nothing can be missing."""
@@ -232,19 +236,3 @@ class EmbeddedEngine:
         assert job.start is not None
         found = refine(job.stack, job.halves, job.start, symmetry=job.symmetry, progress=job.log, workers=job.cores)
         return Reconstruction(half1=found.half1, half2=found.half2, map=found.map, poses=found.poses)
-
-
-DEFAULT_ENGINE = "embedded"
-
-
-def engines() -> dict[str, Engine]:
-    """All engines by name."""
-    return {one.name: one for one in (KnownEngine(), EmbeddedEngine())}
-
-
-def engine_named(name: str) -> Engine:
-    """The engine; an unknown name raises `SettingsError` listing the known ones."""
-    known = engines()
-    if name not in known:
-        raise SettingsError(f"engine {name!r} is unknown; known: {', '.join(known)}")
-    return known[name]

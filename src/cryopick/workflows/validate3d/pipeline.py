@@ -54,7 +54,7 @@ from cryopick.workflows.validate3d.truth import MatchedPicks, Truth, matched
 
 FEWEST_PARTICLES = 40
 """With fewer, half maps of some twenty particles each say nothing at any resolution."""
-RESERVED = ("picks", "micrographs", "programs")
+RESERVED = ("picks", "micrographs", "programs", "parts")
 STATE = "validation.json"
 """Marks the folder as a validation's."""
 
@@ -98,6 +98,8 @@ class Work:
     folder: StageFolder
     problem: Problem
     program_failures: list[str] = field(default_factory=list)
+    part_failures: dict[str, str] = field(default_factory=dict)
+    """Of parts that jobs of a batch system should have made, and why they did not."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -31,7 +31,7 @@ from cryopick.reconstruction.symmetry import operators
 from cryopick.settings import to_toml
 from cryopick.types import Picks, Volume
 from cryopick.workflows.compare import names_of_sets
-from cryopick.workflows.validate3d.engines import DEFAULT_ENGINE, engine_named
+from cryopick.workflows.validate3d.engine_table import DEFAULT_ENGINE, engine_named
 from cryopick.workflows.validate3d.geometry import BoxGeometry, box_geometry
 from cryopick.workflows.validate3d.measure import SUCCESS_FSC, read_curves
 from cryopick.workflows.validate3d.optics import (
@@ -41,8 +41,11 @@ from cryopick.workflows.validate3d.optics import (
     optics_from_file,
     write_micrographs_ctf,
 )
+from cryopick.workflows.validate3d.part_worker import write_call
+from cryopick.workflows.validate3d.parts import PartJobs, made_by_jobs, part_jobs, part_name, split_part
 from cryopick.workflows.validate3d.picks import Image, find_images, on_images, random_picks, read_runs
 from cryopick.workflows.validate3d.pipeline import (
+    FEWEST_PARTICLES,
     Extracted,
     Problem,
     Selected,
@@ -133,6 +136,8 @@ def validate3d(
     penalty_angstrom: float = 0.0,
     cores: int | None = None,
     overwrite: bool = False,
+    submit: Path | str | None = None,
+    part: str = "",
     on_progress: Callable[[str], None] | None = None,
 ) -> Validation:
     """Reconstruct a map from each run's picks, alike for all, and say how good it is.
@@ -141,7 +146,7 @@ def validate3d(
     ----------
     runs : run folders of `cryopick pick`, or coordinate files of any program; all of the same micrographs
     output : folder; the same call resumes in it
-    engine : what makes the maps (see `engines.engines`)
+    engine : what makes the maps (see `engine_table.ENGINES`)
     truth : folder of the simulation that the micrographs come from, or the true map (MRC)
     ctf : RELION's `micrographs_ctf.star`, cryoSPARC's exposures, or "none"; None takes the
         simulation's own
@@ -157,6 +162,9 @@ def validate3d(
     seeds, seed, max_particles, penalty_angstrom : see `ValidationSettings`
     cores : None takes those that this process may use
     overwrite : replace what another validation left in the folder
+    submit : make each map by a job of Slurm: "slurm" for a script of the cluster configuration, or a template as
+        RELION's queue has; the call waits for the jobs, and after a stop the same call waits on
+    part : make this part of the folder alone, RUN/SELECTION/seedN, and no table; jobs do
     on_progress : called with a sentence a step
 
     Returns
@@ -169,7 +177,10 @@ def validate3d(
         If picks, images, CTF or settings cannot be used; the sentence says what to do.
     RunFolderError
         If another process writes to the folder, or it holds something else.
+    WorkerError
+        If Slurm takes no job.
     """
+    call = {name: value for name, value in locals().items() if name not in ("submit", "part", "on_progress")}
     say = on_progress or (lambda _: None)
     chosen = engine_named(engine or DEFAULT_ENGINE)
     truth_path = None if truth is None else Path(truth)
@@ -221,9 +232,14 @@ def validate3d(
         flags=_flags(optics, true_volume, reference),
     )
     root = Path(output)
+    if part:
+        return _make_part(root, problem, part, say)
     with locked_folder(root):
         _claim(root, problem, overwrite=overwrite)
-        return _run(root, problem, say)
+        jobs = None if submit is None else part_jobs(submit, cores=cores, ranks=chosen.ranks, call=validate3d)
+        if jobs is not None:
+            write_call(root, call | {"cores": jobs.cores})
+        return _run(root, problem, say, jobs=jobs)
 
 
 # ------------------------------------------------------------------------------------------------ what is asked, whole
@@ -375,16 +391,60 @@ def _settings_text(problem: Problem) -> str:
 # ------------------------------------------------------------------------------------------------ the stages in turn
 
 
-def _run(root: Path, problem: Problem, say: Callable[[str], None]) -> Validation:
+def _log_to(root: Path, say: Callable[[str], None]) -> Callable[[str], None]:
     def log(text: str) -> None:
         with (root / "run.log").open("a", encoding="utf-8") as stream:
             stream.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
         say(text)
 
+    return log
+
+
+def _make_part(root: Path, problem: Problem, part: str, say: Callable[[str], None]) -> Validation:
+    """The map of one run, selection and start, while others are made beside it; what is before it is there."""
+    run, selection, seed = split_part(part)
+    work = Work(StageFolder(root, _log_to(root, say)), problem)
+    with locked_folder(root / part):
+        particles = extracted(work, run)
+        found: tuple[Done, Done] | str = particles.failure
+        if not found:
+            chosen = selected(work, particles, selection, problem.chosen.get(selection, {}))
+            found = reconstructed(work, particles, chosen, seed)
+    if isinstance(found, str):
+        raise ProgramFailedError(found, "picks")
+    return Validation(
+        folder=root,
+        table=(),
+        sentences=(),
+        made=tuple(work.folder.made),
+        geometry=problem.geometry,
+        flags=problem.flags,
+    )
+
+
+def _submit(work: Work, jobs: PartJobs) -> None:
+    """Have all maps made by jobs; particles and their selection are made here first, which takes little."""
+    problem, parts = work.problem, []
+    for run in problem.picks:
+        particles = extracted(work, run)
+        for selection in () if particles.failure else problem.settings.selections:
+            try:
+                chosen = selected(work, particles, selection, problem.chosen.get(selection, {}))
+            except ProgramFailedError:  # its row tells
+                continue
+            if len(chosen.index) >= FEWEST_PARTICLES:
+                parts += [part_name(run, selection, seed) for seed in range(1, problem.settings.seeds + 1)]
+    work.part_failures.update(made_by_jobs(work.folder.root, parts, jobs, work.folder.log))
+
+
+def _run(root: Path, problem: Problem, say: Callable[[str], None], *, jobs: PartJobs | None) -> Validation:
+    log = _log_to(root, say)
     work = Work(StageFolder(root, log), problem)
     rows: list[Row] = []
     best: dict[str, Path] = {}
     log(_announcement(problem))
+    if jobs is not None:
+        _submit(work, jobs)
     for run in problem.picks:
         particles = extracted(work, run)
         for name in problem.settings.selections:
@@ -479,12 +539,15 @@ def _row(
             results.append(SeedResult(seed=seed, failure=failure))
             continue
         try:
-            found = reconstructed(work, particles, chosen_particles, seed)
+            lost = work.part_failures.get(part_name(run, selection, seed), "")
+            if lost:
+                work.program_failures.append(lost)
+            found = lost or reconstructed(work, particles, chosen_particles, seed)
         except ProgramFailedError as error:
             work.folder.log(f"{run}, {selection}, seed {seed}: {error}")
             found = str(error)
             if error.kind != "picks":
-                work.program_failures.append(found)
+                work.program_failures.append(str(error))
         if isinstance(found, str):
             results.append(SeedResult(seed=seed, failure=found))
             continue
