@@ -341,7 +341,7 @@ def _normal_density(values: NDArray[np.float64], mean: float, spread: float) -> 
 
 
 def _log_normal_density(values: NDArray[np.float64], mean: float, spread: float) -> NDArray[np.float64]:
-    return _gaussian(values, mean, spread) - np.log(spread * np.sqrt(2 * np.pi))
+    return np.asarray(_gaussian(values, mean, spread) - np.log(spread * np.sqrt(2 * np.pi)))
 
 
 def _gaussian(values: NDArray[np.float64], mean: float, spread: float) -> NDArray[np.float64]:

@@ -8,6 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from cryopick.errors import InputError, NotARunFolderError
 from cryopick.extras import require_extra
 from cryopick.io.images.micrographs import read_micrograph
@@ -71,7 +73,7 @@ class OpenRun(Mapping[str, Picks]):
         import pandas
 
         frames = [picks.to_dataframe() for picks in self.values()]
-        return pandas.concat(frames, ignore_index=True) if frames else Picks(xy_px=[]).to_dataframe()
+        return pandas.concat(frames, ignore_index=True) if frames else Picks(xy_px=np.zeros((0, 2))).to_dataframe()
 
     def __repr__(self) -> str:
         return f"<run {str(self.folder)!r}: {self.summary['particles']} particles in {len(self)} micrographs>"

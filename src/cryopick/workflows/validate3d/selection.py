@@ -30,7 +30,7 @@ class ClassFact:
 
 def class_facts(
     assignment: NDArray[np.int64],
-    quality: Sequence[float],
+    quality: Sequence[float] | NDArray[np.float64],
     is_kept: Sequence[bool],
     reason: Sequence[str],
     known: MatchedPicks | None,
