@@ -258,7 +258,7 @@ def selected(work: Work, particles: Extracted, selection: str, chosen: Mapping[s
         job = _job(work, particles, every, work.problem.settings.seed)
         job = replace(job, folder=target, log=lambda text: work.folder.log(f"{run}/Class2D: {text}"))
         found = engine.classes(job, count)
-        facts = class_facts(found.assignment, found.quality, found.is_kept, found.reason, particles.known)
+        facts = class_facts(found.assignment, found.quality.tolist(), found.is_kept, found.reason, particles.known)
         write_mrc(
             target / "averages.mrcs", found.averages, pixel_size_angstrom=work.problem.geometry.pixel_size_angstrom
         )
