@@ -7,10 +7,10 @@ from copy import deepcopy
 from itertools import pairwise
 from typing import Any, TypeVar
 
-import torch
 from torch import Tensor, nn
 
 from cryopick.heatmap.layout import HEAD_CHANNELS, OUTPUTS, SHAPE_OUTPUTS, STRIDE_PX, TRUNK_STRIDE_PX
+from cryopick.inference.channels_last import channels_last
 
 AnyNetwork = TypeVar("AnyNetwork", bound=nn.Module)
 
@@ -99,7 +99,7 @@ def build_heatmap_unet(architecture: Mapping[str, Any]) -> HeatmapUNet:
         depths=tuple(architecture["depths"]),
         has_shape=architecture.get("has_shape", False),
     )
-    return network.to(memory_format=torch.channels_last)
+    return channels_last(network)
 
 
 def _conv_norm(channels_in: int, channels_out: int, *, stride: int = 1) -> nn.Sequential:

@@ -8,6 +8,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from cryopick.inference.channels_last import channels_last
 from cryopick.inference.device import chosen_bfloat16, chosen_device
 
 
@@ -34,7 +35,7 @@ class TorchNetwork:
         device = chosen_device(device)
         is_bfloat16 = chosen_bfloat16(device, precision)
         module = module.eval().to(device, dtype=torch.bfloat16 if is_bfloat16 else torch.float32)
-        return cls(module.to(memory_format=torch.channels_last), device, is_bfloat16)
+        return cls(channels_last(module), device, is_bfloat16)
 
     def __call__(self, tile: NDArray[np.float32]) -> NDArray[np.float32]:
         """(c, h, w) to (channels, h / stride, w / stride)."""

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cryopick.inference.channels_last import channels_last
 from cryopick.pickers.cryosegnet.configurations import PAPER_WIDTHS
 
 
@@ -170,7 +171,7 @@ def build_attention_unet(architecture: Mapping[str, Any]) -> AttentionUNet:
         align_corners=architecture["align_corners"],
         gates=architecture.get("gates", True),
     )
-    return network.to(memory_format=torch.channels_last)
+    return channels_last(network)
 
 
 def fold_batch_norm(network: AttentionUNet) -> AttentionUNet:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cryopick.inference.channels_last import channels_last
 from cryopick.inference.dense import DenseNetwork, sigmoid
 from cryopick.processing.probability import Calibration
 from cryopick.processing.scale import NOMINAL_PARTICLE_PX, network_planes
@@ -116,11 +117,10 @@ def local_model(
 
 def build_local(architecture: Mapping[str, Any]) -> LocalDetectionTransformer:
     """The network that a card's architecture describes, channels last in memory (fast on CPUs)."""
-    import torch
 
     from cryopick.pickers.cryotransformer.network import LocalDetectionTransformer
 
     settings = {name: value for name, value in architecture.items() if name != "network"}
     for name in ("trunk_widths", "trunk_depths"):
         settings[name] = tuple(settings[name])
-    return LocalDetectionTransformer(**settings).to(memory_format=torch.channels_last)
+    return channels_last(LocalDetectionTransformer(**settings))

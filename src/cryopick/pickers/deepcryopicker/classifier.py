@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from cryopick.inference.channels_last import channels_last
 from cryopick.inference.device import chosen_device, is_bfloat16_fast
 from cryopick.pickers.deepcryopicker.objects import Found, Preprocessing, WorkingImage, working_image
 from cryopick.processing.peaks import find_peaks
@@ -207,6 +208,6 @@ def load_classifier(path: Path | str, *, device: str = "auto") -> Classifier:
     if isinstance(network, CompactClassifier):
         is_bfloat16 = is_bfloat16_fast(device)
         network = fold_for_inference(network).to(torch.bfloat16 if is_bfloat16 else torch.float32)
-        network = network.to(memory_format=torch.channels_last)
+        network = channels_last(network)
     mode: Preprocessing = "published" if checkpoint.card.preprocessing.get("mode") == "published" else "corrected"
     return Classifier(network.eval().to(device), device, is_bfloat16, mode)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryopick.errors import TrainingError
+from cryopick.inference.channels_last import channels_last
 from cryopick.pickers.deepcryopicker.objects import VIEWS
 from cryopick.processing.spread import evenly_taken
 
@@ -271,7 +272,7 @@ def fit(
     from cryopick.inference.device import is_bfloat16_fast
 
     rng = np.random.default_rng(seed)
-    network.train().to(memory_format=torch.channels_last)
+    channels_last(network.train())
     descent: torch.optim.Optimizer
     schedule: torch.optim.lr_scheduler.LRScheduler
     if optimizer == "sgd":

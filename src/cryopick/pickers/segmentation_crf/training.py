@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from cryopick.errors import SettingsError
 from cryopick.geometry.selection import SelectionSettings, select
+from cryopick.inference.channels_last import channels_last
 from cryopick.metrics.detection import RankedOutcomes, precision_recall_curve, rank_outcomes
 from cryopick.metrics.segmentation import ConfusionMatrix
 from cryopick.pickers.segmentation_crf.losses import OWN_BELIEF, segmentation_loss, weight_of_sparse
@@ -199,14 +200,13 @@ class SegmentationTrainable(LearnsFromCrops):
         return {**shared, "dropout": self.task.dropout}
 
     def build_network(self) -> nn.Module:
-        import torch
 
         from cryopick.pickers.segmentation_crf.network import build_segmentation
 
         network = build_segmentation(self.architecture())
         if self.task.is_small and self.task.start == "general":
             load_trunk(network)
-        return network.to(memory_format=torch.channels_last)
+        return channels_last(network)
 
     def parameter_groups(self, network: nn.Module) -> list[dict[str, Any]]:
         """A trained trunk learns more slowly than new heads."""
