@@ -26,18 +26,18 @@ from cryopick.reconstruction.matching import (
 from cryopick.reconstruction.particles import ParticleStack, good_box
 from cryopick.reconstruction.polar import PolarGrid, SliceSource
 from cryopick.reconstruction.poses import Poses
-from cryopick.reconstruction.refinement import image_power
+from cryopick.reconstruction.refinement import background_power
 from cryopick.reconstruction.symmetry import operators
 from cryopick.types import Volume
 
 Progress = Callable[[str], None]
 """Told one sentence now and then."""
 
-FIRST_PER_DIAMETER, LAST_PER_DIAMETER = 1 / 2.7, 1 / 6
-"""Images are compared down to 0.37 diameters at first and to a sixth at the end (105 and 47 Å for 280 Å)."""
+FIRST_PER_DIAMETER, LAST_PER_DIAMETER = 1 / 2.7, 1 / 9
+"""Images are compared down to 0.37 diameters at first and to a ninth at the end (105 and 31 Å for 280 Å)."""
 FEWEST_PARTICLES, MOST_PARTICLES = 20, 6000
-STEPS = 40
-STARTS, STARTS_WITH_SYMMETRY = 3, 8
+STEPS = 50
+STARTS, STARTS_WITH_SYMMETRY = 1, 6
 _BATCH = 150
 _SEEN_AT_FIRST = 60  # particles in the first volume, of random orientation
 _KEPT = 0.8  # of what the steps before collected
@@ -71,10 +71,11 @@ class InitialVolume:
 
 
 def starts_for(symmetry: str) -> int:
-    """3 starts for a particle without symmetry, 8 for one with.
+    """1 start for a particle without symmetry, 6 for one with.
 
-    Imposed symmetry makes starts get stuck: of eight with D7 on a simulated barrel two were right (scores 41.6, 41.5,
-    the stuck ones 25 to 31). They take a quarter of the time, because views of the asymmetric unit are enough.
+    Without, every start that was tried on simulated particles was right, also on those cut from micrographs. Imposed
+    symmetry makes starts get stuck: of eight with D7 on a simulated barrel two were right, and the score told them.
+    They take a quarter of the time, because views of the asymmetric unit are enough.
     """
     return STARTS if len(operators(symmetry)) == 1 else STARTS_WITH_SYMMETRY
 
@@ -150,7 +151,9 @@ class _Starting:
         self.box = self.stack.box_px
         self.diameter_px = self.stack.diameter_angstrom / self.stack.pixel_size_angstrom
         self.sphere = soft_sphere(self.box, self.diameter_px)
-        self.power = image_power(self.stack)
+        # not the images' own power: it holds the particles, and few particles are sure enough of a view with so much
+        # noise: those of simulated micrographs ended at 107 Å by it, and at 26 to 29 Å (three seeds) with the background's
+        self.power = background_power(self.stack)
         self.symmetry, self.group, self.steps = symmetry, operators(symmetry), steps
         self.images = fourier_images(self.stack)
         polar = {

@@ -9,12 +9,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import fft
 
 from cryopick.errors import SettingsError
 from cryopick.geometry.rotations import euler_to_matrix, random_rotations, rotation_angle_deg
 from cryopick.metrics.fourier_shell_correlation import HALF_MAPS, fourier_shell_correlation, resolution_at
 from cryopick.reconstruction.filtering import low_passed, soft_sphere
-from cryopick.reconstruction.fourier_images import FourierImages, fourier_images
+from cryopick.reconstruction.fourier_images import FourierImages, FrequencyPixels, fourier_images, particle_mask
 from cryopick.reconstruction.gridding import FourierVolume, collect
 from cryopick.reconstruction.matching import PolarParticles, search, shift_grid, view_directions
 from cryopick.reconstruction.particles import ParticleStack
@@ -36,7 +37,7 @@ _LARGEST_SEARCHED_SHELL = 10
 poses then lie well inside the range from which the polish converges."""
 _VIEW_SPACING_PX = 1.25  # of the outermost searched shell, between neighbouring directions
 _PARTICLES_PER_BATCH = 512
-_SCALED_BY, _SCALE_ROUNDS = 200, 3
+_SCALED_BY, _SCALE_ROUNDS = 100, 3
 """Particles by which the start is scaled to the images, and how often: the third time nothing changes any more."""
 _FIRST_SCALED_SHELL = 2  # coarser ones hold the background
 _SETTLED_DEG = 1.0
@@ -139,18 +140,18 @@ class _Refining:
         self.last_shell = int(np.clip(round(self.edge_angstrom / resolution_angstrom), 4, self.box // 2 - 1))
         density = low_passed(start.density, self.last_shell) * self.sphere
         density = matched_in_power(density, self.stack, self.noise_power, self.last_shell)
-        self.references = [self._scaled_to_images(density)] * 2
+        self.references = [self._scaled_to_images(density, rows) for rows in self.rows]
 
-    def _scaled_to_images(self, density: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The density in the images' scale: some particles are matched, and its views fitted to them, a few times.
+    def _scaled_to_images(self, density: NDArray[np.float32], half: NDArray[np.int64]) -> NDArray[np.float32]:
+        """The density in the scale of a half set's images: some are matched, and its views fitted to them, a few times.
 
         Powers alone do not tell the scale, because the noise of micrographs is coloured: what is under the particle is
         not known from what is beyond its resolution. A reference that is too strong makes the views of least power
         win, and one that is too weak is still fitted well.
         """
         searched = min(self.last_shell, _LARGEST_SEARCHED_SHELL)
-        some = np.linspace(0, len(self.stack) - 1, min(len(self.stack), _SCALED_BY)).astype(np.int64)
-        few = self.stack.take(np.unique(some))
+        some = np.linspace(0, len(half) - 1, min(len(half), _SCALED_BY)).astype(np.int64)
+        few = self.stack.take(half[np.unique(some)])
         images = fourier_images(few, radius_px=searched + 0.5)
         views = view_directions(round(4 * math.pi * (searched / _VIEW_SPACING_PX) ** 2), self.symmetry)
         step = self.box / (4.5 * searched)
@@ -310,6 +311,26 @@ def image_power(stack: ParticleStack) -> NDArray[np.float64]:
         power = images.pixels.shell_means((np.abs(images.transforms) ** 2).sum(axis=0)) / images.kept_noise
         total = power + (total if len(total) else 0)
     return np.asarray(np.maximum(total / len(stack), 1e-6), dtype=np.float64)
+
+
+def background_power(stack: ParticleStack) -> NDArray[np.float64]:
+    """(shells,) mean power of what lies around the particles, as `image_power` counts it: noise without signal.
+
+    Ice, film, fringes and neighbours colour it, so that it is far from white. Where the particles' own images have
+    less power, that is given: their background may hold more neighbours than they do.
+    """
+    box, diameter_px = stack.box_px, stack.diameter_angstrom / stack.pixel_size_angstrom
+    around = 1 - particle_mask(box, diameter_px)
+    pixels = FrequencyPixels(box, box / 2)
+    total = np.zeros(int(pixels.shell.max()) + 1)
+    for first in range(0, len(stack), _PARTICLES_PER_BATCH):
+        images = stack.images[first : first + _PARTICLES_PER_BATCH]
+        mean = (images * around).sum(axis=(1, 2), keepdims=True) / around.sum()
+        spectra = fft.rfft2((images - mean) * around, axes=(1, 2), workers=1)
+        kept = spectra.reshape(len(spectra), -1)[:, pixels.index]
+        total += pixels.shell_means((np.abs(kept) ** 2).sum(axis=0))
+    found = total / len(stack) / float((around**2).mean())
+    return np.asarray(np.maximum(np.minimum(found, image_power(stack)), 1e-6), dtype=np.float64)
 
 
 def matched_in_power(
