@@ -178,7 +178,7 @@ def test_processes_of_this_machine_and_a_cluster_are_an_error(micrographs: Path,
 
 
 def test_a_missing_extra_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(extras, "_is_installed", lambda module: module != "dask_jobqueue")
+    monkeypatch.setattr(extras, "is_installed", lambda module: module != "dask_jobqueue")
     with pytest.raises(MissingExtraError, match=r"--cluster slurm needs .*dask-jobqueue.*not found: dask_jobqueue"):
         ClusterRequest(where="slurm", jobs=2)
 

@@ -103,7 +103,9 @@ def serving(session: Any) -> Iterator[Viewer]:
 
     listener = socket.create_server(("127.0.0.1", 0))
     app = create_app(session, token="token-of-the-test")
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", ws="none", timeout_graceful_shutdown=1))
+    server = uvicorn.Server(
+        uvicorn.Config(app, log_config=None, log_level="warning", ws="none", timeout_graceful_shutdown=1)
+    )
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:

@@ -181,8 +181,11 @@ def _listening(host: str, port: int | None) -> Iterator[socket.socket]:
 def _serve(app: Any, listener: socket.socket, *, stop_after: float | None) -> None:
     import uvicorn
 
+    # no configuration of logging: it would close the handlers of whoever runs this within a program of their own
     server = uvicorn.Server(
-        uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=SHUTDOWN_S, ws="none")
+        uvicorn.Config(
+            app, log_config=None, log_level="warning", access_log=False, timeout_graceful_shutdown=SHUTDOWN_S, ws="none"
+        )
     )
     if stop_after is not None:
         clock = threading.Timer(stop_after, lambda: setattr(server, "should_exit", True))
