@@ -151,8 +151,8 @@ class _Starting:
         self.box = self.stack.box_px
         self.diameter_px = self.stack.diameter_angstrom / self.stack.pixel_size_angstrom
         self.sphere = soft_sphere(self.box, self.diameter_px)
-        # not the images' own power: it holds the particles, and few particles are sure enough of a view with so much
-        # noise: those of simulated micrographs ended at 107 Å by it, and at 26 to 29 Å (three seeds) with the background's
+        # not the images' own power: it holds the particles, which with so much noise are never sure of a view. Those of
+        # simulated micrographs ended at 63 to 107 Å by it, and at 26 to 29 Å (three seeds) by the background's
         self.power = background_power(self.stack)
         self.symmetry, self.group, self.steps = symmetry, operators(symmetry), steps
         self.images = fourier_images(self.stack)
