@@ -277,7 +277,7 @@ def main() -> None:
             "sentences": list(validation.sentences),
             "picking_cpu_seconds": {name: round(seconds, 1) for name, (_, seconds) in runs.items()},
         }
-        if "general" in runs and protein is PROTEINS[0]:
+        if "general" in runs and protein is PROTEINS[0] and asked.engine == "known":  # others take minutes a map
             results["thresholds"] += thresholds(protein, sim, folder, runs["general"][0], asked)
         asked.output.mkdir(parents=True, exist_ok=True)
         (asked.output / f"{asked.name}.json").write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
