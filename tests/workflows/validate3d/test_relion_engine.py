@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,6 @@ import numpy as np
 import pytest
 from fake_relion import OPEN_MPI, install
 
-import cryopick
 from cryopick.errors import InputError
 from cryopick.evaluation.relion_programs.outputs import FinishedRefinement, ModelTable
 from cryopick.evaluation.relion_programs.steps import Classified as TheirClasses
@@ -19,8 +17,6 @@ from cryopick.io.images.mrc import write_mrc
 from cryopick.io.star import make_table, write_star
 from cryopick.io.structures.volume import read_volume, write_volume
 from cryopick.reconstruction.simulated import simulated_stack
-from cryopick.simulation.recipe import named_recipe
-from cryopick.simulation.series import SimulationSettings
 from cryopick.simulation.specimens.proteins import random_protein
 from cryopick.types import Volume
 from cryopick.workflows.validate3d import relion
@@ -161,44 +157,3 @@ def test_what_is_missing_is_one_sentence_before_anything_starts(
     install(tmp_path, mpirun=OPEN_MPI)
     engine_named("relion").check(has_poses=False)
     assert engine_named("relion").version() == "RELION 3.1.3, 1"
-
-
-@pytest.mark.slow
-@pytest.mark.relion
-@pytest.mark.skipif(any(shutil.which(name) is None for name in (*PROGRAMS, "mpirun")), reason="needs RELION and mpirun")
-def test_a_whole_validation_by_relion(tmp_path: Path) -> None:
-    """From a reference, since a first map without one takes it a quarter of an hour."""
-    volume = random_protein(
-        np.random.default_rng(13), family="multilobed", diameter_angstrom=260.0, voxel_size_angstrom=5.0
-    )
-    write_volume(tmp_path / "protein.mrc", volume)
-    recipe = named_recipe("validation")
-    recipe = replace(
-        recipe,
-        dirt=replace(recipe.dirt, carbon_probability=0.0),
-        detector=replace(recipe.detector, dose_e_per_angstrom2=(8.0, 8.0)),
-    )
-    settings = SimulationSettings(structures=(str(tmp_path / "protein.mrc"),), seed=1, recipe=recipe)
-    cryopick.simulate(tmp_path / "sim", settings, count=1)
-    truth = cryopick.read_picks(tmp_path / "sim/micrographs")
-    cryopick.write_picks(
-        [replace(one, reason="", micrograph_name=name) for name, one in truth.items()], tmp_path / "t.csv"
-    )
-    found = cryopick.validate3d(
-        [tmp_path / "t.csv"],
-        output=tmp_path / "v3d",
-        truth=tmp_path / "sim",
-        micrographs=[tmp_path / "sim/micrographs"],
-        names=["all"],
-        compare=[],
-        engine="relion",
-        select2d=["none"],
-        reference=tmp_path / "protein.mrc",
-        angpix=17.5,
-        seeds=1,
-    )
-    (row,) = found.table
-    assert not found.program_failures
-    assert row.success == "1/1"
-    assert row.mean("truth_angstrom") < 60
-    assert (tmp_path / "v3d/programs/all/none/seed1/Refine/refine.json").is_file()
