@@ -33,7 +33,7 @@ from cryopick.reconstruction.ab_initio import initial_volume
 from cryopick.reconstruction.gridding import reconstruct as gridded
 from cryopick.reconstruction.halves import split_half_sets
 from cryopick.reconstruction.masks import soft_mask_of
-from cryopick.reconstruction.particles import ContrastTransfer, ParticleStack
+from cryopick.reconstruction.particles import ParticleStack
 from cryopick.reconstruction.poses import Poses
 from cryopick.reconstruction.refinement import refine
 from cryopick.simulation.recipe import named_recipe
@@ -41,6 +41,7 @@ from cryopick.simulation.series import SimulationSettings
 from cryopick.simulation.specimens.proteins import random_protein
 from cryopick.types import Volume
 from cryopick.workflows.simulate import simulate
+from cryopick.workflows.validate3d.particle_files import contrast_transfer_of
 
 PIXEL_ANGSTROM, MICROGRAPH_PX, BOX_PX, SCALED_PX, MICROGRAPHS = 5.0, 1024, 84, 32, 4
 DIAMETER_ANGSTROM = 273.0
@@ -198,7 +199,6 @@ def relions_particles(folder: Path) -> tuple[ParticleStack, NDArray[np.int64]]:
             pixels, _ = read_mrc_sections(folder / file, read_mrc_header(folder / file))
             stacks[file] = np.asarray(pixels, np.float32).reshape(-1, SCALED_PX, SCALED_PX)
         images.append(stacks[file][int(number) - 1])
-    group = table.ints("rlnOpticsGroup") - 1
     names = table.text("rlnMicrographName")
     micrographs = sorted(set(names))
     return (
@@ -206,16 +206,7 @@ def relions_particles(folder: Path) -> tuple[ParticleStack, NDArray[np.int64]]:
             images=np.stack(images),
             pixel_size_angstrom=float(optics.floats("rlnImagePixelSize")[0]),
             diameter_angstrom=DIAMETER_ANGSTROM,
-            ctf=ContrastTransfer(
-                defocus_u_angstrom=table.floats("rlnDefocusU"),
-                defocus_v_angstrom=table.floats("rlnDefocusV"),
-                astigmatism_angle_deg=table.floats("rlnDefocusAngle"),
-                voltage_kv=optics.floats("rlnVoltage")[group],
-                cs_mm=optics.floats("rlnSphericalAberration")[group],
-                amplitude_contrast=optics.floats("rlnAmplitudeContrast")[group],
-                phase_shift_deg=table.floats("rlnPhaseShift"),
-                b_factor_angstrom2=table.floats("rlnCtfBfactor"),
-            ),
+            ctf=contrast_transfer_of(table, optics),
             micrograph=np.array([micrographs.index(name) for name in names], dtype=np.int64),
             centres_px=np.stack([table.floats("rlnCoordinateX"), table.floats("rlnCoordinateY")], axis=1),
         ),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,11 +38,11 @@ class FrequencyPixels:
         object.__setattr__(self, "xy", xy)
         object.__setattr__(self, "shell", np.rint(np.hypot(*xy)).astype(np.int64))
 
-    index: NDArray[np.int64] = None  # type: ignore[assignment]
+    index: NDArray[np.int64] = field(init=False)
     """(m,) into the flattened `numpy.fft.rfft2` of an image."""
-    xy: NDArray[np.float64] = None  # type: ignore[assignment]
+    xy: NDArray[np.float64] = field(init=False)
     """(2, m) whole cycles per box along x and y, x at least 0."""
-    shell: NDArray[np.int64] = None  # type: ignore[assignment]
+    shell: NDArray[np.int64] = field(init=False)
     """(m,) radius, rounded."""
 
     def shell_means(self, values: NDArray[np.floating]) -> NDArray[np.float64]:

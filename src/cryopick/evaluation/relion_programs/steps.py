@@ -6,7 +6,7 @@ is in them. A step whose files are all there is not run again, so whoever change
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from cryopick.evaluation.relion_programs.failures import ProgramFailedError
 from cryopick.evaluation.relion_programs.installation import Relion, mpi_command
 from cryopick.evaluation.relion_programs.outputs import (
     FinishedRefinement,
+    Iteration,
     ModelTable,
     Postprocessing,
     finished_refinement,
@@ -275,32 +276,29 @@ def classify_2d(
 ) -> Classified:
     """2D classes of particles."""
     _require_particles(project.folder, particles, name)
-    newest = newest_iteration(project.folder, folder)
-    if newest is None or newest.number < iterations:
-        if newest is None or newest.number < 1:
-            words = commands.class_2d(
+
+    def words(begun: Iteration | None) -> list[str]:
+        if begun is not None:
+            return commands.continued(
                 project.relion,
-                particles=particles,
-                folder=folder,
-                classes=classes,
-                diameter_angstrom=diameter_angstrom,
-                iterations=iterations,
-                seed=seed,
-                computing=project.computing,
-                is_ctf_corrected=project.is_ctf_corrected,
-            )
-        else:
-            words = commands.continued(
-                project.relion,
-                optimiser=newest.optimiser,
+                optimiser=begun.optimiser,
                 folder=folder,
                 computing=project.computing,
                 iterations=iterations,
             )
-        project.run(name, words, folder)
-        newest = newest_iteration(project.folder, folder)
-    if newest is None or newest.number < iterations:
-        raise ProgramFailedError(f"{name}: ended well and wrote no iteration {iterations}: see programs/{name}.err")
+        return commands.class_2d(
+            project.relion,
+            particles=particles,
+            folder=folder,
+            classes=classes,
+            diameter_angstrom=diameter_angstrom,
+            iterations=iterations,
+            seed=seed,
+            computing=project.computing,
+            is_ctf_corrected=project.is_ctf_corrected,
+        )
+
+    newest = _iterated(project, name, folder, iterations, words)
     model = read_model(project.folder / newest.models[0])
     rows = read_star(project.folder / newest.data)["particles"]
     averages = model.images[0].partition("@")[2]
@@ -330,41 +328,55 @@ def make_initial_model(
     """
     _require_particles(project.folder, particles, name)
     is_few = count < 2000
-    iterations = iterations or ((10, 20, 10) if is_few else (50, 200, 50))
-    total = sum(iterations)
-    newest = newest_iteration(project.folder, folder)
-    if newest is None or newest.number < total:
+    planned = iterations or ((10, 20, 10) if is_few else (50, 200, 50))
+
+    def words(begun: Iteration | None) -> list[str]:
         optics = read_star(project.folder / particles)["optics"]
         if (box := int(min(optics.ints("rlnImageSize")))) < SMALLEST_BOX_PX:
             raise SettingsError(
                 f"{name}: boxes have {box} px, and a first map needs {SMALLEST_BOX_PX} or more; give finer pixels"
             )
         finest = FINEST_PIXELS * max(optics.floats("rlnImagePixelSize"))
-        if newest is None or newest.number < 1:
-            words = commands.initial_model(
-                project.relion,
-                particles=particles,
-                folder=folder,
-                diameter_angstrom=diameter_angstrom,
-                symmetry=symmetry,
-                seed=seed,
-                computing=project.computing,
-                is_ctf_corrected=project.is_ctf_corrected,
-                iterations=iterations,
-                healpix_order=healpix_order,
-                subsets=(int(np.clip(count // 5, min(count, 50), 100)), min(count, 300)),
-                resolutions_angstrom=(max(0.3 * diameter_angstrom, finest), max(0.12 * diameter_angstrom, finest)),
-                offset_range_px=3.0 if is_few else 6.0,
+        if begun is not None:
+            return commands.continued(
+                project.relion, optimiser=begun.optimiser, folder=folder, computing=project.computing
             )
-        else:
-            words = commands.continued(
-                project.relion, optimiser=newest.optimiser, folder=folder, computing=project.computing
-            )
-        project.run(name, words, folder)
-        newest = newest_iteration(project.folder, folder)
-    if newest is None or newest.number < total:
-        raise ProgramFailedError(f"{name}: ended well and wrote no iteration {total}: see programs/{name}.err")
+        return commands.initial_model(
+            project.relion,
+            particles=particles,
+            folder=folder,
+            diameter_angstrom=diameter_angstrom,
+            symmetry=symmetry,
+            seed=seed,
+            computing=project.computing,
+            is_ctf_corrected=project.is_ctf_corrected,
+            iterations=planned,
+            healpix_order=healpix_order,
+            subsets=(int(np.clip(count // 5, min(count, 50), 100)), min(count, 300)),
+            resolutions_angstrom=(max(0.3 * diameter_angstrom, finest), max(0.12 * diameter_angstrom, finest)),
+            offset_range_px=3.0 if is_few else 6.0,
+        )
+
+    newest = _iterated(project, name, folder, sum(planned), words)
     return read_model(project.folder / newest.models[0]).images[0]
+
+
+def _iterated(
+    project: RelionProject, name: str, folder: str, iterations: int, words: Callable[[Iteration | None], list[str]]
+) -> Iteration:
+    """The last iteration of a program, which goes on from the newest whole one where it had begun.
+
+    Parameters
+    ----------
+    words : its command line, from the iteration that it goes on from; from None it begins
+    """
+    newest = newest_iteration(project.folder, folder)
+    if newest is None or newest.number < iterations:
+        project.run(name, words(newest if newest is not None and newest.number >= 1 else None), folder)
+        newest = newest_iteration(project.folder, folder)
+    if newest is None or newest.number < iterations:
+        raise ProgramFailedError(f"{name}: ended well and wrote no iteration {iterations}: see programs/{name}.err")
+    return newest
 
 
 def refine(

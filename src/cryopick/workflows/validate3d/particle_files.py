@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryopick.io.images.mrc import read_mrc_header, read_mrc_sections, write_mrc
-from cryopick.io.star import make_table, read_star, write_star
+from cryopick.io.star import StarTable, make_table, read_star, write_star
 from cryopick.reconstruction.particles import ContrastTransfer, ParticleStack
 from cryopick.workflows.validate3d.geometry import BoxGeometry
 from cryopick.workflows.validate3d.optics import RELION_VERSION, linked_name
@@ -111,27 +111,31 @@ def read_particles(
     shape = geometry.scaled_px
     stack = np.asarray(pixels, np.float32).reshape(-1, shape, shape)
     number_of = {f"micrographs/{linked_name(one)}": number for number, one in enumerate(images)}
-    group = table.ints("rlnOpticsGroup") - 1
-    ctf = None
-    if "rlnDefocusU" in table:
-        ctf = ContrastTransfer(
-            defocus_u_angstrom=table.floats("rlnDefocusU"),
-            defocus_v_angstrom=table.floats("rlnDefocusV"),
-            astigmatism_angle_deg=table.floats("rlnDefocusAngle"),
-            voltage_kv=optics.floats("rlnVoltage")[group],
-            cs_mm=optics.floats("rlnSphericalAberration")[group],
-            amplitude_contrast=optics.floats("rlnAmplitudeContrast")[group],
-            phase_shift_deg=table.floats("rlnPhaseShift"),
-            b_factor_angstrom2=table.floats("rlnCtfBfactor"),
-        )
     return (
         ParticleStack(
             images=stack,
             pixel_size_angstrom=geometry.pixel_size_angstrom,
             diameter_angstrom=geometry.diameter_angstrom,
-            ctf=ctf,
+            ctf=contrast_transfer_of(table, optics),
             micrograph=np.array([number_of[name] for name in table.text("rlnMicrographName")], dtype=np.int64),
             centres_px=np.stack([table.floats("rlnCoordinateX"), table.floats("rlnCoordinateY")], axis=1),
         ),
         table.ints("rlnRandomSubset"),
+    )
+
+
+def contrast_transfer_of(particles: StarTable, optics: StarTable) -> ContrastTransfer | None:
+    """The CTF of each row of a table of particles with its optics; None where it has no defocus."""
+    if "rlnDefocusU" not in particles:
+        return None
+    group = particles.ints("rlnOpticsGroup") - 1
+    return ContrastTransfer(
+        defocus_u_angstrom=particles.floats("rlnDefocusU"),
+        defocus_v_angstrom=particles.floats("rlnDefocusV"),
+        astigmatism_angle_deg=particles.floats("rlnDefocusAngle"),
+        voltage_kv=optics.floats("rlnVoltage")[group],
+        cs_mm=optics.floats("rlnSphericalAberration")[group],
+        amplitude_contrast=optics.floats("rlnAmplitudeContrast")[group],
+        phase_shift_deg=particles.floats("rlnPhaseShift"),
+        b_factor_angstrom2=particles.floats("rlnCtfBfactor"),
     )
