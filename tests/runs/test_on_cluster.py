@@ -99,7 +99,7 @@ def test_a_run_on_slurm_of_which_a_worker_is_killed_has_the_same_files(
     lost = re.search(r"was lost \(host (n\d|127\.0\.0\.1).*signal 9", (tmp_path / "run" / "run.log").read_text())
     assert lost is not None
     assert list((tmp_path / "run" / ".cluster").iterdir()) == [tmp_path / "run" / ".cluster" / "logs"], "no key is left"
-    used_slurm.wait_until_no_job_is_left(seconds=15)
+    used_slurm.wait_until_no_job_is_left()
 
 
 @pytest.mark.slurm
@@ -114,7 +114,7 @@ def test_a_run_on_slurm_whose_command_is_ended_and_killed_leaves_no_job_and_goes
         _until(lambda many=number: len(list((tmp_path / "run").rglob("records/*.json"))) > many, seconds=120)
         process.send_signal(signal_number)
         told.append(process.communicate()[1].strip().splitlines())
-        used_slurm.wait_until_no_job_is_left(seconds=15)
+        used_slurm.wait_until_no_job_is_left()
         is_key_left = (tmp_path / "run" / ".cluster" / "key.pem").exists()
         assert is_key_left == (signal_number == signal.SIGKILL), "nobody removes it then; the next call does"
     assert told[0][-1] == "cryopick: told to end (SIGTERM); what was finished is kept, and the same command resumes"

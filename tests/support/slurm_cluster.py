@@ -20,6 +20,8 @@ import pytest
 PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch", "squeue", "scancel", "sinfo")
 NODES = ("n1", "n2")
 UP_SECONDS = 60.0
+GONE_SECONDS = 60.0
+"""Within which every job ends that nobody wants any more; seconds on a free machine."""
 _WHERE = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
 
 
@@ -60,11 +62,12 @@ class SlurmCluster:
         for name, value in self.environment.items():
             monkeypatch.setenv(name, value)
 
-    def wait_until_no_job_is_left(self, *, seconds: float) -> None:
-        end = time.monotonic() + seconds
+    def wait_until_no_job_is_left(self) -> None:
+        """Raise when some are left after `GONE_SECONDS`."""
+        end = time.monotonic() + GONE_SECONDS
         while left := self.jobs():
             if time.monotonic() > end:
-                raise AssertionError(f"jobs are left after {seconds:g} s: {left}")
+                raise AssertionError(f"jobs are left after {GONE_SECONDS:g} s: {left}")
             time.sleep(0.2)
 
     def pid(self, daemon: str) -> int:

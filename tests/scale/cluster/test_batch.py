@@ -114,7 +114,7 @@ def test_jobs_run_on_a_real_slurm_in_their_folder_and_one_waits_for_the_others(
     last = BatchJob(name="report", command=[sys.executable, "-c", look], folder=tmp_path)
     submit(script_of(last, settings), last, after=numbers)
     assert set(states_of(numbers)) <= set(numbers)
-    slurm.wait_until_no_job_is_left(seconds=60)
+    slurm.wait_until_no_job_is_left()
     assert (tmp_path / "report").read_text() == "done0 done1"
     assert (tmp_path / "part-1.err").exists()
 

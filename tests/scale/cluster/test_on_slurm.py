@@ -64,7 +64,7 @@ def test_cancelled_jobs_and_a_deadly_item_cost_no_other_item(
     assert any("ended: cancelled" in line for line in lines)
     assert any(line.startswith("worker j") and "was lost (host n" in line for line in lines)
     executor.close()
-    slurm.wait_until_no_job_is_left(seconds=15)
+    slurm.wait_until_no_job_is_left()
 
 
 def test_jobs_that_end_by_themselves_are_an_error_with_the_end_of_their_log(
@@ -118,4 +118,4 @@ def test_jobs_that_wait_are_told_with_their_reason_and_waiting_may_be_limited(
         results(executor, {"one": ("add", 1)})
     executor.close()
     assert statuses[-1] == "0 of 2 workers; 2 jobs pending (BeginTime)"
-    slurm.wait_until_no_job_is_left(seconds=15)
+    slurm.wait_until_no_job_is_left()

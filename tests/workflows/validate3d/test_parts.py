@@ -183,4 +183,4 @@ def test_on_a_real_slurm_the_table_is_the_same(
     found = validate(simulated, tmp_path / "v3d", submit="slurm", on_progress=lines.append)
     assert table_of(found) == expected
     assert sum("is done" in line for line in lines) == 2
-    slurm.wait_until_no_job_is_left(seconds=30)
+    slurm.wait_until_no_job_is_left()
