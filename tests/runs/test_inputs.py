@@ -93,6 +93,31 @@ def test_a_tilde_in_the_output_is_the_home_folder(project: Path, monkeypatch: py
 # ------------------------------------------------------------------------------------------------------ pixel sizes
 
 
+UNLISTABLE = "a 'b\" c"
+"""No STAR file can hold it: blanks, and both kinds of quotes."""
+
+
+def test_a_folder_that_no_table_can_name_costs_its_micrographs_alone_and_aloud(
+    project: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    os.mkdir(UNLISTABLE)
+    write_micrograph(Path(UNLISTABLE, "m3.mrc"), disc_micrograph("m3"))
+    with pytest.raises(InputError, match="1 micrographs left out, whose paths no STAR file can hold"):
+        _run(UNLISTABLE)
+    assert not Path("run").exists()
+    assert _run("mics", UNLISTABLE).micrographs == 2
+    assert "1 micrographs left out, whose paths no STAR file can hold" in caplog.text
+    assert repr(f"{UNLISTABLE}/m3.mrc") in caplog.text
+    os.chdir(UNLISTABLE)
+    assert _run("m3.mrc").micrographs == 1, "where it is called by a name without them"
+
+
+def test_an_output_folder_that_no_table_can_name_is_refused_before_any_work(project: Path) -> None:
+    with pytest.raises(SettingsError, match="no STAR file can hold this path"):
+        _run("mics", output=f"{UNLISTABLE}/run")
+    assert not Path(UNLISTABLE).exists()
+
+
 @pytest.mark.parametrize("unsized", ["m0", "m9"])
 @pytest.mark.parametrize("setting", [{"diameter": "40A"}, {"min_distance": "30A"}])
 def test_one_micrograph_without_a_pixel_size_fails_alone(project: Path, unsized: str, setting: dict[str, str]) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from cryopick.errors import CryopickError, SettingsError
+from cryopick.io.inputs.sources import can_be_listed
 from cryopick.io.star import read_star
 from cryopick.runs.folder import AUTOPICK, PICKS, PLACE, RunFolder
 from cryopick.runs.record import PICKS_TAIL, Record
@@ -23,7 +24,7 @@ def output_folder(given: str | Path) -> Path:
     Raises
     ------
     SettingsError
-        If it is empty, or begins with a variable or a user that is not known.
+        If it is empty, begins with a variable or a user that is not known, or can stand in no STAR file.
     """
     text = str(given)
     if not text.strip():
@@ -34,6 +35,11 @@ def output_folder(given: str | Path) -> Path:
         raise SettingsError(
             f"output folder {text}: {first} was not replaced by the shell; write the folder out, or ./{first} for a "
             "folder of that name"
+        )
+    if not can_be_listed(expanded):
+        raise SettingsError(
+            f"output folder {expanded!r}: no STAR file can hold this path (a control character, or blanks and both "
+            "kinds of quotes), and RELION finds picks by it; choose another name"
         )
     return Path(expanded)
 

@@ -218,7 +218,7 @@ def test_a_name_that_no_star_file_can_hold_costs_that_micrograph_alone_and_aloud
     assert _names("mics") == ["sub/mit Leer Å.mrc", "sub/x.mrc", "x.mrc"]
     assert "3 micrographs left out" in caplog.text
     assert "line\\nbreak.mrc" in caplog.text
-    with pytest.raises(InputError, match="rename the files"):
+    with pytest.raises(InputError, match="rename them"):
         find_micrographs(["mics/tab\tstop.mrc"])
 
 

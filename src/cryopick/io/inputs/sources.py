@@ -409,16 +409,21 @@ def _named(found: Sequence[_Found]) -> list[MicrographSource]:
     usable: list[MicrographSource] = []
     unusable: list[MicrographSource] = []
     for source in sources:
-        (usable if can_be_listed(source.name) else unusable).append(source)
+        (usable if _is_listable(source) else unusable).append(source)
     if unusable:
         sentence = (
-            f"{len(unusable)} micrographs left out, whose names no STAR file can hold (a control character, or blanks "
-            f"and both kinds of quotes): {shown(repr(source.name) for source in unusable)}; rename the files"
+            f"{len(unusable)} micrographs left out, whose paths no STAR file can hold (a control character, or blanks "
+            f"and both kinds of quotes): {shown(repr(str(source.path)) for source in unusable)}; rename them"
         )
         if not usable:
             raise InputError(sentence)
         _logger.warning("%s", sentence)
     return usable
+
+
+def _is_listable(source: MicrographSource) -> bool:
+    """By its name in the run, and by its path, which RELION's lists give."""
+    return can_be_listed(source.name) and can_be_listed(source.listed_name or source.path.as_posix())
 
 
 def can_be_listed(name: str) -> bool:
