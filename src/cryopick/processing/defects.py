@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from cryopick.processing.median import median
 from cryopick.processing.scale import fill_non_finite
 
 HOT_LOCAL_SIGMA = 20.0
@@ -73,7 +74,7 @@ def mend_pixels(pixels: NDArray[np.float32], *, is_last_row_first: bool = False)
     pixels : (h, w) float32, may hold NaN and inf; not changed
     is_last_row_first : row 0 is the file's last, as in TIFF; then unwritten rows are the first ones
     """
-    is_finite = None if np.isfinite(np.sum(pixels, dtype=np.float64)) else np.isfinite(pixels)
+    is_finite = None if fill_non_finite(pixels) is pixels else np.isfinite(pixels)
     if is_finite is not None and not is_finite.any():
         return MendedPixels(pixels, ("no pixel is a number; there is nothing to pick; check the file",))
     finite = pixels if is_finite is None else pixels[is_finite]
@@ -312,8 +313,8 @@ def _noise(filled: NDArray[np.float32]) -> float:
 
 def _spread(values: NDArray[np.floating]) -> float:
     """Robust standard deviation, where most values are equal that of all but the farthest in a hundred."""
-    deviation = np.abs(values - np.median(values))
-    typical = 1.4826 * float(np.median(deviation))  # median absolute deviation to standard deviation
+    deviation = np.abs(values - median(values))
+    typical = 1.4826 * float(median(deviation))  # median absolute deviation to standard deviation
     if typical > 0:
         return typical
     within = values[deviation <= np.quantile(deviation, 0.99)]
@@ -325,7 +326,7 @@ def _lines(view: NDArray[np.float32], noise: float) -> list[tuple[int, int]]:
     from scipy.ndimage import median_filter
 
     step = max(1, view.shape[1] // _LINE_SAMPLE_PX)
-    medians = np.median(np.ascontiguousarray(view[:, ::step]), axis=1).astype(np.float64)
+    medians = median(view[:, ::step], axis=1).astype(np.float64)
     difference = medians - median_filter(medians, size=2 * WIDEST_LINE_PX + 3, mode="reflect")
     floor = 8 * _spread(difference) if np.any(difference) else 0.0
     stands_out = np.abs(difference) > max(LINE_SIGMA * noise, floor)
@@ -446,7 +447,7 @@ def _fill_from_neighbours(
         left = np.concatenate(reached)
         if not len(left):
             return
-    mended[left[:, 0], left[:, 1]] = np.median(filled[::_SAMPLE_STEP, ::_SAMPLE_STEP])
+    mended[left[:, 0], left[:, 1]] = median(filled[::_SAMPLE_STEP, ::_SAMPLE_STEP])
 
 
 def _around(places: NDArray[np.intp], reach: int, side: int) -> NDArray[np.intp]:

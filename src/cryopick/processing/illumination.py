@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from cryopick.processing.median import median
+
 DEGREE = 4
 """Of the polynomial in x and y; a beam's edge bends up to the fourth power of the distance."""
 BLOCKS_ACROSS = 32
@@ -42,11 +44,11 @@ def without_uneven_illumination(pixels: NDArray[np.float32]) -> tuple[NDArray[np
         return pixels, ()
     step = max(1, side // _PIXELS_ACROSS_BLOCK)
     blocks = pixels[: rows * side, : columns * side].reshape(rows, side, columns, side)[:, ::step, :, ::step]
-    values = blocks.transpose(0, 2, 1, 3).reshape(rows * columns, -1).astype(np.float64)
+    values = blocks.transpose(0, 2, 1, 3).reshape(rows * columns, -1)
     is_whole = np.isfinite(values).all(axis=1)
     if np.count_nonzero(is_whole) < 0.5 * len(values):
         return pixels, ()
-    medians = np.median(values[is_whole], axis=1)
+    medians = median(values[is_whole], axis=1).astype(np.float64)
     across_y, across_x = (_powers(np.arange(count) * side + (side - 1) / 2, total) for count, total in (
         (rows, height), (columns, width)
     ))  # fmt: skip
@@ -56,10 +58,11 @@ def without_uneven_illumination(pixels: NDArray[np.float32]) -> tuple[NDArray[np
     fitted = terms @ coefficients
     variance = float(np.var(medians))
     low, high = np.percentile(fitted, (1, 99))
-    noise = _noise(values[is_whole])
     change = float(high - low)
-    is_explained = float(np.var(medians - fitted)) <= (1 - LEAST_EXPLAINED) * variance
-    if not (noise > 0 and change > LEAST_RANGE_SIGMA * noise and is_explained):
+    if float(np.var(medians - fitted)) > (1 - LEAST_EXPLAINED) * variance:
+        return pixels, ()
+    noise = _noise(values[is_whole])
+    if not (noise > 0 and change > LEAST_RANGE_SIGMA * noise):
         return pixels, ()
     surface = np.zeros((DEGREE + 1, DEGREE + 1))
     surface[is_term] = coefficients
@@ -90,7 +93,7 @@ def _robust_fit(terms: NDArray[np.float64], values: NDArray[np.float64]) -> NDAr
     return np.asarray(coefficients)
 
 
-def _noise(values: NDArray[np.float64]) -> float:
+def _noise(values: NDArray[np.float32]) -> float:
     """Standard deviation within blocks, robust: the median over blocks of their median deviations."""
-    deviation = np.abs(values - np.median(values, axis=1, keepdims=True))
-    return 1.4826 * float(np.median(deviation))
+    deviation = np.abs(values - median(values, axis=1)[:, None])
+    return 1.4826 * float(median(deviation))

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from cryopick.processing.median import median
+
 NOMINAL_PARTICLE_PX = 20.0
 """Diameter that particles are resampled to before the network sees them."""
 
@@ -74,13 +76,15 @@ def resample(pixels: NDArray[np.float32], *, factor: float) -> tuple[NDArray[np.
 
 def fill_non_finite(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
     """NaN and inf replaced by the median of the finite pixels (0 where none is finite); unchanged when all are."""
-    # one pass decides: a sum is finite unless a pixel is not (or the sum itself overflows, which the mask sorts out)
-    with np.errstate(invalid="ignore"):  # of infinities of both signs
-        total = np.sum(pixels, dtype=np.float64)
+    # one pass decides: a sum is finite unless a pixel is not, or the sum itself overflows
+    with np.errstate(invalid="ignore", over="ignore"):
+        total = np.sum(pixels)
     if np.isfinite(total):
         return pixels
     is_finite = np.isfinite(pixels)
-    fill = np.median(pixels[is_finite]) if is_finite.any() else 0.0
+    if is_finite.all():
+        return pixels
+    fill = median(pixels[is_finite]) if is_finite.any() else 0.0
     return np.where(is_finite, pixels, np.float32(fill))
 
 
