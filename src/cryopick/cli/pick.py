@@ -5,17 +5,30 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
 from cryopick.cli.console import command_line, print_warnings, progress_listener
 from cryopick.cli.json_lines import json_lines
 from cryopick.cli.options import option_value, with_options
+from cryopick.cli.picking_options import (
+    Cluster,
+    ClusterConfig,
+    Config,
+    Devices,
+    FailOn,
+    Jobs,
+    Overwrite,
+    Picker,
+    TimeLimit,
+    Wait,
+    Workers,
+)
 from cryopick.errors import NotAllDoneError
 from cryopick.geometry.selection import BELOW_THRESHOLD, SelectionSettings
 from cryopick.geometry.units import share_text
-from cryopick.pickers.registry import list_pickers, picker_class
+from cryopick.pickers.registry import picker_class
 from cryopick.runs.folder import LOG
 from cryopick.runs.parts import PartSummary, part_summary_as_dict
 from cryopick.runs.place import output_folder
@@ -40,54 +53,16 @@ def pick(
     output: Annotated[
         str, typer.Option("--output", "-o", metavar="FOLDER", help="Run folder; an interrupted run in it is resumed.")
     ],
-    picker: Annotated[
-        str | None, typer.Option(help=f"One of: {', '.join(list_pickers())}.", show_default=DEFAULT_PICKER)
-    ] = None,
-    config: Annotated[
-        Path | None, typer.Option(help="TOML settings, for example run1/config.toml; options given here win.")
-    ] = None,
-    workers: Annotated[
-        int | None, typer.Option("--workers", "-j", help="Processes side by side; the result does not depend on it.")
-    ] = None,
-    devices: Annotated[
-        str,
-        typer.Option(
-            metavar="cuda:0,cuda:1",
-            help="Graphics cards of this machine: each process has one, in turn, by default two a card.",
-            show_default=False,
-        ),
-    ] = "",
-    time_limit: Annotated[
-        float | None,
-        typer.Option(
-            metavar="SECONDS",
-            help="A micrograph that takes longer fails, and its hung process is killed. 0: no limit.",
-            show_default="7200 with several workers",
-        ),
-    ] = None,
-    cluster: Annotated[
-        str | None,
-        typer.Option(
-            metavar="slurm|local|tls://HOST:PORT",
-            help="Pick on a cluster in place of this machine; see docs/cluster.md.",
-        ),
-    ] = None,
-    jobs: Annotated[
-        int | None, typer.Option(metavar="N", help="Jobs to keep at work on the cluster; needed for slurm.")
-    ] = None,
-    wait: Annotated[
-        str | None,
-        typer.Option(metavar="TIME", help="For a first worker of the cluster, such as 10m; then an error. [for ever]"),
-    ] = None,
-    cluster_config: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE", help="TOML with [cluster]: queue, memory, ... [$CRYOPICK_CLUSTER_CONFIG, or the user's own]"
-        ),
-    ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Start again and replace the run in the folder.")
-    ] = False,
+    picker: Picker = None,
+    config: Config = None,
+    workers: Workers = None,
+    devices: Devices = "",
+    time_limit: TimeLimit = None,
+    cluster: Cluster = None,
+    jobs: Jobs = None,
+    wait: Wait = None,
+    cluster_config: ClusterConfig = None,
+    overwrite: Overwrite = False,
     part: Annotated[
         str | None,
         typer.Option(
@@ -102,10 +77,7 @@ def pick(
         Path | None,
         typer.Option(metavar="DIR", help="With --add: the folder from which the names of micrographs count."),
     ] = None,
-    fail_on: Annotated[
-        Literal["any", "all"],
-        typer.Option(help="Exit code 1 when any micrograph could not be picked, or only when all could not."),
-    ] = "all",
+    fail_on: FailOn = "all",
     json: Annotated[
         bool, typer.Option("--json", help="One JSON object per micrograph on stdout, no progress bar.")
     ] = False,

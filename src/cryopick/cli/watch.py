@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
@@ -13,13 +13,26 @@ from cryopick.cli.json_lines import JsonLines, json_lines
 from cryopick.cli.loudness import say_progress
 from cryopick.cli.options import with_options
 from cryopick.cli.pick import called_picker, chosen_settings, failed_text, print_summary
+from cryopick.cli.picking_options import (
+    Cluster,
+    ClusterConfig,
+    Config,
+    Devices,
+    FailOn,
+    Jobs,
+    Overwrite,
+    Picker,
+    TimeLimit,
+    Wait,
+    Workers,
+)
 from cryopick.cli.process import first_signal_calls
 from cryopick.errors import NotAllDoneError
 from cryopick.geometry.selection import SelectionSettings
-from cryopick.pickers.registry import list_pickers, picker_class
+from cryopick.pickers.registry import picker_class
 from cryopick.runs.following.events import WatchEvent
 from cryopick.runs.place import output_folder
-from cryopick.runs.settings import DEFAULT_PICKER, RunSettings
+from cryopick.runs.settings import RunSettings
 from cryopick.runs.workers import who_picks
 from cryopick.workflows.watch import Watch, watch_options
 
@@ -35,12 +48,8 @@ def watch(
     output: Annotated[
         str, typer.Option("--output", "-o", metavar="FOLDER", help="Run folder; an interrupted run in it goes on.")
     ],
-    picker: Annotated[
-        str | None, typer.Option(help=f"One of: {', '.join(list_pickers())}.", show_default=DEFAULT_PICKER)
-    ] = None,
-    config: Annotated[
-        Path | None, typer.Option(help="TOML settings, for example run1/config.toml; options given here win.")
-    ] = None,
+    picker: Picker = None,
+    config: Config = None,
     settle: Annotated[
         int | None,
         typer.Option(
@@ -68,47 +77,15 @@ def watch(
     ignore: Annotated[
         list[str] | None, typer.Option(metavar="PATTERN", help="Leave out files of such names; may be given again.")
     ] = None,
-    workers: Annotated[
-        int | None, typer.Option("--workers", "-j", help="Processes side by side; the result does not depend on it.")
-    ] = None,
-    devices: Annotated[
-        str, typer.Option(metavar="cuda:0,cuda:1", help="Graphics cards; each worker process has one, two share each.")
-    ] = "",
-    time_limit: Annotated[
-        float | None,
-        typer.Option(
-            metavar="SECONDS",
-            help="A micrograph that takes longer fails, and its hung process is killed. 0: no limit.",
-            show_default="7200",
-        ),
-    ] = None,
-    cluster: Annotated[
-        str | None,
-        typer.Option(
-            metavar="slurm|local|tls://HOST:PORT",
-            help="Pick on a cluster in place of this machine; see docs/cluster.md.",
-        ),
-    ] = None,
-    jobs: Annotated[
-        int | None, typer.Option(metavar="N", help="Jobs to keep at work on the cluster; needed for slurm.")
-    ] = None,
-    wait: Annotated[
-        str | None,
-        typer.Option(metavar="TIME", help="For a first worker of the cluster, such as 10m; then an error. [for ever]"),
-    ] = None,
-    cluster_config: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE", help="TOML with [cluster]: queue, memory, ... [$CRYOPICK_CLUSTER_CONFIG, or the user's own]"
-        ),
-    ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Start again and replace the run in the folder.")
-    ] = False,
-    fail_on: Annotated[
-        Literal["any", "all"],
-        typer.Option(help="Exit code 1 when any micrograph could not be picked, or only when all could not."),
-    ] = "all",
+    workers: Workers = None,
+    devices: Devices = "",
+    time_limit: TimeLimit = None,
+    cluster: Cluster = None,
+    jobs: Jobs = None,
+    wait: Wait = None,
+    cluster_config: ClusterConfig = None,
+    overwrite: Overwrite = False,
+    fail_on: FailOn = "all",
     json: Annotated[bool, typer.Option("--json", help="One JSON object per event on stdout.")] = False,
     given: dict[str, Any] | None = None,
 ) -> None:
