@@ -1,22 +1,24 @@
 """The library torch-ctf-estimation, which needs PyTorch: one process a micrograph, so that one that dies costs itself.
 
+Of the library are the mean power spectrum and the defocus of its rotational average; the rest is `thon_rings`.
+
 `python -m` of this module takes a file with what is asked, as JSON, and the file for the answer.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from cryopick.errors import CryopickError, FormatError
-from cryopick.evaluation.ctf_estimation.fits import CtfFit, CtfSearch, Microscope
+from cryopick.evaluation.ctf_estimation.fits import PIXELS_OF_FINEST, CtfFit, CtfSearch, Microscope
+from cryopick.evaluation.ctf_estimation.thon_rings import fit_rings
 from cryopick.evaluation.relion_programs.failures import ProgramFailedError
 from cryopick.evaluation.usage import Limits, run_kept
 from cryopick.io.files.atomic import write_text_atomic
@@ -27,7 +29,7 @@ from cryopick.scale.processes import THREAD_VARIABLES, python_command
 MODULE = "torch_ctf_estimation"
 LEAST_CORRELATION = 0.03
 FITTED_PIXEL_ANGSTROM = 3.0
-"""To which finer images are binned: as good as 1.5 Å on simulated micrographs, in a third of the time."""
+"""To which finer images are binned: as good as 1.5 Å on simulated micrographs, in a fraction of the time."""
 PATCH_PX = 256
 TIME_LIMIT_SECONDS = 1800.0
 ASKED, ANSWER, OUT = "asked.json", "answer.json", "said.txt"
@@ -80,14 +82,17 @@ def fit_of_pixels(pixels: np.ndarray[Any, Any], *, microscope: Microscope, searc
     FormatError
         If the image is even, or no number at all.
     """
-    import torch
-    from torch_ctf_estimation import CTFFittingParams, OpticalParams, estimate_ctf
-
     is_finite = np.isfinite(pixels)
     if not is_finite.any() or np.ptp(pixels[is_finite]) == 0:
         raise FormatError("the image is even, so that its spectrum says nothing")
+    import torch
+    from torch_ctf_estimation import CTFFittingParams, OpticalParams, estimate_ctf
+
+    fitted_angstrom = max(search.pixel_size_angstrom, FITTED_PIXEL_ANGSTROM)
+    finest_angstrom = max(search.finest_angstrom, PIXELS_OF_FINEST * fitted_angstrom)
+    fitted_search = replace(search, pixel_size_angstrom=fitted_angstrom, finest_angstrom=finest_angstrom)
     filled = np.where(is_finite, pixels, pixels[is_finite].mean()).astype(np.float32)
-    _, _, result = estimate_ctf(
+    spectrum, of_average, _ = estimate_ctf(
         torch.from_numpy(filled),
         OpticalParams(
             pixel_spacing_angstroms=search.pixel_size_angstrom,
@@ -98,25 +103,21 @@ def fit_of_pixels(pixels: np.ndarray[Any, Any], *, microscope: Microscope, searc
         ),
         CTFFittingParams(
             defocus_grid_resolution=(1, 1, 1),
-            frequency_fit_range_angstroms=(
-                search.coarsest_angstrom,
-                max(search.finest_angstrom, 2.1 * FITTED_PIXEL_ANGSTROM),
-            ),
+            frequency_fit_range_angstroms=(search.coarsest_angstrom, finest_angstrom),
             defocus_range_microns=(search.least_defocus_um, search.most_defocus_um),
             patch_sidelength=PATCH_PX,
+            n_iterations_2d=1,  # what follows does this better, and in a tenth of the time
         ),
     )
-    return CtfFit(
-        defocus_u_um=_number(result.defocus_u),
-        defocus_v_um=_number(result.defocus_v),
-        astigmatism_angle_deg=result.astigmatism_angle or 0.0,
-        correlation=_number(result.cross_correlation_final),
+    decay = of_average.ctf_model.envelope_B
+    return fit_rings(
+        spectrum.detach().cpu().numpy(),
+        pixel_size_angstrom=fitted_angstrom,
+        start_um=float(of_average.ctf_model.defocus_um),
+        decay_angstrom2=0.0 if decay is None else float(decay),
+        microscope=microscope,
+        search=fitted_search,
     )
-
-
-def _number(value: float | None) -> float:
-    """What was not found is no number, and the fit is then refused."""
-    return math.nan if value is None else float(value)
 
 
 def main(asked: Path, answer: Path) -> int:
