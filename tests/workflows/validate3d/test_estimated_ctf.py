@@ -79,7 +79,9 @@ def test_estimates_are_made_once_and_can_be_given_again(simulated: Path, program
     found = validate(simulated, tmp_path / "v")
     assert sorted(called(programs)) == ROOT_NAMES
     told = next(one for one in found.sentences if "CTF" in one)
-    assert re.fullmatch(r"the CTF was estimated by CTFFIND \(.*ctffind\) on 4 of 4 micrographs", told)
+    assert re.fullmatch(
+        r"the CTF was estimated by CTFFIND \(.*ctffind\) on 4 of 4 micrographs; pixels of 5 Å are .*", told
+    )
     assert validate(simulated, tmp_path / "v").made == ()
     assert len(called(programs)) == 4
     given = validate(

@@ -33,6 +33,8 @@ from cryopick.workflows.validate3d.optics import linked_name
 from cryopick.workflows.validate3d.picks import Image
 from cryopick.workflows.validate3d.stages import StageFolder
 
+DOUBTFUL_PIXEL_ANGSTROM = 4.0
+"""Beyond, few rings are left: with 5 Å two of eight believed fits were wrong (`benchmarks/ctf_estimation.py`)."""
 FOLDER, ESTIMATES = "Ctf", "ctf_estimates.csv"
 _FIT = tuple(one.name for one in fields(CtfFit))
 
@@ -93,9 +95,12 @@ class EstimatedCtf:
         """What is said in log, table and report."""
         left_out = [f"{image.name} ({why})" for image, why in zip(images, self.refused, strict=True) if why]
         told = f"the CTF was estimated by {self.by} on {len(self.kept)} of {len(images)} micrographs"
-        if not left_out:
-            return told
-        return f"{told}; {len(left_out)} left out for all runs alike: {some_names(left_out)} (all in {ESTIMATES})"
+        if left_out:
+            told += f"; {len(left_out)} left out for all runs alike: {some_names(left_out)} (all in {ESTIMATES})"
+        pixel = images[0].pixel_size_angstrom
+        if pixel > DOUBTFUL_PIXEL_ANGSTROM:
+            told += f"; pixels of {pixel:g} Å are coarse for that, and a fit may be wrong: give micrographs as taken"
+        return told
 
 
 def plan_ctf(
