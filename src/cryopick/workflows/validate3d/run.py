@@ -63,10 +63,10 @@ from cryopick.workflows.validate3d.stages import Done, StageFolder
 from cryopick.workflows.validate3d.table import Row, SeedResult, rows_as_json, sentences, table_csv
 from cryopick.workflows.validate3d.truth import Truth, is_simulation, read_simulation, true_map
 
-RESERVED = ("picks", "micrographs", "programs")
-SETTINGS = "settings.toml"
-"""Marks a folder as a validation's."""
-_FILES = ("command.txt", "run.log", "table.csv", "table.json", "report.html", "micrographs_ctf.star", "micrographs")
+RESERVED = ("picks", "micrographs", "programs", "parts")
+SETTINGS, LOG, REPORT = "settings.toml", "run.log", "report.html"
+_MARKS = (SETTINGS, "command.txt", "micrographs_ctf.star")
+"""What a validation writes first, and all of which nothing else has."""
 
 _log = logging.getLogger(__name__)
 
@@ -242,6 +242,20 @@ def validate3d(
         return _run(root, problem, say, jobs=jobs)
 
 
+def is_validation(folder: Path) -> bool:
+    """Whether `validate3d` writes, or wrote, into this folder."""
+    return all((folder / name).is_file() for name in _MARKS)
+
+
+def progress_of(folder: Path) -> str:
+    """The last that a validation told of itself."""
+    try:
+        lines = (folder / LOG).read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        lines = []
+    return lines[-1] if lines else "nothing was begun"
+
+
 # ------------------------------------------------------------------------------------------------ what is asked, whole
 
 
@@ -393,7 +407,7 @@ def _settings_text(problem: Problem) -> str:
 
 def _log_to(root: Path, say: Callable[[str], None]) -> Callable[[str], None]:
     def log(text: str) -> None:
-        with (root / "run.log").open("a", encoding="utf-8") as stream:
+        with (root / LOG).open("a", encoding="utf-8") as stream:
             stream.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
         say(text)
 
@@ -466,7 +480,7 @@ def _run(root: Path, problem: Problem, say: Callable[[str], None], *, jobs: Part
     }
     write_text_atomic(root / "table.json", json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     write_text_atomic(root / "table.csv", table_csv(rows))
-    report = root / "report.html"
+    report = root / REPORT
     page = validation_page(
         root,
         rows,
