@@ -26,7 +26,7 @@ def finetune(
         Path | None,
         typer.Option(
             help="Coordinates of particles (any format), a labelled data set, or a run folder, whose micrographs, "
-            "diameter, pixel size and contrast are then used."
+            "diameter, pixel size and contrast are then used, and its weights if it is of this picker."
         ),
     ] = None,
     micrographs: Annotated[list[str] | None, typer.Option(help="The images that the picks are from.")] = None,
@@ -41,7 +41,10 @@ def finetune(
         typer.Option(help="With --self-train: least score of the picks that teach, where scores are no probabilities."),
     ] = None,
     weights: Annotated[
-        str | None, typer.Option(help="Weights to start from: name, file or training folder.", show_default="shipped")
+        str | None,
+        typer.Option(
+            help="Weights to start from: name, file or training folder.", show_default="the run's, or shipped"
+        ),
     ] = None,
     as_: Annotated[
         str | None,

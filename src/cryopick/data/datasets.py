@@ -235,7 +235,8 @@ def open_dataset(
     diameter, pixel_size_angstrom : above what the files say
     completeness : "complete" or "sparse"; None takes what `set.json` says under `labels`, else complete; what it
         names under `complete` is complete also where the others are sparse
-    labels : by micrograph, where more is known than the files in `path` say (of a run, from its candidates)
+    labels : by micrograph, where more is known than the files in `path` say (of a run, from its candidates); they lie
+        on the images as they are
     flip_y : whether y must be counted from the other end than the format says. None checks the orientation on the
         images and raises when it is clearly another; "auto" takes the measured one and raises when that is unclear
     part : which part of a data set whose authors keep parts apart; see `cryopick.data.parts`
@@ -294,6 +295,8 @@ def open_dataset(
         bare = [item.name for item in found if item.labels is None]
         if bare:
             warnings.append(f"{one.labels}: no labels for {len(bare)} of {len(found)} micrographs, such as {bare[0]}")
+    if flip_y is None and labels is not None:
+        flip_y = "no"  # a run picked on these images: its picks lie where it found them, right or wrong
     items, fit = _oriented(items, path, flip_y)
     if fit is not None and not fit.is_clear:
         warnings.append(f"orientation not checked: {fit.describe()}")
@@ -413,8 +416,8 @@ def open_micrographs(
 ) -> Dataset:
     """Find the micrographs of a folder, a list or a data set for training without labels; labels there are not kept.
 
-    Of labels in the layout of CryoPPP or a simulation, and beside a `set.json`, the particle diameter is read, and
-    nothing else: sets of different particles that are learnt from together have one each.
+    Of labels in the layout of CryoPPP or a simulation, of masks, and beside a `set.json`, the particle diameter is
+    read, and nothing else: sets of different particles that are learnt from together have one each.
 
     Parameters
     ----------
@@ -427,7 +430,20 @@ def open_micrographs(
         If there are no micrographs, or parts that are kept apart and none is named.
     """
     path = Path(path)
-    folders = _folders_of_part(path, part, ids) or _folders_of_sets(path, ids, micrographs)
+    folders = _folders_of_part(path, part, ids)
+    if not folders and is_mask_folder(path):  # its masks are images too, and no micrographs
+        drawn = _open_drawn(
+            path,
+            micrographs,
+            diameter=diameter,
+            pixel_size_angstrom=pixel_size_angstrom,
+            completeness=None,
+            flip_y=None,
+        )
+        return replace(
+            drawn, layout="micrographs", items=tuple(_without_labels(item) for item in drawn), diameter=diameter
+        )
+    folders = folders or _folders_of_sets(path, ids, micrographs)
     if folders:
         opened = {
             name: open_micrographs(
@@ -456,6 +472,19 @@ def open_micrographs(
             item = LabelledMicrograph(named, None, "sparse", one.group, info.shape_yx, size)
             items.append(_of_possible_size(replace(item, stated_diameter_px=stated.get(source.name))))
     return Dataset(path, "micrographs", tuple(items), warnings=tuple(warnings), diameter=diameter)
+
+
+def _without_labels(item: LabelledMicrograph) -> LabelledMicrograph:
+    """The micrograph alone, and what its labels said of the diameter."""
+    return replace(
+        item,
+        labels=None,
+        completeness="sparse",
+        instances_path=None,
+        junk_path=None,
+        drawing=None,
+        stated_diameter_px=item.diameter_px,
+    )
 
 
 def _stated_diameters(one: _Set, shapes_yx: Mapping[str, tuple[int, int]]) -> tuple[dict[str, float], str]:

@@ -27,6 +27,9 @@ class RunAsData:
     diameter : of the particles, as the run was told or has measured; None where it knows none
     pixel_size_angstrom : that the run was told, above what files say; None where it was told none
     contrast : how particles look
+    picker : that picked
+    weights : that it was told to pick with, or that it trained for itself; None for those of the package
+    as_ : the published configuration that it was told to pick as
     """
 
     folder: Path
@@ -34,6 +37,9 @@ class RunAsData:
     diameter: Length | None
     pixel_size_angstrom: float | None
     contrast: Literal["dark", "bright"]
+    picker: str
+    weights: str | None
+    as_: str | None
 
 
 def run_as_data(path: Path | str) -> RunAsData | None:
@@ -49,10 +55,16 @@ def run_as_data(path: Path | str) -> RunAsData | None:
     if folder is None:
         return None
     plan = plan_of_run(RunFolder(folder))
+    told = [getattr(plan.picker, name, None) for name in ("weights", "model")]
+    own = None if plan.survey is None else plan.survey.trained_model
+    weights = next((one for one in (*told, own) if one is not None), None)
     return RunAsData(
         folder=folder,
         labels=labels_of_run_at(folder) if folder == path else None,
         diameter=run_diameter(plan.picker, plan.survey),
         pixel_size_angstrom=plan.settings.run.pixel_size_angstrom,
         contrast=plan.settings.run.contrast,
+        picker=plan.settings.picker.name,
+        weights=None if weights is None else str(weights),
+        as_=plan.settings.run.as_,
     )

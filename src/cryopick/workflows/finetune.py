@@ -108,12 +108,13 @@ def finetune(
     picks : coordinates of particles (any format), a labelled data set, or a run folder of `cryopick pick`, whose
         micrographs, diameter, pixel size and contrast are then those of the run
     micrographs : their images
-    weights : name, file or training folder to start from, the authors' files too; None takes the picker's own
+    weights : name, file or training folder to start from, the authors' files too; None takes those that a run of this
+        picker was told to pick with, else the picker's own
     diameter, pixel_size_angstrom, contrast : above what files and a run say; `contrast` is "dark" or "bright"
     labels : "sparse" when not every particle of the micrographs is picked, "complete" when every one is; None takes
         what the data set says
     as_ : "article" or "program": the weights are of the published network, and are trained as published; None goes by
-        the card of the weights
+        the run whose weights are taken, else by the card of the weights
     task, training : settings to change
 
     Raises
@@ -131,8 +132,11 @@ def finetune(
     diameter = None if diameter is None else as_length(diameter)
     require_training_packages()
     refuse_other_folders(output, resume=resume)
-    start = load_weights(picker, weights or picker)
     run = run_as_data(picks)
+    if run is not None and run.picker == picker and weights is None and run.weights is not None:
+        weights, as_ = run.weights, as_ or run.as_
+        _logger.info("starts from the weights of the run, %s", weights)
+    start = load_weights(picker, weights or picker)
     if run is not None:
         pixel_size_angstrom = pixel_size_angstrom or run.pixel_size_angstrom
         contrast = contrast or run.contrast
@@ -285,6 +289,8 @@ def _finetune_without_labels(
     chosen = base_preset(picker, start, preset)
     if chosen not in CONFIGURATION_NAMES and ADAPTING_PRESET in presets:
         chosen = ADAPTING_PRESET
+    same = chosen in CONFIGURATION_NAMES and chosen == base_preset(picker, start, None)
+    of_weights = _task_of_weights(start, type(presets[chosen].task), is_whole=same)
     changes = later_wins({} if chosen == ADAPTING_PRESET else {"epochs": PUBLISHED_EPOCHS_WITHOUT_LABELS}, training)
     plan = plan_training(
         picker,
@@ -292,7 +298,7 @@ def _finetune_without_labels(
         preset=chosen,
         start=str(start.path),
         data_settings={name: value for name, value in data_settings.items() if value is not None},
-        task=task,
+        task={**of_weights, **task},
         training=changes,
     )
     result = train_picker(plan, output, resume=resume, micrographs=micrographs, command=command, monitor=monitor)
@@ -330,18 +336,14 @@ def finetuning_preset(
     name = base or base_preset(picker, start, None)
     family, found = family_of(picker), find_preset(picker, name)
     is_published = name in CONFIGURATION_NAMES
-    stored = start.card.settings.get("task")
     kind = type(found.task)
-    own = {field.name for field in fields(kind)}
-    of_network = {name: value for name, value in start.card.architecture.items() if name in own}
-    if isinstance(stored, dict):
+    of_weights = _task_of_weights(start, kind, is_whole=True)
+    if of_weights:
         # what the weights' network is counts, whatever the preset has become since they were trained; settings that
         # came later stand at their defaults
-        task_then = convert_settings(kind, {**of_network, **stored}, section=f"{start.path}: task")
-        found = replace(found, task=kind()).changed(task=task_then, training={})
-    elif of_network:
-        task_then = convert_settings(kind, of_network, section=f"{start.path}: architecture")
-        found = found.changed(task=task_then, training={})
+        task_then = convert_settings(kind, of_weights, section=f"{start.path}: task")
+        is_stored = isinstance(start.card.settings.get("task"), dict)
+        found = (replace(found, task=kind()) if is_stored else found).changed(task=task_then, training={})
     given_training = convert_settings(TrainSettings, training, section="[training]")
     if is_published:
         length = {} if found.training.epochs is not None else LENGTH_CHANGES
@@ -356,6 +358,15 @@ def finetuning_preset(
     preset = found.changed(task={**({} if is_published else family.finetune_task), **given}, training=changes)
     require_accelerator(preset.training.accelerator, devices=preset.training.devices)
     return preset
+
+
+def _task_of_weights(start: Checkpoint, kind: type[Any], *, is_whole: bool) -> dict[str, Any]:
+    """Plain settings of the task that weights were trained with, as far as their card tells: what the network is, and,
+    where `is_whole`, all of them."""
+    own = {field.name for field in fields(kind)}
+    of_network = {name: value for name, value in start.card.architecture.items() if name in own}
+    stored = start.card.settings.get("task")
+    return {**of_network, **stored} if is_whole and isinstance(stored, dict) else of_network
 
 
 def calibrated_shortly(preset: Preset, given: Mapping[str, Any]) -> Any:

@@ -23,7 +23,7 @@ from cryopick.pickers.published_weights import load_weights
 from cryopick.runs.as_data import RunAsData, run_as_data
 from cryopick.settings import as_plain, convert_settings, to_toml
 from cryopick.training.folder import COMMAND, CONFIG, SPLIT, TEST_LIST, refuse_other_folders, training_folder
-from cryopick.training.logs import Monitor
+from cryopick.training.logs import LoggingMonitor, Monitor, tell_doing
 from cryopick.training.loop import TrainResult, require_training_packages, train
 from cryopick.training.state import LABELS_DIGEST, STATE_FILE
 from cryopick.training.trainable import Preset, TrainSettings, later_wins
@@ -197,6 +197,7 @@ def train_picker(
     require_training_packages()
     refuse_other_folders(output, resume=resume)
     data = _open_data(plan, micrographs)
+    _say_what_is_learnt_from(data, monitor or LoggingMonitor())
     prepared = plan.data_settings.prepared(processes=_processes_with_data(plan.preset.training))
     training_set, validation_set = (
         None if one is None else replace(one, prepared=prepared) for one in (data.train, data.validation)
@@ -234,6 +235,25 @@ def train_picker(
             record=record,
             monitor=monitor,
         )
+
+
+def _say_what_is_learnt_from(data: _Data, monitor: Monitor) -> None:
+    """How much was read, and what the data sets warn of, before anything is made of it."""
+    parts = [one for one in (data.train, data.validation) if one is not None]
+    for text in dict.fromkeys(text for part in parts for text in part.warnings):
+        _logger.warning("%s", text)
+    if data.train is not None:
+        validates = "" if data.validation is None else f", validating on {_amount(data.validation)}"
+        tell_doing(monitor, f"learning from {_amount(data.train)}{validates}")
+
+
+def _amount(dataset: Dataset) -> str:
+    labelled = [item.labels for item in dataset if item.labels is not None]
+    micrographs = f"{len(dataset)} micrograph{'' if len(dataset) == 1 else 's'}"
+    if not labelled:
+        return f"{micrographs} without labels"
+    count = sum(map(len, labelled))
+    return f"{micrographs} with {count} labelled particle{'' if count == 1 else 's'}"
 
 
 def _processes_with_data(settings: TrainSettings) -> int:
