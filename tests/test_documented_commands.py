@@ -25,6 +25,7 @@ import numpy as np
 import pytest
 from documented_clusters import cluster_for
 from fake_cryosparc import FakeCryosparc, exposures_table
+from fake_ctffind import write_ctffind
 from small_trainings import CROPS, ONE_EPOCH, ONE_STEP
 from walked import WALKED
 
@@ -114,8 +115,9 @@ SMALLER: tuple[tuple[str, str], ...] = (
 BEFORE = {
     "cryopick train -o trained/ --resume": f"cryopick train general -o trained/ {ONE_STEP} {CROPS} --steps 2 "
     "--max-minutes 0.0001",  # stops it after its first step
+    "cryopick view v3d/": "cryopick validate3d run1 -o v3d/ --truth sim/ --engine known --max-particles 9",
 }
-"""Commands that go on with something, and what has begun it."""
+"""Commands that go on with something, or show it, and what has begun it."""
 
 
 ONLY_PLANNED = ("cryopick train cryoemmae --set preprocessing=program",)
@@ -359,6 +361,13 @@ def put_maps(line: str) -> None:
         assert run_command(pick) == 0
 
 
+def put_programs(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Programs of others that a command calls, played."""
+    if "--ctf estimate" in line:
+        write_ctffind(Path("programs").absolute(), {"*": (20000.0, 19500.0, 30.0, 0.0, 0.2, 8.0)})
+        monkeypatch.setenv("PATH", f"{Path('programs').absolute()}{os.pathsep}{os.environ['PATH']}")
+
+
 class within:  # noqa: N801  # reads as what it does
     """The current folder, for a while."""
 
@@ -413,6 +422,7 @@ def test_a_documented_command_works_as_printed(
     put_trained_weights(working_folder, line)
     put_published_weights(line)
     put_maps(line)
+    put_programs(line, monkeypatch)
     output = place_of_output(words)
     if output is not None and Path(output).exists():
         shutil.rmtree(output) if Path(output).is_dir() else Path(output).unlink()

@@ -24,6 +24,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "torch": _TORCH,
     "train": (*_TORCH, *_PLOTS, "lightning>=2.3", "tensorboard>=2.16"),
     "sam": (*_TORCH, "transformers>=4.44"),
+    "ctf": (*_TORCH, "torch-ctf-estimation>=0.6"),
     "plots": _PLOTS,
     "tiff": ("imagecodecs>=2024.1",),
     "masks": ("scikit-image>=0.23",),
@@ -36,12 +37,14 @@ _NAMED: dict[str, str] = {
     "torch": "PyTorch and what goes with it",
     "train": "lightning and tensorboard, with PyTorch",
     "sam": "transformers, with PyTorch",
+    "ctf": "torch-ctf-estimation, with PyTorch",
 }
 """What an extra is called where a list of its packages would be long."""
 _MODULES: dict[str, tuple[str, ...]] = {
     "torch": ("torch", "torchvision", "skimage", "sklearn", "PIL", "threadpoolctl"),
     "train": ("lightning", "tensorboard"),
     "sam": ("transformers",),
+    "ctf": ("torch_ctf_estimation",),
     "plots": ("matplotlib",),
     "tiff": ("imagecodecs",),
     "masks": ("skimage",),

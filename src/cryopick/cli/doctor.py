@@ -28,6 +28,7 @@ OPTIONAL_MODULES = {
     "plots": (("matplotlib",), "curves of evaluations"),
     "tiff": (("imagecodecs",), "compressed TIFF files"),
     "sam": (("transformers",), "the published Segment Anything and CryoTransformer networks"),
+    "ctf": (("torch_ctf_estimation",), "validate3d --ctf estimate without CTFFIND"),
     "cluster": (("distributed", "dask_jobqueue", "cryptography"), "picking on a cluster"),
     "cryosparc": (("cryosparc",), "jobs in CryoSPARC, and reading .cs files in its compressed form"),
 }

@@ -26,9 +26,21 @@ def command(
     ctf: Annotated[
         str | None,
         typer.Option(
-            help="RELION's micrographs_ctf.star, cryoSPARC's exposures (.cs), or none: nothing is corrected.",
+            help="RELION's micrographs_ctf.star, cryoSPARC's exposures (.cs), estimate (CTFFIND, or "
+            "torch-ctf-estimation), or none: nothing is corrected.",
             show_default="the simulation's own",
         ),
+    ] = None,
+    voltage: Annotated[
+        float | None,
+        typer.Option(help="kV, for --ctf estimate.", show_default="of the STAR file given as --micrographs"),
+    ] = None,
+    cs: Annotated[
+        float | None,
+        typer.Option(help="Spherical aberration in mm, likewise.", show_default="of the STAR file, or 2.7"),
+    ] = None,
+    amplitude_contrast: Annotated[
+        float | None, typer.Option(help="A fraction, likewise.", show_default="of the STAR file, or 0.1")
     ] = None,
     symmetry: Annotated[str, typer.Option(help="Point group: C1, C4, D7, T, O, I.")] = "C1",
     diameter: Annotated[
@@ -101,6 +113,9 @@ def command(
         engine=engine,
         truth=truth,
         ctf=ctf,
+        voltage_kv=voltage,
+        spherical_aberration_mm=cs,
+        amplitude_contrast=amplitude_contrast,
         symmetry=symmetry,
         diameter=diameter,
         box=box,

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from cryopick.errors import FormatError
+from cryopick.evaluation.ctf_estimation import Microscope
 from cryopick.io.star import StarTable, read_star
 from cryopick.processing.ctf import CtfParameters
 
@@ -42,6 +43,30 @@ def read_micrograph_optics(path: Path | str) -> dict[str, CtfParameters]:
     """
     path = Path(path)
     return _of_exposures(path) if path.suffix.lower() == ".cs" else _of_star(path)
+
+
+def read_microscopes(path: Path) -> dict[str, Microscope]:
+    """Voltage, spherical aberration and amplitude contrast of each micrograph that a STAR file lists, by its name.
+
+    {} where the file does not say all three.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read.
+    """
+    tables = read_star(path)
+    table = next((one for one in tables.values() if "rlnMicrographName" in one), None)
+    if table is None or not len(table):
+        return {}
+    groups = tables.get("optics", table)
+    if any(label not in table and label not in groups for label in _OPTICS.values()):
+        return {}
+    columns = {name: _optics_column(path, tables, table, label) for name, label in _OPTICS.items()}
+    return {
+        name: Microscope(**{key: float(values[row]) for key, values in columns.items()})
+        for name, row in _first_rows(table).items()
+    }
 
 
 def _of_star(path: Path) -> dict[str, CtfParameters]:

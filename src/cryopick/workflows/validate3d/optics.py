@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from cryopick.errors import InputError
+from cryopick.evaluation.ctf_estimation import CtfFit
 from cryopick.evaluation.scored_sets import some_names
 from cryopick.io.coordinates.names import match_micrograph_names
 from cryopick.io.star import make_table, write_star
@@ -24,8 +25,8 @@ def no_ctf_text(names: Sequence[str]) -> str:
     """What is said where nothing tells the CTF."""
     return (
         f"no CTF is known of {len(names)} micrographs ({some_names(names)}), and a map needs it; give RELION's "
-        "micrographs_ctf.star or cryoSPARC's exposures (--ctf FILE), the simulation (--truth SIM), or, for negative "
-        "stain, say that nothing is to be corrected (--ctf none)"
+        "micrographs_ctf.star or cryoSPARC's exposures (--ctf FILE), have it estimated (--ctf estimate --voltage 300), "
+        "give the simulation (--truth SIM), or, for negative stain, say that nothing is to be corrected (--ctf none)"
     )
 
 
@@ -43,15 +44,22 @@ def optics_from_file(path: Path, images: Sequence[Image]) -> list[CtfParameters]
     if missing:
         raise InputError(
             f"{path}: {len(missing)} of {len(images)} micrographs are not in it: {some_names(missing)}; it names "
-            f"{some_names(known)}"
+            f"{some_names(known)}; to validate on those alone, give them (--micrographs)"
         )
     return [known[found[one.name]] for one in images]
 
 
-def write_micrographs_ctf(path: Path, images: Sequence[Image], optics: Sequence[CtfParameters] | None) -> None:
+def write_micrographs_ctf(
+    path: Path,
+    images: Sequence[Image],
+    optics: Sequence[CtfParameters] | None,
+    *,
+    fits: Sequence[CtfFit] = (),
+) -> None:
     """RELION's `micrographs_ctf.star`, its micrographs named `micrographs/NAME` below the validation's folder.
 
-    Without optics the table has no CTF columns, as RELION reads micrographs that are not to be corrected.
+    Without optics the table has no CTF columns, as RELION reads micrographs that are not to be corrected. `fits` add
+    how good an estimate is: rlnCtfFigureOfMerit, and rlnCtfMaxResolution where all of them say it.
     """
     groups: list[tuple[float, float, float, float]] = []
     numbers = []
@@ -89,6 +97,11 @@ def write_micrographs_ctf(path: Path, images: Sequence[Image], optics: Sequence[
             "rlnPhaseShift": np.array([one.phase_shift_deg for one in optics]),
             "rlnCtfBfactor": np.array([one.b_factor_angstrom2 for one in optics]),
         }
+    if fits:
+        columns["rlnCtfFigureOfMerit"] = np.array([one.correlation for one in fits])
+        reached = [one.resolution_angstrom for one in fits]
+        if None not in reached:
+            columns["rlnCtfMaxResolution"] = np.array(reached, dtype=np.float64)
     columns["rlnOpticsGroup"] = np.array(numbers, dtype=np.int64)
     tables.append(make_table("micrographs", columns))  # type: ignore[arg-type]
     write_star(path, tables, version=RELION_VERSION)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryopick.errors import InputError
+from cryopick.evaluation.ctf_estimation import CtfFit
 from cryopick.io.coordinates.names import without_extension
 from cryopick.io.coordinates.relion import write_relion_micrograph
 from cryopick.io.files.atomic import write_text_atomic
@@ -54,11 +55,6 @@ from cryopick.workflows.validate3d.truth import MatchedPicks, Truth, matched
 
 FEWEST_PARTICLES = 40
 """With fewer, half maps of some twenty particles each say nothing at any resolution."""
-RESERVED = ("picks", "micrographs", "programs", "parts")
-STATE = "validation.json"
-"""Marks the folder as a validation's."""
-
-
 AGREE_FSC, AGREE_DIAMETERS = 0.5, 0.2
 
 
@@ -74,6 +70,7 @@ class Problem:
     true_volume : the true map on the reconstructions' voxels; None where unknown
     chosen : classes kept by hand: by the name of the selection, then by run
     reference : the user's starting volume, on the reconstructions' voxels
+    ctf_fits : of each micrograph, where the CTF was estimated here
     """
 
     settings: ValidationSettings
@@ -89,6 +86,7 @@ class Problem:
     engine: Engine
     cores: int
     flags: tuple[str, ...]
+    ctf_fits: Sequence[CtfFit] = ()
 
 
 @dataclass(frozen=True, eq=False)

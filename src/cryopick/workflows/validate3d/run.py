@@ -32,9 +32,20 @@ from cryopick.settings import to_toml
 from cryopick.types import Picks, Volume
 from cryopick.workflows.compare import names_of_sets
 from cryopick.workflows.validate3d.engine_table import DEFAULT_ENGINE, engine_named
+from cryopick.workflows.validate3d.estimated_ctf import (
+    ESTIMATES,
+    CtfPlan,
+    EstimatedCtf,
+    MicroscopeOptions,
+    estimate_ctf,
+    plan_ctf,
+    read_estimates,
+)
+from cryopick.workflows.validate3d.estimated_ctf import FOLDER as CTF_FOLDER
 from cryopick.workflows.validate3d.geometry import BoxGeometry, box_geometry
 from cryopick.workflows.validate3d.measure import SUCCESS_FSC, read_curves
 from cryopick.workflows.validate3d.optics import (
+    ESTIMATE,
     NONE,
     linked_name,
     no_ctf_text,
@@ -63,10 +74,10 @@ from cryopick.workflows.validate3d.stages import Done, StageFolder
 from cryopick.workflows.validate3d.table import Row, SeedResult, rows_as_json, sentences, table_csv
 from cryopick.workflows.validate3d.truth import Truth, is_simulation, read_simulation, true_map
 
-RESERVED = ("picks", "micrographs", "programs")
-SETTINGS = "settings.toml"
-"""Marks a folder as a validation's."""
-_FILES = ("command.txt", "run.log", "table.csv", "table.json", "report.html", "micrographs_ctf.star", "micrographs")
+RESERVED = ("picks", "micrographs", "programs", "parts", CTF_FOLDER)
+SETTINGS, LOG, REPORT = "settings.toml", "run.log", "report.html"
+_MARKS = (SETTINGS, "command.txt", "micrographs_ctf.star")
+"""What a validation writes first, and all of which nothing else has."""
 
 _log = logging.getLogger(__name__)
 
@@ -119,6 +130,9 @@ def validate3d(
     engine: str | None = None,
     truth: Path | str | None = None,
     ctf: Path | str | None = None,
+    voltage_kv: float | None = None,
+    spherical_aberration_mm: float | None = None,
+    amplitude_contrast: float | None = None,
     symmetry: str = "C1",
     diameter: str | float | None = None,
     box: str | None = None,
@@ -148,8 +162,10 @@ def validate3d(
     output : folder; the same call resumes in it
     engine : what makes the maps (see `engine_table.ENGINES`)
     truth : folder of the simulation that the micrographs come from, or the true map (MRC)
-    ctf : RELION's `micrographs_ctf.star`, cryoSPARC's exposures, or "none"; None takes the
-        simulation's own
+    ctf : RELION's `micrographs_ctf.star`, cryoSPARC's exposures, "estimate" (CTFFIND, or torch-ctf-estimation), or
+        "none"; None takes the simulation's own
+    voltage_kv, spherical_aberration_mm, amplitude_contrast : for an estimate; None takes what a STAR file given as
+        `micrographs` says of each, and 2.7 mm and 0.1 where none does
     symmetry : point group
     diameter : of the particle, with its unit or in Å; None takes the simulation's, or the median of the picks'
     box, angpix : see `geometry.box_geometry`; the box in px of the micrograph or in Å
@@ -192,6 +208,14 @@ def validate3d(
     if taken:
         raise SettingsError(f"a run cannot be called {taken[0]}, which means something else here; name it (--names)")
     selections, chosen_by_hand = _selections(select2d, called, compare)
+    microscope = MicroscopeOptions(
+        voltage_kv=voltage_kv,
+        spherical_aberration_mm=spherical_aberration_mm,
+        amplitude_contrast=amplitude_contrast,
+    )
+    is_estimated = str(ctf) == ESTIMATE
+    if microscope.given() and not is_estimated:
+        raise SettingsError("--voltage, --cs and --amplitude-contrast are for --ctf estimate; leave them out")
     settings = ValidationSettings(
         engine=chosen.name,
         symmetry=symmetry,
@@ -212,7 +236,10 @@ def validate3d(
     geometry = _geometry(diameter=diameter, box=box, angpix=angpix, image=images[0], picks=picks, truth=known)
     comparisons = tuple(compare) if compare is not None else (("truth",) if known is not None else ())
     picks |= _compared(comparisons, picks, given=given, images=images, truth=known, geometry=geometry, seed=seed)
-    optics, ctf_source = _optics(ctf, images, known)
+    plan = None
+    if is_estimated:
+        plan = plan_ctf(images, microscope, sources=[Path(one) for one in micrographs], runs=paths)
+    optics, ctf_source = (None, ESTIMATE) if plan is not None else _optics(ctf, images, known)
     true_volume = None
     if truth_path is not None:
         true_volume = true_map(truth_path if known is None else known.volume, geometry)
@@ -229,17 +256,37 @@ def validate3d(
         engine=chosen,
         chosen=chosen_by_hand,
         cores=cores or len(os.sched_getaffinity(0)),
-        flags=_flags(optics, true_volume, reference),
+        flags=_flags(optics is not None or is_estimated, true_volume, reference),
     )
     root = Path(output)
     if part:
+        if plan is not None:
+            problem = _with_estimates(problem, plan, read_estimates(root / ESTIMATES, images))
         return _make_part(root, problem, part, say)
     with locked_folder(root):
-        _claim(root, problem, overwrite=overwrite)
+        _require_ours(root, overwrite=overwrite)
+        if plan is not None:
+            stages = StageFolder(root, _log_to(root, say))
+            problem = _with_estimates(problem, plan, estimate_ctf(stages, images, plan, cores=problem.cores))
+        _claim(root, problem)
         jobs = None if submit is None else part_jobs(submit, cores=cores, ranks=chosen.ranks, call=validate3d)
         if jobs is not None:
             write_call(root, call | {"cores": jobs.cores})
         return _run(root, problem, say, jobs=jobs)
+
+
+def is_validation(folder: Path) -> bool:
+    """Whether `validate3d` writes, or wrote, into this folder."""
+    return all((folder / name).is_file() for name in _MARKS)
+
+
+def progress_of(folder: Path) -> str:
+    """The last that a validation told of itself."""
+    try:
+        lines = (folder / LOG).read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        lines = []
+    return lines[-1] if lines else "nothing was begun"
 
 
 # ------------------------------------------------------------------------------------------------ what is asked, whole
@@ -342,9 +389,24 @@ def _reference(path: Path, low_pass_angstrom: float, geometry: BoxGeometry) -> V
     return resampled_volume(coarse, size_px=geometry.scaled_px, voxel_size_angstrom=geometry.pixel_size_angstrom)
 
 
-def _flags(optics: Sequence[CtfParameters] | None, truth: Volume | None, reference: object) -> tuple[str, ...]:
+def _with_estimates(problem: Problem, plan: CtfPlan, estimated: EstimatedCtf) -> Problem:
+    """The problem on those micrographs whose CTF is known, for all runs alike."""
+    kept = estimated.kept
+    fits = [fit for number in kept if (fit := estimated.fits[number]) is not None]
+    return replace(
+        problem,
+        images=[problem.images[number] for number in kept],
+        picks={run: [picks[number] for number in kept] for run, picks in problem.picks.items()},
+        truth=None if problem.truth is None else problem.truth.of_images(kept),
+        optics=[plan.microscopes[number].ctf(fit) for number, fit in zip(kept, fits, strict=True)],
+        ctf_fits=fits,
+        flags=(*problem.flags, estimated.sentence(problem.images)),
+    )
+
+
+def _flags(is_corrected: bool, truth: Volume | None, reference: object) -> tuple[str, ...]:
     found = []
-    if optics is None:
+    if not is_corrected:
         found.append("not CTF-corrected: every number holds for images as they are, and fine detail is lost or wrong")
     if truth is None:
         found.append(
@@ -356,18 +418,27 @@ def _flags(optics: Sequence[CtfParameters] | None, truth: Volume | None, referen
     return tuple(found)
 
 
-def _claim(root: Path, problem: Problem, *, overwrite: bool) -> None:
-    """Make the folder ours, or refuse what is not."""
+def _require_ours(root: Path, *, overwrite: bool) -> None:
+    """Refuse a folder that holds other things; estimates of the CTF come before the settings are written."""
+    own = (*LOCK_FILES, CTF_FOLDER, ESTIMATES, LOG)
+    others = [one.name for one in root.iterdir() if one.name not in own and not one.name.startswith(".")]
+    if not (root / SETTINGS).is_file() and others and not overwrite:
+        raise RunFolderError(f"{root}: is not empty and no validation; choose a new folder, or give --overwrite")
+
+
+def _claim(root: Path, problem: Problem) -> None:
+    """Write into the folder, which is ours, what is asked, and by which names the micrographs are read."""
     text = _settings_text(problem)
     path = root / SETTINGS
-    others = [one.name for one in root.iterdir() if one.name not in LOCK_FILES and not one.name.startswith(".")]
-    if not path.is_file() and others and not overwrite:
-        raise RunFolderError(f"{root}: is not empty and no validation; choose a new folder, or give --overwrite")
     if path.is_file() and path.read_text(encoding="utf-8") != text:
         _log.warning("%s: other settings than those of the last call; what depends on them is made again", root)
     write_text_atomic(path, text)
     write_text_atomic(root / "command.txt", shlex.join(sys.argv) + "\n")
     links = root / "micrographs"
+    wanted = {links / linked_name(image) for image in problem.images}
+    for link in links.rglob("*"):
+        if link.is_symlink() and link not in wanted:  # of an earlier call, on other micrographs
+            link.unlink()
     for image in problem.images:
         link = links / linked_name(image)
         link.parent.mkdir(parents=True, exist_ok=True)
@@ -375,7 +446,7 @@ def _claim(root: Path, problem: Problem, *, overwrite: bool) -> None:
         if not (link.is_symlink() and Path(os.readlink(link)) == target):
             link.unlink(missing_ok=True)
             link.symlink_to(target)
-    write_micrographs_ctf(root / "micrographs_ctf.star", problem.images, problem.optics)
+    write_micrographs_ctf(root / "micrographs_ctf.star", problem.images, problem.optics, fits=problem.ctf_fits)
 
 
 def _settings_text(problem: Problem) -> str:
@@ -393,7 +464,7 @@ def _settings_text(problem: Problem) -> str:
 
 def _log_to(root: Path, say: Callable[[str], None]) -> Callable[[str], None]:
     def log(text: str) -> None:
-        with (root / "run.log").open("a", encoding="utf-8") as stream:
+        with (root / LOG).open("a", encoding="utf-8") as stream:
             stream.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
         say(text)
 
@@ -466,7 +537,7 @@ def _run(root: Path, problem: Problem, say: Callable[[str], None], *, jobs: Part
     }
     write_text_atomic(root / "table.json", json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     write_text_atomic(root / "table.csv", table_csv(rows))
-    report = root / "report.html"
+    report = root / REPORT
     page = validation_page(
         root,
         rows,

@@ -57,6 +57,16 @@ class Truth:
             for xy, good, image in zip(self.xy_px, self.is_pickable, images, strict=True)
         ]
 
+    def of_images(self, index: Sequence[int]) -> Truth:
+        """Of some of the images alone."""
+        return replace(
+            self,
+            xy_px=[self.xy_px[k] for k in index],
+            euler_deg=[self.euler_deg[k] for k in index],
+            is_pickable=[self.is_pickable[k] for k in index],
+            optics=[self.optics[k] for k in index],
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class MatchedPicks:
