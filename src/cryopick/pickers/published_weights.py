@@ -15,13 +15,11 @@ so that no torch is imported before such a file is read. The models of the picke
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from cryopick.errors import WeightsError
-from cryopick.inference.models import Models
 from cryopick.io.weights import (
     Checkpoint,
     files_of_weights,
@@ -110,23 +108,8 @@ def read_published(
             f"{path}: no published weights of picker {picker!r} can be read; those of {', '.join(names)} can; give a "
             ".safetensors file with its card"
         )
-    if picker is not None and not companions:
-        files = [path, *_all_companions(path, _readers[picker](), {}).values()]
-        found = _last_read.get(_read, files, path, picker)
-        return replace(found, tensors=dict(found.tensors))
-    return _read(path, picker, companions or {})
-
-
-_last_read = Models(most=1)
-"""Weights are looked at before a run begins, and its picker reads them when it first picks: a large file is checked and
-taken apart once for both. Its tensors stay in the file until they are used."""
-
-
-def _read(path: Path, picker: str | None, companions: Mapping[str, Path] = MappingProxyType({})) -> Checkpoint:
-    """See `read_published`; the file is read anew."""
     from cryopick.io.torch_files import read_torch_file
 
-    names = pickers_with_published_weights()
     content = read_torch_file(path)
     fitting = [name for name in names if _readers[name]().recognises(content)]
     if not fitting or (picker is not None and picker not in fitting):
@@ -134,7 +117,7 @@ def _read(path: Path, picker: str | None, companions: Mapping[str, Path] = Mappi
         expected = "; ".join(f"{name}: {_readers[name]().about}" for name in ([picker] if picker else names))
         raise WeightsError(f"{path}: holds {what}; expected {expected}")
     reader = _readers[picker or fitting[0]]()
-    return reader.read(path, content, _all_companions(path, reader, companions))
+    return reader.read(path, content, _all_companions(path, reader, companions or {}))
 
 
 def files_of(name_or_path: str | Path, *, picker: str) -> list[Path]:

@@ -15,8 +15,8 @@ from detr_by_formula import SIZES, answers_by_formula, authors_tensors, spread_o
 from PIL import Image  # noqa: E402
 
 from cryopick.errors import SettingsError, WeightsError  # noqa: E402
+from cryopick.io import torch_files  # noqa: E402
 from cryopick.io.images.micrographs import write_micrograph  # noqa: E402
-from cryopick.io.torch_files import read_torch_file  # noqa: E402
 from cryopick.io.weights import read_card  # noqa: E402
 from cryopick.pickers.configurations import configurations_of  # noqa: E402
 from cryopick.pickers.cryotransformer.detr_model import build_detr  # noqa: E402
@@ -180,14 +180,15 @@ def test_weights_without_a_calibration_keep_the_articles_percentile_and_cannot_b
 # ------------------------------------------------------------------------------------------------------------- files
 
 
-def test_a_run_reads_the_authors_file_once_and_again_when_it_has_changed(tmp_path, monkeypatch):
+def test_a_run_goes_over_the_authors_file_once_and_again_when_it_has_changed(tmp_path, monkeypatch):
     seen = []
 
     def noted(path):
         seen.append(path)
-        return read_torch_file(path)
+        return read_archive(path)
 
-    monkeypatch.setattr("cryopick.io.torch_files.read_torch_file", noted)
+    read_archive = torch_files._read_archive  # which goes over every byte
+    monkeypatch.setattr(torch_files, "_read_archive", noted)
     weights, micrograph = save_as_authors(tmp_path / "x.pth", tensors_of_test()), tmp_path / "m.mrc"
     write_micrograph(micrograph, disc_micrograph("m.mrc", shape_yx=(96, 128)))
     found = []
