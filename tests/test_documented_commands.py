@@ -115,8 +115,9 @@ SMALLER: tuple[tuple[str, str], ...] = (
 BEFORE = {
     "cryopick train -o trained/ --resume": f"cryopick train general -o trained/ {ONE_STEP} {CROPS} --steps 2 "
     "--max-minutes 0.0001",  # stops it after its first step
+    "cryopick view v3d/": "cryopick validate3d run1 -o v3d/ --truth sim/ --engine known --max-particles 9",
 }
-"""Commands that go on with something, and what has begun it."""
+"""Commands that go on with something, or show it, and what has begun it."""
 
 
 ONLY_PLANNED = ("cryopick train cryoemmae --set preprocessing=program",)

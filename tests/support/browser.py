@@ -97,12 +97,18 @@ def viewer(words: Sequence[str | Path], *, port: int = 0, cwd: Path | None = Non
 @contextmanager
 def serving(session: Any) -> Iterator[Viewer]:
     """The viewer of a session in a thread, which costs no start of Python."""
-    import uvicorn
-
     from cryopick.viewer.server import create_app
 
+    with serving_app(create_app(session, token="token-of-the-test")) as one:
+        yield one
+
+
+@contextmanager
+def serving_app(app: Any) -> Iterator[Viewer]:
+    """An application whose token is `token-of-the-test` in a thread."""
+    import uvicorn
+
     listener = socket.create_server(("127.0.0.1", 0))
-    app = create_app(session, token="token-of-the-test")
     server = uvicorn.Server(
         uvicorn.Config(app, log_config=None, log_level="warning", ws="none", timeout_graceful_shutdown=1)
     )

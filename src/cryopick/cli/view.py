@@ -25,7 +25,11 @@ SHUTDOWN_S = 3
 def command(
     *,
     run: Annotated[
-        Path | None, typer.Argument(help="Run folder of `cryopick pick`, finished or growing.", show_default=False)
+        Path | None,
+        typer.Argument(
+            help="Run folder of `cryopick pick`, finished or growing, or folder of `cryopick validate3d`.",
+            show_default=False,
+        ),
     ] = None,
     with_: Annotated[
         list[Path] | None, typer.Option("--with", metavar="RUN2", help="Another run, to compare with; may be repeated.")
@@ -65,13 +69,16 @@ def command(
 
     cryopick view run1
 
-    Nothing that `cryopick pick` wrote is changed: marks are kept in run1/edits, exports in run1/edited.
+    Nothing that `cryopick pick` wrote is changed: marks are kept in run1/edits, exports in run1/edited. Of a
+    validation its report is shown.
     """
     from cryopick.evaluation.scored_sets import read_truth
     from cryopick.viewer.guard import host_names, is_local_address
     from cryopick.viewer.server import create_app
     from cryopick.viewer.session import Session
     from cryopick.viewer.sources import PicksSource, RunSource, Source
+    from cryopick.viewer.validation import create_validation_app
+    from cryopick.workflows.validate3d.run import is_validation
 
     if (run is None) == (picks is None):
         raise SettingsError("give one run folder, or --picks with --micrographs")
@@ -86,6 +93,15 @@ def command(
             f"host {host} can be reached by other machines, and traffic is not encrypted; better use an SSH tunnel. "
             "Where the network is trusted, give --allow-host with the name under which the page is opened"
         )
+    names, token = host_names(allow_host or ()), secrets.token_urlsafe(32)
+    if run is not None and is_validation(run):
+        if with_ or truth or edits:
+            raise SettingsError(
+                f"{run}: is a validation, of which the report is shown; --with, --truth and --edits belong to runs"
+            )
+        app = create_validation_app(run, token=token, allowed_hosts=names)
+        _show(app, host, port, token=token, names=names, is_json=json, is_opened=open_, stop_after=stop_after)
+        return
     sources: list[Source] = []
     if run is not None:
         sources.append(RunSource(run))
@@ -113,29 +129,59 @@ def command(
         labels={} if truth is None else read_truth(truth),
         cache_bytes=None if cache_mb is None else cache_mb << 20,
     )
-    names = host_names(allow_host or ())
+    app = create_app(session, token=token, allowed_hosts=names)
+    _show(
+        app,
+        host,
+        port,
+        token=token,
+        names=names,
+        is_json=json,
+        is_opened=open_,
+        stop_after=stop_after,
+        edits=place,
+        read_only=read_only,
+    )
+
+
+def _show(
+    app: Any,
+    host: str,
+    port: int | None,
+    *,
+    token: str,
+    names: Sequence[str],
+    is_json: bool,
+    is_opened: bool,
+    stop_after: float | None,
+    edits: Path | None = None,
+    read_only: str = "",
+) -> None:
+    """Serve an application until it is stopped, and tell its link first; `edits` where marks can be made."""
     with _listening(host, port) as listener:
         chosen = listener.getsockname()[1]
         shown = names[0] if names else ("[::1]" if ":" in host else "127.0.0.1")
-        token = secrets.token_urlsafe(32)
         link = f"http://{shown}:{chosen}/#t={token}"
-        if json:
-            print_json({"event": "view", "link": link, "port": chosen, "edits": str(place), "read_only": read_only})
+        if is_json:
+            marks = {} if edits is None else {"edits": str(edits), "read_only": read_only}
+            print_json({"event": "view", "link": link, "port": chosen, **marks})
         else:
-            _tell(link, chosen, names, place)
-        app = create_app(session, token=token, allowed_hosts=names)
-        if open_ and not json:
+            _tell(link, chosen, names, edits)
+        if is_opened and not is_json:
             _open_browser(link)
         _serve(app, listener, stop_after=stop_after)
 
 
-def _tell(link: str, port: int, names: Sequence[str], edits: Path) -> None:
+def _tell(link: str, port: int, names: Sequence[str], edits: Path | None) -> None:
     user, machine = os.environ.get("USER", "you"), socket.gethostname()
     typer.echo(f"open:   {link}")
     if names:
         typer.echo("warning: other machines can reach this page, and traffic is not encrypted", err=True)
     else:
         typer.echo(f"from another computer, first: ssh -N -L {port}:127.0.0.1:{port} {user}@{machine}")
+    if edits is None:
+        typer.echo("end:    Ctrl-C")
+        return
     typer.echo(f"marks:  {edits}")
     typer.echo("end:    Ctrl-C; every mark is on the disk as soon as the page says saved")
 

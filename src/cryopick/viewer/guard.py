@@ -21,11 +21,11 @@ LOCAL_NAMES = ("127.0.0.1", "localhost", "[::1]")
 MOST_BODY_BYTES = 1_000_000
 MOST_PATH = 200
 """Characters; ours have fewer, and Python refuses to read numbers of thousands of digits."""
+_NOWHERE = "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+POLICY = f"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; {_NOWHERE}"
+REPORT_POLICY = f"default-src 'none'; script-src 'self'; style-src 'unsafe-inline'; img-src 'self' data:; {_NOWHERE}"
+"""Of pages that hold their styles and pictures in themselves, and no scripts."""
 SECURITY_HEADERS = {
-    "content-security-policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
-        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    ),
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
     "cross-origin-opener-policy": "same-origin",
@@ -42,11 +42,13 @@ class Guard:
     ----------
     token : that every request for data must send as `Authorization: Bearer`
     allowed_hosts : names besides those of this machine under which the page may be opened
+    policy : what the page may load, as a content security policy
     """
 
     app: ASGIApp
     token: str
     allowed_hosts: tuple[str, ...] = ()
+    policy: str = POLICY
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -59,6 +61,7 @@ class Guard:
                 headers = MutableHeaders(scope=message)
                 for name, value in SECURITY_HEADERS.items():
                     headers[name] = value
+                headers["content-security-policy"] = self.policy
                 headers.setdefault("cache-control", "no-store")
             await send(message)
 

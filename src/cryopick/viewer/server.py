@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from collections.abc import Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -33,16 +34,23 @@ def read_static() -> dict[str, tuple[bytes, str, str]]:
     return found
 
 
-def create_app(session: Session, *, token: str, allowed_hosts: tuple[str, ...] = ()) -> Starlette:
-    """The application; `session.watch` runs in a thread while it is up."""
+def static_page(first: str) -> Callable[[Request], Awaitable[Response]]:
+    """Answers with the files of the page; without a name with the first."""
     static = read_static()
 
     async def page(request: Request) -> Response:
-        found = static.get(request.path_params.get("name", "index.html"))
+        found = static.get(request.path_params.get("name", first))
         if found is None:
             return Response("there is no such file\n", status_code=404)
         data, media, etag = found
         return answer(request, data, media, cache="no-cache", etag=etag)
+
+    return page
+
+
+def create_app(session: Session, *, token: str, allowed_hosts: tuple[str, ...] = ()) -> Starlette:
+    """The application; `session.watch` runs in a thread while it is up."""
+    page = static_page("index.html")
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> Any:

@@ -55,11 +55,6 @@ from cryopick.workflows.validate3d.truth import MatchedPicks, Truth, matched
 
 FEWEST_PARTICLES = 40
 """With fewer, half maps of some twenty particles each say nothing at any resolution."""
-RESERVED = ("picks", "micrographs", "programs", "parts")
-STATE = "validation.json"
-"""Marks the folder as a validation's."""
-
-
 AGREE_FSC, AGREE_DIAMETERS = 0.5, 0.2
 
 

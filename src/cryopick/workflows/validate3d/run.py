@@ -74,9 +74,10 @@ from cryopick.workflows.validate3d.stages import Done, StageFolder
 from cryopick.workflows.validate3d.table import Row, SeedResult, rows_as_json, sentences, table_csv
 from cryopick.workflows.validate3d.truth import Truth, is_simulation, read_simulation, true_map
 
-RESERVED = ("picks", "micrographs", "programs", CTF_FOLDER)
-SETTINGS, LOG = "settings.toml", "run.log"
-"""The first marks a folder as a validation's."""
+RESERVED = ("picks", "micrographs", "programs", "parts", CTF_FOLDER)
+SETTINGS, LOG, REPORT = "settings.toml", "run.log", "report.html"
+_MARKS = (SETTINGS, "command.txt", "micrographs_ctf.star")
+"""What a validation writes first, and all of which nothing else has."""
 
 _log = logging.getLogger(__name__)
 
@@ -272,6 +273,20 @@ def validate3d(
         if jobs is not None:
             write_call(root, call | {"cores": jobs.cores})
         return _run(root, problem, say, jobs=jobs)
+
+
+def is_validation(folder: Path) -> bool:
+    """Whether `validate3d` writes, or wrote, into this folder."""
+    return all((folder / name).is_file() for name in _MARKS)
+
+
+def progress_of(folder: Path) -> str:
+    """The last that a validation told of itself."""
+    try:
+        lines = (folder / LOG).read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        lines = []
+    return lines[-1] if lines else "nothing was begun"
 
 
 # ------------------------------------------------------------------------------------------------ what is asked, whole
@@ -522,7 +537,7 @@ def _run(root: Path, problem: Problem, say: Callable[[str], None], *, jobs: Part
     }
     write_text_atomic(root / "table.json", json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     write_text_atomic(root / "table.csv", table_csv(rows))
-    report = root / "report.html"
+    report = root / REPORT
     page = validation_page(
         root,
         rows,
