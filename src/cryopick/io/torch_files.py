@@ -15,12 +15,14 @@ import pickletools
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from cryopick.errors import WeightsError
+from cryopick.io.files.version import file_version
 
 LARGEST_PROGRAM_BYTES = 2**26
 """Of `data.pkl`. The largest published models have less than 1 MB; NumPy arrays inside it are few and small."""
@@ -76,8 +78,7 @@ def read_torch_file(path: Path | str) -> Any:
 
     path = Path(path)
     try:
-        records, program = _read_archive(path)
-        _Program(records).check(program)
+        _require_whole_and_harmless(path, file_version(path))
         known = torch.serialization.get_safe_globals()
         ours = [one for one in _safe_globals() if one not in known]  # leaving the block forgets them
         with torch.serialization.safe_globals(ours):
@@ -93,6 +94,16 @@ def read_torch_file(path: Path | str) -> Any:
             f"{path}: cannot be read as a file of torch.save ({line}); it is damaged or holds something else; "
             "copy or download it again"
         ) from error
+
+
+@lru_cache(maxsize=64)
+def _require_whole_and_harmless(path: Path, version: tuple[int, ...]) -> None:  # noqa: ARG001  # another version is another call
+    """Raise where a file may not be opened; all of it is read for that, once as long as it stays as it is.
+
+    A run looks at its weights before it begins, and its picker opens them afterwards.
+    """
+    records, program = _read_archive(path)
+    _Program(records).check(program)
 
 
 def _safe_globals() -> list[Any]:

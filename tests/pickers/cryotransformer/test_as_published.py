@@ -15,6 +15,8 @@ from detr_by_formula import SIZES, answers_by_formula, authors_tensors, spread_o
 from PIL import Image  # noqa: E402
 
 from cryopick.errors import SettingsError, WeightsError  # noqa: E402
+from cryopick.io import torch_files  # noqa: E402
+from cryopick.io.images.micrographs import write_micrograph  # noqa: E402
 from cryopick.io.weights import read_card  # noqa: E402
 from cryopick.pickers.configurations import configurations_of  # noqa: E402
 from cryopick.pickers.cryotransformer.detr_model import build_detr  # noqa: E402
@@ -28,6 +30,7 @@ from cryopick.runs.settings import make_settings  # noqa: E402
 from cryopick.settings import as_text  # noqa: E402
 from cryopick.types import Micrograph  # noqa: E402
 from cryopick.workflows.import_weights import import_weights  # noqa: E402
+from cryopick.workflows.pick import pick_to_folder  # noqa: E402
 
 MEAN, DEVIATION = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
 
@@ -175,6 +178,28 @@ def test_weights_without_a_calibration_keep_the_articles_percentile_and_cannot_b
 
 
 # ------------------------------------------------------------------------------------------------------------- files
+
+
+def test_a_run_goes_over_the_authors_file_once_and_again_when_it_has_changed(tmp_path, monkeypatch):
+    seen = []
+
+    def noted(path):
+        seen.append(path)
+        return read_archive(path)
+
+    read_archive = torch_files._read_archive  # which goes over every byte
+    monkeypatch.setattr(torch_files, "_read_archive", noted)
+    weights, micrograph = save_as_authors(tmp_path / "x.pth", tensors_of_test()), tmp_path / "m.mrc"
+    write_micrograph(micrograph, disc_micrograph("m.mrc", shape_yx=(96, 128)))
+    found = []
+    for name in ("first", "again", "other"):
+        if name == "other":
+            save_as_authors(weights, {key: 1.5 * one for key, one in tensors_of_test().items()})
+        pick_to_folder([micrograph], tmp_path / name, make_settings("cryotransformer", as_="article", weights=weights),
+                       workers=1)  # fmt: skip
+        found.append((tmp_path / name / "candidates" / "m.csv").read_text())
+        assert seen == [weights] * (2 if name == "other" else 1)
+    assert found[0] == found[1] != found[2]
 
 
 def test_imported_weights_pick_as_the_file_does_and_their_card_says_what_they_are(checkpoint, tmp_path):
