@@ -3,11 +3,13 @@
 import json
 import pickle
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from discs import DIAMETER_PX, disc_centres, disc_micrograph
 
+from cryopick.data import prepared_cache
 from cryopick.data.datasets import LabelledMicrograph, open_dataset
 from cryopick.data.prepared_cache import Prepared, PreparedCache
 from cryopick.errors import SettingsError
@@ -108,6 +110,36 @@ def test_batches_are_the_same_with_prepared_micrographs_on_disk_which_are_read_o
     for one, other in zip(wanted, found, strict=True):
         assert all(bool((one[name] == other[name]).all()) for name in one)
     assert [crop.image.shape for crop in learner.source.held_out] == shapes
+
+
+def test_checksums_of_prepared_micrographs_are_looked_at_once_however_many_processes_prepare_them(
+    dataset, tmp_path, monkeypatch
+):
+    keeping = replace(dataset, prepared=Prepared(PreparedCache(tmp_path / "cache", 10**8)))
+    Learner(TASK, keeping, keeping).prepare(1, lambda *_: None)
+    looked: list[Path] = []
+
+    class Elsewhere:
+        """In the place of a loader with workers: copies of what is prepared do it, and only answers come back."""
+
+        def __init__(self, items, *, sampler, **_):
+            self.answers = [pickle.loads(pickle.dumps(items))[index] for index in sampler]
+
+        def __iter__(self):
+            return iter(pickle.loads(pickle.dumps(self.answers)))
+
+    monkeypatch.setattr("torch.utils.data.DataLoader", Elsewhere)
+    is_whole = prepared_cache._is_whole
+    monkeypatch.setattr(prepared_cache, "_is_whole", lambda path: looked.append(path) or is_whole(path))
+    later = replace(dataset, prepared=Prepared(PreparedCache(tmp_path / "cache", 10**8)))
+    learner = Learner(TASK, later, later)
+    learner.prepare(1, lambda *_: None)
+    assert len(set(looked)) == 2  # two micrographs, each asked by two copies that know nothing of each other
+    looked.clear()
+    for one in (learner, pickle.loads(pickle.dumps(learner))):  # this process, and a worker that it starts now
+        one.make_batch(0, np.random.default_rng(0))
+        assert len(one.source.held_out) == 2
+    assert looked == []
 
 
 def test_an_epoch_of_labelled_micrographs_has_an_end_and_one_of_simulation_has_none(dataset):

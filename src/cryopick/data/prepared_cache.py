@@ -110,6 +110,14 @@ class PreparedCache:
         """Whether there is an entry, whole or not."""
         return self._path(key).is_file()
 
+    def found_whole(self) -> frozenset[str]:
+        """Names of the entries whose checksum this process, or one that it believed, found right or made."""
+        return frozenset(self._checked)
+
+    def believe(self, names: frozenset[str]) -> None:
+        """Take entries for whole that another process has just found so; their checksums are not looked at again."""
+        self._checked |= names
+
     def size_bytes(self) -> int:
         """Of all entries together."""
         return sum(size for _, size, _ in self._entries())

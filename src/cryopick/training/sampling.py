@@ -97,7 +97,8 @@ class MicrographSampler(Generic[W]):
 def prepare_all(samplers: Sequence[MicrographSampler[Any]], tell: Callable[[int, int], None]) -> None:
     """Prepare the micrographs of several samplers side by side, on all cores, for the cache on disk.
 
-    Without such a cache nothing is done: what worker processes hold in memory is their own.
+    Without such a cache nothing is done: what worker processes hold in memory is their own. What they found whole on
+    disk this process believes, and so do the workers that it starts later: checksums of 100 GB take minutes.
 
     Parameters
     ----------
@@ -125,7 +126,10 @@ def prepare_all(samplers: Sequence[MicrographSampler[Any]], tell: Callable[[int,
         multiprocessing_context=WORKER_START if processes > 1 else None,
     )
     tell(0, len(asked))
-    for done, has_room in enumerate(loader, start=1):
+    for done, (has_room, found_whole) in enumerate(loader, start=1):
+        cache = asked[done - 1][0].prepared.cache
+        if cache is not None:
+            cache.believe(found_whole)
         tell(done if has_room else len(asked), len(asked))
         if not has_room:
             break
@@ -133,16 +137,18 @@ def prepare_all(samplers: Sequence[MicrographSampler[Any]], tell: Callable[[int,
 
 @dataclass(frozen=True)
 class _Preparations:
-    """Micrographs that are prepared when they are asked for; what comes back is whether the cache has room for more."""
+    """Micrographs that are prepared when they are asked for; what comes back is whether the cache has room for more,
+    and which entries were found whole for it."""
 
     samplers: Sequence[MicrographSampler[Any]]
     numbers: Sequence[int]
 
-    def __getitem__(self, index: int) -> bool:
+    def __getitem__(self, index: int) -> tuple[bool, frozenset[str]]:
         sampler, number = self.samplers[index], self.numbers[index]
-        sampler.at_working_scale(sampler.items[number])
         cache = sampler.prepared.cache
-        return cache is None or not cache.is_full
+        before: frozenset[str] = frozenset() if cache is None else cache.found_whole()
+        sampler.at_working_scale(sampler.items[number])
+        return (True, before) if cache is None else (not cache.is_full, cache.found_whole() - before)
 
 
 class CropSampler(MicrographSampler[LabelledCrop]):

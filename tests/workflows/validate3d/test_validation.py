@@ -15,10 +15,13 @@ import pytest
 
 import cryopick
 from cryopick.errors import CryopickError, InputError, RunFolderError
-from cryopick.io.structures.volume import write_volume
+from cryopick.evaluation.relion_programs import ProgramFailedError
+from cryopick.io.structures.volume import read_volume, write_volume
 from cryopick.simulation.recipe import named_recipe
 from cryopick.simulation.series import SimulationSettings
 from cryopick.simulation.specimens.proteins import random_protein
+from cryopick.types import Volume
+from cryopick.workflows.validate3d.engines import KnownEngine
 from cryopick.workflows.validate3d.picks import DUPLICATE_DIAMETERS
 
 KNOWN = {"engine": "known", "select2d": ["none"]}
@@ -216,13 +219,44 @@ def test_cryopick_s_own_engine_refines_beyond_a_blurred_reference(simulated: Pat
     assert not (found.folder / "good/none/seed1/Initial").exists()
 
 
+def test_local_resolution_is_shown_where_the_engine_finds_it_and_costs_no_row_where_it_fails(
+    simulated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> Volume:
+        raise ProgramFailedError("locres: was stopped", "time")
+
+    def finds(_: object, root: Path, folder: Path, halves: tuple[Path, Path], mask: Path, geometry: object) -> Volume:
+        inside = read_volume(mask)
+        assert {read_volume(one).density.shape for one in halves} == {inside.density.shape}
+        return Volume(np.where(inside.density > 0.5, 31.25, 0.0).astype(np.float32), inside.voxel_size_angstrom)
+
+    asked = {
+        "output": tmp_path / "v",
+        "truth": simulated / "sim",
+        "micrographs": [simulated / "sim/micrographs"],
+        "names": ["good"],
+        "compare": [],
+        **KNOWN,
+    }
+    monkeypatch.setattr(KnownEngine, "has_local_resolution", True)
+    monkeypatch.setattr(KnownEngine, "local_resolution", fails)
+    found = cryopick.validate3d([simulated / "good.csv"], **asked)
+    assert found.program_failures == ("locres: was stopped",)
+    assert row_of(found, "good").success == "1/1"
+    assert "Local resolution" not in (tmp_path / "v/report.html").read_text()
+    monkeypatch.setattr(KnownEngine, "local_resolution", finds)
+    found = cryopick.validate3d([simulated / "good.csv"], **asked)
+    assert (found.made, found.program_failures) == (("good/none/seed1/LocalResolution",), ())
+    assert "the middle is 31.2 Å" in (tmp_path / "v/report.html").read_text()
+
+
 # --------------------------------------------------------------------------------------------------- killed and resumed
 
 COMMAND = """
-import sys, cryopick, os, signal
+import json, sys, cryopick, os, signal
 from pathlib import Path
 from cryopick.workflows.validate3d import stages
-at, when, folder = sys.argv[1], sys.argv[2], Path(sys.argv[3])
+at, when, folder, how = sys.argv[1], sys.argv[2], Path(sys.argv[3]), json.loads(sys.argv[4])
 stage = stages.StageFolder.stage
 def killing(self, name, inputs, make, **options):
     def killed(target):
@@ -232,10 +266,28 @@ def killing(self, name, inputs, make, **options):
         return facts
     return stage(self, name, inputs, killed, **options)
 stages.StageFolder.stage = killing
-found = cryopick.validate3d([folder / "good.csv"], output=folder / "killed", truth=folder / "sim", names=["good"],
-    micrographs=[folder / "sim/micrographs"], compare=[], engine="known", select2d=["none"])
+found = cryopick.validate3d([folder / "good.csv"], output=folder / "killed", names=["good"], compare=[],
+    micrographs=[folder / "sim/micrographs"], **how)
 print(list(found.made))
 """
+
+
+def killed_in_turn(folder: Path, stages: list[tuple[str, str]], **how: object) -> list[dict[str, str]]:
+    """The rows of `killed/table.csv` after a kill in each stage, before or after its files are made, and a last call,
+    which finds all of them but the last made."""
+
+    def run(at: str, when: str = "") -> subprocess.CompletedProcess[str]:
+        words = [sys.executable, "-c", COMMAND, at, when, str(folder), json.dumps(how)]
+        return subprocess.run(words, check=False, capture_output=True, text=True)
+
+    for name, when in stages:
+        stopped = run(name, when)
+        assert stopped.returncode == -signal.SIGKILL, stopped.stderr
+        assert not (folder / "killed" / name).exists()
+    ended = run("none")
+    assert ended.stdout.strip() == str([stages[-1][0]]), ended.stderr
+    with (folder / "killed/table.csv").open() as stream:
+        return list(csv.DictReader(stream))
 
 
 def test_killed_in_any_stage_the_same_call_comes_to_the_same_table(
@@ -243,22 +295,48 @@ def test_killed_in_any_stage_the_same_call_comes_to_the_same_table(
 ) -> None:
     for name in ("good.csv", "sim"):
         (tmp_path / name).symlink_to(simulated / name)
-
-    def run(at: str, when: str = "after") -> subprocess.CompletedProcess[str]:
-        words = [sys.executable, "-c", COMMAND, at, when, str(tmp_path)]
-        return subprocess.run(words, check=False, capture_output=True, text=True)
-
     names = ["good/Extract", "good/none/seed1/Refine", "good/none/seed1/Post"]
-    for name, when in [*((name, "after") for name in names), (names[-1], "before")]:
-        assert run(name, when).returncode == -signal.SIGKILL
-        assert not (tmp_path / "killed" / name).exists()
-    ended = run("none")
-    assert ended.stdout.strip() == str([names[-1]]), ended.stderr
-    with (tmp_path / "killed/table.csv").open() as stream:
-        (row,) = csv.DictReader(stream)
+    stages = [*((name, "after") for name in names), (names[-1], "before")]
+    (row,) = killed_in_turn(tmp_path, stages, truth=str(tmp_path / "sim"), **KNOWN)
     expected = row_of(validated, "good")
     assert float(row["truth_angstrom"]) == pytest.approx(expected.mean("truth_angstrom"), rel=1e-4)
     assert float(row["half_angstrom"]) == pytest.approx(expected.mean("half_angstrom"), rel=1e-4)
+
+
+def test_killed_in_any_stage_of_the_embedded_engine_the_same_call_comes_to_the_same_table(
+    simulated: Path, tmp_path: Path
+) -> None:
+    """Two starts that are compared, since the truth is not known; of few and coarse particles, to be quick."""
+    for name in ("good.csv", "sim"):
+        (tmp_path / name).symlink_to(simulated / name)
+    how = {
+        "engine": "embedded",
+        "ctf": str(tmp_path / "sim/micrographs.star"),
+        "diameter": "220A",
+        "select2d": ["auto"],
+        "seeds": 2,
+        "max_particles": 48,
+        "angpix": 19.5,
+    }
+    starts = [f"good/auto/seed{seed}/{step}" for seed in (1, 2) for step in ("Initial", "Refine", "Post")]
+    names = ["good/Extract", "good/Class2D", *starts, "good/auto/Agreement"]
+    stages = [(name, "after") for name in names if "seed2" not in name]
+    rows = killed_in_turn(tmp_path, stages, **how)
+    whole = cryopick.validate3d(
+        [tmp_path / "good.csv"],
+        output=tmp_path / "whole",
+        micrographs=[tmp_path / "sim/micrographs"],
+        names=["good"],
+        compare=[],
+        **how,
+    )
+    assert set(whole.made) == set(names)
+    with (tmp_path / "whole/table.csv").open() as stream:
+        expected = list(csv.DictReader(stream))
+    assert [float(row["half_angstrom"]) > 0 for row in rows] == [True, True]
+    for row in (*rows, *expected):
+        del row["cpu_seconds"]
+    assert rows == expected
 
 
 def test_two_at_once_are_refused(simulated: Path, tmp_path: Path) -> None:

@@ -92,6 +92,11 @@ def test_from_picks_alone_to_a_resolution_through_a_kill_in_the_first_map(folder
     assert log.count("run/Class2D: made") == 1
     assert "made again" not in log
     assert row["failure"] == ""
+    assert "Local resolution" in (output / "report.html").read_text()
+    low, _, high = json.loads((output / "run/auto/seed1/LocalResolution/done.json").read_text())["facts"][
+        "quartiles_angstrom"
+    ]
+    assert 29 < low <= high < 80
     assert int(row["selected"]) == 48
     nyquist = float(row["nyquist_angstrom"])
     assert nyquist <= float(row["half_angstrom"]) < 220

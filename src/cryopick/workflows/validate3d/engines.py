@@ -111,6 +111,7 @@ class Engine(Protocol):
     """Its maps lie as the true map does."""
     ranks: int
     """Of MPI that it starts; 1 where it starts none."""
+    has_local_resolution: bool
 
     def check(self, *, has_poses: bool) -> None:
         """Raise the sentence of what is missing."""
@@ -130,8 +131,23 @@ class Engine(Protocol):
     def refine(self, job: EngineJob) -> Reconstruction:
         """Two half sets that never meet, and their maps."""
 
+    def local_resolution(
+        self, root: Path, folder: Path, halves: tuple[Path, Path], mask: Path, geometry: BoxGeometry
+    ) -> Volume:
+        """The resolution around each place in Å, where `has_local_resolution`; its own files go into the folder."""
 
-class KnownEngine:
+
+class WithoutLocalResolution:
+    """What engines share that do not find the local resolution."""
+
+    has_local_resolution = False
+
+    def local_resolution(self, *_: object) -> Volume:
+        """Never asked for."""
+        raise AssertionError("this engine finds no local resolution")
+
+
+class KnownEngine(WithoutLocalResolution):
     """The angles that a simulation knows: the upper limit of any refinement, and the quickest judge of picks.
 
     A pick that is no particle gets random angles, as a refinement would give it at best.
@@ -203,7 +219,7 @@ def snr_of_both(curve: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(2 * clipped / (1 - clipped))
 
 
-class EmbeddedEngine:
+class EmbeddedEngine(WithoutLocalResolution):
     """cryopick's own reconstruction (`cryopick.reconstruction`): honest and light, for some thousand particles.
 
     Its limits: one pose a particle, no classes in 3D, no polishing of optics; small proteins fail first.

@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 
 from cryopick.errors import InputError
 from cryopick.evaluation.ctf_estimation import CtfFit
+from cryopick.evaluation.relion_programs import ProgramFailedError
 from cryopick.io.coordinates.names import without_extension
 from cryopick.io.coordinates.relion import write_relion_micrograph
 from cryopick.io.files.atomic import write_text_atomic
+from cryopick.io.files.json_object import read_json_object
 from cryopick.io.images.micrographs import read_micrograph
 from cryopick.io.images.mrc import write_mrc
 from cryopick.io.star import write_star
@@ -50,7 +52,7 @@ from cryopick.workflows.validate3d.picks import (
 )
 from cryopick.workflows.validate3d.selection import class_facts, classes_csv
 from cryopick.workflows.validate3d.settings import ValidationSettings
-from cryopick.workflows.validate3d.stages import Done, StageFolder
+from cryopick.workflows.validate3d.stages import DONE, LOCAL_RESOLUTION, Done, StageFolder
 from cryopick.workflows.validate3d.truth import MatchedPicks, Truth, matched
 
 FEWEST_PARTICLES = 40
@@ -373,6 +375,35 @@ def starts_that_agree(work: Work, run: str, selection: str, refined: Mapping[int
         if value >= AGREE_FSC:
             agreed |= {int(one) for one in pair.split(",")}
     return agreed
+
+
+def local_resolution(work: Work, start: str) -> None:
+    """The stage `LocalResolution` of a start, RUN/SELECTION/seedN, whose map is there; that it failed is told."""
+    folder, geometry = work.folder, work.problem.geometry
+    base = folder.root / start
+
+    def make(target: Path) -> dict[str, Any]:
+        halves = (base / "Refine/half1.mrc", base / "Refine/half2.mrc")
+        mask = base / "Post/mask.mrc"
+        found = work.problem.engine.local_resolution(folder.root, target, halves, mask, geometry)
+        write_volume(target / "local_resolution.mrc", found)
+        inside = found.density[read_volume(mask).density > 0.5]
+        return {"quartiles_angstrom": [float(one) for one in np.percentile(inside, (25, 50, 75))]}
+
+    inputs = {
+        "post": _digest_of_done(base / "Post"),
+        "geometry": asdict(geometry),
+        "version": work.problem.engine.version(),
+    }
+    try:
+        folder.stage(f"{start}/{LOCAL_RESOLUTION}", inputs, make)
+    except ProgramFailedError as error:
+        folder.log(f"{start}/{LOCAL_RESOLUTION}: {error}")
+        work.program_failures.append(str(error))
+
+
+def _digest_of_done(folder: Path) -> str:
+    return str(read_json_object(folder / DONE, what="the record of a finished stage")["digest"])
 
 
 def _job(work: Work, particles: Extracted, selected: Selected, seed: int) -> EngineJob:

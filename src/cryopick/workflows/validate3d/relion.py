@@ -18,6 +18,7 @@ from cryopick.evaluation.relion_programs.steps import (
     FEW_PARTICLES,
     RelionProject,
     classify_2d,
+    find_local_resolution,
     make_initial_model,
     refine,
 )
@@ -29,6 +30,7 @@ from cryopick.reconstruction.poses import Poses
 from cryopick.types import Volume
 from cryopick.workflows.validate3d.engines import Classified, EngineJob, Reconstruction, StartVolume
 from cryopick.workflows.validate3d.geometry import BoxGeometry
+from cryopick.workflows.validate3d.stages import PARTIAL
 
 ITERATIONS_2D, ITERATIONS_2D_OF_MANY, MANY_PARTICLES = 6, 25, 10_000
 """With some hundred particles more iterations are worse: at 12 the classes of half random picks had collapsed into two,
@@ -51,6 +53,7 @@ class RelionEngine:
     is_seeded = True
     is_aligned = False
     ranks = RANKS
+    has_local_resolution = True
 
     def check(self, *, has_poses: bool) -> None:  # noqa: ARG002  # the protocol's
         relion = require_relion(WHOLE_PATH)
@@ -134,6 +137,22 @@ class RelionEngine:
             half1=half1, half2=half2, map=_volume(project.folder / found.volume, job), poses=_poses(found, job)
         )
 
+    def local_resolution(
+        self, root: Path, folder: Path, halves: tuple[Path, Path], mask: Path, geometry: BoxGeometry
+    ) -> Volume:
+        first, second, inside = (one.relative_to(root).as_posix() for one in (*halves, mask))
+        writing = folder.relative_to(root)
+        found = find_local_resolution(
+            RelionProject(folder=root, relion=_relion()),
+            (first, second),
+            inside,
+            name=writing.with_name(writing.name.removesuffix(PARTIAL)).as_posix(),
+            folder=writing.as_posix(),
+            pixel_size_angstrom=geometry.pixel_size_angstrom,
+            diameter_angstrom=geometry.diameter_angstrom,
+        )
+        return replace(read_volume(root / found), voxel_size_angstrom=geometry.pixel_size_angstrom)
+
 
 def _relion() -> Relion:
     return require_relion(WHOLE_PATH)
@@ -157,7 +176,7 @@ def _writing(job: EngineJob) -> str:
 
 def _name(job: EngineJob) -> str:
     """Of the step's logs: the folder as it will be called."""
-    return str(Path(_writing(job)).with_name(job.folder.name.removesuffix(".partial")))
+    return str(Path(_writing(job)).with_name(job.folder.name.removesuffix(PARTIAL)))
 
 
 def _table(job: EngineJob) -> str:

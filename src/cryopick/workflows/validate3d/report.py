@@ -17,9 +17,14 @@ from cryopick.pages.render import render
 from cryopick.types import Volume
 from cryopick.workflows.validate3d.geometry import BoxGeometry
 from cryopick.workflows.validate3d.measure import read_curves
-from cryopick.workflows.validate3d.pictures import directions_png, image_png, slices_and_projections
+from cryopick.workflows.validate3d.pictures import (
+    directions_png,
+    image_png,
+    local_resolution_png,
+    slices_and_projections,
+)
 from cryopick.workflows.validate3d.settings import COMPARISONS
-from cryopick.workflows.validate3d.stages import DONE
+from cryopick.workflows.validate3d.stages import DONE, LOCAL_RESOLUTION
 from cryopick.workflows.validate3d.table import Row, angstrom, share, shown_cells
 
 LEGEND = (
@@ -237,6 +242,8 @@ def _section(
             png=slices_and_projections(shown),
         )
     )
+    if (best / LOCAL_RESOLUTION / DONE).is_file():
+        panels.append(_local_resolution(best))
     starts = sorted((root / row.run / row.selection).glob("seed*/Initial/initial.mrc"))
     if starts:
         panels.append(
@@ -250,7 +257,7 @@ def _section(
         panels.append(
             Picture(
                 title="Directions of view",
-                caption="Elevation over azimuth, particles per solid angle, logarithmic, white where there are none. "
+                caption="Elevation over azimuth, particles per solid angle, logarithmic, empty where there are none. "
                 f"Evenness {directions[1]:.2f}: {_EVENNESS}.",
                 png=directions_png(directions[0]),
             )
@@ -266,6 +273,20 @@ def _section(
         classes_title=f"2D classes: {kept} of {len(classes)} kept",
         classes_caption="Sorted by how much the average stands out of the noise; green is kept, red is dropped, for "
         "the reason that shows when the pointer rests on it.",
+    )
+
+
+def _local_resolution(start: Path) -> Picture:
+    """Of the map as it was reconstructed, not laid onto the true one: RELION's half maps are there."""
+    found = read_volume(start / LOCAL_RESOLUTION / "local_resolution.mrc")
+    facts = json.loads((start / LOCAL_RESOLUTION / DONE).read_text(encoding="utf-8"))["facts"]
+    low, middle, high = facts["quartiles_angstrom"]
+    mask = read_volume(start / "Post/mask.mrc").density > 0.5
+    return Picture(
+        title="Local resolution, along z, y, x",
+        caption="Central slices of the map in its own orientation, coloured inside the mask, the scale in Å: half of "
+        f"it lies between {low:.1f} and {high:.1f} Å, the middle is {middle:.1f} Å. By relion_postprocess --locres.",
+        png=local_resolution_png(found.density, mask, read_volume(start / "Refine/map.mrc").density),
     )
 
 

@@ -62,6 +62,7 @@ from cryopick.workflows.validate3d.pipeline import (
     Selected,
     Work,
     extracted,
+    local_resolution,
     read_reconstruction,
     reconstructed,
     selected,
@@ -523,6 +524,8 @@ def _run(root: Path, problem: Problem, say: Callable[[str], None], *, jobs: Part
             rows.append(row)
             if where is not None:
                 best.setdefault(run, where)
+    for start in best.values() if problem.engine.has_local_resolution else ():
+        local_resolution(work, start.relative_to(root).as_posix())
     rows = _with_penalty(_with_yields(root, problem, rows), problem.settings.penalty_angstrom)
     told = sentences(rows, problem.flags)
     content = {

@@ -23,6 +23,7 @@ from cryopick.io.files.atomic import explain_write_errors, write_text_atomic
 from cryopick.io.files.json_object import read_json_object
 
 DONE, BEGUN, PARTIAL = "done.json", "begun.json", ".partial"
+LOCAL_RESOLUTION = "LocalResolution"
 
 
 @dataclass(frozen=True)
