@@ -81,6 +81,13 @@ def drag(driver: Any, *places: tuple[float, float]) -> None:
     mouse(driver, "mouseReleased", *on_screen[-1])
 
 
+def stroke(driver: Any, start: tuple[float, float], end: tuple[float, float]) -> None:
+    """A drag in a single move."""
+    mouse(driver, "mousePressed", *point(driver, *start))
+    for kind in ("mouseMoved", "mouseReleased"):
+        mouse(driver, kind, *point(driver, *end))
+
+
 def press(driver: Any, key: str) -> None:
     from selenium.webdriver.common.action_chains import ActionChains
 
@@ -245,6 +252,11 @@ def test_the_eraser_and_the_lasso_take_what_is_under_them_as_one_action(page: tu
     saved(driver)
     assert len(picks(driver)) <= count - 3
     assert driver.execute_script("return document.getElementById('undoable').textContent").startswith("undo: erased")
+    driver.find_element("id", "undo").click()
+    wait_for(driver, f"cryopick.open.picks.length === {count}")
+    stroke(driver, (20.0, 110.0), (100.0, 110.0))
+    saved(driver)
+    assert len(picks(driver)) <= count - 3, "a quick stroke, of which only its ends are seen, takes what lies between"
     driver.find_element("id", "undo").click()
     wait_for(driver, f"cryopick.open.picks.length === {count}")
     press(driver, "3")

@@ -1,7 +1,7 @@
 // The page: what is open, what is asked for, and which key or button does what.
 
 import { json, floats, bitmap, ask, Problem } from "./api.js";
-import { applyMarks, COLOURS, fold, isInside, LOWEST, markOps, newGroup, removalOps } from "./model.js";
+import { applyMarks, COLOURS, distanceToStroke, fold, isInside, LOWEST, markOps, newGroup, removalOps } from "./model.js";
 import { View, listen } from "./view.js";
 import { colourOfStyle, drawImage, drawOver } from "./draw.js";
 import { drawHistogram, drawScatter } from "./charts.js";
@@ -498,7 +498,7 @@ const toolHandler = {
     if (!app.open?.picks) return;
     const [x, y] = app.view.toImage(sx, sy);
     if (app.tool === "pointer") app.drag = { from: [sx, sy], pick: pickAt(sx, sy), isAdding: event.shiftKey };
-    if (app.tool === "eraser") { app.drag = { erased: new Set() }; this.erase(sx, sy); }
+    if (app.tool === "eraser") { app.drag = { erased: new Set(), at: [sx, sy] }; this.erase(sx, sy); }
     if (app.tool === "lasso") app.drag = { lasso: [[x, y]] };
   },
   move(sx, sy) {
@@ -537,8 +537,9 @@ const toolHandler = {
   },
   twice(sx, sy) { if (app.tool === "pointer") { const pick = pickAt(sx, sy); if (pick && pick.mark === undefined) confirm([pick]); } },
   erase(sx, sy) {
-    const reach = app.eraser / app.view.scale, [x, y] = app.view.toImage(sx, sy);
-    for (const p of app.open.picks) if (Math.hypot(p.x - x, p.y - y) <= reach) app.drag.erased.add(p);
+    const reach = app.eraser / app.view.scale, before = app.view.toImage(...app.drag.at), now = app.view.toImage(sx, sy);
+    for (const p of app.open.picks) if (distanceToStroke(before, now, p.x, p.y) <= reach) app.drag.erased.add(p);
+    app.drag.at = [sx, sy];
     app.selected = [...app.drag.erased];
     redraw();
   },

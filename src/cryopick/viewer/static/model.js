@@ -13,6 +13,13 @@ export function isInside(points, x, y) {
   return inside;
 }
 
+// How far a point lies from the line between two others.
+export function distanceToStroke([x0, y0], [x1, y1], x, y) {
+  const dx = x1 - x0, dy = y1 - y0, length2 = dx * dx + dy * dy;
+  const share = length2 ? Math.min(1, Math.max(0, ((x - x0) * dx + (y - y0) * dy) / length2)) : 0;
+  return Math.hypot(x - x0 - share * dx, y - y0 - share * dy);
+}
+
 // Which open candidates a cut keeps: a NaN score passes the lowest cut alone, a NaN power any limits.
 export function isAbove(score, power, cut) {
   const passes = score >= Math.fround(cut.threshold) || (cut.threshold <= LOWEST && Number.isNaN(score));

@@ -79,6 +79,8 @@ export function listen(view, target, tool, isPanning) {
     if (event.button === 1 || isPanning()) { panning = at(event); event.preventDefault(); }
     else if (event.button === 0) tool.down(...at(event), event);
   });
+  // every place that the pointer passed: a busy browser tells of several moves at once, and a stroke has them all
+  const wayOf = (event) => { const way = event.getCoalescedEvents?.() ?? []; return way.length ? way : [event]; };
   target.addEventListener("pointermove", (event) => {
     const now = at(event);
     if (touches.size === 2 && touches.has(event.pointerId)) {
@@ -93,7 +95,7 @@ export function listen(view, target, tool, isPanning) {
     }
     if (touches.has(event.pointerId)) touches.set(event.pointerId, now);
     if (panning) { view.pan(now[0] - panning[0], now[1] - panning[1]); panning = now; }
-    else tool.move(...now, event);
+    else for (const one of wayOf(event)) tool.move(...at(one), event);
   });
   const end = (event) => {
     touches.delete(event.pointerId);
