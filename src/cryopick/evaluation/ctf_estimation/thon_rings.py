@@ -106,11 +106,12 @@ def _over_background(power: NDArray[np.float64], frequency: NDArray[np.float64])
         np.flatnonzero(is_there), np.log(np.maximum(mean, tiny)), BACKGROUND_DEGREE
     )
     relative = power / np.exp(background(frequency / frequency.max() * 100))
-    return np.clip(relative, *np.percentile(relative, [OUTLIERS_PERCENT, 100 - OUTLIERS_PERCENT]))
+    low, high = np.percentile(relative, [OUTLIERS_PERCENT, 100 - OUTLIERS_PERCENT])
+    return np.asarray(np.clip(relative, low, high))
 
 
 def _unit(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Without mean, of norm 1."""
     centred = values - values.mean()
     norm = np.linalg.norm(centred)
-    return centred / norm if norm > 0 else centred
+    return np.asarray(centred / norm if norm > 0 else centred)
