@@ -23,7 +23,7 @@ OUTLIERS_PERCENT = 0.5
 """At either end, cut to the rest: lattices and dead lines are single pixels of a spectrum."""
 RESTRAINED_UM, RESTRAINT = 0.1, 0.001
 """An astigmatism of the first costs the second in correlation, and more its square: as CTFFIND does, so that what the
-rings do not tell stays small. Ten times as much took 200 Å from the astigmatism of clear rings in the benchmark."""
+rings do not tell stays small. Chosen on the series of `benchmarks/ctf_estimation.py`."""
 _STARTS_UM = (0.02, -0.02)
 _STEP_UM = 0.04
 
