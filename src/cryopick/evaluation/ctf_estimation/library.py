@@ -30,8 +30,8 @@ MODULE = "torch_ctf_estimation"
 LEAST_CORRELATION = 0.04
 """Noise alone reaches 0.03 on 1024 x 1024 px (`benchmarks/ctf_estimation.py`), and less on larger micrographs."""
 FITTED_PIXEL_ANGSTROM = 3.0
-"""To which finer images are binned, for a fraction of the time. On four simulated micrographs defocus was then off by 27
-to 77 Å, and by 2 to 34 Å with pixels of 1.5 Å: at 4 Å and 300 kV a period of the rings takes 1,600."""
+"""To which finer images are binned, for a fraction of the time. On four simulated micrographs defocus was then off by
+27 to 77 Å, and by 2 to 34 Å with pixels of 1.5 Å: at 4 Å and 300 kV a period of the rings takes 1,600."""
 PATCH_PX = 256
 TIME_LIMIT_SECONDS = 1800.0
 ASKED, ANSWER, OUT = "asked.json", "answer.json", "said.txt"
