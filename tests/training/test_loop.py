@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from own_process import said_by
 from toy_picker import PRESETS, ToyTask, ToyTrainable, train_toy
 
 from cryopick.errors import RunFolderError, SettingsError, TrainingError, WeightsError
@@ -122,7 +123,7 @@ def test_training_starts_from_other_weights_and_is_never_worse(tmp_path, undistu
 
 
 def test_number_of_workers_does_not_change_the_weights(tmp_path, undisturbed):
-    train_toy(tmp_path, workers=2)
+    said_by("import sys, pathlib, toy_picker; toy_picker.train_toy(pathlib.Path(sys.argv[1]), workers=2)", tmp_path)
     assert file_sha256(tmp_path / WEIGHTS_FILE) == file_sha256(undisturbed / WEIGHTS_FILE)
 
 
