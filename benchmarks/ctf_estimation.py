@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from cryopick.evaluation.ctf_estimation import CtfFit, Microscope, refusal, search_for
-from cryopick.evaluation.ctf_estimation.library import LEAST_CORRELATION, fit_of_pixels
+from cryopick.evaluation.ctf_estimation.torch_estimation import LEAST_CORRELATION, fit_of_pixels
 from cryopick.evaluation.report import markdown_table
 from cryopick.evaluation.usage import run_measured
 from cryopick.io.images.micrographs import read_micrograph

@@ -119,11 +119,7 @@ def pick(
         return
     if not json:
         print_summary(summary, folder)
-    if summary.failed:
-        text = failed_text(summary, folder)
-        if fail_on == "any":
-            raise NotAllDoneError(text)
-        typer.echo(f"warning: {text}", err=True)
+    tell_failed(summary, folder, is_strict=fail_on == "any")
 
 
 def _tell_part(summary: PartSummary, folder: Path, *, is_silent: bool, is_strict: bool) -> None:
@@ -137,11 +133,7 @@ def _tell_part(summary: PartSummary, folder: Path, *, is_silent: bool, is_strict
         )
         again = "--part" if summary.part else "--add"
         typer.echo(f"tables and report: the command for all micrographs without {again}, when nothing else picks")
-    if summary.failed:
-        text = failed_text(summary, folder)
-        if is_strict:
-            raise NotAllDoneError(text)
-        typer.echo(f"warning: {text}", err=True)
+    tell_failed(summary, folder, is_strict=is_strict)
 
 
 def chosen_settings(picker: str | None, config: Path | None, given: dict[str, Any] | None) -> PickSettings:
@@ -153,13 +145,24 @@ def chosen_settings(picker: str | None, config: Path | None, given: dict[str, An
     return make_settings(name, **{**from_config, **(given or {})})
 
 
-def failed_text(summary: RunSummary | PartSummary, folder: Path) -> str:
-    """How many micrographs failed, the first of them and why, and where the others are named."""
+def tell_failed(summary: RunSummary | PartSummary, folder: Path, *, is_strict: bool) -> None:
+    """Warn how many micrographs failed, if any, of the first and why, and where the others are named.
+
+    Raises
+    ------
+    NotAllDoneError
+        With these words instead, where `is_strict`.
+    """
+    if not summary.failed:
+        return
     name, error = next(iter(summary.failed.items()))
-    return (
+    text = (
         f"{len(summary.failed):,} of {summary.micrographs:,} micrographs could not be picked, the first: "
         f"{name}: {error} (all of them: {folder / LOG})"
     )
+    if is_strict:
+        raise NotAllDoneError(text)
+    typer.echo(f"warning: {text}", err=True)
 
 
 def print_summary(summary: RunSummary, output: Path) -> None:

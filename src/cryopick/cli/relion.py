@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from cryopick.cli.console import command_line, progress_listener
-from cryopick.cli.pick import failed_text, print_summary
+from cryopick.cli.pick import print_summary, tell_failed
 from cryopick.errors import InputError, SettingsError
 from cryopick.evaluation.relion_programs import ABORT
 from cryopick.geometry.selection import SelectionSettings
@@ -108,8 +108,7 @@ def command(
         )
     folder = output_folder(output)
     print_summary(summary, folder)
-    if summary.failed:
-        typer.echo(f"warning: {failed_text(summary, folder)}", err=True)
+    tell_failed(summary, folder, is_strict=False)
 
 
 command.context_settings = {"allow_extra_args": True, "ignore_unknown_options": True}  # type: ignore[attr-defined]

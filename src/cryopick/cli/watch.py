@@ -12,7 +12,7 @@ from cryopick.cli.console import command_line
 from cryopick.cli.json_lines import JsonLines, json_lines
 from cryopick.cli.loudness import say_progress
 from cryopick.cli.options import with_options
-from cryopick.cli.pick import called_picker, chosen_settings, failed_text, print_summary
+from cryopick.cli.pick import called_picker, chosen_settings, print_summary, tell_failed
 from cryopick.cli.picking_options import (
     Cluster,
     ClusterConfig,
@@ -27,7 +27,6 @@ from cryopick.cli.picking_options import (
     Workers,
 )
 from cryopick.cli.process import first_signal_calls
-from cryopick.errors import NotAllDoneError
 from cryopick.geometry.selection import SelectionSettings
 from cryopick.pickers.registry import picker_class
 from cryopick.runs.following.events import WatchEvent
@@ -129,11 +128,7 @@ def watch(
         summary = session.run(_teller(say))
     if not json:
         print_summary(summary, place)
-    if summary.failed:
-        told = failed_text(summary, place)
-        if fail_on == "any":
-            raise NotAllDoneError(told)
-        typer.echo(f"warning: {told}", err=True)
+    tell_failed(summary, place, is_strict=fail_on == "any")
 
 
 def _teller(say: JsonLines | None) -> Any:

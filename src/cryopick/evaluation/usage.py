@@ -58,8 +58,7 @@ class Usage:
     @property
     def last_line(self) -> str:
         """Of the output, for a message."""
-        lines = [line.strip() for line in self.output.splitlines() if line.strip()]
-        return lines[-1] if lines else "no output"
+        return last_line(self.output) or "no output"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +74,11 @@ class Limits:
     time_s: float | None = None
     silence_s: float | None = None
     watched: Path | None = None
+
+
+def last_line(output: str) -> str:
+    """The last line of what a program said that is not blank; "" where it said nothing."""
+    return next((line.strip() for line in reversed(output.splitlines()) if line.strip()), "")
 
 
 def run_measured(command: Sequence[str], *, cwd: Path | None = None) -> Usage:

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from cryopick.errors import FormatError
 from cryopick.evaluation.ctf_estimation import CtfFit, Microscope, search_for
-from cryopick.evaluation.ctf_estimation.library import LEAST_CORRELATION
 from cryopick.evaluation.ctf_estimation.thon_rings import fit_rings
+from cryopick.evaluation.ctf_estimation.torch_estimation import LEAST_CORRELATION
 
 KRIOS = Microscope(voltage_kv=300)
 PIXEL_ANGSTROM = 2.5

@@ -2,7 +2,7 @@
 
 - `fits`: what is searched, what a fit says, and why one is refused
 - `ctffind`: CTFFIND 4 or 5, a program on the PATH
-- `library`: the Python library torch-ctf-estimation, in a process of its own
+- `torch_estimation`: the Python library torch-ctf-estimation, in a process of its own
 - `thon_rings`: astigmatism from a power spectrum
 - `choice`: which of them this machine has
 """

@@ -5,7 +5,7 @@ from __future__ import annotations
 from cryopick.errors import InputError
 from cryopick.evaluation.ctf_estimation.ctffind import NAMES, VARIABLE, find_ctffind
 from cryopick.evaluation.ctf_estimation.fits import CtfEstimator
-from cryopick.evaluation.ctf_estimation.library import MODULE, TorchCtfEstimation
+from cryopick.evaluation.ctf_estimation.torch_estimation import MODULE, TorchCtfEstimation
 from cryopick.extras import install_hint, is_installed
 
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cryopick.errors import FormatError, InputError, SettingsError
-from cryopick.evaluation.ctf_estimation.fits import CtfFit, CtfSearch, Microscope
+from cryopick.evaluation.ctf_estimation.fits import CtfFit, CtfSearch, Microscope, said_last
 from cryopick.evaluation.relion_programs.failures import ProgramFailedError
 from cryopick.evaluation.usage import NOT_STARTED, TIME_LIMIT, Limits, run_kept
 from cryopick.io.files.text import read_text
@@ -86,8 +86,7 @@ class Ctffind:
             raise ProgramFailedError(f"{self.program}: cannot be started", "path")
         if not (folder / TABLE).is_file():
             raise ProgramFailedError(
-                f"{image.name}: {self.program} ended with status {usage.exit_code} and wrote no table: "
-                f"{_last_line(out)}"
+                f"{image.name}: {self.program} ended with status {usage.exit_code} and wrote no table: {said_last(out)}"
             )
         try:
             return read_table(folder / TABLE)
@@ -181,8 +180,3 @@ def _as_plain_mrc(image: Path, target: Path) -> None:
             return
     micrograph = read_micrograph(image)
     write_mrc(target, micrograph.pixels, pixel_size_angstrom=micrograph.pixel_size_angstrom)
-
-
-def _last_line(path: Path) -> str:
-    lines = [line.strip() for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-    return lines[-1][:200] if lines else "it said nothing"

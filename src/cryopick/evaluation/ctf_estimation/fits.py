@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from cryopick.errors import SettingsError
+from cryopick.evaluation.usage import last_line
 from cryopick.processing.ctf import CtfParameters
 
 COARSEST_ANGSTROM = 30.0
@@ -145,6 +146,11 @@ def search_for(pixel_size_angstrom: float) -> CtfSearch:
     )
 
 
+def said_last(output: Path) -> str:
+    """The last words of an estimator's output, for a message."""
+    return last_line(output.read_text(encoding="utf-8", errors="replace"))[:200] or "it said nothing"
+
+
 def refusal(fit: CtfFit, search: CtfSearch, *, least_correlation: float) -> str:
     """Why a fit is not believed, in a few words; "" where it is."""
     if not all(map(math.isfinite, (fit.defocus_u_um, fit.defocus_v_um, fit.correlation))):
@@ -152,9 +158,9 @@ def refusal(fit: CtfFit, search: CtfSearch, *, least_correlation: float) -> str:
     if fit.correlation < least_correlation:
         return f"correlation {fit.correlation:.3f} below {least_correlation:g}"
     for defocus_um in (fit.defocus_u_um, fit.defocus_v_um):
-        for bound_um in (search.least_defocus_um, search.most_defocus_um):
-            outside = defocus_um < bound_um if bound_um == search.least_defocus_um else defocus_um > bound_um
-            if outside or abs(defocus_um - bound_um) < search.step_um:
+        least_um, most_um = search.least_defocus_um, search.most_defocus_um
+        for bound_um, inside_um in ((least_um, defocus_um - least_um), (most_um, most_um - defocus_um)):
+            if inside_um < search.step_um:  # at the bound, or beyond
                 return f"defocus {defocus_um:.2f} µm at the bound of the search, {bound_um:g} µm"
     if fit.resolution_angstrom is not None and not fit.resolution_angstrom < search.coarsest_angstrom:
         return "no rings fitted"

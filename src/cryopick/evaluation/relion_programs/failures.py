@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from cryopick.errors import CryopickError
-from cryopick.evaluation.usage import NOT_STARTED, SILENCE, TIME_LIMIT, Usage
+from cryopick.evaluation.usage import NOT_STARTED, SILENCE, TIME_LIMIT, Usage, last_line
 
 Kind = Literal[
     "program",  # it failed, and says why or not
@@ -175,8 +175,7 @@ def _last(err: str, out: str) -> str:
             if line.startswith("ERROR"):
                 rest = line.removeprefix("ERROR").strip(": ")
                 return (rest or (lines[place + 1] if place + 1 < len(lines) else line))[:200]
-    lines = [line.strip() for text in (err, out) for line in text.replace("\r", "\n").splitlines() if line.strip()]
-    return (lines[-1] if lines else "it said nothing")[:200]
+    return (last_line(f"{err}\n{out}") or "it said nothing")[:200]
 
 
 def _line_around(words: str, place: int) -> str:

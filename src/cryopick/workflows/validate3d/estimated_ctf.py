@@ -192,17 +192,13 @@ def _fit(
         done = folder.stage(
             f"{FOLDER}/{without_extension(linked_name(image))}",
             inputs,
-            lambda target: _plain(estimator.estimate(image.path, target, microscope=microscope, search=search)),
+            lambda target: asdict(estimator.estimate(image.path, target, microscope=microscope, search=search)),
         )
     except CryopickError as error:
         folder.log(f"{image.name}: no estimate of the CTF: {error}")
         return None, str(error).removeprefix(f"{image.path.name}: ")
     fit = CtfFit(**done.facts)
     return fit, refusal(fit, search, least_correlation=estimator.least_correlation)
-
-
-def _plain(fit: CtfFit) -> dict[str, float | None]:
-    return asdict(fit)
 
 
 def estimates_csv(images: Sequence[Image], estimated: EstimatedCtf) -> str:

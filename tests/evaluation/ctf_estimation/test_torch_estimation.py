@@ -11,7 +11,7 @@ import pytest
 import cryopick
 from cryopick.errors import CryopickError
 from cryopick.evaluation.ctf_estimation import Microscope, refusal, search_for
-from cryopick.evaluation.ctf_estimation.library import MODULE, TorchCtfEstimation
+from cryopick.evaluation.ctf_estimation.torch_estimation import MODULE, TorchCtfEstimation
 from cryopick.io.images.mrc import write_mrc
 from cryopick.simulation.recipe import named_recipe
 from cryopick.simulation.series import SimulationSettings

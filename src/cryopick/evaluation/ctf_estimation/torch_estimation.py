@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from cryopick.errors import CryopickError, FormatError
-from cryopick.evaluation.ctf_estimation.fits import PIXELS_OF_FINEST, CtfFit, CtfSearch, Microscope
+from cryopick.evaluation.ctf_estimation.fits import PIXELS_OF_FINEST, CtfFit, CtfSearch, Microscope, said_last
 from cryopick.evaluation.ctf_estimation.thon_rings import fit_rings
 from cryopick.evaluation.relion_programs.failures import ProgramFailedError
 from cryopick.evaluation.usage import Limits, run_kept
@@ -65,9 +65,7 @@ class TorchCtfEstimation:
             environment=dict.fromkeys(THREAD_VARIABLES, "1"),  # micrographs beside each other fill the cores
         )
         if not answer.is_file():
-            lines = [one.strip() for one in out.read_text(encoding="utf-8", errors="replace").splitlines()]
-            said = next((one for one in reversed(lines) if one), "it said nothing")
-            why = f"took more than {TIME_LIMIT_SECONDS:g} s" if usage.ended_by else f"failed: {said[:200]}"
+            why = f"took more than {TIME_LIMIT_SECONDS:g} s" if usage.ended_by else f"failed: {said_last(out)}"
             raise ProgramFailedError(f"{image.name}: {self.name} {why}")
         return CtfFit(**read_json_object(answer, what="a fit of the CTF"))
 
