@@ -29,7 +29,7 @@ from cryopick.runs.run import PickEvent
 from cryopick.runs.settings import PickPlan, make_settings
 from cryopick.workflows.pick import pick_to_folder
 
-COUNT = 8
+COUNT = 24
 CONFIG = '[cluster]\nqueue = "main"\njob_cores = 1\njob_memory = "900M"\njob_time = "0:20:00"\ninterface = "lo"\n'
 BLOB = make_settings("blob", diameter=f"{DIAMETER_PX}px")
 
@@ -109,9 +109,10 @@ def test_a_run_on_slurm_whose_command_is_ended_and_killed_leaves_no_job_and_goes
     command = [sys.executable, "-m", "cryopick.cli.main", "pick", str(micrographs), "-o", "run", "--picker", "blob"]
     command += ["-d", f"{DIAMETER_PX}px", "--cluster", "slurm", "--jobs", "2", "--cluster-config", str(config)]
     told: list[list[str]] = []
-    for number, signal_number in enumerate((signal.SIGTERM, signal.SIGKILL), start=1):
+    for signal_number in (signal.SIGTERM, signal.SIGKILL):
+        before = _records(tmp_path / "run")
         process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-        _until(lambda many=number: len(list((tmp_path / "run").rglob("records/*.json"))) > many, seconds=120)
+        _until(lambda before=before: _records(tmp_path / "run") > before, seconds=120)
         process.send_signal(signal_number)
         told.append(process.communicate()[1].strip().splitlines())
         used_slurm.wait_until_no_job_is_left()
@@ -123,6 +124,10 @@ def test_a_run_on_slurm_whose_command_is_ended_and_killed_leaves_no_job_and_goes
     assert "Traceback" not in again.stderr
     assert files_of(tmp_path / "run") == here
     assert not (tmp_path / "run" / ".cluster" / "key.pem").exists()
+
+
+def _records(run: Path) -> int:
+    return len(list(run.rglob("records/*.json")))
 
 
 def _worker_processes() -> list[int]:

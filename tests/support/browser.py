@@ -143,6 +143,26 @@ def open_page(driver: Any, one: Viewer) -> None:
     driver.get(one.link)
     wait_for(driver, "document.documentElement.dataset.state === 'sharp'")
     wait_for(driver, "document.documentElement.dataset.exact !== undefined")
+    wait_until_still(driver)
+
+
+UNTIL_STILL = """
+const done = arguments[arguments.length - 1];
+const place = () => { const box = document.getElementById('over').getBoundingClientRect();
+  return [...cryopick.view.toScreen(0, 0), ...cryopick.view.toScreen(100, 100), box.left, box.top].join(); };
+let last = '', same = 0;
+const look = () => {
+  same = place() === last ? same + 1 : 0;
+  last = place();
+  if (same >= 10) done(); else requestAnimationFrame(look);
+};
+look();
+"""
+
+
+def wait_until_still(driver: Any) -> None:
+    """Until the picture's place has been the same for ten frames: who aims at a moving one misses."""
+    driver.execute_async_script(UNTIL_STILL)
 
 
 def complaints(driver: Any) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from browser import Viewer, complaints, open_page, serving, viewer, wait_for
+from browser import Viewer, complaints, open_page, serving, viewer, wait_for, wait_until_still
 
 import cryopick
 from cryopick.io.images.mrc import write_mrc
@@ -32,6 +32,7 @@ def page(browser: Any, run: Path) -> Iterator[tuple[Any, Viewer]]:
         open_page(browser, one)
         browser.execute_script("localStorage.setItem('cryopick-hinted', '1')")
         browser.execute_script("document.getElementById('hints').hidden = true")
+        wait_until_still(browser)
         yield browser, one
         told = complaints(browser)
         browser.get("about:blank")
@@ -239,6 +240,40 @@ def test_a_candidate_that_is_removed_comes_back_by_undo_also_after_a_reload(page
     wait_for(driver, f"cryopick.open.picks.length === {len(before)}")
     driver.find_element("id", "redo").click()
     wait_for(driver, f"cryopick.open.picks.length === {len(before) - 1}")
+
+
+HOLD_READINGS = """
+const fetched = window.fetch, held = window.held = [];
+window.fetch = async (address, options) => {
+  const answer = await fetched(address, options);
+  if (!String(address).endsWith(`/m/${cryopick.number}/marks`) || (options?.method ?? 'GET') !== 'GET') return answer;
+  await new Promise((resolve) => held.push(resolve));
+  return answer;
+};
+window.release = () => { window.fetch = fetched; for (const one of held) one(); };
+"""
+SEEN_WHILE_RELEASED = """
+window.looks = 0; window.fewest = Infinity;
+const look = () => {
+  window.looks += 1;
+  window.fewest = Math.min(window.fewest, cryopick.open.picks.filter((p) => p.mark).length);
+  setTimeout(look, 4);
+};
+look();
+window.release();
+"""
+
+
+def test_a_reading_of_the_marks_that_a_later_edit_overtook_takes_nothing_back(page: tuple[Any, Viewer]):
+    driver, _ = page
+    driver.execute_script(HOLD_READINGS)
+    click(driver, 30.0, 110.0)
+    wait_for(driver, "window.held.length > 0")  # the page heard of an edit, its own, and asks for the marks
+    click(driver, 60.0, 110.0)
+    saved(driver)
+    driver.execute_script(SEEN_WHILE_RELEASED)
+    wait_for(driver, "window.looks > 50")
+    assert driver.execute_script("return window.fewest") == 2
 
 
 def test_the_eraser_and_the_lasso_take_what_is_under_them_as_one_action(page: tuple[Any, Viewer]):

@@ -44,7 +44,7 @@ const layerKey = () => app.layer === "band" && app.band ? `band?low=${app.band[0
 
 function entryOf(i) {
   let entry = app.cache.get(i);
-  if (!entry) { entry = { i, base: new Map(), tiles: new Map(), asked: new Set(), maps: new Map(), stamp: app.table.stamp[i] }; }
+  if (!entry) { entry = { i, base: new Map(), tiles: new Map(), asked: new Set(), maps: new Map(), stamp: app.table.stamp[i], taken: 0 }; }
   app.cache.delete(i);
   app.cache.set(i, entry);
   while (app.cache.size > KEPT_MICROGRAPHS) {
@@ -63,8 +63,19 @@ async function readCandidates(entry, signal) {
   entry.candidates = { n, x: column(0), y: column(1), score: column(2), diameter: column(3), power: column(4), reason: Uint8Array.from(column(5)), klass: column(6) };
 }
 
+function take(entry, state) {
+  entry.state = state;
+  entry.taken += 1;
+}
+
+// An answer that newer ones have overtaken is not taken: it would bring back what has been erased meanwhile.
 async function readMarks(entry, signal) {
-  entry.state = await json(`/api/r/0/m/${entry.i}/marks`, { signal });
+  let taken, state;
+  do {
+    taken = entry.taken;
+    state = await json(`/api/r/0/m/${entry.i}/marks`, { signal });
+  } while (taken !== entry.taken);
+  take(entry, state);
   for (const one of app.queue) if (one.i === entry.i && one.body.ops) entry.state = fold(entry.state, one.body.ops);
 }
 
@@ -398,7 +409,7 @@ async function send() {
       app.savedAt = new Date().toLocaleTimeString();
       if (!app.queue.some((one) => one.i === i)) {
         const entry = app.cache.get(i);
-        if (entry) { entry.state = state; flagsOf(entry); if (app.open === entry) { changed(); gallery(); } }
+        if (entry) { take(entry, state); flagsOf(entry); if (app.open === entry) { changed(); gallery(); } }
       }
       remember();
       if (app.isTroubled) { app.isTroubled = false; banner(""); }
