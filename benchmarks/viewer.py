@@ -10,6 +10,7 @@ of a frame of the same page in which nothing changes.
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import resource
@@ -37,6 +38,9 @@ from cryopick.viewer.sources import RunSource
 from cryopick.workflows.pick import pick_to_folder
 
 MANY = "5000 micrographs"
+SIZES = (("4096", 4096, 1500, 3), ("4096, 5000 picks", 4096, 5000, 2), ("8192", 8192, 1500, 2))
+"""Name, side in pixels, candidates a micrograph, micrographs. They are white noise, of which JPEG is largest: 2.4 MB
+for 2048 x 2048 pixels, where micrographs of an integrating camera (EMPIAR-10017) take 0.5 MB."""
 FRAMES = """
 const [count, change, done] = [arguments[0], arguments[1], arguments[arguments.length - 1]];
 const act = new Function('n', change), times = [];
@@ -161,7 +165,14 @@ def look(driver: Any, run: Path, *, micrographs: int, indexed: int) -> dict[str,
 def main() -> None:
     from cryopick.evaluation.machine import describe_machine
 
-    output, wanted = Path(sys.argv[1]), sys.argv[2:]
+    parts = [*(name for name, *_ in SIZES), MANY]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("output", type=Path, help="JSON file of the figures")
+    parser.add_argument("parts", nargs="*", help=f"of {', '.join(map(repr, parts))}; default: all")
+    options = parser.parse_args()
+    if set(options.parts) - set(parts):
+        parser.error(f"parts are {', '.join(map(repr, parts))}, got {options.parts}")
+    output, wanted = options.output, options.parts
     results: dict[str, Any] = json.loads(output.read_text("utf-8")) if wanted else {}
     facts = {"machine": asdict(describe_machine()), "load": os.getloadavg()}
     if not wanted:
@@ -170,11 +181,7 @@ def main() -> None:
         tempfile.TemporaryDirectory() as scratch,
         chromium(Path(scratch) / "profile", width=1400, height=1000) as driver,
     ):
-        for name, side, count, names in (
-            ("4096", 4096, 1500, 3),
-            ("4096, 5000 picks", 4096, 5000, 2),
-            ("8192", 8192, 1500, 2),
-        ):
+        for name, side, count, names in SIZES:
             if wanted and name not in wanted:
                 continue
             run = picked(Path(scratch) / name.replace(", ", "-").replace(" ", "-"), side, count, names=names)
