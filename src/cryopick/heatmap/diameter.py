@@ -302,18 +302,20 @@ def _most_confident(
     penalty = DEVIATION_COST * np.log(np.asarray(FIT_FACTORS)) ** 2
     few = evenly_taken(range(len(micrographs)), FIT_MICROGRAPHS)
     least = min(MIN_FIT_PARTICLES, MIN_FIT_PARTICLES_EACH * len(few)) if least_each else MIN_FIT_PARTICLES
+    known: dict[int, list[NDArray[np.float64]]] = {}  # by the step from the first size
+    moved = 0
     for _ in range(2):
-        scores = [
-            [_scores(model, micrographs[i], diameter_px=around * factor / unit_px[i]) for i in few]
-            for factor in FIT_FACTORS
-        ]
+        for step, factor in enumerate(FIT_FACTORS, moved):
+            if step not in known:
+                known[step] = [_scores(model, micrographs[i], diameter_px=around * factor / unit_px[i]) for i in few]
+        scores = [known[step] for step in range(moved, moved + len(FIT_FACTORS))]
         pooled = [np.concatenate(row) for row in scores]
         if max(float(score.sum()) for score in pooled) < least:
             return None
         top = _top(np.array([_best_expected_f1(score) for score in pooled]) - penalty)
         if FIT_FACTORS[0] < top < FIT_FACTORS[-1]:
             break
-        around, top = around * top, 1.0
+        around, moved, top = around * top, moved + (FIT_FACTORS.index(top) - len(FIT_FACTORS) // 2), 1.0
     each = [_top(np.array([_best_expected_f1(row[i]) for row in scores]) - penalty) for i in range(len(few))]
     spread = float(np.std(np.log(each))) / np.sqrt(len(few)) if len(few) > 1 else float(np.log(FIT_FACTORS[-1])) / 4
     nearest = pooled[int(np.argmin(np.abs(np.log(np.asarray(FIT_FACTORS) / top))))]

@@ -90,8 +90,7 @@ def doubts_about_sample(
     """
     around = given or measured or Length(SMALLEST_LOOK_PX, SMALLEST_LOOK_PX, "px")
     few = evenly_taken(micrographs, LOOKED_AT)
-    seen = _look(model, few, around)
-    opposite = _look(model, [micrograph.inverted() for micrograph in few], around)
+    seen, opposite = _look(model, few, around)
     sure, sure_opposite = _sureness(seen), _sureness(opposite)
     contrast = None
     if sure_opposite >= LEAST_SURE and SURER * _doubt(sure_opposite) <= _doubt(sure):
@@ -123,24 +122,30 @@ class _SeenAt:
     sure: float
 
 
-def _look(model: HeatmapModel, micrographs: Sequence[Micrograph], around: Length) -> list[_SeenAt]:
-    """Look at the middle of micrographs at every size, in steps from the one at which the network would work."""
+def _look(
+    model: HeatmapModel, micrographs: Sequence[Micrograph], around: Length
+) -> tuple[list[_SeenAt], list[_SeenAt]]:
+    """Look at the middle of micrographs at every size, in steps from the one at which the network would work.
+
+    Returns
+    -------
+    seen, opposite : at each size, on the micrographs and on their negatives
+    """
     usual = around.times(WORKING_FACTOR)
     usual_px = [usual.middle_px(micrograph.pixel_size_angstrom) for micrograph in micrographs]
     widest_px = LARGEST_SHARE * min(min(micrograph.shape_yx) for micrograph in micrographs)
     lowest = int(np.ceil(np.log(SMALLEST_LOOK_PX / min(usual_px)) / np.log(SCALE_STEP)))
     highest = int(np.floor(np.log(widest_px / max(usual_px)) / np.log(SCALE_STEP)))
     steps = [SCALE_STEP**step for step in range(lowest, highest + 1)]
-    return [
-        _seen_at(
-            usual.middle * step,
-            [
-                _sizes_seen(model, micrograph, diameter_px=px * step)
-                for micrograph, px in zip(micrographs, usual_px, strict=True)
-            ],
-        )
-        for step in steps
-    ]
+    seen, opposite = [], []
+    for step in steps:
+        both = [
+            _sizes_seen(model, micrograph, diameter_px=px * step)
+            for micrograph, px in zip(micrographs, usual_px, strict=True)
+        ]
+        seen.append(_seen_at(usual.middle * step, [one for one, _ in both]))
+        opposite.append(_seen_at(usual.middle * step, [one for _, one in both]))
+    return seen, opposite
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,13 +157,19 @@ class _Piece:
     slots: float
 
 
-def _sizes_seen(model: HeatmapModel, micrograph: Micrograph, *, diameter_px: float) -> _Piece:
-    from cryopick.heatmap.model import picks_at_scale
+def _sizes_seen(model: HeatmapModel, micrograph: Micrograph, *, diameter_px: float) -> tuple[_Piece, _Piece]:
+    """What is seen at one size in the middle of a micrograph, and in its negative."""
     from cryopick.processing.scale import NOMINAL_PARTICLE_PX
 
     piece = middle_piece(micrograph, side_px=round(LOOK_WORKING_PX * diameter_px / NOMINAL_PARTICLE_PX))
     by = max(1, int(diameter_px / (LEAST_OVERSAMPLING * NOMINAL_PARTICLE_PX)))
     piece, diameter_px = _block_means(piece, by), diameter_px / by
+    return _seen_in(model, piece, diameter_px), _seen_in(model, piece.inverted(), diameter_px)
+
+
+def _seen_in(model: HeatmapModel, piece: Micrograph, diameter_px: float) -> _Piece:
+    from cryopick.heatmap.model import picks_at_scale
+
     found = picks_at_scale(model, piece, diameter_px=diameter_px, looks=ONE_LOOK)
     alike = replace(found, diameter_px=np.full(len(found), diameter_px, np.float32))
     is_apart = select(alike, SelectionSettings(), threshold=-np.inf).is_kept
@@ -171,11 +182,13 @@ def _sizes_seen(model: HeatmapModel, micrograph: Micrograph, *, diameter_px: flo
 
 def _block_means(micrograph: Micrograph, by: int) -> Micrograph:
     """Means of blocks of `by` x `by` pixels, without the rest at the right and below; for looks, not for picks."""
+    import cv2
+
     if by == 1:
         return micrograph
     height, width = (side // by for side in micrograph.shape_yx)
-    blocks = micrograph.pixels[: height * by, : width * by].reshape(height, by, width, by)
-    return replace(micrograph, pixels=blocks.mean(axis=(1, 3), dtype=np.float32))
+    whole = micrograph.pixels[: height * by, : width * by]
+    return replace(micrograph, pixels=cv2.resize(whole, (width, height), interpolation=cv2.INTER_AREA))
 
 
 def _seen_at(size: float, pieces: Sequence[_Piece]) -> _SeenAt:

@@ -222,8 +222,14 @@ def picks_at_scale(
 
     Likely ones on junk are looked at again in noise where the contrast is high, unless only one look is asked for.
     """
+    first_view = resample(micrograph.pixels, factor=NOMINAL_PARTICLE_PX / diameter_px)
     logits, scale = mean_of_looks(
-        micrograph.pixels, model.logits_at, diameter_px=diameter_px, nominal_px=NOMINAL_PARTICLE_PX, looks=looks
+        micrograph.pixels,
+        model.logits_at,
+        diameter_px=diameter_px,
+        nominal_px=NOMINAL_PARTICLE_PX,
+        looks=looks,
+        first_view=first_view,
     )
     maps, shade = _as_probabilities(logits[:-1]), logits[-1]
     junk = with_whole_carbon(maps[4], shade, particle_px=NOMINAL_PARTICLE_PX / STRIDE_PX)
@@ -232,13 +238,14 @@ def picks_at_scale(
     height = maps[0, row, column]
     score = model.calibration(height)
     is_doubted = doubted(junk[row, column], score)
-    if len(looks) > 1 and is_doubted.any() and stands_out(model.planes(_working(micrograph, diameter_px))[0]):
+    if len(looks) > 1 and is_doubted.any() and stands_out(model.planes(first_view[0])[0]):
         noisy, _ = mean_of_looks(
             micrograph.pixels,
             lambda working, look: model.logits_at(in_noise(working, particle_px=NOMINAL_PARTICLE_PX), look),
             diameter_px=diameter_px,
             nominal_px=NOMINAL_PARTICLE_PX,
             looks=looks,
+            first_view=first_view,
         )
         junk = without_doubted_junk(
             junk,
@@ -255,7 +262,3 @@ def picks_at_scale(
         rank=height,
         maps={"centre probability": maps[0], JUNK_MAP: junk},
     )
-
-
-def _working(micrograph: Micrograph, diameter_px: float) -> NDArray[np.float32]:
-    return resample(micrograph.pixels, factor=NOMINAL_PARTICLE_PX / diameter_px)[0]

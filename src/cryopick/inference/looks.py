@@ -40,6 +40,7 @@ def mean_of_looks(
     diameter_px: float,
     nominal_px: float,
     looks: Sequence[Look] = LOOKS,
+    first_view: tuple[NDArray[np.float32], ScaleMap] | None = None,
 ) -> tuple[NDArray[np.float32], ScaleMap]:
     """The mean of what `see` answers to every look, on the grid of the first.
 
@@ -50,6 +51,7 @@ def mean_of_looks(
     diameter_px : working diameter, stored pixels
     nominal_px : diameter that particles are resampled to
     looks : at least one; the first has factor 1
+    first_view : the working image of the first look and its scale, as `resample` gives them, where they are there
 
     Returns
     -------
@@ -57,7 +59,7 @@ def mean_of_looks(
     scale : of the first look's working image
     """
     first, *others = looks
-    working, scale = resample(pixels, factor=nominal_px / diameter_px)
+    working, scale = first_view or resample(pixels, factor=nominal_px / diameter_px)
     maps = see(working, first)
     for look in others:
         working, its_scale = resample(pixels, factor=nominal_px / (diameter_px * look.factor))

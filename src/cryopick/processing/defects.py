@@ -78,13 +78,15 @@ def mend_pixels(pixels: NDArray[np.float32], *, is_last_row_first: bool = False)
     if is_finite is not None and not is_finite.any():
         return MendedPixels(pixels, ("no pixel is a number; there is nothing to pick; check the file",))
     finite = pixels if is_finite is None else pixels[is_finite]
-    low, high = float(finite.min()), float(finite.max())
-    if low == high:
-        return MendedPixels(
-            pixels, (f"all pixels are equal ({low:g}); there is nothing to pick: was the file written to its end?",)
-        )
+    if _is_constant(finite):
+        told = f"all pixels are equal ({finite.flat[0]:g}); there is nothing to pick: was the file written to its end?"
+        return MendedPixels(pixels, (told,))
     is_missing, warnings = _without_data(pixels, is_last_row_first=is_last_row_first)
-    filled = fill_non_finite(pixels if is_missing is None else np.where(is_missing, np.float32(np.nan), pixels))
+    filled = pixels
+    if is_missing is not None:
+        filled = np.where(is_missing, np.float32(np.nan), pixels)
+    if is_missing is not None or is_finite is not None:
+        filled = fill_non_finite(filled)
     is_filled = np.zeros(pixels.shape, bool) if is_finite is None else ~is_finite
     if is_missing is not None:
         is_filled |= is_missing
@@ -165,23 +167,24 @@ def _outer_lines(pixels: NDArray[np.float32]) -> dict[str, int]:
     """How many of the outermost rows and columns on each side hold one value each."""
     height, width = pixels.shape
     top, bottom, left, right = 0, height, 0, width
-
-    def is_constant(line: NDArray[np.float32]) -> bool:
-        return bool(line[0] == line[-1] and (line == line[0]).all())
-
     changes = True
     while changes:  # a column is constant only between rows that are left out, and the other way round
         before = top, bottom, left, right
-        while top < bottom - 1 and is_constant(pixels[top, left:right]):
+        while top < bottom - 1 and _is_constant(pixels[top, left:right]):
             top += 1
-        while bottom - 1 > top and is_constant(pixels[bottom - 1, left:right]):
+        while bottom - 1 > top and _is_constant(pixels[bottom - 1, left:right]):
             bottom -= 1
-        while left < right - 1 and is_constant(pixels[top:bottom, left]):
+        while left < right - 1 and _is_constant(pixels[top:bottom, left]):
             left += 1
-        while right - 1 > left and is_constant(pixels[top:bottom, right - 1]):
+        while right - 1 > left and _is_constant(pixels[top:bottom, right - 1]):
             right -= 1
         changes = before != (top, bottom, left, right)
     return {"first rows": top, "last rows": height - bottom, "first columns": left, "last columns": width - right}
+
+
+def _is_constant(values: NDArray[np.float32]) -> bool:
+    """Whether all are equal."""
+    return bool(values.flat[0] == values.flat[-1] and (values == values.flat[0]).all())
 
 
 def _ragged_border(view: NDArray[np.float32]) -> NDArray[np.bool_] | None:
@@ -340,12 +343,12 @@ def _equal_stretches(view: NDArray[np.float32]) -> list[tuple[int, int, int]]:
     if width < 2 * SHORTEST_RUN_PX:
         return []
     # a stretch of 32 holds four pairs of pixels, eight apart, that are equal
-    anchors = np.ascontiguousarray(view[:, :: SHORTEST_RUN_PX // 4])
+    anchors = view[:, :: SHORTEST_RUN_PX // 4].copy(order="K")  # in memory as in the image, for columns too
     is_equal = anchors[:, 1:] == anchors[:, :-1]
-    if np.mean(view[::_SAMPLE_STEP, 1:] == view[::_SAMPLE_STEP, :-1]) > MOST_EQUAL_SHARE:
-        return []
     several = is_equal[:, :-2] & is_equal[:, 1:-1] & is_equal[:, 2:]
     likely = np.flatnonzero(several.any(axis=1))
+    if not len(likely) or np.mean(view[::_SAMPLE_STEP, 1:] == view[::_SAMPLE_STEP, :-1]) > MOST_EQUAL_SHARE:
+        return []
     found: list[tuple[int, int, int]] = []
     for row in likely:
         ends = np.append(np.flatnonzero(np.diff(view[row]) != 0), width - 1) + 1

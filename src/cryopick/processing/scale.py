@@ -66,26 +66,30 @@ def resample(pixels: NDArray[np.float32], *, factor: float) -> tuple[NDArray[np.
 
     height, width = pixels.shape
     size = max(1, round(width * factor)), max(1, round(height * factor))
-    filled = fill_non_finite(pixels)
     if size == (width, height):
-        return filled, ScaleMap((1.0, 1.0))
+        return fill_non_finite(pixels), ScaleMap((1.0, 1.0))
     method = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
-    working = np.asarray(cv2.resize(filled, size, interpolation=method), np.float32)
+    working = np.asarray(cv2.resize(pixels, size, interpolation=method), np.float32)
+    if not _is_finite(working):  # every pixel has its share, so one that is no number shows, in an image soon read
+        working = np.asarray(cv2.resize(fill_non_finite(pixels), size, interpolation=method), np.float32)
     return working, ScaleMap((size[1] / height, size[0] / width))
 
 
 def fill_non_finite(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
     """NaN and inf replaced by the median of the finite pixels (0 where none is finite); unchanged when all are."""
+    if _is_finite(pixels):
+        return pixels
+    is_finite = np.isfinite(pixels)
+    fill = median(pixels[is_finite]) if is_finite.any() else 0.0
+    return np.where(is_finite, pixels, np.float32(fill))
+
+
+def _is_finite(pixels: NDArray[np.float32]) -> bool:
+    """Whether no pixel is NaN or inf."""
     # one pass decides: a sum is finite unless a pixel is not, or the sum itself overflows
     with np.errstate(invalid="ignore", over="ignore"):
         total = np.sum(pixels)
-    if np.isfinite(total):
-        return pixels
-    is_finite = np.isfinite(pixels)
-    if is_finite.all():
-        return pixels
-    fill = median(pixels[is_finite]) if is_finite.any() else 0.0
-    return np.where(is_finite, pixels, np.float32(fill))
+    return bool(np.isfinite(total) or np.isfinite(pixels).all())
 
 
 def network_planes(working: NDArray[np.float32], *, particle_px: float, count: int = 2) -> NDArray[np.float32]:
