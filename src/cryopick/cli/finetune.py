@@ -78,7 +78,7 @@ def finetune(
 
     cryopick finetune cryosegnet --picks run/ -o tuned/
 
-    cryopick finetune general --picks agreed/ --min-score 0.9 -o tuned/
+    cryopick finetune general --picks run/ --min-score 0.9 -o tuned/
 
     cryopick finetune general --self-train --micrographs mics/ -o tuned/
 
