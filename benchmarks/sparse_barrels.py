@@ -40,6 +40,8 @@ class Look:
     dirt : irregular dark things per micrograph, mean
     fragments : pieces of barrels per micrograph, mean
     small : small proteins per micrograph, mean
+    faintest : contrast of the faintest barrel, where that of the strongest is 1.1: particles lie at different depths
+    is_ball : hollow balls, rings from all sides, as apoferritin is, in the barrels' place
     """
 
     ring_px: float = 150.0
@@ -55,6 +57,8 @@ class Look:
     dirt: float = 2.0
     fragments: float = 2.0
     small: float = 20.0
+    faintest: float = 0.85
+    is_ball: bool = False
 
 
 def draw_look(seed: int, *, scale: float = 1.0) -> Look:
@@ -76,8 +80,14 @@ def draw_look(seed: int, *, scale: float = 1.0) -> Look:
     )
 
 
-def draw_sparse_barrels(look: Look, *, seed: int, side_px: int = 2048, count: int = 17) -> BarrelMicrograph:
+def draw_sparse_barrels(
+    look: Look, *, seed: int, side_px: int = 2048, count: int = 17, spacing: float = SPACING
+) -> BarrelMicrograph:
     """One micrograph of a session; about half of the barrels stand on end, and none overlap.
+
+    Parameters
+    ----------
+    spacing : smallest distance between centres, in diameters; with 1.0 they may touch
 
     Raises
     ------
@@ -86,12 +96,13 @@ def draw_sparse_barrels(look: Look, *, seed: int, side_px: int = 2048, count: in
     """
     rng = np.random.default_rng([seed, 29])
     diameter_px = look.ring_px
-    xy = _places(rng, count, side_px=side_px, diameter_px=diameter_px)
-    view = rng.integers(TOP_VIEW, SIDE_VIEW + 1, count)
+    xy = _places(rng, count, side_px=side_px, diameter_px=diameter_px, spacing=spacing)
+    view = rng.integers(TOP_VIEW, TOP_VIEW + 1 if look.is_ball else SIDE_VIEW + 1, count)
     density = np.zeros((side_px, side_px))
     for centre, kind in zip(xy, view, strict=True):
-        strength = rng.uniform(0.85, 1.1)
-        _add(density, centre, strength * _barrel(rng, look, int(kind), diameter_px))
+        strength = rng.uniform(look.faintest, 1.1)
+        stamp = _ball(look, diameter_px) if look.is_ball else _barrel(rng, look, int(kind), diameter_px)
+        _add(density, centre, strength * stamp)
     others = xy
     for _ in range(int(rng.poisson(look.fragments))):
         place = _apart(rng, others, side_px=side_px, distance_px=1.1 * diameter_px)
@@ -115,6 +126,30 @@ def draw_sparse_barrels(look: Look, *, seed: int, side_px: int = 2048, count: in
     )
 
 
+def draw_crowd(seed: int, *, side_px: int, count: int = 3, scale: float = 1.0) -> list[BarrelMicrograph]:
+    """Crowded micrographs of one session, barrels or (even seeds) hollow balls, a third to 0.45 of the area covered.
+
+    They touch and differ in contrast, as those of apoferritin do.
+    """
+    rng = np.random.default_rng([seed, 31])
+    is_ball = seed % 2 == 0
+    look = replace(
+        draw_look(seed, scale=scale),
+        is_ball=is_ball,
+        faintest=rng.uniform(0.4, 0.8),
+        dirt=0.5,
+        fragments=0.0,
+        small=0.0,
+    )
+    covered = rng.uniform(0.3, 0.45) if is_ball else rng.uniform(0.2, 0.3)  # squares are larger than their circles
+    number = int(covered * side_px**2 / (np.pi / 4 * look.ring_px**2))
+    spacing = 1.02 if is_ball else 1.25
+    return [
+        draw_sparse_barrels(look, seed=1000 * seed + i, side_px=side_px, count=number, spacing=spacing)
+        for i in range(count)
+    ]
+
+
 def without_particles(look: Look, *, seed: int, side_px: int = 2048) -> Micrograph:
     """Ice of the same session with its dirt and nothing else."""
     return draw_sparse_barrels(replace(look, fragments=0.0, small=0.0), seed=seed, side_px=side_px, count=0).micrograph
@@ -123,13 +158,15 @@ def without_particles(look: Look, *, seed: int, side_px: int = 2048) -> Microgra
 # ------------------------------------------------------------------------------------------------------------ drawing
 
 
-def _places(rng: np.random.Generator, count: int, *, side_px: int, diameter_px: float) -> NDArray[np.float64]:
+def _places(
+    rng: np.random.Generator, count: int, *, side_px: int, diameter_px: float, spacing: float
+) -> NDArray[np.float64]:
     xy = np.zeros((0, 2))
     for _ in range(500 * max(count, 1)):
         if len(xy) == count:
             return xy
         centre = rng.uniform(MARGIN * diameter_px, side_px - MARGIN * diameter_px, 2)
-        if not len(xy) or np.hypot(*(xy - centre).T).min() >= SPACING * diameter_px:
+        if not len(xy) or np.hypot(*(xy - centre).T).min() >= spacing * diameter_px:
             xy = np.vstack([xy, centre])
     if len(xy) == count:
         return xy
@@ -188,6 +225,14 @@ def _barrel(rng: np.random.Generator, look: Look, view: int, diameter_px: float)
     path = (chords[0] - (1 - 0.5 * look.collar) * chords[1]) / height
     tiers = 1 + look.tiers * np.cos(2 * np.pi * 6 * along / height)
     return path * tiers * _inside(height / 2 - np.abs(along))
+
+
+def _ball(look: Look, diameter_px: float) -> NDArray[np.float64]:
+    """Path through a hollow ball, 1 where it is longest: at the inner rim."""
+    outer, inner = 0.5 * diameter_px, 0.5 * look.hole * diameter_px
+    radius = np.hypot(*_grid(int(0.85 * diameter_px)))
+    chords = [2 * np.sqrt(np.clip(r**2 - radius**2, 0, None)) for r in (outer, inner)]
+    return np.asarray((chords[0] - chords[1]) / (2 * np.sqrt(outer**2 - inner**2)))
 
 
 def _fragment(rng: np.random.Generator, look: Look, diameter_px: float) -> NDArray[np.float64]:

@@ -11,8 +11,9 @@ import toy_picker
 from discs import DIAMETER_PX, disc_centres, disc_micrograph
 from toy_picker import ToyTask, ToyTrainable, train_toy
 
-from cryopick.errors import SettingsError, WeightsError
+from cryopick.errors import InputError, SettingsError, WeightsError
 from cryopick.geometry.units import parse_length
+from cryopick.io.coordinates.formats import read_picks
 from cryopick.io.images.micrographs import write_micrograph
 from cryopick.io.weights import (
     Checkpoint,
@@ -24,7 +25,9 @@ from cryopick.io.weights import (
     read_tensors,
 )
 from cryopick.pickers.families import make_trainable
+from cryopick.runs.folder import RunFolder
 from cryopick.runs.settings import make_settings
+from cryopick.runs.stored_settings import plan_of_run
 from cryopick.training.finetuning import Before, MixedTrainable
 from cryopick.training.loop import TrainResult
 from cryopick.training.trainable import Preset, TrainSettings
@@ -229,6 +232,37 @@ def test_a_run_folder_says_all_that_fine_tuning_needs(bright_run, start, tmp_pat
     changed = next(iter(seen[1][0].new.data[0]))
     assert changed.diameter_px == 24
     assert changed.read().pixels.max() > dark.max()  # as stored: particles bright
+
+
+def test_picks_below_a_least_score_teach_neither_way(bright_run, picks, start, tmp_path, monkeypatch):
+    seen = trained_on(monkeypatch, "finetune")
+    scores = np.concatenate([one.score for one in read_picks(bright_run / "particles.star").values()])
+    least = float(np.median(scores))
+    finetune("toy", bright_run, tmp_path / "tuned", weights=start, min_score=least)
+    items = [item for part in seen[0][0].new.data for item in part]
+    certain = sum(int((~item.labels.is_uncertain).sum()) for item in items)
+    assert sum(len(item.labels) for item in items) == len(scores), (
+        "they stay known, so that nothing there is background"
+    )
+    assert 0 < certain == int((scores >= np.float32(least)).sum()) < len(scores)
+    with pytest.raises(InputError, match="no pick has a score of 1e"):
+        finetune("toy", bright_run, tmp_path / "none", weights=start, min_score=1e6)
+    with pytest.raises(InputError, match="picks without a score, and a least score was asked for"):
+        finetune("toy", picks, tmp_path / "bare", weights=start, diameter=f"{DIAMETER_PX}px", min_score=0.5)
+
+
+def test_a_micrograph_on_which_a_run_found_nothing_is_learnt_from_at_the_diameter_of_the_run(
+    bright_run, start, tmp_path, monkeypatch
+):
+    seen = trained_on(monkeypatch, "finetune")
+    noise = np.random.default_rng(9).normal(0, 0.3, (120, 160)).astype(np.float32)
+    write_micrograph(tmp_path / "bright/m3.mrc", replace(disc_micrograph("m3"), pixels=noise))
+    run = tmp_path / "with-empty"
+    pick_to_folder([tmp_path / "bright"], run, plan_of_run(RunFolder(bright_run)).settings)
+    finetune("toy", run, tmp_path / "tuned", weights=start)
+    found = {item.name: item for part in seen[0][0].new.data for item in part}
+    assert len(found["m3.mrc"].labels) == 0
+    assert found["m3.mrc"].diameter_px == pytest.approx(DIAMETER_PX)
 
 
 def test_a_run_folder_is_a_data_set_to_train_on_with_its_diameter_and_contrast(

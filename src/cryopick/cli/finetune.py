@@ -38,7 +38,10 @@ def finetune(
     ] = 0.95,
     min_score: Annotated[
         float | None,
-        typer.Option(help="With --self-train: least score of the picks that teach, where scores are no probabilities."),
+        typer.Option(
+            help="Least score of the picks that teach; the others count neither way. With --self-train only needed "
+            "where scores are no probabilities."
+        ),
     ] = None,
     weights: Annotated[
         str | None,
@@ -75,6 +78,8 @@ def finetune(
 
     cryopick finetune cryosegnet --picks run/ -o tuned/
 
+    cryopick finetune general --picks run/ --min-score 0.9 -o tuned/
+
     cryopick finetune general --self-train --micrographs mics/ -o tuned/
 
     Fine-tuning is short; its values replace the defaults shown here.
@@ -99,8 +104,6 @@ def finetune(
             resume=resume,
         )
         return
-    if min_score is not None:
-        raise SettingsError("--min-score belongs to --self-train; all picks that are given teach")
     if picks is None:
         raise SettingsError("no picks to learn from: give --picks, or --self-train to learn without any")
     result = run_finetune(
@@ -113,6 +116,7 @@ def finetune(
         pixel_size_angstrom=pixel_size,
         contrast=contrast,
         labels=labels,
+        min_score=min_score,
         flip_y=flip_y,
         as_=as_,
         task=parse_assignments(set_ or []),

@@ -132,6 +132,7 @@ class LabelledMicrograph:
                 xy_px=xy_px,
                 is_uncertain=labels.is_uncertain[is_in],
                 class_id=class_id,
+                score=None if labels.score is None else labels.score[is_in],
                 background_xy_px=labels.background_xy_px[is_here] - [left, top],
             )
         return replace(self, labels=labels, shape_yx=(bottom - top, right - left), region_px=region_px)
@@ -190,6 +191,24 @@ class Dataset:
         if contrast not in CONTRASTS:
             raise SettingsError(f"contrast is {contrast!r}, expected dark or bright")
         return replace(self, items=tuple(replace(item, is_bright=contrast == "bright") for item in self.items))
+
+    def doubting_below(self, min_score: float | None) -> Dataset:
+        """The same micrographs, on which labels that score less are uncertain and teach neither way; None doubts none.
+
+        Raises
+        ------
+        InputError
+            If a label has no score, or none scores as much.
+        """
+        if min_score is None:
+            return self
+        items = tuple(
+            replace(item, labels=item.labels.doubting_below(min_score)) if item.labels is not None else item
+            for item in self.items
+        )
+        if all(item.labels is None or item.labels.is_uncertain.all() for item in items):
+            raise InputError(f"{self.path}: no pick has a score of {min_score:g} or more; give a lower least score")
+        return replace(self, items=items)
 
     def labels_digest(self) -> str:
         """SHA-256 of what is to be learnt: names, centres, doubts and sizes of every micrograph."""

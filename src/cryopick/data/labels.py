@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cryopick.errors import InputError
 from cryopick.io.coordinates.csv import BACKGROUND, UNCERTAIN
 from cryopick.io.coordinates.formats import read_picks
 from cryopick.io.set_json import read_set_settings
@@ -29,6 +30,7 @@ class Labels:
     micrograph_name : as the label files name it; see `cryopick.io.coordinates.names.match_micrograph_names`
     pixel_size_angstrom : Å per px, or None when the files do not say
     class_id : (n,) int of each particle, such as its view; None where the files have no classes
+    score : (n,) as the program that picked gave them, NaN where it gave none; None where the files have no scores
     background_xy_px : (k, 2) places where a person saw that there is no particle; they teach where labels are sparse
     """
 
@@ -38,6 +40,7 @@ class Labels:
     micrograph_name: str
     pixel_size_angstrom: float | None = None
     class_id: NDArray[np.int32] | None = None
+    score: NDArray[np.float32] | None = None
     background_xy_px: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 2)))
 
     def __post_init__(self) -> None:
@@ -48,6 +51,20 @@ class Labels:
 
     def __len__(self) -> int:
         return len(self.xy_px)
+
+    def doubting_below(self, min_score: float) -> Labels:
+        """The same labels, where those with a lower score than `min_score` are uncertain, and count neither way.
+
+        Raises
+        ------
+        InputError
+            If a label has no score.
+        """
+        if not len(self):
+            return self
+        if self.score is None or np.isnan(self.score).any():
+            raise InputError(f"{self.micrograph_name}: picks without a score, and a least score was asked for")
+        return replace(self, is_uncertain=self.is_uncertain | (self.score < np.float32(min_score)))
 
 
 def read_labels(
@@ -88,6 +105,7 @@ def read_labels(
             micrograph_name=name,
             pixel_size_angstrom=pixel_size_angstrom or picks.pixel_size_angstrom,
             class_id=picks.class_id[is_label],
+            score=picks.score[is_label] if np.isfinite(picks.score[is_label]).any() else None,
             background_xy_px=picks.xy_px[picks.reason == BACKGROUND],
         )
     return labels

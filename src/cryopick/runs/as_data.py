@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -58,13 +58,27 @@ def run_as_data(path: Path | str) -> RunAsData | None:
     told = [getattr(plan.picker, name, None) for name in ("weights", "model")]
     own = None if plan.survey is None else plan.survey.trained_model
     weights = next((one for one in (*told, own) if one is not None), None)
+    diameter = run_diameter(plan.picker, plan.survey)
     return RunAsData(
         folder=folder,
-        labels=labels_of_run_at(folder) if folder == path else None,
-        diameter=run_diameter(plan.picker, plan.survey),
+        labels=_labels(folder, diameter) if folder == path else None,
+        diameter=diameter,
         pixel_size_angstrom=plan.settings.run.pixel_size_angstrom,
         contrast=plan.settings.run.contrast,
         picker=plan.settings.picker.name,
         weights=None if weights is None else str(weights),
         as_=plan.settings.run.as_,
     )
+
+
+def _labels(folder: Path, diameter: Length | None) -> dict[str, Labels]:
+    """Kept picks as labels; a micrograph whose picks have no diameter, as one without any, has that of the run."""
+    labels = labels_of_run_at(folder) or {}
+    if diameter is None:
+        return labels
+    return {
+        name: one
+        if one.diameter_px is not None
+        else replace(one, diameter_px=diameter.middle_px(one.pixel_size_angstrom))
+        for name, one in labels.items()
+    }

@@ -111,6 +111,7 @@ def labels_of_run_at(path: Path | str) -> dict[str, Labels] | None:
             diameter_px=float(np.median(known)) if len(known) else None,
             micrograph_name=one.record.relion_name,
             pixel_size_angstrom=one.record.pixel_size_angstrom,
+            score=kept.score,
         )
     return labels
 

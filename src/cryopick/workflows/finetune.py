@@ -87,6 +87,7 @@ def finetune(
     pixel_size_angstrom: float | None = None,
     contrast: str | None = None,
     labels: str | None = "sparse",
+    min_score: float | None = None,
     flip_y: str | None = None,
     validation_fraction: float = 0.2,
     as_: str | None = None,
@@ -113,6 +114,8 @@ def finetune(
     diameter, pixel_size_angstrom, contrast : above what files and a run say; `contrast` is "dark" or "bright"
     labels : "sparse" when not every particle of the micrographs is picked, "complete" when every one is; None takes
         what the data set says
+    min_score : picks with a lower score teach neither that there is a particle nor that there is none, and do not
+        count where the training is validated; None lets all picks teach
     as_ : "article" or "program": the weights are of the published network, and are trained as published; None goes by
         the run whose weights are taken, else by the card of the weights
     task, training : settings to change
@@ -155,6 +158,7 @@ def finetune(
             },
             micrographs=micrographs,
             preset=as_,
+            min_score=min_score,
             task=task or {},
             training=training or {},
             resume=resume,
@@ -174,6 +178,7 @@ def finetune(
         )
         .labelled()
         .with_contrast(contrast or "dark")
+        .doubting_below(min_score)
     )
     old, reason = _old_data(picker, start, base_name, task or {})
     preset = finetuning_preset(picker, start, task or {}, training or {}, base=base_name, is_mixed=old is not None)
@@ -194,6 +199,7 @@ def finetune(
         "started_from": start.card.sha256,
         "training_data": new_train.card_entry(),
         "validation_data": new_validation.card_entry(),
+        **({} if min_score is None else {"min_score": min_score}),
         LABELS_DIGEST: dataset.labels_digest(),
     }
     with training_folder(output, resume=resume):
@@ -278,6 +284,7 @@ def _finetune_without_labels(
     data_settings: Mapping[str, Any],
     micrographs: Sequence[Path | str],
     preset: str | None,
+    min_score: float | None,
     task: Mapping[str, Any],
     training: Mapping[str, Any],
     resume: bool,
@@ -285,6 +292,8 @@ def _finetune_without_labels(
     monitor: Monitor | None,
 ) -> FinetuneResult:
     """For pickers that learn from micrographs alone: a training that starts from the weights, on the run's."""
+    if min_score is not None:
+        raise SettingsError(f"{picker} learns from micrographs alone, no pick teaches it: leave out the least score")
     presets = family_of(picker).presets
     chosen = base_preset(picker, start, preset)
     if chosen not in CONFIGURATION_NAMES and ADAPTING_PRESET in presets:

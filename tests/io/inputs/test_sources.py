@@ -378,6 +378,10 @@ def test_a_pattern_that_matches_only_the_output_is_one_sentence(project):
             ],
             ["average/m1.mrc"],
         ),
+        (  # CryoSegNet's data sets
+            ["train/images/m1.jpg", "train/masks/m1_mask.jpg", "val/images/m2.jpg", "val/masks/m2.jpg"],
+            ["train/images/m1.jpg", "val/images/m2.jpg"],
+        ),
         (["m1.mrc", "m1_mask.mrc", "m1_ctf_diag_2D.mrc", "m1_denoised.mrc"], ["m1.mrc"]),
         (["m1_noDW.mrc", "m1_PS.mrc"], ["m1_noDW.mrc"]),  # for want of the weighted one
     ],

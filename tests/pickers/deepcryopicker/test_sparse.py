@@ -15,7 +15,7 @@ from cryopick.pickers.deepcryopicker.objects import SIDE, TOP
 from cryopick.pickers.deepcryopicker.picker import DeepCryoPicker, label_run
 from cryopick.pickers.deepcryopicker.size import measure_size
 from cryopick.pickers.registry import make_picker
-from sparse_barrels import Look, draw_sparse_barrels, without_particles
+from sparse_barrels import Look, draw_crowd, draw_sparse_barrels, without_particles
 
 LOOK = Look(ring_px=48.0, noise=0.9, dirt=2.0)
 SIDE_PX = 660  # a third of a KLH micrograph in every way
@@ -108,6 +108,15 @@ def test_clusters_mark_barrels_with_their_views_and_leave_the_ice_alone(name):
     labels = sum(len(truth.xy_px) for truth in session())
     assert 2 * right / (marked + labels) >= 0.9
     assert views >= 0.9 * right
+
+
+def test_faint_rings_in_a_crowd_are_found_beside_strong_ones(count_found):
+    (crowd,) = draw_crowd(20, side_px=600, count=1, scale=0.45)
+    picker = make_picker("autocryopicker", diameter=px(crowd.diameter_px), body=1.0)
+    kept = picker.pick(crowd.micrograph)
+    kept = kept.take(kept.score >= picker.default_threshold)
+    right = count_found(kept.xy_px, crowd.xy_px, 0.25 * crowd.diameter_px)
+    assert 2 * right / (len(kept) + len(crowd.xy_px)) >= 0.9
 
 
 def test_blob_marks_rings_at_their_centres_and_not_on_their_walls(count_found):

@@ -41,9 +41,11 @@ _KIND_OF_FOLDER = {
     "thumbnails": "thumbnail",
     "mask": "mask",
     "segmentation": "mask",
+    # CryoSegNet's data sets, beside images/
+    "masks": "mask",
     "ctfestimated": "power spectrum",
 }
-_FOLDERS_OF_EXPOSURES = {*_KIND_OF_FOLDER, "average", "motioncorrected"}
+_FOLDERS_OF_EXPOSURES = {*_KIND_OF_FOLDER, "average", "motioncorrected", "images", "micrographs"}
 _DOSE_WEIGHTED = re.compile(r"_(DW|dose_?weighted)$", re.IGNORECASE)
 _STAND_INS = (NO_DOSE_WEIGHTING, PARTIAL_SUM)  # what is picked for want of the real micrograph, in this order
 

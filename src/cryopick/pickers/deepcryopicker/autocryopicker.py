@@ -19,6 +19,7 @@ from cryopick.pickers.deepcryopicker.objects import (
     clean_mask,
     distinct_objects,
     find_round,
+    find_round_at_levels,
     find_square,
     find_square_at_levels,
     intensity_mask,
@@ -67,4 +68,5 @@ class AutoCryoPicker(ClusteringPicker):
         squares = find_square(mask, size)
         if size.is_hollow:
             squares = joined(squares, find_square_at_levels(image, size))
+            circles = joined(circles, find_round_at_levels(image, size, min_support=self.min_support))
         return distinct_objects([squares, circles]), mask

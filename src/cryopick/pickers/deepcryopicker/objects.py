@@ -230,10 +230,24 @@ def find_square_at_levels(image: WorkingImage, size: ParticleSize) -> Found:
     They let the beam through where top views stand on edge, so they are fainter, and the ice under them decides which
     cluster they are in. What is looked at is smoothed as for super-pixels, over their tiers and gaps.
     """
+    found = [find_square(mask, size) for mask in masks_at_levels(image, size)]
+    return distinct_objects([reduce(joined, found)])
+
+
+def find_round_at_levels(image: WorkingImage, size: ParticleSize, *, min_support: float = CIRCLE_FLOOR) -> Found:
+    """Top views of hollow particles, each at the level of grey that shows its outline best.
+
+    The darkest of four clusters holds the rims of the strongest particles and pieces of those of the others.
+    """
+    found = [find_round(mask, size, min_support=min_support) for mask in masks_at_levels(image, size)]
+    return distinct_objects([reduce(joined, found)])
+
+
+def masks_at_levels(image: WorkingImage, size: ParticleSize) -> list[NDArray[np.bool_]]:
+    """Cleaned masks of the darkest one to five of eight clusters of the smoothed image."""
     grey = stretched(image, smoothing_px=max(SMOOTHING_PX, SUPER_PIXEL_SMOOTHING * body_radius_px(size)))
     borders = k_means_borders(grey, k=SIDE_CLASSES)[:SIDE_LEVELS]
-    found = [find_square(clean_mask(np.asarray(grey < border), size), size) for border in borders]
-    return distinct_objects([reduce(joined, found)])
+    return [clean_mask(np.asarray(grey < border), size) for border in borders]
 
 
 def find_components(mask: NDArray[np.bool_]) -> Found:
