@@ -188,7 +188,8 @@ def _block_means(micrograph: Micrograph, by: int) -> Micrograph:
         return micrograph
     height, width = (side // by for side in micrograph.shape_yx)
     whole = micrograph.pixels[: height * by, : width * by]
-    return replace(micrograph, pixels=cv2.resize(whole, (width, height), interpolation=cv2.INTER_AREA))
+    means = cv2.resize(whole, (width, height), interpolation=cv2.INTER_AREA)
+    return replace(micrograph, pixels=np.asarray(means, np.float32))
 
 
 def _seen_at(size: float, pieces: Sequence[_Piece]) -> _SeenAt:
