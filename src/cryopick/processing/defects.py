@@ -79,8 +79,8 @@ def mend_pixels(pixels: NDArray[np.float32], *, is_last_row_first: bool = False)
         return MendedPixels(pixels, ("no pixel is a number; there is nothing to pick; check the file",))
     finite = pixels if is_finite is None else pixels[is_finite]
     if _is_constant(finite):
-        sentence = f"all pixels are equal ({finite.flat[0]:g}); there is nothing to pick: was the file written to its end?"
-        return MendedPixels(pixels, (sentence,))
+        equal = f"all pixels are equal ({finite.flat[0]:g}); there is nothing to pick: was the file written to its end?"
+        return MendedPixels(pixels, (equal,))
     is_missing, warnings = _without_data(pixels, is_last_row_first=is_last_row_first)
     filled = pixels
     if is_missing is not None:
