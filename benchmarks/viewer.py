@@ -106,6 +106,27 @@ def page_times(driver: Any) -> dict[str, float]:
     return {one["name"]: one["value"] for one in driver.execute_cdp_cmd("Performance.getMetrics", {})["metrics"]}
 
 
+def over_a_slow_line(driver: Any, slider: str) -> dict[str, Any]:
+    """50 ms away at 20 Mbit/s: a step of the threshold, and the last micrographs again after some rest, ms."""
+    driver.execute_cdp_cmd("Network.enable", {})
+    speed = {"offline": False, "latency": 50, "downloadThroughput": 20e6 / 8, "uploadThroughput": 20e6 / 8}
+    driver.execute_cdp_cmd("Network.emulateNetworkConditions", speed)
+    told: dict[str, Any] = {
+        "threshold_step": spread(frames(driver, 30, slider + "s.dispatchEvent(new Event('input'))"))
+    }
+    driver.execute_script("location.reload()")
+    time.sleep(0.5)
+    wait_for(driver, "document.documentElement.dataset.state === 'sharp'")
+    told["overview"] = round(driver.execute_script("return cryopick.firstPicture"))
+    time.sleep(4)  # a first page rests for a second before it fetches its neighbour
+    driver.execute_script("document.documentElement.dataset.state = 'leaving'; cryopick.list.go(1)")
+    wait_for(driver, "document.documentElement.dataset.state === 'sharp'")
+    told["next_micrograph"] = round(driver.execute_script("return cryopick.lastOpenMs"))
+    without = {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
+    driver.execute_cdp_cmd("Network.emulateNetworkConditions", without)
+    return told
+
+
 def look(driver: Any, run: Path, *, micrographs: int, indexed: int) -> dict[str, Any]:
     """Everything that is measured on one run."""
     told: dict[str, Any] = {}
@@ -133,6 +154,7 @@ def look(driver: Any, run: Path, *, micrographs: int, indexed: int) -> dict[str,
             wait_for(driver, "document.documentElement.dataset.state === 'sharp'")
             nexts.append(driver.execute_script("return cryopick.lastOpenMs"))
         told["next_micrograph"] = [round(value) for value in nexts]
+        told["slow_line"] = over_a_slow_line(driver, slider)
         if indexed > 100:
             before_scroll = page_times(driver)
             told["scroll"] = spread(frames(driver, 40, "document.getElementById('list').scrollTop = n * 5000"))

@@ -212,6 +212,19 @@ def test_the_legend_names_only_what_is_there() -> None:
     assert [text for _, text in every.legend] == ["kept", "low", "out"]
 
 
+@pytest.mark.parametrize("count", [1, 5, 6, 14])
+def test_every_curve_has_a_look_and_a_name_of_its_own_in_the_plot_or_below_it(count: int) -> None:
+    names = [f"run {letter}" for letter in "abcdefghijklmnop"[:count]]
+    lines = {name: ((0.0, 1.0), (1.0, 0.5)) for name in names}
+    chart = Curves(title="FSC", x_label="x", y_label="y", lines=lines)
+    html = render("exhibits.html", exhibits=Exhibits("x", (chart,)))
+    looks = re.findall(r'<polyline class="(line [^"]*)"', html)
+    assert len(set(looks)) == count
+    assert re.findall(r'<path class="(line [^"]*)"', html) == looks
+    assert re.findall(r">(run \w)</(?:text|span)>", html) == names
+    assert ('<div class="legend">' in html) == (count > 5)
+
+
 @given(st.floats(-1e6, 1e6), st.floats(1e-3, 1e6))
 def test_ticks_are_few_in_order_and_inside(low: float, span: float) -> None:
     marks = ticks(low, low + span)
