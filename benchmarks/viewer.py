@@ -107,7 +107,7 @@ def page_times(driver: Any) -> dict[str, float]:
 
 
 def over_a_slow_line(driver: Any, slider: str) -> dict[str, Any]:
-    """50 ms away at 20 Mbit/s: a step of the threshold, and the last micrographs again after some rest, ms."""
+    """50 ms away at 20 Mbit/s: a step of the threshold, the page loaded again, and then its next micrograph, ms."""
     driver.execute_cdp_cmd("Network.enable", {})
     speed = {"offline": False, "latency": 50, "downloadThroughput": 20e6 / 8, "uploadThroughput": 20e6 / 8}
     driver.execute_cdp_cmd("Network.emulateNetworkConditions", speed)
