@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Thread
 from typing import Any, ClassVar
 
 import pytest
@@ -122,6 +123,19 @@ def test_whoever_waits_on_an_executor_that_is_closed_hears_of_it() -> None:
     executor.close()
     with pytest.raises(WorkerError, match=r"1 worker process gave no result of \d items and has ended"):
         next(given)
+
+
+def test_a_lock_that_an_interrupt_left_taken_does_not_keep_the_executor_from_closing() -> None:
+    def leave_taken_and_close() -> None:
+        executor = Processes(ENTRY, 0, workers=1)
+        executor.submit("one", ("add", 1))
+        executor._changed.acquire()  # as Ctrl-C between the taking of a lock and its block leaves it
+        executor.close()
+
+    closing = Thread(target=leave_taken_and_close, daemon=True)
+    closing.start()
+    closing.join(timeout=60)
+    assert not closing.is_alive()
 
 
 def test_entries_are_names_that_lead_back() -> None:

@@ -379,7 +379,7 @@ def test_the_slider_moves_rings_and_numbers_without_a_request_and_the_exact_ones
 ):
     driver, _ = page
     wait_for(driver, "cryopick.curve && cryopick.exact && cryopick.indexed[0] === 3")
-    time.sleep(0.5)  # neighbours are fetched beforehand
+    wait_for(driver, "[...cryopick.cache.values()].filter((one) => one.base.size).length === 2")  # the neighbour, too
     driver.get_log("performance")
     counts = driver.execute_script(
         """

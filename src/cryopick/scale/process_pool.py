@@ -10,6 +10,7 @@ import logging
 import pickle
 from collections import deque
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from threading import Condition, Event, Thread
@@ -124,6 +125,7 @@ class Processes:
 
     def close(self) -> None:
         self._is_closed.set()
+        _let_go(self._changed)
         with self._changed:
             self._waiting.clear()
             working = [worker for worker in self._alive if not worker.is_idle]
@@ -307,3 +309,14 @@ class Processes:
             self._changed.notify_all()
         for item in lost:
             self._results.put(Done(key=item.key, lost=f"the worker process died with {cause}"))
+
+
+def _let_go(lock: Condition) -> None:
+    """Release a lock as often as this thread holds it; for a thread that an interrupt has thrown out of what it did.
+
+    An interrupt between the taking of a lock and the first line of its block leaves it taken, and the keepers, who are
+    waited for, wait for it.
+    """
+    with suppress(RuntimeError):  # this is how a lock says that this thread does not hold it
+        while True:
+            lock.release()
