@@ -13,7 +13,7 @@ ENTRY = "toy_workers:ToyWorker"
 
 
 class ToyWorker:
-    """Does what an item says: `("add", 2)` adds the state, `("die", _)` kills its process, and so on.
+    """Does what an item says: `("add", 2)` adds the state, `("die", 1.0)` kills its process after a second, and so on.
 
     Where the state is a folder, each item that is begun leaves a file there, so that a test can count.
     """
@@ -47,7 +47,8 @@ class ToyWorker:
     def fail(self, text: str) -> None:
         raise ValueError(text)
 
-    def die(self, _: Any) -> None:
+    def die(self, after_s: float | None) -> None:
+        time.sleep(after_s or 0.0)
         os.kill(os.getpid(), signal.SIGKILL)
 
     def die_once(self, path: str) -> str:

@@ -40,7 +40,7 @@ CONNECT_SECONDS = 60.0
 """For a scheduler that somebody else runs to answer."""
 MEMBERS_SECONDS = 1.0
 """Between two looks at which workers there are."""
-CAUSE_SECONDS = 6.0
+CAUSE_SECONDS = 3.0
 """After the loss of a worker, until the log of its job says how that ended."""
 CLOSE_SECONDS = 20.0
 TASKS_NAMED = 10_000
