@@ -302,7 +302,8 @@ def _most_confident(
     penalty = DEVIATION_COST * np.log(np.asarray(FIT_FACTORS)) ** 2
     few = evenly_taken(range(len(micrographs)), FIT_MICROGRAPHS)
     least = min(MIN_FIT_PARTICLES, MIN_FIT_PARTICLES_EACH * len(few)) if least_each else MIN_FIT_PARTICLES
-    known: dict[int, list[NDArray[np.float64]]] = {}  # by the step from the first size
+    known: dict[int, list[NDArray[np.float64]]] = {}
+    """By the step from the first size: steps are equal factors, so that factors which moved meet most sizes again."""
     moved = 0
     for _ in range(2):
         for step, factor in enumerate(FIT_FACTORS, moved):
