@@ -120,8 +120,8 @@ def test_the_conda_recipe_asks_for_what_the_project_needs_in_the_same_version() 
     asked = dict(need.split(" ", 1) if " " in need else (need, "") for need in recipe["requirements"]["run"])
     expected = {}
     for need in project()["dependencies"]:
-        name, bounds = re.fullmatch(r"([\w-]+)(.*)", need).groups()
-        expected[CONDA_NAMES.get(name, name)] = bounds
+        name, bounds = re.fullmatch(r"([\w-]+)([^;]*)(?:;.*)?", need).groups()
+        expected.setdefault(CONDA_NAMES.get(name, name), bounds)  # a solver knows what fits newer Pythons
     assert {**expected, "python": project()["requires-python"]} == asked
     assert recipe["tests"][0]["script"] == ["cryopick --version", "cryopick doctor --help"]
 

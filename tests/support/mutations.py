@@ -214,12 +214,14 @@ TEXT: tuple[Damage, ...] = (
 # --------------------------------------------------------------------------------------------------------------- JSON
 
 
-def _places(node: Any, found: list[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
-    """Every (container, key or index) below `node`."""
-    keys = list(node) if isinstance(node, dict) else range(len(node)) if isinstance(node, list) else ()
-    for key in keys:
-        found.append((node, key))
-        _places(node[key], found)
+def _places(root: Any) -> list[tuple[Any, Any]]:
+    """Every (container, key or index) in `root`, which earlier damage may have made deeper than Python can recurse."""
+    found, todo = [], [root]
+    while todo:
+        node = todo.pop()
+        keys = list(node) if isinstance(node, dict) else range(len(node)) if isinstance(node, list) else ()
+        found += [(node, key) for key in keys]
+        todo += [node[key] for key in keys]
     return found
 
 
@@ -232,7 +234,7 @@ def json_damage(content: bytes, random: Random) -> bytes:
         root = json.loads(content)
     except (ValueError, RecursionError):
         return random.choice(TEXT)(content, random)
-    places = _places(root, [])
+    places = _places(root)
     value = random.choice(VALUES)
     if not places or random.random() < 0.03:
         return _dumped(value)

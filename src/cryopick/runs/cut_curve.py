@@ -69,13 +69,18 @@ def curve_of_run(
     score: NDArray[np.float32], probability_of: Callable[[NDArray[np.float32]], NDArray[np.floating]] | None
 ) -> CutCurve:
     """The curve over the range of all finite scores; where they are probabilities, over 0 to 1 at least."""
-    order = np.argsort(score, kind="stable")
-    order = order[: np.count_nonzero(np.isfinite(score))]  # NaN sorts last
-    low, high = curve_range(score[order], is_probability=probability_of is not None)
+    probability: NDArray[np.floating] | None = None
+    if probability_of is None:
+        sorted_score = np.sort(score)
+    else:
+        order = np.argsort(score, kind="stable")
+        # of all scores together, as the summary asks: what a picker says may depend on the whole run
+        sorted_score, probability = score[order], probability_of(score)[order]
+    finite = np.count_nonzero(np.isfinite(score))  # NaN sorts last
+    sorted_score, probability = sorted_score[:finite], None if probability is None else probability[:finite]
+    low, high = curve_range(sorted_score, is_probability=probability is not None)
     thresholds = np.linspace(low, high, CURVE_POINTS).astype(np.float32)
-    # of all scores together, as the summary asks: what a picker says may depend on the whole run
-    probability = None if probability_of is None else probability_of(score)[order]
-    return cut_curve(score[order], probability, thresholds=thresholds)
+    return cut_curve(sorted_score, probability, thresholds=thresholds)
 
 
 def curve_range(sorted_score: NDArray[np.float32], *, is_probability: bool) -> tuple[float, float]:

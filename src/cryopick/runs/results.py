@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -307,7 +308,7 @@ def _results(finished: Finished, totals: _Totals, plan: PickPlan, cut: Cut, fact
         micrographs=totals.micrographs,
         cut=replace(cut, right={}),
         candidates=finished.candidates,
-        ruled_out=np.concatenate([np.zeros(0, np.float32), *totals.ruled_out]),
+        ruled_out=np.frombuffer(totals.ruled_out, np.float32),
         curve=curve_of_run(
             believed_scores(finished.candidates, cut.belief),
             (lambda scores: plan.picker.run_probabilities(scores, plan.seen)) if has_probabilities else None,
@@ -442,11 +443,11 @@ class _Totals:
         self.sizes = SizesSeen(diameter)
         self.rejected: Counter[str] = Counter()
         self.warnings: Counter[str] = Counter()
-        self.ruled_out: list[NDArray[np.float32]] = []
+        self.ruled_out = array("f")  # grows without a copy of what is there
 
     def add(self, result: MicrographResult, *, belief: float) -> None:
         candidates = result.candidates
-        self.ruled_out.append(candidates.score[~is_open(candidates)] * np.float32(belief))
+        self.ruled_out.frombytes((candidates.score[~is_open(candidates)] * np.float32(belief)).tobytes())
         self.sizes.add(candidates.kept())
         self.rejected.update(reason for reason in candidates.reason.tolist() if reason)
         self.warnings.update(result.record.warnings)

@@ -23,6 +23,7 @@ from cryopick.simulation.specimens.proteins import random_protein
 from cryopick.types import Volume
 from cryopick.workflows.validate3d.engines import KnownEngine
 from cryopick.workflows.validate3d.picks import DUPLICATE_DIAMETERS
+from cryopick.workflows.validate3d.relion import RelionEngine
 
 KNOWN = {"engine": "known", "select2d": ["none"]}
 DIAMETER_ANGSTROM = 220.0
@@ -378,6 +379,16 @@ def test_each_impossible_wish_is_refused_in_one_sentence(simulated: Path, tmp_pa
     assert "symmetry" in refused(simulated, tmp_path, symmetry="D0")
     assert "cannot be called truth" in refused(simulated, tmp_path, names=["truth"])
     assert "--micrographs" in refused(simulated, tmp_path, micrographs=[])
+
+
+def test_a_box_in_which_relion_makes_no_first_map_is_refused_before_anything_is_cut_out(
+    simulated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(RelionEngine, "check", lambda *_, **__: None)  # as where RELION is
+    told = refused(simulated, tmp_path, engine="relion", diameter="220A", box="320A", angpix=16.0)
+    assert "the box has 20 pixels of 16" in told
+    assert "expected 22 or more for a first map by --engine relion; give finer pixels (--angpix)" in told
+    assert not (tmp_path / "v").exists()
 
 
 def test_without_ctf_the_sentence_names_the_three_ways(simulated: Path, tmp_path: Path) -> None:

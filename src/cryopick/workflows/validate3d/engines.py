@@ -19,7 +19,7 @@ from cryopick.reconstruction.particles import ParticleStack
 from cryopick.reconstruction.poses import Poses
 from cryopick.reconstruction.refinement import refine
 from cryopick.types import Volume
-from cryopick.workflows.validate3d.geometry import BoxGeometry
+from cryopick.workflows.validate3d.geometry import SMALLEST_BOX_PX, BoxGeometry
 from cryopick.workflows.validate3d.truth import MatchedPicks
 
 
@@ -112,6 +112,8 @@ class Engine(Protocol):
     ranks: int
     """Of MPI that it starts; 1 where it starts none."""
     has_local_resolution: bool
+    smallest_box_px: int
+    """Binned, of which it makes a first map."""
 
     def check(self, *, has_poses: bool) -> None:
         """Raise the sentence of what is missing."""
@@ -159,6 +161,7 @@ class KnownEngine(WithoutLocalResolution):
     is_seeded = False
     is_aligned = True
     ranks = 1
+    smallest_box_px = SMALLEST_BOX_PX
 
     def check(self, *, has_poses: bool) -> None:
         if not has_poses:
@@ -231,6 +234,7 @@ class EmbeddedEngine(WithoutLocalResolution):
     is_seeded = True
     is_aligned = False
     ranks = 1
+    smallest_box_px = SMALLEST_BOX_PX
 
     def check(self, *, has_poses: bool) -> None:  # the protocol's
         """Nothing can be missing."""

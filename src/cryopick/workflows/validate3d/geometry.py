@@ -13,6 +13,7 @@ BOX_PER_DIAMETER = 1.5
 PIXELS_PER_DIAMETER = 32
 """Nyquist is a sixteenth of the diameter: what some hundred to some thousand particles reach, at a price that a
 laptop pays. Finer pixels are asked for with `--angpix`."""
+SMALLEST_BOX_PX = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,10 +46,14 @@ class BoxGeometry:
                 f"the box is {self.box_px * self.micrograph_pixel_angstrom:.0f} Å wide and the particle "
                 f"{self.diameter_angstrom:.0f} Å; expected a box of 1.5 diameters"
             )
-        if self.scaled_px < 16:
+        self.require_pixels(SMALLEST_BOX_PX)
+
+    def require_pixels(self, smallest_px: int, *, why: str = "") -> None:
+        """Raise where the binned box has fewer pixels than something needs."""
+        if self.scaled_px < smallest_px:
             raise SettingsError(
-                f"the box has {self.scaled_px} pixels of {self.pixel_size_angstrom:.2f} Å, expected 16 or more; give "
-                "finer pixels (--angpix)"
+                f"the box has {self.scaled_px} pixels of {self.pixel_size_angstrom:.2f} Å, expected {smallest_px} or "
+                f"more{why}; give finer pixels (--angpix)"
             )
 
     @property

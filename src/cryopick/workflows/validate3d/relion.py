@@ -16,6 +16,7 @@ from cryopick.evaluation.relion_programs.outputs import FinishedRefinement, read
 from cryopick.evaluation.relion_programs.running import require_space
 from cryopick.evaluation.relion_programs.steps import (
     FEW_PARTICLES,
+    SMALLEST_BOX_PX,
     RelionProject,
     classify_2d,
     find_local_resolution,
@@ -54,6 +55,7 @@ class RelionEngine:
     is_aligned = False
     ranks = RANKS
     has_local_resolution = True
+    smallest_box_px = SMALLEST_BOX_PX
 
     def check(self, *, has_poses: bool) -> None:  # noqa: ARG002  # the protocol's
         relion = require_relion(WHOLE_PATH)

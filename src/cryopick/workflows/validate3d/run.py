@@ -32,6 +32,7 @@ from cryopick.settings import to_toml
 from cryopick.types import Picks, Volume
 from cryopick.workflows.compare import names_of_sets
 from cryopick.workflows.validate3d.engine_table import DEFAULT_ENGINE, engine_named
+from cryopick.workflows.validate3d.engines import Engine
 from cryopick.workflows.validate3d.estimated_ctf import (
     ESTIMATES,
     CtfPlan,
@@ -235,6 +236,7 @@ def validate3d(
     picks: dict[str, Sequence[Picks]] = dict(on_images(read, images, are_images_given=bool(micrographs)))
     known = None if simulation is None else read_simulation(simulation, images)
     geometry = _geometry(diameter=diameter, box=box, angpix=angpix, image=images[0], picks=picks, truth=known)
+    _require_pixels(geometry, chosen, reference)
     comparisons = tuple(compare) if compare is not None else (("truth",) if known is not None else ())
     picks |= _compared(comparisons, picks, given=given, images=images, truth=known, geometry=geometry, seed=seed)
     plan = None
@@ -336,6 +338,11 @@ def _geometry(
         diameter_angstrom = float(np.median(every)) * pixel
     box_px = None if box is None else round(as_length(box).middle_px(pixel))
     return box_geometry(diameter_angstrom, pixel, box_px=box_px, angpix=angpix)
+
+
+def _require_pixels(geometry: BoxGeometry, engine: Engine, reference: Path | str | None) -> None:
+    if engine.needs_start and reference is None:
+        geometry.require_pixels(engine.smallest_box_px, why=f" for a first map by --engine {engine.name}")
 
 
 def _compared(
