@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -789,3 +790,104 @@ def test_the_help_names_every_format() -> None:
         [sys.executable, "-m", "cryopick.cli.main", "convert", "--help"], capture_output=True, text=True, check=True
     ).stdout
     assert all(name in shown for name in FORMATS)
+
+
+COORDINATES = "\ndata_\n\nloop_\n_rlnCoordinateX #1\n_rlnCoordinateY #2\n10 4\n40.5 25\n\n"
+
+
+def test_a_manual_picking_job_of_relion_4_is_read_through_its_list(tmp_path: Path) -> None:
+    job = tmp_path / "ManualPick/job005"
+    write(job / "Movies/m1_manualpick.star", COORDINATES)
+    write(job / "micrographs_selected.star", "\ndata_micrographs\n\nloop_\n_rlnMicrographName #1\nMovies/m1.mrc\n\n")
+    row = "Movies/m1.mrc ManualPick/job005/Movies/m1_manualpick.star"
+    labels = "_rlnMicrographName #1\n_rlnMicrographCoordinates #2"
+    write(job / "manualpick.star", f"\ndata_coordinate_files\n\nloop_\n{labels}\n{row}\n\n")
+    found = read_picks(job)
+    assert {name: picks.xy_px.tolist() for name, picks in found.items()} == {"Movies/m1.mrc": [[10, 4], [40.5, 25]]}
+
+
+def test_a_folder_with_two_lists_is_refused(tmp_path: Path) -> None:
+    for name in ("autopick.star", "manualpick.star"):
+        write(tmp_path / name, COORDINATES)
+    with pytest.raises(InputError, match=r"autopick\.star and manualpick\.star; give one"):
+        read_picks(tmp_path)
+
+
+def test_tables_without_coordinates_beside_picks_are_left_out_aloud(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write(tmp_path / "m1_picks.star", COORDINATES)
+    other = write(tmp_path / "class_averages.star", "\ndata_\n\nloop_\n_rlnReferenceImage #1\n1@a.mrcs\n\n")
+    assert list(read_picks(tmp_path)) == ["m1"]
+    assert "class_averages.star" in caplog.text
+    (tmp_path / "m1_picks.star").unlink()
+    with pytest.raises(FormatError, match=other.name):
+        read_picks(tmp_path)
+
+
+def test_links_among_coordinate_files_are_followed_and_dangling_ones_are_not_lost(tmp_path: Path) -> None:
+    write(tmp_path / "real/m1.box", "6 0 8 8\n")
+    folder = tmp_path / "boxes"
+    folder.mkdir()
+    (folder / "linked").symlink_to("../real")
+    (folder / "linked_back").symlink_to(".")
+    assert list(read_picks(folder)) == ["linked/m1"]
+    (folder / "m2.box").symlink_to("/not/mounted/m2.box")
+    with pytest.raises(InputError, match=r"m2\.box: .*leads nowhere \(-> /not/mounted/m2\.box\)"):
+        read_picks(folder)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="every folder is open to root")
+def test_a_folder_of_coordinates_that_cannot_be_looked_into_is_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write(tmp_path / "m1.box", "6 0 8 8\n")
+    (tmp_path / "closed").mkdir(mode=0)
+    assert list(read_picks(tmp_path)) == ["m1"]
+    assert "closed: left out" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("p.csv", "x,y,micrograph\n10,4,m1.mrc\n40,25, \n"),
+        ("p.star", '\ndata_\n\nloop_\n_rlnMicrographName\n_rlnCoordinateX\n_rlnCoordinateY\n"" 10 4\n\n'),
+        ("p.txt", "image_name\tx_coord\ty_coord\n\t10\t4\n"),
+    ],
+)
+def test_a_row_without_a_micrograph_name_is_refused(tmp_path: Path, name: str, text: str) -> None:
+    with pytest.raises(FormatError, match=r"1 picks have an empty micrograph name"):
+        read_picks(write(tmp_path / name, text))
+
+
+@pytest.mark.parametrize(
+    "header", ["X [px],Y [px],Radius [px]", "x (Å),y (Å),radius (Å)", "x [A],y [A],diameter_angstrom"]
+)
+def test_units_in_brackets_and_radii_are_understood(tmp_path: Path, header: str) -> None:
+    scale = 1.5 if "px" not in header else 1
+    size = 8 * scale if "diameter" in header else 4 * scale
+    text = f"sep=,\n{header}\n{10 * scale},{4 * scale},{size}\n"
+    picks = only(read_picks(write(tmp_path / "m1.csv", text), pixel_size_angstrom=1.5))
+    assert picks.xy_px.tolist() == [[10, 4]]
+    assert picks.diameter_px.tolist() == [8]
+
+
+def test_scores_that_are_not_available_are_unknown(tmp_path: Path) -> None:
+    picks = only(read_picks(write(tmp_path / "m1.csv", "x,y,score\n10,4,NA\n40,25,0.5\n")))
+    assert np.isnan(picks.score[0])
+    assert picks.score[1] == 0.5
+
+
+def test_a_column_that_may_tell_ice_from_particles_is_not_dropped_without_a_word(tmp_path: Path) -> None:
+    picks = only(read_picks(write(tmp_path / "m1.csv", "x,y,label\n10,4,protein\n40,25,ice\n")))
+    assert "label (protein, ice) is not read" in " ".join(picks.warnings)
+    assert not only(read_picks(write(tmp_path / "m2.csv", "x,y,label\n10,4,protein\n40,25,protein\n"))).warnings
+
+
+def test_shifts_of_a_refinement_that_are_not_applied_are_named(tmp_path: Path) -> None:
+    labels = "_rlnMicrographName\n_rlnCoordinateX\n_rlnCoordinateY\n_rlnOriginXAngst"
+    for name, shift in (("shifted", "3.5"), ("unshifted", "0")):
+        text = f"\ndata_particles\n\nloop_\n{labels}\nm1.mrc 10 4 {shift}\n\n"
+        picks = only(read_picks(write(tmp_path / f"{name}.star", text)))
+        assert picks.xy_px.tolist() == [[10, 4]]
+        assert ("rlnOriginXAngst are not applied" in " ".join(picks.warnings)) == (name == "shifted")

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,8 @@ _ALIASES = {
     "score": ("score", "confidence", "fom", "probability"),
     "diameter": ("diameter", "diameter_px"),
     "diameter_angstrom": ("diameter_angstrom", "diameter_a", "diameter_å"),
+    "radius": ("radius", "radius_px"),
+    "radius_angstrom": ("radius_angstrom", "radius_a", "radius_å"),
     "class_id": ("class_id",),
     "kind": ("kind",),
     "reason": ("reason",),
@@ -60,24 +63,35 @@ _ALIASES = {
 }
 _FIELD_OF = {alias: field for field, aliases in _ALIASES.items() for alias in aliases}
 _BOX_FIELDS = ("left", "top", "right", "bottom", "width", "height", "box")
+_UNIT_IN_BRACKETS = re.compile(r"^(.*?)\s*[(\[]\s*(.*?)\s*[)\]]$")
+_ANGSTROM = ("å", "a", "angstrom", "ang", "angstroms")
+_PIXELS = ("px", "pix", "pixel", "pixels")
+_UNKNOWN_SCORES = frozenset({"", "na", "n/a", "none", "null", "-"})
+"""What R, pandas and databases write where there is no value."""
+_KINDS_ELSEWHERE = ("class", "label", "category", "type", "status")
+"""Columns of other programs that may tell particles from other things; what their values mean is not known."""
 _CRYOPPP_HEADER = {"x-coordinate", "y-coordinate"}
 
 
 @dataclass(frozen=True, eq=False)
 class CsvTable:
-    """A CSV file by column: `fields` maps our name of a column to its texts, `lines` gives each row's line number."""
+    """A CSV file by column: `fields` maps our name of a column to its texts, `lines` gives each row's line number.
+
+    `unread` maps the names of other columns, as in the header, to theirs.
+    """
 
     path: Path
     fields: Mapping[str, Sequence[str]]
     lines: Sequence[int]
     is_cryoppp: bool
     header: Sequence[str] = ()
+    unread: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def floats(self, field: str, *, is_missing_allowed: bool = False) -> NDArray[np.float64]:
         """(n,) The column as numbers; a bad one raises `FormatError` with its line."""
         values = self.fields[field]
-        if is_missing_allowed and "" in values:
-            values = [value or "nan" for value in values]
+        if is_missing_allowed:
+            values = ["nan" if value.strip().lower() in _UNKNOWN_SCORES else value for value in values]
         try:
             numbers = np.array(values, dtype=np.float64) if values else np.empty(0)
         except (ValueError, UnicodeError):
@@ -89,7 +103,7 @@ class CsvTable:
 
     def _number(self, field: str, row: int, is_missing_allowed: bool) -> float:
         text = self.fields[field][row].strip()
-        if not text and is_missing_allowed:
+        if is_missing_allowed and text.lower() in _UNKNOWN_SCORES:
             return float("nan")
         try:
             return float(text)
@@ -116,6 +130,8 @@ def read_csv_table(path: Path) -> CsvTable:
     """
     text = read_text(path, what="a CSV file of coordinates")
     lines = [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip(" \t,;")]
+    if lines and _is_separator_line(lines[0][1]):
+        lines = lines[1:]
     start = next((k for k, (_, line) in enumerate(lines) if not _is_comment(line)), len(lines))
     lines = lines[start : start + 1] + [(number, line) for number, line in lines[start + 1 :] if line[0] != "#"]
     if not lines:
@@ -147,12 +163,14 @@ def read_csv_table(path: Path) -> CsvTable:
             f"{path} line {lines[wrong][0]}: {counts[wrong]} values, expected {len(names)}; fix or delete the row"
         )
     fields = {name: cells[k :: len(names)] for k, name in enumerate(names) if name}
-    return CsvTable(path, fields, [number for number, _ in lines], is_cryoppp, header)
+    unread = {header[k]: cells[k :: len(names)] for k, name in enumerate(names) if not name}
+    return CsvTable(path, fields, [number for number, _ in lines], is_cryoppp, header, unread)
 
 
 def first_cells(text: str) -> tuple[str, list[str]]:
     """What separates columns, and the cells, in lower case, of the header, or of the first row where there is none."""
-    line = next((line for line in text.split("\n") if line.strip(" \t,;") and not _is_comment(line)), "")
+    lines = (line for line in text.split("\n") if line.strip(" \t,;") and not _is_separator_line(line))
+    line = next((line for line in lines if not _is_comment(line)), "")
     separator = _separator(line)
     return separator, [cell.strip().lstrip("#").strip().lower() for cell in line.split(separator)]
 
@@ -160,6 +178,11 @@ def first_cells(text: str) -> tuple[str, list[str]]:
 def looks_like_csv(cells: Sequence[str]) -> bool:
     """True for a header with x and y, or a first row of numbers; of files whose ending does not tell."""
     return len(cells) > 1 and (_has_x_and_y(cells) or all(_is_number(cell.replace(",", ".")) for cell in cells[:2]))
+
+
+def _is_separator_line(line: str) -> bool:
+    """True for `sep=;`, which Excel reads and writes above a table."""
+    return re.fullmatch(r'"?sep=.?"?', line.strip(), re.IGNORECASE) is not None
 
 
 def _is_comment(line: str) -> bool:
@@ -170,7 +193,7 @@ def _is_comment(line: str) -> bool:
 
 
 def _has_x_and_y(cells: Sequence[str]) -> bool:
-    fields = {_FIELD_OF.get(cell.replace("-", "_"), "") for cell in cells}
+    fields = {_FIELD_OF.get(_with_unit_behind(cell.replace("-", "_")), "") for cell in cells}
     return bool({"x", "x_angstrom", "left"} & fields and {"y", "y_angstrom", "top"} & fields)
 
 
@@ -217,9 +240,10 @@ def read_csv(
     table = read_csv_table(path)
     if "z" in table.fields and (table.floats("z", is_missing_allowed=True) != 0).any():
         raise FormatError(f"{path}: has a column z, so these are particles of a tomogram; expected x,y")
-    warning = ""
+    doubts = [*_doubts_about_kinds(table)]
     if any(field in table.fields for field in _BOX_FIELDS):
-        xy_px, warning = _box_centres(table)
+        xy_px, doubt = _box_centres(table)
+        doubts += [doubt] if doubt else []
     else:
         xy_px = np.stack([_length_px(table, axis, pixel_size_angstrom) for axis in "xy"], axis=1)
     if table.is_cryoppp:
@@ -234,9 +258,10 @@ def read_csv(
         columns["score"] = as_float32(
             without_sentinels(table.floats("score", is_missing_allowed=True)), path=path, what="score"
         )
-    if "diameter" in table.fields or "diameter_angstrom" in table.fields:
-        diameter_px = _length_px(table, "diameter", pixel_size_angstrom, is_missing_allowed=True)
-        columns["diameter_px"] = as_float32(diameter_px, path=path, what="diameter")
+    for size, diameters in (("radius", 2.0), ("diameter", 1.0)):
+        if size in table.fields or f"{size}_angstrom" in table.fields:
+            length_px = _length_px(table, size, pixel_size_angstrom, is_missing_allowed=True)
+            columns["diameter_px"] = as_float32(diameters * length_px, path=path, what=size)
     if "class_id" in table.fields:
         columns["class_id"] = as_class_id(table.floats("class_id"), path=path, what="class_id")
     if "reason" in table.fields:
@@ -251,8 +276,7 @@ def read_csv(
     grouped = group_picks(names, xy_px, **columns)
     if not grouped and "micrograph" not in table.fields:
         grouped = {own_name: Picks(xy_px=xy_px, micrograph_name=own_name)}
-    warnings = (warning,) if warning else ()
-    known = {"shape_yx": shape_yx, "pixel_size_angstrom": pixel_size_angstrom, "warnings": warnings}
+    known = {"shape_yx": shape_yx, "pixel_size_angstrom": pixel_size_angstrom, "warnings": tuple(doubts)}
     return {name: replace(picks, **known) for name, picks in grouped.items()}  # type: ignore[arg-type]
 
 
@@ -318,6 +342,18 @@ def known_height(path: Path, picks: Picks) -> int:
     return picks.shape_yx[0]
 
 
+def _doubts_about_kinds(table: CsvTable) -> Iterator[str]:
+    """A sentence for each column that may tell particles from other things and is not read."""
+    for name, texts in table.unread.items():
+        kinds = list(dict.fromkeys(text.strip() for text in texts))
+        if name in _KINDS_ELSEWHERE and len(kinds) > 1 and not {"kind", "class_id"} & table.fields.keys():
+            yield (
+                f"{table.path}: the column {name} ({', '.join(kinds[:3])}{', ...' if len(kinds) > 3 else ''}) is not "
+                "read, all rows are taken for particles; remove the others, or call the column kind (particle, "
+                "uncertain, background) or class_id (whole numbers)"
+            )
+
+
 def _box_centres(table: CsvTable) -> tuple[NDArray[np.float64], str]:
     """(n, 2) Centres of rows that are boxes, and a sentence on what was taken for what where the header leaves a doubt.
 
@@ -373,17 +409,29 @@ def _length_px(
 
 def _field_of(cell: str, path: Path) -> str:
     """Our name of a column, "" for one that we ignore."""
+    cell = _with_unit_behind(cell)
     field = _FIELD_OF.get(cell, "")
     head, _, unit = cell.partition("_")
     if (
         not field
-        and head in ("x", "y", "diameter")
+        and head in ("x", "y", "diameter", "radius")
         and unit in ("nm", "um", "mm", "m", "frac", "in", "pt", "unit", "units")
     ):
         raise FormatError(
             f"{path}: column {cell!r} has a unit that we do not convert; expected pixels (x) or Å (x_angstrom)"
         )
     return field
+
+
+def _with_unit_behind(cell: str) -> str:
+    """`x [px]` and `x (Å)` as `x` and `x_angstrom`; a name without brackets as it is."""
+    match = _UNIT_IN_BRACKETS.match(cell)
+    if match is None:
+        return cell
+    name, unit = match.groups()
+    if name not in ("x", "y", "diameter", "radius"):
+        return cell
+    return name if unit in _PIXELS else f"{name}_{'angstrom' if unit in _ANGSTROM else unit}"
 
 
 def _kinds(table: CsvTable) -> list[str]:

@@ -42,6 +42,7 @@ from cryopick.io.coordinates.names import (
 )
 from cryopick.io.coordinates.relion import (
     ONLY_PARTICLE_PIXELS,
+    NoCoordinatesError,
     is_relion_coordinates,
     read_relion,
     write_relion_list,
@@ -56,6 +57,8 @@ from cryopick.types import Picks
 
 _logger = logging.getLogger(__name__)
 LIST_FILE = "autopick.star"
+_LIST_FILES = (LIST_FILE, "manualpick.star")
+"""Lists of the coordinate files of a folder, as RELION's jobs since 4.0 have them."""
 _BOOKKEEPING = ("job.star", "*pipeline.star", "coords_suffix_*.star", "RELION_*.star", "*summary.star", "set.json")
 """Files of RELION jobs and label sets that lie among coordinate files and hold none."""
 UNFINISHED = "UNFINISHED.txt"
@@ -317,10 +320,10 @@ def read_picks(
 ) -> dict[str, Picks]:
     """Picks by micrograph name, from a file or a folder of files, in our frame.
 
-    A folder with `autopick.star` (a RELION job, a cryopick run) is read through it; otherwise every coordinate file
-    below it is read, hidden ones left out, all of one format, and a file of one micrograph is named by its path in the
-    folder, without extension and pick suffix. Link names to images with
-    `cryopick.io.coordinates.names.match_micrograph_names`.
+    A folder with `autopick.star` or `manualpick.star` (a RELION job, a cryopick run) is read through it; otherwise
+    every coordinate file below it is read, through links, hidden ones and STAR tables without coordinates left out, all
+    of one format, and a file of one micrograph is named by its path in the folder, without extension and pick suffix.
+    Link names to images with `cryopick.io.coordinates.names.match_micrograph_names`.
 
     Parameters
     ----------
@@ -346,8 +349,11 @@ def read_picks(
             f"{path}: a conversion into this folder was stopped in the middle ({UNFINISHED} is there), so files "
             "are missing or of the former one; run it again, or delete that file to read what there is"
         )
-    if path.is_dir() and (path / LIST_FILE).is_file() and format in (None, "star"):
-        path, format = path / LIST_FILE, "star"
+    if path.is_dir() and format in (None, "star"):
+        lists = [path / name for name in _LIST_FILES if (path / name).is_file()]
+        if len(lists) > 1:
+            raise InputError(f"{path}: holds the lists {' and '.join(file.name for file in lists)}; give one of them")
+        path, format = (lists[0], "star") if lists else (path, format)
     if path.is_dir():
         found = _read_folder(path, format, facts, shapes_yx)
     elif path.is_file():
@@ -356,6 +362,9 @@ def read_picks(
         found = format_named(format or detect_format(path)).read(path, facts)
     else:
         raise InputError(f"{path}: no such file or folder; expected coordinates")
+    if not all(name.strip() for name in found):
+        count = sum(len(picks) for name, picks in found.items() if not name.strip())
+        raise FormatError(f"{path}: {count} picks have an empty micrograph name; fix or delete their rows")
     checked = {}
     shape_of = shapes_of(found, shapes_yx)
     for name, one in found.items():
@@ -481,8 +490,7 @@ def _read_folder(
     folder: Path, format: str | None, facts: FileFacts, shapes_yx: Mapping[str, tuple[int, int]]
 ) -> dict[str, Picks]:
     wanted = {entry.suffix for entry in FORMATS.values()} if format is None else {format_named(format).suffix}
-    files = [file for file in sorted(folder.rglob("*")) if file.suffix.lower() in wanted and file.is_file()]
-    files = [file for file in files if not any(part.startswith(".") for part in file.relative_to(folder).parts)]
+    files = [file for file in _files_below(folder) if file.suffix.lower() in wanted]
     files = [file for file in files if not any(file.match(pattern) for pattern in _BOOKKEEPING)]
     if format is None:
         shared = {row.suffix for row in FORMATS.values() if row.is_suffix_shared}
@@ -504,17 +512,54 @@ def _read_folder(
     file_of: dict[str, Path] = {}
     named_by_file = {file: micrograph_name_of_file(file.relative_to(folder).as_posix()) for file in files}
     shape_of = shapes_of(named_by_file.values(), shapes_yx)
+    without: dict[Path, NoCoordinatesError] = {}
     for file, file_name in named_by_file.items():
         chosen = format_named(format or detect_format(file))
-        for name, picks in chosen.read(file, replace(facts, shape_yx=shape_of.get(file_name))).items():
+        try:
+            picks_of = chosen.read(file, replace(facts, shape_yx=shape_of.get(file_name)))
+        except NoCoordinatesError as error:
+            without[file] = error
+            continue
+        for name, picks in picks_of.items():
             full_name = file_name if name == micrograph_name_of_file(file.name) else name
             if full_name in found:
+                places = " and in ".join(one.relative_to(folder).as_posix() for one in (file_of[full_name], file))
                 raise InputError(
-                    f"{folder}: micrograph {full_name} is in {file_of[full_name].name} and in {file.name}; remove one"
+                    f"{folder}: micrograph {full_name} is in {places}; give one of the files, or remove one"
                 )
             found[full_name] = replace(picks, micrograph_name=full_name)
             file_of[full_name] = file
+    if without and not found:
+        raise next(iter(without.values()))
+    if without:
+        names = [file.relative_to(folder).as_posix() for file in without]
+        _logger.warning(
+            "%s: left out %d tables without coordinates, such as %s", folder, len(names), ", ".join(names[:3])
+        )
     return found
+
+
+def _files_below(folder: Path) -> list[Path]:
+    """Files of a folder and of those below it, hidden ones left out, through links but in no circle.
+
+    Links that lead nowhere are among them, so that reading them says so.
+    """
+    files: list[Path] = []
+    seen: set[str] = set()
+
+    def left_out(error: OSError) -> None:
+        _logger.warning("%s: left out, cannot be looked into (%s)", error.filename, error.strerror)
+
+    for here, folders, names in os.walk(folder, followlinks=True, onerror=left_out):
+        real = os.path.realpath(here)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        paths = [Path(here, name) for name in names if not name.startswith(".")]
+        files += [path for path in paths if path.is_file() or (path.is_symlink() and not path.exists())]
+    return sorted(files)
 
 
 def _format_to_write(path: Path) -> CoordinateFormat:

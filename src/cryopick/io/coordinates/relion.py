@@ -23,6 +23,7 @@ from cryopick.types import Picks
 VERSION = 30001
 """RELION's comment for tables with optics groups; 3.1, 4 and 5 all read it."""
 _TOMOGRAM_LABELS = ("rlnTomoName", "rlnTomoParticle", "rlnCenteredCoordinate")
+_SHIFTS = ("rlnOriginX", "rlnOriginY", "rlnOriginXAngst", "rlnOriginYAngst")
 NO_SCORE = -999.0
 """What RELION's own manual picker writes for the figure of merit (and class) that it does not have."""
 
@@ -40,6 +41,10 @@ _logger = logging.getLogger(__name__)
 
 ONLY_PARTICLE_PIXELS = "says the pixel size of the particle images only, which may be rescaled"
 """What the warning of a table says whose micrographs' pixel size is unknown for this reason."""
+
+
+class NoCoordinatesError(FormatError):
+    """A whole STAR file that holds something else than coordinates."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +77,7 @@ def read_relion(path: Path) -> dict[str, Picks]:
     A file of one micrograph (`m1_autopick.star`) gives the micrograph its file's name without `_autopick`; combined
     tables and `autopick.star` give the names that stand in them. Coordinates are RELION's, which is our frame. A
     figure of merit of -999 (manual picks) or -9999 (crYOLO) reads as no score. Shifts from refinement (rlnOriginX) are
-    not applied.
+    not applied; a warning says so.
 
     Raises
     ------
@@ -105,10 +110,12 @@ def read_relion(path: Path) -> dict[str, Picks]:
         return {name: Picks(xy_px=xy_px, micrograph_name=name, **columns)}
     names = table.text("rlnMicrographName")
     size_of = _pixel_sizes(tables, table)
-    grouped = group_picks(names, xy_px, **columns)
+    doubts = _doubts_about_shifts(path, table)
     if size_of is None and "rlnImageName" in table:
-        doubt = f"{path}: {ONLY_PARTICLE_PIXELS}; give --pixel-size or --micrographs where lengths in Å are to be used"
-        return {name: replace(one, warnings=(doubt,)) for name, one in grouped.items()}
+        doubts += (
+            f"{path}: {ONLY_PARTICLE_PIXELS}; give --pixel-size or --micrographs where lengths in Å are to be used",
+        )
+    grouped = {name: replace(one, warnings=doubts) for name, one in group_picks(names, xy_px, **columns).items()}
     if size_of is None:
         return grouped
     first_row = {name: row for row, name in reversed(list(enumerate(names)))}
@@ -324,7 +331,7 @@ def _read_without_coordinates(path: Path, tables: Mapping[str, StarTable]) -> di
         name = micrograph_name_of_file(path.name)
         return {name: Picks(xy_px=np.empty((0, 2)), micrograph_name=name)}
     labels = ", ".join(label for table in tables.values() for label in table.columns)
-    raise FormatError(f"{path}: no table with rlnCoordinateX and rlnCoordinateY; labels found: {labels[:200]}")
+    raise NoCoordinatesError(f"{path}: no table with rlnCoordinateX and rlnCoordinateY; labels found: {labels[:200]}")
 
 
 def _refuse_tomograms(path: Path, tables: Mapping[str, StarTable]) -> None:
@@ -336,6 +343,17 @@ def _refuse_tomograms(path: Path, tables: Mapping[str, StarTable]) -> None:
             raise FormatError(
                 f"{path}: has {tomogram}, so these are particles of tomograms; expected those of micrographs"
             )
+
+
+def _doubts_about_shifts(path: Path, table: StarTable) -> tuple[str, ...]:
+    """A sentence where a refinement or classification moved the particles from where they were picked."""
+    shifts = [label for label in _SHIFTS if label in table and (table.floats(label) != 0).any()]
+    if not shifts:
+        return ()
+    return (
+        f"{path}: the shifts {' and '.join(shifts)} are not applied, the coordinates are those that the particles were "
+        "extracted at; extract anew with centring in RELION if the shifted ones are meant",
+    )
 
 
 def _pixel_sizes(tables: Mapping[str, StarTable], table: StarTable) -> list[float] | None:

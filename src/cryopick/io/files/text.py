@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from cryopick.errors import FormatError, InputError
 from cryopick.io.files.atomic import write_bytes_atomic
+from cryopick.io.files.reading import dangling_link
 
 _UTF_16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 _OTHER_LINE_END = re.compile(r"\r+\n|\r")
@@ -31,8 +32,10 @@ def read_text(path: Path, *, what: str) -> str:
     """
     try:
         content = path.read_bytes()
-    except (OSError, ValueError) as error:  # ValueError: a path with a null character
-        reason = getattr(error, "strerror", None) or error
+    except ValueError as error:  # a path with a null character
+        raise InputError(f"{path}: cannot be read ({error}); expected {what}") from error
+    except OSError as error:
+        reason = dangling_link(path) or error.strerror or error
         raise InputError(f"{path}: cannot be read ({reason}); expected {what}") from error
     except MemoryError as error:
         raise InputError(f"{path}: is too large for this machine's memory; expected {what}") from error
