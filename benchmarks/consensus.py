@@ -2,8 +2,9 @@
 
     python benchmarks/consensus.py --real path/to/sets
 
-Diameters are given. Every member is run as it would be alone; the consensus is one more run. Seconds are processor
-seconds of picking, the survey of the run included. Writes consensus.json and consensus.md.
+Also: is the centring error that a run of the consensus tells the true one? Diameters are given. Every member is run as
+it would be alone; the consensus is one more run. Seconds are processor seconds of picking, the survey of the run
+included. Writes consensus.json and consensus.md.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from cryopick.evaluation.machine import describe_machine
 from cryopick.geometry.units import Length
 from cryopick.pickers.consensus import known_members
 from cryopick.pickers.registry import make_picker
+from cryopick.runs.centring import CentringSeen
 from cryopick.runs.in_memory import pick_in_memory
 from cryopick.simulation.suite import suite_sets
 from cryopick.types import Micrograph
@@ -61,10 +63,14 @@ def measured(one: Measured, picker: str) -> dict[str, float]:
     start = time.process_time()
     found = pick_in_memory(make_picker(picker, diameter=one.diameter), one.micrographs)
     seconds = time.process_time() - start
-    named = [picks for picks in found.picks]
     calibration = evaluate(found.candidates, one.labels, diameter=one.diameter, is_probability=True).calibration
+    told = CentringSeen()
+    for picks in found.picks:
+        told.add(picks.least_centring_error_px, pixel_size_angstrom=None, picks=len(picks.kept()))
     return {
-        **score_summary(named, one.labels, diameter=one.diameter),
+        **score_summary(found.picks, one.labels, diameter=one.diameter),
+        "centring_px": evaluate(found.picks, one.labels, diameter=one.diameter).main.centring.median_px,
+        **{f"told_centring_px {whose}": error_px for whose, error_px in told.errors_px(None).items()},
         "calibration_error": float("nan") if calibration is None else calibration.expected_calibration_error,
         "cpu_seconds": seconds,
     }
@@ -88,10 +94,11 @@ def as_markdown(found: Mapping[str, Any]) -> str:
         lines.append(_line(name, row, pickers))
     for level, of_level in levels.items():
         mean = {
-            picker: {key: float(np.mean([row[picker][key] for row in of_level])) for key in of_level[0][picker]}
+            picker: {key: float(np.mean([row[picker][key] for row in of_level])) for key in ("f1", "calibration_error")}
             for picker in pickers
         }
         lines.append(_line(f"**mean of {level}**", mean, pickers))
+    lines += ["", *_centring_table(rows, pickers)]
     alone = sum(row[picker]["cpu_seconds"] for row in rows.values() for picker in known_members())
     together = sum(row["consensus"]["cpu_seconds"] for row in rows.values())
     lines += [
@@ -107,6 +114,27 @@ def _line(name: str, row: Mapping[str, Any], pickers: Sequence[str]) -> str:
     best = max(value for picker, value in f1.items() if picker != "consensus")
     cells = " | ".join(f"{f1[picker]:.3f}" for picker in pickers)
     return f"| {name} | {cells} | {f1['consensus'] - best:+.3f} | {row['consensus']['calibration_error']:.3f} |"
+
+
+def _centring_table(rows: Mapping[str, Any], pickers: Sequence[str]) -> list[str]:
+    """What the run of the consensus tells of each centring error, and the true one of each one's own run."""
+    lines = [
+        "Centring error, median, px: what the run of the consensus tells from how members differ / against the truth.",
+        "",
+        f"| set | {' | '.join(pickers)} |",
+        "|---|" + "---|" * len(pickers),
+    ]
+    ratios: dict[str, list[float]] = {picker: [] for picker in pickers}
+    for name, row in rows.items():
+        cells = []
+        for picker in pickers:
+            told = row["consensus"].get(f"told_centring_px {picker}", float("nan"))
+            cells.append(f"{told:.2f} / {row[picker]['centring_px']:.2f}")
+            if row["level"] != "real":  # where labels are off by more
+                ratios[picker].append(told / row[picker]["least_centring_error_px"])
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    medians = " | ".join(f"{np.nanmedian(ratios[picker]):.2f}" for picker in pickers)
+    return [*lines, f"| **told over true, median of simulated** | {medians} |"]
 
 
 def main() -> None:

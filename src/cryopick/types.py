@@ -139,6 +139,8 @@ class Picks:
     micrograph_name, shape_yx, pixel_size_angstrom : of the micrograph; None where a file does not say
     maps : named overview images for the report, any size, each spanning the whole micrograph; particles' heat, junk
     warnings : sentences for the user; the result still stands
+    least_centring_error_px : median distance of the centres from those of the particles that they have at least, by
+        whose they are: the picker's, and its members' where it has such; empty where it estimates none
     """
 
     xy_px: NDArray[np.float64]
@@ -151,6 +153,7 @@ class Picks:
     pixel_size_angstrom: float | None = None
     maps: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    least_centring_error_px: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         xy_px = np.asarray(self.xy_px, dtype=np.float64).reshape(-1, 2)
@@ -196,6 +199,7 @@ class Picks:
         class_id: NDArray[np.integer] | int = 0,
         maps: Mapping[str, NDArray[np.float32]] | None = None,
         warnings: tuple[str, ...] = (),
+        least_centring_error_px: Mapping[str, float] | None = None,
     ) -> Picks:
         """The candidates that a picker found on a micrograph: those inside it, best first.
 
@@ -222,6 +226,7 @@ class Picks:
             pixel_size_angstrom=micrograph.pixel_size_angstrom,
             maps=maps or {},
             warnings=warnings,
+            least_centring_error_px=least_centring_error_px or {},
         )
 
     def __len__(self) -> int:

@@ -9,6 +9,7 @@ import pytest
 from discs import disc_centres, disc_micrograph
 
 import cryopick
+from cryopick.cli.pick import print_summary
 from cryopick.errors import InputError, RunFolderError, SettingsError
 from cryopick.io.images.micrographs import write_micrograph
 
@@ -44,6 +45,28 @@ def test_a_run_of_the_consensus_counts_who_has_a_particle(
         distance = np.hypot(*(found[f"m{seed}.mrc"].xy_px[:, None] - disc_centres(seed)[None]).transpose(2, 0, 1))
         assert distance.min(axis=1).max() < 1.0
         assert len(set(distance.argmin(axis=1).tolist())) == len(distance)
+
+
+def test_a_run_tells_how_far_centres_are_off(tmp_path: Path, images: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rng = np.random.default_rng(0)
+    members = [tmp_path / f"{name}.star" for name in "abc"]
+    for member in members:
+        xy_px = [disc_centres(seed) + rng.normal(0, 1.0, (3, 2)) for seed in range(2)]
+        picks = [cryopick.Picks(xy_px=xy, micrograph_name=f"m{seed}") for seed, xy in enumerate(xy_px)]
+        cryopick.write_picks(picks, member)
+    summary = cryopick.consensus(members, tmp_path / "agreed", micrographs=[images], diameter="20px", rule="union")
+    assert set(summary.least_centring_error_px) == {"consensus", "a", "b", "c"}
+    assert 0.3 < summary.least_centring_error_px["consensus"] < 1.5  # sqrt(2 ln 2 / 3) = 0.68, of 18 differences
+    assert summary.least_centring_error_angstrom["a"] == pytest.approx(
+        2 * summary.least_centring_error_px["a"], abs=0.01
+    )
+    again = cryopick.rethreshold(tmp_path / "agreed", threshold=0.5)
+    assert again.least_centring_error_px == summary.least_centring_error_px
+    print_summary(summary, tmp_path / "agreed")
+    told = capsys.readouterr().out
+    assert f"centring error (median): at least {summary.least_centring_error_px['consensus']:.2g} px (" in told
+    assert "what they share comes on top" in told
+    assert "median centring error" in (tmp_path / "agreed" / "report.html").read_text()
 
 
 def test_picks_of_other_programs_are_joined_with_their_micrographs(

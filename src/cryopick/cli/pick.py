@@ -185,6 +185,9 @@ def print_summary(summary: RunSummary, output: Path) -> None:
             typer.echo(f"unsure: {summary.expected_doubt}")
     elif summary.particles and not summary.score_is_probability:
         typer.echo(f"score: {summary.score_meaning}; no probability, so how many picks are right is not told")
+    if summary.centring:
+        of_members = f"; {summary.centring_of_members}" if summary.centring_of_members else ""
+        typer.echo(f"centring error (median): {summary.centring}{of_members}")
     if summary.prepared:
         typer.echo(summary.prepared)
     if not summary.particles:

@@ -11,7 +11,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from cryopick.errors import FormatError
@@ -55,6 +55,8 @@ class Record:
     runs."""
     inode: int | None = None
     """Number of the file in its file system, by which one that was renamed is known; None in older runs."""
+    least_centring_error_px: Mapping[str, float] = field(default_factory=dict)
+    """As in `Picks`."""
     processor: str = ""
     """Model of the CPU or graphics card that picked it; "" in older runs."""
 
@@ -172,20 +174,26 @@ def _count(value: Any) -> int | None:
     return int(value)
 
 
-def _seconds(value: Any) -> float:
+def _not_negative(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
         raise TypeError
     return float(value)
 
 
+def _distances(value: Any) -> dict[str, float]:
+    if not isinstance(value, dict):
+        raise TypeError
+    return {_text(whose): _not_negative(distance) for whose, distance in value.items()}
+
+
 def _share(value: Any) -> float | None:
-    if value is not None and _seconds(value) > 1:
+    if value is not None and _not_negative(value) > 1:
         raise ValueError("expected 0 to 1")
     return None if value is None else float(value)
 
 
 def _pixel_size(value: Any) -> float | None:
-    return None if value is None else _positive(_seconds(value))
+    return None if value is None else _positive(_not_negative(value))
 
 
 def _positive(value: float) -> float:
@@ -236,7 +244,7 @@ _CHECKS: Mapping[str, Callable[[Any], Any]] = {
     "modified_ns": _whole,
     "shape_yx": _shape,
     "pixel_size_angstrom": _pixel_size,
-    "seconds": _seconds,
+    "seconds": _not_negative,
     "maps": _map_names,
     "warnings": _texts,
     "error": _text,
@@ -245,6 +253,7 @@ _CHECKS: Mapping[str, Callable[[Any], Any]] = {
     "mask_stamp": _stamp,
     "picked_with": _text,
     "inode": _count,
+    "least_centring_error_px": _distances,
     "processor": _text,
 }
 """How each field of a record is checked; what a newer version adds is passed over."""

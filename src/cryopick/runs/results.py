@@ -29,6 +29,7 @@ from cryopick.io.coordinates.relion import (
 from cryopick.io.star import LOOP_END, loop_head, loop_rows, make_table
 from cryopick.pickers.protocol import gives_probabilities
 from cryopick.processing.belief import OpenCandidates
+from cryopick.runs.centring import CentringSeen, centring_text, in_angstrom
 from cryopick.runs.cut_curve import CutCurve, curve_of_run
 from cryopick.runs.expected import expected_of
 from cryopick.runs.facts import RunFacts, read_facts
@@ -147,6 +148,10 @@ class RunSummary(RunFacts):
     with the errors of both."""
     expected_doubt: str = ""
     """Where the scores and the run itself say different things of how many picks are right: what each says."""
+    least_centring_error_px: Mapping[str, float] = field(default_factory=dict)
+    """As in `Picks`, over all kept picks at the commonest pixel size; empty where the picker estimates none."""
+    least_centring_error_angstrom: Mapping[str, float] = field(default_factory=dict)
+    """The same in Å; empty where the pixel size is unknown."""
     box_doubt: str = ""
     """Why the suggested box may be wrong, where the given diameter does not fit what is seen."""
     provisional: bool = False
@@ -160,6 +165,21 @@ class RunSummary(RunFacts):
         known = (self.expected_precision_low, self.expected_precision_high)
         low, high = (self.expected_precision if end is None else end for end in known)
         return share_range_text(low, high)
+
+    @property
+    def centring(self) -> str:
+        """`least_centring_error_px` of the picks, such as `at least 1.6 px (2.0 Å)`; "" where it is not known."""
+        known = self._centring_of(self.picker)
+        return f"at least {known}" if known else ""
+
+    @property
+    def centring_of_members(self) -> str:
+        """The same of each member, and what does not show; "" where there are none."""
+        told = [f"{whose} {self._centring_of(whose)}" for whose in self.least_centring_error_px if whose != self.picker]
+        return f"{', '.join(told)}; by how these differ, and what they share comes on top" if told else ""
+
+    def _centring_of(self, whose: str) -> str:
+        return centring_text(whose, self.least_centring_error_px, self.least_centring_error_angstrom)
 
 
 def write_picks(
@@ -441,6 +461,7 @@ class _Totals:
         self.micrographs: list[MicrographTotals] = []
         self.diameter = diameter
         self.sizes = SizesSeen(diameter)
+        self.centring = CentringSeen()
         self.rejected: Counter[str] = Counter()
         self.warnings: Counter[str] = Counter()
         self.ruled_out = array("f")  # grows without a copy of what is there
@@ -451,6 +472,11 @@ class _Totals:
         self.sizes.add(candidates.kept())
         self.rejected.update(reason for reason in candidates.reason.tolist() if reason)
         self.warnings.update(result.record.warnings)
+        self.centring.add(
+            result.record.least_centring_error_px,
+            pixel_size_angstrom=result.record.pixel_size_angstrom,
+            picks=result.count,
+        )
         self.micrographs.append(result.totals())
 
 
@@ -461,6 +487,7 @@ def _summarize(finished: Finished, totals: _Totals, plan: PickPlan, cut: Cut) ->
     sizes = totals.sizes.sizes()
     commonest = max(sizes, key=lambda size: (size.pixel_size_angstrom is not None, size.micrographs))
     expected = expected_of(picker, finished.candidates, cut, plan.seen)
+    least_error_px = totals.centring.errors_px(commonest.pixel_size_angstrom)
     warnings = Counter(totals.warnings)
     for doubt in (doubt_of_sizes(sizes, totals.diameter), *plan.seen.doubts):
         if doubt:
@@ -494,6 +521,8 @@ def _summarize(finished: Finished, totals: _Totals, plan: PickPlan, cut: Cut) ->
         verdicts={one.record.name: one.verdict for one in results if one.verdict is not None},
         best_score=best_score(finished.candidates.values()),
         expected_doubt="" if expected is None else expected.doubt,
+        least_centring_error_px=least_error_px,
+        least_centring_error_angstrom=in_angstrom(least_error_px, commonest.pixel_size_angstrom),
         box_doubt=box_doubt(sizes, plan.seen),
     )
 

@@ -532,6 +532,7 @@ class Run:
             mask_stamp=self._mask_stamp(outcome.name),
             picked_with=outcome.picked_with,
             inode=_inode(source.path),
+            least_centring_error_px={} if picks is None else _rounded(picks.least_centring_error_px),
             processor=outcome.processor,
         )
         result: MicrographResult | None = None
@@ -663,3 +664,7 @@ def event_as_dict(event: PickEvent) -> dict[str, Any]:
 def summary_as_dict(summary: RunSummary) -> dict[str, Any]:
     """A summary as one flat JSON object, the last line of `--json`."""
     return {"event": "run", **asdict(summary)}
+
+
+def _rounded(distances: Mapping[str, float]) -> dict[str, float]:
+    return {whose: round(distance, 4) for whose, distance in distances.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -99,3 +100,23 @@ def test_members_that_cannot_be_joined_are_refused() -> None:
         ConsensusPicker(of=("general", "consensus"))
     with pytest.raises(SettingsError, match="nosuch"):
         ConsensusPicker(of=("general", "nosuch"))
+
+
+def test_centring_errors_are_those_of_members_picks() -> None:
+    rng = np.random.default_rng(1)
+    particles = np.stack(np.meshgrid(np.arange(30), np.arange(30)), axis=-1).reshape(-1, 2) * 40.0 + 30
+    jitter = {"blob": 1.0, "template": 2.0, "general": 3.0}
+    found = [picks_at(particles + rng.normal(0, spread, particles.shape), [0.9] * 900) for spread in jitter.values()]
+    picker = ConsensusPicker(of=tuple(jitter), rule="majority", diameter="20px")
+    even = [replace(one, score=np.full(900, 100.0, np.float32)) for one in found]  # what each member keeps
+    joint = picker.join(Micrograph(np.zeros((1300, 1300), np.float32)), even, diameter_px=20.0)
+    of_median = np.sqrt(2 * np.log(2))  # of a round Gaussian's distances
+    assert list(joint.least_centring_error_px) == ["consensus", *jitter]
+    for name, spread in jitter.items():
+        assert joint.least_centring_error_px[name] == pytest.approx(spread * of_median, rel=0.2, abs=0.15)
+    off = np.hypot(*(joint.xy_px[:, None] - particles[None]).transpose(2, 0, 1)).min(axis=1)
+    assert joint.least_centring_error_px["consensus"] == pytest.approx(np.median(off), rel=0.1)
+    alone = picker.join(
+        Micrograph(np.zeros((1300, 1300), np.float32)), [even[0], *[picks_at([], [])] * 2], diameter_px=20.0
+    )
+    assert alone.least_centring_error_px == {}

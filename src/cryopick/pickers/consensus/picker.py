@@ -19,11 +19,12 @@ from cryopick.inference.models import HoldsModels
 from cryopick.io.coordinates.formats import read_picks
 from cryopick.io.coordinates.names import without_extension
 from cryopick.io.weights import find_weights
-from cryopick.pickers.consensus.stacking import PICKER, Stacking, features, joined, load_stacking
+from cryopick.pickers.consensus.stacking import PICKER, Stacking, features, joined, least_centring_errors, load_stacking
 from cryopick.pickers.expected_f1 import ChoosesByExpectedF1
 from cryopick.pickers.protocol import gives_probabilities, surveys
 from cryopick.pickers.registry import make_picker, picker_class, register_picker
 from cryopick.pickers.survey import NOTHING_SEEN, TOLD_FIELDS, Survey
+from cryopick.processing.belief import LIKELY
 from cryopick.processing.probability import Calibration
 from cryopick.settings import settings_of
 from cryopick.types import JUNK_MAP, Micrograph, Picks
@@ -211,21 +212,21 @@ class ConsensusPicker(HoldsModels, ChoosesByExpectedF1):
         junk = next((one.maps[JUNK_MAP] for one in found if JUNK_MAP in one.maps), None)
         if self.rule != "expected-f1":
             found = [self._kept(name, one) for name, one in zip(self.of, found, strict=True)]
-            even = [replace(one, score=np.ones(len(one), np.float32)) for one in found]
-            groups, centres = joined(even, diameter_px=diameter_px)
+            names, found = self.of, [replace(one, score=np.ones(len(one), np.float32)) for one in found]
+            groups, centres = joined(found, diameter_px=diameter_px)
             score = (groups.size / len(found)).astype(np.float32)
         else:
             stacking = self._stacking()
-            ordered = [found[self.of.index(name)] for name in stacking.members]
-            groups, centres = joined(ordered, diameter_px=diameter_px)
-            score = stacking.probability(features(groups, centres, ordered, diameter_px=diameter_px))
-            found = ordered
+            names, found = stacking.members, [found[self.of.index(name)] for name in stacking.members]
+            groups, centres = joined(found, diameter_px=diameter_px)
+            score = stacking.probability(features(groups, centres, found, diameter_px=diameter_px))
         return Picks.of_candidates(
             micrograph,
             centres,
             score,
             _mean_diameters(groups, found, diameter_px),
             maps={} if junk is None else {JUNK_MAP: junk},
+            least_centring_error_px=least_centring_errors(groups, found, names, is_counted=score >= LIKELY),
             warnings=tuple(dict.fromkeys(warning for one in found for warning in one.warnings)),
         )
 

@@ -150,6 +150,9 @@ def _cards(summary: RunSummary, micrographs: Sequence[MicrographTotals]) -> list
         unsure = "; unsure, see below" if summary.expected_doubt else ""
         cards.append((summary.expected_right, f"of the picks are expected to be right{unsure}"))
         cards.append((share_text(summary.expected_recall), "of the particles are expected to be picked"))
+    if summary.centring:
+        of_members = f"; {summary.centring_of_members}" if summary.centring_of_members else ""
+        cards.append((summary.centring, f"median centring error{of_members}"))
     for one in summary.sizes if summary.particles else ():
         at = f" at {pixel_size_text(one)}" if len(summary.sizes) > 1 else ""
         if one.diameter_px is not None:
