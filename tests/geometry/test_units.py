@@ -221,3 +221,15 @@ def test_a_share_as_a_decimal_is_rounded_but_never_to_all_or_nothing(share: floa
     assert abs(shown - share) <= 1.0001 * 10.0**-digits
     assert (shown == 1) == (share == 1)
     assert (shown == 0) == (share == 0)
+
+
+@pytest.mark.parametrize("text", ["1e300px", "1e9A", "1e8nm", "5-1e12px"])
+def test_a_length_that_no_arithmetic_survives_is_a_slip(text: str) -> None:
+    with pytest.raises(SettingsError, match="expected less than 1e\\+09"):
+        parse_length(text)
+
+
+@pytest.mark.parametrize("value", [None, 180, b"180A", (150, 200)])
+def test_what_is_no_text_is_told_what_a_length_looks_like(value: object) -> None:
+    with pytest.raises(SettingsError, match="expected a text such as 180A"):
+        parse_length(value)  # type: ignore[arg-type]

@@ -650,3 +650,22 @@ def test_the_work_of_resuming_grows_with_the_number_of_micrographs_and_no_faster
 def test_a_path_in_settings_that_no_file_system_can_hold_is_refused_in_words(setting: str) -> None:
     with pytest.raises((SettingsError, WeightsError)):
         require_weights(make_settings("general", **{setting: "a" * 300}))
+
+
+@pytest.mark.parametrize("reads", ["convert", "evaluate", "rethreshold", "finetune"])
+def test_a_record_that_was_deleted_is_missed_aloud(
+    finished: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, reads: str
+) -> None:
+    from cryopick.evaluation.scored_sets import read_picked_set
+    from cryopick.runs.picks import labels_of_run_at
+    from cryopick.workflows.convert import convert
+
+    read = {
+        "convert": lambda: convert(finished, tmp_path / "out.csv"),
+        "evaluate": lambda: read_picked_set(finished),
+        "rethreshold": lambda: rethreshold(finished, 4.5),
+        "finetune": lambda: labels_of_run_at(finished),
+    }[reads]
+    next((finished / "records").glob("*.json")).unlink()
+    read()
+    assert "tables are of 3 micrographs and 2 of their records are there" in caplog.text

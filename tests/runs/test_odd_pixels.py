@@ -119,3 +119,11 @@ def test_a_file_that_cannot_be_read_is_told_from_one_that_cannot_be_picked(tmp_p
     assert not unsized.is_unreadable
     assert half.error
     assert half.is_unreadable
+
+
+def test_masked_pixels_of_an_array_are_missing():
+    pixels, _ = discs()
+    masked = np.ma.masked_where(np.add.outer(np.zeros(480), np.arange(560)) < 200, pixels)
+    xy_px = cryopick.pick(masked, "blob", diameter=f"{DIAMETER_PX}px").kept().xy_px
+    assert len(xy_px) > 0
+    assert xy_px[:, 0].min() > 200 - DIAMETER_PX / 2

@@ -150,3 +150,10 @@ def test_an_evaluation_of_two_magnifications_gives_no_mean_length(tmp_path: Path
     assert evaluation.pixel_size_angstrom is None
     assert "diameter 10-20 px\n" in as_table(evaluation)
     assert any("different pixel sizes (1, 2 Å)" in note for note in evaluation.notes)
+
+
+@pytest.mark.parametrize("name", ["blob", "general", "deepcryopicker"])
+def test_a_particle_wider_than_all_micrographs_is_refused_before_anything_is_computed_with_it(name: str) -> None:
+    image = Micrograph(np.random.default_rng(0).normal(size=(96, 128)), name="m.mrc")
+    with pytest.raises(SettingsError, match=r"m\.mrc: diameter 900000000px is .* wider than the micrograph"):
+        cryopick.pick(image, name, diameter="900000000px")

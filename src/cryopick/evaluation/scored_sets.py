@@ -71,7 +71,7 @@ def read_picked_set(picks: Path | str | Mapping[str, Picks] | Sequence[Picks]) -
 
 
 def _read_run(folder: RunFolder) -> PickedSet:
-    from cryopick.runs.results import read_summary
+    from cryopick.runs.results import read_summary, warn_of_lost_records
     from cryopick.runs.threshold import at_threshold
 
     if not (folder.path / SUMMARY).is_file():
@@ -81,7 +81,9 @@ def _read_run(folder: RunFolder) -> PickedSet:
     threshold = float(summary["threshold"])
     verdicts = summary.get("verdicts", {})
     candidates, is_threshold_only = {}, {}
-    for record in folder.records():
+    records = folder.records()
+    warn_of_lost_records(folder.path, len(records))
+    for record in records:
         if record.is_done:
             every = folder.read_candidates(record)
             belief = float(verdicts.get(record.name, {}).get("belief", 1.0))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +23,8 @@ _NAMES_OF_UNIT: tuple[tuple[str, float, tuple[str, ...]], ...] = (
     ("A", 1e4, ("um", "μm", "micron", "microns", "micrometer", "micrometers", "micrometre", "micrometres")),
     ("px", 1.0, ("px", "pix", "pixel", "pixels")),
 )
+LONGEST = 1e9
+"""Lengths from here on, in Å or px, are slips: 10 cm, and a million times a detector; arithmetic would overflow."""
 _UNITS = {name: (unit, factor) for unit, factor, names in _NAMES_OF_UNIT for name in names}
 _NUMBER = r"(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
 _UNIT = r"[^\W\d_]*"
@@ -55,6 +57,8 @@ class Length:
             object.__setattr__(self, name, plain_number(getattr(self, name), f"length {shown}"))
         if not 0 < self.low <= self.high:
             raise SettingsError(f"length {shown}: expected more than 0, and of a range the smaller number first")
+        if self.high >= LONGEST:
+            raise SettingsError(f"length {shown}: expected less than {LONGEST:g} {self.unit}; check the number")
 
     @property
     def is_range(self) -> bool:
@@ -108,7 +112,14 @@ def parse_length(text: str) -> Length:
 
     Signs that only look different, as texts pasted from papers have them (the Angstrom sign, an en dash, full-width
     digits), are the same.
+
+    Raises
+    ------
+    SettingsError
+        If it is anything else.
     """
+    if not isinstance(text, str):
+        raise SettingsError(f"length {text!r}: expected a text such as 180A, 18nm, 108px or 150-200A")
     plain = unicodedata.normalize("NFKC", text).translate(_DASHES).strip()
     match = _LENGTH.fullmatch(plain)
     if match is None:
@@ -214,14 +225,22 @@ def _meant_instead(diameter: Length, shape_yx: tuple[int, int], pixel_size_angst
     candidates += [f"{number * factor:g}{unit}" for factor in (10, 0.1)]
     smallest, largest = (share * min(shape_yx) for share in USUAL_SHARES)
     meant = []
-    for text in candidates:
-        other = parse_length(text)
+    for text, other in _lengths(candidates):
         if other.unit == "A" and pixel_size_angstrom is None:
             continue
         px = other.middle_px(pixel_size_angstrom)
         if max(smallest, 2 * SMALLEST_DIAMETER_PX) <= px <= largest:
             meant.append(text if other.unit == "px" else f"{text} ({px:.3g} px)")
     return f"was {' or '.join(meant)} meant? " if meant else ""
+
+
+def _lengths(texts: Iterable[str]) -> Iterator[tuple[str, Length]]:
+    """The texts and what they mean, those left out that no length has."""
+    for text in texts:
+        try:
+            yield text, parse_length(text)
+        except SettingsError:
+            continue
 
 
 SLIP_FITS = 1.3
@@ -242,8 +261,7 @@ def meant_by_slip(given: Length, seen: Length, *, pixel_size_angstrom: float | N
     of_slip = {"the radius was given": 2 * given.middle, "twice the diameter was given": 0.5 * given.middle}
     written = [f"{number * factor:g}{unit}" for factor in (10, 0.1)]
     written += [f"{number:g}{other}" for other in ("A", "nm", "px") if other != unit]
-    for text in written:
-        other = parse_length(text)
+    for text, other in _lengths(written):
         if other.unit == given.unit:
             of_slip[f"{text} was meant"] = other.middle
         elif pixel_size_angstrom is not None:

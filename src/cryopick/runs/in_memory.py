@@ -13,7 +13,7 @@ from cryopick.geometry.selection import SelectionSettings
 from cryopick.pickers.protocol import ChoosesSample, Picker, surveys
 from cryopick.pickers.survey import NOTHING_SEEN, SURVEYED_MICROGRAPHS, Survey
 from cryopick.runs.expected import Expected, expected_of
-from cryopick.runs.one import pick_micrograph
+from cryopick.runs.one import pick_micrograph, wide_enough
 from cryopick.runs.sample import chosen_sample, sample_order
 from cryopick.runs.settings import PickPlan, PickSettings
 from cryopick.runs.threshold import at_threshold, choose_cut, open_candidates
@@ -66,7 +66,9 @@ def pick_all(
 ) -> PickedInMemory:
     """As `pick_in_memory`, with all settings of a run and the exclusion mask of each micrograph."""
     has_survey = surveys(settings.picker) and len(micrographs) > 0
-    survey = settings.picker.survey(_sample(settings.picker, micrographs)) if has_survey else None
+    survey = None
+    if has_survey:
+        survey = settings.picker.survey(_sample(settings.picker, wide_enough(settings.picker, micrographs)))
     plan = PickPlan(settings=settings, survey=survey)
     candidates = [
         pick_micrograph(micrograph, plan, exclusion_mask=mask)

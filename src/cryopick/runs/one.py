@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from queue import Full, Queue
@@ -214,11 +214,33 @@ def pick_micrograph(micrograph: Micrograph, plan: PickPlan, *, exclusion_mask: P
     return select(picks, settings.selection, threshold=-np.inf, exclusion_mask=mask, junk_mask=junk)
 
 
+def wide_enough(picker: Any, micrographs: Sequence[Micrograph]) -> list[Micrograph]:
+    """Those micrographs that a particle of the given size fits on, for a picker to look at before it picks.
+
+    Raises
+    ------
+    SettingsError
+        If it fits on none of them, before anything is computed with the size.
+    """
+    wide, refused = [], []
+    for micrograph in micrographs:
+        try:
+            _refuse_wider_particles(picker, None, micrograph)
+        except SettingsError as error:
+            refused.append(error)
+        else:
+            wide.append(micrograph)
+    if refused and not wide:
+        raise refused[0]
+    return wide
+
+
 def _refuse_wider_particles(picker: Any, survey: Survey | None, micrograph: Micrograph) -> None:
+    """Raise `SettingsError` where a particle is wider than the micrograph; an unknown pixel size is not told here."""
     size_px = micrograph.pixel_size_angstrom
     for diameter in sizes_in_force(picker, survey):
         if diameter.unit == "A" and size_px is None:
-            continue  # told by the picker
+            continue
         if diameter.to_px(size_px)[0] > min(micrograph.shape_yx):
             told = too_wide(diameter, shape_yx=micrograph.shape_yx, pixel_size_angstrom=size_px)
             raise SettingsError(f"{micrograph.name}: {told}")

@@ -18,6 +18,7 @@ from cryopick.errors import InputError
 from cryopick.io.coordinates.names import match_micrograph_names
 from cryopick.runs.folder import AUTOPICK, CANDIDATES, PARTICLES, PICKS, RECORDS, SUMMARY, RunFolder
 from cryopick.runs.record import Record
+from cryopick.runs.results import warn_of_lost_records
 from cryopick.runs.sizes import SizesAtPixelSize, SizesSeen, run_diameter, sizes_at
 from cryopick.runs.stored_settings import plan_of_run
 from cryopick.runs.threshold import Cut, at_threshold, cut_of
@@ -82,7 +83,9 @@ def each_micrograph_of_run(folder: RunFolder) -> Iterator[RunMicrograph]:
             f"{folder.path}: the run is not finished ({SUMMARY} is missing); run its `cryopick pick` command again"
         )
     plan = plan_of_run(folder)
-    records = [record for record in folder.records() if record.is_done]
+    records = folder.records()
+    warn_of_lost_records(folder.path, len(records))
+    records = [record for record in records if record.is_done]
     cut = cut_of(folder, plan)
     seen = SizesSeen(run_diameter(plan.picker, plan.survey))
     for record in records:

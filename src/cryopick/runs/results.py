@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -50,6 +51,8 @@ from cryopick.runs.threshold import (
 )
 from cryopick.runs.verdicts import GOOD, Verdict, verdict_of
 from cryopick.types import Picks
+
+_logger = logging.getLogger(__name__)
 
 MICROGRAPH_COLUMNS = (
     *("rlnMicrographName", "cryopickParticleCount", "cryopickCandidateCount", "cryopickMeanScore", "cryopickSeconds"),
@@ -535,6 +538,20 @@ def why_nothing_is_kept(summary: RunSummary) -> str:
     told = ", ".join(f"{count:,} {reason}" for reason, count in reasons)
     text = f"no particle is kept at a threshold of {summary.threshold:.4g}: of {summary.candidates:,} candidates {told}"
     return f"{text}; {what_would_keep_some(summary.best_score, summary.score_meaning)}" if summary.best_score else text
+
+
+def warn_of_lost_records(path: Path, n_records: int) -> None:
+    """Say so where the tables of a run folder are of more micrographs than it has records of, finished or failed."""
+    try:
+        of_tables = read_summary(path).get("micrographs")
+    except RunFolderError:  # missing or damaged: told by whoever needs it
+        return
+    if isinstance(of_tables, int) and of_tables > n_records:
+        _logger.warning(
+            "%s: its tables are of %d micrographs and %d of their records are there, so the picks of the others are "
+            "not used; run the same `cryopick pick` command again to have them picked again",
+            *(path, of_tables, n_records),
+        )
 
 
 def read_summary(path: Path) -> dict[str, Any]:

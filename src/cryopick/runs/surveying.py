@@ -12,7 +12,7 @@ from cryopick.io.images.micrographs import probe_image
 from cryopick.io.images.pixel_size import choose_pixel_size
 from cryopick.pickers.protocol import ChoosesSample, SurveysInFolder
 from cryopick.pickers.survey import SURVEYED_MICROGRAPHS, Survey
-from cryopick.runs.one import Task, file_stamp, read_task
+from cryopick.runs.one import Task, file_stamp, read_task, wide_enough
 from cryopick.runs.sample import chosen_sample, sample_order
 from cryopick.runs.settings import PickPlan
 from cryopick.types import Micrograph
@@ -59,6 +59,7 @@ class Surveying:
 
     def _surveyed(self, sample: Sequence[Micrograph]) -> Survey:
         picker = self.plan.picker
+        sample = wide_enough(picker, sample)
         if isinstance(picker, SurveysInFolder):
             return picker.survey_in(self.model_folder, sample)
         survey: Survey = picker.survey(sample)

@@ -11,7 +11,7 @@ from cryopick.runs.facts import read_facts
 from cryopick.runs.folder import CONFIG, MOVED_THRESHOLD, RunFolder
 from cryopick.runs.place import output_folder
 from cryopick.runs.report.page import write_report
-from cryopick.runs.results import RunSummary, read_finished, write_results
+from cryopick.runs.results import RunSummary, read_finished, warn_of_lost_records, write_results
 from cryopick.runs.stored_settings import read_plan_of_run
 from cryopick.types import plain_number
 
@@ -47,6 +47,7 @@ def rethreshold(run: str | Path, threshold: float | None) -> RunSummary:
             raise RunFolderError(_damaged_text(folder, finished.damaged))
         if not finished.candidates:
             raise RunFolderError(f"{run}: no micrograph is finished; run the `cryopick pick` command of the run first")
+        warn_of_lost_records(folder.path, len(finished.records))
         # Marked before anything changes: a reader must not take picks of two thresholds for one set.
         folder.begin_tables()
         moved = folder.path / MOVED_THRESHOLD

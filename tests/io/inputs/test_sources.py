@@ -504,3 +504,15 @@ def test_patterns_of_a_list_count_from_above_it_also_when_the_working_folder_is_
     Path("mics/list.txt").write_text("*/x.mrc\n")
     monkeypatch.chdir("other")
     assert _names("@../mics/list.txt") == ["sub/x.mrc"]
+
+
+def test_a_row_without_a_name_in_a_star_file_is_told_with_its_line(project):
+    (project / "mics.star").write_text('data_\nloop_\n_rlnMicrographName #1\na/x.mrc\n""\n\n')
+    with pytest.raises(FormatError, match=r"line 5: rlnMicrographName is empty"):
+        find_micrographs(["mics.star"])
+
+
+def test_a_list_that_is_given_as_a_file_is_told_how_lists_are_given(project):
+    (project / "mics.txt").write_text("a/x.mrc\n")
+    with pytest.raises(InputError, match=r"given as @mics\.txt"):
+        find_micrographs(["mics.txt"])

@@ -137,6 +137,8 @@ def read_micrographs_star(path: Path) -> list[MicrographEntry]:
     size_of = _pixel_sizes(tables, table)
     rows: dict[str, int] = {}
     for row, name in enumerate(table.text("rlnMicrographName")):
+        if not name.strip():
+            raise FormatError(f"{path} line {table.line_numbers[row]}: rlnMicrographName is empty; delete the row")
         rows.setdefault(name, row)
     return [MicrographEntry(name, None if size_of is None else size_of[row]) for name, row in rows.items()]
 

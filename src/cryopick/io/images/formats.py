@@ -101,9 +101,9 @@ def image_format(path: str | Path) -> ImageFormat:
     for row in IMAGE_FORMATS.values():
         if name.endswith(row.suffixes):
             return row
-    raise InputError(
-        f"{path}: not a known image type; expected .mrc (also .gz, .bz2), .tif, .png or .jpg; rename or convert it"
-    )
+    is_text = name.endswith((".txt", ".lst", ".list", ".csv"))
+    remedy = f"a list of micrographs is given as @{path}" if is_text else "rename or convert it"
+    raise InputError(f"{path}: not a known image type; expected .mrc (also .gz, .bz2), .tif, .png or .jpg; {remedy}")
 
 
 def is_image_name(name: str, *formats: str) -> bool:
