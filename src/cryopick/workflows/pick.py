@@ -133,7 +133,7 @@ def _task_in_memory(given: Any) -> Task:
     if isinstance(given, str | Path):
         return Task(name=Path(given).name, path=Path(given))
     if isinstance(given, np.ma.MaskedArray) and given.dtype.kind in "buif":
-        given = given.astype(np.float32).filled(np.nan)  # what is masked is missing
+        given = np.ma.filled(np.ma.array(given, dtype=np.float32), np.nan)  # what is masked is missing
     pixels = np.asarray(given)
     if pixels.ndim != 2 or pixels.dtype.kind not in "buif":
         raise InputError(
