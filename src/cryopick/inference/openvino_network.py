@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from threading import Lock
+from threading import RLock
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -38,7 +38,7 @@ class OpenVinoNetwork:
             },
         )
         self._request = compiled.create_infer_request()
-        self._lock = Lock()
+        self._lock = RLock()  # the thread that an interrupt left holding it can infer again
 
     def __call__(self, tile: NDArray[np.float32]) -> NDArray[np.float32]:
         """(c, h, w) to (channels, h / stride, w / stride)."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -170,3 +171,17 @@ def test_stopping_cancels_all_and_asks_for_no_more(kept: Kept) -> None:
     assert sorted(queue.cancelled) == ["j0", "j1"]
     time.sleep(0.05)
     assert queue.names == ["j0", "j1"]
+
+
+def test_a_lock_that_an_interrupt_left_taken_does_not_keep_the_run_from_closing(kept: Kept) -> None:
+    keeper, _ = kept(1)
+
+    def leave_taken_and_close() -> None:
+        keeper._lock.acquire()  # as Ctrl-C between the taking of a lock and its block leaves it
+        keeper.failed_logs()
+        keeper._lock.release()
+
+    closing = Thread(target=leave_taken_and_close, daemon=True)
+    closing.start()
+    closing.join(timeout=60)
+    assert not closing.is_alive()

@@ -26,7 +26,8 @@ _REASONS = {
 
 
 _STDERR = 2
-_native_errors_lock = threading.Lock()
+_native_errors_lock = threading.RLock()
+"""Can be taken again by a thread that an interrupt left holding it: a session goes on after Ctrl-C."""
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from threading import Event, Lock, Thread
+from threading import Event, RLock, Thread
 
 from cryopick.errors import WorkerError
 from cryopick.scale.cluster.job import UNREACHABLE
@@ -49,7 +49,7 @@ class JobKeeper:
         self._queue = queue
         self._has_work = has_work
         self._look_seconds = look_seconds
-        self._lock = Lock()
+        self._lock = RLock()  # an interrupt can leave it taken by the thread that closes the run, which asks again
         self._alive: dict[str, Job] = {}
         """By name."""
         self._known: dict[str, Job] = {}
