@@ -242,19 +242,20 @@ def named_recipe(name: str) -> Recipe:
         return clean
     if name == "validation":
         return _validation(raw)
+    silent_ice = replace(
+        even_ice,
+        thickness_angstrom=(200.0, 200.0),
+        structure_factor=(0.0, 0.0),
+        clutter=(0.0, 0.0),
+        gradient=(0.0, 0.0),
+        lens=(0.0, 0.0),
+        waviness=(0.0, 0.0),
+    )
     if name == "noise-light":
         return replace(
             clean,
             layout=replace(scattered, spacing_diameters=(1.3, 1.3), coverage=(0.25, 0.25), preferred_probability=0.0),
-            ice=replace(
-                even_ice,
-                thickness_angstrom=(200.0, 200.0),
-                structure_factor=(0.0, 0.0),
-                clutter=(0.0, 0.0),
-                gradient=(0.0, 0.0),
-                lens=(0.0, 0.0),
-                waviness=(0.0, 0.0),
-            ),
+            ice=silent_ice,
             optics=replace(plain_optics, b_factor_angstrom2=(0.0, 0.0), defocus_um=(1.0, 2.5)),
             detector=replace(good_camera, dose_e_per_angstrom2=(5000.0, 5000.0), mtf_nyquist=(1.0, 1.0)),
         )
@@ -265,15 +266,7 @@ def named_recipe(name: str) -> Recipe:
         shape_yx=(4096, 4096),
         pixel_size_angstrom=1.77,
         layout=replace(scattered, spacing_diameters=(1.6, 1.6), coverage=(0.08, 0.08), preferred_probability=0.0),
-        ice=replace(
-            even_ice,
-            thickness_angstrom=(200.0, 200.0),
-            structure_factor=(0.0, 0.0),
-            clutter=(0.0, 0.0),
-            gradient=(0.0, 0.0),
-            lens=(0.0, 0.0),
-            waviness=(0.0, 0.0),
-        ),
+        ice=silent_ice,
         optics=replace(
             plain_optics,
             voltage_kv=(300.0,),
