@@ -68,7 +68,7 @@ def look(folder: Path, members: Sequence[str]) -> Iterator[Looked]:
 
 
 @dataclass(frozen=True, eq=False)
-class _Joined:
+class JoinedGroups:
     """The groups of one micrograph: what is known of each, where it is, whether it is right and whether that counts."""
 
     features: NDArray[np.float64]
@@ -79,7 +79,7 @@ class _Joined:
 
 def fit(looked: Sequence[Looked], members: Sequence[str]) -> tuple[Stacking, dict[str, float]]:
     """The stacking of these members, and how it does on micrographs that its fit has not seen."""
-    every = [_joined(one, members) for one in looked]
+    every = [joined_groups(one, members) for one in looked]
     unseen = [np.empty(0)] * len(every)
     for fold in range(FOLDS):
         coefficients = _regression([one for number, one in enumerate(every) if number % FOLDS != fold])
@@ -91,19 +91,22 @@ def fit(looked: Sequence[Looked], members: Sequence[str]) -> tuple[Stacking, dic
     coefficients = _regression(every)
     stacking = Stacking(tuple(members), coefficients[:-1], float(coefficients[-1]), calibration)
     scored = [
-        _outcome(one, groups.centres_xy_px, calibration(raw))
+        outcome_of(one, groups.centres_xy_px, calibration(raw))
         for one, groups, raw in zip(looked, every, unseen, strict=True)
     ]
     scores = {"average_precision": precision_recall_curve(scored).average_precision}
     scores["best_f1"] = precision_recall_curve(scored).best_f1()[0]
     for name in members:
-        alone = precision_recall_curve([_outcome(one, one.picks[name].xy_px, one.picks[name].score) for one in looked])
+        alone = precision_recall_curve(
+            [outcome_of(one, one.picks[name].xy_px, one.picks[name].score) for one in looked]
+        )
         scores[f"average_precision_{name}"] = alone.average_precision
         scores[f"best_f1_{name}"] = alone.best_f1()[0]
     return stacking, scores
 
 
-def _joined(one: Looked, members: Sequence[str]) -> _Joined:
+def joined_groups(one: Looked, members: Sequence[str]) -> JoinedGroups:
+    """What the members have on a micrograph, joined and held against its particles."""
     picks = [one.picks[name] for name in members]
     groups, centres = joined(picks, diameter_px=one.diameter_px)
     tolerance = TOLERANCE_DIAMETERS * one.diameter_px
@@ -113,10 +116,10 @@ def _joined(one: Looked, members: Sequence[str]) -> _Joined:
     if len(one.uncertain_xy_px) and len(groups):
         distance = np.hypot(*(centres[:, None] - one.uncertain_xy_px[None]).transpose(2, 0, 1)).min(axis=1)
         counts = is_right | (distance > tolerance)
-    return _Joined(features(groups, centres, picks, diameter_px=one.diameter_px), centres, is_right, counts)
+    return JoinedGroups(features(groups, centres, picks, diameter_px=one.diameter_px), centres, is_right, counts)
 
 
-def _regression(joined_ones: Sequence[_Joined]) -> NDArray[np.float64]:
+def _regression(joined_ones: Sequence[JoinedGroups]) -> NDArray[np.float64]:
     """(2 k + OF_A_GROUP + 1,) coefficients, the intercept last."""
     from sklearn.linear_model import LogisticRegression
 
@@ -130,8 +133,8 @@ def _raw(known: NDArray[np.float64], coefficients: NDArray[np.float64]) -> NDArr
     return np.asarray(expit(known @ coefficients[:-1] + coefficients[-1]), np.float64)
 
 
-def _outcome(one: Looked, xy_px: NDArray[np.float64], score: NDArray[np.floating]) -> RankedOutcomes:
-    """After the run's rule on distances, against the particles."""
+def outcome_of(one: Looked, xy_px: NDArray[np.float64], score: NDArray[np.floating]) -> RankedOutcomes:
+    """Scored places (n, 2) after the run's rule on distances, against the particles."""
     sizes = np.full(len(xy_px), one.diameter_px, np.float32)
     picks = Picks(xy_px=xy_px, score=np.asarray(score, np.float32), diameter_px=sizes)
     kept = select(picks, SelectionSettings(), threshold=-np.inf).kept()
