@@ -95,3 +95,19 @@ def test_what_cannot_be_joined_is_said(tmp_path: Path, two_runs: list[Path]) -> 
         cryopick.consensus(two_runs, tmp_path / "agreed", names=["a", "b"])
     summary = cryopick.consensus(two_runs, tmp_path / "agreed", names=["a", "b"], rule="union", overwrite=True)
     assert summary.particles == 6
+
+
+def test_sets_in_different_frames_and_picks_on_other_images_are_told(
+    tmp_path: Path, images: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    height, width = disc_micrograph("m0.mrc", seed=0).shape_yx
+    xy = np.random.default_rng(0).uniform((5, 5), (width - 5, height - 5), (30, 2))
+    for name, y in (("first", xy[:, 1]), ("second", height - 1 - xy[:, 1])):
+        (tmp_path / name).mkdir()
+        rows = "".join(f"{x},{row}\n" for x, row in zip(xy[:, 0], y, strict=True))
+        (tmp_path / name / "m0.csv").write_text("x,y\n" + rows)
+    (tmp_path / "second" / "other.csv").write_text("x,y\n1,2\n")
+    sets = [tmp_path / "first", tmp_path / "second"]
+    cryopick.consensus(sets, tmp_path / "agreed", micrographs=[images], diameter="10px", rule="union")
+    assert "second counts y from the other end than first" in caplog.text
+    assert "on 1 micrographs that are not among those given are left out: other" in caplog.text

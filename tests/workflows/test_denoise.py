@@ -119,3 +119,23 @@ def test_an_image_squeezed_into_a_square_has_no_pixel_size_and_says_so(tmp_path)
     made = read_micrograph(tmp_path / "out" / "wide.mrc")
     assert (made.pixels.shape, made.pixel_size_angstrom) == ((1024, 1024), None)
     assert json.loads((tmp_path / "out" / SETTINGS).read_text())["diameter"] == "96A"
+
+
+def test_what_reading_a_micrograph_warns_of_and_an_image_without_contrast_are_told(tmp_path):
+    for name, value in (("equal", 3.0), ("missing", np.nan)):
+        write_micrograph(tmp_path / f"{name}.mrc", Micrograph(np.full(SHAPE_YX, value, np.float32), name))
+    summary = denoise([tmp_path], tmp_path / "out", method="published")
+    told = "\n".join(summary.warnings)
+    assert "all pixels are equal, or no numbers; was the file written to its end? (equal.mrc" in told
+    assert "pixels are NaN or infinite (missing.mrc)" in told
+
+
+def test_a_failed_micrograph_is_counted_among_all(folder, tmp_path):
+    from typer.testing import CliRunner
+
+    from cryopick.cli.main import build_app
+
+    (folder / "bad.mrc").write_bytes(b"x")
+    result = CliRunner().invoke(build_app("denoise"), ["denoise", str(folder), "-o", str(tmp_path / "out")])
+    count = len(list(folder.rglob("*.mrc")))
+    assert f"1 of {count} micrographs failed" in str(result.exception)

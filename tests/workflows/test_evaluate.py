@@ -334,3 +334,35 @@ def test_labels_in_the_other_frame_are_turned_on_the_images_or_by_the_height_tha
         evaluate([replace(upside_down[0], shape_yx=None)], tmp_path / "plain", flip_y="yes")
     with pytest.raises(SettingsError, match="labels in memory"):
         evaluate(upside_down, labels(), flip_y="yes")
+
+
+IRREGULAR = GRID + np.random.default_rng(0).uniform(-35, 35, GRID.shape)  # no mirroring lays it on itself
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda xy: flip_y(xy, SHAPE_YX), "counts y from the other end than the set of picks"),
+        (lambda xy: xy[:, ::-1], "has x and y exchanged against the set of picks"),
+        (lambda xy: xy + 40.0, "lies 40.0 px to the right and 40.0 px down"),
+        (lambda xy: xy + 2.0, None),
+    ],
+)
+def test_labels_that_are_mirrored_or_half_a_box_off_are_told_with_their_score(change, sentence) -> None:
+    picked = Picks(xy_px=IRREGULAR, score=np.ones(len(GRID)), micrograph_name="m1.mrc", shape_yx=SHAPE_YX)
+    truth = {"m1": Labels(change(IRREGULAR), np.zeros(len(GRID), np.bool_), 80.0, "m1")}
+    notes = " ".join(evaluate([picked], truth).notes)
+    assert (sentence in notes) if sentence else ("do the labels mean" not in notes)
+
+
+def test_a_seed_below_zero_is_refused() -> None:
+    with pytest.raises(SettingsError, match="seed is -1"):
+        evaluate([picks()], labels(), seed=-1)
+
+
+def test_a_report_written_beside_the_labels_is_not_taken_for_labels(tmp_path: Path) -> None:
+    (tmp_path / "m1.csv").write_text("x,y\n" + "".join(f"{x},{y}\n" for x, y in GRID))
+    first = evaluate([picks()], tmp_path, diameter="80px")
+    write_evaluation(first, tmp_path / "scores")
+    write_evaluation(first, tmp_path)
+    assert evaluate([picks()], tmp_path, diameter="80px").main.counts == first.main.counts

@@ -178,3 +178,9 @@ def test_a_truth_table_that_does_not_fit_the_others_is_refused_by_name(
     truth.write_text(truth.read_text().replace(old, new))
     with pytest.raises(FormatError, match=r"sim_0002\.star: is damaged"):
         simulate(folder, small_settings(proteins=2), count=3)
+
+
+@pytest.mark.parametrize("dose", ["0", "0-20"])
+def test_a_dose_of_zero_is_refused(dose: str) -> None:
+    with pytest.raises(SettingsError, match="electrons per Å², expected more than 0"):
+        recipe_with("general", dose=dose)

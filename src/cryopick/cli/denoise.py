@@ -94,4 +94,5 @@ def command(
         )
     if summary.failed:
         first = next(iter(summary.failed))
-        raise NotAllDoneError(f"{len(summary.failed)} of {summary.micrographs} micrographs failed, the first: {first}")
+        total = summary.micrographs + len(summary.failed)
+        raise NotAllDoneError(f"{len(summary.failed)} of {total} micrographs failed, the first: {first}")

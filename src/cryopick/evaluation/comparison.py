@@ -25,9 +25,9 @@ from cryopick.pages.render import render
 from cryopick.types import Picks
 
 _TOLD = {
-    "flip_y": "counts y from the other end",
-    "flip_x": "counts x from the other end",
-    "transpose": "has x and y exchanged",
+    "flip_y": "counts y from the other end than",
+    "flip_x": "counts x from the other end than",
+    "transpose": "has x and y exchanged against",
 }
 
 
@@ -230,18 +230,22 @@ def _shared(names: Sequence[str], micrographs: Sequence[ComparedMicrograph]) -> 
 def _doubt(names: tuple[str, str], found: Placement | None, comparison: Comparison) -> str | None:
     if found is None or not (found.is_mirrored or found.is_shifted):
         return None
+    diameter_px = float(np.median([one.diameter_px for one in comparison.micrographs]))
+    return frame_text(names, found, diameter_px=diameter_px, remedy="--flip-y of `cryopick convert` mends it")
+
+
+def frame_text(names: tuple[str, str], found: Placement, *, diameter_px: float, remedy: str) -> str:
+    """How the second of two sets lies on the first, and the remedy where it counts y from the other end."""
     first, second = names
-    x, y = (
-        value * float(np.median([one.diameter_px for one in comparison.micrographs])) for value in found.shift_diameters
-    )
+    x, y = (value * diameter_px for value in found.shift_diameters)
     beside = (
         f"lies {abs(x):.1f} px to the {'right' if x > 0 else 'left'} and {abs(y):.1f} px {'down' if y > 0 else 'up'}"
     )
     if found.is_mirrored:
         moved = f", and then {beside}" if found.is_shifted else ""
         return (
-            f"{second} {_TOLD[found.transform]} than {first}{moved}: {share_text(found.share)} of the picks coincide "
-            f"so, {share_text(found.plain_share)} as they are (--flip-y of `cryopick convert` mends y)"
+            f"{second} {_TOLD[found.transform]} {first}{moved}: {share_text(found.share)} of the picks coincide so, "
+            f"{share_text(found.plain_share)} as they are{f' ({remedy})' if found.transform == 'flip_y' else ''}"
         )
     return f"{second} {beside} of {first}: {share_text(found.share)} of the picks coincide so"
 

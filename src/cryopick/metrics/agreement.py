@@ -134,9 +134,12 @@ def _vectors(pair: PickedPair, transform: str) -> NDArray[np.float64]:
 
     second = pair.second_xy_px
     if transform != "identity":
-        if pair.shape_yx is None or transformed_shape(transform, pair.shape_yx) != pair.shape_yx:
+        if transform == "transpose":  # columns of a table, perhaps of an oblong image
+            second = second[:, ::-1]
+        elif pair.shape_yx is None or transformed_shape(transform, pair.shape_yx) != pair.shape_yx:
             return np.empty((0, 2))
-        second = TRANSFORMS[transform](second, pair.shape_yx)
+        else:
+            second = TRANSFORMS[transform](second, pair.shape_yx)
     if not len(second) or not len(pair.first_xy_px):
         return np.empty((0, 2))
     reach = REACH_DIAMETERS * pair.diameter_px

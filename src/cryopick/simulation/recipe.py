@@ -204,6 +204,9 @@ class Recipe:
             raise SettingsError(f"shape_yx is {self.shape_yx}; a simulated micrograph has at least 32 pixels a side")
         if not self.pixel_size_angstrom > 0:
             raise SettingsError(f"pixel_size_angstrom is {self.pixel_size_angstrom:g}, expected a positive number of Å")
+        if not self.detector.dose_e_per_angstrom2[0] > 0:
+            low, high = self.detector.dose_e_per_angstrom2
+            raise SettingsError(f"dose is {low:g} to {high:g} electrons per Å², expected more than 0")
         for group in ("layout", "ice", "dirt", "optics", "detector", "look"):
             _check_ranges(group, getattr(self, group))
 

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 from cryopick.errors import InputError, RunFolderError, SettingsError
-from cryopick.evaluation.scored_sets import read_picked_set
+from cryopick.evaluation.comparison import compare_sets
+from cryopick.evaluation.scored_sets import PickedSet, read_picked_set, some_names
 from cryopick.geometry.units import Length, as_length
 from cryopick.io.coordinates.formats import write_picks
 from cryopick.io.coordinates.names import match_micrograph_names, without_extension
-from cryopick.io.inputs.sources import find_micrographs
+from cryopick.io.images.micrographs import probe_image
+from cryopick.io.inputs.sources import MicrographSource, find_micrographs
 from cryopick.pickers.consensus import known_members, load_stacking
 from cryopick.runs.folder import SUMMARY, RunFolder
 from cryopick.runs.place import output_folder
@@ -24,6 +28,7 @@ from cryopick.runs.settings import make_settings
 from cryopick.types import Picks
 from cryopick.workflows.pick import pick_to_folder
 
+_logger = logging.getLogger(__name__)
 Rule = Literal["expected-f1", "majority", "union", "intersection"]
 MEMBERS = "members"
 """Folder in the run's, with one folder of picks for each set that was joined."""
@@ -91,12 +96,22 @@ def consensus(
     )
     if RunFolder(folder).is_run and not overwrite:
         raise RunFolderError(f"{folder}: holds a run; choose another folder with -o, or --overwrite")
-    image_names = [source.name for source in find_micrographs(sources)]
+    images = find_micrographs(sources)
+    image_names = [source.name for source in images]
+    picked = {name: read_picked_set(path) for name, path in zip(called, paths, strict=True)}
+    for doubt in _doubts_about_frames(picked, images, settings.picker.diameter, pixel_size_angstrom):
+        _logger.warning("different frames, so that picks of one particle are not joined: %s", doubt)
     for name, path in zip(called, paths, strict=True):
-        picks = read_picked_set(path).candidates
+        picks = picked[name].candidates
         found = match_micrograph_names(picks, image_names)
         if not found:
             raise InputError(f"{path}: none of its micrographs is among those given, such as {image_names[0]}")
+        others = sorted(picks.keys() - found.keys())
+        if others:
+            _logger.warning(
+                "%s: its picks on %d micrographs that are not among those given are left out: %s",
+                *(path, len(others), some_names(others)),
+            )
         own = [replace(picks[one], micrograph_name=without_extension(image)) for one, image in found.items()]
         _write_member(members / name, own)
     return pick_to_folder(
@@ -108,6 +123,27 @@ def consensus(
         overwrite=overwrite,
         on_event=on_event,
     )
+
+
+def _doubts_about_frames(
+    picked: Mapping[str, PickedSet],
+    images: Sequence[MicrographSource],
+    diameter: Length | None,
+    pixel_size_angstrom: float | None,
+) -> list[str]:
+    """A sentence for each two sets that lie mirrored or beside each other; none where that cannot be measured."""
+    shapes_yx = {}
+    if not any(one.shape_yx for each in picked.values() for one in each.candidates.values()):
+        path_of = {source.name: source.path for source in images}
+        for name, image in match_micrograph_names(next(iter(picked.values())).candidates, path_of).items():
+            with suppress(InputError):  # an image that cannot be read is told when it is picked
+                shapes_yx[name] = probe_image(path_of[image]).shape_yx
+    try:
+        return compare_sets(
+            picked, shapes_yx=shapes_yx, diameter=diameter, pixel_size_angstrom=pixel_size_angstrom
+        ).doubts
+    except (InputError, SettingsError):  # no micrograph in common, or no diameter: told where it matters
+        return []
 
 
 def _write_member(folder: Path, picks: Sequence[Picks]) -> None:

@@ -21,6 +21,7 @@ from cryopick.io.files.atomic import write_text_atomic
 from cryopick.io.files.folder_lock import LOCK_FILES, locked_folder
 from cryopick.io.files.json_object import read_json_object
 from cryopick.io.images.micrographs import write_micrograph
+from cryopick.io.inputs.search import shown
 from cryopick.io.inputs.sources import MicrographSource, find_micrographs, read_source
 from cryopick.pickers.denoisers import Denoiser, find_denoiser
 from cryopick.types import Micrograph
@@ -111,7 +112,7 @@ def denoise(
     }
     job = _Job(denoiser, diameter, pixel_size_angstrom, kind)
     failed: dict[str, str] = {}
-    warnings: dict[str, None] = {}
+    doubted: dict[str, list[str]] = {}
     with _held_folder(folder, settings):
         missing = [source for source in sources if not _is_made(source, paths[source.name])]
         with ThreadPoolExecutor(workers) as pool:  # OpenCV and numpy work outside the interpreter's lock
@@ -119,7 +120,7 @@ def denoise(
             try:
                 for future in as_completed(futures):
                     name = futures[future].name
-                    _note(future, name, failed, warnings)
+                    _note(future, name, failed, doubted)
                     if on_done is not None:
                         on_done(name)
             except BaseException:
@@ -131,7 +132,7 @@ def denoise(
         made=len(missing) - len(failed),
         failed=failed,
         seconds=time.monotonic() - started,
-        warnings=tuple(warnings),
+        warnings=tuple(f"{doubt} ({shown(sorted(names))})" for doubt, names in doubted.items()),
     )
 
 
@@ -144,22 +145,26 @@ class _Job:
     pixel_size_angstrom: float | None
     kind: ImageKind
 
-    def run(self, source: MicrographSource, path: Path) -> str | None:
+    def run(self, source: MicrographSource, path: Path) -> list[str]:
         """Write one; gives what the user should know of it."""
         micrograph = read_source(source, pixel_size_angstrom=self.pixel_size_angstrom)
         angstrom = micrograph.pixel_size_angstrom
         diameter_px = None if self.diameter is None else self.diameter.middle_px(angstrom)
         result = self.denoiser(micrograph.pixels, diameter_px=diameter_px)
         factors = [new / old for new, old in zip(result.shape, micrograph.pixels.shape, strict=True)]
-        doubt = None
+        doubts = list(micrograph.warnings)
+        if not np.isfinite(result).any() or np.nanmin(result) == np.nanmax(result):
+            doubts.append("all pixels are equal, or no numbers; was the file written to its end?")
         if angstrom is not None and abs(factors[0] / factors[1] - 1) > _EQUAL_SCALES:
-            doubt = "rows and columns are shrunk differently, so that there is no one pixel size, and none is written"
+            doubts.append(
+                "rows and columns are shrunk differently, so that there is no one pixel size, and none is written"
+            )
             angstrom = None
         elif angstrom is not None:
             angstrom = angstrom / float(np.sqrt(factors[0] * factors[1]))
         made = Micrograph(_as_written(result, self.kind), source.name, pixel_size_angstrom=angstrom)
         write_micrograph(path, made, dtype="float32" if self.kind == "mrc" else "uint8")
-        return doubt
+        return doubts
 
 
 def _as_written(result: NDArray[Any], kind: ImageKind) -> NDArray[np.float32]:
@@ -169,16 +174,16 @@ def _as_written(result: NDArray[Any], kind: ImageKind) -> NDArray[np.float32]:
     return np.asarray(np.rint(255 * np.clip(result, 0.0, 1.0)), np.float32)
 
 
-def _note(future: Future[str | None], name: str, failed: dict[str, str], warnings: dict[str, None]) -> None:
+def _note(future: Future[list[str]], name: str, failed: dict[str, str], doubted: dict[str, list[str]]) -> None:
     try:
-        doubt = future.result()
+        doubts = future.result()
     except RunFolderError:
         raise
     except (CryopickError, MemoryError) as error:
         failed[name] = str(error) or "out of memory"
         return
-    if doubt is not None:
-        warnings[doubt] = None
+    for doubt in doubts:
+        doubted.setdefault(doubt, []).append(name)
 
 
 def _is_made(source: MicrographSource, path: Path) -> bool:

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from cryopick.data.labels import Labels
 from cryopick.data.mask_folders import Drawing, drawings_in
 from cryopick.errors import InputError, SettingsError
+from cryopick.evaluation.comparison import frame_text
 from cryopick.evaluation.mask_scores import MaskEvaluation, MaskScores
-from cryopick.evaluation.scored_sets import pair_up, read_picked_set, read_truth, some_names
+from cryopick.evaluation.scored_sets import LabelledPicks, pair_up, read_picked_set, read_truth, some_names
 from cryopick.evaluation.scores import (
     TOLERANCES,
     Evaluation,
@@ -25,6 +26,7 @@ from cryopick.evaluation.scores import (
 from cryopick.geometry.units import Length, as_length
 from cryopick.io.coordinates.names import match_micrograph_names
 from cryopick.io.images.raster import read_raster_image
+from cryopick.metrics.agreement import CERTAIN_SHARE, PickedPair, placement
 from cryopick.metrics.published import (
     box_counts,
     box_scores,
@@ -75,6 +77,8 @@ def evaluate(
     """
     if not 0 < tolerance <= 1:
         raise SettingsError(f"tolerance is {tolerance:g} diameters, expected more than 0 and at most 1")
+    if seed < 0:
+        raise SettingsError(f"seed is {seed}, expected 0 or more")
     picked = read_picked_set(picks)
     if isinstance(truth, Mapping):
         if flip_y is not None:
@@ -97,6 +101,7 @@ def evaluate(
         skip_unpicked=skip_unpicked,
         notes=notes,
     )
+    notes += _doubts_about_frame(scored, tolerance)
     # One list of tolerances, the asked one first.
     at = [tolerance, *[other for other in TOLERANCES if other != tolerance]]
     has_scores = all(np.isfinite(one.curve.score).all() for one in scored)
@@ -120,6 +125,20 @@ def evaluate(
         notes=tuple(notes),
         diameter_range_px=(min(one.diameter_px for one in scored), max(one.diameter_px for one in scored)),
     )
+
+
+def _doubts_about_frame(scored: Sequence[LabelledPicks], tolerance: float) -> list[str]:
+    """A sentence where labels and picks would agree much better if the labels were mirrored or moved."""
+    pairs = [PickedPair(one.kept.xy_px, one.particles_xy_px, one.diameter_px, one.kept.shape_yx) for one in scored]
+    found = placement(pairs, tolerance=tolerance)
+    if found is None or found.share < found.plain_share + CERTAIN_SHARE:
+        return []
+    diameter_px = float(np.median([one.diameter_px for one in scored]))
+    names = ("the set of picks", "the set of labels")
+    return [
+        "do the labels mean these places? "
+        + frame_text(names, found, diameter_px=diameter_px, remedy="--flip-y yes turns y of the labels round")
+    ]
 
 
 # ---------------------------------------------------------------------------------------------------- maps and masks

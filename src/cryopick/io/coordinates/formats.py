@@ -52,6 +52,7 @@ from cryopick.io.coordinates.relion import (
 from cryopick.io.coordinates.topaz import image_name_of, read_topaz, write_topaz
 from cryopick.io.files.json_object import read_json_object
 from cryopick.io.files.text import read_text, write_text
+from cryopick.io.inputs.own_folders import own_parts
 from cryopick.io.star import quoted, read_star
 from cryopick.types import Picks
 
@@ -540,7 +541,7 @@ def _read_folder(
 
 
 def _files_below(folder: Path) -> list[Path]:
-    """Files of a folder and of those below it, hidden ones left out, through links but in no circle.
+    """Files of a folder and of those below it, through links but in no circle; without hidden files and our reports.
 
     Links that lead nowhere are among them, so that reading them says so.
     """
@@ -557,7 +558,8 @@ def _files_below(folder: Path) -> list[Path]:
             continue
         seen.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        paths = [Path(here, name) for name in names if not name.startswith(".")]
+        _, reports = own_parts((*folders, *names))
+        paths = [Path(here, name) for name in names if not name.startswith(".") and name not in reports]
         files += [path for path in paths if path.is_file() or (path.is_symlink() and not path.exists())]
     return sorted(files)
 

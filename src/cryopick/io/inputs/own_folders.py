@@ -28,11 +28,27 @@ class _Output:
 _RUN_PARTS = ("picks", "candidates", "records", "images", "model")
 _OUTPUTS = (
     _Output("a picking run", ("config.toml",), ("records", "candidates", "run.log", "summary.json"), _RUN_PARTS),
-    _Output("a training", ("config.toml",), ("split.json", "loss.csv"), ("loss.png", "tensorboard")),
+    _Output(
+        "a training",
+        ("config.toml",),
+        ("split.json", "loss.csv"),
+        ("loss.png", "loss.csv", "validation.csv", "tensorboard"),
+    ),
     _Output("simulated micrographs", ("simulation.json",), ("recipe.toml", "truth"), ("masks", "truth")),
     _Output("labels", ("labels.json",), ("masks", "instances"), ("masks", "instances", "ignore", "boxes")),
-    _Output("an evaluation", ("evaluation.json",), ("evaluation.md",), ("curve.png", "calibration.png")),
-    _Output("a benchmark", ("benchmark.json",), ("benchmark.md",), ("scores.png", "curves-*.png", "runs")),
+    _Output(
+        "an evaluation",
+        ("evaluation.json",),
+        ("evaluation.md",),
+        ("curve.png", "calibration.png", "curve.csv", "micrographs.csv", "evaluation.json"),
+    ),
+    _Output("a comparison", ("comparison.json",), ("comparison.md",), ("particles.csv", "comparison.json")),
+    _Output(
+        "a benchmark",
+        ("benchmark.json",),
+        ("benchmark.md",),
+        ("scores.png", "curves-*.png", "runs", "benchmark.csv", "benchmark.json"),
+    ),
 )
 
 
