@@ -420,7 +420,11 @@ def test_the_probe_tells_two_kinds_of_particles_from_what_lies_between_them():
     probe = fit_probe_weights(features[:2000], is_right[:2000], width=1)
     found = probe.raw(features[2000:])
     assert np.mean((found > 0.5) == is_right[2000:]) > 0.95
-    assert Probe.from_json(probe.to_json()).raw(features[2000:]) == pytest.approx(found, abs=0.01)
+    entry = probe.to_json()
+    assert Probe.from_json(entry, width=1, responses=0).raw(features[2000:]) == pytest.approx(found, abs=0.01)
+    entry["hidden"].pop()  # a damaged card
+    with pytest.raises(ValueError, match="do not fit vectors of 1 and 0 responses"):
+        Probe.from_json(entry, width=1, responses=0)
     with pytest.raises(ValueError, match="too few"):
         fit_probe_weights(features, np.ones(3000, bool), width=1)
 

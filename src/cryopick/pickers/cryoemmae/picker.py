@@ -18,7 +18,7 @@ from cryopick.inference.computing import RunsNetworks
 from cryopick.inference.models import HoldsModels
 from cryopick.io.weights import open_checkpoint
 from cryopick.pickers.configurations import Configuration, ConfigurationName
-from cryopick.pickers.cryoemmae.centres import AREA_SHARE, LARGEST_RADIUS, disc_responses, find_centres
+from cryopick.pickers.cryoemmae.centres import AREA_SHARE, DISC_RADII, LARGEST_RADIUS, disc_responses, find_centres
 from cryopick.pickers.cryoemmae.clusters import Clusters, evenly, evidence_of, refine, smooth_map
 from cryopick.pickers.cryoemmae.latent import (
     Encoder,
@@ -45,6 +45,8 @@ from cryopick.types import Micrograph, Picks
 
 CUT_FACTOR = 0.5
 """Of the cut with the highest expected F1; this and `minimum_threshold` suit the simulated suite best."""
+RESPONSES = 2 * len(DISC_RADII)
+"""Of a candidate, by the training set's clusters and by the refined ones; see `Analysis`."""
 SAME_PARTICLE_DIAMETERS = 0.4
 """Picks of two species closer than this part of the larger diameter are one particle; the likelier one stays."""
 
@@ -150,7 +152,9 @@ def load_model(weights: Path | None, *, device: str = "auto", precision: str = "
         particle = None if found["particle"] is None else int(found["particle"])
         if particle is not None and not 0 <= particle < len(centres):
             raise ValueError(f"particle {particle} of {len(centres)} clusters")
-        probe = Probe.from_json(found["probe"]) if found.get("probe") is not None else None
+        probe = None
+        if found.get("probe") is not None:
+            probe = Probe.from_json(found["probe"], width=centres.shape[1], responses=RESPONSES)
         return LatentModel(encoder, centres, particle, probe, preprocessing_named(card.preprocessing["mode"]))
 
 

@@ -113,13 +113,15 @@ class Probe:
         }
 
     @classmethod
-    def from_json(cls, entry: dict[str, Any]) -> Self:
-        """The inverse of `to_json`."""
+    def from_json(cls, entry: dict[str, Any], *, width: int, responses: int) -> Self:
+        """The inverse of `to_json`, for `describe` of vectors of that width and of so many responses."""
         names = ("components", "hidden", "hidden_bias", "out")
         components, hidden, bias, out = (np.asarray(entry[name], np.float32) for name in names)
+        shapes = [list(each.shape) for each in (components, hidden, bias, out)]
         if components.ndim != 2 or hidden.ndim != 2 or not bias.shape == out.shape == hidden.shape[1:]:
-            shapes = [list(each.shape) for each in (components, hidden, bias, out)]
             raise ValueError(f"the probe's matrices do not fit each other: {shapes}")
+        if (len(components), len(hidden)) != (width, len(RINGS) * components.shape[1] + responses):
+            raise ValueError(f"the probe's matrices {shapes} do not fit vectors of {width} and {responses} responses")
         return cls(components, hidden, bias, out, float(entry["out_bias"]), Calibration.from_list(entry["calibration"]))
 
 
