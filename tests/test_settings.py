@@ -168,3 +168,13 @@ def test_no_picker_takes_a_word_that_its_settings_do_not_know(name: str) -> None
     for word in words:
         with pytest.raises(SettingsError, match=f"{word}.* 'nonsense'"):
             picker_class(name)(**{word: "nonsense"})
+
+
+def test_a_config_file_of_a_windows_editor_is_read_and_one_of_another_encoding_is_told(tmp_path: Path) -> None:
+    text = '[run]\npicker = "blob"\n\n[blob]\ndiameter = "40px"\n'
+    path = tmp_path / "config.toml"
+    path.write_text("\ufeff" + text, encoding="utf-8")
+    assert read_config(path)["picker"] == "blob"
+    path.write_bytes(f"# ö\n{text}".encode("latin-1"))
+    with pytest.raises(SettingsError, match="not text in UTF-8"):
+        read_config(path)

@@ -156,7 +156,12 @@ class Picks:
     least_centring_error_px: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        xy_px = np.asarray(self.xy_px, dtype=np.float64).reshape(-1, 2)
+        xy_px = np.asarray(self.xy_px, dtype=np.float64)
+        if xy_px.size and xy_px.shape != (2,) and (xy_px.ndim != 2 or xy_px.shape[1] != 2):
+            raise ValueError(
+                f"{self.micrograph_name}: centres are an array of shape {xy_px.shape}, expected (n, 2): x and y of each"
+            )
+        xy_px = xy_px.reshape(-1, 2)
         n = len(xy_px)
         object.__setattr__(self, "xy_px", xy_px)
         if self.pixel_size_angstrom is not None:

@@ -218,10 +218,14 @@ def read_config(path: Path) -> dict[str, Any]:
 def read_older_config(path: Path) -> tuple[dict[str, Any], list[str]]:
     """As `read_config`, and the names that runs of version 0.1 had filled in, which are left out."""
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # Windows editors write a mark in front
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); expected a TOML config file") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UnicodeDecodeError as error:
+        raise SettingsError(
+            f"{path}: is not text in UTF-8 ({error.reason} at byte {error.start}); save it so"
+        ) from error
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise SettingsError(f"{path}: is not a TOML config file ({error})") from error
     run = content.get("run", {})
     picker = run.get("picker", DEFAULT_PICKER) if isinstance(run, dict) else DEFAULT_PICKER

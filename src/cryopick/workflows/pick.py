@@ -135,7 +135,7 @@ def _task_in_memory(given: Any) -> Task:
     if isinstance(given, np.ma.MaskedArray) and given.dtype.kind in "buif":
         given = np.ma.filled(np.ma.array(given, dtype=np.float32), np.nan)  # what is masked is missing
     pixels = np.asarray(given)
-    if pixels.ndim != 2 or pixels.dtype.kind not in "buif":
+    if pixels.ndim != 2 or pixels.size == 0 or pixels.dtype.kind not in "buif":
         raise InputError(
             f"expected one image, (h, w) numbers, got an array of shape {pixels.shape} and type {pixels.dtype}; "
             "call pick once per image, or give paths and output="

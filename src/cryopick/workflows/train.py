@@ -156,7 +156,7 @@ def plan_training(
 def read_plan_file(path: Path) -> dict[str, dict[str, Any]]:
     """The sections of a training config file; unknown ones are an error that lists the known ones."""
     try:
-        sections = tomllib.loads(path.read_text(encoding="utf-8"))
+        sections = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); expected a TOML file") from error
     except (ValueError, RecursionError) as error:

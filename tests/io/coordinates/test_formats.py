@@ -891,3 +891,14 @@ def test_shifts_of_a_refinement_that_are_not_applied_are_named(tmp_path: Path) -
         picks = only(read_picks(write(tmp_path / f"{name}.star", text)))
         assert picks.xy_px.tolist() == [[10, 4]]
         assert ("rlnOriginXAngst are not applied" in " ".join(picks.warnings)) == (name == "shifted")
+
+
+def test_picks_of_one_micrograph_need_no_list_and_scores_that_topaz_cannot_hold_are_missed_aloud(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    picks = make_picks("m1.mrc", [[10, 4], [40.5, 25]], [0.5, float("nan")])
+    write_picks(picks, tmp_path / "m1.csv")
+    assert only(read_picks(tmp_path / "m1.csv")).xy_px.tolist() == picks.xy_px.tolist()
+    assert caplog.text == ""
+    write_picks(picks, tmp_path / "m1.txt")
+    assert "no scores are written, since 1 of 2 picks have none" in caplog.text

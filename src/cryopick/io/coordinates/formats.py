@@ -379,7 +379,7 @@ def read_picks(
 
 
 def write_picks(
-    picks: Mapping[str, Picks] | Sequence[Picks],
+    picks: Mapping[str, Picks] | Sequence[Picks] | Picks,
     path: Path | str,
     *,
     format: str | None = None,
@@ -416,6 +416,8 @@ def write_picks(
     chosen = format_to_write(path, format)
     path = Path(path)
     _require_possible(path)
+    if isinstance(picks, Picks):
+        picks = [picks]
     ordered = list(picks.values()) if isinstance(picks, Mapping) else list(picks)
     if not keep_rejected:
         ordered = [one.kept() for one in ordered]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from cryopick.io.coordinates.names import without_extension
 from cryopick.io.files.text import number_or_nan, read_text, shortest, write_text
 from cryopick.types import Picks
 
+_logger = logging.getLogger(__name__)
 REQUIRED = ("image_name", "x_coord", "y_coord")
 
 
@@ -71,7 +73,10 @@ def write_topaz(path: Path, picks: Sequence[Picks]) -> None:
     InputError
         If a micrograph name holds a tab or line break, or a centre is not finite.
     """
-    has_score = all(np.isfinite(one.score).all() for one in picks)
+    n_unscored = sum(int(np.count_nonzero(~np.isfinite(one.score))) for one in picks)
+    has_score = n_unscored == 0
+    if 0 < n_unscored < (n_picks := sum(map(len, picks))):
+        _logger.warning("%s: no scores are written, since %d of %d picks have none", path, n_unscored, n_picks)
     rows = ["\t".join([*REQUIRED, "score"] if has_score else REQUIRED)]
     for one in picks:
         require_writable(one)

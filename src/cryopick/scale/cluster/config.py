@@ -151,7 +151,7 @@ def _home(variables: Mapping[str, str]) -> Path:
 
 def _read(file: Path) -> ClusterSettings:
     try:
-        content = tomllib.loads(file.read_text(encoding="utf-8"))
+        content = tomllib.loads(file.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise InputError(f"{file}: cannot be read ({error.strerror}); expected a TOML file with [{TABLE}]") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
