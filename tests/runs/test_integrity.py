@@ -669,3 +669,11 @@ def test_a_record_that_was_deleted_is_missed_aloud(
     next((finished / "records").glob("*.json")).unlink()
     read()
     assert "tables are of 3 micrographs and 2 of their records are there" in caplog.text
+
+
+def test_picks_of_a_micrograph_that_was_deleted_stay_aloud(finished: Path, folder_of_discs: Path) -> None:
+    assert pick(folder_of_discs / "m1.mrc", output=finished).warnings == {}  # given less, and all is there
+    (folder_of_discs / "m2.mrc").unlink()
+    summary = pick(folder_of_discs, output=finished)
+    assert summary.particles == 9
+    assert any("their files are gone, such as m2.mrc" in warning for warning in summary.warnings)

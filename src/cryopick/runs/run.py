@@ -143,9 +143,16 @@ class Run:
         self._position = 0
         if folder.lock_doubt:
             self._note(folder.lock_doubt, folder.lock_doubt)
-        others = len(set(self.records) - set(self.sources))
-        if others and is_alone:
-            self._log(f"{others} micrographs of this run are not among those given now; they stay in it")
+        others = sorted(set(self.records) - set(self.sources)) if is_alone else []
+        if others:
+            self._log(f"{len(others)} micrographs of this run are not among those given now; they stay in it")
+        gone = [name for name in others if not os.path.lexists(self.records[name].source)]
+        if gone:
+            told = (
+                f"{len(gone)} micrographs of this run are not among those given now, and their files are gone, such as "
+                f"{gone[0]}; their picks stay in its tables: pick into a new folder to leave them out"
+            )
+            self._note(told, told)
 
     def _drop_moved(self, given: Sequence[Path]) -> dict[str, Path]:
         """Remove what was picked under names that files no longer have; they are picked under the new ones."""
