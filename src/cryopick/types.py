@@ -140,7 +140,8 @@ class Picks:
     maps : named overview images for the report, any size, each spanning the whole micrograph; particles' heat, junk
     warnings : sentences for the user; the result still stands
     least_centring_error_px : median distance of the centres from those of the particles that they have at least, by
-        whose they are: the picker's, and its members' where it has such; empty where it estimates none
+        whose they are: the picker's, and its members' where it has such, of whom one that lacks an error which the
+        others share is said to have it; empty where it estimates none
     """
 
     xy_px: NDArray[np.float64]

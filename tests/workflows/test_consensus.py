@@ -65,7 +65,7 @@ def test_a_run_tells_how_far_centres_are_off(tmp_path: Path, images: Path, capsy
     print_summary(summary, tmp_path / "agreed")
     told = capsys.readouterr().out
     assert f"centring error (median): at least {summary.least_centring_error_px['consensus']:.2g} px (" in told
-    assert "what they share comes on top" in told
+    assert "what all share comes on top" in told
     assert "median centring error" in (tmp_path / "agreed" / "report.html").read_text()
 
 

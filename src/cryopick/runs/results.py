@@ -179,7 +179,8 @@ class RunSummary(RunFacts):
     def centring_of_members(self) -> str:
         """The same of each member, and what does not show; "" where there are none."""
         told = [f"{whose} {self._centring_of(whose)}" for whose in self.least_centring_error_px if whose != self.picker]
-        return f"{', '.join(told)}; by how these differ, and what they share comes on top" if told else ""
+        of_sharing = "what all share comes on top, what most share counts against the rest"
+        return f"{', '.join(told)}, by how they differ: {of_sharing}" if told else ""
 
     def _centring_of(self, whose: str) -> str:
         return centring_text(whose, self.least_centring_error_px, self.least_centring_error_angstrom)

@@ -95,8 +95,8 @@ def least_centring_errors(
     """Median distance, px, of centres from the particles' at least: each member's, and the groups' under `PICKER`.
 
     It is all of it if members' errors are independent. They are not: all see the same noise and the same lopsided
-    particles, and networks of one simulator learnt the same. What they share does not show and comes on top. What
-    cannot be told is left out.
+    particles, and networks of one simulator learnt the same. What all share does not show and comes on top; what
+    most share is laid to the others. What cannot be told is left out.
 
     Parameters
     ----------
