@@ -1,6 +1,7 @@
 """What each picker's picks are worth for a map, on simulated sets of three proteins, and at which threshold.
 
     python benchmarks/validate3d.py --work /tmp/maps
+    python benchmarks/validate3d.py --work /tmp/maps --engine embedded --pickers general --without-bad-picks
 
 Truth picks, every picker, half random picks, random picks and truth picks given twice go through `cryopick validate3d`
 on three made-up proteins: one of 275 Å without symmetry, a barrel with D7, a small one of 100 Å. Then `general` is cut
@@ -143,13 +144,13 @@ def table_of(protein: Protein, sim: Path, folder: Path, runs: dict[str, Path], a
     return cryopick.validate3d(
         list(runs.values()),
         names=list(runs),
-        output=folder / f"v3d-{asked.engine}",
+        output=folder / f"v3d-{asked.engine}{'-good' if asked.without_bad_picks else ''}",
         truth=sim,
         engine=asked.engine,
         symmetry=protein.symmetry,
         angpix=protein.angpix,
         micrographs=[sim / "micrographs"],
-        compare=["truth", "random"],
+        compare=["truth"] if asked.without_bad_picks else ["truth", "random"],
         select2d=asked.select2d.split(","),
         seeds=asked.seeds,
         on_progress=lambda text: print(f"{protein.name}: {text}", flush=True),
@@ -247,6 +248,7 @@ def main() -> None:
     parser.add_argument("--pickers", default=",".join(PICKERS))
     parser.add_argument("--proteins", default=",".join(one.name for one in PROTEINS))
     parser.add_argument("--name", default="validate3d", help="of the two files")
+    parser.add_argument("--without-bad-picks", action="store_true", help="only the pickers and the true picks")
     parser.add_argument("-j", "--workers", type=int, default=1)
     asked = parser.parse_args()
     results: dict[str, Any] = {
@@ -262,7 +264,9 @@ def main() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         sim = simulated(protein, folder, workers=asked.workers)
         runs = picked(asked.pickers.split(","), sim, folder, protein.diameter_angstrom)
-        every = {name: path for name, (path, _) in runs.items()} | made_picks(sim, folder)
+        every = {name: path for name, (path, _) in runs.items()}
+        if not asked.without_bad_picks:
+            every |= made_picks(sim, folder)
         validation = table_of(protein, sim, folder, every, asked)
         columns, cells = shown_cells(validation.table)
         geometry = validation.geometry

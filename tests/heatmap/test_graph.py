@@ -97,6 +97,15 @@ def test_eight_bit_integers_move_outputs_by_a_few_per_cent_of_their_spread(netwo
         assert abs((a - b).mean() / a.std()) < 0.02, OUTPUTS[plane]
 
 
+@pytest.mark.parametrize("impossible", [(1e308, 1e308), (2.0, 1.0), (float("nan"), 1.0)])
+def test_a_range_that_no_activation_can_have_is_named(network, impossible):
+    images = [torch.from_numpy(image(network.planes, 64, 64, seed=0))[None]]
+    ranges = activation_ranges(fold_batch_norm(network.module), images)
+    name = min(ranges)
+    with pytest.raises(ValueError, match=rf"range of the activation {name} is .* to "):
+        heatmap_graph(network.arrays, network.architecture, ranges={**ranges, name: impossible})
+
+
 @pytest.mark.skipif(not multiplies_bfloat16(), reason="this CPU does not multiply bfloat16")
 def test_bfloat16_moves_outputs_by_a_few_per_mille_of_their_spread(network):
     planes = image(network.planes, 96, 80, seed=9)

@@ -196,6 +196,13 @@ def test_a_damaged_summary_is_told_by_those_who_read_it(finished: Path, content:
         evaluate(finished, finished / "particles.star")
 
 
+def test_words_of_a_damaged_summary_that_cannot_be_written_are_not_taken_over(finished: Path) -> None:
+    content = json.loads((finished / "summary.json").read_text())
+    (finished / "summary.json").write_text(json.dumps({**content, "precision": "\ud800"}))
+    rethreshold(finished, None)
+    assert json.loads((finished / "summary.json").read_text())["precision"] == ""
+
+
 @pytest.mark.parametrize("content", ["", "not toml [", "\0" * 50])
 def test_a_damaged_config_never_counts_as_the_default_settings(
     finished: Path, folder_of_discs: Path, content: str

@@ -23,6 +23,7 @@ EPSILON = 1e-5
 """Added to variances by torch's batch norms."""
 STEPS = 255
 """Of an activation in 8-bit integers: between 256 values."""
+FLOAT32_LIMIT = float(np.finfo(np.float32).max)
 WEIGHT_STEPS = 127
 """Of a weight on either side of 0."""
 
@@ -140,6 +141,8 @@ class _Graph:
         if name not in self.ranges:
             raise ValueError(f"the range of the activation {name} is missing")
         low, high = self.ranges[name]
+        if not -FLOAT32_LIMIT < low <= high < FLOAT32_LIMIT:
+            raise ValueError(f"the range of the activation {name} is {low:g} to {high:g}")
         # an inner activation is rectified before it is rounded; 0 is always one of the values
         low, high = 0.0 if name.endswith(".conv1") else min(low, 0.0), max(high, 0.0)
         width = max((high - low) / STEPS, 1e-8)

@@ -67,6 +67,7 @@ def read_facts(folder: RunFolder) -> RunFacts:
     """
     try:
         content = json.loads((folder.path / SUMMARY).read_text(encoding="utf-8", errors="surrogateescape"))
+        json.dumps(content, ensure_ascii=False).encode("utf-8", "surrogateescape")  # it must be possible to write it
         texts = {name: content[name] for name in ("state", "host", "started", "ended", "device", "precision")}
         files = {str(role): UsedFile(**one) for role, one in content["files"].items()}
         if not all(isinstance(text, str) for text in texts.values()):
