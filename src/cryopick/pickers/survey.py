@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cryopick.geometry.units import Length
+from cryopick.inference.models import HoldsModels
 from cryopick.settings import as_plain, convert_settings
 from cryopick.types import Micrograph
 
@@ -78,6 +79,23 @@ def holding_with_general(
     from cryopick.heatmap.diameter import holding_particles
 
     return holding_particles(model, micrographs, diameter)
+
+
+class LooksThroughGeneral(HoldsModels):
+    """Gives a picker the `general` network, in the numbers that it computes in itself, and `holding_particles`."""
+
+    diameter: Length | None
+    device: str
+    precision: str
+
+    def holding_particles(self, micrographs: Sequence[Micrograph]) -> list[int]:
+        """On which of them the `general` network sees particles, of the given diameter or of any."""
+        return holding_with_general(self._general(), micrographs, diameter=self.diameter)
+
+    def _general(self) -> HeatmapModel:
+        from cryopick.heatmap.model import kept_model
+
+        return kept_model(self._models, device=self.device, precision=self.precision)
 
 
 def survey_with_general(model: HeatmapModel, micrographs: Sequence[Micrograph], *, diameter: Length | None) -> Survey:

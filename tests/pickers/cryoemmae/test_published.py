@@ -6,7 +6,6 @@ import json
 import os
 import pickle
 from pathlib import Path
-from typing import Any
 
 import joblib
 import numpy as np
@@ -23,14 +22,13 @@ from cryopick import pick
 from cryopick.errors import SettingsError, WeightsError
 from cryopick.io.images.micrographs import write_micrograph
 from cryopick.pickers.configurations import configurations_of
-from cryopick.pickers.cryoemmae.centres import PublishedCentres
 from cryopick.pickers.cryoemmae.clusters import NO_CLUSTER, greatest_overlap, hand_over_as_released
 from cryopick.pickers.cryoemmae.denoise import disc_mask, prepare_as_written, prepare_cryoemmae
 from cryopick.pickers.cryoemmae.kmeans_file import read_centres
 from cryopick.pickers.cryoemmae.latent import Encoder, Prepared
 from cryopick.pickers.cryoemmae.network import build_masked_autoencoder
 from cryopick.pickers.cryoemmae.picker import CryoEmmaePicker, load_model
-from cryopick.pickers.cryoemmae.published_chain import PublishedAnalysis
+from cryopick.pickers.cryoemmae.published_chain import PublishedChain
 from cryopick.pickers.protocol import gives_probabilities, surveys
 from cryopick.pickers.published_weights import read_published
 from cryopick.processing.scale import ScaleMap
@@ -376,11 +374,11 @@ def test_the_programs_coordinates_count_from_the_height_only_where_the_picture_i
         is_upside_down=is_upside_down,
         shape_yx=(300, 400),
     )
-    centres = PublishedCentres(np.array([[128.0, 100.0]]), np.array([9]), 0.5, 0, 0, 0)
-    nothing: Any = None
-    analysis = PublishedAnalysis(prepared, nothing, nothing, [], nothing, centres, "program")
+    chain = PublishedChain(rules="program", clusters=5, area=0.04)
     row = 100 * 300 / 512
-    assert analysis.stored_xy() == pytest.approx(np.array([[100.0, 300 - row if is_upside_down else row]]))
+    assert chain.stored_xy(np.array([[128.0, 100.0]]), prepared) == pytest.approx(
+        np.array([[100.0, 300 - row if is_upside_down else row]])
+    )
 
 
 def test_the_page_lists_what_each_configuration_sets() -> None:

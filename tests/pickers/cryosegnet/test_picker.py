@@ -17,6 +17,7 @@ from cryopick.pickers.cryosegnet.map_masks import rescaled, segment_map  # noqa:
 from cryopick.pickers.cryosegnet.mask_generation import GeneratorSettings, Masks  # noqa: E402
 from cryopick.pickers.cryosegnet.masks import (  # noqa: E402
     OVERLAPPING,
+    WRONG_SIZE,
     corrected_selection,
     equivalent_diameter,
     height_at,
@@ -25,7 +26,7 @@ from cryopick.pickers.cryosegnet.masks import (  # noqa: E402
 from cryopick.pickers.cryosegnet.model import View, map_peaks, squeeze_published  # noqa: E402
 from cryopick.pickers.cryosegnet.network import architecture_of, build_attention_unet  # noqa: E402
 from cryopick.pickers.cryosegnet.picker import CryoSegNetPicker  # noqa: E402
-from cryopick.pickers.cryosegnet.published import WRONG_SIZE, published_picks  # noqa: E402
+from cryopick.pickers.cryosegnet.published import published_picks  # noqa: E402
 from cryopick.pickers.cryosegnet.sam_network import CompactSamSize, build_compact_sam, compact_architecture  # noqa: E402
 from cryopick.pickers.cryosegnet.segmenter import EMBEDDED, LoadedSam, MaskScore, as_segmenter  # noqa: E402
 from cryopick.pickers.survey import NOTHING_SEEN  # noqa: E402
@@ -293,6 +294,15 @@ def test_wrong_settings_and_wrong_weights_are_told(untrained, tmp_path):
         CryoSegNetPicker(segmenter="sam", prompts="everywhere")
     with pytest.raises(SettingsError, match="jittered_duplicates needs"):
         CryoSegNetPicker(segmenter="sam", jittered_duplicates=True)
+    for name, value, expected in (
+        ("stability", 2.0, "0 to 1"),
+        ("nms_iou", -0.1, "0 to 1"),
+        ("smallest_region_px", -1.0, "0 or more"),
+        ("points_per_side", 0, "1 to 512"),
+        ("crop_layers", 5, "0 to 4"),
+    ):
+        with pytest.raises(SettingsError, match=f"{name} is {value}, expected {expected}"):
+            CryoSegNetPicker(segmenter="sam", **{name: value})
     with pytest.raises(SettingsError, match="give --prompts grid"):
         CryoSegNetPicker(segmenter="sam", crop_layers=1)
     with pytest.raises(SettingsError, match="there are no maxima to ask at"):

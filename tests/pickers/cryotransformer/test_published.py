@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 
-from cryopick.pickers.cryotransformer.detr_model import network_size
+from cryopick.pickers.cryotransformer.detr_model import Answers, network_size
 from cryopick.pickers.cryotransformer.published import (
-    Answers,
     above_percentile,
     corners_of,
     published_centres,

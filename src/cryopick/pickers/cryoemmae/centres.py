@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -28,26 +26,6 @@ CANDIDATE_FLOOR = 0.02
 
 
 # ------------------------------------------------------------------------------------------------------- published
-
-
-@dataclass(frozen=True, eq=False)
-class PublishedCentres:
-    """What the published rules find, on a map of 512 x 512.
-
-    Parameters
-    ----------
-    xy : (n, 2) float64, column and row
-    weight : (n,) pixels of the component
-    threshold : chosen, NaN where none leaves enough
-    removed_neighbours, removed_border, removed_wide : components left out, each counted where it falls first
-    """
-
-    xy: NDArray[np.float64]
-    weight: NDArray[np.int64]
-    threshold: float
-    removed_neighbours: int
-    removed_border: int
-    removed_wide: int = 0
 
 
 def smooth_mask(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
@@ -113,8 +91,8 @@ def is_off_border(xy: NDArray[np.float64], *, diameter: float, side: float = FRA
 
 def published_centres(
     mask: NDArray[np.bool_], *, diameter_512: float, area_share: float = AREA_SHARE, drops_wide: bool = False
-) -> PublishedCentres:
-    """Centres by the published rules, without their rounding to whole pixels.
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Centres (n, 2) x, y by the published rules, without their rounding to whole pixels, and sizes (n,), on 512 x 512.
 
     Parameters
     ----------
@@ -125,22 +103,12 @@ def published_centres(
     smooth = smooth_mask(mask)
     threshold = area_threshold(smooth, share=area_share)
     if threshold is None:
-        return PublishedCentres(np.zeros((0, 2)), np.zeros(0, np.int64), float("nan"), 0, 0)
+        return np.zeros((0, 2)), np.zeros(0, np.int64)
     xy, weight = find_components(smooth, threshold=threshold)
-    is_first = drop_neighbours(xy, weight, radius=diameter_512 / 2)
-    is_narrow = np.ones(len(xy), bool)
+    keep = drop_neighbours(xy, weight, radius=diameter_512 / 2) & is_off_border(xy, diameter=diameter_512)
     if drops_wide:
-        is_narrow = np.sqrt(weight / np.pi) <= LARGEST_RADIUS * diameter_512 / 2
-    is_inside = is_off_border(xy, diameter=diameter_512)
-    keep = is_first & is_narrow & is_inside
-    return PublishedCentres(
-        xy[keep],
-        weight[keep],
-        threshold,
-        removed_neighbours=int((~is_first).sum()),
-        removed_border=int((is_first & is_narrow & ~is_inside).sum()),
-        removed_wide=int((is_first & ~is_narrow).sum()),
-    )
+        keep &= np.sqrt(weight / np.pi) <= LARGEST_RADIUS * diameter_512 / 2
+    return xy[keep], weight[keep]
 
 
 # ------------------------------------------------------------------------------------------------------- corrected

@@ -73,9 +73,7 @@ def prepare_cryoemmae(pixels: NDArray[np.generic], *, diameter_px: int) -> CryoE
     A. Zamanos et al., Self-supervised learning for generalizable particle picking in cryo-EM micrographs, Cell Reports
     Methods, 2025. The article's mask is the particle's disc; the program's is the square around it without the disc.
     """
-    mask = corner_mask(diameter_px)
-    _require_room(mask, pixels, diameter_px)
-    normalized = min_max(_normalize_under_mask(min_max(to_float32(pixels).astype(np.float64)), mask))
+    normalized = _normalized(pixels, corner_mask(diameter_px), diameter_px)
     wiener = corner_wiener(normalized)
     equalized = equalize_8bit(to_8bit(wiener))
     guided = to_8bit(
@@ -86,7 +84,7 @@ def prepare_cryoemmae(pixels: NDArray[np.generic], *, diameter_px: int) -> CryoE
             epsilon=GUIDED_EPSILON,
         )
     )
-    return CryoEmmaeStages(np.asarray(normalized, np.float64), wiener, equalized, guided, _picture_of(guided))
+    return CryoEmmaeStages(normalized, wiener, equalized, guided, _picture_of(guided))
 
 
 def prepare_as_written(pixels: NDArray[np.generic], *, diameter_px: float) -> CryoEmmaeStages:
@@ -106,10 +104,8 @@ def prepare_as_written(pixels: NDArray[np.generic], *, diameter_px: float) -> Cr
     SettingsError
         If the mask does not fit into the micrograph.
     """
-    mask = disc_mask(diameter_px)
-    _require_room(mask, pixels, diameter_px)
-    normalized = min_max(_normalize_under_mask(min_max(to_float32(pixels).astype(np.float64)), mask))
-    wiener = min_max(_centred_wiener(normalized))
+    normalized = _normalized(pixels, disc_mask(diameter_px), diameter_px)
+    wiener = np.asarray(min_max(_centred_wiener(normalized)), np.float64)
     equalized = equalize_8bit(to_8bit(wiener))
     guided = to_8bit(
         guided_filter(
@@ -119,16 +115,18 @@ def prepare_as_written(pixels: NDArray[np.generic], *, diameter_px: float) -> Cr
             epsilon=GUIDED_EPSILON,
         )
     )
-    stages = np.asarray(normalized, np.float64), np.asarray(wiener, np.float64)
-    return CryoEmmaeStages(*stages, equalized, guided, _picture_of(guided))
+    return CryoEmmaeStages(normalized, wiener, equalized, guided, _picture_of(guided))
 
 
-def _require_room(mask: NDArray[np.bool_], pixels: NDArray[np.generic], diameter_px: float) -> None:
+def _normalized(pixels: NDArray[np.generic], mask: NDArray[np.bool_], diameter_px: float) -> NDArray[np.float64]:
+    """Locally normalised under the mask, stretched by its extreme pixels."""
     if mask.shape[0] > min(pixels.shape):
         raise SettingsError(
             f"a particle diameter of {diameter_px:g} px does not fit into a micrograph of "
             f"{pixels.shape[1]} x {pixels.shape[0]} px; give the diameter in pixels of the micrograph as stored"
         )
+    stretched = min_max(to_float32(pixels).astype(np.float64))
+    return np.asarray(min_max(_normalize_under_mask(stretched, mask)), np.float64)
 
 
 def _picture_of(guided: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -81,42 +81,43 @@ def prepare_image(pixels: NDArray[np.float32], *, diameter_px: float, preprocess
     """
     if min(pixels.shape) < diameter_px or diameter_px < SMALLEST_DIAMETER_PX:
         return None
-    if preprocessing != "corrected":
-        if min(pixels.shape) <= 2 * round(diameter_px / 2) + 1:
-            return None
-        is_program = preprocessing == "program"
-        if is_program:
-            picture = prepare_cryoemmae(pixels[::-1], diameter_px=round(diameter_px)).picture
-        else:
-            picture = prepare_as_written(pixels, diameter_px=diameter_px).picture
-        scale = ScaleMap((PICTURE_PX / pixels.shape[0], PICTURE_PX / pixels.shape[1]))
-        prepared = Prepared(
-            (picture / 255).astype(np.float32),
-            scale,
-            # as the program has it: the larger of the two diameters that one squeezed particle has
-            diameter_px * max(scale.factor_yx),
-            SHIFT_XY_PX if is_program else (0.0, 0.0),
-            is_upside_down=is_program,
-            shape_yx=(pixels.shape[0], pixels.shape[1]),
-        )
+    if preprocessing == "corrected":
+        prepared = _at_working_size(pixels, diameter_px)
+    elif min(pixels.shape) <= 2 * round(diameter_px / 2) + 1:
+        return None
     else:
-        # denoise_corrected never enlarges; the network knows particles of its working size alone
-        image, scale = _at_working_size(pixels, diameter_px)
-        prepared = Prepared(image, scale, diameter_px * scale.factor)
+        prepared = _as_published(pixels, diameter_px, is_program=preprocessing == "program")
     return prepared if np.ptp(prepared.image) > 0 else None
 
 
-def _at_working_size(pixels: NDArray[np.float32], diameter_px: float) -> tuple[NDArray[np.float32], ScaleMap]:
+def _at_working_size(pixels: NDArray[np.float32], diameter_px: float) -> Prepared:
     import cv2
 
-    if diameter_px >= NOMINAL_PARTICLE_PX:
-        return denoise_corrected(pixels, diameter_px=diameter_px, settings=CORRECTED)
-    factor = NOMINAL_PARTICLE_PX / diameter_px
-    image, _ = denoise_corrected(pixels, diameter_px=diameter_px, settings=CORRECTED)
-    height, width = image.shape
-    size = round(width * factor), round(height * factor)
-    grown = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_CUBIC), np.float32)
-    return grown, ScaleMap((size[1] / height, size[0] / width))
+    image, scale = denoise_corrected(pixels, diameter_px=diameter_px, settings=CORRECTED)
+    if diameter_px < NOMINAL_PARTICLE_PX:  # which is not enlarged, and the network knows no smaller particles
+        factor = NOMINAL_PARTICLE_PX / diameter_px
+        height, width = image.shape
+        size = round(width * factor), round(height * factor)
+        image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_CUBIC), np.float32)
+        scale = ScaleMap((size[1] / height, size[0] / width))
+    return Prepared(image, scale, diameter_px * scale.factor)
+
+
+def _as_published(pixels: NDArray[np.float32], diameter_px: float, *, is_program: bool) -> Prepared:
+    if is_program:
+        stages = prepare_cryoemmae(pixels[::-1], diameter_px=round(diameter_px))
+    else:
+        stages = prepare_as_written(pixels, diameter_px=diameter_px)
+    scale = ScaleMap((PICTURE_PX / pixels.shape[0], PICTURE_PX / pixels.shape[1]))
+    return Prepared(
+        (stages.picture / 255).astype(np.float32),
+        scale,
+        # as the program has it: the larger of the two diameters that one squeezed particle has
+        diameter_px * max(scale.factor_yx),
+        SHIFT_XY_PX if is_program else (0.0, 0.0),
+        is_upside_down=is_program,
+        shape_yx=(pixels.shape[0], pixels.shape[1]),
+    )
 
 
 @dataclass(frozen=True, eq=False)

@@ -31,9 +31,8 @@ from cryopick.pickers.cryoemmae.latent import (
 from cryopick.pickers.cryoemmae.probe import Probe, describe
 from cryopick.pickers.cryoemmae.published_chain import (
     FIRST_COUNT,
-    PublishedAnalysis,
+    PublishedChain,
     Rules,
-    analyse_as_published,
     particle_of_files,
 )
 from cryopick.pickers.expected_f1 import ChoosesByExpectedF1
@@ -380,16 +379,8 @@ class CryoEmmaePicker(HoldsModels, RunsNetworks, ChoosesByExpectedF1):
             return Picks.none_on(micrograph)
         clusters = self._start(diameter)
         if self.rules is not None:
-            published = analyse_as_published(
-                model.encoder,
-                clusters,
-                prepared,
-                rules=self.rules,
-                cluster_count=self.clusters,
-                area_share=self.area,
-            )
-            maps = published_maps(published)
-            return Picks.of_candidates(micrograph, published.stored_xy(), published.score, diameter_px, maps=maps)
+            chain = PublishedChain(rules=self.rules, clusters=self.clusters, area=self.area)
+            return chain.picks(micrograph, model.encoder, clusters, prepared, diameter_px=diameter_px)
         probe = self._probe()
         found = analyse(model.encoder, clusters, prepared, cluster_count=self.clusters)
         score = probe.adapted(found.features)
@@ -423,13 +414,17 @@ class CryoEmmaePicker(HoldsModels, RunsNetworks, ChoosesByExpectedF1):
                 )
             return Clusters(model.centres, model.particle)
         files = (self.reference, self.reference_mask)
-        if self.rules is None:
-            particle = self._models.get(_commonest_in_mask, files, model, *files, diameter=diameter)
-        else:
-            preprocessing = None if self.reference_prepared else self._preprocessing(model)
-            particle = self._models.get(
-                _particle_of_files, files, model, *files, diameter=diameter, preprocessing=preprocessing
-            )
+        is_dense = self.rules is None
+        preprocessing = model.preprocessing if is_dense else self._preprocessing(model)
+        particle = self._models.get(
+            _particle_of_files,
+            files,
+            model,
+            *files,
+            is_dense=is_dense,
+            diameter=diameter,
+            preprocessing=None if self.reference_prepared else preprocessing,
+        )
         return Clusters(model.centres, particle)
 
     def _probe(self) -> Probe:
@@ -479,45 +474,14 @@ def _likelier(found: Sequence[Picks]) -> Picks:
     return merged.take(stand_apart(merged.xy_px, limit_px, reach_px=float(reach_px.max(initial=0.0))))
 
 
-def published_maps(found: PublishedAnalysis) -> dict[str, NDArray[np.float32]]:
-    """Pictures for the report, as the micrograph is stored: the finest clusters, and the cells of the particle's."""
-    last = found.stages[-1]
-    vectors = found.clustered.reshape(-1, found.clustered.shape[2])
-    labels = last.labels(vectors).reshape(found.mask.shape)
-    count = max(1, len(last.centres) - 1)
-    maps = {
-        "particle evidence": found.mask.astype(np.float32),
-        "latent clusters": (labels / count).astype(np.float32),
-    }
-    return (
-        {name: np.ascontiguousarray(one[::-1]) for name, one in maps.items()} if found.prepared.is_upside_down else maps
-    )
+def _particle_of_files(model: LatentModel, reference: Path, mask: Path, *, is_dense: bool, **settings: Any) -> int:
+    """The training set's cluster that is commonest inside the mask, in a map of the reference as ours, or published."""
 
+    def vectors_of(picture: NDArray[np.float32]) -> NDArray[np.float32]:
+        encoder = model.encoder
+        return smooth_map(encoder.dense(picture).vectors) if is_dense else encoder.tokens(picture).vectors
 
-def _particle_of_files(model: LatentModel, reference: Path, mask: Path, **settings: Any) -> int:
-    return particle_of_files(model.encoder, model.centres, reference, mask, **settings)
-
-
-def _commonest_in_mask(model: LatentModel, reference: Path, mask: Path, *, diameter: Length) -> int:
-    """The training set's cluster that is commonest inside the mask, in our maps of a micrograph."""
-    import cv2
-
-    from cryopick.io.images.micrographs import read_micrograph
-
-    micrograph = read_micrograph(reference)
-    diameter_px = diameter.middle_px(micrograph.pixel_size_angstrom)
-    prepared = prepare_image(micrograph.pixels, diameter_px=diameter_px, preprocessing=model.preprocessing)
-    if prepared is None:
-        raise SettingsError(f"{reference}: is blank or smaller than a particle of {diameter_px:.0f} px")
-    latent = model.encoder.dense(prepared.image)
-    height, width = latent.vectors.shape[:2]
-    inside = read_micrograph(mask).pixels != 0
-    inside = inside[::-1] if prepared.is_upside_down else inside
-    inside = cv2.resize(inside.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST).astype(bool)
-    if not inside.any():
-        raise SettingsError(f"{mask}: marks nothing; expected an image that is not 0 on particles")
-    labels = Clusters(model.centres, 0).labels(smooth_map(latent.vectors)[inside])
-    return int(np.bincount(labels).argmax())
+    return particle_of_files(vectors_of, model.centres, reference, mask, **settings)
 
 
 def card_entry(clusters: Clusters, probe: Probe | None) -> dict[str, Any]:

@@ -3,6 +3,7 @@ included."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from cryopick.errors import SettingsError
 from cryopick.geometry.units import Length
-from cryopick.pickers.cryoemmae.centres import FRAME_PX, PublishedCentres, published_centres
+from cryopick.pickers.cryoemmae.centres import FRAME_PX, published_centres
 from cryopick.pickers.cryoemmae.clusters import (
     Clusters,
     greatest_overlap,
@@ -21,42 +22,64 @@ from cryopick.pickers.cryoemmae.clusters import (
     smooth_as_published,
 )
 from cryopick.pickers.cryoemmae.denoise import PICTURE_PX
-from cryopick.pickers.cryoemmae.latent import Encoder, LatentMap, Prepared, Preprocessing, prepare_image
+from cryopick.pickers.cryoemmae.latent import Encoder, Prepared, Preprocessing, prepare_image
+from cryopick.types import Micrograph, Picks
 
 Rules = Literal["article", "program"]
 FIRST_COUNT = 3
 """A micrograph's own clusters are so many at first; published to 5."""
 
 
-@dataclass(frozen=True, eq=False)
-class PublishedAnalysis:
-    """What the published chain makes of one micrograph.
+@dataclass(frozen=True, kw_only=True)
+class PublishedChain:
+    """Encodes a picture of 1024 x 1024, refines the clusters on all its vectors, takes the components as particles.
 
     Parameters
     ----------
-    prepared : the picture that the encoder saw
-    latent : its vectors, as they come
-    clustered : (h, w, c) the vectors that were clustered: the program's means over windows
-    stages : clusters from the training set's to the finest
-    mask : (h, w) True on the cells of the particle's finest cluster
-    centres : on the map of 512 x 512
+    rules : article: vectors as they are, each cluster handed on by the greatest overlap, wide components dropped;
+        program: means over windows of an even number of vectors, `hand_over_as_released`
+    clusters : of the last refinement, published 5; below `FIRST_COUNT` the training set's clusters as they are
+    area : share of the threshold, published 0.04
     """
 
-    prepared: Prepared
-    latent: LatentMap
-    clustered: NDArray[np.float32]
-    stages: list[Clusters]
-    mask: NDArray[np.bool_]
-    centres: PublishedCentres
     rules: Rules
+    clusters: int
+    area: float
 
-    @property
-    def score(self) -> NDArray[np.float32]:
-        """(n,) size of each component, pixels of 512 x 512: the program's weight."""
-        return self.centres.weight.astype(np.float32)
+    def picks(
+        self, micrograph: Micrograph, encoder: Encoder, start: Clusters, prepared: Prepared, *, diameter_px: float
+    ) -> Picks:
+        """All particles of a micrograph; their score is the size of the component, pixels of 512 x 512.
 
-    def stored_xy(self) -> NDArray[np.float64]:
-        """(n, 2) centres in pixels of the micrograph as stored.
+        `maps` holds the finest clusters and the cells of the particle's, as the micrograph is stored.
+
+        Parameters
+        ----------
+        start : clusters of the training set
+        prepared : what the encoder sees of the micrograph
+        diameter_px : that the particles are given, stored pixels
+        """
+        is_program, diameter_512 = self.rules == "program", prepared.diameter_px * FRAME_PX / prepared.image.shape[0]
+        vectors = encoder.tokens(prepared.image).vectors
+        if is_program:
+            vectors = smooth_as_published(vectors, diameter_512=diameter_512)
+        *_, last = refine_as_published(
+            vectors,
+            start,
+            counts=range(FIRST_COUNT, self.clusters + 1),
+            rule=hand_over_as_released if is_program else greatest_overlap,
+        )
+        labels = last.labels(vectors.reshape(-1, vectors.shape[2])).reshape(vectors.shape[:2])
+        mask, grey = labels == last.particle, labels / max(1, len(last.centres) - 1)
+        xy, weight = published_centres(mask, diameter_512=diameter_512, area_share=self.area, drops_wide=not is_program)
+        maps = {"particle evidence": mask.astype(np.float32), "latent clusters": grey.astype(np.float32)}
+        if prepared.is_upside_down:
+            maps = {name: np.ascontiguousarray(one[::-1]) for name, one in maps.items()}
+        places = self.stored_xy(xy, prepared)
+        return Picks.of_candidates(micrograph, places, weight.astype(np.float32), diameter_px, maps=maps)
+
+    def stored_xy(self, xy: NDArray[np.float64], prepared: Prepared) -> NDArray[np.float64]:
+        """(n, 2) centres on the map of 512 x 512 in pixels of the micrograph as stored.
 
         The program rounds to whole pixels of 512 x 512 and takes these times the scale for coordinates, y counted back
         from the height where the picture is upside down: half a pixel of 512 and one row off, and the shift of its
@@ -64,57 +87,24 @@ class PublishedAnalysis:
         """
         if self.rules == "article":
             # pixels of 512 to those of 1024, both counted from the middle of the first one
-            return self.prepared.to_stored_xy((self.centres.xy + 0.5) * PICTURE_PX / FRAME_PX - 0.5)
-        height, width = self.prepared.shape_yx
-        column, row = np.rint(self.centres.xy).T.reshape(2, -1)
+            return prepared.to_stored_xy((xy + 0.5) * PICTURE_PX / FRAME_PX - 0.5)
+        height, width = prepared.shape_yx
+        column, row = np.rint(xy).T.reshape(2, -1)
         y = row * height / FRAME_PX
-        return np.stack([column * width / FRAME_PX, height - y if self.prepared.is_upside_down else y], axis=1)
-
-
-def analyse_as_published(
-    encoder: Encoder,
-    clusters: Clusters,
-    prepared: Prepared,
-    *,
-    rules: Rules,
-    cluster_count: int,
-    area_share: float,
-) -> PublishedAnalysis:
-    """Encode a picture of 1024 x 1024, refine the clusters on all its vectors, and take the components as particles.
-
-    Parameters
-    ----------
-    rules : article: vectors as they are, each cluster handed on by the greatest overlap, wide components dropped;
-        program: means over windows of an even number of vectors, `hand_over_as_released`
-    cluster_count : of the last refinement, published 5; below `FIRST_COUNT` the training set's clusters as they are
-    area_share : of the threshold, published 0.04
-    """
-    latent = encoder.tokens(prepared.image)
-    diameter_512 = prepared.diameter_px * FRAME_PX / prepared.image.shape[0]
-    is_program = rules == "program"
-    vectors = smooth_as_published(latent.vectors, diameter_512=diameter_512) if is_program else latent.vectors
-    stages = refine_as_published(
-        vectors,
-        clusters,
-        counts=range(FIRST_COUNT, cluster_count + 1),
-        rule=hand_over_as_released if is_program else greatest_overlap,
-    )
-    last = stages[-1]
-    mask = (last.labels(vectors.reshape(-1, vectors.shape[2])) == last.particle).reshape(vectors.shape[:2])
-    centres = published_centres(mask, diameter_512=diameter_512, area_share=area_share, drops_wide=not is_program)
-    return PublishedAnalysis(prepared, latent, vectors, stages, mask, centres, rules)
+        return np.stack([column * width / FRAME_PX, height - y if prepared.is_upside_down else y], axis=1)
 
 
 def particle_by_reference(
-    encoder: Encoder, centres: NDArray[np.float32], picture: NDArray[np.float32], mask: NDArray[np.bool_]
+    vectors: NDArray[np.float32], centres: NDArray[np.float32], mask: NDArray[np.bool_], *, where: Path
 ) -> int:
     """The training set's cluster that most cells inside the mask of a reference picture are of.
 
     Parameters
     ----------
+    vectors : (h, w, c) of the picture
     centres : (k, c) of the training set's clusters
-    picture : (h, w) in [0, 1], pre-processed
     mask : any size, True on particles, as the picture lies
+    where : file of the mask, for errors
 
     Raises
     ------
@@ -123,16 +113,15 @@ def particle_by_reference(
     """
     import cv2
 
-    latent = encoder.tokens(picture)
-    height, width = latent.vectors.shape[:2]
+    height, width = vectors.shape[:2]
     inside = cv2.resize(mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST).astype(bool)
     if not inside.any():
-        raise SettingsError("the mask of the reference marks nothing; expected an image that is not 0 on particles")
-    return int(np.bincount(Clusters(centres, 0).labels(latent.vectors[inside])).argmax())
+        raise SettingsError(f"{where}: marks nothing; expected an image that is not 0 on particles")
+    return int(np.bincount(Clusters(centres, 0).labels(vectors[inside])).argmax())
 
 
 def particle_of_files(
-    encoder: Encoder,
+    vectors_of: Callable[[NDArray[np.float32]], NDArray[np.float32]],
     centres: NDArray[np.float32],
     reference: Path,
     mask: Path,
@@ -144,6 +133,7 @@ def particle_of_files(
 
     Parameters
     ----------
+    vectors_of : (h, w) picture in [0, 1], pre-processed, to (i, j, c) vectors
     diameter : of a particle of the reference; needed with `preprocessing`
     preprocessing : of the reference; None where it is a picture that is pre-processed already
 
@@ -156,7 +146,8 @@ def particle_of_files(
 
     micrograph, inside = read_micrograph(reference), read_micrograph(mask).pixels != 0
     if preprocessing is None:
-        return particle_by_reference(encoder, centres, picture_in_unit(micrograph.pixels, name=str(reference)), inside)
+        picture = picture_in_unit(micrograph.pixels, name=str(reference))
+        return particle_by_reference(vectors_of(picture), centres, inside, where=mask)
     if diameter is None:
         raise SettingsError(f"{reference}: to pre-process it the particle diameter is needed; give --diameter")
     diameter_px = diameter.middle_px(micrograph.pixel_size_angstrom)
@@ -164,7 +155,7 @@ def particle_of_files(
     if prepared is None:
         raise SettingsError(f"{reference}: is blank or smaller than a particle of {diameter_px:.0f} px")
     inside = inside[::-1] if prepared.is_upside_down else inside
-    return particle_by_reference(encoder, centres, prepared.image, inside)
+    return particle_by_reference(vectors_of(prepared.image), centres, inside, where=mask)
 
 
 def picture_in_unit(pixels: NDArray[np.float32], *, name: str) -> NDArray[np.float32]:

@@ -167,9 +167,10 @@ def _with_particle(checkpoint: Checkpoint, companions: Mapping[str, Path]) -> Ch
         values = card.preprocessing
         encoder = Encoder.loaded(network, mean=values["mean"], std=values["std"], device="cpu", precision="float32")
         picture = picture_in_unit(read_micrograph(companions["reference"]).pixels, name=str(companions["reference"]))
-        mask = read_micrograph(companions["reference_mask"]).pixels != 0
+        marked = companions["reference_mask"]
+        mask = read_micrograph(marked).pixels != 0
         centres = np.asarray(card.postprocessing["centres"], np.float32)
-        particle = particle_by_reference(encoder, centres, picture, mask)
+        particle = particle_by_reference(encoder.tokens(picture).vectors, centres, mask, where=marked)
         return replace(checkpoint, card=replace(card, postprocessing={**card.postprocessing, "particle": particle}))
     given = [name for name in ("reference", "reference_mask") if name in companions]
     if given:

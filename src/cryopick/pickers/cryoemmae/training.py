@@ -588,7 +588,7 @@ class CryoEmmaeTrainable:
             told_by = "reference"
             known = [] if self.train is None else list(self.diameters_of(self.train).values())
             particle = particle_of_files(
-                encoder,
+                lambda picture: encoder.tokens(picture).vectors,
                 centres,
                 task.reference,
                 task.reference_mask,

@@ -12,14 +12,13 @@ from cryopick.pickers.cryosegnet.masks import height_at, score_features
 from cryopick.pickers.cryosegnet.model import PEAK_BLUR, ParticleMapper, map_peaks
 from cryopick.pickers.cryosegnet.segmenter import LoadedSam
 from cryopick.pickers.cryosegnet.zoomed_crops import CropSettings, masks_by_grid
-from cryopick.processing.regions import find_objects, remove_small
 from cryopick.processing.scale import ScaleMap, gaussian_blur
 
 CALIBRATED_FILTERS = GeneratorSettings(predicted_iou=0.05, stability=0.2)
 """Where the score knows what predicted IoU and stability are worth, only hopeless masks are dropped."""
 MASK_REACH = 0.4
 """A maximum of the map belongs to a mask whose centroid is closer than this many diameters."""
-DENOISED_MAP, PARTICLE_MAP, MASKS_MAP, KEPT_MAP = "denoised", "particle map", "masks", "masks kept"
+MASKS_MAP, KEPT_MAP = "masks", "masks kept"
 
 
 def segment_map(
@@ -28,10 +27,9 @@ def segment_map(
     *,
     particle_px: float,
     settings: GeneratorSettings,
-    grid: int | None = None,
+    grid: CropSettings | None = None,
     is_stretched: bool = False,
     is_whole: bool = False,
-    layers: int = 0,
 ) -> Masks:
     """Masks of a particle map, in its pixels, by descending predicted IoU.
 
@@ -39,15 +37,13 @@ def segment_map(
     ----------
     probability : (h, w) in [0, 1]
     particle_px : diameter of a particle in pixels of the map
-    grid : points per side; None asks at the map's maxima
+    grid : of points to ask at, with zoomed crops besides a whole map; None asks at the map's maxima
     is_stretched : stretch the map to whole numbers from 0 to 255, as published; faint maps then look like strong ones
     is_whole : squeeze the map into the one square that Segment Anything sees, as published. Else it is shown in tiles,
         at the particle size that suits the model
-    layers : of zoomed crops besides the whole; with a grid and the whole map only, see `zoomed_crops`
     """
     import cv2
 
-    prompts = map_peaks(probability, particle_px=particle_px)[0] if grid is None else None
     height, width = probability.shape
     side = sam.segmenter.image_px
     picture = np.asarray(255 * probability, np.float32)
@@ -55,17 +51,18 @@ def segment_map(
         span = float(probability.max() - probability.min())
         picture = np.floor((probability - probability.min()) * (255 / span if span > 0 else 0.0))
     if grid is not None and is_whole:
-        return masks_by_grid(sam.segmenter, picture, settings, CropSettings(points_per_side=grid, layers=layers))
+        return masks_by_grid(sam.segmenter, picture, settings, grid)
     factor = sam.segmenter.particle_px / particle_px
     size = (side, side) if is_whole else (max(1, round(width * factor)), max(1, round(height * factor)))
     if size != (width, height):
         picture = np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_LINEAR), np.float32)
     shown = ScaleMap((size[1] / height, size[0] / width))
-    prompts_shown = (
-        point_grid((size[1], size[0]), points_per_side=grid or 32) if prompts is None else shown.to_working_xy(prompts)
-    )
+    if grid is None:
+        prompts = shown.to_working_xy(map_peaks(probability, particle_px=particle_px)[0])
+    else:
+        prompts = point_grid((size[1], size[0]), points_per_side=grid.points_per_side)
     settings = replace(settings, smallest_region_px=settings.smallest_region_px * shown.factor**2)
-    masks = generate_masks(sam.segmenter, picture, prompts_shown, settings)
+    masks = generate_masks(sam.segmenter, picture, prompts, settings)
     return masks if size == (width, height) else rescaled(masks, shown)
 
 
@@ -105,26 +102,6 @@ def rescaled(masks: Masks, shown: ScaleMap) -> Masks:
     )
 
 
-ON_A_PARTICLE = 0.5
-"""Probability from which on a pixel of the map counts as of a particle."""
-
-
-def map_regions(
-    probability: NDArray[np.float32], *, smallest_px: float
-) -> tuple[NDArray[np.float64], NDArray[np.float32], NDArray[np.int64]]:
-    """The connected regions of a map that are particles, where the U-Net alone is to say: no size is needed.
-
-    Returns
-    -------
-    xy_px : (n, 2) centres of mass
-    score : (n,) mean of the map
-    area_px : (n,) of those with at least `smallest_px` pixels
-    """
-    objects = find_objects(remove_small(probability > ON_A_PARTICLE, min_area_px=smallest_px))
-    total = np.bincount(objects.labels.ravel(), weights=probability.ravel(), minlength=len(objects) + 1)[1:]
-    return objects.xy_px, np.asarray(total / objects.area_px, np.float32), objects.area_px
-
-
 def disc_share(mapper: ParticleMapper) -> float:
     """Diameter of the discs that the U-Net marks, over the particle's."""
     return float(mapper.entries.get("disc_share", 1.0))
@@ -159,30 +136,10 @@ def refused_peaks(
     return xy_px[is_free], height[is_free]
 
 
-def why_no_masks(masks: Masks, *, is_compact: bool) -> str:
-    """A sentence for the user where no mask became a pick.
-
-    Parameters
-    ----------
-    is_compact : whether Segment Anything is one of ours
-    """
-    if len(masks) == 0:
-        return "Segment Anything was not asked anywhere, so there are no masks"
-    reasons, counts = np.unique(masks.reason, return_counts=True)
-    fates = ", ".join(f"{reason} {count}" for reason, count in zip(reasons.tolist(), counts.tolist(), strict=True))
-    told = f"none of {len(masks)} masks passes ({fates}); the highest predicted IoU is {masks.predicted_iou.max():.2f}"
-    if is_compact:
-        told += (
-            "; the published filters are for Meta's models, and the compact one in the package predicts less: give "
-            "Meta's (--sam sam_vit_h_4b8939.pth), or --postprocessing corrected"
-        )
-    return told
-
-
-def fate_pictures(masks: Masks, shape_yx: tuple[int, ...]) -> dict[str, NDArray[np.float32]]:
-    """Pictures of the masks that are kept, and of those that are not, one per reason."""
+def mask_pictures(masks: Masks, shape_yx: tuple[int, ...]) -> dict[str, NDArray[np.float32]]:
+    """Pictures of all masks, of those that are kept, and of those that are not, one per reason."""
     height, width = shape_yx
-    pictures = {KEPT_MAP: masks.kept().draw((height, width))}
+    pictures = {MASKS_MAP: masks.draw((height, width)), KEPT_MAP: masks.kept().draw((height, width))}
     for reason in np.unique(masks.reason[masks.reason != ""]).tolist():
         dropped = masks.take(masks.reason == reason)
         if dropped.area_px.any():

@@ -85,6 +85,8 @@ class GeneratorSettings:
         for name in ("nms_iou", "stability"):
             if not 0 <= getattr(self, name) <= 1:
                 raise SettingsError(f"{name} is {getattr(self, name)}, expected 0 to 1")
+        if not self.smallest_region_px >= 0:
+            raise SettingsError(f"smallest_region_px is {self.smallest_region_px}, expected 0 or more")
         if self.prompts_per_batch < 1:
             raise SettingsError(f"prompts_per_batch is {self.prompts_per_batch}, expected at least 1")
         if not 0 <= self.tile_overlap < 0.5:

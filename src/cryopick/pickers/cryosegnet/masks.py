@@ -1,18 +1,14 @@
-"""CryoSegNet's second half: from masks to particles, as published and as it should be."""
+"""CryoSegNet's second half, from masks to particles, as it should be; `published` has it as published."""
 
 from __future__ import annotations
-
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cryopick.pickers.cryosegnet.mask_generation import Masks
-from cryopick.pickers.cryosegnet.published import WRONG_SIZE
 from cryopick.processing.probability import logit
 
-OVERLAPPING = "inside a better mask"
-
+WRONG_SIZE, OVERLAPPING = "wrong size", "inside a better mask"
 SIZE_RANGE = (0.5, 1.7)
 """Masks whose equivalent diameter over the particle's lies outside are dropped."""
 CONTAINED_SHARE = 0.6
@@ -34,7 +30,7 @@ def particle_centres(masks: Masks, *, particle_px: float, is_peak: bool) -> NDAr
     return np.where(has_strayed[:, None], masks.prompt_xy_px, masks.centroid_xy_px)
 
 
-def equivalent_diameter(area_px: NDArray[np.integer]) -> NDArray[np.float64]:
+def equivalent_diameter(area_px: NDArray[np.number]) -> NDArray[np.float64]:
     """(n,) diameter of the disc with the same area."""
     return np.asarray(2 * np.sqrt(np.asarray(area_px, np.float64) / np.pi))
 
@@ -129,8 +125,3 @@ def height_at(probability: NDArray[np.float32], xy_px: NDArray[np.float64]) -> N
         for i in range(0, len(x), 30_000)  # OpenCV's largest picture
     ]
     return np.asarray(np.concatenate(found), np.float32)
-
-
-def with_reason(masks: Masks, reason: NDArray[np.str_]) -> Masks:
-    """The same masks, dropped for these reasons."""
-    return replace(masks, reason=reason)

@@ -31,6 +31,7 @@ from cryopick.processing.scale import (
     network_planes,
     resample,
 )
+from cryopick.types import JUNK_MAP
 
 if TYPE_CHECKING:
     from torch import nn
@@ -39,6 +40,9 @@ PAPER_SIDE_PX = 1024
 """Side of the square that the published program squeezes every micrograph into."""
 LAST_ROW_FIRST = "last first"
 """What a card says of the rows of the authors' pictures."""
+DENOISED_MAP, PARTICLE_MAP = "denoised", "particle map"
+ON_A_PARTICLE = 0.5
+"""Probability from which on a pixel of the map counts as of a particle."""
 PEAK_FLOOR = 0.05
 """Lower maxima of the map are never prompts; far below any useful threshold."""
 PEAK_BLUR = 0.15
@@ -224,6 +228,28 @@ def map_peaks(
 
 
 @dataclass(frozen=True, eq=False)
+class Seen:
+    """The picture of a micrograph in which particles are looked for.
+
+    Parameters
+    ----------
+    picture : (h, w) in [0, 1], the particle map; where the U-Net is left out, the denoised micrograph
+    scale : its pixels and those as stored
+    pictures : those of the steps that led to it, by name
+    is_squeezed : see `View`
+    particle_px : size at which the U-Net looked, in pixels of the picture
+    diameter_px : of the particle, stored pixels; NaN where nobody knows
+    """
+
+    picture: NDArray[np.float32]
+    scale: ScaleMap
+    pictures: dict[str, NDArray[np.float32]]
+    is_squeezed: bool
+    particle_px: float = NOMINAL_PARTICLE_PX
+    diameter_px: float = np.nan
+
+
+@dataclass(frozen=True, eq=False)
 class ParticleMapper:
     """A U-Net ready to map micrographs.
 
@@ -260,6 +286,19 @@ class ParticleMapper:
 
         mean, _ = mean_of_looks(pixels, see, diameter_px=diameter_px, nominal_px=NOMINAL_PARTICLE_PX, looks=TWO_LOOKS)
         return sigmoid(mean)
+
+    def see(
+        self, pixels: NDArray[np.float32], view: View, *, working_px: float | None, diameter_px: float = np.nan
+    ) -> Seen:
+        """A micrograph as stored, shown as `view` has it; particles are `working_px` wide where that is known."""
+        denoised, scale = view.show(pixels, diameter_px=working_px)
+        if working_px is None or view.is_squeezed:
+            maps = self.maps(denoised[None], is_upside_down=view.is_upside_down)
+        else:
+            maps = self.mean_maps(pixels, diameter_px=working_px)
+        pictures = dict(zip((DENOISED_MAP, PARTICLE_MAP, JUNK_MAP), (denoised, *maps), strict=False))
+        particle_px = NOMINAL_PARTICLE_PX if working_px is None else working_px * scale.factor
+        return Seen(maps[0], scale, pictures, view.is_squeezed, particle_px, diameter_px)
 
 
 def particle_mapper(

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
-from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,57 +14,48 @@ from cryopick.errors import SettingsError
 from cryopick.geometry.units import Length
 from cryopick.inference.computing import RunsNetworks
 from cryopick.inference.device import PRECISIONS
-from cryopick.inference.models import HoldsModels
 from cryopick.pickers.configurations import Configuration, ConfigurationName
 from cryopick.pickers.cryosegnet.configurations import CONFIGURATIONS, OF_PROGRAM, OF_SAM
 from cryopick.pickers.cryosegnet.map_masks import (
     CALIBRATED_FILTERS,
-    DENOISED_MAP,
-    MASKS_MAP,
-    ON_A_PARTICLE,
-    PARTICLE_MAP,
     disc_share,
-    fate_pictures,
-    map_regions,
+    mask_pictures,
     mask_scores,
     refused_peaks,
     segment_map,
-    why_no_masks,
 )
 from cryopick.pickers.cryosegnet.mask_generation import GeneratorSettings, Masks
-from cryopick.pickers.cryosegnet.masks import (
-    corrected_selection,
-    particle_centres,
-    with_reason,
-)
+from cryopick.pickers.cryosegnet.masks import corrected_selection, equivalent_diameter, particle_centres
 from cryopick.pickers.cryosegnet.model import (
+    DENOISED_MAP,
+    ON_A_PARTICLE,
     Denoising,
     ParticleMapper,
+    Seen,
     View,
     load_mapper,
     map_peaks,
 )
-from cryopick.pickers.cryosegnet.published import PUBLISHED_IOU, box_centres, disc_diameters, published_picks
+from cryopick.pickers.cryosegnet.published import PUBLISHED_IOU, Modules, PostProcessing, PublishedChain, region_picks
 from cryopick.pickers.cryosegnet.segmenter import LoadedSam, files_of_sam, load_segmenter
-from cryopick.pickers.cryosegnet.zoomed_crops import MOST_LAYERS
+from cryopick.pickers.cryosegnet.zoomed_crops import CropSettings
 from cryopick.pickers.expected_f1 import ChoosesByExpectedF1
 from cryopick.pickers.published_weights import files_of, is_calibrated
 from cryopick.pickers.registry import register_picker
-from cryopick.pickers.survey import NOTHING_SEEN, TOLD_FIELDS, Survey, holding_with_general, survey_with_general
+from cryopick.pickers.survey import NOTHING_SEEN, TOLD_FIELDS, LooksThroughGeneral, Survey, survey_with_general
 from cryopick.processing.probability import Calibration
-from cryopick.processing.scale import NOMINAL_PARTICLE_PX, ScaleMap, fill_non_finite
-from cryopick.types import JUNK_MAP, Micrograph, Picks
+from cryopick.processing.scale import fill_non_finite
+from cryopick.types import Micrograph, Picks
 
 SMALLEST_REGION_SHARE = 0.05
 """Holes and islands below this share of a particle's disc are removed from masks."""
-LARGEST_GRID = 512
 BLANK_SPREAD = 1e-6
 """Range of grey values, over the largest, up to which an image is one value and its rounding."""
 
 
 @register_picker("cryosegnet")
 @dataclass(frozen=True, kw_only=True)
-class CryoSegNetPicker(HoldsModels, RunsNetworks, ChoosesByExpectedF1):
+class CryoSegNetPicker(LooksThroughGeneral, RunsNetworks, ChoosesByExpectedF1):
     """Our attention-gated U-Net, after the idea of R. Gyawali et al. (Brief. Bioinform. 25(4), 2024, bbae282).
 
     The article's own system, with Segment Anything, runs by `--as article`. Ours: the U-Net maps particles. Its maxima
@@ -97,7 +87,7 @@ class CryoSegNetPicker(HoldsModels, RunsNetworks, ChoosesByExpectedF1):
         "which on real micrographs finds no more of them",
     ] = "none"
     modules: Annotated[
-        Literal["all", "unet", "unet+sam", "sam"],
+        Modules,
         "with segmenter sam, for comparisons: all; unet: regions of the U-Net's map; unet+sam: all masks, before "
         "post-processing; sam: Segment Anything on the denoised micrograph, without the U-Net",
     ] = "all"
@@ -115,7 +105,7 @@ class CryoSegNetPicker(HoldsModels, RunsNetworks, ChoosesByExpectedF1):
         "with the grid on the published view: layers of zoomed crops, 2 x 2, then 4 x 4, each with a grid; program 0",
     ] = 0
     postprocessing: Annotated[
-        Literal["corrected", "published", "none"],
+        PostProcessing,
         "corrected: size, overlap, calibrated score; published: the program's filters and arithmetic; none: all masks",
     ] = "corrected"
     predicted_iou: Annotated[
@@ -149,28 +139,19 @@ class CryoSegNetPicker(HoldsModels, RunsNetworks, ChoosesByExpectedF1):
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
             raise SettingsError(f"cryosegnet: precision is {self.precision!r}, expected {' or '.join(PRECISIONS)}")
-        if not 1 <= self.points_per_side <= LARGEST_GRID:
-            raise SettingsError(f"cryosegnet: points_per_side is {self.points_per_side}, expected 1 to {LARGEST_GRID}")
-        if not 0 <= self.crop_layers <= MOST_LAYERS:
-            raise SettingsError(f"cryosegnet: crop_layers is {self.crop_layers}, expected 0 to {MOST_LAYERS}")
-        if not 0 <= self.nms_iou <= 1:
-            raise SettingsError(f"cryosegnet: nms_iou is {self.nms_iou}, expected 0 to 1")
-        if self.smallest_region_px is not None and not self.smallest_region_px >= 0:
-            raise SettingsError(f"cryosegnet: smallest_region_px is {self.smallest_region_px}, expected 0 or more")
-        if self.segmenter == "none":
-            idle = [one.name for one in fields(self) if one.name in OF_SAM and getattr(self, one.name) != one.default]
-            if idle:
-                told = f"{', '.join(idle)} {'say' if len(idle) > 1 else 'says'} how Segment Anything is used"
-                raise SettingsError(
-                    f"cryosegnet: {told}, and segmenter is none, which leaves it out; give --segmenter sam, or leave "
-                    "them out (the U-Net of a published system alone: --segmenter sam --modules unet)"
-                )
-        if self.postprocessing != "published":
-            idle = [
-                one.name for one in fields(self) if one.name in OF_PROGRAM and getattr(self, one.name) != one.default
-            ]
-            if idle:
-                raise SettingsError(f"cryosegnet: {idle[0]} needs --postprocessing published")
+        # both say what is out of range
+        CropSettings(points_per_side=self.points_per_side, layers=self.crop_layers)
+        self._filters(GeneratorSettings())
+        idle = self._changed(OF_SAM) if self.segmenter == "none" else []
+        if idle:
+            told = f"{', '.join(idle)} {'say' if len(idle) > 1 else 'says'} how Segment Anything is used"
+            raise SettingsError(
+                f"cryosegnet: {told}, and segmenter is none, which leaves it out; give --segmenter sam, or leave "
+                "them out (the U-Net of a published system alone: --segmenter sam --modules unet)"
+            )
+        idle = self._changed(OF_PROGRAM) if self.postprocessing != "published" else []
+        if idle:
+            raise SettingsError(f"cryosegnet: {idle[0]} needs --postprocessing published")
         if self.crop_layers and self.prompts != "grid":
             raise SettingsError("cryosegnet: crop_layers are asked at a grid in each crop; give --prompts grid")
         if self.modules == "sam" and (self.postprocessing == "corrected" or self.prompts != "grid"):
@@ -178,6 +159,10 @@ class CryoSegNetPicker(HoldsModels, RunsNetworks, ChoosesByExpectedF1):
                 "cryosegnet: without the U-Net's map there are no maxima to ask at and nothing to score masks by; for "
                 "--modules sam give --prompts grid and --postprocessing published or none"
             )
+
+    def _changed(self, names: Collection[str]) -> list[str]:
+        """Those of the settings that are not as they are where nothing is given."""
+        return [one.name for one in fields(self) if one.name in names and getattr(self, one.name) != one.default]
 
     def require_files(self, configuration: ConfigurationName | None = None) -> None:
         """Raise where a file that picking needs is not given, missing or damaged; before a run begins.
@@ -206,23 +191,33 @@ class CryoSegNetPicker(HoldsModels, RunsNetworks, ChoosesByExpectedF1):
     def _asks_sam(self) -> bool:
         return self.segmenter == "sam" and self.modules != "unet"
 
+    @property
+    def _published(self) -> PublishedChain | None:
+        """The published chain, whole or in part; None where ours follows the U-Net."""
+        if self.modules == "all" and self.postprocessing != "published":
+            return None
+        return PublishedChain(**{one.name: getattr(self, one.name) for one in fields(PublishedChain)})
+
+    @property
+    def _scores_anew(self) -> bool:
+        """Whether scores are those of our chain."""
+        return self._published is None and self.postprocessing == "corrected"
+
     # ------------------------------------------------------------------------------------------------- the threshold
 
     @property
     def calibration(self) -> Calibration:
         """Of the scores, on simulation."""
-        score = None if self.segmenter == "none" else self._sam().score
+        score = self._sam().score if self._asks_sam else None
         return self._mapper().calibration if score is None else score.calibration
 
     @property
     def has_calibrated_scores(self) -> bool:
         """Whether scores are probabilities: of masks that are not scored anew they are predicted IoUs, and those of
         weights that were trained as published, or by others, are what the network says."""
-        if self.modules != "all" or self.postprocessing != "corrected":
+        if not self._scores_anew:
             return False
-        if self.segmenter == "sam" and self._sam().score is not None:
-            return True
-        return is_calibrated(self.weights or "cryosegnet")
+        return (self._asks_sam and self._sam().score is not None) or is_calibrated(self.weights or "cryosegnet")
 
     def choose_threshold(
         self, scores: NDArray[np.float32], survey: Survey, *, target_precision: float | None = None
@@ -236,38 +231,24 @@ class CryoSegNetPicker(HoldsModels, RunsNetworks, ChoosesByExpectedF1):
                 "cryosegnet: with these weights and settings scores are not calibrated, so no threshold reaches a "
                 "target precision; leave it out, or give --threshold"
             )
-        return ON_A_PARTICLE if self.modules == "all" and self.postprocessing == "corrected" else 0.0
+        return ON_A_PARTICLE if self._scores_anew else 0.0
 
     # ------------------------------------------------------------------------------------------------------- picking
-
-    def holding_particles(self, micrographs: Sequence[Micrograph]) -> list[int]:
-        """On which of them the `general` network sees particles, of the given diameter or of any."""
-        from cryopick.heatmap.model import kept_model
-
-        return holding_with_general(
-            kept_model(self._models, device=self.device, precision=self.precision), micrographs, diameter=self.diameter
-        )
 
     @property
     def needs_survey(self) -> bool:
         """Whether the particle's diameter changes what is found: not in the published view with published steps."""
-        if self.modules == "sam":
-            return False
-        has_own_sizes = self.modules != "all" or self.postprocessing == "published"
-        return not (has_own_sizes and self._mapper().view.is_squeezed)
+        return self._published is None or not (self.modules == "sam" or self._mapper().view.is_squeezed)
 
     def survey(self, micrographs: Sequence[Micrograph]) -> Survey:
         """Measure on a few micrographs what is not given: diameter, working scale, share of the area filled."""
-        from cryopick.heatmap.model import kept_model
-
         if not micrographs:
             return NOTHING_SEEN
         if not self.needs_survey or (
             self.diameter is not None and (self._mapper().view.is_squeezed or self.working_diameter is not None)
         ):
             return Survey(particle_size=self.diameter, working_size=self.working_diameter)
-        general = kept_model(self._models, device=self.device, precision=self.precision)
-        return survey_with_general(general, micrographs, diameter=self.diameter)
+        return survey_with_general(self._general(), micrographs, diameter=self.diameter)
 
     def pick(self, micrograph: Micrograph, survey: Survey | None = None) -> Picks:
         """All candidates of one micrograph, best first; `maps` holds each step's picture.
@@ -275,170 +256,105 @@ class CryoSegNetPicker(HoldsModels, RunsNetworks, ChoosesByExpectedF1):
         `maps`: the denoised micrograph, the U-Net's particle map, all masks, those that became candidates, and those
         that were dropped, by reason; the junk probability where the network maps it.
         """
-        if self._asks_sam:
-            self._sam()  # missing weights are told before anything is computed
-        if self.modules == "sam":
-            return self._pick_without_unet(micrograph)
-        mapper, view = self._mapper(), self._view(micrograph.path)
+        sam = self._sam() if self._asks_sam else None  # missing weights are told before anything is computed
+        seen = self._seen(micrograph, survey)
+        if seen is None:
+            return Picks.none_on(micrograph)
+        published = self._published
+        if published is not None and (sam is not None or seen.is_squeezed):
+            return self._published_picks(micrograph, seen, sam, published)
+        return self._peak_picks(micrograph, seen) if sam is None else self._mask_picks(micrograph, seen, sam)
+
+    def _seen(self, micrograph: Micrograph, survey: Survey | None) -> Seen | None:
+        """A micrograph through the U-Net; None where it is blank, or shows nothing particle-like at any size."""
+        view = self._view(micrograph.path)
         if is_blank(micrograph.pixels):
-            return Picks.none_on(micrograph)
-        seen = self.survey([micrograph]) if survey is None else survey
-        working = seen.working_size or seen.particle_size
-        if working is None and not view.is_squeezed:  # nothing particle-like at any size
-            return Picks.none_on(micrograph)
-        working_px = None if working is None else working.middle_px(micrograph.pixel_size_angstrom)
-        size = seen.particle_size
-        diameter_px = np.nan if size is None else size.middle_px(micrograph.pixel_size_angstrom)
-        denoised, scale = view.show(micrograph.pixels, diameter_px=working_px)
-        if working_px is None or view.is_squeezed:
-            maps = mapper.maps(denoised[None], is_upside_down=view.is_upside_down)
-        else:
-            maps = mapper.mean_maps(micrograph.pixels, diameter_px=working_px)
-        pictures = {DENOISED_MAP: denoised, PARTICLE_MAP: maps[0]}
-        if len(maps) > 1:
-            pictures[JUNK_MAP] = maps[1]
-        particle_px = NOMINAL_PARTICLE_PX if working_px is None else working_px * scale.factor
-        if self.modules == "unet" and view.is_squeezed:
-            xy_px, score, area_px = map_regions(maps[0], smallest_px=self.smallest_region_px or 0.0)
-            sizes = disc_diameters(area_px, factor_xy=(1 / scale.factor_yx[1], 1 / scale.factor_yx[0]))
-            return Picks.of_candidates(micrograph, scale.to_stored_xy(xy_px), score, sizes, maps=pictures)
-        if not self._asks_sam:
-            xy_px, height = map_peaks(maps[0], particle_px=particle_px)
-            score = mapper.calibration(height)
-            return Picks.of_candidates(micrograph, scale.to_stored_xy(xy_px), score, diameter_px, maps=pictures)
-        if self.postprocessing == "corrected" and working_px is None:
+            return None
+        if self.modules == "sam":
+            denoised, scale = view.show(micrograph.pixels, diameter_px=None)
+            return Seen(denoised, scale, {DENOISED_MAP: denoised}, is_squeezed=True)
+        told = self.survey([micrograph]) if survey is None else survey
+        working, size = told.working_size or told.particle_size, told.particle_size
+        if working is None and not view.is_squeezed:
+            return None
+        if working is None and self._asks_sam and self.postprocessing == "corrected":
             raise SettingsError(
                 f"{micrograph.name}: corrected post-processing needs the particle diameter, and none was found: give "
                 "--diameter, or use --postprocessing published"
             )
-        return self._pick_masks(
-            micrograph, maps[0], pictures, view=view, scale=scale, particle_px=particle_px, diameter_px=diameter_px
+        pixel_size = micrograph.pixel_size_angstrom
+        return self._mapper().see(
+            micrograph.pixels,
+            view,
+            working_px=None if working is None else working.middle_px(pixel_size),
+            diameter_px=np.nan if size is None else size.middle_px(pixel_size),
         )
 
-    def _pick_masks(
-        self,
-        micrograph: Micrograph,
-        probability: NDArray[np.float32],
-        pictures: dict[str, NDArray[np.float32]],
-        *,
-        view: View,
-        scale: ScaleMap,
-        particle_px: float,
-        diameter_px: float,
+    def _published_picks(
+        self, micrograph: Micrograph, seen: Seen, sam: LoadedSam | None, chain: PublishedChain
     ) -> Picks:
-        """Segment the map and make picks of the masks.
+        """What the published chain, or the part of it that is asked for, makes of a picture."""
+        if sam is None:
+            return region_picks(micrograph, seen, smallest_px=self.smallest_region_px or 0.0)
+        masks = self._masks(micrograph, seen, sam, GeneratorSettings(), is_stretched=chain.is_stretched)
+        return chain.picks(micrograph, seen, masks, is_compact=self.sam is None or sam.score is not None)
 
-        Parameters
-        ----------
-        particle_px : size at which the U-Net looked, in pixels of the map
-        diameter_px : of the particle, stored pixels
-        """
-        sam = self._sam()
-        is_whole = view.is_squeezed and sam.score is None  # the compact model knows particles of one size only
+    def _peak_picks(self, micrograph: Micrograph, seen: Seen) -> Picks:
+        """The maxima of the map."""
+        xy_px, height = map_peaks(seen.picture, particle_px=seen.particle_px)
+        score, xy_px = self._mapper().calibration(height), seen.scale.to_stored_xy(xy_px)
+        return Picks.of_candidates(micrograph, xy_px, score, seen.diameter_px, maps=seen.pictures)
+
+    def _mask_picks(self, micrograph: Micrograph, seen: Seen, sam: LoadedSam) -> Picks:
+        """What Segment Anything cuts out of the map, scored and selected anew; without post-processing all masks."""
+        share = disc_share(self._mapper())
+        own = GeneratorSettings() if sam.score is None else CALIBRATED_FILTERS
+        masks, is_peak = self._masks(micrograph, seen, sam, own), self._scores_anew and self.prompts == "peaks"
+        score = np.clip(masks.predicted_iou, 0, 1)
+        if self._scores_anew:
+            score = mask_scores(seen.picture, masks, sam, self._mapper(), particle_px=seen.particle_px)
+            reason = corrected_selection(masks, score, particle_px=share * seen.particle_px)
+            masks = replace(masks, reason=reason)
+        kept, score = masks.kept(), score[masks.reason == ""]
+        sizes = equivalent_diameter(kept.area_px) / share / seen.scale.factor
+        xy_px = particle_centres(kept, particle_px=seen.particle_px, is_peak=is_peak)
+        if is_peak and sam.score and sam.score.refused:
+            free_px, height = refused_peaks(seen.picture, xy_px, particle_px=seen.particle_px)
+            xy_px, score = np.concatenate([xy_px, free_px]), np.concatenate([score, sam.score.refused(height)])
+            sizes = np.concatenate([sizes, np.full(len(free_px), seen.diameter_px)])
+        pictures = seen.pictures | mask_pictures(masks, seen.picture.shape)
+        return Picks.of_candidates(micrograph, seen.scale.to_stored_xy(xy_px), score, sizes, maps=pictures)
+
+    def _masks(
+        self, micrograph: Micrograph, seen: Seen, sam: LoadedSam, own: GeneratorSettings, *, is_stretched: bool = False
+    ) -> Masks:
+        """What Segment Anything finds as it is asked to, with the filters of the chain that it is asked for."""
+        # the compact model knows particles of one size only
+        is_whole = seen.is_squeezed and (sam.score is None or self.modules == "sam")
         if self.crop_layers and not is_whole:
             raise SettingsError(
                 f"{micrograph.name}: crop_layers zoom into the whole picture of the published view; give weights of "
                 "that view and Meta's Segment Anything, or leave crop_layers out"
             )
-        masks = segment_map(
-            probability,
+        if self.postprocessing == "corrected":
+            disc_px2 = np.pi / 4 * (disc_share(self._mapper()) * seen.particle_px) ** 2
+            own = replace(own, smallest_region_px=SMALLEST_REGION_SHARE * float(disc_px2))
+        grid = CropSettings(points_per_side=self.points_per_side, layers=self.crop_layers)
+        return segment_map(
+            seen.picture,
             sam,
-            particle_px=particle_px,
-            settings=self._filters(sam, particle_px=particle_px),
-            grid=self.points_per_side if self.prompts == "grid" else None,
-            is_stretched=self.postprocessing == "published",
+            particle_px=seen.particle_px,
+            settings=self._filters(own),
+            grid=grid if self.prompts == "grid" else None,
+            is_stretched=is_stretched,
             is_whole=is_whole,
-            layers=self.crop_layers,
         )
-        pictures = {**pictures, MASKS_MAP: masks.draw(probability.shape)}
-        if self.postprocessing == "published" or self.modules != "all":
-            return self._picks_as_published(micrograph, masks, pictures, map_shape_yx=probability.shape)
-        mask_px = disc_share(self._mapper()) * particle_px
-        if self.postprocessing == "none":
-            score = np.clip(masks.predicted_iou, 0, 1)
-        else:
-            score = mask_scores(probability, masks, sam, self._mapper(), particle_px=particle_px)
-            masks = with_reason(masks, corrected_selection(masks, score, particle_px=mask_px))
-        pictures |= fate_pictures(masks, probability.shape)
-        kept = masks.reason == ""
-        sizes = 2 * np.sqrt(masks.area_px[kept] / np.pi) / disc_share(self._mapper()) / scale.factor
-        is_peak = self.prompts == "peaks" and self.postprocessing == "corrected"
-        xy_px = particle_centres(masks.take(kept), particle_px=particle_px, is_peak=is_peak)
-        score = score[kept]
-        if self.postprocessing == "corrected" and self.prompts == "peaks" and sam.score and sam.score.refused:
-            free_px, height = refused_peaks(probability, xy_px, particle_px=particle_px)
-            xy_px, score = np.concatenate([xy_px, free_px]), np.concatenate([score, sam.score.refused(height)])
-            sizes = np.concatenate([sizes, np.full(len(free_px), diameter_px)])
-        return Picks.of_candidates(micrograph, scale.to_stored_xy(xy_px), score, sizes, maps=pictures)
 
-    def _picks_as_published(
-        self,
-        micrograph: Micrograph,
-        masks: Masks,
-        pictures: dict[str, NDArray[np.float32]],
-        *,
-        map_shape_yx: tuple[int, ...],
-    ) -> Picks:
-        """Of masks that the generator kept, those of the published post-processing, or all where it is left out."""
-        rows, columns = map_shape_yx
-        (height, width) = micrograph.shape_yx
-        factor_xy = width / columns, height / rows
-        warnings: tuple[str, ...] = ()
-        if self.modules == "unet+sam" or self.postprocessing == "none":
-            kept = masks.kept()
-            xy_px, score = box_centres(kept, factor_xy=factor_xy), kept.predicted_iou
-            sizes: NDArray[np.float64] | float = disc_diameters(kept.area_px, factor_xy=factor_xy)
-            pictures |= fate_pictures(masks, map_shape_yx)
-        else:
-            # the program does not seed; ours repeats itself
-            random = np.random.default_rng(crc32(micrograph.name.encode())) if self.jittered_duplicates else None
-            found = published_picks(
-                masks,
-                map_shape_yx=(rows, columns),
-                shape_yx=micrograph.shape_yx,
-                kept_iou=self.kept_iou,
-                duplicates=random,
-            )
-            masks = with_reason(masks, found.reason)
-            pictures |= fate_pictures(masks, map_shape_yx)
-            xy_px, score = found.xy_px, found.score
-            sizes = max(found.diameter_px if self.box_diameter else found.disc_diameter_px, 1.0)
-        if len(xy_px) == 0:
-            warnings = (why_no_masks(masks, is_compact=self.sam is None or self._sam().score is not None),)
-        return Picks.of_candidates(micrograph, xy_px, score, sizes, maps=pictures, warnings=warnings)
-
-    def _pick_without_unet(self, micrograph: Micrograph) -> Picks:
-        """Segment Anything on the denoised micrograph, squeezed as the U-Net would see it."""
-        if is_blank(micrograph.pixels):
-            return Picks.none_on(micrograph)
-        sam, view = self._sam(), self._view(micrograph.path)
-        denoised, _ = view.show(micrograph.pixels, diameter_px=None)
-        masks = segment_map(
-            denoised,
-            sam,
-            particle_px=NOMINAL_PARTICLE_PX,
-            settings=self._filters(sam, particle_px=NOMINAL_PARTICLE_PX),
-            grid=self.points_per_side,
-            is_whole=True,
-            layers=self.crop_layers,
-        )
-        pictures = {DENOISED_MAP: denoised, MASKS_MAP: masks.draw(denoised.shape)}
-        return self._picks_as_published(micrograph, masks, pictures, map_shape_yx=denoised.shape)
-
-    def _filters(self, sam: LoadedSam, *, particle_px: float) -> GeneratorSettings:
-        """What the generator drops: as published; of the compact model hardly any, as its predicted IoUs are lower."""
-        is_scored = sam.score is not None and self.postprocessing != "published" and self.modules == "all"
-        filters = CALIBRATED_FILTERS if is_scored else GeneratorSettings()
-        given = {
-            name: getattr(self, name) for name in ("predicted_iou", "stability") if getattr(self, name) is not None
-        }
-        given["nms_iou"] = self.nms_iou
-        if self.smallest_region_px is not None:
-            given["smallest_region_px"] = self.smallest_region_px
-        elif self.postprocessing == "corrected":
-            disc_px2 = np.pi / 4 * (disc_share(self._mapper()) * particle_px) ** 2
-            given["smallest_region_px"] = SMALLEST_REGION_SHARE * float(disc_px2)
-        return replace(filters, **given)
+    def _filters(self, own: GeneratorSettings) -> GeneratorSettings:
+        """What the generator drops: as a chain has it, but for what is given."""
+        names = ("predicted_iou", "stability", "nms_iou", "smallest_region_px")
+        given = {name: getattr(self, name) for name in names}
+        return replace(own, **{name: value for name, value in given.items() if value is not None})
 
     def _view(self, path: Path | None) -> View:
         """How a micrograph of this file is shown to the U-Net, or to Segment Anything where there is none."""

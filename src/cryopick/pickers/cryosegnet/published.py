@@ -1,20 +1,92 @@
-"""Selection of masks as in the authors' program."""
+"""The published system behind its U-Net, whole or in part: the program's selection of masks, and its ablations."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
+from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cryopick.pickers.cryosegnet.map_masks import mask_pictures
 from cryopick.pickers.cryosegnet.mask_generation import Masks
+from cryopick.pickers.cryosegnet.masks import WRONG_SIZE, equivalent_diameter
+from cryopick.pickers.cryosegnet.model import ON_A_PARTICLE, Seen
+from cryopick.processing.regions import find_objects, remove_small
+from cryopick.types import Micrograph, Picks
 
-WRONG_SIZE = "wrong size"
+Modules = Literal["all", "unet", "unet+sam", "sam"]
+PostProcessing = Literal["corrected", "published", "none"]
 PUBLISHED_IOU = 0.94
 """Boxes must have a higher predicted IoU."""
 PUBLISHED_SIZE_SHARE = 0.2
 PUBLISHED_DUPLICATE_IOU = 0.9999
 """Picks above it are written twice, the second one displaced at random."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedChain:
+    """From masks to picks as published; settings of the picker, by their names there.
+
+    Parameters
+    ----------
+    modules : all, or those of an ablation: unet+sam leaves the post-processing out, sam the U-Net
+    postprocessing : all masks are picks unless it is published
+    """
+
+    modules: Modules
+    postprocessing: PostProcessing
+    kept_iou: float
+    box_diameter: bool
+    jittered_duplicates: bool
+
+    @property
+    def is_stretched(self) -> bool:
+        """Whether Segment Anything sees the picture stretched to 256 levels, as the program does with its map."""
+        return self.postprocessing == "published" and self.modules != "sam"
+
+    def picks(self, micrograph: Micrograph, seen: Seen, masks: Masks, *, is_compact: bool) -> Picks:
+        """Of the generator's masks, those of the post-processing, or all that it kept.
+
+        Parameters
+        ----------
+        is_compact : whether Segment Anything is one of ours
+        """
+        (rows, columns), (height, width) = seen.picture.shape, micrograph.shape_yx
+        if self.modules == "unet+sam" or self.postprocessing != "published":
+            kept, factor_xy = masks.kept(), (width / columns, height / rows)
+            xy_px, score = box_centres(kept, factor_xy=factor_xy), kept.predicted_iou
+            sizes: NDArray[np.float64] | float = equivalent_diameter(kept.area_px * (factor_xy[0] * factor_xy[1]))
+        else:
+            # the program does not seed; ours repeats itself
+            random = np.random.default_rng(crc32(micrograph.name.encode())) if self.jittered_duplicates else None
+            found = published_picks(
+                masks,
+                map_shape_yx=(rows, columns),
+                shape_yx=(height, width),
+                kept_iou=self.kept_iou,
+                duplicates=random,
+            )
+            masks = replace(masks, reason=found.reason)
+            xy_px, score = found.xy_px, found.score
+            sizes = max(found.diameter_px if self.box_diameter else found.disc_diameter_px, 1.0)
+        pictures = seen.pictures | mask_pictures(masks, seen.picture.shape)
+        warnings = () if len(xy_px) else (why_no_masks(masks, is_compact=is_compact),)
+        return Picks.of_candidates(micrograph, xy_px, score, sizes, maps=pictures, warnings=warnings)
+
+
+def region_picks(micrograph: Micrograph, seen: Seen, *, smallest_px: float) -> Picks:
+    """The connected regions of a map that are particles, where the U-Net alone is to say: no size is needed.
+
+    Scores are means of the map; regions of fewer than `smallest_px` pixels are left out.
+    """
+    objects = find_objects(remove_small(seen.picture > ON_A_PARTICLE, min_area_px=smallest_px))
+    total = np.bincount(objects.labels.ravel(), weights=seen.picture.ravel(), minlength=len(objects) + 1)[1:]
+    score = np.asarray(total / objects.area_px, np.float32)
+    factor_y, factor_x = seen.scale.factor_yx
+    sizes = equivalent_diameter(objects.area_px * (1 / factor_x * (1 / factor_y)))
+    return Picks.of_candidates(micrograph, seen.scale.to_stored_xy(objects.xy_px), score, sizes, maps=seen.pictures)
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +153,7 @@ def published_picks(
     reason[standing[~is_usual]] = WRONG_SIZE
     index = standing[is_usual]
     xy_px = box_centres(masks.take(index), factor_xy=(factor_x, factor_y))
-    discs_px = disc_diameters(masks.area_px[index], factor_xy=(factor_x, factor_y))
+    discs_px = equivalent_diameter(masks.area_px[index] * (factor_x * factor_y))
     disc_px = float(np.median(discs_px)) if len(index) else 0.0  # the commonest width and height may be of two masks
     if duplicates is not None:
         again = np.flatnonzero(masks.predicted_iou[index] > PUBLISHED_DUPLICATE_IOU)
@@ -97,9 +169,24 @@ def box_centres(masks: Masks, *, factor_xy: tuple[float, float]) -> NDArray[np.f
     return np.floor((masks.box_xyxy_px[:, :2] + masks.size_px / 2) * factor_xy)
 
 
-def disc_diameters(area_px: NDArray[np.integer], *, factor_xy: tuple[float, float]) -> NDArray[np.float64]:
-    """(n,) of discs with the areas of masks, in pixels of the micrograph."""
-    return np.asarray(2 * np.sqrt(area_px * (factor_xy[0] * factor_xy[1]) / np.pi))
+def why_no_masks(masks: Masks, *, is_compact: bool) -> str:
+    """A sentence for the user where no mask became a pick.
+
+    Parameters
+    ----------
+    is_compact : whether Segment Anything is one of ours
+    """
+    if len(masks) == 0:
+        return "Segment Anything was not asked anywhere, so there are no masks"
+    reasons, counts = np.unique(masks.reason, return_counts=True)
+    fates = ", ".join(f"{reason} {count}" for reason, count in zip(reasons.tolist(), counts.tolist(), strict=True))
+    told = f"none of {len(masks)} masks passes ({fates}); the highest predicted IoU is {masks.predicted_iou.max():.2f}"
+    if is_compact:
+        told += (
+            "; the published filters are for Meta's models, and the compact one in the package predicts less: give "
+            "Meta's (--sam sam_vit_h_4b8939.pth), or --postprocessing corrected"
+        )
+    return told
 
 
 def _first_mode(values: NDArray[np.float64]) -> float:

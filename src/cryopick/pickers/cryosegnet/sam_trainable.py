@@ -12,13 +12,7 @@ from numpy.typing import NDArray
 
 from cryopick.pickers.cryosegnet.judging import MAPPED_PARTICLE_PX, MappedCrop, mapped
 from cryopick.pickers.cryosegnet.map_masks import CALIBRATED_FILTERS, disc_share, refused_peaks, segment_map
-from cryopick.pickers.cryosegnet.masks import (
-    corrected_selection,
-    height_at,
-    particle_centres,
-    score_features,
-    with_reason,
-)
+from cryopick.pickers.cryosegnet.masks import corrected_selection, height_at, particle_centres, score_features
 from cryopick.pickers.cryosegnet.model import PEAK_BLUR, ParticleMapper, load_mapper, map_peaks
 from cryopick.pickers.cryosegnet.sam_network import build_compact_sam, segment
 from cryopick.pickers.cryosegnet.segmenter import EMBEDDED, LoadedSam, MaskScore, as_segmenter
@@ -265,7 +259,7 @@ def candidates(
     height = height_at(gaussian_blur(probability, sigma_px=PEAK_BLUR * NOMINAL_PARTICLE_PX), masks.centroid_xy_px)
     reason = corrected_selection(masks, masks.predicted_iou, particle_px=mask_px)
     kept = reason == ""
-    features = score_features(height, with_reason(masks, reason), particle_px=mask_px)
+    features = score_features(height, masks, particle_px=mask_px)
     return particle_centres(masks.take(kept), particle_px=NOMINAL_PARTICLE_PX, is_peak=True), features[kept]
 
 

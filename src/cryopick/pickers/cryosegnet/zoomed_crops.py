@@ -31,7 +31,7 @@ CROP_OVERLAP = 512 / 1500
 """Of neighbouring crops, as a share of the picture's shorter side divided by half the crops per side."""
 CROP_EDGE_PX = 20
 """Boxes closer than this to a border of their crop touch it."""
-MOST_LAYERS = 4
+MOST_LAYERS, LARGEST_GRID = 4, 512
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,8 +50,10 @@ class CropSettings:
     points_divisor: int = 2
 
     def __post_init__(self) -> None:
+        if not 1 <= self.points_per_side <= LARGEST_GRID:
+            raise SettingsError(f"points_per_side is {self.points_per_side}, expected 1 to {LARGEST_GRID}")
         if not 0 <= self.layers <= MOST_LAYERS:
-            raise SettingsError(f"crop layers are {self.layers}, expected 0 to {MOST_LAYERS}")
+            raise SettingsError(f"crop_layers is {self.layers}, expected 0 to {MOST_LAYERS}")
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from cryopick.errors import SettingsError
 from cryopick.inference.device import chosen_bfloat16, chosen_device
 from cryopick.pickers.cryotransformer.matching import NOTHING, PARTICLE
-from cryopick.pickers.cryotransformer.published import Answers
 from cryopick.pickers.cryotransformer.tiles import OVERLAP_DIAMETERS, SAME_DIAMETERS, lay_tiles, owned, tile_side_px
 from cryopick.processing.denoise.corrected import CorrectedSettings, denoise_corrected
 from cryopick.processing.denoise.published import SHIFT_XY_PX, denoise_published
@@ -161,6 +160,29 @@ def resized_to(grey: Grey, shape_yx: tuple[int, int]) -> Grey:
 def as_shares(grey: Grey) -> NDArray[np.float32]:
     """Grey values in [0, 1]."""
     return (grey / np.float32(LARGEST_GREY)).astype(np.float32) if grey.dtype == np.uint8 else grey.astype(np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """What a network says of one image, one row per query.
+
+    Parameters
+    ----------
+    logits : (q, 2) of the two classes
+    boxes : (q, 4) centre and size, in 0..1 of the image
+    particle_class : number of the class that particles had in training; 1 with the published program, where that is
+        the class of nothing as well
+    """
+
+    logits: NDArray[np.float64]
+    boxes: NDArray[np.float64]
+    particle_class: int = 0
+
+    @property
+    def probability(self) -> NDArray[np.float64]:
+        """(q,) of the class particle, by softmax."""
+        other, own = self.logits[:, 1 - self.particle_class], self.logits[:, self.particle_class]
+        return np.asarray(1 / (1 + np.exp(np.clip(other - own, -60, 60))))
 
 
 @dataclass(frozen=True, eq=False)

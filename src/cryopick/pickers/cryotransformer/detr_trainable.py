@@ -19,6 +19,7 @@ from cryopick.pickers.cryotransformer.detr_model import (
     LONGEST_SIDE_PX,
     NETWORK,
     SHORT_SIDE_PX,
+    Answers,
     Behaviour,
     Denoising,
     DetrModel,
@@ -36,7 +37,6 @@ from cryopick.pickers.cryotransformer.detr_model import (
     sees_wholes,
 )
 from cryopick.pickers.cryotransformer.matching import detr_losses
-from cryopick.pickers.cryotransformer.published import Answers
 from cryopick.pickers.cryotransformer.tiles import tile_side_px
 from cryopick.processing.denoise.published import SHIFT_XY_PX
 from cryopick.processing.scale import ScaleMap

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -15,7 +15,6 @@ from cryopick.errors import SettingsError
 from cryopick.geometry.units import Length
 from cryopick.inference.computing import RunsNetworks
 from cryopick.inference.device import PRECISIONS
-from cryopick.inference.models import HoldsModels
 from cryopick.io.weights import open_checkpoint
 from cryopick.pickers.configurations import Configuration, ConfigurationName
 from cryopick.pickers.cryotransformer.detr_model import NETWORK as DETR_NETWORK
@@ -25,22 +24,14 @@ from cryopick.pickers.cryotransformer.detr_model import (
     DetrModel,
     build_detr,
     detr_model,
-    is_upside_down,
     needs_diameter,
-    prepare_image,
-    sees_wholes,
 )
-from cryopick.pickers.cryotransformer.model import (
-    CANDIDATE_FLOOR,
-    LocalSetModel,
-    build_local,
-    local_model,
-)
-from cryopick.pickers.cryotransformer.published import above_percentile, published_picks
+from cryopick.pickers.cryotransformer.model import LocalSetModel, build_local, local_model
+from cryopick.pickers.cryotransformer.published import PublishedChain, above_percentile
 from cryopick.pickers.expected_f1 import ChoosesByExpectedF1
 from cryopick.pickers.published_weights import files_of, is_calibrated, read_published
 from cryopick.pickers.registry import register_picker
-from cryopick.pickers.survey import NOTHING_SEEN, TOLD_FIELDS, Survey, holding_with_general, survey_with_general
+from cryopick.pickers.survey import NOTHING_SEEN, TOLD_FIELDS, LooksThroughGeneral, Survey, survey_with_general
 from cryopick.processing.probability import Calibration
 from cryopick.processing.scale import NOMINAL_PARTICLE_PX, resample
 from cryopick.types import JUNK_MAP, Micrograph, Picks
@@ -112,7 +103,7 @@ class _ScoreMeaning:
 
 @register_picker("cryotransformer")
 @dataclass(frozen=True, kw_only=True)
-class CryoTransformerPicker(HoldsModels, RunsNetworks, ChoosesByExpectedF1):
+class CryoTransformerPicker(LooksThroughGeneral, RunsNetworks, ChoosesByExpectedF1):
     """Our light transformer that finds particles as a set, after A. Dhakal et al. (Bioinformatics 40, 2024, btae109).
 
     The article's own system runs by `--as article`. Ours: one query answers for one particle, so nothing is suppressed
@@ -161,29 +152,18 @@ class CryoTransformerPicker(HoldsModels, RunsNetworks, ChoosesByExpectedF1):
                 "one of them out"
             )
 
-    def holding_particles(self, micrographs: Sequence[Micrograph]) -> list[int]:
-        """On which of them the `general` network sees particles, of the given diameter or of any."""
-        from cryopick.heatmap.model import kept_model
-
-        return holding_with_general(
-            kept_model(self._models, device=self.device, precision=self.precision), micrographs, diameter=self.diameter
-        )
-
     def survey(self, micrographs: Sequence[Micrograph]) -> Survey:
         """Measure on a few micrographs what is not given: diameter, working scale, share of the area filled.
 
         Networks that see micrographs whole and at full size need nothing of it.
         """
-        from cryopick.heatmap.model import kept_model
-
         if not self.needs_survey:
             return Survey(particle_size=self.diameter)
         if not micrographs:
             return NOTHING_SEEN
         if self.diameter is not None and (self.working_diameter is not None or self.diameter.is_range):
             return Survey(particle_size=self.diameter, working_size=self.working_diameter)
-        general = kept_model(self._models, device=self.device, precision=self.precision)
-        return survey_with_general(general, micrographs, diameter=self.diameter)
+        return survey_with_general(self._general(), micrographs, diameter=self.diameter)
 
     @property
     def needs_survey(self) -> bool:
@@ -243,9 +223,7 @@ class CryoTransformerPicker(HoldsModels, RunsNetworks, ChoosesByExpectedF1):
 
     @property
     def _keeps_percentile(self) -> bool:
-        if self.behaviour != "corrected" or self.keep is not None:
-            return self.behaviour != "corrected" or self.keep == "percentile"
-        return not self.has_calibrated_scores
+        return not self.has_calibrated_scores if self.keep is None else self.keep == "percentile"
 
     def choose_threshold(
         self, scores: NDArray[np.float32], survey: Survey, *, target_precision: float | None = None
@@ -264,56 +242,23 @@ class CryoTransformerPicker(HoldsModels, RunsNetworks, ChoosesByExpectedF1):
 
     def pick(self, micrograph: Micrograph, survey: Survey | None = None) -> Picks:
         """All answers of the network, best first; `maps` holds the centre heat and the junk probability."""
-        if not self.needs_survey:
-            return self._detr_picks(micrograph, diameter_px=None)
+        needs_size, model = self.needs_survey, self._model()
+        quantile = self.percentile / 100 if self._keeps_percentile else None
+        published = PublishedChain(behaviour=self.behaviour, denoising=self.denoising, quantile=quantile)
+        if not needs_size and isinstance(model, DetrModel):
+            return published.picks(model, micrograph, diameter_px=None)
         seen = self._alone(micrograph) if survey is None else survey
         working = seen.working_size or seen.particle_size
         if working is None:  # nothing particle-like at any size
             return Picks.none_on(micrograph)
         low_px, high_px = working.to_px(micrograph.pixel_size_angstrom)
         diameter_px = float(np.sqrt(low_px * high_px))
-        model = self._model()
         if isinstance(model, DetrModel):
-            return self._detr_picks(micrograph, diameter_px=diameter_px)
+            return published.picks(model, micrograph, diameter_px=diameter_px)
         picks = local_picks(model, micrograph, diameter_px=diameter_px)
-        if not self._keeps_percentile:
+        if quantile is None:
             return picks
-        return picks.take(above_percentile(picks.score.astype(np.float64), quantile=self.percentile / 100))
-
-    def _detr_picks(self, micrograph: Micrograph, *, diameter_px: float | None) -> Picks:
-        model = self._model()
-        if not isinstance(model, DetrModel):
-            raise TypeError("expected the published network")
-        denoising = self.denoising or model.denoising
-        is_turned = is_upside_down(model.behaviour, denoising)
-        pixels = np.ascontiguousarray(micrograph.pixels[::-1]) if is_turned else micrograph.pixels
-        prepared = prepare_image(pixels, diameter_px=diameter_px, denoising=denoising, name=micrograph.name)
-        if model.behaviour == "published":  # it has learnt to say where particles were before the denoiser moved them
-            prepared = replace(prepared, shift_xy_px=(0.0, 0.0))
-        height = micrograph.shape_yx[0]
-        if self.behaviour == "published":
-            answers = model.answers(prepared.grey)
-            xy_px, side_px, score = published_picks(
-                answers, shape_yx=micrograph.shape_yx, quantile=self.percentile / 100
-            )
-            if not is_turned:  # the rule counts y from the other end
-                xy_px[:, 1] = height - xy_px[:, 1]
-            return Picks.of_candidates(micrograph, xy_px, score.astype(np.float32), side_px, rank=score)
-        floor = 0.0 if self._keeps_percentile else CANDIDATE_FLOOR
-        if self.behaviour == "article" or sees_wholes(model.behaviour):
-            xy_px, side_px, score = model.whole(prepared, floor=floor)
-        else:
-            if diameter_px is None:
-                raise TypeError("tiles need the diameter")
-            xy_px, side_px, score = model.in_tiles(prepared, diameter_px=diameter_px, floor=floor)
-        if is_turned:
-            xy_px[:, 1] = height - 1 - xy_px[:, 1]
-        if self._keeps_percentile:  # of all answers, those that the shift of the denoiser moves outside among them
-            is_kept = above_percentile(score, quantile=self.percentile / 100)
-            xy_px, side_px, score = xy_px[is_kept], side_px[is_kept], score[is_kept]
-        is_probability = self.behaviour == "corrected" and model.calibration is not None
-        value = self.calibration(score) if is_probability else score.astype(np.float32)
-        return Picks.of_candidates(micrograph, xy_px, value, np.maximum(side_px, 1e-3), rank=score)
+        return picks.take(above_percentile(picks.score.astype(np.float64), quantile=quantile))
 
     def shipped_weights(self) -> Mapping[str, str]:
         """Of the network, and of `general`, through which a run is looked at."""

@@ -1,4 +1,4 @@
-"""From the answers of a detection transformer to picks: the published rules, faults included, and the corrected ones.
+"""From the published network's answers to picks: the published rules, faults included, and the corrected ones.
 
 References
 ----------
@@ -7,37 +7,75 @@ A. Dhakal et al., Bioinformatics 40(3), 2024, btae109, section 2.2, and the prog
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+
+from cryopick.pickers.cryotransformer.detr_model import (
+    Answers,
+    Behaviour,
+    Denoising,
+    DetrModel,
+    is_upside_down,
+    prepare_image,
+    sees_wholes,
+)
+from cryopick.pickers.cryotransformer.model import CANDIDATE_FLOOR
+from cryopick.types import Micrograph, Picks
 
 QUANTILE = 0.25
 """The article keeps what lies above the 25th percentile of the confidences of one micrograph."""
 NMS_OVERLAP = 0.7
 
 
-@dataclass(frozen=True, eq=False)
-class Answers:
-    """What a network says of one image, one row per query.
+@dataclass(frozen=True, kw_only=True)
+class PublishedChain:
+    """From a micrograph to picks, through the published network or one of its kind.
 
     Parameters
     ----------
-    logits : (q, 2) of the two classes
-    boxes : (q, 4) centre and size, in 0..1 of the image
-    particle_class : number of the class that particles had in training; 1 with the published program, where that is
-        the class of nothing as well
+    behaviour : corrected: as the weights were trained; article: answers of whole micrographs; published: as the program
+        selects and writes them
+    denoising : of what the network sees; None: as the weights were trained
+    quantile : the lowest part of a micrograph's answers, which is dropped; None: what is hardly a particle is
     """
 
-    logits: NDArray[np.float64]
-    boxes: NDArray[np.float64]
-    particle_class: int = 0
+    behaviour: Behaviour
+    denoising: Denoising | None
+    quantile: float | None
 
-    @property
-    def probability(self) -> NDArray[np.float64]:
-        """(q,) of the class particle, by softmax."""
-        other, own = self.logits[:, 1 - self.particle_class], self.logits[:, self.particle_class]
-        return np.asarray(1 / (1 + np.exp(np.clip(other - own, -60, 60))))
+    def picks(self, model: DetrModel, micrograph: Micrograph, *, diameter_px: float | None) -> Picks:
+        """What is found, best first; `diameter_px` is that of a particle, where it is needed."""
+        denoising = self.denoising or model.denoising
+        is_turned = is_upside_down(model.behaviour, denoising)
+        pixels = np.ascontiguousarray(micrograph.pixels[::-1]) if is_turned else micrograph.pixels
+        prepared = prepare_image(pixels, diameter_px=diameter_px, denoising=denoising, name=micrograph.name)
+        if model.behaviour == "published":  # it has learnt to say where particles were before the denoiser moved them
+            prepared = replace(prepared, shift_xy_px=(0.0, 0.0))
+        height = micrograph.shape_yx[0]
+        if self.behaviour == "published":
+            xy_px, side_px, score = published_picks(
+                model.answers(prepared.grey), shape_yx=micrograph.shape_yx, quantile=self.quantile or 0.0
+            )
+            if not is_turned:  # the rule counts y from the other end
+                xy_px[:, 1] = height - xy_px[:, 1]
+            return Picks.of_candidates(micrograph, xy_px, score.astype(np.float32), side_px, rank=score)
+        floor = CANDIDATE_FLOOR if self.quantile is None else 0.0
+        if self.behaviour == "article" or sees_wholes(model.behaviour):
+            xy_px, side_px, score = model.whole(prepared, floor=floor)
+        elif diameter_px is None:
+            raise TypeError("tiles need the diameter")
+        else:
+            xy_px, side_px, score = model.in_tiles(prepared, diameter_px=diameter_px, floor=floor)
+        if is_turned:
+            xy_px[:, 1] = height - 1 - xy_px[:, 1]
+        if self.quantile is not None:  # of all answers, those that the shift of the denoiser moves outside among them
+            is_kept = above_percentile(score, quantile=self.quantile)
+            xy_px, side_px, score = xy_px[is_kept], side_px[is_kept], score[is_kept]
+        calibration = model.calibration if self.behaviour == "corrected" else None
+        value = score.astype(np.float32) if calibration is None else calibration(score)
+        return Picks.of_candidates(micrograph, xy_px, value, np.maximum(side_px, 1e-3), rank=score)
 
 
 def above_percentile(score: NDArray[np.float64], *, quantile: float = QUANTILE) -> NDArray[np.bool_]:

@@ -23,7 +23,6 @@ from cryopick.geometry.units import Length
 from cryopick.heatmap.emptiness import thinned_scores
 from cryopick.inference.computing import RunsNetworks
 from cryopick.inference.device import PRECISIONS
-from cryopick.inference.models import HoldsModels
 from cryopick.io.weights import files_of_weights, find_weights, is_published_file
 from cryopick.pickers.configurations import Configuration, ConfigurationName
 from cryopick.pickers.expected_f1 import ChoosesByExpectedF1
@@ -52,7 +51,7 @@ from cryopick.pickers.segmentation_crf.published import (
 from cryopick.pickers.segmentation_crf.published_configurations import ANY_AREA, CONFIGURATIONS, OF_WEIGHTS
 from cryopick.pickers.segmentation_crf.recentring import recentred
 from cryopick.pickers.segmentation_crf.regions import find_regions
-from cryopick.pickers.survey import NOTHING_SEEN, TOLD_FIELDS, Survey, holding_with_general, survey_of_size
+from cryopick.pickers.survey import NOTHING_SEEN, TOLD_FIELDS, LooksThroughGeneral, Survey, survey_of_size
 from cryopick.processing.normalize import robust_spread
 from cryopick.processing.probability import Calibration
 from cryopick.processing.scale import NOMINAL_PARTICLE_PX, ScaleMap, gaussian_blur, network_planes, resample
@@ -95,7 +94,7 @@ class _ScoreMeaning:
 
 @register_picker("segmentation-crf")
 @dataclass(frozen=True, kw_only=True)
-class SegmentationCrfPicker(HoldsModels, RunsNetworks, ChoosesByExpectedF1):
+class SegmentationCrfPicker(LooksThroughGeneral, RunsNetworks, ChoosesByExpectedF1):
     """Our light network that calls every pixel particle or not, after the idea of S.-C. Chung and P.-C. Chou.
 
     A network gives for every place the probability of a particle, of its core, of junk and of background; a conditional
@@ -228,24 +227,13 @@ class SegmentationCrfPicker(HoldsModels, RunsNetworks, ChoosesByExpectedF1):
         """Whether a run looks at some micrographs first; the published pipeline measures nothing."""
         return self.pipeline == "ours"
 
-    def holding_particles(self, micrographs: Sequence[Micrograph]) -> list[int]:
-        """On which of them the `general` network sees particles, of the given diameter or of any."""
-        from cryopick.heatmap.model import kept_model
-
-        return holding_with_general(
-            kept_model(self._models, device=self.device, precision=self.precision), micrographs, diameter=self.diameter
-        )
-
     def survey(self, micrographs: Sequence[Micrograph]) -> Survey:
         """Measure diameter and noise to be added on a few micrographs, unless given; see whether what is given fits."""
         if not self.needs_survey:
             return NOTHING_SEEN if self.diameter is None else Survey(particle_size=self.diameter)
-        from cryopick.heatmap.model import kept_model
-
         if not micrographs:
             return NOTHING_SEEN
-        general = kept_model(self._models, device=self.device, precision=self.precision)
-        return self._with_noise(survey_of_size(general, micrographs, diameter=self.diameter), micrographs)
+        return self._with_noise(survey_of_size(self._general(), micrographs, diameter=self.diameter), micrographs)
 
     def _with_noise(self, sized: Survey, micrographs: Sequence[Micrograph]) -> Survey:
         from cryopick.heatmap.diameter import middle_pieces
