@@ -32,8 +32,8 @@ _TOLD = {
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class ComparedMicrograph:
-    """One micrograph: the kept picks of every set, and which of them mean the same particle.
+class CommonMicrograph:
+    """One micrograph that every set has: the kept picks of each.
 
     Parameters
     ----------
@@ -44,6 +44,12 @@ class ComparedMicrograph:
     picks: tuple[Picks, ...]
     diameter_px: float
     shape_yx: tuple[int, int] | None
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ComparedMicrograph(CommonMicrograph):
+    """Also which of the picks mean the same particle."""
+
     groups: Groups
 
 
@@ -81,7 +87,7 @@ class Comparison:
     @property
     def doubts(self) -> list[str]:
         """A sentence for each two sets whose frames differ."""
-        return [doubt for names, found in self.placements.items() if (doubt := _doubt(names, found, self)) is not None]
+        return _doubts(self.placements, self.micrographs)
 
 
 def compare_sets(
@@ -113,27 +119,26 @@ def compare_sets(
         raise InputError(f"expected two sets of picks or more, got {len(sets)}")
     if not 0 < tolerance <= 1:
         raise SettingsError(f"tolerance is {tolerance:g} diameters, expected more than 0 and at most 1")
-    names, notes = tuple(sets), []
-    by_name, left_out = _common_micrographs(sets)
-    notes += left_out
-    micrographs = []
-    for micrograph, picks in by_name.items():
-        kept = tuple(one.kept() for one in picks)
-        size = pixel_size_angstrom or next((one.pixel_size_angstrom for one in kept if one.pixel_size_angstrom), None)
-        diameter_px = _diameter_px(diameter, [one for other in by_name.values() for one in other], size, micrograph)
-        groups = group_points(
-            [one.xy_px for one in kept],
-            [np.ones(len(one)) for one in kept],
-            [np.full(len(one), diameter_px) for one in kept],
-            minimum_overlap=_overlap_at(tolerance),
+    names = tuple(sets)
+    common, notes = _common_micrographs(
+        sets, shapes_yx=shapes_yx, diameter=diameter, pixel_size_angstrom=pixel_size_angstrom
+    )
+    micrographs = [
+        ComparedMicrograph(
+            name=one.name,
+            picks=one.picks,
+            diameter_px=one.diameter_px,
+            shape_yx=one.shape_yx,
+            groups=group_points(
+                [each.xy_px for each in one.picks],
+                [np.ones(len(each)) for each in one.picks],
+                [np.full(len(each), one.diameter_px) for each in one.picks],
+                minimum_overlap=_overlap_at(tolerance),
+            ),
         )
-        shape = next((one.shape_yx for one in kept if one.shape_yx), (shapes_yx or {}).get(micrograph))
-        micrographs.append(
-            ComparedMicrograph(name=micrograph, picks=kept, diameter_px=diameter_px, shape_yx=shape, groups=groups)
-        )
-    pairs = {
-        (names[a], names[b]): [_pair(one, a, b) for one in micrographs] for a, b in combinations(range(len(names)), 2)
-    }
+        for one in common
+    ]
+    pairs = _pairs(names, common)
     vectors = {both: offsets(pair, tolerance=tolerance) for both, pair in pairs.items()}
     return Comparison(
         names=names,
@@ -147,6 +152,22 @@ def compare_sets(
     )
 
 
+def frame_doubts(
+    sets: Mapping[str, PickedSet],
+    *,
+    shapes_yx: Mapping[str, tuple[int, int]] | None = None,
+    diameter: Length | None = None,
+    pixel_size_angstrom: float | None = None,
+    tolerance: float = 0.25,
+) -> list[str]:
+    """`Comparison.doubts` alone, for which nothing need be grouped; parameters and errors as of `compare_sets`."""
+    common, _ = _common_micrographs(
+        sets, shapes_yx=shapes_yx, diameter=diameter, pixel_size_angstrom=pixel_size_angstrom
+    )
+    pairs = _pairs(tuple(sets), common)
+    return _doubts({both: placement(pair, tolerance=tolerance) for both, pair in pairs.items()}, common)
+
+
 def only_in(comparison: Comparison, name: str) -> list[tuple[str, Picks]]:
     """The picks that one set has and no other, by micrograph, the best first."""
     index = comparison.names.index(name)
@@ -158,7 +179,13 @@ def only_in(comparison: Comparison, name: str) -> list[tuple[str, Picks]]:
     return found
 
 
-def _common_micrographs(sets: Mapping[str, PickedSet]) -> tuple[dict[str, tuple[Picks, ...]], list[str]]:
+def _common_micrographs(
+    sets: Mapping[str, PickedSet],
+    *,
+    shapes_yx: Mapping[str, tuple[int, int]] | None,
+    diameter: Length | None,
+    pixel_size_angstrom: float | None,
+) -> tuple[list[CommonMicrograph], list[str]]:
     """The micrographs that all sets have, under the first set's names; and a sentence where some are left out."""
     (first, reference), *others = sets.items()
     matched = {name: match_micrograph_names(reference.candidates, one.candidates) for name, one in others}
@@ -174,11 +201,19 @@ def _common_micrographs(sets: Mapping[str, PickedSet]) -> tuple[dict[str, tuple[
         rest = sorted(set(one.candidates) - used)
         if rest:
             notes.append(f"{name}: {len(rest)} micrographs that not every set has are left out: {some_names(rest)}")
-    picks = {
+    by_name = {
         name: (reference.candidates[name], *(one.candidates[matched[other][name]] for other, one in others))
         for name in common
     }
-    return picks, notes
+    every = [one for picks in by_name.values() for one in picks]
+    micrographs = []
+    for name, picks in by_name.items():
+        kept = tuple(one.kept() for one in picks)
+        size = pixel_size_angstrom or next((one.pixel_size_angstrom for one in kept if one.pixel_size_angstrom), None)
+        diameter_px = _diameter_px(diameter, every, size, name)
+        shape = next((one.shape_yx for one in kept if one.shape_yx), (shapes_yx or {}).get(name))
+        micrographs.append(CommonMicrograph(name=name, picks=kept, diameter_px=diameter_px, shape_yx=shape))
+    return micrographs, notes
 
 
 def _diameter_px(
@@ -203,8 +238,14 @@ def _overlap_at(tolerance: float) -> float:
     return (1 - tolerance) / (1 + tolerance) * (1 - 1e-9)
 
 
-def _pair(one: ComparedMicrograph, a: int, b: int) -> PickedPair:
-    return PickedPair(one.picks[a].xy_px, one.picks[b].xy_px, one.diameter_px, one.shape_yx)
+def _pairs(names: Sequence[str], micrographs: Sequence[CommonMicrograph]) -> dict[tuple[str, str], list[PickedPair]]:
+    """The picks of each two sets, by their names."""
+    return {
+        (names[a], names[b]): [
+            PickedPair(one.picks[a].xy_px, one.picks[b].xy_px, one.diameter_px, one.shape_yx) for one in micrographs
+        ]
+        for a, b in combinations(range(len(names)), 2)
+    }
 
 
 def _agreement(
@@ -227,11 +268,15 @@ def _shared(names: Sequence[str], micrographs: Sequence[ComparedMicrograph]) -> 
     return dict(sorted(counts.items(), key=lambda item: (-len(item[0]), -item[1], item[0])))
 
 
-def _doubt(names: tuple[str, str], found: Placement | None, comparison: Comparison) -> str | None:
-    if found is None or not (found.is_mirrored or found.is_shifted):
-        return None
-    diameter_px = float(np.median([one.diameter_px for one in comparison.micrographs]))
-    return frame_text(names, found, diameter_px=diameter_px, remedy="--flip-y of `cryopick convert` mends it")
+def _doubts(
+    placements: Mapping[tuple[str, str], Placement | None], micrographs: Sequence[CommonMicrograph]
+) -> list[str]:
+    diameter_px = float(np.median([one.diameter_px for one in micrographs]))
+    return [
+        frame_text(names, found, diameter_px=diameter_px, remedy="--flip-y of `cryopick convert` mends it")
+        for names, found in placements.items()
+        if found is not None and (found.is_mirrored or found.is_shifted)
+    ]
 
 
 def frame_text(names: tuple[str, str], found: Placement, *, diameter_px: float, remedy: str) -> str:

@@ -82,7 +82,7 @@ def _read_run(folder: RunFolder) -> PickedSet:
     verdicts = summary.get("verdicts", {})
     candidates, is_threshold_only = {}, {}
     records = folder.records()
-    warn_of_lost_records(folder.path, len(records))
+    warn_of_lost_records(folder.path, len(records), summary)
     for record in records:
         if record.is_done:
             every = folder.read_candidates(record)

@@ -131,24 +131,25 @@ def _checked_survey(survey: Callable[..., Survey]) -> Callable[..., Survey]:
     @functools.wraps(survey)
     def checked(self: Any, *folder_and_micrographs: Any) -> Survey:
         *folder, micrographs = folder_and_micrographs
-        usable, refused = _sorted_by_size(self, micrographs)
-        if refused and not usable:
-            raise refused[0]
+        usable = those_accepted(micrographs, lambda one: _check_sizes(self, None, one))
         return survey(self, *folder, usable)
 
     return checked
 
 
-def _sorted_by_size(picker: Any, micrographs: Sequence[Micrograph]) -> tuple[list[Micrograph], list[SettingsError]]:
-    usable, refused = [], []
+def those_accepted(micrographs: Sequence[Micrograph], check: Callable[[Micrograph], None]) -> list[Micrograph]:
+    """Those for which `check` raises no `SettingsError`; the first of these errors where it raises it for all."""
+    accepted, refused = [], []
     for micrograph in micrographs:
         try:
-            _check_sizes(picker, None, micrograph)
+            check(micrograph)
         except SettingsError as error:
             refused.append(error)
         else:
-            usable.append(micrograph)
-    return usable, refused
+            accepted.append(micrograph)
+    if refused and not accepted:
+        raise refused[0]
+    return accepted
 
 
 class HasShape(Protocol):

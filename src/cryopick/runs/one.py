@@ -18,7 +18,7 @@ from cryopick.errors import CryopickError, SettingsError, UnknownPixelSizeError
 from cryopick.geometry.selection import select
 from cryopick.geometry.units import too_wide
 from cryopick.inference.computing import processor_of, why_not_here
-from cryopick.pickers.registry import sizes_in_force
+from cryopick.pickers.registry import sizes_in_force, those_accepted
 from cryopick.pickers.survey import Survey
 from cryopick.processing.defects import ends_in_empty_rows, mend_pixels
 from cryopick.processing.illumination import without_uneven_illumination
@@ -222,17 +222,7 @@ def wide_enough(picker: Any, micrographs: Sequence[Micrograph]) -> list[Microgra
     SettingsError
         If it fits on none of them, before anything is computed with the size.
     """
-    wide, refused = [], []
-    for micrograph in micrographs:
-        try:
-            _refuse_wider_particles(picker, None, micrograph)
-        except SettingsError as error:
-            refused.append(error)
-        else:
-            wide.append(micrograph)
-    if refused and not wide:
-        raise refused[0]
-    return wide
+    return those_accepted(micrographs, lambda one: _refuse_wider_particles(picker, None, one))
 
 
 def _refuse_wider_particles(picker: Any, survey: Survey | None, micrograph: Micrograph) -> None:

@@ -541,10 +541,13 @@ def why_nothing_is_kept(summary: RunSummary) -> str:
     return f"{text}; {what_would_keep_some(summary.best_score, summary.score_meaning)}" if summary.best_score else text
 
 
-def warn_of_lost_records(path: Path, n_records: int) -> None:
-    """Say so where the tables of a run folder are of more micrographs than it has records of, finished or failed."""
+def warn_of_lost_records(path: Path, n_records: int, summary: Mapping[str, Any] | None = None) -> None:
+    """Say so where the tables of a run folder are of more micrographs than it has records of, finished or failed.
+
+    `summary` is that of the folder, where it was read already.
+    """
     try:
-        of_tables = read_summary(path).get("micrographs")
+        of_tables = (read_summary(path) if summary is None else summary).get("micrographs")
     except RunFolderError:  # missing or damaged: told by whoever needs it
         return
     if isinstance(of_tables, int) and of_tables > n_records:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from cryopick.errors import InputError, RunFolderError, SettingsError
-from cryopick.evaluation.comparison import compare_sets
+from cryopick.evaluation.comparison import frame_doubts
 from cryopick.evaluation.scored_sets import PickedSet, read_picked_set, some_names
 from cryopick.geometry.units import Length, as_length
 from cryopick.io.coordinates.formats import write_picks
@@ -139,9 +139,7 @@ def _doubts_about_frames(
             with suppress(InputError):  # an image that cannot be read is told when it is picked
                 shapes_yx[name] = probe_image(path_of[image]).shape_yx
     try:
-        return compare_sets(
-            picked, shapes_yx=shapes_yx, diameter=diameter, pixel_size_angstrom=pixel_size_angstrom
-        ).doubts
+        return frame_doubts(picked, shapes_yx=shapes_yx, diameter=diameter, pixel_size_angstrom=pixel_size_angstrom)
     except (InputError, SettingsError):  # no micrograph in common, or no diameter: told where it matters
         return []
 
